@@ -1,0 +1,188 @@
+"""The two doors: models become task vectors, and a delta becomes a model.
+
+Every shape is checked here, with the leaf's name in the message, so that
+nothing broadcasts silently inside a method.
+
+One rule each for what is not a weight: an integer (or bool) leaf is ``None`` in
+the deltas and is copied from the base by ``apply``; a running statistic stored
+as floats is merged like a weight, so leave it out of the tree, or measure it
+anew, if its merge has no meaning.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+
+
+def stack(base: types.Params, models: Sequence[types.Params]) -> types.Deltas:
+  r"""Subtracts the base from T models and stacks the differences.
+
+  .. math:: \tau_t = \theta_t - \theta_0
+
+  Args:
+    base: the model that the others were trained from, leaves ``[...]``.
+    models: T >= 1 models of the base's structure, shapes and dtypes.
+
+  Returns:
+    Task vectors, leaves ``[T, ...]`` in float32 or wider; ``None`` at integer
+    leaves. If any leaf is on demand, so is its stack.
+
+  Raises:
+    ValueError: if there is no model, or a model has another structure, shape or
+      dtype than the base, or holds NaN or inf; the message names the leaf.
+      (Values cannot be looked at in a trace, nor on demand before they are
+      read: ``checkpoint.load`` checks those as it reads.)
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> base = {'w': jnp.ones(2)}
+    >>> stack(base, [{'w': jnp.asarray([1.0, 3.0])}])['w'].tolist()
+    [[0.0, 2.0]]
+  """
+  if not models:
+    raise ValueError('stack: no models given, at least one is needed')
+  for t, model in enumerate(models):
+    _check_same(f'stack: model {t}', model, 'base', base)
+  for label, model in [
+    ('base', base),
+    *((f'model {t}', m) for t, m in enumerate(models)),
+  ]:
+    _check_finite(f'stack: {label}', model)
+  return jax.tree.map(
+    lambda x, *rest: (
+      tree.apply_kernel(_differences, x, *rest) if _is_float(x) else None
+    ),
+    base,
+    *models,
+  )
+
+
+def apply(
+  base: types.Params, delta: types.Delta, *, coef: types.Scalar = 1.0
+) -> types.Params:
+  r"""Adds a delta to the base.
+
+  .. math:: \theta = \theta_0 + \lambda \tau
+
+  Args:
+    base: leaves ``[...]``.
+    delta: one task vector, leaves ``[...]``; ``None`` leaves the base's leaf as
+      it is.
+    coef: the coefficient lambda; may be traced.
+
+  Returns:
+    A model of the base's structure and dtypes.
+
+  Raises:
+    ValueError: if the delta has another structure or shape than the base.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> apply({'w': jnp.ones(2)}, {'w': jnp.ones(2)}, coef=0.5)['w'].tolist()
+    [1.5, 1.5]
+
+  Reference:
+    Ilharco et al., "Editing Models with Task Arithmetic", 2023,
+    arXiv:2212.04089.
+  """
+  floats = jax.tree.map(lambda x: x if _is_float(x) else None, base)
+  _check_names('apply: the delta', delta, 'the base', floats)
+  shapes = tree.named(delta)
+  for name, x in tree.named(floats).items():
+    found, wanted = tuple(shapes[name].shape), tuple(x.shape)
+    if found != wanted:
+      stacked = found[1:] == wanted
+      remedy = 'merge the stack first' if stacked else 'it is of another model'
+      raise ValueError(
+        f"apply: delta leaf '{name}' has shape {found}, the base {wanted}: "
+        f'{remedy}'
+      )
+  return jax.tree.map(
+    lambda x, d: x if d is None else tree.apply_kernel(_add, x, d, coef=coef),
+    base,
+    delta,
+    is_leaf=lambda x: x is None,
+  )
+
+
+def _is_float(x: Any) -> bool:
+  return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _differences(base: types.Array, *models: types.Array) -> types.Array:
+  return jnp.stack([tree.wide(m) - tree.wide(base) for m in models])
+
+
+def _add(
+  base: types.Array, delta: types.Array, *, coef: types.Scalar
+) -> types.Array:
+  wide = tree.wide(base)
+  coef = jnp.asarray(coef).astype(wide.dtype)
+  return (wide + coef * delta.astype(wide.dtype)).astype(base.dtype)
+
+
+def _check_names(
+  label: str, model: types.Tree, other_label: str, other: types.Tree
+) -> None:
+  names, wanted = tree.named(model), tree.named(other)
+  for name in wanted:
+    if name not in names:
+      hint = tree.nearest(name, list(names))
+      raise ValueError(
+        f"{label} has no leaf '{name}', {other_label} does{hint}: give trees "
+        'of one structure (are the heads left out?)'
+      )
+  for name in names:
+    if name not in wanted:
+      raise ValueError(
+        f"{label} has a leaf '{name}' that {other_label} lacks: take it out"
+      )
+  if jax.tree.structure(model) != jax.tree.structure(other):
+    raise ValueError(
+      f'{label} has the names of {other_label} in containers of another type: '
+      f'{jax.tree.structure(model)} != {jax.tree.structure(other)}'
+    )
+
+
+def _check_same(
+  label: str, model: types.Tree, other_label: str, other: types.Tree
+) -> None:
+  for name, leaf in [*tree.named(other).items(), *tree.named(model).items()]:
+    if not hasattr(leaf, 'dtype'):
+      raise ValueError(
+        f"{label}: leaf '{name}' is a {type(leaf).__name__}, not an array: "
+        'wrap it by jnp.asarray'
+      )
+  _check_names(label, model, other_label, other)
+  wanted = tree.named(other)
+  for name, leaf in tree.named(model).items():
+    for what in ('shape', 'dtype'):
+      found, expected = getattr(leaf, what), getattr(wanted[name], what)
+      if found != expected:
+        remedy = 'cast it' if what == 'dtype' else 'leave it out or resize it'
+        raise ValueError(
+          f"{label} leaf '{name}' has {what} {found}, {other_label} has "
+          f'{expected}: {remedy}'
+        )
+
+
+def _check_finite(label: str, model: types.Tree) -> None:
+  for name, leaf in tree.named(model).items():
+    known = not isinstance(leaf, (jax.core.Tracer, tree.Stored, tree.Computed))
+    if known and _is_float(leaf) and leaf.size:
+      bad = int(tree.read(tree.map(_not_finite, leaf)))
+      if bad:
+        raise ValueError(
+          f"{label} leaf '{name}' holds {bad} NaN or infinite "
+          f'{"value" if bad == 1 else "values"}: repair or leave out that model'
+        )
+
+
+def _not_finite(x: types.Array) -> types.Array:
+  bad = (~jnp.isfinite(x)).astype(np.int32)
+  return tree.sum_entries(bad.reshape(1, -1))[0]

@@ -1,0 +1,170 @@
+"""Sums and means of task vectors: the common form of most methods."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.merge import _models
+
+
+def sum(deltas: types.Deltas) -> types.Delta:
+  r"""Adds task vectors: task arithmetic, up to the coefficient in ``apply``.
+
+  .. math:: \tau = \sum_{t=1}^{T} \tau_t
+
+  Args:
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+
+  Returns:
+    The merged task vector, every leaf ``[...]``.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> sum({'w': jnp.asarray([[1.0, 2.0], [3.0, -2.0]])})['w'].tolist()
+    [4.0, 0.0]
+
+  Reference:
+    Ilharco et al., "Editing Models with Task Arithmetic", 2023,
+    arXiv:2212.04089.
+  """
+  _models.count(deltas)
+  return tree.map(_sum, deltas)
+
+
+def mean(deltas: types.Deltas) -> types.Delta:
+  r"""Averages task vectors: with coefficient 1, the average of the models.
+
+  .. math:: \tau = \tfrac{1}{T} \sum_{t=1}^{T} \tau_t
+
+  Args:
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+
+  Returns:
+    The merged task vector, every leaf ``[...]``.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> mean({'w': jnp.asarray([[1.0, 2.0], [3.0, -2.0]])})['w'].tolist()
+    [2.0, 0.0]
+
+  Reference:
+    Wortsman et al., "Model soups: averaging weights of multiple fine-tuned
+    models improves accuracy without increasing inference time", 2022,
+    arXiv:2203.05482.
+  """
+  _models.count(deltas)
+  return tree.map(_mean, deltas)
+
+
+def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
+  r"""Averages task vectors by weights: scalars, entries or matrices.
+
+  .. math:: \tau = \Big(\sum_t W_t\Big)^{-1} \sum_t W_t \tau_t
+
+  With equal weights it is the average, with agreement masks TIES, with Fisher
+  diagonals Fisher merging, with Gram matrices RegMean. Because the weights sum
+  to one, it is the same on task vectors as on models.
+
+  Args:
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    weights: ``[T]`` for all leaves, or a tree with one value for each leaf of
+      ``deltas``: ``[T]`` (a weight for each model), ``[T, ...]`` (for each
+      entry), a ``types.Gram`` with ``matrix [T, groups, d, d]`` (W_t multiplies
+      the input axes), or ``None`` (equal weights).
+
+  Returns:
+    The merged task vector, every leaf ``[...]``. Entries whose weights sum to
+    zero are zero: the base's value stays. An input that no Gram matrix has seen
+    (a zero on every diagonal) takes equal weights.
+
+  Raises:
+    ValueError: if a weight does not fit its leaf, naming the leaf.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> deltas = {'w': jnp.asarray([[1.0, 2.0], [3.0, -2.0]])}
+    >>> weighted_mean(deltas, jnp.asarray([3.0, 1.0]))['w'].tolist()
+    [1.5, 1.0]
+
+  Reference:
+    Matena and Raffel, "Merging Models with Fisher-Weighted Averaging", 2021,
+    arXiv:2111.09832; Jin et al., "Dataless Knowledge Fusion by Merging Weights
+    of Language Models", 2022, arXiv:2212.09849.
+  """
+  _models.count(deltas)
+  weights = _models.per_leaf(weights, deltas)
+
+  def merge(name: str, x: types.Array, weight: Any) -> types.Array:
+    if weight is None:
+      return tree.apply_kernel(_mean, x)
+    if isinstance(weight, types.Gram):
+      _check_gram(name, x, weight)
+      return tree.apply_kernel(_matrix_weighted, x, weight)
+    if weight.shape not in (x.shape, x.shape[:1]):
+      raise ValueError(
+        f"weighted_mean: the weight of leaf '{name}' has shape "
+        f'{weight.shape}, expected {x.shape[:1]} or {x.shape}'
+      )
+    return tree.apply_kernel(_weighted, x, weight)
+
+  return tree.map_named(merge, deltas, weights)
+
+
+def _sum(x: types.Array) -> types.Array:
+  return _models.add_up(tree.wide(x)).astype(x.dtype)
+
+
+def _mean(x: types.Array) -> types.Array:
+  return (_models.add_up(tree.wide(x)) / len(x)).astype(x.dtype)
+
+
+def _weighted(x: types.Array, weight: types.Array) -> types.Array:
+  wide = tree.wide(x)
+  weight = _models.align(weight.astype(wide.dtype), x)
+  total = jnp.broadcast_to(_models.add_up(weight), x.shape[1:])
+  return _models.divide(_models.add_up(weight * wide), total).astype(x.dtype)
+
+
+def _matrix_weighted(x: types.Array, gram: types.Gram) -> types.Array:
+  rows = _as_rows(tree.wide(x), gram)
+  weight = gram.matrix.astype(rows.dtype)
+  diagonal = jnp.diagonal(weight, axis1=-2, axis2=-1)
+  unseen = jnp.broadcast_to(_models.add_up(diagonal) == 0, diagonal.shape)
+  eye = jnp.eye(weight.shape[-1], dtype=bool)[None, None]
+  weight = jnp.where(unseen[..., None] & eye, 1, weight)
+  merged = jnp.linalg.solve(
+    _models.add_up(weight), _models.add_up(weight @ rows)
+  )
+  return _from_rows(merged, x.shape[1:], gram).astype(x.dtype)
+
+
+def _as_rows(x: types.Array, gram: types.Gram) -> types.Array:
+  """Views ``[T, ...]`` as ``[T, groups, d, outputs per group]``."""
+  groups, d = gram.matrix.shape[-3:-1]
+  front = [a + 1 for a in gram.axes]
+  x = jnp.moveaxis(x, front, range(1, len(front) + 1))
+  return jnp.moveaxis(x.reshape(len(x), d, groups, -1), 2, 1)
+
+
+def _from_rows(
+  rows: types.Array, shape: tuple[int, ...], gram: types.Gram
+) -> types.Array:
+  """Undoes ``_as_rows`` for one merged ``[groups, d, outputs per group]``."""
+  rest = [n for a, n in enumerate(shape) if a not in gram.axes]
+  front = [shape[a] for a in gram.axes]
+  x = jnp.moveaxis(rows, 0, 1).reshape(*front, *rest)
+  return jnp.moveaxis(x, range(len(front)), gram.axes)
+
+
+def _check_gram(name: str, x: types.Array, gram: types.Gram) -> None:
+  shape = x.shape[1:]
+  fits = len(gram.axes) <= len(shape) and gram.matrix.ndim == 4
+  d = int(np.prod([shape[a] for a in gram.axes])) if fits else 0
+  if not fits or gram.matrix.shape[0] != len(x) or gram.matrix.shape[2] != d:
+    raise ValueError(
+      f"weighted_mean: leaf '{name}' of shape {x.shape} needs a Gram matrix "
+      f'[{len(x)}, groups, {d}, {d}], found {gram.matrix.shape}: stack one for '
+      'each model by tree.stack'
+    )

@@ -1,0 +1,89 @@
+"""Which leaves are matrices, and the two factorisations that methods need."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wsl import tree, types
+from wsl.merge import _linear, _models
+
+
+class Svd(NamedTuple):
+  """Thin singular value decompositions, ``x = u diag(s) vt``."""
+
+  u: types.Array  # [..., m, r]
+  s: types.Array  # [..., r]
+  vt: types.Array  # [..., r, n]
+
+
+def on_matrices(
+  kernel: Callable[..., types.Array],
+  deltas: types.Deltas,
+  matrices: types.Leaves | None,
+  **hyper: Any,
+) -> types.Delta:
+  """Merges matrices by a kernel ``[T, m, n] -> [m, n]``, the rest by the mean.
+
+  Args:
+    kernel: a module-level function of float32 or wider stacks.
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    matrices: which leaves are matrices; those of two axes if None. A leaf of
+      more axes is seen as ``[product of all but the last, last]``.
+    **hyper: hyperparameters of the kernel.
+
+  Returns:
+    The merged task vector.
+
+  Raises:
+    ValueError: if a chosen leaf has fewer than two axes.
+  """
+  _models.count(deltas)
+  one = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), deltas
+  )
+  chosen = tree.select(one, matrices or (lambda _, shape: len(shape) == 2))
+
+  def merge(name: str, x: types.Array, is_matrix: bool) -> types.Array:
+    if not is_matrix:
+      return _linear.mean(x)
+    if x.ndim < 3:
+      raise ValueError(
+        f"leaf '{name}' of shape {x.shape[1:]} is chosen as a matrix and has "
+        'fewer than two axes: narrow `matrices`'
+      )
+    return tree.apply_kernel(_as_matrix, x, kernel=tree.Static(kernel), **hyper)
+
+  return tree.map_named(merge, deltas, chosen)
+
+
+def _as_matrix(
+  x: types.Array, *, kernel: Callable[..., types.Array], **hyper: Any
+) -> types.Array:
+  wide = tree.wide(x).reshape(len(x), -1, x.shape[-1])
+  return kernel(wide, **hyper).reshape(x.shape[1:]).astype(x.dtype)
+
+
+def svd(x: types.Array) -> Svd:
+  """Decomposes ``[..., m, n]``, singular values in descending order."""
+  return Svd(*jnp.linalg.svd(x, full_matrices=False))
+
+
+def significant(
+  s: types.Array, shape: tuple[int, ...], largest: types.Array
+) -> types.Array:
+  """Marks the singular values of ``[m, n]`` matrices that are not rounding."""
+  tolerance = max(shape[-2:]) * jnp.finfo(s.dtype).eps
+  return s > tolerance * largest
+
+
+def polar(x: types.Array) -> types.Array:
+  r"""Returns the nearest matrix of orthonormal columns: the polar factor.
+
+  .. math:: x = P D Q^\top \mapsto P Q^\top
+
+  over the singular values that are not zero, so that it is unique.
+  """
+  u, s, vt = svd(x)
+  return (u * significant(s, x.shape, s[0])[None]) @ vt

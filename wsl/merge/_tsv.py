@@ -1,0 +1,60 @@
+"""TSV-Merge: few singular vectors of each task, made orthogonal."""
+
+import jax.numpy as jnp
+
+from wsl import types
+from wsl.merge import _linear, _matrices
+
+
+def tsv(
+  deltas: types.Deltas, *, matrices: types.Leaves | None = None
+) -> types.Delta:
+  r"""Merges matrices by their leading task singular vectors, decorrelated.
+
+  .. math:: \tau_t = U_t \Sigma_t V_t^\top, \qquad
+    U = [U_1^{(q)} \dots U_T^{(q)}], \quad V = [V_1^{(q)} \dots V_T^{(q)}]
+
+  .. math:: \tau = U_\perp \operatorname{diag}(\Sigma_1^{(q)}, \dots,
+    \Sigma_T^{(q)}) V_\perp^\top, \qquad q = \lfloor \min(m, n) / T \rfloor,
+
+  with :math:`U_\perp` the polar factor of U. Other leaves are averaged. It is
+  the same for a matrix and its transpose.
+
+  Args:
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    matrices: which leaves are matrices: a regular expression or a predicate on
+      (name, shape); those of two axes if None. A leaf of more axes is seen as
+      ``[product of all but the last, last]``.
+
+  Returns:
+    The merged task vector, every leaf ``[...]``; the authors scale it by 1 in
+    ``deltas.apply``, or choose the scale on validation data.
+
+  Raises:
+    ValueError: if ``matrices`` chooses no leaf, or one of fewer than two axes.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> tasks = [[[2.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 3.0]]]
+    >>> abs(tsv({'w': jnp.asarray(tasks)})['w']).round(5).tolist()
+    [[2.0, 0.0], [0.0, 3.0]]
+
+  Reference:
+    Gargiulo et al., "Task Singular Vectors: Reducing Task Interference in Model
+    Merging", 2024, arXiv:2412.00081.
+
+  Differs from the official code in matrices with fewer rows or columns than
+  there are tasks: they are averaged, where that code leaves the base's.
+  """
+  return _matrices.on_matrices(_tsv, deltas, matrices)
+
+
+def _tsv(x: types.Array) -> types.Array:
+  kept = min(x.shape[1:]) // len(x)
+  if not kept:
+    return _linear.mean(x)
+  u, s, vt = _matrices.svd(x)
+  u = jnp.concatenate(jnp.unstack(u[:, :, :kept]), axis=1)
+  vt = jnp.concatenate(jnp.unstack(vt[:, :kept]), axis=0)
+  s = s[:, :kept].reshape(1, -1)
+  return (_matrices.polar(u) * s) @ _matrices.polar(vt.T).T

@@ -1,0 +1,86 @@
+"""LiNeS: scale a task vector linearly along the depth of the network."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from wsl import tree, types
+
+
+def by_depth(
+  delta: types.Delta, *, depth: str, start: types.Scalar, end: types.Scalar
+) -> types.Delta:
+  r"""Scales each block by a line from the first block to the last.
+
+  .. math:: \tau_l \mapsto \Big(\alpha + (\omega - \alpha)
+    \frac{l}{L - 1}\Big) \tau_l, \qquad l = 0 \dots L - 1
+
+  with alpha = ``start`` and omega = ``end``. Leaves outside the blocks take
+  ``start``. It is leafwise, so it serves a ``Delta`` and ``Deltas`` alike, and
+  commutes with every linear merge.
+
+  Args:
+    delta: a task vector, or a stack of them.
+    depth: a regular expression with one group, searched in each name, that
+      captures the number of the block: ``r'block_(\d+)/'``. L is one more than
+      the largest number found.
+    start: the scale of block 0 and of leaves outside the blocks. The authors
+      take 1 / T after summing T task vectors; see ``tree.norm`` to balance
+      other merges.
+    end: the scale of the last block.
+
+  Returns:
+    The scaled task vector.
+
+  Raises:
+    ValueError: if ``depth`` has no single group, captures no number, or finds
+      fewer than two blocks.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> delta = {f'block_{i}': {'w': jnp.ones(1)} for i in range(3)}
+    >>> scaled = by_depth(delta, depth=r'block_(\d+)/', start=0.5, end=1.0)
+    >>> [float(scaled[f'block_{i}']['w'][0]) for i in range(3)]
+    [0.5, 0.75, 1.0]
+
+  Reference:
+    Wang et al., "LiNeS: Post-training Layer Scaling Prevents Forgetting and
+    Enhances Model Merging", 2024, arXiv:2410.17146.
+
+  Differs from the official code in its arguments: there beta = omega - alpha.
+  """
+  layers = tree.map_named(lambda name, _: _layer(depth, name), delta)
+  last = max(jax.tree.leaves(layers), default=-1)
+  if last < 1:
+    raise ValueError(
+      f"by_depth(depth='{depth}'): found {last + 1} block(s) in names such as "
+      f'{list(tree.named(delta))[:3]}, at least two are needed'
+    )
+  places = jax.tree.map(lambda layer: max(layer, 0) / last, layers)
+  return tree.map(_scale, delta, places, start=start, end=end)
+
+
+def _layer(depth: str, name: str) -> int:
+  pattern = re.compile(depth)
+  if pattern.groups != 1:
+    raise ValueError(
+      f"by_depth(depth='{depth}'): expected one group that captures the "
+      r"block's number, such as r'block_(\d+)/'"
+    )
+  match = pattern.search(name)
+  if match and not match[1].isdigit():
+    raise ValueError(
+      f"by_depth(depth='{depth}'): captured '{match[1]}' in '{name}', "
+      'expected a number'
+    )
+  return int(match[1]) if match else -1
+
+
+def _scale(x: types.Array, place: Any, *, start: Any, end: Any) -> types.Array:
+  wide = tree.wide(x)
+  start, end, place = (
+    jnp.asarray(v).astype(wide.dtype) for v in (start, end, place)
+  )
+  return ((start + (end - start) * place) * wide).astype(x.dtype)

@@ -1,0 +1,145 @@
+"""Names of leaves, and the choice of leaves by name."""
+
+from collections.abc import Callable, Sequence
+import difflib
+import re
+from typing import Any
+
+import jax
+
+from wsl import types
+
+
+def name_of(path: Sequence[Any]) -> str:
+  """Joins a key path of ``jax.tree_util`` into a name such as ``a/b/0``."""
+  return '/'.join(
+    str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k))))
+    for k in path
+  )
+
+
+def named(tree: types.Tree) -> dict[str, Any]:
+  """Returns the leaves by name, in the tree's order.
+
+  Args:
+    tree: any pytree; ``None`` holds no leaf.
+
+  Returns:
+    A dict from names ``'a/b/c'`` to leaves.
+
+  Raises:
+    ValueError: if two leaves have one name.
+
+  Example:
+    >>> named({'a': {'b': 1, 'c': [2, 3]}})
+    {'a/b': 1, 'a/c/0': 2, 'a/c/1': 3}
+  """
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  by_name = {name_of(path): leaf for path, leaf in leaves}
+  if len(by_name) < len(leaves):
+    names = [name_of(path) for path, _ in leaves]
+    twice = next(n for n in names if names.count(n) > 1)
+    raise ValueError(f"two leaves are both named '{twice}': rename one")
+  return by_name
+
+
+def map_named(
+  fn: Callable[..., Any], tree: types.Tree, *rest: types.Tree
+) -> types.Tree:
+  """Maps ``fn(name, leaf, *rest)`` over a tree; ``fn`` runs on the host.
+
+  Args:
+    fn: any function; it sees leaves on demand as they are.
+    tree: any pytree.
+    *rest: trees of which ``tree``'s structure is a prefix.
+
+  Returns:
+    A tree of the results.
+
+  Example:
+    >>> map_named(lambda name, x: name + '!', {'a': {'b': 1}})
+    {'a': {'b': 'a/b!'}}
+  """
+  return jax.tree_util.tree_map_with_path(
+    lambda path, *leaves: fn(name_of(path), *leaves), tree, *rest
+  )
+
+
+def select(tree: types.Tree, leaves: types.Leaves) -> types.Tree:
+  """Marks the leaves that a regular expression or a predicate chooses.
+
+  Args:
+    tree: any pytree of arrays.
+    leaves: a regular expression searched in each name, or a predicate on
+      (name, shape).
+
+  Returns:
+    The tree with a bool for each leaf.
+
+  Raises:
+    ValueError: if a regular expression matches no leaf.
+
+  Example:
+    >>> select({'head': {'w': 1}, 'body': {'w': 2}}, '^head/')
+    {'body': {'w': False}, 'head': {'w': True}}
+  """
+  if callable(leaves):
+    return map_named(
+      lambda name, x: bool(leaves(name, jax.numpy.shape(x))), tree
+    )
+  chosen = map_named(lambda name, _: bool(re.search(leaves, name)), tree)
+  if not any(jax.tree.leaves(chosen)):
+    raise ValueError(f"no leaf matches '{leaves}': {_examples(tree)}")
+  return chosen
+
+
+def by_regex(tree: types.Tree, rules: Sequence[tuple[str, Any]]) -> types.Tree:
+  """Gives each leaf the value of the first rule that matches its name.
+
+  Coverage is total both ways: a leaf without a rule and a rule without a leaf
+  are errors, so a rule is never silently idle.
+
+  Args:
+    tree: any pytree.
+    rules: pairs of a regular expression, searched in the name, and a value.
+
+  Returns:
+    The tree with a value for each leaf.
+
+  Raises:
+    ValueError: naming the leaf without a rule, or the rule without a leaf.
+
+  Example:
+    >>> by_regex({'a': 0, 'b': 0}, [('a', 'first'), ('.*', 'rest')])
+    {'a': 'first', 'b': 'rest'}
+  """
+  used = set()
+
+  def value(name: str, _: Any) -> Any:
+    for i, (pattern, result) in enumerate(rules):
+      if re.search(pattern, name):
+        used.add(i)
+        return result
+    raise ValueError(
+      f"no rule covers leaf '{name}': add one, or a last rule ('.*', default)"
+    )
+
+  values = map_named(value, tree)
+  for i, (pattern, _) in enumerate(rules):
+    if i not in used:
+      raise ValueError(
+        f"rule '{pattern}' covers no leaf that an earlier rule leaves: "
+        f'{_examples(tree)}'
+      )
+  return values
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+  """Returns a hint, `` (did you mean 'x'?)``, or nothing."""
+  close = difflib.get_close_matches(name, names, n=1)
+  return f" (did you mean '{close[0]}'?)" if close else ''
+
+
+def _examples(tree: types.Tree) -> str:
+  names = list(named(tree))
+  return f'the names are {names[:4]}' + (' ...' if len(names) > 4 else '')

@@ -1,0 +1,160 @@
+"""Leaves on demand: small expressions that are computed when asked for.
+
+A leaf of a tree may be an array, or a promise of one. ``Stored`` promises an
+array that a reader fetches (from disk, say); ``Computed`` promises a kernel
+applied to other leaves. ``apply_kernel`` is the only place where the two worlds
+meet: if every operand is an array it computes now, otherwise it returns a
+promise. ``read`` keeps a promise by ONE jitted program per expression structure
+and leaf shape, so a chain of kernels fuses, and 300 leaves of one shape compile
+once.
+
+Numbers and arrays given as hyperparameters are traced; strings, booleans, None
+and values wrapped in ``Static`` choose the program.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+from wsl import types
+
+
+class Static(NamedTuple):
+  """A hashable hyperparameter that chooses the program."""
+
+  value: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stored:
+  """A leaf that lies elsewhere.
+
+  Attributes:
+    fetch: returns the leaf as a numpy array.
+    shape: the shape it will have.
+    dtype: the dtype it will have.
+  """
+
+  fetch: Callable[[], np.ndarray]
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+  ndim = property(lambda self: len(self.shape))
+  size = property(lambda self: int(np.prod(self.shape, dtype=np.int64)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Computed:
+  """A kernel applied to leaves, some of them on demand."""
+
+  kernel: Callable[..., Any]
+  operands: tuple[Any, ...]
+  hyper: dict[str, Any]
+
+  @functools.cached_property
+  def _aval(self) -> jax.ShapeDtypeStruct:
+    program, inputs = _linearise(self)
+    return jax.eval_shape(
+      functools.partial(_evaluate, program), [_abstract(x) for x in inputs]
+    )
+
+  shape = property(lambda self: self._aval.shape)
+  dtype = property(lambda self: self._aval.dtype)
+  ndim = property(lambda self: len(self.shape))
+  size = property(lambda self: int(np.prod(self.shape, dtype=np.int64)))
+
+
+OnDemand: TypeAlias = Stored | Computed
+_Program: TypeAlias = tuple[Any, ...]
+
+
+def on_demand(tree: types.Tree) -> bool:
+  """Says whether any leaf of the tree is on demand."""
+  return any(
+    isinstance(leaf, (Stored, Computed)) for leaf in jax.tree.leaves(tree)
+  )
+
+
+def apply_kernel(
+  kernel: Callable[..., Any], *operands: Any, **hyper: Any
+) -> Any:
+  """Applies a kernel to leaves: now, or on demand if any of them is.
+
+  Args:
+    kernel: a module-level function of arrays; it is part of the compilation
+      key, so a closure made afresh compiles afresh.
+    *operands: leaves (or small pytrees of arrays).
+    **hyper: hyperparameters, see the module's docstring.
+
+  Returns:
+    An array, or a ``Computed`` leaf.
+  """
+  node = Computed(kernel, operands, hyper)
+  return node if on_demand((operands, hyper)) else read(node)
+
+
+def read(leaf: Any) -> Any:
+  """Returns the leaf as an array, computing or fetching it if need be."""
+  if isinstance(leaf, Stored):
+    return leaf.fetch()
+  if isinstance(leaf, Computed):
+    program, inputs = _linearise(leaf)
+    return _run(
+      program, [x.fetch() if isinstance(x, Stored) else x for x in inputs]
+    )
+  return leaf
+
+
+def _linearise(root: Computed) -> tuple[_Program, list[Any]]:
+  """Flattens an expression into (kernel, operands, hyper) instructions.
+
+  An operand is an index: ``i >= 0`` names the i-th input, ``~j`` the result of
+  the j-th instruction. A leaf that occurs twice is one input: it is read once.
+  """
+  inputs: list[Any] = []
+  program: list[Any] = []
+  seen: dict[int, int] = {}
+
+  def slot(node: Any) -> int:
+    if id(node) not in seen:
+      if isinstance(node, Computed):
+        args = tuple(slot(x) for x in node.operands)
+        static, traced = [], []
+        for name, value in sorted(node.hyper.items()):
+          if isinstance(value, Static):
+            static.append((name, value.value))
+          elif value is None or isinstance(value, (str, bool)):
+            static.append((name, value))
+          else:
+            traced.append((name, slot(value)))
+        program.append((node.kernel, args, tuple(static), tuple(traced)))
+        seen[id(node)] = ~(len(program) - 1)
+      else:
+        inputs.append(node)
+        seen[id(node)] = len(inputs) - 1
+    return seen[id(node)]
+
+  slot(root)
+  return tuple(program), inputs
+
+
+def _evaluate(program: _Program, inputs: list[Any]) -> Any:
+  results: list[Any] = []
+  value = lambda i: inputs[i] if i >= 0 else results[~i]
+  for kernel, args, static, traced in program:
+    hyper = dict(static) | {name: value(i) for name, i in traced}
+    results.append(kernel(*(value(i) for i in args), **hyper))
+  return results[-1]
+
+
+_run = jax.jit(_evaluate, static_argnums=0)
+
+
+def _abstract(x: Any) -> Any:
+  if isinstance(x, Stored):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+  return x

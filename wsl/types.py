@@ -1,0 +1,57 @@
+"""The vocabulary: what flows between the rooms, with shapes.
+
+=============  ==============================================================
+``Params``     any pytree of arrays; leaves ``[...]``
+``Delta``      one task vector, ``theta_t - theta_0``; same tree, ``[...]``
+``Deltas``     T task vectors stacked; same tree, leaves ``[T, ...]``
+``Scalar``     a number, or a traced array of rank 0
+``Gram``       second moments of one linear map's inputs
+``Leaves``     which leaves: a regular expression searched in the name, or a
+               predicate on (name, shape)
+=============  ==============================================================
+
+A leaf is a ``jax.Array``, a numpy array, or a leaf on demand
+(``wsl.tree.OnDemand``). In a ``Delta`` and in ``Deltas`` an integer leaf of
+the model is ``None``: it is never merged, ``deltas.apply`` copies the base's.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, TypeAlias
+
+import jax
+
+Array: TypeAlias = jax.Array
+ArrayLike: TypeAlias = jax.typing.ArrayLike
+PRNGKey: TypeAlias = jax.Array
+Scalar: TypeAlias = float | jax.Array
+Tree: TypeAlias = Any
+Params: TypeAlias = Any
+Delta: TypeAlias = Any
+Deltas: TypeAlias = Any
+Predicate: TypeAlias = Callable[[str, tuple[int, ...]], bool]
+Leaves: TypeAlias = str | Predicate
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Gram:
+  r"""Second moments of the inputs of one linear map.
+
+  .. math:: G = \frac{1}{n} \sum_{i=1}^{n} x_i x_i^\top
+
+  Attributes:
+    matrix: ``[..., groups, d, d]``; ``groups`` is 1 but for grouped
+      convolutions; ``d`` is the size of the flattened input axes.
+    count: ``[...]``, the number n of rows (tokens, patches) that were summed.
+    axes: which axes of the weight are its input axes, in the order in which
+      ``d`` is flattened: ``(0,)`` for a Flax dense kernel ``[in, out]``,
+      ``(0, 1, 2)`` for a convolution ``[h, w, in, out]``, ``(1,)`` for a
+      weight stored as ``[out, in]``.
+  """
+
+  matrix: Array
+  count: Array
+  axes: tuple[int, ...] = dataclasses.field(
+    metadata={'static': True}, default=(0,)
+  )
