@@ -162,9 +162,11 @@ def _check_gram(name: str, x: types.Array, gram: types.Gram) -> None:
   shape = x.shape[1:]
   fits = len(gram.axes) <= len(shape) and gram.matrix.ndim == 4
   d = int(np.prod([shape[a] for a in gram.axes])) if fits else 0
-  if not fits or gram.matrix.shape[0] != len(x) or gram.matrix.shape[2] != d:
+  if (
+    not fits or gram.matrix.shape[0] != x.shape[0] or gram.matrix.shape[2] != d
+  ):
     raise ValueError(
       f"weighted_mean: leaf '{name}' of shape {x.shape} needs a Gram matrix "
-      f'[{len(x)}, groups, {d}, {d}], found {gram.matrix.shape}: stack one for '
+      f'[{x.shape[0]}, groups, {d}, {d}], found {gram.matrix.shape}: stack one for '
       'each model by tree.stack'
     )
