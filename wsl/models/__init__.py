@@ -1,0 +1,12 @@
+"""Small Flax models, readable as their papers, used purely.
+
+``params = model.init(key, x)['params']`` and
+``model.apply({'params': params}, x)``. Parameters are drawn in float32; a
+model computes in the widest of float32, its input and its parameters, so a
+cast of the parameters is a cast of the model.
+"""
+
+from wsl.models._language import LanguageModel as LanguageModel
+from wsl.models._mlp import MLP as MLP
+from wsl.models._resnet import ResNet as ResNet
+from wsl.models._vit import ViT as ViT

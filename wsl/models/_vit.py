@@ -1,0 +1,131 @@
+"""A vision transformer."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from wsl import types
+from wsl.models import _layers
+
+
+class ViT(nn.Module):
+  r"""A vision transformer with pre-normalisation and no class token.
+
+  .. math:: h \leftarrow h + \mathrm{attention}(\mathrm{norm}(h)), \quad
+    h \leftarrow h + \mathrm{mlp}(\mathrm{norm}(h))
+
+  Every linear map has a 2-D kernel, that of the patches too, so that merging
+  methods see each as one matrix.
+
+  Leaves: ``embedding/kernel`` ``[patch * patch * channels, width]``,
+  ``position`` ``[patches, width]``, ``block_0/attention/query/kernel``
+  (``key``, ``value``, ``out``), ``block_0/mlp/up/kernel`` (``down``),
+  ``block_0/attention_norm/scale``, ``block_0/mlp_norm/scale``, ...,
+  ``norm/scale``, ``output/kernel``.
+
+  Attributes:
+    outputs: size of the output.
+    patch: side of a patch; it divides the image's height and width.
+    width: size of a token.
+    depth: number of blocks.
+    heads: number of attention heads; it divides ``width``.
+    expansion: hidden size of the mlp as a multiple of ``width``.
+    pool: ``'flatten'`` or ``'mean'``: how tokens become one vector.
+
+  Example:
+    >>> model = ViT(outputs=256)
+    >>> params = model.init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
+    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    367168
+
+  Reference:
+    Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image
+    Recognition at Scale", 2020, arXiv:2010.11929.
+  """
+
+  outputs: int
+  patch: int = 7
+  width: int = 64
+  depth: int = 3
+  heads: int = 4
+  expansion: int = 2
+  pool: str = 'flatten'
+
+  @nn.compact
+  def __call__(self, x: types.ArrayLike) -> types.Array:
+    """Maps ``[batch, height, width, channels]`` to ``[batch, outputs]``."""
+    if self.pool not in ('flatten', 'mean'):
+      raise ValueError(f"pool='{self.pool}': expected 'flatten' or 'mean'")
+    tokens = tokenize(jnp.asarray(x), patch=self.patch)
+    h = _layers.Dense(self.width, name='embedding')(tokens)
+    init = nn.initializers.normal(0.02)
+    position = _layers.parameter(self, 'position', init, h.shape[1:])
+    h, position = _layers.widen(h, position)
+    h = h + position[None]
+    for i in range(self.depth):
+      h = Block(self.heads, self.expansion, name=f'block_{i}')(h)
+    h = _layers.LayerNorm(name='norm')(h)
+    h = h.reshape(h.shape[0], -1) if self.pool == 'flatten' else h.mean(1)
+    return _layers.Dense(self.outputs, name='output')(h)
+
+
+def tokenize(x: types.Array, *, patch: int) -> types.Array:
+  """Cuts images ``[batch, h, w, c]`` into ``[batch, patches, patch^2 * c]``."""
+  batch, height, width, channels = x.shape
+  if height % patch or width % patch:
+    raise ValueError(
+      f'patch={patch} does not divide the image {height}x{width}: choose '
+      f'a divisor of both'
+    )
+  rows, columns = height // patch, width // patch
+  grid = x.reshape(batch, rows, patch, columns, patch, channels)
+  return grid.swapaxes(2, 3).reshape(batch, rows * columns, -1)
+
+
+class Block(nn.Module):
+  """Attention and a perceptron, each normalised before and added after."""
+
+  heads: int
+  expansion: int
+
+  @nn.compact
+  def __call__(self, h: types.Array) -> types.Array:
+    """Maps tokens ``[batch, S, width]`` to the same shape."""
+    normal = _layers.LayerNorm(name='attention_norm')(h)
+    h = h + Attention(self.heads, name='attention')(normal)
+    normal = _layers.LayerNorm(name='mlp_norm')(h)
+    return h + Perceptron(self.expansion * h.shape[-1], name='mlp')(normal)
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention with four square kernels."""
+
+  heads: int
+
+  @nn.compact
+  def __call__(self, x: types.Array) -> types.Array:
+    """Maps tokens ``[batch, S, width]`` to the same shape."""
+    width = x.shape[-1]
+    if width % self.heads:
+      raise ValueError(
+        f'heads={self.heads} does not divide width={width}: choose a divisor'
+      )
+    query, key, value = (
+      _layers.heads(_layers.Dense(width, name=name)(x), self.heads)
+      for name in ('query', 'key', 'value')
+    )
+    mixed = _layers.attend(query, key, value)
+    return _layers.Dense(width, name='out')(mixed)
+
+
+class Perceptron(nn.Module):
+  """``down(gelu(up(x)))``, with the exact GELU."""
+
+  hidden: int
+
+  @nn.compact
+  def __call__(self, x: types.Array) -> types.Array:
+    """Maps ``[..., width]`` to the same shape."""
+    h = _layers.Dense(self.hidden, name='up')(x)
+    h = jax.nn.gelu(h, approximate=False)
+    return _layers.Dense(x.shape[-1], name='down')(h)
