@@ -53,16 +53,16 @@ def on_matrices(
         f"leaf '{name}' of shape {x.shape[1:]} is chosen as a matrix and has "
         'fewer than two axes: narrow `matrices`'
       )
-    return tree.apply_kernel(_as_matrix, x, kernel=tree.Static(kernel), **hyper)
+    return tree.apply_kernel(_as_matrix, x, method=tree.Static(kernel), **hyper)
 
   return tree.map_named(merge, deltas, chosen)
 
 
 def _as_matrix(
-  x: types.Array, *, kernel: Callable[..., types.Array], **hyper: Any
+  x: types.Array, *, method: Callable[..., types.Array], **hyper: Any
 ) -> types.Array:
   wide = tree.wide(x).reshape(len(x), -1, x.shape[-1])
-  return kernel(wide, **hyper).reshape(x.shape[1:]).astype(x.dtype)
+  return method(wide, **hyper).reshape(x.shape[1:]).astype(x.dtype)
 
 
 def svd(x: types.Array) -> Svd:
