@@ -109,7 +109,7 @@ def iso_cts(
 
 def _iso_c(x: types.Array) -> types.Array:
   u, s, vt = _matrices.svd(_models.add_up(x))
-  real = _matrices.significant(s, x.shape, s[0]).astype(s.dtype)
+  real = _matrices.significant(s, x.shape, s[0])
   return _mean(s, real) * ((u * real[None]) @ vt)
 
 
@@ -125,7 +125,7 @@ def _iso_cts(x: types.Array, *, common: float) -> types.Array:
   u = join(own.u[:, :, :each], total.u[:, :shared])
   v = join(jnp.matrix_transpose(own.vt[:, :each]), v.T)
   # A direction of zero singular value is arbitrary: it is left out.
-  real = _matrices.significant(s, x.shape, jnp.max(s)).astype(s.dtype)
+  real = _matrices.significant(s, x.shape, jnp.max(s))
   sides = _matrices.polar(u * real[None]), _matrices.polar(v * real[None])
   return _mean(s, real) * (sides[0] @ sides[1].T)
 

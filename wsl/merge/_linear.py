@@ -167,6 +167,6 @@ def _check_gram(name: str, x: types.Array, gram: types.Gram) -> None:
   ):
     raise ValueError(
       f"weighted_mean: leaf '{name}' of shape {x.shape} needs a Gram matrix "
-      f'[{x.shape[0]}, groups, {d}, {d}], found {gram.matrix.shape}: stack one for '
-      'each model by tree.stack'
+      f'[{x.shape[0]}, groups, {d}, {d}], found {gram.matrix.shape}: stack one '
+      'for each model by tree.stack'
     )

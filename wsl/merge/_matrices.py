@@ -73,9 +73,9 @@ def svd(x: types.Array) -> Svd:
 def significant(
   s: types.Array, shape: tuple[int, ...], largest: types.Array
 ) -> types.Array:
-  """Marks the singular values of ``[m, n]`` matrices that are not rounding."""
+  """Marks by 1 the singular values of ``[m, n]`` that exceed rounding."""
   tolerance = max(shape[-2:]) * jnp.finfo(s.dtype).eps
-  return s > tolerance * largest
+  return (s > tolerance * largest).astype(s.dtype)
 
 
 def polar(x: types.Array) -> types.Array:
