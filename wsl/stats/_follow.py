@@ -1,0 +1,160 @@
+"""Reads a jaxpr, keeping track of which variables are weights.
+
+Every equation is evaluated as it stands, next to that the views of the weights
+are carried along, through calls and scans, to the products they enter. Under
+``jit`` whatever does not feed a product's input is never computed.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend import core
+import jax.numpy as jnp
+
+from wsl.stats import _uses, _views
+
+_CALLS = {
+  'jit': 'jaxpr',
+  'pjit': 'jaxpr',
+  'closed_call': 'call_jaxpr',
+  'core_call': 'call_jaxpr',
+  'checkpoint': 'jaxpr',
+  'remat': 'jaxpr',
+  'remat2': 'jaxpr',
+  'custom_jvp_call': 'call_jaxpr',
+  'custom_vjp_call': 'call_jaxpr',
+  'custom_vjp_call_jaxpr': 'fun_jaxpr',
+}
+
+
+class Tracked(NamedTuple):
+  """A value, and the view of a weight that it is, if it is one."""
+
+  value: Any
+  view: _views.View | None = None
+
+
+def follow(
+  program: core.Jaxpr | core.ClosedJaxpr,
+  args: Sequence[Tracked],
+  record: _uses.Record,
+) -> list[Tracked]:
+  """Evaluates a jaxpr and records every product of a weight and a value.
+
+  Args:
+    program: a jaxpr, with its constants if it has any.
+    args: its arguments.
+    record: takes what is found.
+
+  Returns:
+    The program's results.
+  """
+  jaxpr: Any = getattr(program, 'jaxpr', program)
+  consts = getattr(program, 'consts', ())
+  env: dict[Any, Tracked] = dict(zip(jaxpr.constvars, map(Tracked, consts)))
+  env.update(zip(jaxpr.invars, args))
+
+  def read(var: Any) -> Tracked:
+    return Tracked(var.val) if isinstance(var, core.Literal) else env[var]
+
+  for eqn in jaxpr.eqns:
+    results = _equation(eqn, [read(v) for v in eqn.invars], record, jaxpr)
+    env.update(zip(eqn.outvars, results))
+  return [read(v) for v in jaxpr.outvars]
+
+
+def _equation(
+  eqn: core.JaxprEqn,
+  args: list[Tracked],
+  record: _uses.Record,
+  jaxpr: core.Jaxpr,
+) -> list[Tracked]:
+  name = eqn.primitive.name
+  if name in _CALLS:
+    return follow(eqn.params[_CALLS[name]], args, record)
+  weights = [a.view for a in args if a.view is not None]
+  if name == 'scan' and weights:
+    return _scan(eqn, args, record)
+  outs = _evaluate(eqn, args, jaxpr)
+  if name == 'optimization_barrier':
+    return [Tracked(out, a.view) for out, a in zip(outs, args)]
+  if name == 'dot_general' and len(weights) == 1:
+    side = 0 if args[0].view else 1
+    _uses.dot(record, eqn, weights[0], args[1 - side].value, side)
+  elif name == 'conv_general_dilated' and weights == [args[1].view]:
+    _uses.convolution(record, eqn, weights[0], args[0].value)
+  else:
+    view = (
+      _views.follow(weights[0], eqn) if len(args) == 1 and weights else None
+    )
+    if view is not None:
+      return [Tracked(outs[0], view)]
+    for weight in weights:
+      record.note(weight.leaf, name)
+  return [Tracked(out) for out in outs]
+
+
+def _evaluate(
+  eqn: core.JaxprEqn, args: list[Tracked], jaxpr: core.Jaxpr
+) -> list[Any]:
+  """Evaluates one equation, as a program of its own."""
+  values = {
+    var: a.value
+    for var, a in zip(eqn.invars, args)
+    if not isinstance(var, core.Literal)
+  }
+  alone = jaxpr.replace(
+    constvars=[], invars=[*values], outvars=eqn.outvars, eqns=[eqn]
+  )
+  return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*values.values())
+
+
+def _scan(
+  eqn: core.JaxprEqn, args: list[Tracked], record: _uses.Record
+) -> list[Tracked]:
+  """Scans a loop that takes weights whole, or layer by layer from a stack.
+
+  The sums of a whole weight are carried and grow; those of a stack come out
+  stacked. A weight in the carry may change on its way and is not followed.
+  """
+  p = eqn.params
+  n_consts, n_carry = p['num_consts'], p['num_carry']
+  consts = args[:n_consts]
+  carry = args[n_consts : n_consts + n_carry]
+  xs = args[n_consts + n_carry :]
+  for a in carry:
+    if a.view is not None:
+      record.note(a.view.leaf, 'the carry of a scan')
+  inner = _uses.Record(record.depth + 1)
+  slices = [_layer(a.view, inner.depth) for a in xs]
+
+  def step(state: Any, x: Any) -> tuple[Any, Any]:
+    nonlocal inner
+    inner = _uses.Record(inner.depth)
+    carry, totals = state
+    tracked = [*consts, *map(Tracked, carry), *map(Tracked, x, slices)]
+    results = [r.value for r in follow(p['jaxpr'], tracked, inner)]
+    whole, stack = inner.split()
+    totals = [a + b for a, b in zip(totals, whole)] if totals else whole
+    return (results[:n_carry], totals), (results[n_carry:], stack)
+
+  init = [a.value for a in carry]
+  layers = [a.value for a in xs]
+  first = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in layers]
+  (_, sums), _ = jax.eval_shape(step, (init, []), first)
+  zeros = [jnp.zeros(m.shape, m.dtype) for m in sums]
+  options = {k: p[k] for k in ('length', 'reverse', 'unroll')}
+  (last, whole), (ys, stack) = jax.lax.scan(
+    step, (init, zeros), layers, **options
+  )
+  record.close(inner, whole, stack, length=p['length'])
+  return [*map(Tracked, last), *map(Tracked, ys)]
+
+
+def _layer(view: _views.View | None, depth: int) -> _views.View | None:
+  """Returns the view of one slice along the first axis."""
+  if view is None:
+    return None
+  stacked = (*view.stacked, (depth, view.dims[0]))
+  return view._replace(dims=view.dims[1:], stacked=stacked)

@@ -1,0 +1,186 @@
+"""Gram matrices of the inputs of every dense and convolutional weight."""
+
+from collections.abc import Callable, Iterable
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from wsl import tree, types
+from wsl.stats import _batches, _follow, _uses, _views
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Sum:
+  """The sum of x x^T over the rows of one batch."""
+
+  matrix: types.Array
+  rows: int = dataclasses.field(metadata={'static': True})
+  axes: tuple[int, ...] = dataclasses.field(metadata={'static': True})
+
+
+def gram(
+  apply_fn: Callable[[types.Params, Any], Any],
+  params: types.Params,
+  batches: Iterable[Any],
+) -> types.Tree:
+  r"""Computes the Gram matrix of the inputs of every linear map in a model.
+
+  .. math:: G = \frac{1}{n} \sum_{i=1}^{n} x_i x_i^\top
+
+  The maps are found by tracing ``apply_fn``, not by names or layer types:
+  wherever a parameter is multiplied with a value in a dense product or a
+  convolution, the value's rows enter that parameter's Gram. On the way from
+  the leaf to the product it may be cast, transposed, reshaped, used inside
+  ``jit``, ``remat``, ``custom_jvp``, ``custom_vjp`` or ``vmap``, or given to
+  ``scan``, whole or as a stack of layers. ``linear_maps`` tells what was found
+  for each leaf, and why not.
+
+  With the axes ``Gram.axes`` of the weight moved to the front and flattened to
+  d, and the rest flattened in stored order and cut into ``groups`` equal
+  consecutive blocks, the map is x W: dense kernels have one group, a
+  convolution those of its channels, a stack of L weights (scanned layers,
+  experts) has L. A row is one vector that meets the weight: an example, a
+  token (padding included), a patch; n counts the rows of one group, over all
+  batches and all uses of the weight.
+
+  Args:
+    apply_fn: a hashable function ``(params, inputs) -> anything``.
+    params: any pytree, in memory or on demand.
+    batches: any iterable of ``inputs``, or of tuples ``(inputs, ...)``;
+      inputs are an array ``[B, ...]`` or a pytree of them. Batches of one
+      size compile once.
+
+  Returns:
+    A tree like ``params`` with a ``Gram`` at each leaf used in a linear map,
+    ``matrix [groups, d, d]`` and ``count []`` in float32 or wider, and
+    ``None`` elsewhere: at leaves used otherwise only, over different axes in
+    different places, inside ``cond`` or ``while``, or altered (sliced, scaled)
+    before the product.
+
+  Raises:
+    ValueError: if there are no batches, or one array stands in their place.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> dense = lambda p, x: jnp.tanh(x @ p['w'] + p['b'][None])
+    >>> params = {'w': jnp.ones((2, 3)), 'b': jnp.zeros(3)}
+    >>> found = gram(dense, params, [jnp.asarray([[1.0, 2.0], [3.0, 4.0]])])
+    >>> found['w'].matrix[0].tolist(), found['w'].axes, found['b']
+    ([[5.0, 7.0], [7.0, 10.0]], (0,), None)
+
+  Reference: the statistic of Jin et al., "Dataless Knowledge Fusion by Merging
+  Weights of Language Models", 2022, arXiv:2212.09849.
+  """
+  params = tree.read(params)
+  total: list[_Sum | None] = []
+  for batch in _batches.stream(batches, name='gram'):
+    part = _batch_sums(apply_fn, params, _batches.inputs_of(batch))
+    total = [_add(a, b) for a, b in zip(total, part)] if total else part
+  return jax.tree.unflatten(
+    jax.tree.structure(params), [_mean(s) for s in total]
+  )
+
+
+def linear_maps(
+  apply_fn: Callable[[types.Params, Any], Any],
+  params: types.Params,
+  inputs: Any,
+) -> dict[str, str]:
+  """Tells for each leaf what ``gram`` finds, or why it finds nothing.
+
+  Args:
+    apply_fn: a function ``(params, inputs) -> anything``; it is traced, nothing
+      is computed.
+    params: any pytree, in memory or on demand.
+    inputs: one batch of inputs, arrays or ``jax.ShapeDtypeStruct``.
+
+  Returns:
+    One line by leaf name.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> dense = lambda p, x: jnp.tanh(x @ p['w'] + p['b'][None])
+    >>> params = {'w': jnp.ones((2, 3)), 'b': jnp.zeros(3)}
+    >>> for line in linear_maps(dense, params, jnp.ones((4, 2))).items():
+    ...   print(*line, sep=': ')
+    b: no linear map; met add
+    w: linear in axes (0,), groups 1, rows 4
+  """
+  lines: list[str] = []
+
+  def trace(params: types.Params, inputs: Any) -> None:
+    record = _record(apply_fn, params, inputs)
+    count = len(jax.tree.leaves(params))
+    lines.extend(_line(record, leaf) for leaf in range(count))
+
+  abstract = lambda x: jax.ShapeDtypeStruct(
+    x.shape, jax.dtypes.canonicalize_dtype(x.dtype)
+  )
+  jax.eval_shape(trace, jax.tree.map(abstract, params), inputs)
+  return dict(zip(tree.named(params), lines))
+
+
+def _line(record: _uses.Record, leaf: int) -> str:
+  uses = [use for use in record.sums if use.leaf == leaf]
+  met = ', '.join(record.notes.get(leaf, [])) or 'nothing'
+  if not uses:
+    return f'no linear map; met {met}'
+  found = ' and '.join(
+    f'linear in axes {use.axes}, groups {use.groups}, rows {record.rows[use]}'
+    for use in uses
+  )
+  if len(uses) > 1:
+    return f'no one Gram: {found}'
+  return found if met == 'nothing' else f'{found}; also met {met}'
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _batch_sums(
+  apply_fn: Callable[..., Any], params: types.Params, inputs: Any
+) -> list[_Sum | None]:
+  record = _record(apply_fn, params, inputs)
+  sums: list[_Sum | None] = []
+  for leaf in range(len(jax.tree.leaves(params))):
+    uses = [use for use in record.sums if use.leaf == leaf]
+    if len(uses) == 1:
+      (use,) = uses
+      sums.append(_Sum(record.sums[use], record.rows[use], use.axes))
+    else:
+      sums.append(None)
+  return sums
+
+
+def _record(
+  apply_fn: Callable[..., Any], params: types.Params, inputs: Any
+) -> _uses.Record:
+  """Traces a model and reads off how its weights are used."""
+  program = jax.make_jaxpr(apply_fn)(params, inputs)
+  args = [
+    _follow.Tracked(x, _views.of_leaf(i, x.shape) if _is_weight(x) else None)
+    for i, x in enumerate(jax.tree.leaves(params))
+  ]
+  args += map(_follow.Tracked, jax.tree.leaves(inputs))
+  record = _uses.Record()
+  _follow.follow(program, args, record)
+  return record
+
+
+def _is_weight(x: types.Array) -> bool:
+  return jnp.issubdtype(x.dtype, jnp.floating) and x.size > 0
+
+
+def _add(a: _Sum | None, b: _Sum | None) -> _Sum | None:
+  if a is None or b is None:
+    return None
+  return _Sum(a.matrix + b.matrix, a.rows + b.rows, a.axes)
+
+
+def _mean(total: _Sum | None) -> types.Gram | None:
+  if total is None:
+    return None
+  count = jnp.asarray(total.rows, total.matrix.dtype)
+  return types.Gram(total.matrix / count, count, total.axes)

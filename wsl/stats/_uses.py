@@ -1,0 +1,232 @@
+"""What the weights of a traced function are multiplied with."""
+
+from collections.abc import Sequence
+import math
+from typing import NamedTuple
+
+import jax
+from jax.extend import core
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.stats import _views
+
+
+class Use(NamedTuple):
+  """One way of using a weight; its Gram matrices add up.
+
+  Attributes:
+    leaf: the position of the leaf among the leaves of the parameters.
+    axes: the stored axes that are contracted with the input.
+    groups: into how many blocks the other axes fall, each with its own input.
+    stacked: as in ``View``.
+  """
+
+  leaf: int
+  axes: tuple[int, ...]
+  groups: int
+  stacked: tuple[tuple[int, _views.Atoms], ...]
+
+
+class Record:
+  """The uses found so far, and what else the weights ran into.
+
+  Attributes:
+    depth: the number of scans around the equations being read.
+    sums: the sum of x x^T of each use, ``[..., groups, d, d]``.
+    rows: how many rows each sum holds.
+    notes: by leaf, what it met that is no linear map.
+  """
+
+  def __init__(self, depth: int = 0) -> None:
+    self.depth = depth
+    self.sums: dict[Use, types.Array] = {}
+    self.rows: dict[Use, int] = {}
+    self.notes: dict[int, list[str]] = {}
+
+  def add(self, use: Use, matrix: types.Array, rows: int) -> None:
+    """Adds the rows of one more application of a weight."""
+    if use in self.sums:
+      matrix = self.sums[use] + matrix
+    self.sums[use] = matrix
+    self.rows[use] = self.rows.get(use, 0) + rows
+
+  def note(self, leaf: int, what: str) -> None:
+    """Notes that a weight met something that is no linear map."""
+    notes = self.notes.setdefault(leaf, [])
+    if what not in notes:
+      notes.append(what)
+
+  def split(self) -> tuple[list[types.Array], list[types.Array]]:
+    """Returns the sums of whole weights, and those of layers of a stack."""
+    whole: list[types.Array] = []
+    stack: list[types.Array] = []
+    for use, matrix in self.sums.items():
+      (stack if self._is_layer(use) else whole).append(matrix)
+    return whole, stack
+
+  def close(
+    self,
+    inner: 'Record',
+    whole: list[types.Array],
+    stack: list[types.Array],
+    *,
+    length: int,
+  ) -> None:
+    """Adds what a scan found: its ``split`` sums, totalled and stacked."""
+    whole, stack = list(whole), list(stack)
+    for use, rows in inner.rows.items():
+      if inner._is_layer(use):
+        layers = stack.pop(0)
+        blocks = layers.reshape(-1, *layers.shape[2:])
+        use = use._replace(groups=len(blocks), stacked=use.stacked[:-1])
+        self.add(use, blocks, rows)
+      else:
+        self.add(use, whole.pop(0), rows * length)
+    for leaf, notes in inner.notes.items():
+      for what in notes:
+        self.note(leaf, what)
+
+  def _is_layer(self, use: Use) -> bool:
+    return bool(use.stacked) and use.stacked[-1][0] == self.depth
+
+
+def dot(
+  record: Record,
+  eqn: core.JaxprEqn,
+  view: _views.View,
+  x: types.Array,
+  side: int,
+) -> None:
+  """Records a ``dot_general`` whose operand number ``side`` is the weight."""
+  contract, batch = eqn.params['dimension_numbers']
+  _capture(
+    record,
+    view,
+    x,
+    batch=list(zip(batch[1 - side], batch[side])),
+    contract=list(zip(contract[1 - side], contract[side])),
+  )
+
+
+def convolution(
+  record: Record, eqn: core.JaxprEqn, view: _views.View, x: types.Array
+) -> None:
+  """Records a ``conv_general_dilated`` whose kernel is the weight."""
+  p = eqn.params
+  spec, groups = p['dimension_numbers'], p['feature_group_count']
+  out, channel, *kernel = spec.rhs_spec
+  blocks = _views.regroup(
+    view.dims[out], (groups, _views.shape_of(eqn.invars[1])[out] // groups)
+  )
+  if p['batch_group_count'] != 1 or blocks is None:
+    record.note(view.leaf, 'a convolution with groups that cannot be followed')
+    return
+  patches = _patches(
+    jnp.transpose(x, spec.lhs_spec),
+    [_views.shape_of(eqn.invars[1])[k] for k in kernel],
+    [_views.shape_of(eqn.outvars[0])[k] for k in spec.out_spec[2:]],
+    eqn,
+  )
+  n, c, *rest = patches.shape
+  patches = patches.reshape(n, groups, c // groups, *rest)
+  # Patches are now [n, group, channel, out, kernel, out, kernel, ...]; of the
+  # weight's output axis, split in two, the half in a group goes to the end.
+  dims = list(view.dims)
+  dims[out], in_group = blocks
+  pairs = [(4 + 2 * i, k) for i, k in enumerate(kernel)]
+  _capture(
+    record,
+    view._replace(dims=(*dims, in_group)),
+    patches,
+    batch=[(1, out)],
+    contract=[(2, channel), *pairs],
+  )
+
+
+def _patches(
+  x: types.Array,
+  kernel: Sequence[int],
+  out: Sequence[int],
+  eqn: core.JaxprEqn,
+) -> types.Array:
+  """Cuts ``x [n, c, *space]`` to ``[n, c, out, kernel, out, kernel, ...]``.
+
+  Patches are gathered, not convolved with unit kernels: a gather is exact in
+  every dtype and at every matrix precision.
+  """
+  p = eqn.params
+  low_high_inner = [
+    (low, high, dilation - 1)
+    for (low, high), dilation in zip(p['padding'], p['lhs_dilation'])
+  ]
+  zero = jnp.zeros((), x.dtype)
+  x = jax.lax.pad(x, zero, [(0, 0, 0), (0, 0, 0), *low_high_inner])
+  for i, (k, o) in enumerate(zip(kernel, out)):
+    start = p['window_strides'][i] * np.arange(o)
+    index = start[:, None] + p['rhs_dilation'][i] * np.arange(k)[None]
+    x = jnp.take(x, index, axis=2 + 2 * i, mode='clip')
+  return x
+
+
+def _capture(
+  record: Record,
+  view: _views.View,
+  x: types.Array,
+  *,
+  batch: list[tuple[int, int]],
+  contract: list[tuple[int, int]],
+) -> None:
+  """Records a product, given the pairs of axes (of x, of the weight) in it."""
+  blocks = _views.flatten([view.dims[i] for _, i in batch])
+  inputs = _views.flatten([view.dims[i] for _, i in contract])
+  if not inputs:
+    record.note(view.leaf, 'a product that contracts none of its axes')
+    return
+  stacked = _views.flatten([atoms for _, atoms in view.stacked])
+  others = sorted({*_views.flatten(view.dims), *stacked} - {*inputs})
+  axes = tuple(sorted({atom.axis for atom in inputs}))
+  if any(atom.axis in axes for atom in others):
+    record.note(view.leaf, 'a product that contracts a part of one axis')
+    return
+  leading = _many([*stacked, *sorted(blocks)])
+  if leading != _many(others)[: len(leading)]:
+    record.note(view.leaf, 'a batched product over an axis that is not leading')
+    return
+  rows = _rows(
+    x, [i for i, _ in batch], [i for i, _ in contract], blocks, inputs
+  )
+  groups, count, _ = rows.shape
+  highest = jax.lax.Precision.HIGHEST
+  matrix = jnp.einsum('gnd,gne->gde', rows, rows, precision=highest)
+  record.add(Use(view.leaf, axes, groups, view.stacked), matrix, count)
+
+
+def _many(atoms: Sequence[_views.Atom]) -> list[_views.Atom]:
+  """Leaves out atoms of size 1: where they stand makes no difference."""
+  return [atom for atom in atoms if atom.size > 1]
+
+
+def _rows(
+  x: types.Array,
+  batch: list[int],
+  contract: list[int],
+  blocks: _views.Atoms,
+  inputs: _views.Atoms,
+) -> types.Array:
+  """Lays out x as ``[groups, rows, d]``, groups and d in the stored order."""
+  free = [i for i in range(x.ndim) if i not in batch and i not in contract]
+  x = tree.wide(x).transpose(*batch, *free, *contract)
+  sizes = [a.size for a in blocks], [a.size for a in inputs]
+  x = x.reshape(*sizes[0], -1, *sizes[1])
+  middle = len(blocks)
+  x = x.transpose(
+    *_order(blocks), middle, *(middle + 1 + i for i in _order(inputs))
+  )
+  groups, d = (math.prod(size) for size in sizes)
+  return x.reshape(groups, -1, d)
+
+
+def _order(atoms: _views.Atoms) -> list[int]:
+  return sorted(range(len(atoms)), key=atoms.__getitem__)

@@ -1,0 +1,146 @@
+"""Which entries of a stored weight an array holds, and in what order.
+
+A weight rarely meets its input in the shape in which it is stored: it is cast,
+transposed, reshaped from ``[h, w, in, out]`` to ``[h w in, out]``, or taken
+layer by layer from a stack. As long as no entry is lost, doubled or changed,
+the array is a *view* of the leaf: each of its axes is a run of atoms, an atom
+being a stored axis or a factor of one.
+"""
+
+from collections.abc import Sequence
+import math
+from typing import Any, NamedTuple, TypeAlias
+
+from jax.extend import core
+
+
+class Atom(NamedTuple):
+  """A factor of a stored axis; atoms sort in the order of storage.
+
+  Attributes:
+    axis: the stored axis.
+    minus_stride: minus the number of entries along that axis that one step of
+      this factor skips.
+    size: the number of steps.
+  """
+
+  axis: int
+  minus_stride: int
+  size: int
+
+
+Atoms: TypeAlias = tuple[Atom, ...]
+
+
+class View(NamedTuple):
+  """An array that holds the entries of one leaf.
+
+  Attributes:
+    leaf: the position of the leaf among the leaves of the parameters.
+    dims: the atoms of each axis of the array.
+    stacked: the atoms of axes that enclosing scans iterate over, each with the
+      depth of its scan; the outermost first.
+  """
+
+  leaf: int
+  dims: tuple[Atoms, ...]
+  stacked: tuple[tuple[int, Atoms], ...] = ()
+
+
+def of_leaf(leaf: int, shape: Sequence[int]) -> View:
+  """Returns the view of a leaf as it is stored."""
+  return View(leaf, tuple((Atom(i, -1, n),) for i, n in enumerate(shape)))
+
+
+def shape_of(var: Any) -> tuple[int, ...]:
+  """Returns the shape of a variable of a jaxpr."""
+  return var.aval.shape
+
+
+def flatten(runs: Sequence[Atoms]) -> Atoms:
+  """Joins runs of atoms."""
+  return tuple(atom for run in runs for atom in run)
+
+
+def regroup(atoms: Atoms, shape: Sequence[int]) -> tuple[Atoms, ...] | None:
+  """Shares out atoms among axes of given sizes, as a reshape does.
+
+  Args:
+    atoms: the atoms, slowest first.
+    shape: the sizes of the new axes, of the same product.
+
+  Returns:
+    The atoms of each new axis, or None if an axis would need a fraction of an
+    atom. Axes of size 1 that vanish join a neighbour.
+  """
+  rest, dims = list(atoms), []
+  for size in shape:
+    run: list[Atom] = []
+    while rest and size % rest[0].size == 0:
+      size //= rest[0].size
+      run.append(rest.pop(0))
+      if size == 1:
+        break
+    if size > 1:
+      if not rest or rest[0].size % size:
+        return None
+      axis, minus_stride, n = rest[0]
+      run.append(Atom(axis, minus_stride * (n // size), size))
+      rest[0] = Atom(axis, minus_stride, n // size)
+    dims.append(tuple(run))
+  if rest and dims:
+    dims[-1] += tuple(rest)
+  return tuple(dims) if dims and all(a.size == 1 for a in rest) else None
+
+
+def follow(view: View, eqn: core.JaxprEqn) -> View | None:
+  """Returns the view that an equation makes of a view, or None.
+
+  Args:
+    view: the view at the equation's only array operand.
+    eqn: the equation; it is followed if it casts, copies, transposes or
+      reshapes, or adds or drops axes of size 1.
+  """
+  name, p = eqn.primitive.name, eqn.params
+  shape = shape_of(eqn.outvars[0])
+  if name in _SAME:
+    return view
+  if name == 'transpose':
+    return view._replace(dims=tuple(view.dims[i] for i in p['permutation']))
+  if name == 'squeeze':
+    return _with(view, _squeeze(view.dims, p['dimensions']))
+  if name == 'reshape' and p['dimensions'] is None:
+    return _with(view, regroup(flatten(view.dims), shape))
+  if name == 'broadcast_in_dim':
+    kept = dict(zip(p['broadcast_dimensions'], view.dims))
+    if math.prod(shape_of(eqn.invars[0])) == math.prod(shape):
+      return view._replace(
+        dims=tuple(kept.get(i, ()) for i in range(len(shape)))
+      )
+  return None
+
+
+_SAME = frozenset({
+  'convert_element_type', 'copy', 'copy_p', 'stop_gradient', 'name',
+  'reduce_precision', 'sharding_constraint', 'reshard', 'mesh_cast',
+})  # fmt: skip
+
+
+def _with(view: View, dims: tuple[Atoms, ...] | None) -> View | None:
+  return None if dims is None else view._replace(dims=dims)
+
+
+def _squeeze(
+  dims: tuple[Atoms, ...], dropped: Sequence[int]
+) -> tuple[Atoms, ...] | None:
+  kept: list[Atoms] = []
+  loose: Atoms = ()
+  for i, run in enumerate(dims):
+    if i in dropped:
+      loose += run
+    else:
+      kept.append(loose + run)
+      loose = ()
+  if not kept:
+    return None
+  return (*kept[:-1], kept[-1] + loose)
