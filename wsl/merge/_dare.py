@@ -77,13 +77,14 @@ def _drop(
 ) -> types.Array:
   wide = tree.wide(x)
   keep = 1 - jnp.asarray(rate).astype(wide.dtype)
-  masks = [
-    jax.random.bernoulli(jax.random.fold_in(key, t), keep, x.shape[1:])
-    for t in range(len(x))
-  ]
-  kept = jnp.where(jnp.stack(masks), wide, jnp.zeros_like(wide))
+  mask = jax.vmap(
+    lambda t: jax.random.bernoulli(
+      jax.random.fold_in(key, t), keep, x.shape[1:]
+    )
+  )(jnp.arange(len(x)))
+  kept = jnp.where(mask, wide, jnp.zeros_like(wide))
   if rescale == 'inverse':
-    kept = _models.divide(kept, jnp.broadcast_to(keep, x.shape))
+    kept = _models.divide(kept, keep.reshape((1,) * x.ndim))
   if rescale == 'l1':
     size = lambda y: jnp.abs(y).reshape(len(y), -1).sum(1)
     factor = _models.divide(size(wide), size(kept))

@@ -94,18 +94,18 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
     of Language Models", 2022, arXiv:2212.09849.
   """
   _models.count(deltas)
-  weights = _models.per_leaf(weights, deltas)
+  weights = _models.per_leaf('weighted_mean: the weights', weights, deltas)
 
   def merge(name: str, x: types.Array, weight: Any) -> types.Array:
     if weight is None:
       return tree.apply_kernel(_mean, x)
     if isinstance(weight, types.Gram):
-      _check_gram(name, x, weight)
+      check_gram(name, x, weight)
       return tree.apply_kernel(_matrix_weighted, x, weight)
-    if weight.shape not in (x.shape, x.shape[:1]):
+    if np.shape(weight) not in (x.shape, x.shape[:1]):
       raise ValueError(
         f"weighted_mean: the weight of leaf '{name}' has shape "
-        f'{weight.shape}, expected {x.shape[:1]} or {x.shape}'
+        f'{np.shape(weight)}, expected {x.shape[:1]} or {x.shape}'
       )
     return tree.apply_kernel(_weighted, x, weight)
 
@@ -123,8 +123,8 @@ def _mean(x: types.Array) -> types.Array:
 def _weighted(x: types.Array, weight: types.Array) -> types.Array:
   wide = tree.wide(x)
   weight = _models.align(weight.astype(wide.dtype), x)
-  total = jnp.broadcast_to(_models.add_up(weight), x.shape[1:])
-  return _models.divide(_models.add_up(weight * wide), total).astype(x.dtype)
+  total, weighted = _models.add_up(weight), _models.add_up(weight * wide)
+  return _models.divide(weighted, total).astype(x.dtype)
 
 
 def _matrix_weighted(x: types.Array, gram: types.Gram) -> types.Array:
@@ -158,15 +158,21 @@ def _from_rows(
   return jnp.moveaxis(x, range(len(front)), gram.axes)
 
 
-def _check_gram(name: str, x: types.Array, gram: types.Gram) -> None:
-  shape = x.shape[1:]
-  fits = len(gram.axes) <= len(shape) and gram.matrix.ndim == 4
-  d = int(np.prod([shape[a] for a in gram.axes])) if fits else 0
-  if (
-    not fits or gram.matrix.shape[0] != x.shape[0] or gram.matrix.shape[2] != d
-  ):
+def check_gram(name: str, x: types.Array, gram: types.Gram) -> None:
+  """Checks that Gram matrices fit the inputs of a leaf ``[T, ...]``.
+
+  Raises:
+    ValueError: naming the leaf and the shape that it needs.
+  """
+  models, *shape = x.shape
+  axes_fit = all(0 <= a < len(shape) for a in gram.axes)
+  d = int(np.prod([shape[a] for a in gram.axes])) if axes_fit else 0
+  outputs = int(np.prod(shape)) // max(d, 1)
+  found = tuple(gram.matrix.shape)
+  fits = axes_fit and len(found) == 4 and not outputs % max(found[1], 1)
+  if not fits or (found[0], *found[2:]) != (models, d, d):
     raise ValueError(
-      f"weighted_mean: leaf '{name}' of shape {x.shape} needs a Gram matrix "
-      f'[{x.shape[0]}, groups, {d}, {d}], found {gram.matrix.shape}: stack one '
+      f"leaf '{name}' of shape {x.shape} with the input axes {gram.axes} needs "
+      f'Gram matrices [{models}, groups, {d}, {d}], found {found}: stack one '
       'for each model by tree.stack'
     )

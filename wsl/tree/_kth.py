@@ -22,7 +22,7 @@ from wsl import types
 from wsl.tree import _map, _on_demand, _total
 
 _PROBES = 4
-_SAMPLE = 1 << 16
+_SAMPLE = (1 << 12, 1 << 16)  # at least, at most
 # How a bracket is treated next: probes near the expected place (in standard
 # deviations), or spread evenly over it, or snapped to the entries inside.
 _NEAR, _EVEN, _SNAP = 0, 1, 2
@@ -56,7 +56,8 @@ def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
     ``[T]`` magnitudes, in the widest dtype of the leaves.
 
   Raises:
-    ValueError: if k is out of range, or counts do not fit in a trace.
+    ValueError: if k is out of range, there are no entries, or counts do not fit
+      in a trace.
 
   Example:
     >>> import jax.numpy as jnp
@@ -64,7 +65,10 @@ def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
     >>> kth_magnitude(tree, 2).tolist()
     [3.0]
   """
-  leaves = jax.tree.leaves(tree)
+  # A leaf without entries has no order statistics, and no say in them.
+  tree = leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
+  if not leaves:
+    raise ValueError('kth_magnitude: the tree holds no entries')
   dtype = _widest([leaf.dtype for leaf in leaves])
   size = sum(leaf.size // leaf.shape[0] for leaf in leaves)
   models = leaves[0].shape[0]
@@ -73,6 +77,11 @@ def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
     (np.asarray(k) >= 1) & (np.asarray(k) <= size)
   ):
     raise ValueError(f'kth_magnitude(k={k}): k must lie in 1 .. {size}')
+  if np.shape(k) not in ((), (models,)):
+    raise ValueError(
+      f'kth_magnitude: k has shape {np.shape(k)}, expected () or ({models},), '
+      'one for each model'
+    )
   if traced and size >= 2**31 and not jax.config.jax_enable_x64:
     raise ValueError(
       f'kth_magnitude: {size} entries do not fit an int32 count in a trace; '
@@ -81,10 +90,11 @@ def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
   xp: Any = jnp if traced else np
   wide = np.int64 if not traced or jax.config.jax_enable_x64 else np.int32
   k = xp.broadcast_to(xp.asarray(k).astype(wide), (models,))
-  unsigned = np.dtype(f'uint{8 * dtype.itemsize}')
+  unsigned = _unsigned(dtype)
+  stride = size / np.clip(size / 64, *_SAMPLE)
 
   samples = jax.tree.leaves(
-    _map.read(_map.map(_sample, tree, stride=_on_demand.Static(size / _SAMPLE)))
+    _map.read(_map.map(_sample, tree, stride=_on_demand.Static(stride)))
   )
   sample = _sorted_bits([jnp.asarray(s, dtype) for s in samples])
   bracket = _Bracket(
@@ -130,6 +140,33 @@ def _either(traced: bool, which: Any, yes: Any, no: Any, state: Any) -> Any:
   if traced:
     return jax.lax.cond(which, yes, no, state)
   return yes(state) if which else no(state)
+
+
+def reaches(x: types.Array, threshold: types.Array) -> types.Array:
+  """Says which entries have at least the magnitude of a threshold.
+
+  It compares bits, as ``kth_magnitude`` counts them: a comparison of floats
+  takes denormal numbers for zeros.
+
+  Args:
+    x: one leaf, ``[T, ...]``.
+    threshold: ``[T]``, in the dtype of ``x`` or a wider one.
+
+  Returns:
+    Bools, ``[T, ...]``.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> reaches(jnp.asarray([[1.0, -4.0]]), jnp.asarray([3.0])).tolist()
+    [[False, True]]
+  """
+  dtype = _unsigned(threshold.dtype)
+  threshold = _bits(threshold, dtype)
+  return _bits(x, dtype) >= threshold.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def _unsigned(dtype: np.dtype) -> np.dtype:
+  return np.dtype(f'uint{8 * dtype.itemsize}')
 
 
 def _widest(dtypes: list[np.dtype]) -> np.dtype:
@@ -212,8 +249,7 @@ def _bits(x: types.Array, dtype: np.dtype) -> types.Array:
 @jax.jit
 def _sorted_bits(samples: list[types.Array]) -> types.Array:
   joined = jnp.concatenate(samples, axis=1)
-  unsigned = np.dtype(f'uint{8 * joined.dtype.itemsize}')
-  return jnp.sort(_bits(joined, unsigned), axis=1)
+  return jnp.sort(_bits(joined, _unsigned(joined.dtype)), axis=1)
 
 
 def _sample(x: types.Array, *, stride: float) -> types.Array:
