@@ -1,0 +1,69 @@
+"""Two real processes: sharded leaves are gathered, one of them writes."""
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+
+from wsl import checkpoint
+
+_CODE = """
+  import os, pathlib, sys
+  import jax
+  import numpy as np
+
+  folder, address, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
+  jax.distributed.initialize(address, num_processes=2, process_id=rank)
+  from wsl import checkpoint, tree
+
+  auto = (jax.sharding.AxisType.Auto,)
+  mesh = jax.make_mesh((2,), ('d',), axis_types=auto)
+  rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('d'))
+
+  def twice(x):
+    return x + x
+
+  def read(x):
+    if rank:
+      raise AssertionError('only process 0 reads what need not be gathered')
+    return np.ones(3)
+
+  given = pathlib.Path(folder, 'in')
+  lazy = checkpoint.load(given, lazy=True, sharding=rows)
+  array = checkpoint.load(given, sharding=rows)
+  assert not array['w'].is_fully_addressable
+  checkpoint.save(pathlib.Path(folder, 'lazy'), tree.map(twice, lazy))
+  checkpoint.save(pathlib.Path(folder, 'array'), array)
+  local = tree.Stored(lambda: read(0), (3,), np.dtype('float64'))
+  checkpoint.save(pathlib.Path(folder, 'local'), {'w': local})
+  # Whoever comes here finds the files complete.
+  assert checkpoint.load(pathlib.Path(folder, 'local'))['w'].sum() == 3
+"""
+
+
+def test_two_processes(tmp_path):
+  w = np.arange(8, dtype=np.float32).reshape(4, 2)
+  checkpoint.save(tmp_path / 'in', {'w': w})
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  processes = [
+    subprocess.Popen(
+      [sys.executable, '-c', textwrap.dedent(_CODE), tmp_path, address, rank],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      env=_environment(),
+    )
+    for rank in '01'
+  ]
+  outputs = [process.communicate(timeout=60)[0] for process in processes]
+  assert [p.returncode for p in processes] == [0, 0], outputs
+  np.testing.assert_array_equal(checkpoint.load(tmp_path / 'lazy')['w'], 2 * w)
+  np.testing.assert_array_equal(checkpoint.load(tmp_path / 'array')['w'], w)
+
+
+def _environment():
+  return {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}

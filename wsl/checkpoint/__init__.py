@@ -1,0 +1,21 @@
+"""Checkpoints: safetensors in and out, leaf by leaf; Orbax for whole runs.
+
+The only room that touches a disk. A leaf that was not read yet is a leaf like
+any other, so a merge of models that do not fit in memory is one expression::
+
+    base = checkpoint.load('base', lazy=True)
+    models = [checkpoint.load(p, lazy=True) for p in ('a', 'b', 'c')]
+    delta = merge.mean(deltas.stack(base, models))
+    print(checkpoint.plan(deltas.apply(base, delta)))
+    checkpoint.save('merged', deltas.apply(base, delta))
+"""
+
+from wsl.checkpoint._load import load as load
+from wsl.checkpoint._load import metadata as metadata
+from wsl.checkpoint._orbax import restore_run as restore_run
+from wsl.checkpoint._orbax import save_run as save_run
+from wsl.checkpoint._orbax import steps as steps
+from wsl.checkpoint._plan import LeafPlan as LeafPlan
+from wsl.checkpoint._plan import Plan as Plan
+from wsl.checkpoint._plan import plan as plan
+from wsl.checkpoint._save import save as save

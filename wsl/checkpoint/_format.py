@@ -1,0 +1,187 @@
+"""The safetensors format: a JSON header, then the bytes of every tensor.
+
+A file is 8 bytes (the header's length, little-endian), the header, and the
+payload. The header maps each name to a dtype, a shape and two offsets into the
+payload, which has neither holes nor overlaps; ``__metadata__`` maps strings to
+strings. It is written here, and not by the published package, because that one
+wants every tensor in memory before the first byte is written.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+DTYPES = {
+  'BOOL': np.dtype(np.bool_),
+  'U8': np.dtype('<u1'),
+  'I8': np.dtype('<i1'),
+  'U16': np.dtype('<u2'),
+  'I16': np.dtype('<i2'),
+  'U32': np.dtype('<u4'),
+  'I32': np.dtype('<i4'),
+  'U64': np.dtype('<u8'),
+  'I64': np.dtype('<i8'),
+  'F8_E4M3': np.dtype(ml_dtypes.float8_e4m3fn),
+  'F8_E5M2': np.dtype(ml_dtypes.float8_e5m2),
+  'F8_E4M3FNUZ': np.dtype(ml_dtypes.float8_e4m3fnuz),
+  'F8_E5M2FNUZ': np.dtype(ml_dtypes.float8_e5m2fnuz),
+  'F8_E8M0': np.dtype(ml_dtypes.float8_e8m0fnu),
+  'BF16': np.dtype(ml_dtypes.bfloat16),
+  'F16': np.dtype('<f2'),
+  'F32': np.dtype('<f4'),
+  'F64': np.dtype('<f8'),
+  'C64': np.dtype('<c8'),
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_MAX_HEADER = 100_000_000
+_ALIGN = 64
+
+
+class Entry(NamedTuple):
+  """One tensor of a file: ``start`` counts from the file's first byte."""
+
+  dtype: np.dtype
+  shape: tuple[int, ...]
+  start: int
+  nbytes: int
+
+
+class Header(NamedTuple):
+  """What a file holds, and the size and time stamp it had when asked."""
+
+  entries: dict[str, Entry]
+  metadata: dict[str, str]
+  stamp: tuple[int, int]
+
+
+def code(name: str, dtype: Any) -> str:
+  """Returns the format's code of a dtype, or says that it has none."""
+  if dtype not in _CODES:
+    hint = 'save its jax.random.key_data' if 'key' in str(dtype) else 'cast it'
+    raise ValueError(
+      f"save: leaf '{name}' has dtype {dtype}, which safetensors does not "
+      f'have: {hint}'
+    )
+  return _CODES[dtype]
+
+
+def encode(
+  specs: dict[str, tuple[np.dtype, tuple[int, ...]]], metadata: dict[str, str]
+) -> bytes:
+  """Returns length and header of a file that holds ``specs`` in this order."""
+  header: dict[str, Any] = {'__metadata__': metadata} if metadata else {}
+  end = 0
+  for name, (dtype, shape) in specs.items():
+    start, end = end, end + nbytes(dtype, shape)
+    header[name] = {
+      'dtype': code(name, dtype),
+      'shape': list(shape),
+      'data_offsets': [start, end],
+    }
+  text = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode()
+  text += b' ' * (-(8 + len(text)) % _ALIGN)
+  return len(text).to_bytes(8, 'little') + text
+
+
+def nbytes(dtype: np.dtype, shape: tuple[int, ...]) -> int:
+  """Returns the size of a tensor."""
+  return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+
+def read_header(path: pathlib.Path) -> Header:
+  """Reads and checks a file's header; not one byte of payload is touched.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    ValueError: if the file is damaged, naming what is wrong with it.
+  """
+  try:
+    with open(path, 'rb', buffering=0) as file:
+      stamp = stamp_of(file.fileno())
+      first = file.read(8)
+      length = int.from_bytes(first, 'little')
+      text = b''
+      if len(first) == 8 and length <= min(stamp[0] - 8, _MAX_HEADER):
+        text = file.read(length)
+  except FileNotFoundError:
+    raise FileNotFoundError(
+      f'load: there is no file {path}: check the path'
+    ) from None
+  if first == b'version ':
+    raise ValueError(f'load: {path} is a Git LFS pointer: run git lfs pull')
+  if len(text) < length or len(first) < 8:
+    raise damaged(
+      path, f'its header should take {length} bytes, the file has {stamp[0]}'
+    )
+  try:
+    header = json.loads(text)
+    found = header.pop('__metadata__', None) or {}
+    metadata = {k: v for k, v in found.items() if isinstance(v, str)}
+  except (AttributeError, TypeError, ValueError, RecursionError):
+    raise damaged(path, 'its header is not a JSON object') from None
+  entries = {
+    name: _entry(path, name, value, 8 + length)
+    for name, value in header.items()
+  }
+  _check_cover(path, entries, 8 + length, stamp[0])
+  return Header(entries, metadata, stamp)
+
+
+def _entry(path: pathlib.Path, name: str, value: Any, payload: int) -> Entry:
+  try:
+    dtype_code, shape = value['dtype'], tuple(value['shape'])
+    start, stop = value['data_offsets']
+    sound = isinstance(dtype_code, str)
+    sound &= all(type(n) is int and n >= 0 for n in (*shape, start, stop))
+  except (KeyError, TypeError, ValueError):
+    sound = False
+  if not sound:
+    raise damaged(path, f"the header's entry of leaf '{name}' is malformed")
+  if dtype_code not in DTYPES:
+    raise ValueError(
+      f"load: leaf '{name}' of {path} has dtype {dtype_code!r}, which is none "
+      f'of {", ".join(DTYPES)}: convert the file'
+    )
+  dtype = DTYPES[dtype_code]
+  if stop - start != nbytes(dtype, shape):
+    raise damaged(
+      path,
+      f"leaf '{name}' has {stop - start} bytes, {dtype_code}{list(shape)} "
+      f'needs {nbytes(dtype, shape)}',
+    )
+  return Entry(dtype, shape, payload + start, stop - start)
+
+
+def _check_cover(
+  path: pathlib.Path, entries: dict[str, Entry], payload: int, size: int
+) -> None:
+  """Checks that the tensors cover the payload without holes or overlaps."""
+  end = payload
+  for name, entry in sorted(
+    entries.items(), key=lambda item: (item[1].start, item[1].nbytes)
+  ):
+    if entry.start != end:
+      what = 'overlaps the one before' if entry.start < end else 'follows a gap'
+      raise damaged(path, f"leaf '{name}' {what}")
+    end += entry.nbytes
+    if end > size:
+      raise damaged(
+        path, f"it is truncated: leaf '{name}' ends at byte {end} of {size}"
+      )
+  if end < size:
+    raise damaged(path, f'{size - end} bytes at its end belong to no leaf')
+
+
+def damaged(path: pathlib.Path, what: str) -> ValueError:
+  """Returns the error for a file that cannot be trusted."""
+  return ValueError(f'load: {path} is damaged, copy it again: {what}')
+
+
+def stamp_of(descriptor: int) -> tuple[int, int]:
+  """Returns size and time stamp of an open file."""
+  status = os.fstat(descriptor)
+  return status.st_size, status.st_mtime_ns

@@ -1,0 +1,153 @@
+"""What a save would read, write and hold, known before anything is read."""
+
+from collections.abc import Sequence
+import os
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from wsl import tree, types
+from wsl.checkpoint import _expression, _load
+
+_SHOWN = 10
+
+
+class LeafPlan(NamedTuple):
+  """One leaf: its shape and dtype, the bytes it reads, writes and needs.
+
+  Attributes:
+    name: the leaf's name.
+    shape: its shape.
+    dtype: its dtype.
+    bytes_in: what is read from files.
+    bytes_out: what is written.
+    peak_bytes: what is held at once while it is computed.
+  """
+
+  name: str
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  bytes_in: int
+  bytes_out: int
+  peak_bytes: int
+
+
+class Plan(NamedTuple):
+  """All leaves, and totals; ``str(plan)`` is a table of the largest.
+
+  Attributes:
+    leaves: a ``LeafPlan`` for each leaf.
+    bytes_in: the sum over the leaves.
+    bytes_out: the sum over the leaves.
+    peak_bytes: the most that is held at once, a leaf and the one before, which
+      is being written; arrays that are in memory anyway, and the programs
+      themselves, come on top.
+  """
+
+  leaves: tuple[LeafPlan, ...]
+  bytes_in: int
+  bytes_out: int
+  peak_bytes: int
+
+  def __str__(self) -> str:
+    """Returns the totals and a line for each of the largest leaves."""
+    lines = [
+      f'{len(self.leaves)} leaves, read {_human(self.bytes_in)}, write '
+      f'{_human(self.bytes_out)}, hold {_human(self.peak_bytes)} at once'
+    ]
+    largest = sorted(self.leaves, key=lambda leaf: -leaf.peak_bytes)[:_SHOWN]
+    width = max((len(leaf.name) for leaf in largest), default=0)
+    for leaf in largest:
+      kind = f'{leaf.dtype}{list(leaf.shape)}'
+      lines.append(
+        f'  {leaf.name:{width}}  {kind}: read {_human(leaf.bytes_in)}, '
+        f'write {_human(leaf.bytes_out)}, hold {_human(leaf.peak_bytes)}'
+      )
+    if len(self.leaves) > _SHOWN:
+      lines.append(f'  and {len(self.leaves) - _SHOWN} smaller ones')
+    return '\n'.join(lines)
+
+
+def plan(what: types.Params | str | os.PathLike[str]) -> Plan:
+  """Says what ``save`` would read, write and hold, without reading a leaf.
+
+  The scratch memory of a computed leaf is asked of the compiler, once for each
+  kind of leaf (expression, shapes and dtypes).
+
+  Args:
+    what: parameters, on demand or not, or a path as in ``load``.
+
+  Returns:
+    The plan: sizes in bytes.
+
+  Raises:
+    FileNotFoundError: if there is nothing at the path.
+    ValueError: if a file is damaged.
+
+  Example:
+    >>> import numpy as np
+    >>> from wsl import checkpoint
+    >>> print(checkpoint.plan({'w': np.ones((2, 3), np.float32)}))
+    1 leaves, read 0 B, write 24 B, hold 24 B at once
+      w  float32[2, 3]: read 0 B, write 24 B, hold 24 B
+  """
+  if isinstance(what, (str, os.PathLike)):
+    what = _load.load(what, lazy=True)
+  scratch: dict[Any, int] = {}
+  leaves = tuple(
+    _leaf(name, leaf, scratch) for name, leaf in tree.named(what).items()
+  )
+  return Plan(
+    leaves,
+    sum(leaf.bytes_in for leaf in leaves),
+    sum(leaf.bytes_out for leaf in leaves),
+    _peak(leaves),
+  )
+
+
+def _peak(leaves: Sequence[LeafPlan]) -> int:
+  """Returns the most that is held: a leaf is written beside the next one."""
+  order = sorted(leaves, key=lambda leaf: -leaf.dtype.itemsize)
+  written = [0, *(leaf.bytes_out for leaf in order)]
+  held = (leaf.peak_bytes + out for leaf, out in zip(order, written))
+  return max(held, default=0)
+
+
+def _leaf(name: str, leaf: Any, scratch: dict[Any, int]) -> LeafPlan:
+  leaf = leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
+  bytes_in = sum(
+    _nbytes(x) for x in _expression.inputs(leaf) if isinstance(x, tree.Stored)
+  )
+  bytes_out = _nbytes(leaf)
+  peak = max(bytes_in, bytes_out)
+  if isinstance(leaf, tree.Computed):
+    peak = bytes_in + bytes_out + _scratch(leaf, scratch)
+  shape, dtype = tuple(leaf.shape), leaf.dtype
+  return LeafPlan(name, shape, dtype, bytes_in, bytes_out, peak)
+
+
+def _scratch(leaf: tree.Computed, known: dict[Any, int]) -> int:
+  """Returns the scratch bytes of the program that computes a leaf."""
+  arrays = [x for x in _expression.inputs(leaf) if hasattr(x, 'dtype')]
+  compute = lambda *values: _expression.evaluate(leaf, arrays, values)
+  shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays]
+  traced = jax.jit(compute).trace(*shapes)
+  kind = str(traced.jaxpr)
+  if kind not in known:
+    analysis = traced.lower().compile().memory_analysis()
+    known[kind] = 0 if analysis is None else analysis.temp_size_in_bytes
+  return known[kind]
+
+
+def _nbytes(leaf: Any) -> int:
+  return int(leaf.size) * np.dtype(leaf.dtype).itemsize
+
+
+def _human(nbytes: int) -> str:
+  size, unit = float(nbytes), 'B'
+  for unit in ('B', 'KiB', 'MiB', 'GiB', 'TiB'):
+    if size < 1024 or unit == 'TiB':
+      break
+    size /= 1024
+  return f'{size:.0f} {unit}' if unit == 'B' else f'{size:.1f} {unit}'

@@ -1,0 +1,264 @@
+"""Saving parameters as safetensors, one leaf after the other.
+
+Shapes and dtypes of leaves on demand are known, so the header is written first;
+then each leaf is computed, written and let go. Files take their final names
+when all of them are complete.
+"""
+
+from collections.abc import Callable
+import concurrent.futures
+import contextlib
+import json
+import os
+import pathlib
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+from wsl import tree, types
+from wsl.checkpoint import _buffers, _expression, _format, _load, _structure
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+_Report: TypeAlias = Callable[[str, int], None]
+
+
+class _File(NamedTuple):
+  path: pathlib.Path
+  header: bytes
+  leaves: dict[str, Any]
+
+
+def save(
+  path: str | os.PathLike[str],
+  params: types.Params,
+  *,
+  metadata: dict[str, str] | None = None,
+  shard_bytes: int | None = None,
+  progress: Progress | None = None,
+) -> None:
+  """Saves parameters as safetensors.
+
+  Leaves on demand are computed one by one, each while the one before is being
+  written, so a merge takes the memory of about one leaf and its inputs
+  (``plan`` says how much).
+  Files appear under their names when everything is written: what was there
+  before stays until then, and an interrupted save changes nothing.
+
+  In a multi-process run every process calls this, and process 0 writes.
+
+  Args:
+    path: ``NAME.safetensors``, or else a folder, which gets
+      ``model.safetensors``, or shards and an index as Hugging Face writes
+      them; a checkpoint that is in the folder is replaced.
+    params: any pytree of arrays, on demand or not.
+    metadata: strings to store in the file; see ``checkpoint.metadata``.
+    shard_bytes: the payload of a shard; a larger leaf gets its own. ``None``
+      writes one file.
+    progress: called, by the thread that writes, with a leaf's name, the bytes
+      written so far and the bytes in all.
+
+  Raises:
+    ValueError: if a leaf has a dtype that the format does not have, or is not
+      what it promised to be; if an argument is out of range.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from wsl import checkpoint
+    >>> file = pathlib.Path(tempfile.mkdtemp(), 'a.safetensors')
+    >>> checkpoint.save(file, {'w': np.ones(2, np.float32)})
+    >>> checkpoint.load(file)
+    {'w': array([1., 1.], dtype=float32)}
+  """
+  target = pathlib.Path(path)
+  leaves = {
+    name: leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
+    for name, leaf in tree.named(params).items()
+  }
+  _check(target, metadata, shard_bytes)
+  notes = {**(metadata or {}), _structure.KEY: _structure.record(params)}
+  files = _layout(target, leaves, notes, shard_bytes)
+  shared = any(_expression.spans_processes(leaf) for leaf in leaves.values())
+  if jax.process_index() == 0:
+    _write(target, files, notes, progress, sharded=shard_bytes is not None)
+  elif shared:
+    for file in files:
+      for leaf in file.leaves.values():
+        _host(leaf)
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(f'wsl.checkpoint.save {target}')
+
+
+def _check(
+  target: pathlib.Path,
+  metadata: dict[str, str] | None,
+  shard_bytes: int | None,
+) -> None:
+  for key, value in (metadata or {}).items():
+    if not isinstance(value, str) or not isinstance(key, str):
+      raise ValueError(f'save: metadata[{key!r}] must be a string: {value!r}')
+    if key == _structure.KEY:
+      raise ValueError(f"save: metadata key '{key}' is taken: choose another")
+  if shard_bytes is not None and shard_bytes <= 0:
+    raise ValueError(f'save(shard_bytes={shard_bytes}): give a positive size')
+  if shard_bytes is not None and target.suffix == '.safetensors':
+    raise ValueError(
+      f'save: shards need a folder, {target} names a file: drop the suffix'
+    )
+
+
+def _layout(
+  target: pathlib.Path,
+  leaves: dict[str, Any],
+  notes: dict[str, str],
+  shard_bytes: int | None,
+) -> list[_File]:
+  """Splits the leaves into files."""
+  groups: list[dict[str, Any]] = [{}]
+  room = shard_bytes
+  for name, leaf in leaves.items():
+    _format.code(name, leaf.dtype)
+    size = _format.nbytes(leaf.dtype, leaf.shape)
+    if room is not None and size > room and groups[-1]:
+      groups.append({})
+      room = shard_bytes
+    groups[-1][name] = leaf
+    room = room if room is None else room - size
+  if shard_bytes is None:
+    one = target.suffix == '.safetensors'
+    paths = [target if one else target / _load.SINGLE]
+  else:
+    n = len(groups)
+    paths = [
+      target / f'model-{i:05d}-of-{n:05d}.safetensors' for i in range(1, n + 1)
+    ]
+  return [_file(p, group, notes) for p, group in zip(paths, groups)]
+
+
+def _file(
+  path: pathlib.Path, leaves: dict[str, Any], notes: dict[str, str]
+) -> _File:
+  # Widest first: every tensor then starts at a multiple of its item's size.
+  order = sorted(leaves, key=lambda name: -leaves[name].dtype.itemsize)
+  specs = {name: (leaves[name].dtype, leaves[name].shape) for name in order}
+  header = _format.encode(specs, notes)
+  return _File(path, header, {name: leaves[name] for name in order})
+
+
+def _write(
+  target: pathlib.Path,
+  files: list[_File],
+  notes: dict[str, str],
+  progress: Progress | None,
+  *,
+  sharded: bool,
+) -> None:
+  """Writes all files under other names, then gives them theirs."""
+  files[0].path.parent.mkdir(parents=True, exist_ok=True)
+  parts = {_part(file.path): file.path for file in files}
+  index = target / _load.INDEX
+  report = _reporter(progress, files)
+  try:
+    with _buffers.reuse():
+      for file in files:
+        with open(_part(file.path), 'wb', buffering=0) as out:
+          _write_all(out, np.frombuffer(file.header, np.uint8))
+          _write_leaves(out, file.leaves, report)
+    if sharded:
+      parts[_part(index)] = index
+      _part(index).write_text(_index(files, notes), encoding='utf-8')
+    old = _previous(target)
+    for part, final in parts.items():
+      os.replace(part, final)
+    for path in old - set(parts.values()):
+      path.unlink(missing_ok=True)
+  finally:
+    for part in parts:
+      part.unlink(missing_ok=True)
+
+
+def _write_leaves(
+  out: BinaryIO, leaves: dict[str, Any], report: _Report
+) -> None:
+  """Writes each leaf while the next one is read and computed."""
+  with concurrent.futures.ThreadPoolExecutor(1) as writer:
+    written = writer.submit(lambda: None)
+    for name, leaf in leaves.items():
+      value = _host(leaf)
+      if value.shape != leaf.shape or value.dtype != leaf.dtype:
+        raise ValueError(
+          f"save: leaf '{name}' promised {leaf.dtype}{list(leaf.shape)} and is "
+          f'{value.dtype}{list(value.shape)}'
+        )
+      written.result()
+      written = writer.submit(_write_leaf, out, name, value, report)
+      del value
+    written.result()
+
+
+def _write_leaf(
+  out: BinaryIO, name: str, value: np.ndarray, report: _Report
+) -> None:
+  _write_all(out, value.reshape(-1).view(np.uint8))
+  report(name, value.nbytes)
+
+
+def _host(leaf: Any) -> np.ndarray:
+  """Reads a leaf; all processes take part if it spans them."""
+  value = tree.read(leaf)
+  if isinstance(value, jax.Array) and not value.is_fully_addressable:
+    from jax.experimental import multihost_utils
+
+    value = multihost_utils.process_allgather(value, tiled=True)
+  return np.asarray(value, order='C')
+
+
+def _write_all(out: BinaryIO, data: np.ndarray) -> None:
+  view = data.data
+  while view:
+    view = view[out.write(view) :]
+
+
+def _reporter(progress: Progress | None, files: list[_File]) -> _Report:
+  leaves = [leaf for file in files for leaf in file.leaves.values()]
+  total = sum(_format.nbytes(leaf.dtype, leaf.shape) for leaf in leaves)
+  done = 0
+
+  def report(name: str, nbytes: int) -> None:
+    nonlocal done
+    done += nbytes
+    if progress is not None:
+      progress(name, done, total)
+
+  return report
+
+
+def _index(files: list[_File], notes: dict[str, str]) -> str:
+  leaves = [leaf for file in files for leaf in file.leaves.values()]
+  size = sum(_format.nbytes(leaf.dtype, leaf.shape) for leaf in leaves)
+  shard_of = {name: file.path.name for file in files for name in file.leaves}
+  return json.dumps(
+    {'metadata': {**notes, 'total_size': size}, 'weight_map': shard_of},
+    indent=2,
+    ensure_ascii=False,
+  )
+
+
+def _previous(target: pathlib.Path) -> set[pathlib.Path]:
+  """Returns the files of the checkpoint that a folder holds."""
+  if target.suffix == '.safetensors':
+    return set()
+  index = target / _load.INDEX
+  files = {index, target / _load.SINGLE}
+  if index.is_file():
+    with contextlib.suppress(ValueError):
+      shard_of, _ = _load.read_index(index)
+      files |= {target / shard for shard in shard_of.values()}
+  return files
+
+
+def _part(path: pathlib.Path) -> pathlib.Path:
+  return path.with_name(f'.{path.name}.{os.getpid()}.part')
