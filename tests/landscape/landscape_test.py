@@ -132,32 +132,24 @@ W = jnp.zeros((2, 3))
 
 
 @pytest.mark.parametrize(
-  ('a', 'b', 'message'),
+  ('a', 'b', 'parts'),
   [
-    ({'w': W}, {'w': W, 'v': W}, "model b: a leaf 'v' that model a lacks"),
-    (
-      {'kernel': W},
-      {'kernels': W},
-      "model b: no leaf 'kernel', which model a has (did you mean 'kernels'?)",
-    ),
-    (
-      {'w': W},
-      {'w': W.T},
-      "leaf 'w' has shape (2, 3) in a but (3, 2) in b",
-    ),
+    ({'w': W}, {'w': W, 'v': W}, ["'v'", 'model a', 'model b']),
+    ({'kernel': W}, {'kernels': W}, ["'kernel'", "did you mean 'kernels'?"]),
+    ({'w': W}, {'w': W.T}, ["leaf 'w' has shape (2, 3) in a but (3, 2) in b"]),
     (
       {'w': W},
       {'w': W.astype('float32')},
-      "leaf 'w' has dtype float64 in a but float32 in b",
+      ["leaf 'w' has dtype float64 in a but float32 in b"],
     ),
-    ([W], (W,), 'model b: the names of model a in containers of another type'),
+    ([W], (W,), ['containers']),
   ],
 )
-def test_models_that_differ_are_named(a, b, message):
+def test_models_that_differ_are_named(a, b, parts):
   with pytest.raises(ValueError) as error:
     landscape.interpolate(a, b, 0.5)
-  assert message in str(error.value)
   assert str(error.value).startswith('interpolate: ')
+  assert all(part in str(error.value) for part in parts)
   with pytest.raises(ValueError, match='barrier: '):
     landscape.barrier(lambda p: 0.0, a, b)
 
