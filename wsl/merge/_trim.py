@@ -74,20 +74,18 @@ def trim(
 
 def _count(density: Any, size: int, extra: int) -> Any:
   if isinstance(density, jax.core.Tracer):
-    count = jnp.floor(density * size).astype(np.int32)
-    return jnp.clip(count + extra, 1, size)
+    traced = jnp.floor(density * size).astype(np.int32)
+    return jnp.clip(traced + extra, 1, size)
   count = np.floor(np.asarray(density, np.float64) * size).astype(np.int64)
   return np.clip(count + extra, 1, size)
 
 
 def _reach(x: types.Array, *, threshold: types.Array) -> types.Array:
-  magnitude = jnp.abs(x).astype(threshold.dtype)
-  reached = magnitude >= _models.align(threshold, x)
-  return jnp.where(reached, x, jnp.zeros_like(x))
+  return jnp.where(tree.reaches(x, threshold), x, jnp.zeros_like(x))
 
 
 def _trim_leaf(x: types.Array, count: types.Array) -> types.Array:
-  return _reach(x, threshold=tree.kth_magnitude(x, count))
+  return _reach(x, threshold=tree.kth_magnitude(x, count)) if x.size else x
 
 
 def _check_density(density: Any, models: int) -> None:

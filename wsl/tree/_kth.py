@@ -82,13 +82,13 @@ def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
       f'kth_magnitude: k has shape {np.shape(k)}, expected () or ({models},), '
       'one for each model'
     )
-  if traced and size >= 2**31 and not jax.config.jax_enable_x64:
+  if traced and size >= 2**31 and not jax.config.read('jax_enable_x64'):
     raise ValueError(
       f'kth_magnitude: {size} entries do not fit an int32 count in a trace; '
       'call it outside jit, or enable x64'
     )
   xp: Any = jnp if traced else np
-  wide = np.int64 if not traced or jax.config.jax_enable_x64 else np.int32
+  wide = np.int64 if not traced or jax.config.read('jax_enable_x64') else np.int32
   k = xp.broadcast_to(xp.asarray(k).astype(wide), (models,))
   unsigned = _unsigned(dtype)
   stride = size / np.clip(size / 64, *_SAMPLE)
