@@ -42,7 +42,8 @@ class Gram:
 
   Attributes:
     matrix: ``[..., groups, d, d]``; ``groups`` is 1 but for grouped
-      convolutions; ``d`` is the size of the flattened input axes.
+      convolutions and for stacks of layers or experts; ``d`` is the size of the
+      flattened input axes.
     count: ``[...]``, the number n of rows (tokens, patches) that were summed.
     axes: which axes of the weight are its input axes, in the order in which
       ``d`` is flattened: ``(0,)`` for a Flax dense kernel ``[in, out]``,
