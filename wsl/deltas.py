@@ -9,7 +9,7 @@ as floats is merged like a weight, so leave it out of the tree, or measure it
 anew, if its merge has no meaning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,13 +46,14 @@ def stack(base: types.Params, models: Sequence[types.Params]) -> types.Deltas:
   """
   if not models:
     raise ValueError('stack: no models given, at least one is needed')
-  for t, model in enumerate(models):
-    _check_same(f'stack: model {t}', model, 'base', base)
-  for label, model in [
-    ('base', base),
-    *((f'model {t}', m) for t, m in enumerate(models)),
-  ]:
-    _check_finite(f'stack: {label}', model)
+  if isinstance(models, dict):
+    raise ValueError(
+      'stack: the models are a dict, expected a list: give [model] for one, '
+      'list(models.values()) for many'
+    )
+  check(
+    'stack', {'base': base} | {f'model {t}': m for t, m in enumerate(models)}
+  )
   return jax.tree.map(
     lambda x, *rest: (
       tree.apply_kernel(_differences, x, *rest) if _is_float(x) else None
@@ -60,6 +61,33 @@ def stack(base: types.Params, models: Sequence[types.Params]) -> types.Deltas:
     base,
     *models,
   )
+
+
+def check(label: str, models: Mapping[str, types.Params]) -> None:
+  """Checks that models are alike: structure, shapes, dtypes, finite values.
+
+  Args:
+    label: who asks; it opens the message.
+    models: what each model is called, and the model; all are compared with the
+      first.
+
+  Raises:
+    ValueError: naming the model and the leaf.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> check('mix', {'a': {'w': jnp.ones(2)}, 'b': {'w': jnp.ones(3)}})
+    Traceback (most recent call last):
+    ...
+    ValueError: mix: b: leaf 'w' has shape (3,), a has (2,): ...
+  """
+  first, *others = models
+  _check_arrays(f'{label}: {first}', models[first])
+  for other in others:
+    _check_arrays(f'{label}: {other}', models[other])
+    _check_same(f'{label}: {other}', models[other], first, models[first])
+  for name, model in models.items():
+    _check_finite(f'{label}: {name}', model)
 
 
 def apply(
@@ -72,7 +100,7 @@ def apply(
   Args:
     base: leaves ``[...]``.
     delta: one task vector, leaves ``[...]``; ``None`` leaves the base's leaf as
-      it is.
+      it is, be it an integer or a weight that is not to be merged.
     coef: the coefficient lambda; may be traced.
 
   Returns:
@@ -90,23 +118,18 @@ def apply(
     Ilharco et al., "Editing Models with Task Arithmetic", 2023,
     arXiv:2212.04089.
   """
-  floats = jax.tree.map(lambda x: x if _is_float(x) else None, base)
-  _check_names('apply: the delta', delta, 'the base', floats)
-  shapes = tree.named(delta)
-  for name, x in tree.named(floats).items():
-    found, wanted = tuple(shapes[name].shape), tuple(x.shape)
-    if found != wanted:
-      stacked = found[1:] == wanted
-      remedy = 'merge the stack first' if stacked else 'it is of another model'
-      raise ValueError(
-        f"apply: delta leaf '{name}' has shape {found}, the base {wanted}: "
-        f'{remedy}'
-      )
+  is_none = lambda x: x is None
+  _check_arrays('apply: the base', base)
+  _check_arrays('apply: the delta', delta)
+  tree.check_names('apply: the delta', delta, 'the base', base, is_leaf=is_none)
+  leaves = tree.named(base, is_leaf=is_none)
+  for name, d in tree.named(delta).items():
+    _check_fits(name, d, leaves[name])
   return jax.tree.map(
     lambda x, d: x if d is None else tree.apply_kernel(_add, x, d, coef=coef),
     base,
     delta,
-    is_leaf=lambda x: x is None,
+    is_leaf=is_none,
   )
 
 
@@ -126,39 +149,34 @@ def _add(
   return (wide + coef * delta.astype(wide.dtype)).astype(base.dtype)
 
 
-def _check_names(
-  label: str, model: types.Tree, other_label: str, other: types.Tree
-) -> None:
-  names, wanted = tree.named(model), tree.named(other)
-  for name in wanted:
-    if name not in names:
-      hint = tree.nearest(name, list(names))
-      raise ValueError(
-        f"{label} has no leaf '{name}', {other_label} does{hint}: give trees "
-        'of one structure (are the heads left out?)'
-      )
-  for name in names:
-    if name not in wanted:
-      raise ValueError(
-        f"{label} has a leaf '{name}' that {other_label} lacks: take it out"
-      )
-  if jax.tree.structure(model) != jax.tree.structure(other):
+def _check_fits(name: str, delta: types.Array, base: Any) -> None:
+  if base is None or not _is_float(base):
     raise ValueError(
-      f'{label} has the names of {other_label} in containers of another type: '
-      f'{jax.tree.structure(model)} != {jax.tree.structure(other)}'
+      f"apply: the base has no float leaf '{name}', the delta has: make it None"
+    )
+  found, wanted = tuple(delta.shape), tuple(base.shape)
+  if found != wanted:
+    stacked = found[1:] == wanted
+    remedy = 'merge the stack first' if stacked else 'it is of another model'
+    raise ValueError(
+      f"apply: delta leaf '{name}' has shape {found}, the base {wanted}: "
+      f'{remedy}'
     )
 
 
-def _check_same(
-  label: str, model: types.Tree, other_label: str, other: types.Tree
-) -> None:
-  for name, leaf in [*tree.named(other).items(), *tree.named(model).items()]:
+def _check_arrays(label: str, model: types.Tree) -> None:
+  for name, leaf in tree.named(model).items():
     if not hasattr(leaf, 'dtype'):
       raise ValueError(
         f"{label}: leaf '{name}' is a {type(leaf).__name__}, not an array: "
         'wrap it by jnp.asarray'
       )
-  _check_names(label, model, other_label, other)
+
+
+def _check_same(
+  label: str, model: types.Tree, other_label: str, other: types.Tree
+) -> None:
+  tree.check_names(label, model, other_label, other)
   wanted = tree.named(other)
   for name, leaf in tree.named(model).items():
     for what in ('shape', 'dtype'):
@@ -166,7 +184,7 @@ def _check_same(
       if found != expected:
         remedy = 'cast it' if what == 'dtype' else 'leave it out or resize it'
         raise ValueError(
-          f"{label} leaf '{name}' has {what} {found}, {other_label} has "
+          f"{label}: leaf '{name}' has {what} {found}, {other_label} has "
           f'{expected}: {remedy}'
         )
 
@@ -178,7 +196,7 @@ def _check_finite(label: str, model: types.Tree) -> None:
       bad = int(tree.read(tree.map(_not_finite, leaf)))
       if bad:
         raise ValueError(
-          f"{label} leaf '{name}' holds {bad} NaN or infinite "
+          f"{label}: leaf '{name}' holds {bad} NaN or infinite "
           f'{"value" if bad == 1 else "values"}: repair or leave out that model'
         )
 

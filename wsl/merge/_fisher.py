@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _linear, _models
@@ -54,9 +53,9 @@ def fisher(
   code ADDS 1e-6 instead of taking the maximum.
   """
   models = _models.count(deltas)
-  _check_fishers(deltas, fishers)
-  coefs = jnp.broadcast_to(jnp.asarray(coefs), (models,))
-  floor = jnp.broadcast_to(jnp.asarray(floor), (models,))
+  fishers = _check_fishers(deltas, fishers)
+  coefs = _models.per_model('fisher: coefs', coefs, models)
+  floor = _models.per_model('fisher: floor', floor, models)
   if normalize:
     square = tree.total(_squares, fishers)
     norm = jnp.sqrt(jnp.asarray(square))
@@ -80,12 +79,14 @@ def _squares(x: types.Array) -> types.Array:
   return tree.sum_entries(x * x)
 
 
-def _check_fishers(deltas: types.Deltas, fishers: types.Deltas) -> None:
+def _check_fishers(deltas: types.Deltas, fishers: types.Deltas) -> types.Deltas:
+  fishers = _models.per_leaf('fisher: the fishers', fishers, deltas)
   found = tree.named(fishers)
   for name, x in tree.named(deltas).items():
-    shape = np.shape(found[name]) if name in found else 'nothing'
-    if shape != tuple(x.shape):
+    if tuple(found[name].shape) != tuple(x.shape):
       raise ValueError(
         f"fisher: leaf '{name}' of shape {tuple(x.shape)} has a Fisher "
-        f'diagonal of shape {shape}: stack one for each model by tree.stack'
+        f'diagonal of shape {tuple(found[name].shape)}: stack one for each '
+        'model by tree.stack'
       )
+  return fishers

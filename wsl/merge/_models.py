@@ -13,10 +13,16 @@ def count(deltas: types.Deltas) -> int:
   """Returns T, the first axis that every leaf must share.
 
   Raises:
-    ValueError: naming the leaf that has no such axis, or another T.
+    ValueError: naming the leaf that is no stack of floats, or of another T.
   """
   models = None
   for name, leaf in tree.named(deltas).items():
+    kind = getattr(leaf, 'dtype', type(leaf).__name__)
+    if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.inexact):
+      raise ValueError(
+        f"leaf '{name}' is of {kind}, not a stack of floats: stack models by "
+        'deltas.stack, which leaves integers out'
+      )
     if not leaf.shape or not leaf.shape[0]:
       raise ValueError(
         f"leaf '{name}' of shape {leaf.shape} holds no model: stack at least "
@@ -53,11 +59,42 @@ def divide(x: types.Array, y: types.Array) -> types.Array:
   return jnp.where(y == 0, jnp.zeros_like(x), x / safe)
 
 
-def per_leaf(values: Any, deltas: types.Deltas) -> types.Tree:
-  """Gives every leaf of ``deltas`` the same array, unless given a tree."""
-  if jax.tree_util.all_leaves([values]):
+def per_leaf(label: str, values: Any, deltas: types.Deltas) -> types.Tree:
+  """Gives every leaf of ``deltas`` its value: the same one, unless a tree.
+
+  Raises:
+    ValueError: if the tree has not one value for each leaf, naming the leaf.
+  """
+  numbers = isinstance(values, (list, tuple)) and all(
+    isinstance(value, (int, float)) for value in values
+  )
+  if numbers or jax.tree_util.all_leaves([values]):
+    values = jnp.asarray(values) if numbers else values
     return jax.tree.map(lambda _: values, deltas)
+  is_leaf = lambda x: x is None or isinstance(x, types.Gram)
+  tree.check_names(label, values, 'the deltas', deltas, is_leaf=is_leaf)
+  floats = tree.named(deltas)
+  for name in tree.named(values, is_leaf=lambda x: isinstance(x, types.Gram)):
+    if name not in floats:
+      raise ValueError(
+        f"{label}: a leaf '{name}' where the deltas have None: make it None"
+      )
   return values
+
+
+def per_model(label: str, values: Any, models: int) -> types.Array:
+  """Spreads a number, or takes one for each model: ``[T]``.
+
+  Raises:
+    ValueError: if there are neither one nor T of them.
+  """
+  values = jnp.asarray(values)
+  if values.shape not in ((), (models,)):
+    raise ValueError(
+      f'{label} has shape {values.shape}, expected () or ({models},), one for '
+      'each model'
+    )
+  return jnp.broadcast_to(values, (models,))
 
 
 def one_of(argument: str, value: str, choices: dict[str, Any]) -> Any:

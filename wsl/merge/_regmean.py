@@ -25,7 +25,7 @@ def regmean(
 
   with G_t the mean of :math:`x x^\top` over the inputs x of that map in model t
   on task t. Leaves without a Gram matrix (biases, norms, embeddings) are
-  averaged.
+  averaged with the weights c_t.
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
@@ -66,15 +66,16 @@ def regmean(
       f'regmean(shrink={shrink}): the factor of off-diagonal entries, expected '
       '0 <= shrink <= 1'
     )
-  coefs = jnp.broadcast_to(jnp.asarray(coefs), (models,))
-  weights = jax.tree.map(
-    lambda _, gram: (
-      gram and tree.apply_kernel(_shrunk, gram, shrink=shrink, coefs=coefs)
-    ),
-    deltas,
-    grams,
-  )
-  return _linear.weighted_mean(deltas, weights)
+  coefs = _models.per_model('regmean: coefs', coefs, models)
+  grams = _models.per_leaf('regmean: the grams', grams, deltas)
+
+  def weight(name: str, x: types.Array, gram: types.Gram | None) -> Any:
+    if gram is None:
+      return coefs
+    _linear.check_gram(name, x, gram)
+    return tree.apply_kernel(_shrunk, gram, shrink=shrink, coefs=coefs)
+
+  return _linear.weighted_mean(deltas, tree.map_named(weight, deltas, grams))
 
 
 def _shrunk(

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from wsl import tree, types
+from wsl import deltas, tree, types
 from wsl.merge import _models
 
 
@@ -38,19 +38,19 @@ def slerp(
     A model, leaves ``[...]`` in the dtype of ``a``; integer leaves are a's.
 
   Raises:
-    ValueError: if the models differ in shape, naming the leaf, or ``scope`` is
-      unknown.
+    ValueError: if the models differ in structure, shape or dtype, or one holds
+      NaN or inf, naming the leaf; or if ``scope`` is unknown.
 
   Example:
     >>> import jax.numpy as jnp
     >>> a, b = {'w': jnp.asarray([1.0, 0.0])}, {'w': jnp.asarray([0.0, 1.0])}
-    >>> slerp(a, b, t=0.5)['w'].round(4).tolist()
-    [0.7071, 0.7071]
+    >>> [f'{x:.4f}' for x in slerp(a, b, t=0.5)['w']]
+    ['0.7071', '0.7071']
 
   Reference:
     Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
   """
-  _check_pair(a, b)
+  deltas.check('slerp', {'a': a, 'b': b})
   leaf = lambda: tree.map(_slerp_leaf, a, b, t=t, lerp_above=lerp_above)
 
   def everywhere() -> types.Params:
@@ -98,20 +98,13 @@ def _weights(
   t = jnp.asarray(t).astype(products.dtype)
   limit = jnp.asarray(lerp_above).astype(products.dtype)
   aa, bb, ab = products
-  cosine = jnp.clip(_models.divide(ab, jnp.sqrt(aa * bb)), -1, 1)
-  sine = jnp.sqrt((1 - cosine) * (1 + cosine))
-  straight = (jnp.abs(cosine) > limit) | (sine < 1e-6) | (aa * bb == 0)
-  angle = jnp.where(straight, 1, jnp.arctan2(sine, cosine))
+  # A square root has no slope at zero: keep zero vectors out of it.
+  zero = (aa == 0) | (bb == 0)
+  root = lambda x, at: jnp.sqrt(jnp.where(at, 1, x))
+  cosine = jnp.clip(ab / root(aa, zero) / root(bb, zero), -1, 1)
+  square = (1 - cosine) * (1 + cosine)
+  straight = (jnp.abs(cosine) > limit) | (square < 1e-12) | zero
+  angle = jnp.arctan2(root(square, straight), jnp.where(straight, 1, cosine))
   arc = lambda part: jnp.sin(part * angle) / jnp.sin(angle)
   first = jnp.where(straight, 1 - t, arc(1 - t))
   return first, jnp.where(straight, t, arc(t))
-
-
-def _check_pair(a: types.Params, b: types.Params) -> None:
-  found = tree.named(b)
-  for name, x in tree.named(a).items():
-    shape = tuple(found[name].shape) if name in found else 'nothing'
-    if shape != tuple(x.shape):
-      raise ValueError(
-        f"slerp: leaf '{name}' has shape {tuple(x.shape)} in a and {shape} in b"
-      )

@@ -60,7 +60,7 @@ def tall_masks(
   ``theta_0 + tau_MT``.
   """
   threshold = _thresholds('tall_masks', threshold, _models.count(deltas))
-  merged = _linear.sum(deltas) if merged is None else merged
+  merged = _merged('tall_masks', deltas, merged)
   return TallMasks(
     tree.map(_masks, deltas, merged, threshold=threshold), merged
   )
@@ -78,6 +78,9 @@ def materialize(family: TallMasks, task: Any) -> types.Delta:
   Returns:
     A task vector, every leaf ``[...]``; its scale in ``deltas.apply`` is 1.
 
+  Raises:
+    ValueError: if there is no such task.
+
   Example:
     >>> import jax.numpy as jnp
     >>> deltas = {'w': jnp.asarray([[1.0, 2.0], [3.0, 0.0]])}
@@ -85,6 +88,11 @@ def materialize(family: TallMasks, task: Any) -> types.Delta:
     >>> materialize(family, 0)['w'].tolist()
     [0.0, 2.0]
   """
+  models = min(x.shape[0] for x in jax.tree.leaves(family.masks))
+  if not isinstance(task, jax.core.Tracer) and not 0 <= task < models:
+    raise ValueError(
+      f'materialize(task={task}): expected a task of 0 .. {models - 1}'
+    )
   return tree.map(_masked, family.masks, family.merged, task=task)
 
 
@@ -129,7 +137,7 @@ def consensus(
       f'consensus(min_tasks={min_tasks}): expected a number of tasks >= 0'
     )
   threshold = _thresholds('consensus', threshold, _models.count(deltas))
-  merged = _linear.sum(deltas) if merged is None else merged
+  merged = _merged('consensus', deltas, merged)
   return tree.map(
     _needed, deltas, merged, threshold=threshold, min_tasks=min_tasks
   )
@@ -138,7 +146,8 @@ def consensus(
 def _masks(
   x: types.Array, merged: types.Array, *, threshold: types.Array
 ) -> types.Array:
-  x, merged = tree.wide(x), tree.wide(merged)
+  x = tree.wide(x)
+  merged = merged.astype(x.dtype)
   bound = _models.align(threshold.astype(x.dtype), x)
   return jnp.abs(x) > bound * jnp.abs(merged[None] - x)
 
@@ -158,17 +167,30 @@ def _needed(
   min_tasks: Any,
 ) -> types.Array:
   masks = _masks(x, merged, threshold=threshold)
-  needed = _models.add_up(masks.astype(np.int32)) >= min_tasks
+  min_tasks = jnp.asarray(min_tasks)
+  needed = _models.add_up(masks.astype(min_tasks.dtype)) >= min_tasks
   return jnp.where(needed, merged, jnp.zeros_like(merged))
+
+
+def _merged(
+  label: str, deltas: types.Deltas, merged: types.Delta | None
+) -> types.Delta:
+  if merged is None:
+    return _linear.sum(deltas)
+  merged = _models.per_leaf(f'{label}: merged', merged, deltas)
+  found = tree.named(merged)
+  for name, x in tree.named(deltas).items():
+    if tuple(found[name].shape) != tuple(x.shape[1:]):
+      raise ValueError(
+        f"{label}: merged leaf '{name}' has shape {tuple(found[name].shape)}, "
+        f'expected {tuple(x.shape[1:])}: give one merged task vector'
+      )
+  return merged
 
 
 def _thresholds(label: str, threshold: Any, models: int) -> Any:
   if not isinstance(threshold, jax.core.Tracer):
-    values = np.asarray(threshold, np.float64)
-    if values.shape not in ((), (models,)) or not np.all(values >= 0):
-      raise ValueError(
-        f'{label}(threshold={threshold}): expected a number >= 0, or {models} '
-        'of them, one for each model'
-      )
-    threshold = values
-  return jnp.broadcast_to(jnp.asarray(threshold), (models,))
+    threshold = np.asarray(threshold, np.float64)
+    if not np.all(threshold >= 0):
+      raise ValueError(f'{label}(threshold={threshold}): expected numbers >= 0')
+  return _models.per_model(f'{label}: threshold', threshold, models)

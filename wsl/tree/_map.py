@@ -50,7 +50,8 @@ def read(tree: types.Tree) -> types.Tree:
 
   Example:
     >>> import numpy as np
-    >>> leaf = Stored(lambda: np.arange(3.0), (3,), np.dtype('float64'))
+    >>> from wsl import tree
+    >>> leaf = tree.Stored(lambda: np.arange(3.0), (3,), np.dtype('float64'))
     >>> read({'a': leaf})['a'].tolist()
     [0.0, 1.0, 2.0]
   """
@@ -70,7 +71,8 @@ def stack(trees: Sequence[types.Tree]) -> types.Tree:
     One tree, leaves ``[T, ...]``.
 
   Raises:
-    ValueError: if there are no trees.
+    ValueError: if there are no trees, or one differs in structure or shapes,
+      naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -79,6 +81,16 @@ def stack(trees: Sequence[types.Tree]) -> types.Tree:
   """
   if not trees:
     raise ValueError('stack: no trees given, at least one is needed')
+  wanted = _names.named(trees[0])
+  for t, other in enumerate(trees[1:], 1):
+    _names.check_names(f'stack: tree {t}', other, 'tree 0', trees[0])
+    for name, leaf in _names.named(other).items():
+      shapes = tuple(leaf.shape), tuple(wanted[name].shape)
+      if shapes[0] != shapes[1]:
+        raise ValueError(
+          f"stack: leaf '{name}' of tree {t} has shape {shapes[0]}, of tree 0 "
+          f'{shapes[1]}: stack trees of one model'
+        )
   return map(_stack, trees[0], *trees[1:])
 
 
@@ -107,10 +119,22 @@ def broadcast_prefix(prefix: types.Tree, tree: types.Tree) -> types.Tree:
     return jax.tree.map(
       lambda value, sub: jax.tree.map(lambda _: value, sub), prefix, tree
     )
-  except ValueError as error:
-    raise ValueError(
-      f'broadcast_prefix: the first tree is no prefix of the second: {error}'
-    ) from None
+  except ValueError:
+    raise ValueError(f'broadcast_prefix: {_misfit(prefix, tree)}') from None
+
+
+def _misfit(prefix: types.Tree, tree: types.Tree) -> str:
+  """Says where one tree is no prefix of another."""
+  places, names = list(_names.named(prefix)), list(_names.named(tree))
+  under = lambda name, place: f'{name}/'.startswith(f'{place}/')
+  for name in names:
+    if not any(under(name, place) for place in places):
+      return f"no value stands for leaf '{name}': add one to the prefix"
+  for place in places:
+    if not any(under(name, place) for name in names):
+      hint = _names.nearest(place, names)
+      return f"the value '{place}' stands for no leaf{hint}: take it out"
+  return 'the names agree, the types of the containers do not'
 
 
 def sizes(tree: types.Tree) -> dict[str, int]:

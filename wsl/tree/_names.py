@@ -18,11 +18,14 @@ def name_of(path: Sequence[Any]) -> str:
   )
 
 
-def named(tree: types.Tree) -> dict[str, Any]:
+def named(
+  tree: types.Tree, *, is_leaf: Callable[[Any], bool] | None = None
+) -> dict[str, Any]:
   """Returns the leaves by name, in the tree's order.
 
   Args:
     tree: any pytree; ``None`` holds no leaf.
+    is_leaf: nodes to stop at, as in ``jax.tree.leaves``.
 
   Returns:
     A dict from names ``'a/b/c'`` to leaves.
@@ -34,7 +37,7 @@ def named(tree: types.Tree) -> dict[str, Any]:
     >>> named({'a': {'b': 1, 'c': [2, 3]}})
     {'a/b': 1, 'a/c/0': 2, 'a/c/1': 3}
   """
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
   by_name = {name_of(path): leaf for path, leaf in leaves}
   if len(by_name) < len(leaves):
     names = [name_of(path) for path, _ in leaves]
@@ -63,6 +66,54 @@ def map_named(
   return jax.tree_util.tree_map_with_path(
     lambda path, *leaves: fn(name_of(path), *leaves), tree, *rest
   )
+
+
+def check_names(
+  label: str,
+  found: types.Tree,
+  other_label: str,
+  wanted: types.Tree,
+  *,
+  is_leaf: Callable[[Any], bool] | None = None,
+) -> None:
+  """Checks that two trees have the same leaves.
+
+  Args:
+    label: what the first tree is called in a message.
+    found: any pytree.
+    other_label: what the second tree is called.
+    wanted: the tree whose structure is expected.
+    is_leaf: nodes to stop at, as in ``jax.tree.leaves``.
+
+  Raises:
+    ValueError: naming the first leaf that only one of them has.
+
+  Example:
+    >>> check_names('a', {'kernal': 0}, 'b', {'kernel': 0})
+    Traceback (most recent call last):
+    ...
+    ValueError: a: no leaf 'kernel' as in b (did you mean 'kernal'?): ...
+  """
+  ours, theirs = named(found, is_leaf=is_leaf), named(wanted, is_leaf=is_leaf)
+  for name in theirs:
+    if name not in ours:
+      raise ValueError(
+        f"{label}: no leaf '{name}' as in {other_label}"
+        f'{nearest(name, list(ours))}: give trees of one structure (are the '
+        'heads left out?)'
+      )
+  for name in ours:
+    if name not in theirs:
+      raise ValueError(
+        f"{label}: a leaf '{name}' that is not in {other_label}: take it out"
+      )
+  structure: Any = jax.tree.structure(found, is_leaf=is_leaf)
+  expected: Any = jax.tree.structure(wanted, is_leaf=is_leaf)
+  if structure != expected:
+    raise ValueError(
+      f'{label}: the names of {other_label} in containers of another type: '
+      f'{structure} != {expected}'
+    )
 
 
 def select(tree: types.Tree, leaves: types.Leaves) -> types.Tree:

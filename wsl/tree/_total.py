@@ -38,6 +38,9 @@ def total(
   Returns:
     The sum: a numpy array, or a traced array.
 
+  Raises:
+    ValueError: if the tree has no leaf.
+
   Example:
     >>> import jax.numpy as jnp
     >>> count = lambda x: jnp.sum(x > 0)
@@ -47,6 +50,8 @@ def total(
   parts = jax.tree.map(
     lambda *leaves: _part(kernel, *leaves, **hyper), tree, *rest
   )
+  if not jax.tree.leaves(parts):
+    raise ValueError('total: the tree has no leaf to add up')
   return functools.reduce(operator.add, jax.tree.leaves(parts))
 
 
