@@ -110,16 +110,17 @@ def test_vmap_equals_a_loop():
 @pytest.mark.parametrize(('count', 'batch_size'), [(20, 6), (7, 7), (9, 3)])
 def test_an_epoch_is_a_permutation_without_its_last_batch(count, batch_size):
   data = jnp.eye(count)
-  state = train.start(jnp.zeros(count), optimizer=optax.sgd(1.0))
+  sgd = optax.sgd(1.0)
+  state = train.start(jnp.zeros(count), optimizer=sgd)
   per_epoch = count // batch_size
   seen = []
   for _ in range(2 * per_epoch):
     before = state.params
     state, _ = train.advance(
-      lambda params, batch, key: -batch.sum(0) @ params,
+      pick,
       state,
       data,
-      optimizer=optax.sgd(1.0),
+      optimizer=sgd,
       steps=1,
       batch_size=batch_size,
       key=jax.random.key(2),
@@ -133,6 +134,11 @@ def test_an_epoch_is_a_permutation_without_its_last_batch(count, batch_size):
     assert [s.tolist() for s in seen[:per_epoch]] != [
       s.tolist() for s in seen[per_epoch:]
     ]
+
+
+def pick(params, batch, key):
+  del key
+  return -batch.sum(0) @ params
 
 
 def test_the_key_and_nothing_else_is_random():

@@ -29,24 +29,17 @@ def numpy_attention(p, x, heads):
   return numpy_dense(p['out'], out)
 
 
-def test_block_against_numpy():
+def test_block_against_numpy(draw_params):
   block = _vit.Block(heads=2, expansion=3)
   h = jax.random.normal(jax.random.key(0), (2, 5, 8), jnp.float64)
-  params = block.init(jax.random.key(1), h)['params']
-  leaves, treedef = jax.tree.flatten(params)
-  noise = [
-    leaf.astype(jnp.float64)
-    + 0.3 * jax.random.normal(jax.random.key(i), leaf.shape, jnp.float64)
-    for i, leaf in enumerate(leaves)
-  ]
-  params = jax.tree.unflatten(treedef, noise)
+  params = draw_params(block, h)
   p, x = jax.tree.map(np.asarray, params), np.asarray(h)
   x = x + numpy_attention(p['attention'], numpy_norm(p['attention_norm'], x), 2)
   up = numpy_dense(p['mlp']['up'], numpy_norm(p['mlp_norm'], x))
   gelu = up * np.asarray(jax.scipy.stats.norm.cdf(up))
   x = x + numpy_dense(p['mlp']['down'], gelu)
   np.testing.assert_allclose(
-    block.apply({'params': params}, h), x, rtol=1e-11, atol=1e-11
+    jax.jit(block.apply)({'params': params}, h), x, rtol=1e-11, atol=1e-11
   )
 
 
@@ -58,11 +51,13 @@ def test_tokens_are_patches_in_reading_order():
   )
 
 
-def test_without_positions_and_with_a_mean_the_order_of_patches_is_lost():
+def test_a_mean_without_positions_loses_the_order(
+  draw_params,
+):
   model = models.ViT(outputs=3, patch=2, width=8, depth=1, pool='mean')
   x = jax.random.normal(jax.random.key(0), (1, 4, 4, 1), jnp.float64)
-  params = model.init(jax.random.key(1), x)['params']
-  apply = lambda p, x: model.apply({'params': p}, x)
+  params = draw_params(model, x)
+  apply = jax.jit(lambda p, x: model.apply({'params': p}, x))
   swapped = jnp.roll(x, 2, axis=1)
   assert np.abs(apply(params, x) - apply(params, swapped)).max() > 1e-4
   params = {**params, 'position': jnp.zeros_like(params['position'])}

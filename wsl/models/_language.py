@@ -36,9 +36,10 @@ class LanguageModel(nn.Module):
   Example:
     >>> model = LanguageModel(vocabulary=256)
     >>> tokens = jnp.zeros((2, 16), jnp.int32)
-    >>> params = model.init(jax.random.key(0), tokens)['params']
-    >>> model.apply({'params': params}, tokens).shape
-    (2, 16, 256)
+    >>> logits, variables = jax.eval_shape(
+    ...   model.init_with_output, jax.random.key(0), tokens)
+    >>> logits.shape, sorted(variables['params'])
+    ((2, 16, 256), ['block_0', 'block_1', 'embedding', 'norm'])
 
   Reference:
     Touvron et al., "LLaMA: Open and Efficient Foundation Language Models",

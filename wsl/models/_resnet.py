@@ -41,8 +41,9 @@ class ResNet(nn.Module):
 
   Example:
     >>> model = ResNet(outputs=10)
-    >>> params = model.init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
-    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    >>> x = jnp.ones((1, 28, 28, 1))
+    >>> shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
     515586
 
   Reference:

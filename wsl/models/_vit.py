@@ -34,8 +34,9 @@ class ViT(nn.Module):
 
   Example:
     >>> model = ViT(outputs=256)
-    >>> params = model.init(jax.random.key(0), jnp.ones((1, 28, 28, 1)))
-    >>> sum(leaf.size for leaf in jax.tree.leaves(params))
+    >>> x = jnp.ones((1, 28, 28, 1))
+    >>> shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    >>> sum(leaf.size for leaf in jax.tree.leaves(shapes))
     367168
 
   Reference:
