@@ -1,0 +1,153 @@
+"""Times every merging method against the mean: one JSON line each.
+
+  python tests/bench/merge.py --models=8 --millions=25
+
+``ratio`` is the method's best time over that of ``mean``, measured in turn in
+one process; for SVD methods ``svd_ratio`` is over the decompositions alone.
+``peak`` counts arguments, results and temporaries of the compiled program in
+stacks of T models; ``programs`` counts compilations of an eager call on leaves
+of one shape.
+"""
+
+from collections.abc import Callable
+import json
+import time
+from typing import Any
+
+from absl import app
+from absl import flags
+import jax
+import jax.numpy as jnp
+
+from wsl import merge
+from wsl import scale
+from wsl import types
+from wsl.tree import _on_demand
+
+_MODELS = flags.DEFINE_integer('models', 8, 'T, the number of task vectors')
+_MILLIONS = flags.DEFINE_float('millions', 25.0, 'parameters of one model, 1e6')
+_SIDE = flags.DEFINE_integer('side', 1024, 'leaves are side x side matrices')
+_SVD_SIDE = flags.DEFINE_integer('svd_side', 384, 'the same, for SVD methods')
+_ROUNDS = flags.DEFINE_integer('rounds', 7, 'rounds; the best counts')
+
+
+def _stack(side: int, leaves: int, models: int) -> dict[str, types.Array]:
+  """Makes heavy-tailed task vectors whose scale differs between leaves."""
+  draw = jax.jit(
+    lambda key, i: jax.random.t(key, 4.0, (models, side, side)) * (1 + i % 3),
+    static_argnums=1,
+  )
+  keys = jax.random.split(jax.random.key(0), leaves)
+  return {f'block_{i}/kernel': draw(key, i % 3) for i, key in enumerate(keys)}
+
+
+def _elementwise(deltas: Any) -> dict[str, Callable[[Any], Any]]:
+  key = jax.random.key(1)
+  models = len(jax.tree.leaves(deltas)[0])
+  weights = jnp.arange(1.0, 1.0 + models)
+  return {
+    'mean': merge.mean,
+    'sum': merge.sum,
+    'weighted_mean [T]': lambda d: merge.weighted_mean(d, weights),
+    'mean_nonzero': merge.mean_nonzero,
+    'fisher': lambda d: merge.fisher(d, fishers=d),
+    'tall_masks': lambda d: merge.tall_masks(d, threshold=0.4),
+    'consensus': lambda d: merge.consensus(d, threshold=0.4, min_tasks=2),
+    'elect_sign': merge.elect_sign,
+    'by_depth': lambda d: scale.by_depth(
+      merge.sum(d), depth=r'block_(\d+)/', start=0.1, end=0.5
+    ),
+    'trim global': lambda d: merge.trim(d, density=0.2),
+    'ties global': lambda d: merge.ties(d, density=0.2),
+    'ties leaf': lambda d: merge.ties(d, density=0.2, scope='leaf'),
+    'dare': lambda d: merge.dare(d, rate=0.5, key=key),
+  }
+
+
+def _decompose(side: str) -> Callable[[Any], Any]:
+  """The decompositions that a method cannot do without."""
+
+  def tsv(x: types.Array) -> Any:
+    kept = x.shape[1] // len(x)
+    joined = x[0, :, : kept * len(x)]
+    svd = lambda y: jnp.linalg.svd(y, full_matrices=False)
+    return svd(x), svd(joined), svd(joined + 1)
+
+  def iso_c(x: types.Array) -> Any:
+    return jnp.linalg.svd(x[0], full_matrices=False)
+
+  def iso_cts(x: types.Array) -> Any:
+    return iso_c(x), tsv(x)
+
+  kernel = {'tsv': tsv, 'iso_c': iso_c, 'iso_cts': iso_cts}[side]
+  return lambda deltas: jax.tree.map(kernel, deltas)
+
+
+def _time(fns: dict[str, Any], deltas: Any) -> dict[str, float]:
+  best = dict.fromkeys(fns, float('inf'))
+  for _ in range(_ROUNDS.value):
+    for name, fn in fns.items():
+      start = time.perf_counter()
+      jax.block_until_ready(fn(deltas))
+      best[name] = min(best[name], time.perf_counter() - start)
+  return best
+
+
+def _report(
+  fns: dict[str, Callable[[Any], Any]], deltas: Any, unit: str
+) -> dict[str, float]:
+  stack = sum(x.nbytes for x in jax.tree.leaves(deltas))
+  compiled, first = {}, {}
+  for name, fn in fns.items():
+    start = time.perf_counter()
+    compiled[name] = jax.jit(fn).lower(deltas).compile()
+    first[name] = time.perf_counter() - start
+  seconds = _time(compiled, deltas)
+  for name, fn in fns.items():
+    memory = compiled[name].memory_analysis()
+    peak = (
+      memory.argument_size_in_bytes
+      + memory.output_size_in_bytes
+      + memory.temp_size_in_bytes
+    )
+    before = _on_demand._run._cache_size()
+    jax.block_until_ready(fn(deltas))
+    row = {
+      'method': name,
+      'ms': round(1e3 * seconds[name], 1),
+      'ratio': round(seconds[name] / seconds[unit], 2),
+      'peak': round(peak / stack, 2),
+      'compile_s': round(first[name], 2),
+      'programs': _on_demand._run._cache_size() - before,
+    }
+    print(json.dumps(row), flush=True)
+  return seconds
+
+
+def main(argv: list[str]) -> None:
+  """Prints the two tables."""
+  del argv
+  leaves = max(round(_MILLIONS.value * 1e6 / _SIDE.value**2), 1)
+  print(
+    json.dumps({
+      'models': _MODELS.value,
+      'leaves': leaves,
+      'side': _SIDE.value,
+      'device': jax.devices()[0].device_kind,
+      'jax': jax.__version__,
+    })
+  )
+  deltas = _stack(_SIDE.value, leaves, _MODELS.value)
+  _report(_elementwise(deltas), deltas, 'mean')
+  del deltas
+  deltas = _stack(_SVD_SIDE.value, 2, _MODELS.value)
+  methods = {'tsv': merge.tsv, 'iso_c': merge.iso_c, 'iso_cts': merge.iso_cts}
+  bare = {f'svd of {name}': _decompose(name) for name in methods}
+  seconds = _report({'mean': merge.mean, **bare, **methods}, deltas, 'mean')
+  for name in methods:
+    ratio = seconds[name] / seconds[f'svd of {name}']
+    print(json.dumps({'method': name, 'svd_ratio': round(ratio, 2)}))
+
+
+if __name__ == '__main__':
+  app.run(main)

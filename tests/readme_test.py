@@ -1,0 +1,35 @@
+"""The README's code runs, and its table names every public method."""
+
+import pathlib
+import re
+
+from wsl import merge, scale
+
+README = pathlib.Path(__file__).parents[1] / 'README.md'
+
+
+def test_quickstart_runs(tmp_path, monkeypatch, capsys):
+  text = README.read_text()
+  code = re.search(
+    r'<!-- quickstart -->\n```python\n(.*?)```', text, re.DOTALL
+  )[1]
+  assert len(code.strip().splitlines()) <= 13
+  monkeypatch.chdir(tmp_path)
+  exec(compile(code, 'README.md', 'exec'), {})
+  assert float(capsys.readouterr().out) != 0
+  assert (tmp_path / 'merged.safetensors').stat().st_size > 10_000
+
+
+def test_every_public_method_is_in_the_table():
+  table = README.read_text()
+  for room in (merge, scale):
+    for name, value in vars(room).items():
+      if callable(value) and name != 'TallMasks':
+        assert f'{name}`' in table, name
+
+
+def test_the_main_command_names_files_that_exist():
+  command = re.search(r'python -m (\S+) --config=(\S+?):', README.read_text())
+  module, config = command[1], command[2]
+  assert (README.parent / (module.replace('.', '/') + '.py')).exists()
+  assert (README.parent / config).exists()
