@@ -1,0 +1,1 @@
+"""Experiments: one file answers one question; ``run(config, workdir)``."""

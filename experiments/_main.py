@@ -1,0 +1,153 @@
+"""Flags: the same for every experiment.
+
+``python -m experiments.NAME --config=configs/NAME.py:VARIANT`` and then
+``--config.FIELD=VALUE`` to change a field, ``--workdir=DIR`` to say where.
+"""
+
+from collections.abc import Callable, Sequence
+import copy
+import hashlib
+import importlib.util
+import pathlib
+import sys
+from types import ModuleType
+from typing import Any, NoReturn
+
+from absl import app, flags
+import ml_collections
+from ml_collections import config_flags
+
+from experiments import _console
+
+Run = Callable[[ml_collections.ConfigDict, str], dict[str, Any]]
+
+_CONFIG = 'config'
+_WORKDIR = flags.DEFINE_string(
+  'workdir',
+  None,
+  'Folder of the run; parts that are finished there are not computed again. '
+  'Default: results/EXPERIMENT/VARIANT, with a hash if fields were changed.',
+)
+_SWEEP = flags.DEFINE_bool(
+  'sweep', False, "Run every entry of the config's sweep(), one by one."
+)
+_SWEEP_INDEX = flags.DEFINE_integer(
+  'sweep_index', None, "Run one entry of the config's sweep(): for array jobs."
+)
+_TRACEBACK = flags.DEFINE_bool(
+  'traceback', False, 'Show where in the code an error was raised.'
+)
+
+
+def main(name: str, run: Run) -> None:
+  """Reads the flags and runs an experiment.
+
+  Args:
+    name: the experiment's file, which is its config's too.
+    run: maps (config, workdir) to a record.
+  """
+  file = pathlib.Path(__file__).parents[1] / 'configs' / f'{name}.py'
+  config_flags.DEFINE_config_file(
+    _CONFIG, str(file), 'FILE:VARIANT; --config.FIELD=VALUE changes a field.'
+  )
+  app.run(lambda _: launch(name, run), flags_parser=_parse)
+
+
+def launch(name: str, run: Run) -> None:
+  """Runs what the parsed flags ask for, one line for an error."""
+  try:
+    for config, workdir in jobs(name):
+      _console.say(f'{name} {config.variant} in {workdir}')
+      run(config, workdir)
+  except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    if _TRACEBACK.value or '\n' in str(error):
+      raise
+    _stop(str(error))
+
+
+def jobs(name: str) -> list[tuple[ml_collections.ConfigDict, str]]:
+  """Returns the (config, workdir) pairs that the parsed flags ask for.
+
+  Args:
+    name: the experiment.
+
+  Returns:
+    One pair, or one for each entry of the config's ``sweep()``.
+
+  Raises:
+    ValueError: if there is no such entry.
+  """
+  flag = flags.FLAGS[_CONFIG]
+  config, file = flag.value, flag.config_filename.partition(':')[0]
+  changed = flag.override_values
+  if not _SWEEP.value and _SWEEP_INDEX.value is None:
+    return [(config, _WORKDIR.value or _default(name, config, changed))]
+  entries = list(_load(file).sweep())
+  chosen = range(len(entries))
+  if _SWEEP_INDEX.value is not None:
+    if _SWEEP_INDEX.value not in chosen:
+      raise ValueError(
+        f'sweep_index={_SWEEP_INDEX.value}: the sweep has entries 0 .. '
+        f'{len(entries) - 1}'
+      )
+    chosen = range(_SWEEP_INDEX.value, _SWEEP_INDEX.value + 1)
+  parent = pathlib.Path(_WORKDIR.value or _default(name, config, changed))
+  found = []
+  for i in chosen:
+    entry = copy.deepcopy(config)
+    entry.update_from_flattened_dict(entries[i])
+    label = ','.join(f'{k}={v}' for k, v in entries[i].items())
+    found.append((entry, str(parent / label)))
+  return found
+
+
+def _default(
+  name: str, config: ml_collections.ConfigDict, changed: dict[str, Any]
+) -> str:
+  place = pathlib.Path('results', name, config.variant)
+  if not changed:
+    return str(place)
+  mark = hashlib.sha256(repr(sorted(changed.items())).encode()).hexdigest()
+  return f'{place}-{mark[:6]}'
+
+
+def _load(file: str) -> ModuleType:
+  spec = importlib.util.spec_from_file_location('config_module', file)
+  if spec is None or spec.loader is None:
+    raise ValueError(f'{file} is not a Python file')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  """Parses flags; a mistake becomes one line, also inside a config."""
+  if any(word in ('--help', '-h', '-help') for word in argv):
+    _help()
+  try:
+    rest = flags.FLAGS(argv)
+    repr(flags.FLAGS[_CONFIG].value)  # a config that is missing says so here
+  except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
+    if '--traceback' in argv:
+      raise
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    _stop(lines[-1].removeprefix('ValueError: ').strip('"\' '))
+  if len(rest) > 1:
+    _stop(f"'{rest[1]}' is no flag: flags begin with --, see --help")
+  return rest
+
+
+def _help() -> NoReturn:
+  """Prints the experiment, its config's variants, and the flags."""
+  file = flags.FLAGS[_CONFIG].default.partition(':')[0]
+  parts = [
+    sys.modules['__main__'].__doc__,
+    f'{file}:\n\n{_load(file).__doc__}',
+    flags.FLAGS.module_help(sys.modules[__name__]),
+  ]
+  print('\n'.join(str(part).strip('\n') + '\n' for part in parts))
+  sys.exit(0)
+
+
+def _stop(message: str) -> NoReturn:
+  sys.exit(f'error: {message}')

@@ -1,0 +1,134 @@
+"""The tasks of a vision suite, all of one shape, stacked."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from wsl import data, tree
+
+
+class Tasks(NamedTuple):
+  """T tasks; images are ``[T, N, height, width, channels]``, labels ``[T, N]``.
+
+  Attributes:
+    names: what to call them.
+    train: what models learn from.
+    validation: held out from the training images; hyperparameters are chosen
+      here.
+    test: seen once, for the table.
+    classes: size of the largest label set.
+    mean: of all training pixels, as stored.
+    std: of all training pixels, as stored.
+  """
+
+  names: tuple[str, ...]
+  train: data.Split
+  validation: data.Split
+  test: data.Split
+  classes: int
+  mean: float
+  std: float
+
+
+def load(
+  source: str, names: Sequence[str], *, validation: int, seed: int = 0
+) -> Tasks:
+  """Reads and stacks tasks.
+
+  Args:
+    source: ``'digits'``, whose tasks are made by transforming the embedded
+      digits, or a path for ``data.folder``.
+    names: transformations, or tasks in the folder.
+    validation: images of each task that are held out from its training images.
+    seed: which ones. Tasks made from the digits hold out the same digits.
+
+  Returns:
+    The tasks, cut to the number of images that the smallest has.
+
+  Raises:
+    FileNotFoundError: if the folder is missing.
+    ValueError: naming the unknown task, or the one of another shape.
+  """
+  if source == 'digits':
+    found = digits(names)
+  else:
+    try:
+      found = data.folder(source, tasks=list(names))
+    except FileNotFoundError as error:
+      raise FileNotFoundError(f'{error}: --config.data=PATH') from None
+  shapes = {name: task.train.x.shape[1:] for name, task in found.items()}
+  for name, shape in shapes.items():
+    if shape != shapes[names[0]]:
+      raise ValueError(
+        f"tasks: images of '{name}' are {list(shape)}, of '{names[0]}' "
+        f'{list(shapes[names[0]])}: one encoder needs one shape'
+      )
+  count = min(len(task.train.y) for task in found.values())
+  if not 0 < validation < count:
+    raise ValueError(
+      f'validation={validation}: expected 1 .. {count - 1} of the {count} '
+      'training images of a task'
+    )
+  order = np.random.RandomState(seed).permutation(count)
+  train = _stack([task.train for task in found.values()], order[validation:])
+  return Tasks(
+    names=tuple(names),
+    train=train,
+    validation=_stack(
+      [task.train for task in found.values()], order[:validation]
+    ),
+    test=_stack([task.test for task in found.values()], None),
+    classes=1 + max(int(task.train.y.max()) for task in found.values()),
+    mean=float(train.x.mean(dtype=np.float64)),
+    std=float(train.x.std(dtype=np.float64)),
+  )
+
+
+def digits(names: Sequence[str]) -> dict[str, data.Task]:
+  """Makes tasks from the embedded digits; the labels stay the digits.
+
+  Args:
+    names: of ``TRANSFORMS``.
+
+  Returns:
+    The tasks by name; the same image is in the same split of each.
+  """
+  for name in names:
+    if name not in TRANSFORMS:
+      raise ValueError(
+        f"tasks: no transformation '{name}' of the digits"
+        f'{tree.nearest(name, list(TRANSFORMS))}: there are '
+        f'{", ".join(TRANSFORMS)}'
+      )
+  task = data.digits()
+  return {
+    name: data.Task(
+      *(data.Split(TRANSFORMS[name](split.x), split.y) for split in task)
+    )
+    for name in names
+  }
+
+
+def _shuffle_blocks(x: np.ndarray) -> np.ndarray:
+  """Moves the sixteen 2x2 blocks to other places, the same in every image."""
+  order = np.random.RandomState(1).permutation(16)
+  blocks = x.reshape(-1, 4, 2, 4, 2).swapaxes(2, 3).reshape(-1, 16, 2, 2)
+  grid = blocks[:, order].reshape(-1, 4, 4, 2, 2).swapaxes(2, 3)
+  return grid.reshape(x.shape)
+
+
+TRANSFORMS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+  'upright': lambda x: x,
+  'rotated': lambda x: np.rot90(x, axes=(1, 2)),
+  'inverted': lambda x: 1 - x,
+  'shuffled': _shuffle_blocks,
+}
+
+
+def _stack(splits: Sequence[data.Split], rows: np.ndarray | None) -> data.Split:
+  if rows is None:
+    rows = np.arange(min(len(split.y) for split in splits))
+  x = np.stack([split.x[rows] for split in splits])
+  x = x[..., None] if x.ndim == 4 else x
+  return data.Split(x, np.stack([split.y[rows] for split in splits]))
