@@ -1,0 +1,31 @@
+"""One training loop: jitted, scanned, resumable, vmappable.
+
+A loss is ``loss_fn(params, batch, key) -> scalar``; data is a pytree of arrays
+with one leading axis of N examples. What is not trained (a frozen head, a
+reference model) is closed over, or, so that it may change without a new
+compilation and be batched by ``vmap``, bound with ``jax.tree_util.Partial``::
+
+  def loss(head, params, batch, key): ...
+
+  advance(jax.tree_util.Partial(loss, head), state, data, ...)
+
+Many runs at once, here one for each task, are a ``vmap``::
+
+  run = functools.partial(
+    advance, optimizer=optimizer, steps=100, batch_size=64
+  )
+  jax.vmap(lambda head, state, data, key: run(
+    jax.tree_util.Partial(loss, head), state, data, key=key
+  ))(heads, states, datas, keys)
+
+Progress and restarts are segments: ``advance`` by 100 steps, report, save the
+state, repeat; segments give the numbers of one long run.
+"""
+
+from wsl.train._evaluate import average as average
+from wsl.train._evaluate import evaluate as evaluate
+from wsl.train._evaluate import Metrics as Metrics
+from wsl.train._loop import adamw as adamw
+from wsl.train._loop import advance as advance
+from wsl.train._loop import start as start
+from wsl.train._loop import State as State

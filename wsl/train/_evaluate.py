@@ -1,0 +1,145 @@
+"""Means over a data set, streamed over batches."""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from wsl import types
+from wsl.train import _examples
+
+
+class Metrics(NamedTuple):
+  """Means over a data set.
+
+  Attributes:
+    loss: cross-entropy in nats, ``[]``.
+    accuracy: fraction whose largest logit is the label's, ``[]``.
+  """
+
+  loss: types.Array
+  accuracy: types.Array
+
+
+def evaluate(
+  apply_fn: Callable[[types.Params, Any], types.Array],
+  params: types.Params,
+  data: tuple[types.Tree, types.Array],
+  *,
+  batch_size: int,
+) -> Metrics:
+  """Returns the mean loss and accuracy of a classifier.
+
+  Args:
+    apply_fn: maps (params, inputs) to logits ``[B, classes]``, or
+      ``[B, S, classes]`` where there is one label for each of S tokens.
+    params: its parameters.
+    data: (inputs, labels): inputs have leaves ``[N, ...]``, labels are
+      integers ``[N]`` or ``[N, S]``.
+    batch_size: examples in memory at once; the last batch may be smaller and
+      every example counts once.
+
+  Returns:
+    The means over all N (times S) labels.
+
+  Raises:
+    ValueError: as ``average`` does.
+
+  Example:
+    >>> apply_fn = lambda w, x: x * w
+    >>> data = jnp.eye(3), jnp.array([0, 1, 0])
+    >>> metrics = evaluate(apply_fn, jnp.ones((1, 3)), data, batch_size=2)
+    >>> print(f'{metrics.accuracy:.3f}')
+    0.667
+  """
+  if not isinstance(apply_fn, jax.tree_util.Partial):
+    apply_fn = jax.tree_util.Partial(apply_fn)
+  return average(
+    jax.tree_util.Partial(_classify, apply_fn),
+    params,
+    data,
+    batch_size=batch_size,
+  )
+
+
+def _classify(
+  apply_fn: Callable[[types.Params, Any], types.Array],
+  params: types.Params,
+  batch: tuple[types.Tree, types.Array],
+) -> Metrics:
+  """Returns the metrics of each label of a batch."""
+  inputs, labels = batch
+  logits = apply_fn(params, inputs)
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  right = jnp.argmax(logits, -1) == labels
+  return Metrics(losses, jnp.asarray(right, losses.dtype))
+
+
+def average(
+  metric_fn: Callable[..., types.Tree],
+  params: types.Params,
+  data: types.Tree,
+  *,
+  batch_size: int,
+) -> types.Tree:
+  """Returns the mean of any per-example numbers, streamed over batches.
+
+  Args:
+    metric_fn: maps (params, batch) to a pytree of leaves ``[B, ...]``; a
+      ``jax.tree_util.Partial`` may bind further arrays before them.
+    params: first operand of ``metric_fn``.
+    data: examples, every leaf ``[N, ...]``.
+    batch_size: examples in memory at once; the last batch may be smaller.
+
+  Returns:
+    The pytree of means over all axes, each leaf ``[]``, float32 or wider.
+
+  Raises:
+    ValueError: if there are no examples, if leaves differ in length, or if
+      ``batch_size`` is less than 1.
+  """
+  if not _examples.count(data, batch_size):
+    raise ValueError('the data has no examples: there is nothing to average')
+  if not isinstance(metric_fn, jax.tree_util.Partial):
+    metric_fn = jax.tree_util.Partial(metric_fn)
+  return _average(metric_fn, params, data, batch_size)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _average(
+  metric_fn: Callable[..., types.Tree],
+  params: types.Params,
+  data: types.Tree,
+  batch_size: int,
+) -> types.Tree:
+  """Adds up whole batches in a scan, then the rest."""
+  count = len(jax.tree.leaves(data)[0])
+  whole, rest = divmod(count, batch_size)
+
+  def sums(first: types.ArrayLike, size: int) -> types.Tree:
+    batch = jax.tree.map(
+      lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), data
+    )
+    return jax.tree.map(_mean_times(size), metric_fn(params, batch))
+
+  totals = []
+  if whole:
+    starts = jnp.arange(whole) * batch_size
+    parts = jax.lax.map(lambda first: sums(first, batch_size), starts)
+    totals.append(jax.tree.map(lambda x: jnp.sum(x, 0), parts))
+  if rest:
+    totals.append(sums(whole * batch_size, rest))
+  return jax.tree.map(lambda *parts: sum(parts) / count, *totals)
+
+
+def _mean_times(size: int) -> Callable[[types.Array], types.Array]:
+  """Returns the sum over examples of means over the other axes."""
+
+  def total(x: types.Array) -> types.Array:
+    wide = x if x.dtype == jnp.float64 else jnp.asarray(x, jnp.float32)
+    return jnp.mean(wide) * size
+
+  return total
