@@ -172,17 +172,23 @@ def test_progress(tmp_path):
 
 
 def test_buffers_are_used_again_only_when_free():
-  with _buffers.reuse():
-    first = _buffers.aligned(100)
-    place = first.ctypes.data
-    view = first.view(np.float32)[5:].reshape(4, 5)
-    del first
-    assert _buffers.aligned(100).ctypes.data != place
-    del view
-    again = [_buffers.aligned(n) for n in (90, 90)]
-    assert place in [x.ctypes.data for x in again]
-    assert all(x.ctypes.data % 64 == 0 for x in again)
-  assert _buffers.aligned(0).size == 0
+  free = []
+  first = _buffers.aligned(100, free)
+  place = first.ctypes.data
+  view = first.view(np.float32)[5:].reshape(4, 5)
+  del first
+  assert _buffers.aligned(100, free).ctypes.data != place
+  del view
+  again = [_buffers.aligned(n, free) for n in (90, 90)]
+  assert place in [x.ctypes.data for x in again]
+  assert all(x.ctypes.data % 64 == 0 for x in again)
+
+
+def test_buffers_have_the_size_asked_for():
+  free = []
+  for nbytes in (100, 130, 0, 164, 165, 64):
+    assert _buffers.aligned(nbytes, free).size == nbytes
+    assert len(free) == 1
 
 
 def test_a_result_does_not_share_a_buffer_that_is_used_again(tmp_path):
@@ -255,7 +261,7 @@ def test_peak_memory_is_that_of_one_leaf(tmp_path):
     from wsl import checkpoint, tree
 
     folder = pathlib.Path(sys.argv[1])
-    size, leaves = 1 << 20, 24  # 4 MiB each, 96 MiB a model
+    size, leaves = 1 << 20, 40  # 4 MiB each, 160 MiB a model
 
     def half(x, y):
       return (x + y) * jnp.asarray(0.5, x.dtype)
@@ -292,4 +298,4 @@ def test_peak_memory_is_that_of_one_leaf(tmp_path):
   )
   grown, planned = map(float, run.stdout.split())
   assert planned == pytest.approx(16, abs=1)
-  assert grown < 30  # of the 288 MiB that are read and written
+  assert grown < 80  # Half of one model: two are read, one is written.

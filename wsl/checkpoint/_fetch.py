@@ -1,7 +1,7 @@
-"""Reading one leaf: a plain read into a fresh, aligned buffer.
+"""Reading one leaf: a plain read into an aligned buffer.
 
 Nothing is mapped: touched pages of a mapped file count as resident memory, a
-buffer is gone as soon as its leaf is. A buffer that starts at a multiple of 64
+buffer is free as soon as its leaf is gone. One that starts at a multiple of 64
 bytes goes into a jitted program without a copy.
 """
 
@@ -31,6 +31,7 @@ class Fetch:
     entry: its dtype, shape and place.
     stamp: size and time stamp of the file when its header was read.
     finite: whether a non-finite value is an error.
+    free: holds the model's buffer to read into; ``None`` for a fresh one.
     sharding: where to put the array; None keeps it on the host.
   """
 
@@ -39,6 +40,7 @@ class Fetch:
   entry: _format.Entry
   stamp: tuple[int, int]
   finite: bool
+  free: list[np.ndarray] | None = dataclasses.field(repr=False, compare=False)
   sharding: jax.sharding.Sharding | None = None
 
   def __call__(self) -> Any:
@@ -55,7 +57,7 @@ class Fetch:
     )
 
   def _read(self) -> np.ndarray:
-    buffer = _buffers.aligned(self.entry.nbytes)
+    buffer = _buffers.aligned(self.entry.nbytes, self.free)
     view = buffer.data
     with open(self.path, 'rb', buffering=0) as file:
       if _format.stamp_of(file.fileno()) != self.stamp:

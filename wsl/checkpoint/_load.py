@@ -5,13 +5,16 @@ import dataclasses
 import json
 import os
 import pathlib
-from typing import Any, cast, NamedTuple
+from typing import Any, cast, NamedTuple, TypeAlias
+
+import numpy as np
 
 from wsl import tree, types
 from wsl.checkpoint import _fetch, _format, _orbax, _structure
 
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
+_Free: TypeAlias = list[np.ndarray] | None
 
 
 class _Files(NamedTuple):
@@ -39,7 +42,8 @@ def load(
       Hugging Face writes them; or a folder that Orbax has written (a run's
       newest step is taken).
     lazy: leaves are promises (``tree.Stored``) that are read when asked for,
-      each time they are asked for.
+      each time they are asked for. The model keeps a buffer, as large as its
+      largest leaf so far, to read the next one into.
     sharding: where to put the leaves: a ``jax.sharding.Sharding``, a tree of
       them that is a prefix of the parameters, or a function of a leaf's name.
       ``None`` leaves numpy arrays on the host.
@@ -68,7 +72,8 @@ def load(
   folder = pathlib.Path(path)
   if _orbax.is_orbax(folder):
     return _load_orbax(folder, lazy, sharding, like)
-  files = _open(folder, finite=lazy and check_finite)
+  free: _Free = [] if lazy else None
+  files = _open(folder, finite=lazy and check_finite, free=free)
   if like is not None:
     params = _structure.fit(like, files.leaves, folder)
   elif _structure.KEY in files.metadata:
@@ -103,7 +108,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     >>> checkpoint.metadata(file)
     {'from': 'ties'}
   """
-  found = _open(pathlib.Path(path), finite=False).metadata
+  found = _open(pathlib.Path(path), finite=False, free=None).metadata
   return {k: v for k, v in found.items() if k != _structure.KEY}
 
 
@@ -140,13 +145,13 @@ def _place(name: str, leaf: tree.Stored, where: Any) -> tree.Stored:
   return dataclasses.replace(leaf, fetch=fetch)
 
 
-def _open(path: pathlib.Path, *, finite: bool) -> _Files:
+def _open(path: pathlib.Path, *, finite: bool, free: _Free) -> _Files:
   if not path.is_dir():
-    return _open_file(path, finite)
+    return _open_file(path, finite, free)
   if (path / INDEX).is_file():
-    return _open_shards(path / INDEX, finite)
+    return _open_shards(path / INDEX, finite, free)
   if (path / SINGLE).is_file():
-    return _open_file(path / SINGLE, finite)
+    return _open_file(path / SINGLE, finite, free)
   files = sorted(path.glob('*.safetensors'))
   if len(files) != 1:
     names = [file.name for file in files[:4]]
@@ -154,14 +159,14 @@ def _open(path: pathlib.Path, *, finite: bool) -> _Files:
       f'load: {path} holds neither {INDEX} nor {SINGLE}, and '
       f'{len(files)} other safetensors files {names}: give one file'
     )
-  return _open_file(files[0], finite)
+  return _open_file(files[0], finite, free)
 
 
-def _open_file(path: pathlib.Path, finite: bool) -> _Files:
+def _open_file(path: pathlib.Path, finite: bool, free: _Free) -> _Files:
   header = _format.read_header(path)
   leaves = {
     name: tree.Stored(
-      _fetch.Fetch(path, name, entry, header.stamp, finite),
+      _fetch.Fetch(path, name, entry, header.stamp, finite, free),
       entry.shape,
       entry.dtype,
     )
@@ -170,7 +175,7 @@ def _open_file(path: pathlib.Path, finite: bool) -> _Files:
   return _Files(leaves, header.metadata)
 
 
-def _open_shards(index: pathlib.Path, finite: bool) -> _Files:
+def _open_shards(index: pathlib.Path, finite: bool, free: _Free) -> _Files:
   shard_of, metadata = read_index(index)
   shards = {}
   for shard in dict.fromkeys(shard_of.values()):
@@ -179,7 +184,7 @@ def _open_shards(index: pathlib.Path, finite: bool) -> _Files:
       raise FileNotFoundError(
         f'load: shard {shard}, which {index} names, is missing: copy it there'
       )
-    shards[shard] = _open_file(file, finite).leaves
+    shards[shard] = _open_file(file, finite, free).leaves
   leaves = {}
   for name, shard in shard_of.items():
     if name not in shards[shard]:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint import _buffers, _expression, _format, _load, _structure
+from wsl.checkpoint import _expression, _format, _load, _structure
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 _Report: TypeAlias = Callable[[str, int], None]
@@ -162,11 +162,10 @@ def _write(
   index = target / _load.INDEX
   report = _reporter(progress, files)
   try:
-    with _buffers.reuse():
-      for file in files:
-        with open(_part(file.path), 'wb', buffering=0) as out:
-          _write_all(out, np.frombuffer(file.header, np.uint8))
-          _write_leaves(out, file.leaves, report)
+    for file in files:
+      with open(_part(file.path), 'wb', buffering=0) as out:
+        _write_all(out, np.frombuffer(file.header, np.uint8))
+        _write_leaves(out, file.leaves, report)
     if sharded:
       parts[_part(index)] = index
       _part(index).write_text(_index(files, notes), encoding='utf-8')
