@@ -10,7 +10,7 @@ import ml_collections
 from wsl import tree
 
 # Coefficients to choose from. The average, Fisher and RegMean have none.
-COEFS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0)
+COEFS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 
 METHODS = (
   'mean',

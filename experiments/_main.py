@@ -13,7 +13,7 @@ import sys
 from types import ModuleType
 from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 import ml_collections
 from ml_collections import config_flags
 
@@ -50,6 +50,7 @@ def main(name: str, run: Run) -> None:
   config_flags.DEFINE_config_file(
     _CONFIG, str(file), 'FILE:VARIANT; --config.FIELD=VALUE changes a field.'
   )
+  logging.set_verbosity(logging.WARNING)
   app.run(lambda _: launch(name, run), flags_parser=_parse)
 
 
@@ -77,7 +78,7 @@ def jobs(name: str) -> list[tuple[ml_collections.ConfigDict, str]]:
   Raises:
     ValueError: if there is no such entry.
   """
-  flag = flags.FLAGS[_CONFIG]
+  flag: Any = flags.FLAGS[_CONFIG]
   config, file = flag.value, flag.config_filename.partition(':')[0]
   changed = flag.override_values
   if not _SWEEP.value and _SWEEP_INDEX.value is None:
@@ -139,7 +140,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 def _help() -> NoReturn:
   """Prints the experiment, its config's variants, and the flags."""
-  file = flags.FLAGS[_CONFIG].default.partition(':')[0]
+  flag: Any = flags.FLAGS[_CONFIG]
+  file = flag.default.partition(':')[0]
   parts = [
     sys.modules['__main__'].__doc__,
     f'{file}:\n\n{_load(file).__doc__}',

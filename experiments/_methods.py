@@ -111,6 +111,12 @@ def _nested(
   return nested
 
 
+def statistics(methods: Sequence[Method]) -> list[str]:
+  """Returns the statistics that some method asks for."""
+  needed = {name for method in methods for name in method.statistics}
+  return [name for name in STATISTICS if name in needed]
+
+
 def apply(
   method: Method,
   arguments: Mapping[str, Mapping[str, Any]],

@@ -136,6 +136,8 @@ class Run:
     whole = json.loads(json.dumps(whole))
     if self._writes:
       _write_json(self.path / 'record.json', whole)
+      files = sorted(p.name for p in self.path.iterdir() if p.is_file())
+      _console.say(f'written to {self.path}: {", ".join(files)}')
     return whole
 
   def _remember(self, name: str, seconds: float) -> None:

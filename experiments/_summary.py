@@ -70,8 +70,9 @@ def summarise(
     results: what ``sweep`` found, by method.
 
   Returns:
-    ``tasks``, ``rows`` (a dict for each line), ``order`` (methods from worst to
-    best test mean) and ``disagreements`` with the published order.
+    ``tasks``; ``rows``, a dict for each line; ``order``, the methods from worst
+    to best test mean; ``disagreements`` with the published order; ``winner``,
+    the best merge by validation accuracy with its best seed.
   """
   experts = np.asarray(bounds['experts']['test'])
   rows = [
@@ -88,6 +89,7 @@ def summarise(
     'rows': rows,
     'order': [row['method'] for row in merges],
     'disagreements': _disagreements(merges),
+    'winner': _winner(merges),
   }
 
 
@@ -144,11 +146,9 @@ def _disagreements(merges: list[dict[str, Any]]) -> list[dict[str, Any]]:
   ]
 
 
-def winner(summary: dict[str, Any]) -> dict[str, Any]:
-  """Returns the best merge by validation accuracy, and its best seed."""
-  merges = [row for row in summary['rows'] if row['kind'] == 'merge']
+def _winner(merges: list[dict[str, Any]]) -> dict[str, Any] | None:
   if not merges:
-    return {}
+    return None
   best = max(merges, key=lambda row: row['validation_mean'])
   seed = int(np.mean(best['validation'], 1).argmax())
   return {
@@ -163,15 +163,15 @@ def winner(summary: dict[str, Any]) -> dict[str, Any]:
 
 def show(title: str, summary: dict[str, Any]) -> None:
   """Prints the table."""
-  groups = {kind: [] for kind in ('bound', 'merge', 'family')}
+  groups: dict[str, list[tuple[str, ...]]] = {}
   for row in sorted(summary['rows'], key=lambda row: row['mean']):
-    groups[row['kind']].append(_cells(row))
+    groups.setdefault(row['kind'], []).append(_cells(row))
   count = len(summary['tasks'])
   notes = [
     'λ and arguments: chosen on labelled validation images, one choice for all '
     'seeds; data: what the merge itself needs beyond the models.',
   ]
-  if groups['family']:
+  if 'family' in groups:
     notes.append(
       f'{groups["family"][0][0]}: {count} models in one, a mask for each task: '
       'an upper reference, not a merged model.'
@@ -184,7 +184,12 @@ def show(title: str, summary: dict[str, Any]) -> None:
       f'order differs from CLIP B/32: {better} is {pair["here_points"]:.1f} '
       f'above {worse} here, {pair["published_points"]:.1f} below there.'
     )
-  _console.show_table(title, COLUMNS, list(groups.values()), notes)
+  _console.show_table(
+    title,
+    COLUMNS,
+    [groups[k] for k in ('bound', 'merge', 'family') if k in groups],
+    notes,
+  )
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
