@@ -77,9 +77,11 @@ def _drop(
 ) -> types.Array:
   wide = tree.wide(x)
   keep = 1 - jnp.asarray(rate).astype(wide.dtype)
+  # Drawn in float32 whatever the dtype, so that the mask is the same.
+  share = keep.astype(np.float32)
   mask = jax.vmap(
     lambda t: jax.random.bernoulli(
-      jax.random.fold_in(key, t), keep, x.shape[1:]
+      jax.random.fold_in(key, t), share, x.shape[1:]
     )
   )(jnp.arange(len(x)))
   kept = jnp.where(mask, wide, jnp.zeros_like(wide))

@@ -101,7 +101,8 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
       return tree.apply_kernel(_mean, x)
     if isinstance(weight, types.Gram):
       check_gram(name, x, weight)
-      return tree.apply_kernel(_matrix_weighted, x, weight)
+      axes = tree.Static(weight.axes)
+      return tree.apply_kernel(_matrix_weighted, x, weight.matrix, axes=axes)
     if np.shape(weight) not in (x.shape, x.shape[:1]):
       raise ValueError(
         f"weighted_mean: the weight of leaf '{name}' has shape "
@@ -127,9 +128,11 @@ def _weighted(x: types.Array, weight: types.Array) -> types.Array:
   return _models.divide(weighted, total).astype(x.dtype)
 
 
-def _matrix_weighted(x: types.Array, gram: types.Gram) -> types.Array:
-  rows = _as_rows(tree.wide(x), gram)
-  weight = gram.matrix.astype(rows.dtype)
+def _matrix_weighted(
+  x: types.Array, matrix: types.Array, *, axes: tuple[int, ...]
+) -> types.Array:
+  rows = _as_rows(tree.wide(x), matrix.shape[1], axes)
+  weight = matrix.astype(rows.dtype)
   diagonal = jnp.diagonal(weight, axis1=-2, axis2=-1)
   unseen = jnp.broadcast_to(_models.add_up(diagonal) == 0, diagonal.shape)
   eye = jnp.eye(weight.shape[-1], dtype=bool)[None, None]
@@ -137,25 +140,25 @@ def _matrix_weighted(x: types.Array, gram: types.Gram) -> types.Array:
   merged = jnp.linalg.solve(
     _models.add_up(weight), _models.add_up(weight @ rows)
   )
-  return _from_rows(merged, x.shape[1:], gram).astype(x.dtype)
+  return _from_rows(merged, x.shape[1:], axes).astype(x.dtype)
 
 
-def _as_rows(x: types.Array, gram: types.Gram) -> types.Array:
+def _as_rows(x: types.Array, groups: int, axes: tuple[int, ...]) -> types.Array:
   """Views ``[T, ...]`` as ``[T, groups, d, outputs per group]``."""
-  groups, d = gram.matrix.shape[-3:-1]
-  front = [a + 1 for a in gram.axes]
+  front = [a + 1 for a in axes]
+  d = int(np.prod([x.shape[a] for a in front]))
   x = jnp.moveaxis(x, front, range(1, len(front) + 1))
   return jnp.moveaxis(x.reshape(len(x), d, groups, -1), 2, 1)
 
 
 def _from_rows(
-  rows: types.Array, shape: tuple[int, ...], gram: types.Gram
+  rows: types.Array, shape: tuple[int, ...], axes: tuple[int, ...]
 ) -> types.Array:
   """Undoes ``_as_rows`` for one merged ``[groups, d, outputs per group]``."""
-  rest = [n for a, n in enumerate(shape) if a not in gram.axes]
-  front = [shape[a] for a in gram.axes]
+  rest = [n for a, n in enumerate(shape) if a not in axes]
+  front = [shape[a] for a in axes]
   x = jnp.moveaxis(rows, 0, 1).reshape(*front, *rest)
-  return jnp.moveaxis(x, range(len(front)), gram.axes)
+  return jnp.moveaxis(x, range(len(front)), axes)
 
 
 def check_gram(name: str, x: types.Array, gram: types.Gram) -> None:

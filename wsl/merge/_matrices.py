@@ -78,12 +78,41 @@ def significant(
   return (s > tolerance * largest).astype(s.dtype)
 
 
+@jax.custom_jvp
 def polar(x: types.Array) -> types.Array:
   r"""Returns the nearest matrix of orthonormal columns: the polar factor.
 
   .. math:: x = P D Q^\top \mapsto P Q^\top
 
-  over the singular values that are not zero, so that it is unique.
+  over the singular values that are not zero, so that it is unique. It has a
+  derivative where x has full rank, also where singular values coincide: those
+  of orthonormal columns all do.
   """
+  return _polar(x)[0]
+
+
+@polar.defjvp
+def _polar_slope(
+  primals: tuple[types.Array], tangents: tuple[types.Array]
+) -> tuple[types.Array, types.Array]:
+  r"""Differentiates :math:`x = W H`, with W orthonormal and H symmetric.
+
+  In the basis of P and Q, W turns by the skew part of the tangent over the sums
+  of singular values, and leaves the span of P, or of Q, by the rest over D.
+  """
+  (x,), (dx,) = primals, tangents
+  w, p, d, q = _polar(x)
+  inverse = lambda y: _models.divide(jnp.ones_like(y), y)
+  inner = p.T @ dx @ q
+  turn = (inner - inner.T) * inverse(d[:, None] + d[None])
+  outside = (dx @ q - p @ inner) * inverse(d)[None]
+  across = inverse(d)[:, None] * (p.T @ dx - inner @ q.T)
+  return w, p @ turn @ q.T + outside @ q.T + p @ across
+
+
+def _polar(x: types.Array) -> tuple[types.Array, ...]:
+  """Returns W, P, D, Q, with D zero where it is rounding."""
   u, s, vt = svd(x)
-  return (u * significant(s, x.shape, s[0])[None]) @ vt
+  real = significant(s, x.shape, s[0])
+  u, v = u * real[None], vt.T * real[None]
+  return u @ v.T, u, s * real, v

@@ -73,17 +73,17 @@ def regmean(
     if gram is None:
       return coefs
     _linear.check_gram(name, x, gram)
-    return tree.apply_kernel(_shrunk, gram, shrink=shrink, coefs=coefs)
+    matrix = tree.apply_kernel(_shrunk, gram.matrix, shrink=shrink, coefs=coefs)
+    return dataclasses.replace(gram, matrix=matrix)
 
   return _linear.weighted_mean(deltas, tree.map_named(weight, deltas, grams))
 
 
 def _shrunk(
-  gram: types.Gram, *, shrink: types.Scalar, coefs: types.Array
-) -> types.Gram:
-  matrix = tree.wide(gram.matrix)
-  eye = jnp.eye(matrix.shape[-1], dtype=bool)
-  factor = jnp.where(eye, 1, jnp.asarray(shrink).astype(matrix.dtype))
-  coefs = _models.align(coefs.astype(matrix.dtype), matrix)
-  shrunk = coefs * matrix * jnp.broadcast_to(factor, matrix.shape)
-  return dataclasses.replace(gram, matrix=shrunk)
+  matrix: types.Array, *, shrink: types.Scalar, coefs: types.Array
+) -> types.Array:
+  wide = tree.wide(matrix)
+  eye = jnp.eye(wide.shape[-1], dtype=bool)
+  factor = jnp.where(eye, 1, jnp.asarray(shrink).astype(wide.dtype))
+  coefs = _models.align(coefs.astype(wide.dtype), wide)
+  return coefs * wide * jnp.broadcast_to(factor, wide.shape)
