@@ -1,17 +1,14 @@
 r"""The k-th largest magnitude of a model, found by counting.
 
-The bits of a non-negative float, read as an unsigned integer, keep its order:
-the k-th largest magnitude is the largest integer b for which at least k entries
+The k-th largest magnitude is the largest integer b for which at least k entries
 have bits >= b. A sorted sample brackets it; every pass then counts how many
 entries reach each of four probes, placed where the counts so far say that the
-k-th must lie, and narrows the bracket. Where entries are sparse or tied, a pass
-that finds the least and the greatest entry inside snaps the bracket to them.
-Nothing is concatenated or sorted but the sample, and counts and extremes
-combine over leaves, shards and streams.
+k-th must lie, and narrows the bracket. When few entries are left inside, one
+pass collects them. Nothing is concatenated or sorted but the sample and those
+few, and counts combine over leaves, shards and streams.
 """
 
 from collections.abc import Callable
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -19,14 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _map, _on_demand, _total
+from wsl.tree import _on_demand, _passes, _total
 
-_PROBES = 4
 _SAMPLE = (1 << 12, 1 << 16)  # at least, at most
-# How a bracket is treated next: probes near the expected place (in standard
-# deviations), or spread evenly over it, or snapped to the entries inside.
-_NEAR, _EVEN, _SNAP = 0, 1, 2
-_PLACES = np.asarray([[-2.5, -0.6, 0.6, 2.5], [0.2, 0.4, 0.6, 0.8]])
+# So few entries seldom meet three to a column, which ``inside`` cannot hold.
+_FEW = 400
+# Where probes go: near the expected place, in standard deviations, or evenly
+# over the bracket, after a pass that hardly narrowed it.
+_NEAR = np.asarray([-2.5, -0.6, 0.6, 2.5])
+_EVEN = np.asarray([0.2, 0.4, 0.6, 0.8])
 
 
 class _Bracket(NamedTuple):
@@ -36,7 +34,8 @@ class _Bracket(NamedTuple):
   hi: Any  # count(>= hi) < k
   n_lo: Any
   n_hi: Any
-  mode: Any  # _NEAR, _EVEN or _SNAP
+  slow: Any  # the last count hardly narrowed it
+  even: Any  # the next count spreads its probes
 
 
 def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
@@ -44,7 +43,7 @@ def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
 
   .. math:: \max \{ m : |\{p : |\tau_{t,p}| \ge m\}| \ge k \}
 
-  Exact, ties included; about four passes over the leaves, each of which may be
+  Exact, ties included; about three passes over the leaves, each of which may be
   on demand. In a trace the counts are int32 (int64 under x64).
 
   Args:
@@ -88,58 +87,51 @@ def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
       'call it outside jit, or enable x64'
     )
   xp: Any = jnp if traced else np
-  wide = np.int64 if not traced or jax.config.read('jax_enable_x64') else np.int32
-  k = xp.broadcast_to(xp.asarray(k).astype(wide), (models,))
-  unsigned = _unsigned(dtype)
-  stride = size / np.clip(size / 64, *_SAMPLE)
-
-  samples = jax.tree.leaves(
-    _map.read(_map.map(_sample, tree, stride=_on_demand.Static(stride)))
+  wide = (
+    np.int64 if not traced or jax.config.read('jax_enable_x64') else np.int32
   )
-  sample = _sorted_bits([jnp.asarray(s, dtype) for s in samples])
+  k = xp.broadcast_to(xp.asarray(k).astype(wide), (models,))
+  unsigned = _passes.unsigned(dtype)
+  one = np.ones((), unsigned)
+  stride = _on_demand.Static(size / np.clip(size / 64, *_SAMPLE))
+  samples = [
+    _on_demand.read(
+      _on_demand.apply_kernel(_passes.sample, leaf, stride=stride)
+    )
+    for leaf in leaves
+  ]
+  sample = _passes.sorted_bits([jnp.asarray(s, dtype) for s in samples])
   bracket = _Bracket(
     lo=xp.zeros(models, unsigned),
     hi=xp.full(models, np.asarray(np.inf, dtype).view(unsigned) + 1, unsigned),
     n_lo=xp.full(models, size, wide),
     n_hi=xp.zeros(models, wide),
-    mode=xp.zeros(models, np.int32),
+    slow=xp.zeros(models, bool),
+    even=xp.zeros(models, bool),
   )
 
   def count(b: _Bracket, probes: Any) -> _Bracket:
-    counts = _total.total(_count, tree, probes=probes)
+    counts = _total.total(_passes.count, leaves, probes=probes)
     return _narrow(xp, b, probes, counts.astype(wide), k)
 
-  def snap(b: _Bracket) -> _Bracket:
-    inside = _map.map(_extremes, tree, lo=b.lo, hi=b.hi)
-    least, most = zip(
-      *jax.tree.leaves(
-        _map.read(inside), is_leaf=lambda x: isinstance(x, tuple)
-      )
-    )
-    lo = functools.reduce(xp.minimum, least)
-    hi = functools.reduce(xp.maximum, most) + np.ones((), unsigned)
-    # If exactly k entries reach lo, the least of them is the k-th.
-    exact = b.n_lo == k
-    return b._replace(
-      lo=lo,
-      hi=xp.where(exact, lo + np.ones((), unsigned), hi),
-      mode=xp.full_like(b.mode, _EVEN),
-    )
+  def collect(b: _Bracket) -> _Bracket:
+    found = _total.greatest(_passes.inside, leaves, lo=b.lo, hi=b.hi)
+    return _settle(xp, b, found.astype(unsigned), k)
 
   def step(b: _Bracket) -> _Bracket:
     again = lambda b: count(b, _next_probes(xp, b, k))
-    return _either(traced, xp.any(open_(b) & (b.mode == _SNAP)), snap, again, b)
+    few = (b.n_lo - b.n_hi <= _FEW) | (b.n_lo == k) | ~is_open(b)
+    stuck = xp.any(is_open(b) & b.slow)
+    # Entries that could not be collected must be parted by a count first.
+    which = (xp.all(few) | stuck) & ~xp.any(is_open(b) & b.even)
+    if traced:
+      return jax.lax.cond(which, collect, again, b)
+    return collect(b) if which else again(b)
 
-  open_ = lambda b: b.hi - b.lo > 1
+  is_open = lambda b: b.hi - b.lo > one
   bracket = count(bracket, _first_probes(xp, xp.asarray(sample), k, size))
-  bracket = _while(traced, lambda b: xp.any(open_(b)), step, bracket)
+  bracket = _while(traced, lambda b: xp.any(is_open(b)), step, bracket)
   return bracket.lo.view(dtype)
-
-
-def _either(traced: bool, which: Any, yes: Any, no: Any, state: Any) -> Any:
-  if traced:
-    return jax.lax.cond(which, yes, no, state)
-  return yes(state) if which else no(state)
 
 
 def reaches(x: types.Array, threshold: types.Array) -> types.Array:
@@ -160,13 +152,9 @@ def reaches(x: types.Array, threshold: types.Array) -> types.Array:
     >>> reaches(jnp.asarray([[1.0, -4.0]]), jnp.asarray([3.0])).tolist()
     [[False, True]]
   """
-  dtype = _unsigned(threshold.dtype)
-  threshold = _bits(threshold, dtype)
-  return _bits(x, dtype) >= threshold.reshape(-1, *(1,) * (x.ndim - 1))
-
-
-def _unsigned(dtype: np.dtype) -> np.dtype:
-  return np.dtype(f'uint{8 * dtype.itemsize}')
+  dtype = _passes.unsigned(threshold.dtype)
+  threshold = _passes.bits(threshold, dtype)
+  return _passes.bits(x, dtype) >= threshold.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def _widest(dtypes: list[np.dtype]) -> np.dtype:
@@ -190,18 +178,42 @@ def _while(
 
 
 def _narrow(xp: Any, b: _Bracket, probes: Any, counts: Any, k: Any) -> _Bracket:
+  """Takes the closest probes on both sides."""
   enough = counts >= k[:, None]
   column = lambda x: x[:, None]
   lo = xp.where(enough, probes, column(b.lo)).max(1)
   hi = xp.where(enough, column(b.hi), probes).min(1)
-  n_lo = xp.where(enough, counts, column(b.n_lo)).min(1)
-  slow = (hi - lo > (b.hi - b.lo) // 4) | (n_lo == k)
   return _Bracket(
     lo=lo,
     hi=hi,
-    n_lo=n_lo,
+    n_lo=xp.where(enough, counts, column(b.n_lo)).min(1),
     n_hi=xp.where(enough, column(b.n_hi), counts).max(1),
-    mode=xp.where(slow, _SNAP, _NEAR).astype(np.int32),
+    slow=hi - lo > (b.hi - b.lo) // 4,
+    even=xp.zeros_like(b.even),
+  )
+
+
+def _settle(xp: Any, b: _Bracket, found: Any, k: Any) -> _Bracket:
+  """Reads the k-th off the entries found, or snaps the bracket to them."""
+  below, above = found  # hi - least, greatest - lo + 1 of each column
+  width = (b.hi - b.lo)[:, None] + np.ones((), b.lo.dtype)
+  least = xp.where(below > 0, width - below, 0)
+  twice = least == above
+  entries = xp.concatenate([xp.where(twice, 0, least), above], axis=1)
+  entries = xp.sort(entries.astype(b.lo.dtype), axis=1)  # 0 where there is none
+  rank = xp.clip(entries.shape[1] - (k - b.n_hi), 0, entries.shape[1] - 1)
+  kth = xp.take_along_axis(entries, rank[:, None], axis=1)[:, 0]
+  all_found = (entries > 0).sum(1) == b.n_lo - b.n_hi
+  one = np.ones((), b.lo.dtype)
+  snapped = b.hi - below.max(1)
+  # If exactly k entries reach lo, the least of them is the k-th.
+  known = all_found | (b.n_lo == k)
+  lo = xp.where(all_found, b.lo + kth - one, snapped)
+  return b._replace(
+    lo=lo,
+    hi=xp.where(known, lo + one, b.lo + above.max(1)),
+    slow=xp.zeros_like(b.slow),
+    even=xp.ones_like(b.even),
   )
 
 
@@ -215,7 +227,7 @@ def _first_probes(xp: Any, sample: Any, k: Any, size: int) -> Any:
   share = 1 - k.astype(np.float32) / np.float32(size)
   deviation = xp.sqrt(share * (1 - share) / np.float32(drawn))
   rank = lambda z: (share + np.float32(z) * deviation) * np.float32(drawn)
-  ranks = xp.stack([rank(-4), rank(0), rank(4)], axis=1)
+  ranks = xp.stack([rank(-3), rank(0), rank(3)], axis=1)
   ranks = xp.clip(ranks, 0, drawn - 1).astype(np.int32)
   probes = xp.take_along_axis(sample, ranks, axis=1)
   successor = probes[:, 1:2] + np.ones((), probes.dtype)
@@ -230,121 +242,9 @@ def _next_probes(xp: Any, b: _Bracket, k: Any) -> Any:
   entries = (b.n_lo - b.n_hi).astype(real)
   share = ((b.n_lo - k).astype(real) + real(0.5)) / entries
   deviation = xp.sqrt(share * (1 - share) * entries + 1) / entries
-  near, even = xp.asarray(_PLACES.astype(real))[:, None]
-  near = share[:, None] + deviation[:, None] * near
-  fraction = xp.where(b.mode[:, None] == _EVEN, even, near)
+  near = share[:, None] + deviation[:, None] * _NEAR.astype(real)[None]
+  fraction = xp.where(b.even[:, None], _EVEN.astype(real)[None], near)
   offset = xp.clip(fraction, 0, 1) * width.astype(real)[:, None]
   last = xp.maximum(width - 1, 1)[:, None]
   offset = xp.clip(offset.astype(width.dtype), 1, last)
   return (b.lo[:, None] + offset).astype(b.lo.dtype)
-
-
-def _bits(x: types.Array, dtype: np.dtype) -> types.Array:
-  """Reads magnitudes as unsigned integers of the same order."""
-  floats = np.dtype(f'float{8 * dtype.itemsize}')
-  wide = floats if dtype.itemsize > x.dtype.itemsize else x.dtype
-  return jax.lax.bitcast_convert_type(jnp.abs(x.astype(wide)), dtype)
-
-
-@jax.jit
-def _sorted_bits(samples: list[types.Array]) -> types.Array:
-  joined = jnp.concatenate(samples, axis=1)
-  return jnp.sort(_bits(joined, _unsigned(joined.dtype)), axis=1)
-
-
-def _sample(x: types.Array, *, stride: float) -> types.Array:
-  """Takes about ``size / stride`` entries on a grid, ``[T, ...] -> [T, s]``."""
-  step = max(stride, 1.0) ** (1 / max(x.ndim - 1, 1))
-  for axis in range(1, x.ndim):
-    rows = max(round(x.shape[axis] / step), 1)
-    at = (np.arange(rows) + 0.5) * (x.shape[axis] / rows)
-    x = jnp.take(x, at.astype(np.int32), axis=axis)
-  return x.reshape(len(x), -1)
-
-
-def _extremes(
-  x: types.Array, *, lo: types.Array, hi: types.Array
-) -> tuple[types.Array, types.Array]:
-  """Returns the least and the greatest bits in ``[lo, hi)``, each ``[T]``."""
-  x = x.reshape(len(x), -1)
-  return jax.lax.platform_dependent(
-    x, lo, hi, cpu=_extremes_by_blocks, default=_extremes_plainly
-  )
-
-
-def _extremes_plainly(
-  x: types.Array, lo: types.Array, hi: types.Array
-) -> tuple[types.Array, types.Array]:
-  least, most = _inside(x, lo, hi)
-  return least.min(1), most.max(1)
-
-
-def _extremes_by_blocks(
-  x: types.Array, lo: types.Array, hi: types.Array
-) -> tuple[types.Array, types.Array]:
-  head, tail = _total.split_blocks(x)
-  if not head.size:
-    return _extremes_plainly(tail, lo, hi)
-
-  def add(i: Any, state: tuple[Any, Any]) -> tuple[types.Array, types.Array]:
-    block = jax.lax.dynamic_index_in_dim(head, i, 1, False)
-    least, most = _inside(block, lo, hi)
-    return jnp.minimum(state[0], least), jnp.maximum(state[1], most)
-
-  state = _inside(head[:, 0], lo, hi)
-  least, most = jax.lax.fori_loop(1, head.shape[1], add, state)
-  rest = _inside(tail, lo, hi)
-  least = jnp.concatenate([least, rest[0]], axis=1)
-  return least.min(1), jnp.concatenate([most, rest[1]], axis=1).max(1)
-
-
-def _inside(
-  x: types.Array, lo: types.Array, hi: types.Array
-) -> tuple[types.Array, types.Array]:
-  bits = _bits(x, lo.dtype)
-  inside = (bits >= lo[:, None]) & (bits < hi[:, None])
-  return jnp.where(inside, bits, hi[:, None] - 1), jnp.where(
-    inside, bits, lo[:, None]
-  )
-
-
-def _count(x: types.Array, *, probes: types.Array) -> types.Array:
-  """Counts the entries that reach each probe: ``[T, m]``."""
-  x = x.reshape(len(x), -1)
-  return jax.lax.platform_dependent(
-    x, probes, cpu=_count_by_blocks, default=_count_plainly
-  )
-
-
-def _count_plainly(x: types.Array, probes: types.Array) -> types.Array:
-  reached = _bits(x, probes.dtype)[:, None, :] >= probes[:, :, None]
-  return jnp.sum(reached, axis=2, dtype=np.int32)
-
-
-def _count_by_blocks(x: types.Array, probes: types.Array) -> types.Array:
-  """Counts with one word of four 8-bit counters for each column of a block."""
-  head, tail = _total.split_blocks(x)
-  blocks, full = head.shape[1], 255
-  counts = _count_plainly(tail, probes)
-  if not blocks:
-    return counts
-
-  def add(i: Any, word: types.Array) -> types.Array:
-    block = jax.lax.dynamic_index_in_dim(head, i, 1, False)
-    bits = _bits(block, probes.dtype)
-    for j in range(_PROBES):
-      reached = (bits >= probes[:, j, None]).astype(np.uint32)
-      word += reached << np.uint32(8 * j)
-    return word
-
-  def unpack(word: types.Array, j: int) -> types.Array:
-    return ((word >> np.uint32(8 * j)) & np.uint32(255)).astype(np.int32)
-
-  def group(g: Any, counts: types.Array) -> types.Array:
-    empty = jnp.zeros((len(x), _total.BLOCK), np.uint32)
-    stop = jnp.minimum((g + 1) * full, blocks)
-    word = jax.lax.fori_loop(g * full, stop, add, empty)
-    parts = [unpack(word, j).sum(1, dtype=np.int32) for j in range(_PROBES)]
-    return counts + jnp.stack(parts, axis=1)
-
-  return jax.lax.fori_loop(0, -(-blocks // full), group, counts)

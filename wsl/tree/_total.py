@@ -6,7 +6,7 @@ blocks of a leaf are added into one block by a scan, four times as fast. On
 other devices a plain sum is best, and shards without gathering.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import operator
 from typing import Any
@@ -53,6 +53,15 @@ def total(
   if not jax.tree.leaves(parts):
     raise ValueError('total: the tree has no leaf to add up')
   return functools.reduce(operator.add, jax.tree.leaves(parts))
+
+
+def greatest(
+  kernel: Callable[..., Any], leaves: Sequence[Any], **hyper: Any
+) -> Any:
+  """Returns the elementwise maximum of a kernel over leaves."""
+  parts = [_part(kernel, leaf, **hyper) for leaf in leaves]
+  traced = any(isinstance(part, jax.core.Tracer) for part in parts)
+  return functools.reduce(jnp.maximum if traced else np.maximum, parts)
 
 
 def _part(kernel: Callable[..., Any], *leaves: Any, **hyper: Any) -> Any:
