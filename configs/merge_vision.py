@@ -2,7 +2,10 @@
 
   python -m experiments.merge_vision --config=configs/merge_vision.py:VARIANT
 
-EXPECTED
+Variants:
+  tiny     seconds, a test: two tasks, two seeds
+  digits   four tasks made from scikit-learn's embedded digits
+  suite8   eight real tasks from --config.data=FOLDER; also suite8,model=vit
 """
 
 import ml_collections
@@ -115,8 +118,9 @@ def tiny() -> ml_collections.ConfigDict:
   config.update(
     {
       'tasks': ('upright', 'inverted'),
+      'validation': 449,
       'seeds': 2,
-      'base': {'steps': 40, 'batch_size': 32},
+      'base': {'steps': 40, 'batch_size': 32, 'learning_rate': 3e-3},
       'experts': {'epochs': 2, 'batch_size': 128},
       'statistics': {'examples': 32},
       'methods': ('mean', 'sum', 'ties', 'regmean', 'tsv', 'tall_masks'),
@@ -124,6 +128,7 @@ def tiny() -> ml_collections.ConfigDict:
   )
   config.models.mlp.arguments.widths = (32, 32)
   config.models.mlp.arguments.outputs = 32
+  config.models.mlp.expert_rate = 5e-3
   config.coefs.default = (0.3, 0.6, 1.0)
   config.arguments.ties.density = (0.2, 0.5)
   return config

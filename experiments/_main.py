@@ -6,6 +6,7 @@
 
 from collections.abc import Callable, Sequence
 import copy
+import functools
 import hashlib
 import importlib.util
 import pathlib
@@ -46,12 +47,9 @@ def main(name: str, run: Run) -> None:
     name: the experiment's file, which is its config's too.
     run: maps (config, workdir) to a record.
   """
-  file = pathlib.Path(__file__).parents[1] / 'configs' / f'{name}.py'
-  config_flags.DEFINE_config_file(
-    _CONFIG, str(file), 'FILE:VARIANT; --config.FIELD=VALUE changes a field.'
-  )
   logging.set_verbosity(logging.WARNING)
-  app.run(lambda _: launch(name, run), flags_parser=_parse)
+  parse = functools.partial(_parse, name)
+  app.run(lambda _: launch(name, run), flags_parser=parse)
 
 
 def launch(name: str, run: Run) -> None:
@@ -121,31 +119,38 @@ def _load(file: str) -> ModuleType:
   return module
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(name: str, argv: Sequence[str]) -> list[str]:
   """Parses flags; a mistake becomes one line, also inside a config."""
-  if any(word in ('--help', '-h', '-help') for word in argv):
-    _help()
+  file = pathlib.Path(__file__).parents[1] / 'configs' / f'{name}.py'
+  if {'--help', '-help', '-h'} & set(argv):
+    _help(file)
   try:
+    config_flags.DEFINE_config_file(_CONFIG, str(file), 'FILE:VARIANT')
     rest = flags.FLAGS(argv)
-    repr(flags.FLAGS[_CONFIG].value)  # a config that is missing says so here
+    list(flags.FLAGS[_CONFIG].value)  # if there is no such file, it says so
   except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
     if '--traceback' in argv:
       raise
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    _stop(lines[-1].removeprefix('ValueError: ').strip('"\' '))
+    _stop(_last_line(error))
   if len(rest) > 1:
     _stop(f"'{rest[1]}' is no flag: flags begin with --, see --help")
   return rest
 
 
-def _help() -> NoReturn:
-  """Prints the experiment, its config's variants, and the flags."""
-  flag: Any = flags.FLAGS[_CONFIG]
-  file = flag.default.partition(':')[0]
+def _last_line(error: Exception) -> str:
+  """Returns what an error says in the end: below it there is a traceback."""
+  text = str(error).replace('\\n', '\n').strip('"\'\n ')
+  lines = [line for line in text.splitlines() if line.strip()]
+  return lines[-1].removeprefix('ValueError: ')
+
+
+def _help(file: pathlib.Path) -> NoReturn:
+  """Prints the question, the config's variants, and the flags."""
   parts = [
     sys.modules['__main__'].__doc__,
-    f'{file}:\n\n{_load(file).__doc__}',
+    f'{file}:\n\n{_load(str(file)).__doc__}',
     flags.FLAGS.module_help(sys.modules[__name__]),
+    '  --config.FIELD=VALUE changes a field of the config.',
   ]
   print('\n'.join(str(part).strip('\n') + '\n' for part in parts))
   sys.exit(0)

@@ -32,11 +32,12 @@ def base(suite: _suite.Suite) -> types.Params:
     return _mixture_loss(suite, heads, encoder, batch, key)
 
   keys = _suite.keys(suite, 0)
+  start = jax.jit(functools.partial(jax.lax.map, suite.init))
   return _train(
     suite,
     'base',
     loss,
-    (None, jax.jit(jax.vmap(suite.init))(keys), keys),
+    (None, start(keys), keys),
     _mixture(few),
     steps=config.steps,
     batch_size=config.batch_size,

@@ -1,0 +1,104 @@
+"""Flags, sweeps, and one line for a mistake."""
+
+import subprocess
+import sys
+
+import pytest
+
+STUB = """
+from experiments import _main
+_main.main('merge_vision', lambda config, workdir: print(
+  config.seeds, config.base.steps, list(config.methods), workdir))
+"""
+
+CONFIG = """
+from configs import merge_vision
+
+def get_config(variant='tiny'):
+  return merge_vision.get_config(variant)
+
+def sweep():
+  return [{'seeds': 1}, {'seeds': 2, 'base.steps': 7}]
+"""
+
+
+def launch(*flags, module=None):
+  entry = ['-m', module] if module else ['-c', STUB]
+  return subprocess.run(
+    [sys.executable, *entry, *flags], capture_output=True, text=True, timeout=60
+  )
+
+
+def test_fields_are_overridden_by_flags():
+  done = launch(
+    '--config=configs/merge_vision.py:tiny',
+    '--config.seeds=3',
+    "--config.methods=('mean','ties')",
+    '--workdir=there',
+  )
+  assert done.stdout.splitlines() == [
+    'merge_vision tiny in there',
+    "3 40 ['mean', 'ties'] there",
+  ]
+  assert done.returncode == 0
+
+
+def test_a_changed_config_has_its_own_default_folder():
+  plain = launch('--config=configs/merge_vision.py:tiny').stdout.split()[-1]
+  other = launch(
+    '--config=configs/merge_vision.py:tiny', '--config.seeds=3'
+  ).stdout.split()[-1]
+  assert plain == 'results/merge_vision/tiny'
+  assert other.startswith('results/merge_vision/tiny-')
+
+
+def test_a_sweep_runs_every_entry_in_its_own_folder(tmp_path):
+  file = tmp_path / 'config.py'
+  file.write_text(CONFIG)
+  flags = (f'--config={file}:tiny', f'--workdir={tmp_path}/out')
+  lines = launch(*flags, '--sweep').stdout.splitlines()[1::2]
+  assert [line.split()[:2] for line in lines] == [['1', '40'], ['2', '7']]
+  assert lines[0].endswith('out/seeds=1')
+  assert lines[1].endswith('out/seeds=2,base.steps=7')
+  one = launch(*flags, '--sweep_index=1').stdout.splitlines()
+  assert one[1:] == lines[1:]
+  bad = launch(*flags, '--sweep_index=2')
+  assert bad.stderr == ('error: sweep_index=2: the sweep has entries 0 .. 1\n')
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--config=configs/merge_vision.py:tniy'], "no variant 'tniy' (did"),
+    (['--config.sedes=3'], 'Did you mean "seeds"'),
+    (['--config=configs/none.py'], 'configs/none.py'),
+    (['--confg=configs/merge_vision.py'], "Unknown command line flag 'confg'"),
+    (['--config.seeds=many'], 'many'),
+    (['tiny'], "'tiny' is no flag"),
+  ],
+)
+def test_a_mistake_in_the_flags_is_one_line(flags, message):
+  done = launch(*flags)
+  assert done.returncode != 0
+  assert message in done.stderr
+  assert done.stderr.startswith('error: ')
+  assert done.stderr.count('\n') == 1
+
+
+def test_a_mistake_in_the_config_is_one_line():
+  done = launch(
+    '--config=configs/merge_vision.py:tiny',
+    "--config.methods=('mean','tise')",
+    '--workdir=/nowhere/to/be/written',
+    module='experiments.merge_vision',
+  )
+  assert done.returncode != 0
+  assert done.stderr.count('\n') == 1
+  assert "(did you mean 'ties'?)" in done.stderr
+
+
+def test_help_shows_the_question_the_variants_and_the_flags():
+  done = launch('--help', module='experiments.merge_vision')
+  assert done.returncode == 0
+  for text in ('which merge of the experts', 'suite8', '--workdir', '--sweep'):
+    assert text in done.stdout
