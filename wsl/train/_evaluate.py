@@ -74,7 +74,8 @@ def _classify(
   inputs, labels = batch
   logits = apply_fn(params, inputs)
   losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  right = jnp.argmax(logits, -1) == labels
+  guesses = jnp.argmax(logits, -1).astype(jnp.int32)
+  right = guesses == jnp.asarray(labels, jnp.int32)
   return Metrics(losses, jnp.asarray(right, losses.dtype))
 
 
