@@ -103,7 +103,8 @@ def _weights(
   root = lambda x, at: jnp.sqrt(jnp.where(at, 1, x))
   cosine = jnp.clip(ab / root(aa, zero) / root(bb, zero), -1, 1)
   square = (1 - cosine) * (1 + cosine)
-  straight = (jnp.abs(cosine) > limit) | (square < 1e-12) | zero
+  lost = square < 16 * jnp.finfo(square.dtype).eps
+  straight = (jnp.abs(cosine) > limit) | lost | zero
   angle = jnp.arctan2(root(square, straight), jnp.where(straight, 1, cosine))
   arc = lambda part: jnp.sin(part * angle) / jnp.sin(angle)
   first = jnp.where(straight, 1 - t, arc(1 - t))
