@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -79,24 +80,25 @@ def strongest(deltas: types.Deltas) -> types.Delta:
 
 
 def _signs(x: types.Array) -> types.Array:
-  return jnp.sign(_models.add_up(tree.wide(x)))
+  return jnp.sign(_models.add_up(_models.each(tree.wide, x)))
 
 
 def _votes(x: types.Array) -> types.Array:
-  return tree.sum_entries(_signs(x).astype(np.int32).reshape(1, -1))[0]
+  return tree.sum_entries(_signs(x).astype(np.int32)[None])[0]
 
 
 def _agreeing(x: types.Array, *, cancelled: Any) -> types.Array:
   sign = _signs(x)
   sign = jnp.where(sign == 0, jnp.asarray(cancelled).astype(sign.dtype), sign)
-  agrees = tree.wide(x) * sign[None] > 0
-  return jnp.where(agrees, x, jnp.zeros_like(x))
+  sign = jax.lax.optimization_barrier(sign)  # made once, not for each model
+  agrees = lambda x: tree.wide(x) * sign > 0
+  return _models.each(lambda x: jnp.where(agrees(x), x, jnp.zeros_like(x)), x)
 
 
 def _mean_nonzero(x: types.Array) -> types.Array:
-  wide = tree.wide(x)
-  count = _models.add_up((x != 0).astype(wide.dtype))
-  total = _models.add_up(wide)
+  total = _models.add_up(_models.each(tree.wide, x))
+  nonzero = lambda x: (x != 0).astype(total.dtype)
+  count = _models.add_up(_models.each(nonzero, x))
   return (total / jnp.maximum(count, 1)).astype(x.dtype)
 
 

@@ -114,17 +114,18 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
 
 
 def _sum(x: types.Array) -> types.Array:
-  return _models.add_up(tree.wide(x)).astype(x.dtype)
+  return _models.add_up(_models.each(tree.wide, x)).astype(x.dtype)
 
 
 def _mean(x: types.Array) -> types.Array:
-  return (_models.add_up(tree.wide(x)) / len(x)).astype(x.dtype)
+  return (_models.add_up(_models.each(tree.wide, x)) / len(x)).astype(x.dtype)
 
 
 def _weighted(x: types.Array, weight: types.Array) -> types.Array:
   wide = tree.wide(x)
   weight = _models.align(weight.astype(wide.dtype), x)
-  total, weighted = _models.add_up(weight), _models.add_up(weight * wide)
+  total = _models.add_up(weight)
+  weighted = _models.add_up(_models.each(jnp.multiply, weight, wide))
   return _models.divide(weighted, total).astype(x.dtype)
 
 

@@ -1,5 +1,6 @@
 """What every method shares: the number of models, and sums over them."""
 
+from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -46,6 +47,18 @@ def add_up(x: types.Array) -> types.Array:
   the leading axis, thirty times slower than the memory.
   """
   return functools.reduce(jnp.add, jnp.unstack(x))
+
+
+def each(
+  kernel: Callable[..., types.Array], *stacks: types.Array
+) -> types.Array:
+  """Stacks ``kernel(x_t, ...)`` over the models of ``[T, ...]`` stacks.
+
+  Written out over T as well, so that a chain of edits and a sum compiles to one
+  loop over the entries, with no stack in between.
+  """
+  models = zip(*(jnp.unstack(x) for x in stacks))
+  return jnp.stack([kernel(*xs) for xs in models])
 
 
 def align(x: types.Array, leaf: types.Array) -> types.Array:

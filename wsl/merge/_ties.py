@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wsl import types
+from wsl import tree, types
 from wsl.merge import _elect, _linear, _models, _trim
 
 _REDUCERS = {
@@ -58,8 +58,10 @@ def ties(
   Differs from the official code in the count of kept entries, see ``dialect``.
   """
   reducer = _models.one_of('ties: reduce', reduce, _REDUCERS)
-  trimmed = _trim.trim(deltas, density=density, scope=scope, dialect=dialect)
+  tau = tree.defer(deltas)  # so that no step leaves a stack behind
+  trimmed = _trim.trim(tau, density=density, scope=scope, dialect=dialect)
   # That code multiplies the largest magnitude by the sign that it elected.
   signed = (dialect, reduce) == ('official', 'max')
   elected = _elect.elect_sign(trimmed, dialect='paper' if signed else dialect)
-  return reducer(elected)
+  merged = reducer(elected)
+  return merged if tree.on_demand(deltas) else tree.read(merged)

@@ -66,7 +66,10 @@ def trim(
 
   def in_each_leaf() -> types.Deltas:
     counts = jax.tree.map(lambda x: _count(density, entries(x), extra), deltas)
-    return tree.map(_trim_leaf, deltas, counts)
+    kept = tree.read(tree.map(_threshold, deltas, counts))
+    return jax.tree.map(
+      lambda x, m: tree.apply_kernel(_reach, x, threshold=m), deltas, kept
+    )
 
   scopes = {'global': everywhere, 'leaf': in_each_leaf}
   return _models.one_of('trim: scope', scope, scopes)()
@@ -81,11 +84,14 @@ def _count(density: Any, size: int, extra: int) -> Any:
 
 
 def _reach(x: types.Array, *, threshold: types.Array) -> types.Array:
-  return jnp.where(tree.reaches(x, threshold), x, jnp.zeros_like(x))
+  keep = lambda x, m: jnp.where(tree.reaches(x, m), x, jnp.zeros_like(x))
+  return _models.each(keep, x, threshold)
 
 
-def _trim_leaf(x: types.Array, count: types.Array) -> types.Array:
-  return _reach(x, threshold=tree.kth_magnitude(x, count)) if x.size else x
+def _threshold(x: types.Array, count: types.Array) -> types.Array:
+  if not x.size:
+    return jnp.zeros(x.shape[:1], x.dtype)
+  return tree.kth_magnitude(x, count)
 
 
 def _check_density(density: Any, models: int) -> None:

@@ -15,6 +15,7 @@ from wsl.tree._names import nearest as nearest
 from wsl.tree._names import select as select
 from wsl.tree._on_demand import apply_kernel as apply_kernel
 from wsl.tree._on_demand import Computed as Computed
+from wsl.tree._on_demand import defer as defer
 from wsl.tree._on_demand import on_demand as on_demand
 from wsl.tree._on_demand import OnDemand as OnDemand
 from wsl.tree._on_demand import Static as Static

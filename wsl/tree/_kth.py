@@ -71,36 +71,16 @@ def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
   dtype = _widest([leaf.dtype for leaf in leaves])
   size = sum(leaf.size // leaf.shape[0] for leaf in leaves)
   models = leaves[0].shape[0]
-  traced = any(isinstance(x, jax.core.Tracer) for x in [k, *leaves])
-  if not isinstance(k, jax.core.Tracer) and not np.all(
-    (np.asarray(k) >= 1) & (np.asarray(k) <= size)
-  ):
-    raise ValueError(f'kth_magnitude(k={k}): k must lie in 1 .. {size}')
-  if np.shape(k) not in ((), (models,)):
-    raise ValueError(
-      f'kth_magnitude: k has shape {np.shape(k)}, expected () or ({models},), '
-      'one for each model'
-    )
-  if traced and size >= 2**31 and not jax.config.read('jax_enable_x64'):
-    raise ValueError(
-      f'kth_magnitude: {size} entries do not fit an int32 count in a trace; '
-      'call it outside jit, or enable x64'
-    )
+  _check_k(k, size, models)
+  stride = _on_demand.Static(size / np.clip(size / 64, *_SAMPLE))
+  samples = [_draw(leaf, stride) for leaf in leaves]
+  sample = _passes.sorted_bits([jnp.asarray(s, dtype) for s in samples])
+  traced = any(isinstance(x, jax.core.Tracer) for x in [k, *samples])
   xp: Any = jnp if traced else np
-  wide = (
-    np.int64 if not traced or jax.config.read('jax_enable_x64') else np.int32
-  )
+  wide = _counter(traced, size)
   k = xp.broadcast_to(xp.asarray(k).astype(wide), (models,))
   unsigned = _passes.unsigned(dtype)
   one = np.ones((), unsigned)
-  stride = _on_demand.Static(size / np.clip(size / 64, *_SAMPLE))
-  samples = [
-    _on_demand.read(
-      _on_demand.apply_kernel(_passes.sample, leaf, stride=stride)
-    )
-    for leaf in leaves
-  ]
-  sample = _passes.sorted_bits([jnp.asarray(s, dtype) for s in samples])
   bracket = _Bracket(
     lo=xp.zeros(models, unsigned),
     hi=xp.full(models, np.asarray(np.inf, dtype).view(unsigned) + 1, unsigned),
@@ -141,20 +121,51 @@ def reaches(x: types.Array, threshold: types.Array) -> types.Array:
   takes denormal numbers for zeros.
 
   Args:
-    x: one leaf, ``[T, ...]``.
-    threshold: ``[T]``, in the dtype of ``x`` or a wider one.
+    x: one leaf of one model, ``[...]``.
+    threshold: ``[]``, in the dtype of ``x`` or a wider one.
 
   Returns:
-    Bools, ``[T, ...]``.
+    Bools, ``[...]``.
 
   Example:
     >>> import jax.numpy as jnp
-    >>> reaches(jnp.asarray([[1.0, -4.0]]), jnp.asarray([3.0])).tolist()
-    [[False, True]]
+    >>> reaches(jnp.asarray([1.0, -4.0]), jnp.asarray(3.0)).tolist()
+    [False, True]
   """
   dtype = _passes.unsigned(threshold.dtype)
   threshold = _passes.bits(threshold, dtype)
-  return _passes.bits(x, dtype) >= threshold.reshape(-1, *(1,) * (x.ndim - 1))
+  return _passes.bits(x, dtype) >= threshold
+
+
+def _check_k(k: Any, size: int, models: int) -> None:
+  if np.shape(k) not in ((), (models,)):
+    raise ValueError(
+      f'kth_magnitude: k has shape {np.shape(k)}, expected () or ({models},), '
+      'one for each model'
+    )
+  if isinstance(k, jax.core.Tracer):
+    return
+  if not np.all((np.asarray(k) >= 1) & (np.asarray(k) <= size)):
+    raise ValueError(f'kth_magnitude(k={k}): k must lie in 1 .. {size}')
+
+
+def _counter(traced: bool, size: int) -> Any:
+  """Returns the integer that counts entries, on the host or in a trace."""
+  if not traced or jax.config.read('jax_enable_x64'):
+    return np.int64
+  if size >= 2**31:
+    raise ValueError(
+      f'kth_magnitude: {size} entries do not fit an int32 count in a trace; '
+      'call it outside jit, or enable x64'
+    )
+  return np.int32
+
+
+def _draw(leaf: Any, stride: Any) -> Any:
+  """Reads a sample, and waits for it: one leaf at a time is in memory."""
+  part = _on_demand.apply_kernel(_passes.sample, leaf, stride=stride)
+  part = _on_demand.read(part)
+  return part if isinstance(part, jax.core.Tracer) else np.asarray(part)
 
 
 def _widest(dtypes: list[np.dtype]) -> np.dtype:

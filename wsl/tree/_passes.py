@@ -57,48 +57,61 @@ def inside(x: types.Array, *, lo: types.Array, hi: types.Array) -> types.Array:
 
   Returns:
     ``[2, T, BLOCK]``: ``hi - least`` and ``greatest - lo + 1``, so that both
-    are 0 where a column holds none, and combine by the maximum.
+    are 0 where a column holds none, and combine by the maximum. On the CPU an
+    entry's column is its place in its block; elsewhere there is one.
   """
-  x = x.reshape(len(x), -1)
-  head, tail = _total.split_blocks(x)
-  pad = [(0, 0), (0, _total.BLOCK - tail.shape[1])]
-
-  def look(block: types.Array, valid: Any = True) -> types.Array:
-    low, high = (v.reshape(-1, *(1,) * (block.ndim - 1)) for v in (lo, hi))
-    b = bits(block, lo.dtype)
-    found = (b >= low) & (b < high) & valid
-    one, none = jnp.ones_like(b), jnp.zeros_like(b)
-    return jnp.stack(
-      [jnp.where(found, high - b, none), jnp.where(found, b - low + one, none)]
-    )
-
-  def by_blocks(head: types.Array) -> types.Array:
-    add = lambda i, state: jnp.maximum(
-      state, look(jax.lax.dynamic_index_in_dim(head, i, 1, False))
-    )
-    return jax.lax.fori_loop(1, head.shape[1], add, look(head[:, 0]))
-
-  rest = look(
-    jnp.pad(tail, pad), jnp.arange(_total.BLOCK)[None] < tail.shape[1]
+  return jax.lax.platform_dependent(
+    x, lo, hi, cpu=_inside_by_blocks, default=_inside_plainly
   )
-  if not head.size:
-    return rest
-  plainly = lambda head: look(head).max(2)
-  whole = jax.lax.platform_dependent(head, cpu=by_blocks, default=plainly)
-  return jnp.maximum(whole, rest)
+
+
+def _inside(
+  x: types.Array, lo: types.Array, hi: types.Array
+) -> tuple[types.Array, types.Array]:
+  """Measures the entries inside from both ends; 0 outside."""
+  lo, hi = (v.reshape(-1, *(1,) * (x.ndim - 1)) for v in (lo, hi))
+  found = (bits(x, lo.dtype) >= lo) & (bits(x, lo.dtype) < hi)
+  none = jnp.zeros((), lo.dtype)
+  below = jnp.where(found, hi - bits(x, lo.dtype), none)
+  return below, jnp.where(found, bits(x, lo.dtype) - lo + 1, none)
+
+
+def _inside_plainly(
+  x: types.Array, lo: types.Array, hi: types.Array
+) -> types.Array:
+  """Takes the whole leaf for one column, so that no axis is gathered."""
+  ends = [v.max(tuple(range(1, x.ndim))) for v in _inside(x, lo, hi)]
+  pad = [(0, 0), (0, 0), (0, _total.BLOCK - 1)]
+  return jnp.pad(jnp.stack(ends)[..., None], pad)
+
+
+def _inside_by_blocks(
+  x: types.Array, lo: types.Array, hi: types.Array
+) -> types.Array:
+  head, tail = _total.split_blocks(x)
+  widen = [(0, 0), (0, _total.BLOCK - tail.shape[1])]
+  state = [jnp.pad(v, widen) for v in _inside(tail, lo, hi)]
+
+  def add(i: Any, state: list[types.Array]) -> list[types.Array]:
+    block = jax.lax.dynamic_index_in_dim(head, i, 1, False)
+    return list(map(jnp.maximum, state, _inside(block, lo, hi)))
+
+  if head.size:
+    state = jax.lax.fori_loop(0, head.shape[1], add, state)
+  return jnp.stack(state)
 
 
 def count(x: types.Array, *, probes: types.Array) -> types.Array:
   """Counts the entries that reach each probe: ``[T, m]``."""
-  x = x.reshape(len(x), -1)
   return jax.lax.platform_dependent(
     x, probes, cpu=_count_by_blocks, default=_count_plainly
   )
 
 
 def _count_plainly(x: types.Array, probes: types.Array) -> types.Array:
-  reached = bits(x, probes.dtype)[:, None, :] >= probes[:, :, None]
-  return jnp.sum(reached, axis=2, dtype=np.int32)
+  probes = probes.reshape(*probes.shape, *(1,) * (x.ndim - 1))
+  reached = bits(x, probes.dtype)[:, None] >= probes
+  return jnp.sum(reached, axis=tuple(range(2, reached.ndim)), dtype=np.int32)
 
 
 def _count_by_blocks(x: types.Array, probes: types.Array) -> types.Array:

@@ -73,12 +73,12 @@ def _part(kernel: Callable[..., Any], *leaves: Any, **hyper: Any) -> Any:
 
 
 def sum_entries(x: types.Array) -> types.Array:
-  """Sums ``[S, n] -> [S]``, in the dtype of ``x``."""
+  """Sums ``[S, ...] -> [S]``, in the dtype of ``x``."""
   return jax.lax.platform_dependent(x, cpu=_sum_by_blocks, default=_sum_plainly)
 
 
 def _sum_plainly(x: types.Array) -> types.Array:
-  return jnp.sum(x, axis=1, dtype=x.dtype)
+  return jnp.sum(x, axis=tuple(range(1, x.ndim)), dtype=x.dtype)
 
 
 def _sum_by_blocks(x: types.Array) -> types.Array:
@@ -93,7 +93,8 @@ def _sum_by_blocks(x: types.Array) -> types.Array:
 
 
 def split_blocks(x: types.Array) -> tuple[types.Array, types.Array]:
-  """Splits ``[S, n]`` into whole blocks ``[S, b, BLOCK]`` and the rest."""
+  """Splits ``[S, ...]`` into blocks ``[S, b, BLOCK]`` and the rest."""
+  x = x.reshape(len(x), -1)
   whole = x.shape[1] // BLOCK * BLOCK
   return x[:, :whole].reshape(len(x), -1, BLOCK), x[:, whole:]
 
@@ -130,5 +131,5 @@ def norm(tree: types.Tree) -> Any:
 
 
 def _square(x: types.Array) -> types.Array:
-  x = wide(x).reshape(1, -1)
+  x = wide(x)[None]
   return sum_entries(x * x)[0]
