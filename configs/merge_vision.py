@@ -2,10 +2,30 @@
 
   python -m experiments.merge_vision --config=configs/merge_vision.py:VARIANT
 
-Variants:
-  tiny     seconds, a test: two tasks, two seeds
-  digits   four tasks made from scikit-learn's embedded digits
-  suite8   eight real tasks from --config.data=FOLDER; also suite8,model=vit
+tiny: half a minute, a test. Two tasks, two seeds, hardly trained.
+
+digits: a minute on two cores, imports and compilation included. Four tasks are
+made from scikit-learn's digits, ten classes each: the images as they are
+(upright), turned by 90 degrees (rotated), 1 - x (inverted), and with their
+sixteen 2x2 blocks moved to other places (shuffled). MLP 64-128-128-128-128,
+five seeds. The experts' rate and epochs were judged by their own validation
+accuracy, which 5e-4, 2e-3 and 10 epochs change by 0.3 points or less. Expect
+(test %, mean of tasks and seeds, +- standard deviation over seeds):
+
+  base 56.6 +- 1.7, average 73.6 +- 2.0, TIES 79.3 +- 3.0, Fisher 81.6 +- 1.2,
+  LiNeS 82.4 +- 2.2, DARE 83.0 +- 2.4, task arithmetic 85.4 +- 2.1,
+  consensus 85.6 +- 1.9, Iso-CTS 88.3 +- 1.4, Iso-C 90.1 +- 1.0,
+  TSV-M 91.2 +- 0.8, RegMean 92.2 +- 0.2, joint training 97.4, experts 97.5
+
+suite8: eight real tasks of 28x28 grey images, three seeds, from a folder of
+yours: --config.data=FOLDER with the tasks below (see wsl.data.folder). About
+8 minutes with the CNN and 12 with the ViT on two cores; --sweep runs both,
+suite8,model=vit one. Learning rates and epochs are those of a first study. One
+seed of the CNN gave:
+
+  base 62.5, average 67.4, Fisher 68.3, TIES 70.2, RegMean 70.3,
+  task arithmetic 70.9, consensus 71.0, DARE 71.4, LiNeS 72.0, Iso-CTS 74.1,
+  Iso-C 75.4, TSV-M 77.3, experts 83.8, joint training 84.8
 """
 
 import ml_collections
@@ -85,10 +105,11 @@ def digits() -> ml_collections.ConfigDict:
       # The joint model takes as many steps as all experts together.
       'experts': {'epochs': 20, 'batch_size': 64},
       'statistics': {'examples': 256},  # unlabelled images for each expert
+      'evaluation': {'batch_size': 50},  # more do not fit a CPU's caches
       'methods': METHODS,
       # Arguments by function; of a tuple one is chosen on validation data.
       'arguments': {
-        'ties': {'density': (0.1, 0.2, 0.5)},
+        'ties': {'density': (0.2, 0.5, 0.8)},
         'dare': {'rate': (0.5, 0.9)},
         'by_depth': {
           'depth': r'block_(\d+)/',

@@ -11,8 +11,6 @@ import numpy as np
 from experiments import _methods, _suite
 from wsl import data, deltas, merge, train, types
 
-BATCH = 500  # images in memory at once
-
 
 class Experts(NamedTuple):
   """A family of T models: the experts themselves.
@@ -48,6 +46,7 @@ def of_all(
   found = _of_all(
     suite.classify,
     suite.config.at_once,
+    suite.config.evaluation.batch_size,
     base,
     merged,
     heads,
@@ -57,10 +56,11 @@ def of_all(
   return np.asarray(found, np.float64)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _of_all(
   classify: Callable[..., types.Array],
   at_once: int,
+  batch_size: int,
   base: types.Params,
   merged: Any,
   heads: types.Params,
@@ -78,7 +78,9 @@ def _of_all(
     task, head, own = operands
     encoder = deltas.apply(base, _member(merged, task), coef=coef)
     apply_fn = jax.tree_util.Partial(logits, head)
-    return train.evaluate(apply_fn, encoder, own, batch_size=BATCH).accuracy
+    return train.evaluate(
+      apply_fn, encoder, own, batch_size=batch_size
+    ).accuracy
 
   def of_seed(operands: Any, coef: types.Array) -> types.Array:
     base, merged, heads = operands

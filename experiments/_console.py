@@ -88,7 +88,9 @@ def show_table(
   for i, column in enumerate(columns):
     numeric = any(row[i][:1].isdigit() for rows in sections for row in rows)
     grid.add_column(
-      column, justify='right' if numeric else 'left', no_wrap=i == 0
+      column,
+      justify='right' if numeric else 'left',
+      no_wrap=column != 'arguments',
     )
   for rows in sections:
     for row in rows:
@@ -102,5 +104,5 @@ def show_table(
 def _console() -> rich_console.Console:
   terminal = sys.stdout.isatty()
   return rich_console.Console(
-    file=sys.stdout, width=None if terminal else 132, highlight=False
+    file=sys.stdout, width=None if terminal else 140, highlight=False
   )

@@ -127,7 +127,8 @@ def _parse(name: str, argv: Sequence[str]) -> list[str]:
   try:
     config_flags.DEFINE_config_file(_CONFIG, str(file), 'FILE:VARIANT')
     rest = flags.FLAGS(argv)
-    list(flags.FLAGS[_CONFIG].value)  # if there is no such file, it says so
+    flag: Any = flags.FLAGS[_CONFIG]
+    list(flag.value)  # if there is no such file, it says so
   except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
     if '--traceback' in argv:
       raise

@@ -102,6 +102,7 @@ def _check_sizes(
     'base.steps': (config.base.steps, None),
     'experts.epochs': (config.experts.epochs, None),
     'experts.batch_size': (config.experts.batch_size, count),
+    'evaluation.batch_size': (config.evaluation.batch_size, None),
     'statistics.examples': (config.statistics.examples, count),
   }
   for name, (value, most) in limits.items():

@@ -46,8 +46,8 @@ PUBLISHED = {
 COLUMNS = (
   'method',
   'test %',
-  '± seeds',
-  'normalised %',
+  '±',
+  'norm. %',
   'worst task',
   'λ',
   'arguments',
@@ -168,6 +168,8 @@ def show(title: str, summary: dict[str, Any]) -> None:
     groups.setdefault(row['kind'], []).append(_cells(row))
   count = len(summary['tasks'])
   notes = [
+    '±: standard deviation over seeds; norm.: mean over tasks of accuracy / '
+    "its expert's; CLIP B/32: published averages over its eight tasks.",
     'λ and arguments: chosen on labelled validation images, one choice for all '
     'seeds; data: what the merge itself needs beyond the models.',
   ]
@@ -205,7 +207,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     f'{row["coef"]:g}' if merged else '',
     _arguments(row['arguments']) if merged else '',
     row['data'] if merged else '',
-    f'{row["merge_seconds"]:.3f}' if merged else '',
+    f'{row["merge_seconds"]:.2g}' if merged else '',
     '' if published is None else f'{published:.1f}',
   )
 
