@@ -6,6 +6,8 @@ os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# The threads of OpenBLAS and of XLA wait for each other (see the README).
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 import jax
 
