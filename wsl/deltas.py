@@ -193,7 +193,8 @@ def _check_finite(label: str, model: types.Tree) -> None:
   for name, leaf in tree.named(model).items():
     known = not isinstance(leaf, (jax.core.Tracer, tree.Stored, tree.Computed))
     if known and _is_float(leaf) and leaf.size:
-      bad = int(tree.read(tree.map(_not_finite, leaf)))
+      with jax.ensure_compile_time_eval():  # a constant in a trace is known
+        bad = int(tree.read(tree.map(_not_finite, leaf)))
       if bad:
         raise ValueError(
           f"{label}: leaf '{name}' holds {bad} NaN or infinite "
