@@ -1,0 +1,203 @@
+"""The two doors: what goes in, what comes out, and who is turned away."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsl import deltas, merge, tree
+
+
+def params(seed: float = 0.0, dtype: Any = 'float64') -> dict[str, Any]:
+  return {
+    'dense': {'kernel': jnp.full((2, 3), 1 + seed, dtype)},
+    'scale': jnp.asarray(seed, dtype),
+    'steps': jnp.asarray([int(seed)]),
+    'flag': jnp.asarray(seed > 0),
+  }
+
+
+def test_stack_subtracts_the_base() -> None:
+  x = deltas.stack(params(), [params(2.0), params(-1.0)])
+  assert x['dense']['kernel'].tolist() == [[[2.0] * 3] * 2, [[-1.0] * 3] * 2]
+  assert x['scale'].tolist() == [2.0, -1.0]
+  assert x['steps'] is None
+  assert x['flag'] is None
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16', 'float32', 'float64'])
+def test_deltas_are_wide_and_models_keep_their_dtype(dtype: str) -> None:
+  base, model = params(1.0, dtype), params(2.0, dtype)
+  x = deltas.stack(base, [model])
+  wide = np.float64 if dtype == 'float64' else np.float32
+  assert x['scale'].dtype == wide
+  merged = deltas.apply(base, merge.sum(x))
+  assert jax.tree.structure(merged) == jax.tree.structure(base)
+  for name, leaf in tree.named(merged).items():
+    assert leaf.dtype == tree.named(base)[name].dtype
+  assert merged['dense']['kernel'].tolist() == [[3.0] * 3] * 2
+  assert merged['steps'].tolist() == [1]
+
+
+def test_a_difference_of_bfloat16_is_not_rounded() -> None:
+  base = {'w': jnp.asarray([256.0], jnp.bfloat16)}
+  x = deltas.stack(base, [{'w': jnp.asarray([1.0], jnp.bfloat16)}])
+  assert x['w'].tolist() == [[-255.0]]
+
+
+def test_apply_scales_and_leaves_the_base_where_there_is_none() -> None:
+  base = params(1.0)
+  delta = {
+    'dense': {'kernel': None},
+    'scale': jnp.asarray(2.0),
+    'steps': None,
+    'flag': None,
+  }
+  merged = deltas.apply(base, delta, coef=0.25)
+  assert float(merged['scale']) == 1.5
+  assert merged['dense']['kernel'] is base['dense']['kernel']
+  assert merged['flag'] is base['flag']
+  same = deltas.apply(base, delta, coef=0.0)
+  assert float(same['scale']) == 1.0
+
+
+def test_a_coefficient_may_be_traced_and_mapped() -> None:
+  base, x = {'w': jnp.ones(2)}, {'w': jnp.asarray([1.0, 2.0])}
+  sweep = jax.jit(jax.vmap(lambda c: deltas.apply(base, x, coef=c)))
+  found = sweep(jnp.asarray([0.0, 0.5, -1.0]))['w'].tolist()
+  assert found == [[1.0, 1.0], [1.5, 2.0], [0.0, -1.0]]
+
+
+def test_numpy_leaves_and_jit_are_welcome() -> None:
+  base, model = {'w': np.ones(2)}, {'w': np.asarray([1.0, 3.0])}
+  assert deltas.stack(base, [model])['w'].tolist() == [[0.0, 2.0]]
+  stacked = jax.jit(lambda b, m: deltas.stack(b, [m]))(base, model)
+  assert stacked['w'].tolist() == [[0.0, 2.0]]
+
+
+def test_the_inputs_are_left_alone() -> None:
+  base, model = params(), params(1.0)
+  before = jax.tree.map(np.array, (base, model))
+  deltas.apply(base, merge.mean(deltas.stack(base, [model])))
+  jax.tree.map(np.testing.assert_array_equal, (base, model), before)
+
+
+W = {'w': jnp.ones(2), 'n': jnp.asarray([1])}
+STACK: dict[str, tuple[Any, Any, str]] = {
+  'no models': (W, [], 'stack: no models given, at least one is needed'),
+  'a dict of models': (W, {'m': W}, 'the models are a dict, expected a list'),
+  'a missing leaf': (
+    {'kernel': W['w']},
+    [{'kernel': W['w']}, {'kernal': W['w']}],
+    "stack: model 1: no leaf 'kernel' as in base (did you mean 'kernal'?)",
+  ),
+  'a leaf more': (
+    W,
+    [W | {'head': W['w']}],
+    "stack: model 0: a leaf 'head' that is not in base: take it out",
+  ),
+  'other containers': (
+    {'w': [W['w']]},
+    [{'w': (W['w'],)}],
+    'containers of another type',
+  ),
+  'another shape': (
+    W,
+    [W, W | {'w': jnp.ones(3)}],
+    "stack: model 1: leaf 'w' has shape (3,), base has (2,)",
+  ),
+  'a shape that would broadcast': (
+    W,
+    [W | {'w': jnp.ones(1)}],
+    "leaf 'w' has shape (1,), base has (2,)",
+  ),
+  'another shape of an integer': (
+    W,
+    [W | {'n': jnp.asarray([1, 2])}],
+    "leaf 'n' has shape (2,), base has (1,)",
+  ),
+  'another dtype': (
+    W,
+    [W | {'w': jnp.ones(2, jnp.bfloat16)}],
+    "stack: model 0: leaf 'w' has dtype bfloat16, base has float64: cast it",
+  ),
+  'NaN': (
+    W,
+    [W, W | {'w': jnp.asarray([np.nan, 1.0])}],
+    "stack: model 1: leaf 'w' holds 1 NaN or infinite value: repair",
+  ),
+  'infinity in the base': (
+    W | {'w': jnp.asarray([np.inf, -np.inf])},
+    [W],
+    "stack: base: leaf 'w' holds 2 NaN or infinite values",
+  ),
+  'numbers': ({'w': 1.0}, [{'w': 2.0}], "leaf 'w' is a float, not an array"),
+}
+
+
+@pytest.mark.parametrize('case', STACK)
+def test_stack_turns_away(case: str) -> None:
+  base, models, message = STACK[case]
+  with pytest.raises(ValueError, match=re.escape(message)) as error:
+    deltas.stack(base, models)
+  assert '\n' not in str(error.value)
+
+
+APPLY: dict[str, tuple[Any, str]] = {
+  'an unmerged stack': (
+    {'w': jnp.ones((4, 2)), 'n': None},
+    "apply: delta leaf 'w' has shape (4, 2), the base (2,): merge the stack "
+    'first',
+  ),
+  'another shape': (
+    {'w': jnp.ones(3), 'n': None},
+    "apply: delta leaf 'w' has shape (3,), the base (2,): it is of another "
+    'model',
+  ),
+  'a missing leaf': (
+    {'n': None, 'v': jnp.ones(2)},
+    "apply: the delta: no leaf 'w' as in the base",
+  ),
+  'a delta of an integer': (
+    {'w': jnp.ones(2), 'n': jnp.ones(1)},
+    "apply: the base has no float leaf 'n', the delta has: make it None",
+  ),
+  'numbers': ({'w': 1.0, 'n': None}, "apply: the delta: leaf 'w' is a float"),
+}
+
+
+@pytest.mark.parametrize('case', APPLY)
+def test_apply_turns_away(case: str) -> None:
+  delta, message = APPLY[case]
+  with pytest.raises(ValueError, match=re.escape(message)) as error:
+    deltas.apply(W, delta)
+  assert '\n' not in str(error.value)
+
+
+def test_shapes_are_checked_before_anything_is_read() -> None:
+  def fetch() -> Any:
+    raise AssertionError('read')
+
+  leaf = tree.Stored(fetch, (2,), np.dtype('float64'))
+  other = tree.Stored(fetch, (3,), np.dtype('float64'))
+  with pytest.raises(ValueError, match='has shape'):
+    deltas.stack({'w': leaf}, [{'w': leaf}, {'w': other}])
+  with pytest.raises(ValueError, match='has shape'):
+    deltas.apply({'w': leaf}, {'w': other})
+
+
+def test_check() -> None:
+  deltas.check('mix', {'a': W, 'b': W})
+  with pytest.raises(ValueError, match=r"mix: b: leaf 'w' has shape \(3,\)"):
+    deltas.check('mix', {'a': W, 'b': W | {'w': jnp.ones(3)}})
+
+
+def test_constants_of_a_trace_are_checked_too() -> None:
+  good = {'w': jnp.ones(2)}
+  stack = lambda base: jax.jit(lambda m: deltas.stack(base, [m, good]))
+  assert stack(good)({'w': jnp.zeros(2)})['w'].tolist() == [[-1, -1], [0, 0]]
+  with pytest.raises(ValueError, match="base: leaf 'w' holds 1 NaN"):
+    stack({'w': jnp.asarray([1.0, np.nan])})(good)

@@ -1,0 +1,262 @@
+"""Bad input is answered by one line that names the leaf or argument."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsl import deltas, merge, scale, tree, types
+
+KEY = jax.random.key(0)
+X = {'w': jnp.ones((2, 3, 4)), 'b': jnp.ones((2, 4))}
+PAIR = {'w': jnp.ones(2)}
+
+
+def gram(*shape: int, axes: tuple[int, ...] = (0,)) -> types.Gram:
+  return types.Gram(jnp.ones(shape), jnp.ones(shape[0]), axes)
+
+
+def regmean(g: Any, **options: Any) -> Any:
+  return merge.regmean(
+    X, grams={'w': g, 'b': None}, **{'shrink': 0.5} | options
+  )
+
+
+CASES: dict[str, tuple[Any, str]] = {
+  'no float leaf': (
+    lambda: merge.sum({'n': None}),
+    'the deltas have no float leaf: nothing to merge',
+  ),
+  'no models': (
+    lambda: merge.mean({'w': jnp.ones((0, 3))}),
+    "leaf 'w' of shape (0, 3) holds no model: stack at least one by "
+    'deltas.stack',
+  ),
+  'not stacked': (
+    lambda: merge.mean({'s': jnp.ones(())}),
+    "leaf 's' of shape () holds no model",
+  ),
+  'models differ in number': (
+    lambda: merge.ties(
+      {'a': jnp.ones((2, 3)), 'b': jnp.ones((3, 3))}, density=1
+    ),
+    "leaf 'b' stacks 3 models, the leaves before it 2",
+  ),
+  'an integer leaf': (
+    lambda: merge.trim({'n': jnp.ones((2, 3), jnp.int32)}, density=0.5),
+    "leaf 'n' is of int32, not a stack of floats",
+  ),
+  'numbers, no arrays': (
+    lambda: merge.sum({'w': [1.0, 2.0]}),
+    "leaf 'w/0' is of float, not a stack of floats",
+  ),
+  'density 0': (
+    lambda: merge.trim(X, density=0.0),
+    'trim(density=0.0): density is the fraction kept, expected 0 < density',
+  ),
+  'density above 1': (
+    lambda: merge.ties(X, density=20),
+    'density=20',
+  ),
+  'density NaN': (lambda: merge.ties(X, density=np.nan), 'density=nan'),
+  'densities for other models': (
+    lambda: merge.ties(X, density=[0.5, 0.5, 0.5]),
+    'trim: density has shape (3,), expected () or (2,), one for each model',
+  ),
+  'scope': (
+    lambda: merge.ties(X, density=0.5, scope='globe'),
+    "trim: scope='globe': expected one of ['global', 'leaf'] (did you mean "
+    "'global'?)",
+  ),
+  'reduce': (
+    lambda: merge.ties(X, density=0.5, reduce='meen'),
+    "ties: reduce='meen': expected one of ['max', 'mean', 'sum'] (did you mean "
+    "'mean'?)",
+  ),
+  'dialect': (
+    lambda: merge.elect_sign(X, dialect='mergkit'),
+    "(did you mean 'mergekit'?)",
+  ),
+  'rate': (
+    lambda: merge.dare(X, rate=1.1, key=KEY),
+    'dare(rate=1.1): rate is the fraction dropped, expected 0 <= rate <= 1',
+  ),
+  'rate NaN': (lambda: merge.dare(X, rate=np.nan, key=KEY), 'rate=nan'),
+  'rescale': (
+    lambda: merge.dare(X, rate=0.5, key=KEY, rescale='invers'),
+    "(did you mean 'inverse'?)",
+  ),
+  'threshold': (
+    lambda: merge.tall_masks(X, threshold=-0.1),
+    'tall_masks(threshold=-0.1): expected numbers >= 0',
+  ),
+  'threshold NaN': (
+    lambda: merge.consensus(X, threshold=np.nan, min_tasks=2),
+    'consensus(threshold=nan)',
+  ),
+  'thresholds for other models': (
+    lambda: merge.tall_masks(X, threshold=[0.1, 0.2, 0.3]),
+    'threshold has shape (3,), expected () or (2,), one for each model',
+  ),
+  'min_tasks': (
+    lambda: merge.consensus(X, threshold=0.4, min_tasks=-1),
+    'consensus(min_tasks=-1): expected a number of tasks >= 0',
+  ),
+  'merged of another model': (
+    lambda: merge.tall_masks(X, threshold=0.4, merged={'w': X['w'][0]}),
+    "tall_masks: merged: no leaf 'b' as in the deltas",
+  ),
+  'merged is a stack': (
+    lambda: merge.consensus(X, threshold=0.4, min_tasks=2, merged=X),
+    'consensus: merged leaf',
+  ),
+  'task': (
+    lambda: merge.materialize(merge.tall_masks(X, threshold=0.4), 2),
+    'materialize(task=2): expected a task of 0 .. 1',
+  ),
+  'weights for other models': (
+    lambda: merge.weighted_mean(X, [1.0, 2.0, 3.0]),
+    "weighted_mean: the weight of leaf 'b' has shape (3,), expected (2,) or "
+    '(2, 4)',
+  ),
+  'one weight': (
+    lambda: merge.weighted_mean(X, 1.0),
+    "the weight of leaf 'b' has shape ()",
+  ),
+  'weights lack a leaf': (
+    lambda: merge.weighted_mean(X, {'w': jnp.ones(2), 'bb': jnp.ones(2)}),
+    "weighted_mean: the weights: no leaf 'b' as in the deltas (did you mean "
+    "'bb'?)",
+  ),
+  'weights have a leaf more': (
+    lambda: merge.weighted_mean(X, dict.fromkeys('wbv', jnp.ones(2))),
+    "a leaf 'v' that is not in the deltas: take it out",
+  ),
+  'fishers lack a leaf': (
+    lambda: merge.fisher(X, fishers={'w': X['w']}),
+    "fisher: the fishers: no leaf 'b' as in the deltas",
+  ),
+  'fishers at an integer': (
+    lambda: merge.fisher(X | {'n': None}, fishers=X | {'n': jnp.ones(2)}),
+    "fisher: the fishers: a leaf 'n' where the deltas have None",
+  ),
+  'fishers of one model': (
+    lambda: merge.fisher(X, fishers={'w': X['w'][0], 'b': X['b']}),
+    "fisher: leaf 'w' of shape (2, 3, 4) has a Fisher diagonal of shape (3, 4):"
+    ' stack one for each model by tree.stack',
+  ),
+  'floors for other models': (
+    lambda: merge.fisher(X, fishers=X, floor=[1e-6, 0, 0]),
+    'fisher: floor has shape (3,)',
+  ),
+  'coefs for other models': (
+    lambda: merge.fisher(X, fishers=X, coefs=jnp.ones(3)),
+    'fisher: coefs has shape (3,)',
+  ),
+  'shrink': (
+    lambda: regmean(gram(2, 1, 3, 3), shrink=1.5),
+    'regmean(shrink=1.5): the factor of off-diagonal entries, expected '
+    '0 <= shrink <= 1',
+  ),
+  'grams lack a leaf': (
+    lambda: merge.regmean(X, grams={'w': None}, shrink=0.5),
+    "regmean: the grams: no leaf 'b' as in the deltas",
+  ),
+  'grams of another size': (
+    lambda: regmean(gram(2, 1, 4, 4)),
+    "leaf 'w' of shape (2, 3, 4) with the input axes (0,) needs Gram matrices "
+    '[2, groups, 3, 3], found (2, 1, 4, 4): stack one for each model',
+  ),
+  'grams for other models': (
+    lambda: regmean(gram(3, 1, 3, 3)),
+    'found (3, 1, 3, 3)',
+  ),
+  'a gram of one model': (lambda: regmean(gram(1, 3, 3)), 'found (1, 3, 3)'),
+  'gram groups': (lambda: regmean(gram(2, 3, 3, 3)), 'found (2, 3, 3, 3)'),
+  'gram axes': (lambda: regmean(gram(2, 1, 3, 3, axes=(5,))), 'axes (5,)'),
+  'regmean coefs': (
+    lambda: regmean(gram(2, 1, 3, 3), coefs=[1.0]),
+    'regmean: coefs has shape (1,), expected () or (2,)',
+  ),
+  'common': (
+    lambda: merge.iso_cts(X, common=1.1),
+    'iso_cts(common=1.1): the fraction of common directions, expected '
+    '0 <= common <= 1',
+  ),
+  'matrices choose nothing': (
+    lambda: merge.tsv(X, matrices='kernel'),
+    "no leaf matches 'kernel': the names are ['b', 'w']",
+  ),
+  'matrices choose a vector': (
+    lambda: merge.iso_c(X, matrices='b'),
+    "leaf 'b' of shape (4,) is chosen as a matrix and has fewer than two axes: "
+    'narrow `matrices`',
+  ),
+  'slerp shapes': (
+    lambda: merge.slerp(PAIR, {'w': jnp.ones(3)}, t=0.5),
+    "slerp: b: leaf 'w' has shape (3,), a has (2,)",
+  ),
+  'slerp dtypes': (
+    lambda: merge.slerp(PAIR, {'w': jnp.ones(2, jnp.float32)}, t=0.5),
+    "slerp: b: leaf 'w' has dtype float32, a has float64: cast it",
+  ),
+  'slerp leaf missing': (
+    lambda: merge.slerp(
+      {'kernel': jnp.ones(2)}, {'kernal': jnp.ones(2)}, t=0.5
+    ),
+    "slerp: b: no leaf 'kernel' as in a (did you mean 'kernal'?)",
+  ),
+  'slerp leaf more': (
+    lambda: merge.slerp(PAIR, PAIR | {'v': jnp.ones(1)}, t=0.5),
+    "slerp: b: a leaf 'v' that is not in a: take it out",
+  ),
+  'slerp NaN': (
+    lambda: merge.slerp(PAIR, {'w': jnp.asarray([1.0, np.nan])}, t=0.5),
+    "slerp: b: leaf 'w' holds 1 NaN or infinite value",
+  ),
+  'slerp scope': (
+    lambda: merge.slerp(PAIR, PAIR, t=0.5, scope='leav'),
+    "slerp: scope='leav': expected one of ['global', 'leaf']",
+  ),
+  'depth without a group': (
+    lambda: scale.by_depth(PAIR, depth='w', start=0.0, end=1.0),
+    "by_depth(depth='w'): expected one group that captures the block's number",
+  ),
+  'an unmerged stack': (
+    lambda: deltas.apply({'w': X['w'][0], 'b': X['b'][0]}, X),
+    'has shape (2, 4), the base (4,): merge the stack first',
+  ),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_bad_input_is_answered_in_one_line(case: str) -> None:
+  call, message = CASES[case]
+  with pytest.raises(ValueError, match=re.escape(message)) as error:
+    call()
+  assert '\n' not in str(error.value)
+
+
+def test_an_option_is_checked_before_any_work() -> None:
+  """The leaves would fail if they were read."""
+
+  def fetch() -> Any:
+    raise AssertionError('read')
+
+  x = {'w': tree.Stored(fetch, (2, 3), np.dtype('float64'))}
+  for call in (
+    lambda: merge.ties(x, density=2.0),
+    lambda: merge.ties(x, density=0.5, reduce='none'),
+    lambda: merge.dare(x, rate=2.0, key=KEY),
+    lambda: merge.consensus(x, threshold=-1.0, min_tasks=2),
+  ):
+    with pytest.raises(ValueError):
+      call()
+
+
+def test_hyperparameters_under_jit_are_not_checked_but_work() -> None:
+  jitted = jax.jit(lambda x, d: merge.ties(x, density=d))
+  assert jitted(X, 1.0)['b'].tolist() == [1.0] * 4

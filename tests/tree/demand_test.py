@@ -1,0 +1,147 @@
+"""Sums over a tree, and leaves that are computed when asked for."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsl import tree
+from wsl.tree import _on_demand
+
+
+def double(x: Any) -> Any:
+  return 2 * x
+
+
+def shift(x: Any, y: Any, *, by: Any, sign: str = 'plus') -> Any:
+  by = jnp.asarray(by).astype(x.dtype)
+  return x + y + by if sign == 'plus' else x + y - by
+
+
+def pad(x: Any, *, width: int) -> Any:
+  return jnp.concatenate([x, jnp.zeros(width, x.dtype)])
+
+
+def square(x: Any) -> Any:
+  return jnp.sum(x * x)
+
+
+def count(x: Any, y: Any, *, above: Any) -> Any:
+  return jnp.sum(x + y > above)
+
+
+def stored(x: Any, reads: list[int]) -> tree.Stored:
+  def fetch() -> np.ndarray:
+    reads.append(1)
+    return np.asarray(x)
+
+  return tree.Stored(fetch, np.shape(x), np.asarray(x).dtype)
+
+
+def test_map_computes_now_or_later() -> None:
+  reads: list[int] = []
+  x = {'a': jnp.arange(3.0), 'b': stored([1.0, 2.0], reads), 'n': None}
+  y = tree.map(double, x)
+  assert y['a'].tolist() == [0.0, 2.0, 4.0]
+  assert y['n'] is None
+  assert not reads
+  assert tree.on_demand(y)
+  assert not tree.on_demand(y['a'])
+  assert (y['b'].shape, y['b'].dtype, y['b'].ndim) == ((2,), np.float64, 1)
+  assert y['b'].size == 2
+  assert tree.read(y)['b'].tolist() == [2.0, 4.0]
+  assert reads == [1]
+
+
+def test_a_chain_is_one_program_and_reads_each_leaf_once() -> None:
+  reads: list[int] = []
+  x = stored(np.arange(5.0), reads)
+  y = tree.map(double, x)
+  z = tree.map(shift, y, x, by=1.5)
+  before = _on_demand._run._cache_size()
+  assert tree.read(tree.map(double, z)).tolist() == [3.0, 9.0, 15.0, 21.0, 27.0]
+  assert len(reads) == 1
+  assert _on_demand._run._cache_size() == before + 1
+  # Another leaf of this shape and another number: the same program.
+  other = stored(np.ones(5), reads)
+  again = tree.map(
+    double, tree.map(shift, tree.map(double, other), other, by=2.0)
+  )
+  assert tree.read(again).tolist() == [10.0] * 5
+  assert _on_demand._run._cache_size() == before + 1
+
+
+def test_strings_and_static_values_choose_the_program() -> None:
+  x = {'a': jnp.ones(2)}
+  minus = tree.map(shift, x, x, by=1.0, sign='minus')
+  assert minus['a'].tolist() == [1.0, 1.0]
+  assert tree.map(pad, x, width=tree.Static(2))['a'].shape == (4,)
+
+
+def test_the_shape_of_a_chain_is_known_without_reading() -> None:
+  reads: list[int] = []
+  x = tree.map(pad, stored(np.ones(3), reads), width=tree.Static(2))
+  assert x.shape == (5,)
+  assert not reads
+
+
+def test_maps_work_in_a_trace() -> None:
+  total = jax.jit(lambda x: tree.total(square, tree.map(double, x)))
+  assert float(total({'a': jnp.ones(3)})) == 12.0
+  slope = jax.grad(lambda x: tree.norm(tree.map(double, x)))({'a': jnp.ones(4)})
+  assert slope['a'].tolist() == [1.0] * 4
+
+
+def test_total_adds_up_on_the_host_in_wide_types() -> None:
+  x = {
+    'a': jnp.asarray([3e4], jnp.float32),
+    'b': jnp.asarray([1.0], jnp.float32),
+  }
+  total = tree.total(square, x)
+  assert total.dtype == np.float64
+  assert total == 9e8 + 1  # lost in float32
+  counted = tree.total(count, x, x, above=1.0)
+  assert counted.dtype == np.int64
+  assert counted == 2
+
+
+def test_total_of_leaves_on_demand_reads_each_once() -> None:
+  reads: list[int] = []
+  x = {'a': stored([1.0, 2.0], reads), 'b': stored([3.0], reads)}
+  assert tree.total(square, x) == 14.0
+  assert len(reads) == 2
+
+
+def test_total_of_nothing() -> None:
+  for empty in ({}, {'n': None}):
+    with pytest.raises(ValueError, match='total: the tree has no leaf'):
+      tree.total(square, empty)
+
+
+@pytest.mark.parametrize('size', [0, 1, 8191, 8192, 8193, 30_000])
+def test_norm_and_sum_entries_by_blocks(size: int) -> None:
+  x = np.random.default_rng(size).normal(size=(2, size))
+  np.testing.assert_allclose(
+    tree.sum_entries(jnp.asarray(x)), x.sum(1), atol=1e-10
+  )
+  norm = tree.norm({'a': jnp.asarray(x), 's': jnp.asarray(2.0)})
+  np.testing.assert_allclose(norm, np.sqrt((x**2).sum() + 4), rtol=1e-13)
+
+
+def test_norm_of_low_precision_is_taken_in_float32() -> None:
+  x = jnp.full((1, 10_000), 0.1, jnp.bfloat16)
+  exact = np.linalg.norm(np.asarray(x, np.float64))
+  np.testing.assert_allclose(tree.norm({'w': x}), exact, rtol=1e-5)
+  np.testing.assert_allclose(jax.jit(tree.norm)({'w': x}), exact, rtol=1e-5)
+
+
+def test_wide() -> None:
+  for dtype, wanted in [
+    (jnp.bfloat16, jnp.float32),
+    (jnp.float16, jnp.float32),
+    (jnp.float32, jnp.float32),
+    (jnp.float64, jnp.float64),
+  ]:
+    assert tree.wide(jnp.ones(2, dtype)).dtype == wanted
