@@ -14,14 +14,11 @@ import json
 import time
 from typing import Any
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import jax
 import jax.numpy as jnp
 
-from wsl import merge
-from wsl import scale
-from wsl import types
+from wsl import merge, scale, types
 from wsl.tree import _on_demand
 
 _MODELS = flags.DEFINE_integer('models', 8, 'T, the number of task vectors')
@@ -129,13 +126,15 @@ def main(argv: list[str]) -> None:
   del argv
   leaves = max(round(_MILLIONS.value * 1e6 / _SIDE.value**2), 1)
   print(
-    json.dumps({
-      'models': _MODELS.value,
-      'leaves': leaves,
-      'side': _SIDE.value,
-      'device': jax.devices()[0].device_kind,
-      'jax': jax.__version__,
-    })
+    json.dumps(
+      {
+        'models': _MODELS.value,
+        'leaves': leaves,
+        'side': _SIDE.value,
+        'device': jax.devices()[0].device_kind,
+        'jax': jax.__version__,
+      }
+    )
   )
   deltas = _stack(_SIDE.value, leaves, _MODELS.value)
   _report(_elementwise(deltas), deltas, 'mean')
