@@ -70,8 +70,8 @@ def _raise(
 ) -> types.Array:
   wide = tree.wide(fisher)
   floor, coefs = floor.astype(wide.dtype), coefs.astype(wide.dtype)
-  raised = jnp.maximum(wide, _models.align(floor, wide))
-  return raised * _models.align(coefs, wide)
+  weight = lambda f, low, coef: jnp.maximum(f, low) * coef
+  return _models.each(weight, wide, floor, coefs)
 
 
 def _squares(x: types.Array) -> types.Array:

@@ -148,8 +148,8 @@ def _masks(
 ) -> types.Array:
   x = tree.wide(x)
   merged = merged.astype(x.dtype)
-  bound = _models.align(threshold.astype(x.dtype), x)
-  return jnp.abs(x) > bound * jnp.abs(merged[None] - x)
+  needs = lambda x, bound: jnp.abs(x) > bound * jnp.abs(merged - x)
+  return _models.each(needs, x, threshold.astype(x.dtype))
 
 
 def _masked(
