@@ -24,6 +24,8 @@ _FEW = 400
 # Where probes go: near the expected place, in standard deviations, or evenly
 # over the bracket, after a pass that hardly narrowed it.
 _NEAR = np.asarray([-2.5, -0.6, 0.6, 2.5])
+# The outer ones allow for a density that changes by this much over an octave.
+_BEND = np.asarray([-0.3, 0.0, 0.0, 0.3])
 _EVEN = np.asarray([0.2, 0.4, 0.6, 0.8])
 
 
@@ -99,7 +101,7 @@ def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
     return _settle(xp, b, found.astype(unsigned), k)
 
   def step(b: _Bracket) -> _Bracket:
-    again = lambda b: count(b, _next_probes(xp, b, k))
+    again = lambda b: count(b, _next_probes(xp, b, k, jnp.finfo(dtype).nmant))
     few = (b.n_lo - b.n_hi <= _FEW) | (b.n_lo == k) | ~is_open(b)
     stuck = xp.any(is_open(b) & b.slow)
     # Entries that could not be collected must be parted by a count first.
@@ -246,14 +248,16 @@ def _first_probes(xp: Any, sample: Any, k: Any, size: int) -> Any:
   return xp.maximum(xp.concatenate([probes, successor], axis=1), 1)
 
 
-def _next_probes(xp: Any, b: _Bracket, k: Any) -> Any:
+def _next_probes(xp: Any, b: _Bracket, k: Any, mantissa: int) -> Any:
   """Interpolates between the bracket's counts, or splits it evenly."""
   real = np.float64 if b.lo.dtype == np.uint64 or xp is np else np.float32
   width = b.hi - b.lo
   entries = (b.n_lo - b.n_hi).astype(real)
   share = ((b.n_lo - k).astype(real) + real(0.5)) / entries
   deviation = xp.sqrt(share * (1 - share) * entries + 1) / entries
+  octaves = width.astype(real) / real(2**mantissa)
   near = share[:, None] + deviation[:, None] * _NEAR.astype(real)[None]
+  near = near + octaves[:, None] * _BEND.astype(real)[None]
   fraction = xp.where(b.even[:, None], _EVEN.astype(real)[None], near)
   offset = xp.clip(fraction, 0, 1) * width.astype(real)[:, None]
   last = xp.maximum(width - 1, 1)[:, None]
