@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -90,7 +89,6 @@ def _votes(x: types.Array) -> types.Array:
 def _agreeing(x: types.Array, *, cancelled: Any) -> types.Array:
   sign = _signs(x)
   sign = jnp.where(sign == 0, jnp.asarray(cancelled).astype(sign.dtype), sign)
-  sign = jax.lax.optimization_barrier(sign)  # made once, not for each model
   agrees = lambda x: tree.wide(x) * sign > 0
   return _models.each(lambda x: jnp.where(agrees(x), x, jnp.zeros_like(x)), x)
 

@@ -113,8 +113,8 @@ def defer(tree: types.Tree) -> types.Tree:
   """Turns arrays into leaves on demand, so that a chain becomes one program.
 
   A method of several steps defers its operands and reads its result: no step
-  leaves a stack behind, eager or in a trace. There the barrier keeps XLA from
-  storing what two programs have in common.
+  leaves a stack behind when it is called eagerly. In a trace XLA decides what
+  it stores.
 
   Args:
     tree: any pytree; leaves on demand stay as they are.
@@ -131,9 +131,7 @@ def defer(tree: types.Tree) -> types.Tree:
   def stored(x: Any) -> OnDemand:
     if isinstance(x, (Stored, Computed)):
       return x
-    traced = isinstance(x, jax.core.Tracer)
-    fetch = lambda: jax.lax.optimization_barrier(x) if traced else x
-    return Stored(fetch, x.shape, x.dtype)
+    return Stored(lambda: x, x.shape, x.dtype)
 
   return jax.tree.map(stored, tree)
 
