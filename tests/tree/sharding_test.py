@@ -20,8 +20,8 @@ def _gathers(fn, spec, *operands):
 
 @pytest.mark.parametrize('spec', [(None, 'd'), (None, None, 'd')])
 def test_counts_and_sums_do_not_gather(spec):
-  probes = jnp.ones((3, 4), jnp.uint32)
-  lo, hi = jnp.zeros(3, jnp.uint32), jnp.full(3, 9, jnp.uint32)
+  probes = jnp.ones((3, 4), jnp.int32)
+  lo, hi = jnp.zeros(3, jnp.int32), jnp.full(3, 9, jnp.int32)
   assert not _gathers(_passes._count_plainly, spec, probes)
   assert not _gathers(_passes._inside_plainly, spec, lo, hi)
   assert not _gathers(_total._sum_plainly, spec)

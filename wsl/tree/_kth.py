@@ -25,7 +25,7 @@ _FEW = 400
 # over the bracket, after a pass that hardly narrowed it.
 _NEAR = np.asarray([-2.5, -0.6, 0.6, 2.5])
 # The outer ones allow for a density that changes by this much over an octave.
-_BEND = np.asarray([-0.3, 0.0, 0.0, 0.3])
+_BEND = np.asarray([-0.2, 0.0, 0.0, 0.2])
 _EVEN = np.asarray([0.2, 0.4, 0.6, 0.8])
 
 
@@ -81,11 +81,11 @@ def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
   xp: Any = jnp if traced else np
   wide = _counter(traced, size)
   k = xp.broadcast_to(xp.asarray(k).astype(wide), (models,))
-  unsigned = _passes.unsigned(dtype)
-  one = np.ones((), unsigned)
+  integer = _passes.integer(dtype)
+  one = np.ones((), integer)
   bracket = _Bracket(
-    lo=xp.zeros(models, unsigned),
-    hi=xp.full(models, np.asarray(np.inf, dtype).view(unsigned) + 1, unsigned),
+    lo=xp.zeros(models, integer),
+    hi=xp.full(models, np.asarray(np.inf, dtype).view(integer) + 1, integer),
     n_lo=xp.full(models, size, wide),
     n_hi=xp.zeros(models, wide),
     slow=xp.zeros(models, bool),
@@ -98,10 +98,10 @@ def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
 
   def collect(b: _Bracket) -> _Bracket:
     found = _total.greatest(_passes.inside, leaves, lo=b.lo, hi=b.hi)
-    return _settle(xp, b, found.astype(unsigned), k)
+    return _settle(xp, b, found.astype(integer), k)
 
   def step(b: _Bracket) -> _Bracket:
-    again = lambda b: count(b, _next_probes(xp, b, k, jnp.finfo(dtype).nmant))
+    again = lambda b: count(b, _next_probes(xp, b, k, dtype))
     few = (b.n_lo - b.n_hi <= _FEW) | (b.n_lo == k) | ~is_open(b)
     stuck = xp.any(is_open(b) & b.slow)
     # Entries that could not be collected must be parted by a count first.
@@ -134,7 +134,7 @@ def reaches(x: types.Array, threshold: types.Array) -> types.Array:
     >>> reaches(jnp.asarray([1.0, -4.0]), jnp.asarray(3.0)).tolist()
     [False, True]
   """
-  dtype = _passes.unsigned(threshold.dtype)
+  dtype = _passes.integer(threshold.dtype)
   threshold = _passes.bits(threshold, dtype)
   return _passes.bits(x, dtype) >= threshold
 
@@ -240,7 +240,7 @@ def _first_probes(xp: Any, sample: Any, k: Any, size: int) -> Any:
   share = 1 - k.astype(np.float32) / np.float32(size)
   deviation = xp.sqrt(share * (1 - share) / np.float32(drawn))
   rank = lambda z: (share + np.float32(z) * deviation) * np.float32(drawn)
-  ranks = xp.stack([rank(-3), rank(0), rank(3)], axis=1)
+  ranks = xp.stack([rank(-3.5), rank(0), rank(3.5)], axis=1)
   ranks = xp.clip(ranks, 0, drawn - 1).astype(np.int32)
   probes = xp.take_along_axis(sample, ranks, axis=1)
   successor = probes[:, 1:2] + np.ones((), probes.dtype)
@@ -248,18 +248,26 @@ def _first_probes(xp: Any, sample: Any, k: Any, size: int) -> Any:
   return xp.maximum(xp.concatenate([probes, successor], axis=1), 1)
 
 
-def _next_probes(xp: Any, b: _Bracket, k: Any, mantissa: int) -> Any:
-  """Interpolates between the bracket's counts, or splits it evenly."""
-  real = np.float64 if b.lo.dtype == np.uint64 or xp is np else np.float32
-  width = b.hi - b.lo
+def _next_probes(xp: Any, b: _Bracket, k: Any, dtype: np.dtype) -> Any:
+  """Interpolates between the bracket's counts, or splits it evenly.
+
+  A density bends at powers of two if it is one over bits: where the bracket is
+  narrow, interpolation is between magnitudes.
+  """
+  real = np.float64 if b.lo.dtype == np.int64 or xp is np else np.float32
   entries = (b.n_lo - b.n_hi).astype(real)
   share = ((b.n_lo - k).astype(real) + real(0.5)) / entries
   deviation = xp.sqrt(share * (1 - share) * entries + 1) / entries
-  octaves = width.astype(real) / real(2**mantissa)
+  width = (b.hi - b.lo).astype(real)
+  octaves = width / real(2 ** jnp.finfo(dtype).nmant)
   near = share[:, None] + deviation[:, None] * _NEAR.astype(real)[None]
   near = near + octaves[:, None] * _BEND.astype(real)[None]
   fraction = xp.where(b.even[:, None], _EVEN.astype(real)[None], near)
-  offset = xp.clip(fraction, 0, 1) * width.astype(real)[:, None]
-  last = xp.maximum(width - 1, 1)[:, None]
-  offset = xp.clip(offset.astype(width.dtype), 1, last)
-  return (b.lo[:, None] + offset).astype(b.lo.dtype)
+  fraction = xp.clip(fraction, 0, 1)
+  first, last = b.lo[:, None], b.hi[:, None] - 1
+  places = first + (fraction * width[:, None]).astype(first.dtype)
+  least, greatest = (v.view(dtype).astype(real) for v in (first, last))
+  values = least + fraction * (greatest - least)
+  values = values.astype(dtype).view(first.dtype)
+  probes = xp.where((octaves < 1)[:, None], values, places)
+  return xp.clip(probes, first + 1, xp.maximum(last, first + 1))

@@ -1,6 +1,6 @@
 """What one pass over a leaf can find out about its magnitudes.
 
-The bits of a non-negative float, read as an unsigned integer, keep its order,
+The bits of a non-negative float, read as an integer, keep its order,
 so all of this is arithmetic on integers. A pass works on blocks of BLOCK
 columns; XLA's CPU backend makes vector code of a loop over blocks, and scalar
 code of a full reduction (see ``_total``).
@@ -18,13 +18,13 @@ from wsl.tree import _total
 PROBES = 4
 
 
-def unsigned(dtype: np.dtype) -> np.dtype:
-  """Returns the unsigned integer of a float's width."""
-  return np.dtype(f'uint{8 * dtype.itemsize}')
+def integer(dtype: np.dtype) -> np.dtype:
+  """Returns the integer of a float's width."""
+  return np.dtype(f'int{8 * dtype.itemsize}')
 
 
 def bits(x: types.Array, dtype: np.dtype) -> types.Array:
-  """Reads magnitudes as unsigned integers of the same order."""
+  """Reads magnitudes as integers of the same order."""
   floats = np.dtype(f'float{8 * dtype.itemsize}')
   wide = floats if dtype.itemsize > x.dtype.itemsize else x.dtype
   return jax.lax.bitcast_convert_type(jnp.abs(x.astype(wide)), dtype)
@@ -44,7 +44,7 @@ def sample(x: types.Array, *, stride: float) -> types.Array:
 def sorted_bits(samples: list[types.Array]) -> types.Array:
   """Joins and sorts samples, ``[T, s]``."""
   joined = jnp.concatenate(samples, axis=1)
-  return jnp.sort(bits(joined, unsigned(joined.dtype)), axis=1)
+  return jnp.sort(bits(joined, integer(joined.dtype)), axis=1)
 
 
 def inside(x: types.Array, *, lo: types.Array, hi: types.Array) -> types.Array:

@@ -65,7 +65,7 @@ def greatest(
 
 
 def _part(kernel: Callable[..., Any], *leaves: Any, **hyper: Any) -> Any:
-  part = _on_demand.read(_on_demand.apply_kernel(kernel, *leaves, **hyper))
+  part = _on_demand.recompute(_on_demand.Computed(kernel, leaves, hyper))
   if isinstance(part, jax.core.Tracer):
     return part
   wide = np.int64 if jnp.issubdtype(part.dtype, jnp.integer) else np.float64
