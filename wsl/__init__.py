@@ -10,6 +10,7 @@ import types as _types
 __version__ = '0.1.0'
 
 _ROOMS = (
+  'align',
   'checkpoint',
   'data',
   'deltas',

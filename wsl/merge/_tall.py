@@ -168,7 +168,8 @@ def _needed(
 ) -> types.Array:
   masks = _masks(x, merged, threshold=threshold)
   min_tasks = jnp.asarray(min_tasks)
-  needed = _models.add_up(masks.astype(min_tasks.dtype)) >= min_tasks
+  number = lambda mask: mask.astype(min_tasks.dtype)
+  needed = _models.add_up(_models.each(number, masks)) >= min_tasks
   return jnp.where(needed, merged, jnp.zeros_like(merged))
 
 

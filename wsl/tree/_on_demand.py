@@ -111,8 +111,8 @@ def recompute(leaf: Any) -> Any:
   """Reads a leaf, but in a trace keeps its computation to itself.
 
   XLA shares what several results need. A statistic of a whole tree and the
-  edits that wait for it need the same stacks, which then stay in memory: reading
-  twice what was given costs a third of that. On the CPU a branch that is always
+  edits that wait for it need the same stacks, which then stay in memory;
+  computing them twice costs a third of that. On the CPU a branch that is always
   taken keeps the two apart, which a barrier does not.
 
   Args:

@@ -1,0 +1,12 @@
+"""Permutation alignment: symmetries found by tracing, and what they serve."""
+
+from wsl.align._permutation import compose as compose
+from wsl.align._permutation import identity as identity
+from wsl.align._permutation import invert as invert
+from wsl.align._permutation import Permutation as Permutation
+from wsl.align._permutation import permute as permute
+from wsl.align._permutation import random as random
+from wsl.align._symmetry import Factor as Factor
+from wsl.align._symmetry import from_json as from_json
+from wsl.align._symmetry import Symmetry as Symmetry
+from wsl.align._symmetry import to_json as to_json

@@ -1,0 +1,50 @@
+"""Leaves as blocks: one segment of each axis, one dimension for each factor."""
+
+import itertools
+from typing import TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import types
+from wsl.align import _symmetry
+
+Factors: TypeAlias = tuple[_symmetry.Factor, ...]
+
+
+def split(
+  x: types.Array, plan: _symmetry.Plan
+) -> list[tuple[types.Array, Factors]]:
+  """Cuts a leaf into blocks ``[*sizes of factors]``, with their factors."""
+  parts: list[tuple[types.Array, Factors]] = [(x, ())]
+  for axis, segments in enumerate(plan):
+    ends = np.cumsum([_symmetry.width(s) for s in segments])[:-1].tolist()
+    parts = [
+      (piece, factors + segment)
+      for y, factors in parts
+      for piece, segment in zip(jnp.split(y, ends, axis), segments)
+    ]
+  return [
+    (y.reshape([f.size for f in factors]), factors) for y, factors in parts
+  ]
+
+
+def join(blocks: list[types.Array], plan: _symmetry.Plan) -> types.Array:
+  """Puts the blocks of a leaf together again."""
+  parts = [
+    block.reshape([_symmetry.width(segment) for segment in segments])
+    for block, segments in zip(blocks, itertools.product(*plan))
+  ]
+  for axis in reversed(range(len(plan))):
+    step = len(plan[axis])
+    parts = [
+      jnp.concatenate(parts[i : i + step], axis) if step > 1 else parts[i]
+      for i in range(0, len(parts), step)
+    ]
+  return parts[0]
+
+
+def spread(table: types.Array, places: list[int], ndim: int) -> types.Array:
+  """Puts the axes of a table at the given places among ``ndim`` axes."""
+  table = jnp.transpose(table, np.argsort(places).tolist())
+  return jnp.expand_dims(table, [i for i in range(ndim) if i not in places])

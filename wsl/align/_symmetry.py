@@ -1,0 +1,169 @@
+"""The symmetry group of a model: which axes are permuted, and which together.
+
+Every axis of every leaf is a sum of segments (fused projections, gates,
+concatenated features), and every segment a product of factors, major to minor
+(heads by units of a head). A factor that is not pinned is a group: all axes in
+which it occurs are permuted together. Its permutation may depend on the index
+of outer factors, as that of the units of a head depends on the head.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+Segment: TypeAlias = tuple[str, ...]  # names of factors, major to minor
+Axis: TypeAlias = tuple[Segment, ...]
+
+
+class Factor(NamedTuple):
+  """One index of an axis.
+
+  Attributes:
+    name: where it was met first, unique: ``'leaf:axis'``, with ``'.i'`` for
+      the i-th factor of a longer axis.
+    size: how many values it has.
+    pinned: why only the identity is allowed; ``''`` if it is a group.
+    outer: names of the factors on whose index the permutation depends,
+      outermost first, theirs included. Each occurs exactly once wherever this
+      one does.
+  """
+
+  name: str
+  size: int
+  pinned: str = ''
+  outer: tuple[str, ...] = ()
+
+
+Plan: TypeAlias = tuple[tuple[tuple[Factor, ...], ...], ...]
+
+
+def width(segment: tuple[Factor, ...]) -> int:
+  """Returns how many entries of an axis a segment covers."""
+  return math.prod(factor.size for factor in segment)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Symmetry:
+  """A permutation group of a model's parameters.
+
+  Attributes:
+    factors: all factors, in the order in which leaves name them.
+    axes: for each leaf, in tree order, its name and the axes.
+  """
+
+  factors: tuple[Factor, ...]
+  axes: tuple[tuple[str, tuple[Axis, ...]], ...]
+
+  @functools.cached_property
+  def factor(self) -> dict[str, Factor]:
+    """All factors by name."""
+    return {factor.name: factor for factor in self.factors}
+
+  @functools.cached_property
+  def leaf(self) -> dict[str, tuple[Axis, ...]]:
+    """The axes of every leaf by its name."""
+    return dict(self.axes)
+
+  @functools.cached_property
+  def groups(self) -> tuple[Factor, ...]:
+    """The factors that are not pinned, outer ones before those they index."""
+    free = [factor for factor in self.factors if not factor.pinned]
+    return tuple(sorted(free, key=lambda factor: len(factor.outer)))
+
+  def table_shape(self, name: str) -> tuple[int, ...]:
+    """Returns the shape of a group's permutation, ``[*outer sizes, size]``."""
+    factor = self.factor[name]
+    outer = (self.factor[other].size for other in factor.outer)
+    return (*outer, factor.size)
+
+  def plan(self, name: str) -> Plan:
+    """Returns the axes of a leaf, with factors in place of their names."""
+    return tuple(
+      tuple(tuple(self.factor[f] for f in segment) for segment in axis)
+      for axis in self.leaf[name]
+    )
+
+  @functools.cached_property
+  def log10_order(self) -> float:
+    r"""The order of the group, :math:`\log_{10} \prod_g (n_g!)^{o_g}`."""
+    total = 0.0
+    for group in self.groups:
+      *outer, size = self.table_shape(group.name)
+      total += math.prod(outer) * math.lgamma(size + 1)
+    return total / math.log(10)
+
+
+def to_json(symmetry: Symmetry) -> str:
+  """Writes a symmetry as text, to be kept beside a checkpoint.
+
+  Example:
+    >>> symmetry = Symmetry((Factor('w:0', 3),), (('w', ((('w:0',),),)),))
+    >>> from_json(to_json(symmetry)) == symmetry
+    True
+  """
+  factors = [factor._asdict() for factor in symmetry.factors]
+  return json.dumps({'factors': factors, 'axes': symmetry.axes}, indent=1)
+
+
+def from_json(text: str) -> Symmetry:
+  """Reads what ``to_json`` wrote.
+
+  Raises:
+    ValueError: if the text is no symmetry.
+  """
+  try:
+    content = json.loads(text)
+    factors = [
+      Factor(x['name'], int(x['size']), x['pinned'], tuple(x['outer']))
+      for x in content['factors']
+    ]
+    symmetry = Symmetry(tuple(factors), _tuples(content['axes']))
+    for name in symmetry.leaf:
+      symmetry.plan(name)
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(
+      f'from_json: this is no symmetry written by to_json ({error!r})'
+    ) from None
+  return symmetry
+
+
+def check_leaves(
+  symmetry: Symmetry, leaves: dict[str, Any], argument: str
+) -> None:
+  """Checks that a tree's leaves are those of a symmetry.
+
+  Args:
+    symmetry: a symmetry.
+    leaves: leaves by name.
+    argument: what the message calls the tree.
+
+  Raises:
+    ValueError: naming the first leaf that does not fit.
+  """
+  for name in symmetry.leaf:
+    if name not in leaves:
+      raise ValueError(f"{argument}: leaf '{name}' of the symmetry is missing")
+  for name, leaf in leaves.items():
+    if name not in symmetry.leaf:
+      raise ValueError(
+        f"{argument}: the symmetry has no leaf '{name}': find it for this model"
+      )
+    shape = tuple(sum(map(width, axis)) for axis in symmetry.plan(name))
+    if tuple(np.shape(leaf)) != shape:
+      raise ValueError(
+        f"{argument}: leaf '{name}' has shape {tuple(np.shape(leaf))}, the "
+        f'symmetry was found for {shape}: models of different widths cannot be '
+        'permuted into each other'
+      )
+
+
+def _tuples(value: Any) -> Any:
+  if isinstance(value, list):
+    return tuple(_tuples(x) for x in value)
+  return value
