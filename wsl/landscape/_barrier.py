@@ -1,14 +1,10 @@
 """The loss barrier on the straight line between two models."""
 
 from collections.abc import Callable
-import operator
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from wsl import tree, types
-from wsl.landscape import _interpolate
+from wsl import types
+from wsl.landscape import _path
 
 
 class Barrier(NamedTuple):
@@ -23,13 +19,13 @@ class Barrier(NamedTuple):
   """
 
   t: types.Array
-  losses: types.Array
-  above_mean: types.Array
-  above_chord: types.Array
+  losses: types.Tree
+  above_mean: types.Tree
+  above_chord: types.Tree
 
 
 def barrier(
-  loss_fn: Callable[[types.Params], types.Array],
+  loss_fn: Callable[[types.Params], types.Tree],
   a: types.Params,
   b: types.Params,
   *,
@@ -43,25 +39,24 @@ def barrier(
     B_\text{chord} = \max_t \bigl[ L(\theta(t))
       - (1 - t) L(\theta_a) - t L(\theta_b) \bigr]
 
-  with :math:`\theta(t) = (1 - t) \theta_a + t \theta_b`. They agree where the
-  two ends have equal loss. As both ends are among the points, neither is
-  negative, and the first is at least half the difference of the ends: it is
-  positive even where the loss only falls from one end to the other.
-
-  The points are evaluated one after another (``jax.lax.map``): a ``loss_fn``
-  that runs over a data set fills the machine by itself, and side by side the
-  points would need ``points`` models and their activations in memory.
+  with :math:`\theta(t) = (1 - t) \theta_a + t \theta_b`: ``path``, then
+  ``heights``. They agree where the two ends have equal loss. As both ends are
+  among the points, neither is negative, and the first is at least half the
+  difference of the ends: it is positive even where the loss only falls from
+  one end to the other.
 
   Args:
-    loss_fn: a traceable function of the parameters; it returns a number, or an
-      array ``[...]`` of several measures (loss and error, train and test).
+    loss_fn: a traceable function of the parameters; it returns a number, an
+      array ``[...]`` of several measures (loss and error, train and test), or
+      a pytree of them.
     a: the model at t = 0.
     b: the model at t = 1, alike in names, shapes and dtypes.
     points: how many points on the line, both ends included, ``>= 2``; with
       an odd number the middle is one of them.
 
   Returns:
-    A ``Barrier``, in float32 or wider.
+    A ``Barrier``, in float32 or wider; its fields but ``t`` are like what
+    ``loss_fn`` returns.
 
   Raises:
     ValueError: naming the leaf in which the models differ, or if ``points`` is
@@ -81,28 +76,7 @@ def barrier(
   Invariance in Linear Mode Connectivity of Neural Networks", 2021,
   arXiv:2110.06296 (above the chord).
   """
-  if operator.index(points) < 2:
-    raise ValueError(
-      f'barrier: points={points}, expected at least 2: both ends are included'
-    )
-  _interpolate.check_alike(a, b, name='barrier')
-  a, b = tree.read((a, b))
-  t = jnp.linspace(0.0, 1.0, points)
-  losses = jax.lax.map(
-    lambda at: _wide(loss_fn(_interpolate.interpolate(a, b, at))), t
-  )
-  at = jnp.asarray(t, losses.dtype).reshape((-1,) + (1,) * (losses.ndim - 1))
-  chord = (1 - at) * losses[:1] + at * losses[-1:]
-  return Barrier(
-    t=t,
-    losses=losses,
-    above_mean=losses.max(axis=0) - (losses[0] + losses[-1]) / 2,
-    above_chord=(losses - chord).max(axis=0),
-  )
-
-
-def _wide(loss: types.Array) -> types.Array:
-  loss = jnp.asarray(loss)
-  if jnp.issubdtype(loss.dtype, jnp.floating):
-    return tree.wide(loss)
-  return loss.astype(jnp.float32)
+  _path.check(a, b, points, name='barrier')
+  found = _path.walk(loss_fn, a, b, points)
+  rise = _path.heights(found.values, t=found.t)
+  return Barrier(found.t, found.values, rise.above_mean, rise.above_chord)

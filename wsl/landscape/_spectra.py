@@ -1,0 +1,135 @@
+"""Do the leading singular vectors of two models point the same way?"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wsl import tree, types
+from wsl.landscape import _interpolate
+
+
+class SingularAlignment(NamedTuple):
+  """Agreement of singular vectors.
+
+  Attributes:
+    leaves: a tree like the models, in -1 .. 1 for each matrix, ``[]``; None
+      for other leaves.
+    counts: how many singular values of a and of b were kept, ``[2]`` for each
+      matrix; None for other leaves.
+    mean: the mean of ``leaves``, ``[]``: every matrix counts alike.
+  """
+
+  leaves: types.Tree
+  counts: types.Tree
+  mean: types.Array
+
+
+def singular_alignment(
+  a: types.Params,
+  b: types.Params,
+  *,
+  leaves: types.Leaves | None = None,
+  threshold: float = 0.3,
+) -> SingularAlignment:
+  r"""Measures how well the leading singular vectors of two models agree.
+
+  .. math:: R = \frac{1}{\sqrt{r_a r_b}}
+    \sum_{i \le r_a} \sum_{j \le r_b}
+    (u_{a,i}^\top u_{b,j}) (v_{a,i}^\top v_{b,j})
+
+  for each matrix, over the :math:`r` singular values of each model that are at
+  least ``threshold`` times its largest. As :math:`\sum_i u_i v_i^\top` is the
+  polar factor of the matrix cut to rank r, R is the cosine between the two
+  factors: 1 if and only if they are equal, about 0 for unrelated matrices, and
+  independent of the signs of singular vectors and of their choice where
+  singular values coincide. With the singular values as weights the same sum is
+  the inner product of the matrices; a permutation of units changes the vectors
+  and never the values, so it can bring two matrices together only by turning
+  the leading directions towards each other.
+
+  Args:
+    a: a model, leaves ``[...]``.
+    b: a model alike in names, shapes and dtypes.
+    leaves: which leaves are matrices: a regular expression or a predicate on
+      (name, shape); those of two or more axes if None. A leaf of more axes, as
+      a convolution, is seen as ``[product of all but the last, last]``.
+    threshold: fraction of the largest singular value, 0 .. 1; singular values
+      that are rounding are left out even at 0.
+
+  Returns:
+    A ``SingularAlignment``; of a matrix that is zero in a or b it is 0.
+
+  Raises:
+    ValueError: naming the leaf in which the models differ, the chosen leaf that
+      is no matrix, or if ``threshold`` is out of range.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> a = {'w': jnp.asarray([[3.0, 0.0], [0.0, 1.0]])}
+    >>> swapped = {'w': a['w'][::-1]}
+    >>> singular_alignment(a, a).mean.item()
+    1.0
+    >>> singular_alignment(a, swapped).mean.item()
+    0.0
+
+  Reference:
+    Ito, Yamada and Kumagai, "Analysis of Linear Mode Connectivity via
+    Permutation-Based Weight Matching", 2024, arXiv:2402.04051.
+
+  The normalisation is ours, by the geometric mean of the two counts and then
+  over matrices: where the counts agree, as between a model and its
+  permutations, every normalisation by a count does.
+  """
+  if not 0 <= threshold <= 1:
+    raise ValueError(
+      f'singular_alignment: threshold={threshold}, expected a fraction of the '
+      'largest singular value, 0 .. 1'
+    )
+  _interpolate.check_alike(a, b, name='singular_alignment')
+  chosen = tree.select(a, leaves or (lambda _, shape: len(shape) > 1))
+  if not any(jax.tree.leaves(chosen)):
+    raise ValueError('singular_alignment: no leaf has two axes: nothing to do')
+
+  def one(
+    name: str, x: types.Array, y: types.Array, is_matrix: bool
+  ) -> types.Array | None:
+    if not is_matrix:
+      return None
+    if x.ndim < 2:
+      raise ValueError(
+        f"singular_alignment: leaf '{name}' of shape {x.shape} is chosen and "
+        'has fewer than two axes: narrow `leaves`'
+      )
+    return tree.read(tree.apply_kernel(_agreement, x, y, threshold=threshold))
+
+  found = tree.map_named(one, a, b, chosen)
+  agreement = jax.tree.map(lambda x: x[0], found)
+  return SingularAlignment(
+    leaves=agreement,
+    counts=jax.tree.map(lambda x: x[1:], found),
+    mean=jnp.mean(jnp.stack(jax.tree.leaves(agreement))),
+  )
+
+
+def _agreement(
+  x: types.Array, y: types.Array, *, threshold: types.Scalar
+) -> types.Array:
+  """Returns (cosine, count, count), ``[3]``."""
+  p, p_count = _polar(x, threshold)
+  q, q_count = _polar(y, threshold)
+  count = jnp.maximum(p_count * q_count, 1)  # without vectors the sum is zero
+  cosine = jnp.sum(p * q) / jnp.sqrt(count)
+  return jnp.stack([cosine, p_count, q_count])
+
+
+def _polar(
+  x: types.Array, threshold: types.Scalar
+) -> tuple[types.Array, types.Array]:
+  """Returns the sum of ``u v^T`` over leading singular values, and how many."""
+  x = tree.wide(x).reshape(-1, x.shape[-1])
+  u, s, vt = jnp.linalg.svd(x, full_matrices=False)
+  rounding = max(x.shape) * jnp.finfo(s.dtype).eps
+  least = jnp.maximum(jnp.asarray(threshold, s.dtype), rounding) * s[0]
+  kept = jnp.asarray((s >= least) & (s > 0), s.dtype)
+  return (u * kept[None]) @ vt, jnp.sum(kept)
