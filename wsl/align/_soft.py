@@ -1,0 +1,165 @@
+r"""Soft permutations: doubly stochastic matrices in place of indices.
+
+.. math:: (P\theta)[u, i] = \sum_{o, j} P[u, o]\, C_{uo}[i, j]\, \theta[o, j]
+
+A group that depends on outer groups has a matrix for each pair of their new and
+old indices (u, o), so that how well two heads fit does not hang on how the
+units of other heads are matched. The map is linear in the model and in the
+matrices of any one group. At hard matrices only the pairs (u, sigma(u)) count,
+and the map is ``permute``.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.align import _blocks, _permutation, _symmetry
+
+Matrices: TypeAlias = dict[str, types.Array]
+Solve: TypeAlias = Callable[[np.ndarray], np.ndarray]
+
+
+def free_outer(
+  group: _symmetry.Factor, symmetry: _symmetry.Symmetry
+) -> tuple[str, ...]:
+  """Returns the outer factors of a group that are groups themselves."""
+  return tuple(o for o in group.outer if not symmetry.factor[o].pinned)
+
+
+def shape(
+  group: _symmetry.Factor, symmetry: _symmetry.Symmetry
+) -> tuple[int, ...]:
+  """Returns the shape of a group's matrices, ``[*outer, *free outer, n, n]``.
+
+  The first part indexes the new model, the second the old one; a pinned outer
+  factor has one index for both.
+  """
+  old = [symmetry.factor[o].size for o in free_outer(group, symmetry)]
+  return (*symmetry.table_shape(group.name)[:-1], *old, group.size, group.size)
+
+
+def harden(
+  permutation: _permutation.Permutation,
+  *,
+  symmetry: _symmetry.Symmetry,
+  dtype: types.Tree = np.float32,
+) -> Matrices:
+  """Returns the matrices of a permutation, the same for every old outer index.
+
+  Args:
+    permutation: for each group its indices, ``[*outer, n]``.
+    symmetry: the symmetry it belongs to.
+    dtype: of the matrices.
+
+  Returns:
+    For each group ``[*outer, *free outer, n, n]``, of zeros and ones.
+  """
+
+  def one(group: _symmetry.Factor) -> types.Array:
+    full = shape(group, symmetry)
+    hot = jax.nn.one_hot(permutation[group.name], group.size, dtype=dtype)
+    skip = tuple(range(len(group.outer), len(full) - 2))
+    return jnp.broadcast_to(jnp.expand_dims(hot, skip), full)
+
+  return {group.name: one(group) for group in symmetry.groups}
+
+
+def apply(
+  params: types.Params,
+  matrices: Matrices,
+  *,
+  symmetry: _symmetry.Symmetry,
+) -> types.Params:
+  """Permutes a model softly; a sum over the old index of every factor.
+
+  Args:
+    params: a model, or a dict of some of its leaves by name; integer leaves
+      stay as they are.
+    matrices: for each group ``[*outer, *free outer, n, n]``.
+    symmetry: the symmetry of the model.
+
+  Returns:
+    The model; products are taken in the dtype of the matrices.
+  """
+
+  def one(name: str, x: types.Array) -> types.Array:
+    plan = symmetry.plan(name)
+    if not groups_of(plan) or not jnp.issubdtype(x.dtype, jnp.floating):
+      return x
+    wide = x.astype(next(iter(matrices.values())).dtype)
+    blocks = [_contract(*b, matrices) for b in _blocks.split(wide, plan)]
+    return _blocks.join(blocks, plan).astype(x.dtype)
+
+  return tree.map_named(one, params)
+
+
+def round(
+  matrices: Matrices, *, symmetry: _symmetry.Symmetry, solve: Solve
+) -> _permutation.Permutation:
+  """Takes the nearest permutation, outer groups first.
+
+  Args:
+    matrices: for each group ``[*outer, *free outer, n, n]``.
+    symmetry: the symmetry they belong to.
+    solve: from gains ``[..., n, n]`` to the best indices ``[..., n]``.
+
+  Returns:
+    A permutation.
+  """
+  indices = {name: solve(np.asarray(m)) for name, m in matrices.items()}
+  return descend(indices, symmetry=symmetry)
+
+
+def descend(
+  indices: dict[str, np.ndarray], *, symmetry: _symmetry.Symmetry
+) -> _permutation.Permutation:
+  """Chooses among indices of all outer pairs those of the outer permutation.
+
+  Args:
+    indices: for each group ``[*outer, *free outer, n]``.
+    symmetry: the symmetry they belong to.
+
+  Returns:
+    For each group ``[*outer, n]``.
+  """
+  permutation: dict[str, np.ndarray] = {}
+  for group in symmetry.groups:  # outer ones come first
+    table, new = np.asarray(indices[group.name], np.int32), len(group.outer)
+    for outer in free_outer(group, symmetry):
+      nest = (*symmetry.factor[outer].outer, outer)
+      places = [group.outer.index(name) for name in nest]
+      order = np.argsort(places)
+      index = np.transpose(permutation[outer], order)
+      missing = [i for i in range(table.ndim) if i not in places]
+      index = np.expand_dims(index, missing)
+      table = np.take_along_axis(table, index, new).squeeze(new)
+    permutation[group.name] = table
+  return {name: jnp.asarray(table) for name, table in permutation.items()}
+
+
+def groups_of(plan: _symmetry.Plan) -> list[str]:
+  """Returns the names of the groups that occur in a leaf."""
+  factors = [f for axis in plan for segment in axis for f in segment]
+  return [factor.name for factor in factors if not factor.pinned]
+
+
+def _contract(
+  block: types.Array, factors: _blocks.Factors, matrices: Matrices
+) -> types.Array:
+  """Applies the matrices to a block ``[*sizes of factors]``."""
+  names = [factor.name for factor in factors]
+  old = list(range(len(names)))
+  moved = [name in matrices for name in names]
+  new = [i + len(names) if moved[i] else i for i in old]
+  operands: list[types.Tree] = [block, old]
+  for i, factor in enumerate(factors):
+    if moved[i]:
+      outer = [names.index(name) for name in factor.outer]
+      free = [old[j] for j in outer if moved[j]]
+      operands += [matrices[factor.name]]
+      operands += [[*(new[j] for j in outer), *free, new[i], old[i]]]
+  return jnp.einsum(*operands, new, precision='highest')
