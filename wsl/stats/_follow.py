@@ -119,7 +119,7 @@ def _scan(
   stacked. A weight in the carry may change on its way and is not followed.
   """
   p = eqn.params
-  n_consts, n_carry = p['num_consts'], p['num_carry']
+  n_consts, n_carry = _consts_and_carry(eqn)
   consts = args[:n_consts]
   carry = args[n_consts : n_consts + n_carry]
   xs = args[n_consts + n_carry :]
@@ -150,6 +150,15 @@ def _scan(
   )
   record.close(inner, whole, stack, length=p['length'])
   return [*map(Tracked, last), *map(Tracked, ys)]
+
+
+def _consts_and_carry(eqn: core.JaxprEqn) -> tuple[int, int]:
+  """Counts a scan's constants and its carry, of which bodies see no slices."""
+  body = eqn.params['jaxpr']
+  same = lambda outer, inner: len(outer.aval.shape) == len(inner.shape)
+  whole = sum(map(same, eqn.invars, body.in_avals))
+  carry = sum(map(same, eqn.outvars, body.out_avals))
+  return whole - carry, carry
 
 
 def _layer(view: _views.View | None, depth: int) -> _views.View | None:
