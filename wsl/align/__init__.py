@@ -1,5 +1,8 @@
 """Permutation alignment: symmetries found by tracing, and what they serve."""
 
+from wsl.align._assignment import assign_lapx as assign_lapx
+from wsl.align._assignment import assign_optax as assign_optax
+from wsl.align._assignment import assign_scipy as assign_scipy
 from wsl.align._permutation import compose as compose
 from wsl.align._permutation import identity as identity
 from wsl.align._permutation import invert as invert
