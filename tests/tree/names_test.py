@@ -164,3 +164,10 @@ def test_what_does_not_stack(trees: Any, message: str) -> None:
 def test_sizes() -> None:
   x = {'w': np.zeros((2, 3)), 's': np.zeros(()), 'e': np.zeros((0, 4))}
   assert tree.sizes(x) == {'e': 0, 's': 1, 'w': 6}
+
+
+def test_a_malformed_expression_is_named():
+  with pytest.raises(ValueError, match=r"'block_\(' is no regular expression"):
+    tree.select({'a': 0}, 'block_(')
+  with pytest.raises(ValueError, match='is no regular expression'):
+    tree.by_regex({'a': 0}, [('a', 1), ('[', 2)])

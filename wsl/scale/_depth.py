@@ -1,6 +1,5 @@
 """LiNeS: scale a task vector linearly along the depth of the network."""
 
-import re
 from typing import Any
 
 import jax
@@ -63,7 +62,7 @@ def by_depth(
 
 
 def _layer(depth: str, name: str) -> int:
-  pattern = re.compile(depth)
+  pattern = tree.compiled(depth)
   if pattern.groups != 1:
     raise ValueError(
       f"by_depth(depth='{depth}'): expected one group that captures the "

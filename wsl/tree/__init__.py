@@ -9,6 +9,7 @@ from wsl.tree._map import sizes as sizes
 from wsl.tree._map import stack as stack
 from wsl.tree._names import by_regex as by_regex
 from wsl.tree._names import check_names as check_names
+from wsl.tree._names import compiled as compiled
 from wsl.tree._names import map_named as map_named
 from wsl.tree._names import named as named
 from wsl.tree._names import nearest as nearest

@@ -128,7 +128,7 @@ def select(tree: types.Tree, leaves: types.Leaves) -> types.Tree:
     The tree with a bool for each leaf.
 
   Raises:
-    ValueError: if a regular expression matches no leaf.
+    ValueError: if a regular expression is malformed, or matches no leaf.
 
   Example:
     >>> select({'head': {'w': 1}, 'body': {'w': 2}}, '^head/')
@@ -138,7 +138,8 @@ def select(tree: types.Tree, leaves: types.Leaves) -> types.Tree:
     return map_named(
       lambda name, x: bool(leaves(name, jax.numpy.shape(x))), tree
     )
-  chosen = map_named(lambda name, _: bool(re.search(leaves, name)), tree)
+  pattern = compiled(leaves)
+  chosen = map_named(lambda name, _: bool(pattern.search(name)), tree)
   if not any(jax.tree.leaves(chosen)):
     raise ValueError(f"no leaf matches '{leaves}': {_examples(tree)}")
   return chosen
@@ -158,17 +159,19 @@ def by_regex(tree: types.Tree, rules: Sequence[tuple[str, Any]]) -> types.Tree:
     The tree with a value for each leaf.
 
   Raises:
-    ValueError: naming the leaf without a rule, or the rule without a leaf.
+    ValueError: naming the leaf without a rule, the rule without a leaf, or the
+      malformed expression.
 
   Example:
     >>> by_regex({'a': 0, 'b': 0}, [('a', 'first'), ('.*', 'rest')])
     {'a': 'first', 'b': 'rest'}
   """
   used = set()
+  patterns = [(compiled(pattern), result) for pattern, result in rules]
 
   def value(name: str, _: Any) -> Any:
-    for i, (pattern, result) in enumerate(rules):
-      if re.search(pattern, name):
+    for i, (pattern, result) in enumerate(patterns):
+      if pattern.search(name):
         used.add(i)
         return result
     raise ValueError(
@@ -183,6 +186,24 @@ def by_regex(tree: types.Tree, rules: Sequence[tuple[str, Any]]) -> types.Tree:
         f'{_examples(tree)}'
       )
   return values
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+  """Compiles a regular expression.
+
+  Raises:
+    ValueError: if it is malformed, saying where.
+
+  Example:
+    >>> compiled('block_(')
+    Traceback (most recent call last):
+    ...
+    ValueError: 'block_(' is no regular expression: missing ), unterminated ...
+  """
+  try:
+    return re.compile(pattern)
+  except re.error as error:
+    raise ValueError(f"'{pattern}' is no regular expression: {error}") from None
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
