@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.optimize
 
 from wsl import align
 from wsl.align import _soft
@@ -60,12 +59,6 @@ def _matrices(seed):
 @jax.jit
 def _apply(params, matrices):
   return _soft.apply(params, matrices, symmetry=SYMMETRY)
-
-
-def _solve(gains):
-  flat = gains.reshape(-1, *gains.shape[-2:])
-  assign = scipy.optimize.linear_sum_assignment
-  return np.stack([assign(g, True)[1] for g in flat]).reshape(gains.shape[:-1])
 
 
 def test_shapes_pair_new_and_old_indices_of_free_outer_factors():
@@ -163,7 +156,7 @@ def test_rounding_inverts_hardening():
   matrices = _soft.harden(g, symmetry=SYMMETRY)
   noise = jax.tree.map(lambda x: 0.1 * x.astype(np.float32), _matrices(3))
   blurred = jax.tree.map(jnp.add, matrices, noise)
-  found = _soft.round(blurred, symmetry=SYMMETRY, solve=_solve)
+  found = _soft.round(blurred, symmetry=SYMMETRY, solver=align.assign_scipy)
   jax.tree.map(np.testing.assert_array_equal, found, g)
   assert all(table.dtype == np.int32 for table in found.values())
 

@@ -9,6 +9,8 @@ from wsl.align._permutation import invert as invert
 from wsl.align._permutation import Permutation as Permutation
 from wsl.align._permutation import permute as permute
 from wsl.align._permutation import random as random
+from wsl.align._project import sinkhorn_project as sinkhorn_project
+from wsl.align._sinkhorn import sinkhorn as sinkhorn
 from wsl.align._symmetry import Factor as Factor
 from wsl.align._symmetry import from_json as from_json
 from wsl.align._symmetry import Symmetry as Symmetry

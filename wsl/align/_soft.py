@@ -9,7 +9,6 @@ matrices of any one group. At hard matrices only the pairs (u, sigma(u)) count,
 and the map is ``permute``.
 """
 
-from collections.abc import Callable
 from typing import TypeAlias
 
 import jax
@@ -17,10 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _blocks, _permutation, _symmetry
+from wsl.align import _assignment, _blocks, _permutation, _symmetry
 
 Matrices: TypeAlias = dict[str, types.Array]
-Solve: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 def free_outer(
@@ -98,19 +96,22 @@ def apply(
 
 
 def round(
-  matrices: Matrices, *, symmetry: _symmetry.Symmetry, solve: Solve
+  matrices: Matrices,
+  *,
+  symmetry: _symmetry.Symmetry,
+  solver: _assignment.Solver,
 ) -> _permutation.Permutation:
   """Takes the nearest permutation, outer groups first.
 
   Args:
     matrices: for each group ``[*outer, *free outer, n, n]``.
     symmetry: the symmetry they belong to.
-    solve: from gains ``[..., n, n]`` to the best indices ``[..., n]``.
+    solver: from gains ``[..., n, n]`` to the best indices ``[..., n]``.
 
   Returns:
     A permutation.
   """
-  indices = {name: solve(np.asarray(m)) for name, m in matrices.items()}
+  indices = {name: np.asarray(solver(m)) for name, m in matrices.items()}
   return descend(indices, symmetry=symmetry)
 
 
@@ -163,3 +164,24 @@ def _contract(
       operands += [matrices[factor.name]]
       operands += [[*(new[j] for j in outer), *free, new[i], old[i]]]
   return jnp.einsum(*operands, new, precision='highest')
+
+
+def matched(
+  params: types.Params, symmetry: _symmetry.Symmetry, leaves: types.Leaves
+) -> tuple[str, ...]:
+  """Returns the names of the chosen leaves that are floats and have a group."""
+  chosen = tree.named(tree.select(params, leaves))
+  return tuple(
+    name
+    for name, x in tree.named(params).items()
+    if chosen[name]
+    and jnp.issubdtype(x.dtype, jnp.floating)
+    and groups_of(symmetry.plan(name))
+  )
+
+
+def widest(*models: types.Params) -> types.Tree:
+  """Returns float64 if a leaf is that wide, else float32."""
+  leaves = jax.tree.leaves(models)
+  double = any(x.dtype == np.float64 for x in leaves)
+  return np.dtype(np.float64 if double else np.float32)

@@ -1,0 +1,188 @@
+"""Sinkhorn re-basin: the projection, its derivative, planted permutations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from wsl import align
+
+F = align.Factor
+
+# A dense layer of 8 units, then 3 heads of 4 units each.
+SYMMETRY = align.Symmetry(
+  factors=(
+    F('a:0', 5, 'an input'),
+    F('a:1', 8),
+    F('b:1.0', 3),
+    F('b:1.1', 4, outer=('b:1.0',)),
+    F('c:1', 2, 'an output'),
+  ),
+  axes=(
+    ('a', ((('a:0',),), (('a:1',),))),
+    ('b', ((('a:1',),), (('b:1.0', 'b:1.1'),))),
+    ('c', ((('b:1.0', 'b:1.1'),), (('c:1',),))),
+    ('n', ((('a:0',),),)),
+  ),
+)
+SHAPES = {'a': (5, 8), 'b': (8, 12), 'c': (12, 2)}
+
+
+def _params(seed=0, dtype=np.float32):
+  rng = np.random.default_rng(seed)
+  draw = {n: jnp.asarray(rng.normal(size=s), dtype) for n, s in SHAPES.items()}
+  return draw | {'n': jnp.arange(5)}
+
+
+def _logits(seed, shape=(6, 6), dtype=np.float64):
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def _project_(logits, temperature=1.0, iterations=200):
+  return align.sinkhorn_project(
+    logits, temperature=temperature, iterations=iterations
+  )
+
+
+def test_the_projection_is_doubly_stochastic_and_a_scaling():
+  z = _logits(0, (2, 6, 6))
+  p = _project_(z, 0.7)
+  np.testing.assert_allclose(p.sum(-1), np.ones((2, 6)), atol=1e-12)
+  np.testing.assert_allclose(p.sum(-2), np.ones((2, 6)), atol=1e-12)
+  residue = jnp.log(p) - z / 0.7
+  residue -= residue[..., :1, :] + residue[..., :, :1] - residue[..., :1, :1]
+  np.testing.assert_allclose(residue, np.zeros((2, 6, 6)), atol=1e-10)
+
+
+def test_two_by_two_in_closed_form():
+  z = jnp.asarray([[1.0, 0.2], [-0.3, 0.5]])
+  ratio = np.exp((1.0 + 0.5 - 0.2 + 0.3) / (2 * 0.5))
+  p = ratio / (1 + ratio)
+  wanted = [[p, 1 - p], [1 - p, p]]
+  np.testing.assert_allclose(_project_(z, 0.5), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize('temperature', [1.0, 0.4])
+def test_implicit_derivative_equals_the_unrolled_one(temperature):
+  z, weights = _logits(1, (2, 6, 6)), _logits(2, (2, 6, 6))
+
+  def both(x, _):
+    x = x - jax.scipy.special.logsumexp(x, axis=-1, keepdims=True)
+    return x - jax.scipy.special.logsumexp(x, axis=-2, keepdims=True), None
+
+  def unrolled(z):
+    return jnp.exp(jax.lax.scan(both, z / temperature, None, 300)[0])
+
+  loss = lambda fn: lambda z: jnp.sum(jnp.sin(3 * fn(z)) * weights)
+  project = lambda z: _project_(z, temperature, 300)
+  found = jax.jit(jax.grad(loss(project)))(z)
+  wanted = jax.jit(jax.grad(loss(unrolled)))(z)
+  np.testing.assert_allclose(found, wanted, rtol=1e-8, atol=1e-11)
+  assert np.abs(wanted).max() > 0.1
+
+
+def test_the_derivative_moves_within_the_polytope_only():
+  # The projection ignores what is added to a row or to a column of the logits.
+  z, weights = _logits(3), _logits(4)
+  value = lambda z: jnp.sum(_project_(z, 0.5) * weights)
+  slope = jax.jit(jax.grad(value))(z)
+  np.testing.assert_allclose(slope.sum(0), np.zeros(6), atol=1e-12)
+  np.testing.assert_allclose(slope.sum(1), np.zeros(6), atol=1e-12)
+
+
+def test_the_derivative_by_temperature():
+  z, weights = _logits(5), _logits(6)
+  value = jax.jit(lambda t: jnp.sum(_project_(z, t) * weights))
+  wanted = (value(0.8 + 1e-5) - value(0.8 - 1e-5)) / 2e-5
+  np.testing.assert_allclose(jax.grad(value)(0.8), wanted, rtol=1e-7)
+
+
+@pytest.mark.parametrize('temperature', [1.0, 0.1, 1e-3])
+def test_the_derivative_is_finite_near_permutations(temperature):
+  z = _logits(7, (100, 100), np.float32)
+  weights = _logits(8, (100, 100), np.float32)
+  value = lambda z: jnp.sum(_project_(z, temperature, 20) * weights)
+  assert np.all(np.isfinite(jax.jit(jax.grad(value))(z)))
+
+
+@pytest.mark.parametrize('loss', ['l2', 'cosine'])
+@pytest.mark.parametrize('seed', [0, 1])
+def test_planted_recovery(loss, seed):
+  params = _params(seed)
+  g = align.random(SYMMETRY, jax.random.key(seed))
+  moving = align.permute(params, g, symmetry=SYMMETRY)
+  found = align.sinkhorn(
+    params, moving, symmetry=SYMMETRY, key=jax.random.key(5), loss=loss
+  )
+  wanted = align.invert(g, symmetry=SYMMETRY)
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_a_loss_of_ones_own_at_the_midpoint():
+  params = _params(2)
+  g = align.random(SYMMETRY, jax.random.key(2))
+  moving = align.permute(params, g, symmetry=SYMMETRY)
+  inputs = jax.random.normal(jax.random.key(0), (4, 16, 5), np.float32)
+
+  def run(p, x):
+    return jnp.tanh(jnp.tanh(x @ p['a']) @ p['b']) @ p['c']
+
+  def loss(moved, key):
+    x = inputs[jax.random.randint(key, (), 0, 4)]
+    middle = {n: (params[n] + moved[n]) / 2 for n in SHAPES}
+    return jnp.mean(jnp.square(run(middle, x) - run(params, x)))
+
+  found = align.sinkhorn(
+    params, moving, symmetry=SYMMETRY, key=jax.random.key(1), loss=loss
+  )
+  wanted = align.invert(g, symmetry=SYMMETRY)
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_unrelated_models_come_nearer_and_no_step_is_no_match():
+  fixed, moving = _params(3), _params(4)
+  find = lambda **x: align.sinkhorn(
+    fixed, moving, symmetry=SYMMETRY, key=jax.random.key(0), **x
+  )
+
+  def distance(g):
+    moved = align.permute(moving, g, symmetry=SYMMETRY)
+    return sum(float(jnp.sum((fixed[n] - moved[n]) ** 2)) for n in SHAPES)
+
+  random = [
+    distance(align.random(SYMMETRY, jax.random.key(i))) for i in range(20)
+  ]
+  assert distance(find()) < min(random)
+  still = find(steps=1, optimizer=optax.sgd(0.0))
+  assert distance(still) > distance(find())
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'loss': 'l3'}, "loss 'l3' is unknown: take one of"),
+    ({'steps': 0}, 'steps is 0'),
+    ({'temperature': 0.0}, 'temperature is 0.0, expected > 0'),
+    ({'leaves': 'zz'}, "no leaf matches 'zz'"),
+  ],
+)
+def test_arguments_are_checked(change, message):
+  with pytest.raises(ValueError, match=message):
+    align.sinkhorn(
+      _params(),
+      _params(),
+      symmetry=SYMMETRY,
+      key=jax.random.key(0),
+      **change,
+    )
+
+
+def test_models_are_checked():
+  find = lambda a, b: align.sinkhorn(
+    a, b, symmetry=SYMMETRY, key=jax.random.key(0)
+  )
+  with pytest.raises(ValueError, match="moving: leaf 'a' has shape"):
+    find(_params(), _params() | {'a': jnp.ones((5, 9), np.float32)})
+  with pytest.raises(ValueError, match='NaN or inf'):
+    find(_params(), _params() | {'a': jnp.full((5, 8), jnp.nan, np.float32)})
