@@ -6,6 +6,7 @@
 ``Deltas``     T task vectors stacked; same tree, leaves ``[T, ...]``
 ``Scalar``     a number, or a traced array of rank 0
 ``Gram``       second moments of one linear map's inputs
+``Moments``    mean and variance of one linear map's outputs
 ``Leaves``     which leaves: a regular expression searched in the name, or a
                predicate on (name, shape)
 =============  ==============================================================
@@ -56,3 +57,29 @@ class Gram:
   axes: tuple[int, ...] = dataclasses.field(
     metadata={'static': True}, default=(0,)
   )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Moments:
+  r"""Mean and variance of the outputs of one linear map, unit by unit.
+
+  .. math:: y = x W + b, \quad m = \frac{1}{n} \sum_{i=1}^{n} y_i, \quad
+    v = \frac{1}{n} \sum_{i=1}^{n} (y_i - m)^2
+
+  Attributes:
+    mean: ``[...]``, the shape of the weight without its input axes.
+    variance: ``[...]``, the same shape.
+    count: the number n of rows (tokens, patches) of one unit.
+    axes: which axes of the weight are its input axes.
+    bias: the name of the leaf that is added to the map's outputs, and is
+      part of the mean; ``''`` if there is none.
+  """
+
+  mean: Array
+  variance: Array
+  count: Array
+  axes: tuple[int, ...] = dataclasses.field(
+    metadata={'static': True}, default=(0,)
+  )
+  bias: str = dataclasses.field(metadata={'static': True}, default='')

@@ -29,10 +29,25 @@ _CALLS = {
 
 
 class Tracked(NamedTuple):
-  """A value, and the view of a weight that it is, if it is one."""
+  """A value, and what it has to do with weights.
+
+  Attributes:
+    value: the value.
+    view: which entries of a leaf it is, if it is nothing else.
+    term: the same, where entries may also be repeated along axes.
+    product: where the output axes of a weight lie in it, if it is the product
+      of a weight and a value, and nothing else.
+  """
 
   value: Any
   view: _views.View | None = None
+  term: _views.View | None = None
+  product: _views.View | None = None
+
+  @classmethod
+  def leaf(cls, value: Any, view: _views.View | None) -> 'Tracked':
+    """Returns a leaf, or a slice of one, as it is stored."""
+    return cls(value, view, view)
 
 
 def follow(
@@ -78,21 +93,36 @@ def _equation(
     return _scan(eqn, args, record)
   outs = _evaluate(eqn, args, jaxpr)
   if name == 'optimization_barrier':
-    return [Tracked(out, a.view) for out, a in zip(outs, args)]
+    return [a._replace(value=out) for out, a in zip(outs, args)]
   if name == 'dot_general' and len(weights) == 1:
     side = 0 if args[0].view else 1
-    _uses.dot(record, eqn, weights[0], args[1 - side].value, side)
-  elif name == 'conv_general_dilated' and weights == [args[1].view]:
-    _uses.convolution(record, eqn, weights[0], args[0].value)
-  else:
-    view = (
-      _views.follow(weights[0], eqn) if len(args) == 1 and weights else None
-    )
-    if view is not None:
-      return [Tracked(outs[0], view)]
+    x = args[1 - side].value
+    product = _uses.dot(record, eqn, weights[0], x, outs[0], side)
+    return [Tracked(outs[0], product=product)]
+  if name == 'conv_general_dilated' and weights == [args[1].view]:
+    x = args[0].value
+    made = _uses.convolution(record, eqn, weights[0], x, outs[0])
+    return [Tracked(outs[0], product=made)]
+  if name in ('add', 'add_any'):
+    for a, b in (args, reversed(args)):
+      if a.product and b.term:
+        _uses.added(record, a.product, b.term)
+  results = [Tracked(out) for out in outs]
+  if len(args) == len(outs) == 1:
+    results = [_move(eqn, args[0], outs[0])]
+  if not any(result.view for result in results):
     for weight in weights:
       record.note(weight.leaf, name)
-  return [Tracked(out) for out in outs]
+  return results
+
+
+def _move(eqn: core.JaxprEqn, arg: Tracked, out: Any) -> Tracked:
+  """Follows a value with one operand through casts and changes of shape."""
+  view, product = (
+    _views.follow(v, eqn) if v else None for v in (arg.view, arg.product)
+  )
+  term = _views.repeat(arg.term, eqn) if arg.term else None
+  return Tracked(out, view, term, product)
 
 
 def _evaluate(
@@ -126,14 +156,15 @@ def _scan(
   for a in carry:
     if a.view is not None:
       record.note(a.view.leaf, 'the carry of a scan')
-  inner = _uses.Record(record.depth + 1)
+  inner = record.inner()
   slices = [_layer(a.view, inner.depth) for a in xs]
 
   def step(state: Any, x: Any) -> tuple[Any, Any]:
     nonlocal inner
-    inner = _uses.Record(inner.depth)
+    inner = record.inner()
     carry, totals = state
-    tracked = [*consts, *map(Tracked, carry), *map(Tracked, x, slices)]
+    layers = map(Tracked.leaf, x, slices)
+    tracked = [*consts, *map(Tracked, carry), *layers]
     results = [r.value for r in follow(p['jaxpr'], tracked, inner)]
     whole, stack = inner.split()
     totals = [a + b for a, b in zip(totals, whole)] if totals else whole

@@ -2,20 +2,19 @@
 
 from collections.abc import Callable, Iterable
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.stats import _batches, _follow, _uses, _views
+from wsl.stats import _batches, _trace, _uses
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Sum:
-  """The sum of x x^T over the rows of one batch."""
+class Sum:
+  """The sum of x x^T over some rows."""
 
   matrix: types.Array
   rows: int = dataclasses.field(metadata={'static': True})
@@ -76,12 +75,12 @@ def gram(
   Weights of Language Models", 2022, arXiv:2212.09849.
   """
   params = tree.read(params)
-  total: list[_Sum | None] = []
+  total: list[Sum | None] = []
   for batch in _batches.stream(batches, name='gram'):
     part = _batch_sums(apply_fn, params, _batches.inputs_of(batch))
-    total = [_add(a, b) for a, b in zip(total, part)] if total else part
+    total = [add(a, b) for a, b in zip(total, part)] if total else part
   return jax.tree.unflatten(
-    jax.tree.structure(params), [_mean(s) for s in total]
+    jax.tree.structure(params), [mean(s) for s in total]
   )
 
 
@@ -113,7 +112,7 @@ def linear_maps(
   lines: list[str] = []
 
   def trace(params: types.Params, inputs: Any) -> None:
-    record = _record(apply_fn, params, inputs)
+    record = _trace.record(apply_fn, params, inputs)
     count = len(jax.tree.leaves(params))
     lines.extend(_line(record, leaf) for leaf in range(count))
 
@@ -138,48 +137,32 @@ def _line(record: _uses.Record, leaf: int) -> str:
   return found if met == 'nothing' else f'{found}; also met {met}'
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _batch_sums(
-  apply_fn: Callable[..., Any], params: types.Params, inputs: Any
-) -> list[_Sum | None]:
-  record = _record(apply_fn, params, inputs)
-  sums: list[_Sum | None] = []
-  for leaf in range(len(jax.tree.leaves(params))):
-    uses = [use for use in record.sums if use.leaf == leaf]
-    if len(uses) == 1:
-      (use,) = uses
-      sums.append(_Sum(record.sums[use], record.rows[use], use.axes))
-    else:
-      sums.append(None)
-  return sums
-
-
-def _record(
-  apply_fn: Callable[..., Any], params: types.Params, inputs: Any
-) -> _uses.Record:
-  """Traces a model and reads off how its weights are used."""
-  program = jax.make_jaxpr(apply_fn)(params, inputs)
-  args = [
-    _follow.Tracked(x, _views.of_leaf(i, x.shape) if _is_weight(x) else None)
-    for i, x in enumerate(jax.tree.leaves(params))
+def sums(
+  apply_fn: Callable[..., Any],
+  params: types.Params,
+  inputs: Any,
+  measure: _uses.Measure = _uses.second_moment,
+) -> list[Sum | None]:
+  """Returns for each leaf its statistic on one batch, if it has just one."""
+  record = _trace.record(apply_fn, params, inputs, measure)
+  uses = map(record.single, range(len(jax.tree.leaves(params))))
+  return [
+    use and Sum(record.sums[use], record.rows[use], use.axes) for use in uses
   ]
-  args += map(_follow.Tracked, jax.tree.leaves(inputs))
-  record = _uses.Record()
-  _follow.follow(program, args, record)
-  return record
 
 
-def _is_weight(x: types.Array) -> bool:
-  return jnp.issubdtype(x.dtype, jnp.floating) and x.size > 0
+_batch_sums = jax.jit(sums, static_argnums=0)
 
 
-def _add(a: _Sum | None, b: _Sum | None) -> _Sum | None:
+def add(a: Sum | None, b: Sum | None) -> Sum | None:
+  """Adds the sums of two batches."""
   if a is None or b is None:
     return None
-  return _Sum(a.matrix + b.matrix, a.rows + b.rows, a.axes)
+  return Sum(a.matrix + b.matrix, a.rows + b.rows, a.axes)
 
 
-def _mean(total: _Sum | None) -> types.Gram | None:
+def mean(total: Sum | None) -> types.Gram | None:
+  """Divides a sum by its rows."""
   if total is None:
     return None
   count = jnp.asarray(total.rows, total.matrix.dtype)

@@ -1,8 +1,8 @@
 """What the weights of a traced function are multiplied with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 from jax.extend import core
@@ -14,7 +14,7 @@ from wsl.stats import _views
 
 
 class Use(NamedTuple):
-  """One way of using a weight; its Gram matrices add up.
+  """One way of using a weight; its statistics add up.
 
   Attributes:
     leaf: the position of the leaf among the leaves of the parameters.
@@ -29,21 +29,43 @@ class Use(NamedTuple):
   stacked: tuple[tuple[int, _views.Atoms], ...]
 
 
+# From the rows of a product, inputs [groups, n, d] and outputs [groups, n, m],
+# to a statistic [groups, ...] that adds up over rows.
+Measure: TypeAlias = Callable[[types.Array, types.Array], types.Array]
+
+
+def second_moment(inputs: types.Array, outputs: types.Array) -> types.Array:
+  """Returns the sum of x x^T over the rows, ``[groups, d, d]``."""
+  del outputs
+  highest = jax.lax.Precision.HIGHEST
+  return jnp.einsum('gnd,gne->gde', inputs, inputs, precision=highest)
+
+
 class Record:
   """The uses found so far, and what else the weights ran into.
 
   Attributes:
+    measure: what is summed over the rows of each use.
     depth: the number of scans around the equations being read.
-    sums: the sum of x x^T of each use, ``[..., groups, d, d]``.
+    sums: the statistic of each use, ``[groups, ...]``.
     rows: how many rows each sum holds.
+    times: how often a leaf was multiplied.
+    added: how often a leaf (second) was added to the product of another.
     notes: by leaf, what it met that is no linear map.
   """
 
-  def __init__(self, depth: int = 0) -> None:
+  def __init__(self, measure: Measure = second_moment, depth: int = 0) -> None:
+    self.measure = measure
     self.depth = depth
     self.sums: dict[Use, types.Array] = {}
     self.rows: dict[Use, int] = {}
+    self.times: dict[int, int] = {}
+    self.added: dict[tuple[int, int], int] = {}
     self.notes: dict[int, list[str]] = {}
+
+  def inner(self) -> 'Record':
+    """Returns an empty record for the body of a scan."""
+    return Record(self.measure, self.depth + 1)
 
   def add(self, use: Use, matrix: types.Array, rows: int) -> None:
     """Adds the rows of one more application of a weight."""
@@ -51,6 +73,19 @@ class Record:
       matrix = self.sums[use] + matrix
     self.sums[use] = matrix
     self.rows[use] = self.rows.get(use, 0) + rows
+
+  def single(self, leaf: int) -> Use | None:
+    """Returns the use of a leaf, if there is exactly one."""
+    uses = [use for use in self.sums if use.leaf == leaf]
+    return uses[0] if len(uses) == 1 else None
+
+  def bias_of(self, leaf: int) -> int | None:
+    """Returns the leaf that every product of a leaf, and no other, meets."""
+    mine = [pair for pair in self.added if leaf == pair[0]]
+    if len(mine) != 1 or self.added[mine[0]] != self.times[leaf]:
+      return None
+    bias = mine[0][1]
+    return bias if sum(pair[1] == bias for pair in self.added) == 1 else None
 
   def note(self, leaf: int, what: str) -> None:
     """Notes that a weight met something that is no linear map."""
@@ -84,6 +119,10 @@ class Record:
         self.add(use, blocks, rows)
       else:
         self.add(use, whole.pop(0), rows * length)
+    for leaf, times in inner.times.items():
+      self.times[leaf] = self.times.get(leaf, 0) + times
+    for pair, times in inner.added.items():
+      self.added[pair] = self.added.get(pair, 0) + times
     for leaf, notes in inner.notes.items():
       for what in notes:
         self.note(leaf, what)
@@ -97,23 +136,62 @@ def dot(
   eqn: core.JaxprEqn,
   view: _views.View,
   x: types.Array,
+  y: types.Array,
   side: int,
-) -> None:
-  """Records a ``dot_general`` whose operand number ``side`` is the weight."""
+) -> _views.View:
+  """Records a ``dot_general`` whose operand number ``side`` is the weight.
+
+  Args:
+    record: takes what is found.
+    eqn: the equation.
+    view: the view of the weight.
+    x: the other operand.
+    y: the result.
+    side: 0 or 1.
+
+  Returns:
+    Where the weight's axes lie in the result; its other axes are rows.
+  """
   contract, batch = eqn.params['dimension_numbers']
+  done = (*contract[side], *batch[side])
+  shared = [view.dims[i] for i in batch[side]]
+  free = [atoms for i, atoms in enumerate(view.dims) if i not in done]
+  start = len(shared) + (len(free) if side == 0 else 0)
+  rows = [_row(y, start + i) for i in range(y.ndim - len(shared) - len(free))]
+  outputs = view._replace(
+    dims=(*shared, *free, *rows) if side == 0 else (*shared, *rows, *free)
+  )
   _capture(
     record,
     view,
     x,
+    y,
+    outputs,
     batch=list(zip(batch[1 - side], batch[side])),
     contract=list(zip(contract[1 - side], contract[side])),
   )
+  return outputs
 
 
 def convolution(
-  record: Record, eqn: core.JaxprEqn, view: _views.View, x: types.Array
-) -> None:
-  """Records a ``conv_general_dilated`` whose kernel is the weight."""
+  record: Record,
+  eqn: core.JaxprEqn,
+  view: _views.View,
+  x: types.Array,
+  y: types.Array,
+) -> _views.View | None:
+  """Records a ``conv_general_dilated`` whose kernel is the weight.
+
+  Args:
+    record: takes what is found.
+    eqn: the equation.
+    view: the view of the kernel.
+    x: the image.
+    y: the result.
+
+  Returns:
+    Where the kernel's axes lie in the result, if it could be followed.
+  """
   p = eqn.params
   spec, groups = p['dimension_numbers'], p['feature_group_count']
   out, channel, *kernel = spec.rhs_spec
@@ -122,7 +200,7 @@ def convolution(
   )
   if p['batch_group_count'] != 1 or blocks is None:
     record.note(view.leaf, 'a convolution with groups that cannot be followed')
-    return
+    return None
   patches = _patches(
     jnp.transpose(x, spec.lhs_spec),
     [_views.shape_of(eqn.invars[1])[k] for k in kernel],
@@ -136,13 +214,56 @@ def convolution(
   dims = list(view.dims)
   dims[out], in_group = blocks
   pairs = [(4 + 2 * i, k) for i, k in enumerate(kernel)]
+  features = spec.out_spec[1]
+  outputs = view._replace(
+    dims=tuple(
+      dims[out] + in_group if i == features else _row(y, i)
+      for i in range(y.ndim)
+    )
+  )
   _capture(
     record,
     view._replace(dims=(*dims, in_group)),
     patches,
+    y,
+    outputs,
     batch=[(1, out)],
     contract=[(2, channel), *pairs],
   )
+  return outputs
+
+
+def added(record: Record, product: _views.View, leaf: _views.View) -> None:
+  """Records that a leaf was added to the product of another, if unit by unit.
+
+  Args:
+    record: takes what is found.
+    product: where the axes of a weight lie in its product; the rest are rows.
+    leaf: where the axes of the leaf lie in what is added.
+  """
+  ours = [_many(atoms) for atoms in product.dims]
+  units = [[a for a in atoms if a.axis >= 0] for atoms in ours]
+  theirs = [_many(atoms) for atoms in leaf.dims]
+  mixed = any(u and len(u) < len(atoms) for u, atoms in zip(units, ours))
+  same = _ranked(product.stacked, units) == _ranked(leaf.stacked, theirs)
+  if same and not mixed:
+    pair = product.leaf, leaf.leaf
+    record.added[pair] = record.added.get(pair, 0) + 1
+
+
+def _ranked(
+  stacked: Sequence[tuple[int, _views.Atoms]],
+  dims: Sequence[Sequence[_views.Atom]],
+) -> list[Any]:
+  """Numbers the axes that occur by their order, leaving out the others."""
+  runs = [*(_many(atoms) for _, atoms in stacked), *dims]
+  axes = sorted({a.axis for run in runs for a in run})
+  ranks = [[a._replace(axis=axes.index(a.axis)) for a in run] for run in runs]
+  return [[depth for depth, _ in stacked], ranks]
+
+
+def _row(y: types.Array, i: int) -> _views.Atoms:
+  return (_views.Atom(i - y.ndim, -1, y.shape[i]),)
 
 
 def _patches(
@@ -174,6 +295,8 @@ def _capture(
   record: Record,
   view: _views.View,
   x: types.Array,
+  y: types.Array,
+  outputs: _views.View,
   *,
   batch: list[tuple[int, int]],
   contract: list[tuple[int, int]],
@@ -198,9 +321,10 @@ def _capture(
     x, [i for i, _ in batch], [i for i, _ in contract], blocks, inputs
   )
   groups, count, _ = rows.shape
-  highest = jax.lax.Precision.HIGHEST
-  matrix = jnp.einsum('gnd,gne->gde', rows, rows, precision=highest)
-  record.add(Use(view.leaf, axes, groups, view.stacked), matrix, count)
+  results = _results(y, outputs, groups)
+  record.times[view.leaf] = record.times.get(view.leaf, 0) + 1
+  use = Use(view.leaf, axes, groups, view.stacked)
+  record.add(use, record.measure(rows, results), count)
 
 
 def _many(atoms: Sequence[_views.Atom]) -> list[_views.Atom]:
@@ -226,6 +350,16 @@ def _rows(
   )
   groups, d = (math.prod(size) for size in sizes)
   return x.reshape(groups, -1, d)
+
+
+def _results(y: types.Array, outputs: _views.View, groups: int) -> types.Array:
+  """Lays out y as ``[groups, rows, m]``, groups and m in the stored order."""
+  atoms = _views.flatten(outputs.dims)
+  y = tree.wide(y).reshape([a.size for a in atoms])
+  y = y.transpose(_order(atoms))
+  count = math.prod(a.size for a in atoms if a.axis < 0)
+  y = y.reshape(count, groups, -1)
+  return jnp.swapaxes(y, 0, 1)
 
 
 def _order(atoms: _views.Atoms) -> list[int]:

@@ -120,6 +120,15 @@ def follow(view: View, eqn: core.JaxprEqn) -> View | None:
   return None
 
 
+def repeat(view: View, eqn: core.JaxprEqn) -> View | None:
+  """Does what ``follow`` does, and allows entries to be repeated along axes."""
+  if eqn.primitive.name != 'broadcast_in_dim':
+    return follow(view, eqn)
+  kept = dict(zip(eqn.params['broadcast_dimensions'], view.dims))
+  rank = len(shape_of(eqn.outvars[0]))
+  return view._replace(dims=tuple(kept.get(i, ()) for i in range(rank)))
+
+
 _SAME = frozenset({
   'convert_element_type', 'copy', 'copy_p', 'stop_gradient', 'name',
   'reduce_precision', 'sharding_constraint', 'reshard', 'mesh_cast',
