@@ -118,6 +118,51 @@ class LayerNorm(nn.Module):
     return normal * on_last(scale, x) + on_last(bias, x)
 
 
+class BatchNorm(nn.Module):
+  r"""Normalisation of each channel, by moments over a data set.
+
+  .. math:: y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} \odot s + b
+
+  In training the moments are the batch's, over all axes but the last. They are
+  also averaged into the running ``mean`` and ``var`` of the collection
+  ``batch_stats`` where that is mutable, and those are used otherwise.
+
+  Attributes:
+    momentum: what a running moment keeps of itself at each step.
+
+  Reference:
+    Ioffe & Szegedy, "Batch Normalization", 2015, arXiv:1502.03167.
+  """
+
+  momentum: float = 0.9
+
+  @nn.compact
+  def __call__(self, x: types.ArrayLike, *, train: bool = False) -> types.Array:
+    """Normalises ``[batch, ..., features]``."""
+    shape = (jnp.shape(x)[-1],)
+    scale = parameter(self, 'scale', nn.initializers.ones, shape)
+    bias = parameter(self, 'bias', nn.initializers.zeros, shape)
+    running = [
+      self.variable('batch_stats', name, init, shape, jnp.float32)
+      for name, init in (('mean', jnp.zeros), ('var', jnp.ones))
+    ]
+    x, scale, bias, mean, var = widen(
+      x, scale, bias, *(r.value for r in running)
+    )
+    if train:
+      axes = tuple(range(x.ndim - 1))
+      mean, var = jnp.mean(x, axes), jnp.var(x, axes)
+      if (
+        self.is_mutable_collection('batch_stats') and not self.is_initializing()
+      ):
+        for r, now in zip(running, (mean, var)):
+          old = jnp.asarray(r.value, now.dtype)
+          new = self.momentum * old + (1 - self.momentum) * now
+          r.value = new.astype(r.value.dtype)
+    normal = (x - on_last(mean, x)) * on_last(jax.lax.rsqrt(var + EPSILON), x)
+    return normal * on_last(scale, x) + on_last(bias, x)
+
+
 def heads(x: types.Array, count: int) -> types.Array:
   """Splits ``[..., S, count * d]`` into heads ``[..., S, count, d]``."""
   return x.reshape(*x.shape[:-1], count, -1)

@@ -1,6 +1,7 @@
 """A small convolutional residual network."""
 
 import itertools
+from typing import NamedTuple
 
 from flax import linen as nn
 import jax
@@ -38,6 +39,9 @@ class ResNet(nn.Module):
     pool: ``'flatten'`` or ``'mean'``.
     groups: ``None`` for layer normalisation over the channels, or the number
       of groups of group normalisation.
+    norm: ``'layer'`` for these two, or ``'batch'`` for batch normalisation
+      after convolutions: the running moments are then the collection
+      ``batch_stats``, beside ``params``.
 
   Example:
     >>> model = ResNet(outputs=10)
@@ -58,19 +62,36 @@ class ResNet(nn.Module):
   dense: tuple[int, ...] = (256, 256)
   pool: str = 'flatten'
   groups: int | None = None
+  norm: str = 'layer'
 
   @nn.compact
-  def __call__(self, x: types.ArrayLike) -> types.Array:
-    """Maps ``[batch, height, width, channels]`` to ``[batch, outputs]``."""
+  def __call__(self, x: types.ArrayLike, *, train: bool = False) -> types.Array:
+    """Maps ``[batch, height, width, channels]`` to ``[batch, outputs]``.
+
+    Args:
+      x: images.
+      train: whether batch normalisation uses the moments of this batch; with
+        ``mutable=['batch_stats']`` it then updates the running ones.
+
+    Returns:
+      Logits, or features.
+    """
+    if self.norm not in ('layer', 'batch'):
+      raise ValueError(f"norm='{self.norm}': expected 'layer' or 'batch'")
+    if self.norm == 'batch' and self.groups is not None:
+      raise ValueError(
+        f"groups={self.groups} goes with norm='layer', not with 'batch'"
+      )
     if self.pool not in ('flatten', 'mean'):
       raise ValueError(f"pool='{self.pool}': expected 'flatten' or 'mean'")
     (h,) = _layers.widen(x)
     names = map('block_{}'.format, itertools.count())
     for i, width in enumerate(self.widths):
       side = self.stem if i == 0 else 3
-      h = Downsample(width, side, self.groups, name=next(names))(h)
+      norm = Norm(self.norm, self.groups, train)
+      h = Downsample(width, side, norm, name=next(names))(h)
       for _ in range(self.depth):
-        h = Residual(self.groups, name=next(names))(h)
+        h = Residual(norm, name=next(names))(h)
     if self.pool == 'mean':
       h = jnp.mean(h, (1, 2))
     h = h.reshape(h.shape[0], -1)
@@ -81,32 +102,46 @@ class ResNet(nn.Module):
     return _layers.Dense(self.outputs, name='output')(h)
 
 
+class Norm(NamedTuple):
+  """Which normalisation follows a convolution."""
+
+  kind: str = 'layer'
+  groups: int | None = None
+  train: bool = False
+
+  def __call__(self, x: types.Array, *, name: str) -> types.Array:
+    """Normalises, by a module of that name in the one that calls."""
+    if self.kind == 'batch':
+      return _layers.BatchNorm(name=name)(x, train=self.train)
+    return _layers.LayerNorm(self.groups, name=name)(x)
+
+
 class Downsample(nn.Module):
   """``relu(norm(conv(x)))`` with stride 2."""
 
   features: int
   side: int = 3
-  groups: int | None = None
+  norm: Norm = Norm()
 
   @nn.compact
   def __call__(self, x: types.Array) -> types.Array:
     """Maps ``[batch, h, w, in]`` to ``[batch, ceil(h/2), ceil(w/2), out]``."""
     h = Conv(self.features, self.side, stride=2, name='conv')(x)
-    return jax.nn.relu(_layers.LayerNorm(self.groups, name='norm')(h))
+    return jax.nn.relu(self.norm(h, name='norm'))
 
 
 class Residual(nn.Module):
   """Two convolutions whose result is added to the input."""
 
-  groups: int | None = None
+  norm: Norm = Norm()
 
   @nn.compact
   def __call__(self, x: types.Array) -> types.Array:
     """Maps ``[batch, h, w, channels]`` to the same shape."""
     h = Conv(x.shape[-1], name='conv_0')(x)
-    h = jax.nn.relu(_layers.LayerNorm(self.groups, name='norm_0')(h))
+    h = jax.nn.relu(self.norm(h, name='norm_0'))
     h = Conv(x.shape[-1], name='conv_1')(h)
-    return jax.nn.relu(x + _layers.LayerNorm(self.groups, name='norm_1')(h))
+    return jax.nn.relu(x + self.norm(h, name='norm_1'))
 
 
 class DenseBlock(nn.Module):
