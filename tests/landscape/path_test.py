@@ -47,6 +47,18 @@ def test_a_point_is_edited_before_it_is_measured():
   assert found.values.tolist() == [2.0, 6.5, 11.0]
 
 
+def test_what_cannot_be_traced_is_visited_by_python():
+  def edit(p, t):
+    return {**p, 'b': jnp.asarray(float(p['b']) + float(t))}
+
+  found = landscape.path(measures, A, B, points=3, edit=edit, traced=False)
+  assert found.values['test'].tolist() == [1.0, 3.5**2, 36.0]
+  assert found.values['train']['error'].dtype == 'float32'
+  plain = landscape.path(measures, A, B, points=3, traced=False)
+  scanned = landscape.path(measures, A, B, points=3)
+  jax.tree.map(np.testing.assert_array_equal, plain, scanned)
+
+
 def test_one_trace_for_all_points_and_leaves_on_demand():
   traces = []
 

@@ -43,6 +43,7 @@ def path(
   *,
   points: int = 25,
   edit: Callable[[types.Params, types.Array], types.Params] | None = None,
+  traced: bool = True,
 ) -> Path:
   r"""Measures models along the line from one to another.
 
@@ -54,14 +55,16 @@ def path(
   of models, jit a function of (a, b) that calls this: it compiles once.
 
   Args:
-    metric_fn: a traceable function of the parameters; it returns a number, an
-      array or any pytree of them (loss and error, on train and test).
+    metric_fn: a function of the parameters; it returns a number, an array or
+      any pytree of them (loss and error, on train and test).
     a: the model at t = 0.
     b: the model at t = 1, alike in names, shapes and dtypes.
     points: how many points on the line, both ends included, ``>= 2``; with
       an odd number the middle is one of them.
-    edit: what is done to the model at t before it is measured, a traceable
-      function of (params, t), such as a correction of its statistics.
+    edit: what is done to the model at t before it is measured, a function of
+      (params, t), such as a correction of its statistics.
+    traced: whether both functions can be traced; if not, the points are visited
+      by Python, and ``metric_fn`` had better be jitted.
 
   Returns:
     A ``Path``; values are float32 or wider.
@@ -78,7 +81,7 @@ def path(
     [0.0, 1.0, 4.0]
   """
   check(a, b, points, name='path')
-  return walk(metric_fn, a, b, points, edit)
+  return walk(metric_fn, a, b, points, edit, traced)
 
 
 def heights(values: types.Tree, *, t: types.Array | None = None) -> types.Tree:
@@ -146,6 +149,7 @@ def walk(
   b: types.Params,
   points: int,
   edit: Callable[[types.Params, types.Array], types.Params] | None = None,
+  traced: bool = True,
 ) -> Path:
   """As ``path``, without its checks."""
   a, b = tree.read((a, b))
@@ -157,7 +161,9 @@ def walk(
       params = edit(params, at)
     return jax.tree.map(_wide, metric_fn(params))
 
-  return Path(t=t, values=jax.lax.map(measure, t))
+  if traced:
+    return Path(t=t, values=jax.lax.map(measure, t))
+  return Path(t=t, values=tree.stack([measure(at) for at in t]))
 
 
 def _above_mean(x: types.Array) -> types.Array:
