@@ -10,8 +10,12 @@ from wsl.align._permutation import Permutation as Permutation
 from wsl.align._permutation import permute as permute
 from wsl.align._permutation import random as random
 from wsl.align._project import sinkhorn_project as sinkhorn_project
+from wsl.align._repair import repair as repair
+from wsl.align._reset import reset_batch_stats as reset_batch_stats
 from wsl.align._sinkhorn import sinkhorn as sinkhorn
 from wsl.align._symmetry import Factor as Factor
 from wsl.align._symmetry import from_json as from_json
 from wsl.align._symmetry import Symmetry as Symmetry
 from wsl.align._symmetry import to_json as to_json
+from wsl.align._weights import Visit as Visit
+from wsl.align._weights import weight_matching as weight_matching
