@@ -72,7 +72,8 @@ class NNX(nnx.Module):
 
 def nnx_attention():
   learned = (nnx.Param, nnx.BatchStat)
-  graph, state, other = nnx.split(NNX(nnx.Rngs(0)), learned, ...)
+  net = nnx.eval_shape(lambda: NNX(nnx.Rngs(0)))
+  graph, state, other = nnx.split(net, learned, ...)
   apply = base.lenient(lambda p, x: nnx.merge(graph, p, other)(x))
   # Channels are the stream; 3 heads of 4 and 4 units.
   order = f(6) * f(3) * f(4) ** 3 * f(4) ** 3
@@ -105,7 +106,9 @@ def equinox_attention():
       h = h + self.attention(y, y, y)
       return jax.vmap(self.mlp)(h)
 
-  arrays, static = eqx.partition(Net(jax.random.key(0)), eqx.is_array)
+  shapes = eqx.filter_eval_shape(Net, jax.random.key(0))
+  is_array = lambda x: isinstance(x, jax.ShapeDtypeStruct)
+  arrays, static = eqx.partition(shapes, is_array)
   apply = lambda p, x: jax.vmap(eqx.combine(p, static))(x)
   # Stream 8; 2 heads with 3 units of query and key, 5 of value and output;
   # two hidden layers of 7. Kernels are [out, in].
