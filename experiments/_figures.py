@@ -4,12 +4,13 @@ Colours say what a method works with: blues add task vectors, oranges choose
 entries, greens weigh by data, purples work on singular vectors.
 """
 
-import os
 import pathlib
 from typing import Any
 
-from matplotlib import axes, figure, ticker
+from matplotlib import ticker
 import numpy as np
+
+from experiments import _canvas
 
 _STYLES = {
   'base': ('#c2c2c2', '-'),
@@ -27,7 +28,6 @@ _STYLES = {
   'iso_cts': ('#e79ac8', '^'),
 }
 _OTHERS = ('#000000', '#8c6d31', '#17a2a2', '#d62728', '#5f6b7a', '#bcbd22')
-_INK = '#333333'
 # Few bars are legible in a group: these if they are there, and the winner.
 _BARS = ('mean', 'sum', 'ties', 'regmean', 'iso_c', 'tsv')
 
@@ -39,7 +39,7 @@ def sweep(path: pathlib.Path, summary: dict[str, Any]) -> None:
     path: the file to write.
     summary: from ``_summary.summarise``.
   """
-  fig, ax = _canvas(9.0, 4.8)
+  fig, ax = _canvas.single(9.0, 4.8)
   rows = [row for row in summary['rows'] if row['kind'] == 'merge']
   rows.sort(key=lambda row: -row['validation_mean'])
   coefs = [c for row in rows for c in row['curve']['coefs']]
@@ -62,7 +62,7 @@ def sweep(path: pathlib.Path, summary: dict[str, Any]) -> None:
   for row in summary['rows']:
     if row['kind'] == 'bound' and row['method'] != 'joint':
       value = 100 * row['validation_mean']
-      ax.axhline(value, color=_INK, lw=1, ls=(0, (4, 3)), zorder=1)
+      ax.axhline(value, color=_canvas.INK, lw=1, ls=(0, (4, 3)), zorder=1)
       ax.annotate(
         f'{row["title"]} {value:.1f}',
         (0.0, value),
@@ -70,7 +70,7 @@ def sweep(path: pathlib.Path, summary: dict[str, Any]) -> None:
         xytext=(5, 4 if row['method'] == 'experts' else -5),
         textcoords='offset points',
         va='bottom' if row['method'] == 'experts' else 'top',
-        color=_INK,
+        color=_canvas.INK,
       )
   ax.set_xscale('log')
   ax.set_xlim(min(coefs) / 1.08, max(coefs) * 1.08)
@@ -85,8 +85,8 @@ def sweep(path: pathlib.Path, summary: dict[str, Any]) -> None:
   ax.set_ylabel(
     f'validation accuracy, %, mean of {len(summary["tasks"])} tasks'
   )
-  _legend(ax, 'validation, % at the chosen λ')
-  _save(fig, path)
+  _canvas.legend(ax, 'validation, % at the chosen λ')
+  _canvas.save(fig, path)
 
 
 def tasks(path: pathlib.Path, summary: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ def tasks(path: pathlib.Path, summary: dict[str, Any]) -> None:
     summary: from ``_summary.summarise``.
   """
   names = summary['tasks']
-  fig, ax = _canvas(max(7.0, 3.4 + 0.95 * len(names)), 4.2)
+  fig, ax = _canvas.single(max(7.0, 3.4 + 0.95 * len(names)), 4.2)
   rows = _chosen(summary)
   places = np.arange(len(names))
   width = 0.84 / len(rows)
@@ -110,7 +110,7 @@ def tasks(path: pathlib.Path, summary: dict[str, Any]) -> None:
       width * 0.9,
       color=colour,
       yerr=test.std(0, ddof=1) if len(test) > 1 else None,
-      error_kw={'elinewidth': 0.9, 'ecolor': _INK},
+      error_kw={'elinewidth': 0.9, 'ecolor': _canvas.INK},
       label=f'{row["title"]}  {100 * row["mean"]:.1f}',
       zorder=2,
     )
@@ -131,8 +131,8 @@ def tasks(path: pathlib.Path, summary: dict[str, Any]) -> None:
   ax.set_xlim(-0.6, len(names) - 0.4)
   ax.set_ylim(0, 100)
   ax.set_ylabel('test accuracy, %')
-  _legend(ax, 'mean of tasks, %', first=2)
-  _save(fig, path)
+  _canvas.legend(ax, 'mean of tasks, %', first=2)
+  _canvas.save(fig, path)
 
 
 def _chosen(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -151,42 +151,3 @@ def _style(method: str, summary: dict[str, Any]) -> tuple[str, str]:
     return _STYLES[method]
   others = [r['method'] for r in summary['rows'] if r['method'] not in _STYLES]
   return _OTHERS[others.index(method) % len(_OTHERS)], 'v'
-
-
-def _canvas(width: float, height: float) -> tuple[figure.Figure, axes.Axes]:
-  fig = figure.Figure(figsize=(width, height), layout='constrained')
-  ax = fig.add_subplot()
-  ax.spines[['top', 'right']].set_visible(False)
-  ax.spines[['left', 'bottom']].set_color(_INK)
-  ax.tick_params(colors=_INK, labelsize=11)
-  ax.xaxis.label.set(color=_INK, size=12)
-  ax.yaxis.label.set(color=_INK, size=12)
-  ax.grid(axis='y', color='#e6e6e6', lw=0.8, zorder=0)
-  ax.set_axisbelow(True)
-  return fig, ax
-
-
-def _legend(ax: axes.Axes, title: str, first: int = 0) -> None:
-  """Puts the legend beside the axes, its ``first`` entries at the end."""
-  handles, labels = ax.get_legend_handles_labels()
-  legend = ax.legend(
-    handles[first:] + handles[:first],
-    labels[first:] + labels[:first],
-    title=title,
-    loc='upper left',
-    bbox_to_anchor=(1.01, 1.02),
-    frameon=False,
-    fontsize=11,
-    title_fontsize=11,
-    handlelength=1.1,
-    labelcolor=_INK,
-    alignment='left',
-  )
-  legend.get_title().set_color(_INK)
-
-
-def _save(fig: figure.Figure, path: pathlib.Path) -> None:
-  """Writes the file whole or not at all."""
-  part = path.with_suffix('.part')
-  fig.savefig(part, format='png', dpi=160, facecolor='white')
-  os.replace(part, path)

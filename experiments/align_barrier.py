@@ -1,0 +1,251 @@
+"""What stands between two networks trained from different seeds?
+
+Their straight line leads over a barrier: each network keeps its hidden units in
+an order of its own. The symmetry of the model is found by tracing it; weight
+matching and activation matching then look for the permutation of the second
+network that brings it near the first, and the barrier is measured again: in
+loss and error, on training and test images, by both definitions in use, as the
+networks are and with the statistics of each point on the line corrected
+(REPAIR, or batch normalisation's moments reset).
+
+Two controls say what the numbers mean. A random permutation of the second
+network must leave the barrier as high. If the second network is the first one,
+randomly permuted, weight matching must undo that, and leave no barrier.
+
+  python -m experiments.align_barrier --config=configs/align_barrier.py:digits
+
+Hardware, minutes and the numbers to expect are in the config's docstring.
+"""
+
+import functools
+import inspect
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from experiments import (
+  _barrier_figures,
+  _barrier_summary,
+  _calls,
+  _console,
+  _main,
+  _pairs,
+  _pairs_training,
+  _record,
+  _walks,
+)
+from wsl import align, landscape, tree, types
+
+NAME = 'align_barrier'
+CONTROLS = ('random', 'planted', 'recovered')
+SUPPLIED = ('symmetry', 'key', 'apply_fn', 'batches')
+
+
+class Way(NamedTuple):
+  """A second network to walk to: for each pair a network and a permutation.
+
+  Attributes:
+    name: 'naive', a control, or a method.
+    second: networks before they are permuted, ``[S, ...]``.
+    permutation: ``[S, ...]``.
+  """
+
+  name: str
+  second: types.Params
+  permutation: align.Permutation
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+  """Trains pairs, aligns them, measures the lines between them.
+
+  Args:
+    config: see ``configs/align_barrier.py``.
+    workdir: folder of this run; parts that are finished there are not
+      computed again.
+
+  Returns:
+    The record, as in ``record.json``.
+
+  Raises:
+    ValueError: naming what is wrong in the config, before anything is trained.
+    FileNotFoundError: if the data is missing.
+  """
+  out = _record.Run(NAME, config, workdir)
+  if record := out.finished():
+    return record
+  setting = _pairs.load(config)
+  check(config)
+  symmetry = find(setting)
+  _console.say(_pairs.describe(setting))
+  _console.say(
+    f'{len(symmetry.groups)} groups of units, 10^{symmetry.log10_order:.0f} '
+    'permutations that change nothing'
+  )
+  out.begin()
+
+  # Train, and look for permutations.
+  networks = out.arrays('networks', lambda: trained(setting))
+  ways = find_ways(setting, symmetry, networks, out)
+
+  # Walk from each first network to the second, as it is and permuted.
+  results = {}
+  for way in ways:
+    compute = functools.partial(measure, setting, symmetry, networks, way)
+    results[way.name] = out.values(f'path.{way.name}', compute)
+
+  # Write figures, a table and the record.
+  summary = _barrier_summary.summarise(results)
+  for row in summary['rows']:
+    out.log(**row)
+  _barrier_figures.paths(out.path / 'paths.png', results)
+  _barrier_figures.layers(out.path / 'layers.png', results)
+  _barrier_summary.show(f'{NAME} {config.variant}', summary)
+  return out.finish({**summary, 'results': results})
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Checks the methods against their own signatures."""
+  if not config.methods:
+    raise ValueError('methods: none given, name a function of wsl.align')
+  for name in config.arguments:
+    if name not in config.methods:
+      hint = tree.nearest(name, list(config.methods))
+      raise ValueError(f"arguments: no '{name}' among the methods{hint}")
+  for name in config.methods:
+    function = _calls.find(name, [align], where='methods')
+    operands = [*inspect.signature(function).parameters][:2]
+    if operands != ['fixed', 'moving']:
+      raise ValueError(
+        f"methods: '{name}' does not match two models: weight_matching and "
+        'activation_matching do'
+      )
+    given = config.arguments.get(name, {})
+    where = f'arguments.{name}'
+    _calls.check(function, given, supplied=SUPPLIED, where=where)
+
+
+def find(setting: _pairs.Setting) -> align.Symmetry:
+  """Returns the symmetry of the model, from shapes alone."""
+  params = jax.eval_shape(setting.init, jax.random.key(0))
+  images = _pairs.statistics(setting)[0]
+  symmetry = align.find_symmetry(setting.apply_fn, params, images)
+  if not symmetry.groups:
+    raise ValueError(
+      f'model: {setting.config.model.module} has no group of units that may be '
+      'permuted: there is nothing to align'
+    )
+  return symmetry
+
+
+def trained(setting: _pairs.Setting) -> types.Params:
+  """Returns the networks ``[S, 2, ...]``, their running moments set."""
+  found = _pairs_training.networks(setting)
+  if setting.update_fn is None:
+    return found
+  reset = [
+    [_walks.reset(setting, _walks.pick(found, s, i)) for i in (0, 1)]
+    for s in range(setting.config.pairs)
+  ]
+  return tree.stack([tree.stack(pair) for pair in reset])
+
+
+def find_ways(
+  setting: _pairs.Setting,
+  symmetry: align.Symmetry,
+  networks: types.Params,
+  out: _record.Run,
+) -> list[Way]:
+  """Returns the second networks as they are, aligned, and as controls."""
+  config = setting.config
+  first, second = (
+    jax.tree.map(lambda x, i=i: x[:, i], networks) for i in (0, 1)
+  )
+  still = tree.stack([align.identity(symmetry)] * config.pairs)
+  draw = jax.vmap(functools.partial(align.random, symmetry))
+  ways = [
+    Way('naive', second, still),
+    Way('random', second, draw(_pairs.keys(setting, 1))),
+  ]
+  planted = jax.vmap(functools.partial(align.permute, symmetry=symmetry))(
+    first, draw(_pairs.keys(setting, 2))
+  )
+
+  def add(name: str, method: str, second: types.Params) -> None:
+    compute = functools.partial(
+      match, setting, symmetry, name, method, first, second
+    )
+    ways.append(Way(name, second, out.arrays(name, compute, like=still)))
+
+  for method in config.methods:
+    add(method, method, second)
+  ways.append(Way('planted', planted, still))
+  add('recovered', 'weight_matching', planted)
+  return ways
+
+
+def match(
+  setting: _pairs.Setting,
+  symmetry: align.Symmetry,
+  name: str,
+  method: str,
+  first: types.Params,
+  second: types.Params,
+) -> align.Permutation:
+  """Looks for the permutation of each second network, by one method."""
+  function = _calls.find(method, [align], where='methods')
+  keys = _pairs.keys(setting, 3)
+  found = []
+  with _console.progress(name, setting.config.pairs) as tick:
+    for s in range(setting.config.pairs):
+      a, b = _walks.pick(first, s), _walks.pick(second, s)
+      offered = {
+        'symmetry': symmetry,
+        'key': keys[s],
+        'apply_fn': setting.apply_fn,
+        'batches': _pairs.statistics(setting),
+      }
+      taken = _calls.options(function)
+      given = {k: v for k, v in offered.items() if k in taken}
+      given |= setting.config.arguments.get(method, {})
+      found.append(function(a, b, **given))
+      moved = align.permute(b, found[-1], symmetry=symmetry)
+      removed = float(landscape.l2_reduction(a, b, moved))
+      tick(f'{100 * removed:.1f} % of the distance removed')
+  return tree.stack(found)
+
+
+def measure(
+  setting: _pairs.Setting,
+  symmetry: align.Symmetry,
+  networks: types.Params,
+  way: Way,
+) -> dict[str, Any]:
+  """Measures one way, pair by pair.
+
+  Returns:
+    A dict of lists, one entry for each pair: what ``_walks.lines`` and
+    ``_walks.geometry`` find, and ``equal``, whether both ends are one network.
+  """
+  pairs: list[dict[str, Any]] = []
+  with _console.progress(way.name, setting.config.pairs) as tick:
+    for s in range(setting.config.pairs):
+      a, b = _walks.pick(networks, s, 0), _walks.pick(way.second, s)
+      permutation = _walks.pick(way.permutation, s)
+      moved = align.permute(b, permutation, symmetry=symmetry)
+      repaired = way.name not in CONTROLS
+      same = jax.tree.map(lambda x, y: bool((x == y).all()), a, moved)
+      pairs.append(
+        {
+          **_walks.lines(setting, a, moved, repaired=repaired),
+          **_walks.geometry(setting, a, b, moved),
+          'equal': all(jax.tree.leaves(same)),
+        }
+      )
+      rise = pairs[-1]['plain']['above_chord']['test']
+      tick(f'barrier {rise["loss"]:.3f} nats, {100 * rise["error"]:.1f} %')
+  return {key: [pair[key] for pair in pairs] for key in pairs[0]}
+
+
+if __name__ == '__main__':
+  _main.main(NAME, run)
