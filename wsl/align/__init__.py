@@ -3,6 +3,8 @@
 from wsl.align._assignment import assign_lapx as assign_lapx
 from wsl.align._assignment import assign_optax as assign_optax
 from wsl.align._assignment import assign_scipy as assign_scipy
+from wsl.align._find import find_symmetry as find_symmetry
+from wsl.align._many import match_many as match_many
 from wsl.align._permutation import compose as compose
 from wsl.align._permutation import identity as identity
 from wsl.align._permutation import invert as invert

@@ -1,0 +1,260 @@
+"""Axes as trees: an axis is an atom, a product of axes or a sum of them.
+
+Axes that must be permuted together are tied, which brings both to a common
+refinement: atoms are split into products where a reshape splits an axis, and
+into sums where one is sliced. What has no common refinement is pinned. Ties,
+splits and pins only ever make the group smaller, so their order is free.
+"""
+
+from collections.abc import Sequence
+import itertools
+import math
+
+MANY = 64  # more segments than that are not told apart
+
+
+class Axis:
+  """A node of the tree.
+
+  Attributes:
+    size: the number of indices.
+    link: the axis that this one was found to be the same as.
+    parts: the factors or segments; ``()`` makes it an atom.
+    is_sum: whether the parts are segments.
+    why: of an atom, why it is pinned; ``''`` if it is not.
+    blurred: of an atom, whether indices of axes tied to it may have been
+      mixed up, so that nothing can depend on its index.
+  """
+
+  __slots__ = ('blurred', 'is_sum', 'link', 'parts', 'size', 'why')
+
+  def __init__(self, size: int, why: str = '', blurred: bool = False) -> None:
+    self.size = size
+    self.link: Axis | None = None
+    self.parts: tuple[Axis, ...] = ()
+    self.is_sum = False
+    self.why = why
+    self.blurred = blurred
+
+
+def find(x: Axis) -> Axis:
+  """Returns the axis that stands for all that are the same as this one."""
+  while x.link is not None:
+    if x.link.link is not None:
+      x.link = x.link.link
+    x = x.link
+  return x
+
+
+def product(axes: Sequence[Axis]) -> Axis:
+  """Returns the product of axes, major to minor."""
+  axes = [axis for axis in axes if axis.size != 1]
+  if len(axes) == 1:
+    return axes[0]
+  return _node(axes, math.prod(axis.size for axis in axes))
+
+
+def total(axes: Sequence[Axis]) -> Axis:
+  """Returns the sum of axes, one after the other."""
+  axes = [axis for axis in axes if axis.size]
+  if len(axes) == 1:
+    return axes[0]
+  axis = _node(axes, sum(axis.size for axis in axes))
+  axis.is_sum = bool(axes)
+  return axis
+
+
+def factors(x: Axis) -> list[Axis]:
+  """Returns the factors of an axis, none of them a product or of size 1."""
+  x = find(x)
+  if x.size == 1:
+    return []
+  if not x.parts or x.is_sum:
+    return [x]
+  return [factor for part in x.parts for factor in factors(part)]
+
+
+def segments(x: Axis) -> list[Axis]:
+  """Returns the segments of an axis; one that has none is its own."""
+  x = find(x)
+  if x.is_sum:
+    return [segment for part in x.parts for segment in segments(part)]
+  if x.parts:
+    first, *rest = factors(x)
+    if first.is_sum:
+      return [product([segment, *rest]) for segment in segments(first)]
+  return [x]
+
+
+def atoms(x: Axis) -> list[Axis]:
+  """Returns all atoms in an axis, as often as they occur; none of size 1."""
+  x = find(x)
+  if x.size == 1:
+    return []
+  if not x.parts:
+    return [x]
+  return [atom for part in x.parts for atom in atoms(part)]
+
+
+def blocks(x: Axis) -> list[tuple[Axis, ...]]:
+  """Writes an axis as a sum of products of atoms."""
+  x = find(x)
+  if x.size == 1:
+    return [()]
+  if not x.parts:
+    return [(x,)]
+  inner = [blocks(part) for part in x.parts]
+  if x.is_sum:
+    return list(itertools.chain(*inner))
+  return [tuple(itertools.chain(*c)) for c in itertools.product(*inner)]
+
+
+def pin(x: Axis, why: str, blurred: bool = False) -> None:
+  """Allows only the identity on an axis."""
+  for atom in atoms(x):
+    atom.why = atom.why or why
+    atom.blurred |= blurred
+
+
+def pinned(x: Axis) -> str:
+  """Returns why an axis is pinned as a whole; ``''`` if it is not."""
+  reasons = [atom.why for atom in atoms(x)]
+  if not reasons:
+    return 'size 1'
+  return reasons[0] if all(reasons) else ''
+
+
+def tie(x: Axis, y: Axis) -> None:
+  """Makes two axes of one size the same."""
+  x, y = find(x), find(y)
+  if x is y or x.size == 1:
+    return
+  if y.parts and not x.parts:
+    x, y = y, x
+  if not y.parts:
+    y.link = x
+    if y.why:
+      pin(x, y.why, y.blurred)
+    elif y.blurred:
+      for atom in atoms(x):
+        atom.blurred = True
+    return
+  sums = len(segments(x)) > 1 or len(segments(y)) > 1
+  if not (_tie_sums(x, y) if sums else _tie_products(x, y)):
+    for axis in (x, y):
+      pin(axis, 'two ways of splitting it have nothing in common', True)
+
+
+def cut(x: Axis, k: int) -> tuple[Axis, Axis] | None:
+  """Splits an axis into its first k indices and the rest, if that can be."""
+  x = find(x)
+  if not 0 < k < x.size:
+    raise ValueError(f'cannot cut {x.size} indices at {k}')
+  if not x.parts:
+    x.parts = _part(x, k), _part(x, x.size - k)
+    x.is_sum = True
+    return x.parts[0], x.parts[1]
+  pieces = segments(x)
+  if len(pieces) > 1:
+    i = 0
+    while k >= pieces[i].size:
+      k -= pieces[i].size
+      i += 1
+    if not k:
+      return total(pieces[:i]), total(pieces[i:])
+    inner = cut(pieces[i], k)
+    if inner is None:
+      return None
+    return total([*pieces[:i], inner[0]]), total([inner[1], *pieces[i + 1 :]])
+  first, *rest = factors(x)
+  width = x.size // first.size
+  halves = None if k % width else cut(first, k // width)
+  if halves is None:
+    return None
+  return product([halves[0], *rest]), product([halves[1], *rest])
+
+
+def split(x: Axis, major: int) -> tuple[Axis, Axis] | None:
+  """Splits an atom or a sum into a major factor and the rest, if possible.
+
+  A sum is split by tying equal parts of it to each other.
+  """
+  x = find(x)
+  if x.size % major:
+    return None
+  minor = x.size // major
+  if not x.parts:
+    x.parts = _part(x, major), _part(x, minor)
+    return x.parts[0], x.parts[1]
+  if not x.is_sum or major > MANY:
+    return None
+  chunks, rest = [], x
+  for _ in range(major - 1):
+    halves = cut(rest, minor)
+    if halves is None:
+      return None
+    chunks.append(halves[0])
+    rest = halves[1]
+  for chunk in chunks:
+    tie(chunk, rest)
+  axis = Axis(major, 'its parts are used one by one')
+  find(x).link = product([axis, rest])
+  return axis, rest
+
+
+def slices(x: Axis, sizes: Sequence[int]) -> list[Axis] | None:
+  """Cuts an axis into consecutive parts of given sizes, if that can be."""
+  out = []
+  for size in sizes[:-1]:
+    halves = cut(x, size)
+    if halves is None:
+      return None
+    out.append(halves[0])
+    x = halves[1]
+  return [*out, x]
+
+
+def _node(parts: Sequence[Axis], size: int) -> Axis:
+  axis = Axis(size)
+  axis.parts = tuple(parts)
+  return axis
+
+
+def _part(x: Axis, size: int) -> Axis:
+  return Axis(size, x.why, x.blurred)
+
+
+def _tie_sums(x: Axis, y: Axis) -> bool:
+  while True:
+    p, q = segments(x)[0], segments(y)[0]
+    if p.size == q.size:
+      tie(p, q)
+      if p.size == x.size:
+        return True
+      k = p.size
+    else:
+      k = min(p.size, q.size)
+    left, right = cut(x, k), cut(y, k)
+    if left is None or right is None:
+      return False
+    if p.size != q.size:
+      tie(left[0], right[0])
+    x, y = left[1], right[1]
+
+
+def _tie_products(x: Axis, y: Axis) -> bool:
+  left, right = factors(x)[::-1], factors(y)[::-1]  # the major one is last
+  while left and right:
+    p, q = left.pop(), right.pop()
+    if p.size != q.size:
+      small, large, rest = (p, q, right) if p.size < q.size else (q, p, left)
+      halves = split(large, small.size)
+      if halves is None:
+        return False
+      rest.append(halves[1])
+      p, q = small, halves[0]
+    tie(p, q)
+    left, right = (
+      [f for x in s for f in factors(x)[::-1]] for s in (left, right)
+    )
+  return not left and not right
