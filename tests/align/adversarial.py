@@ -2,6 +2,7 @@
 
 from tests.align import adversarial_features as features
 from tests.align import adversarial_loops as loops
+from tests.align import adversarial_mixing as mixing
 from tests.align import adversarial_structure as structure
 
-CASES = features.CASES | structure.CASES | loops.CASES
+CASES = features.CASES | structure.CASES | loops.CASES | mixing.CASES

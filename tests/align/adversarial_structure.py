@@ -31,28 +31,46 @@ def _talking_heads(p, x):
   return y.reshape(*y.shape[:2], -1) @ p['o']
 
 
-def _attention(p, x, change_q=lambda p, q: q, bias=None):
+def attention(p, x, change_q=lambda p, q: q, bias=None, over=-1):
   """Three heads of size 4 for queries and keys, 2 for values."""
   q, k, v = (_heads(x @ p[n], 3) for n in 'qkv')
   scores = jnp.einsum('bqhd,bkhd->bhqk', change_q(p, q), k)
   if bias is not None:
     scores = scores + bias
-  y = jnp.einsum('bhqk,bkhd->bqhd', jax.nn.softmax(scores), v)
+  scores = jax.nn.softmax(scores, axis=over)
+  y = jnp.einsum('bhqk,bkhd->bqhd', scores, v)
   return y.reshape(*y.shape[:2], -1) @ p['o']
 
 
-_ATTENTION = {'q': (3, 12), 'k': (3, 12), 'v': (3, 6), 'o': (6, 2)}
+def grouped(p, x, copy):
+  """Six heads of queries read two of keys, which are copied three times."""
+  q, k, v = _heads(x @ p['q'], 6), _heads(x @ p['k'], 2), _heads(x @ p['v'], 2)
+  scores = jnp.einsum('bqhd,bkhd->bhqk', q, copy(k))
+  y = jnp.einsum('bhqk,bkhd->bqhd', jax.nn.softmax(scores), copy(v))
+  return y.reshape(*y.shape[:2], -1) @ p['o']
+
+
+def multi_query(p, x):
+  """Six heads of queries read one of keys and values."""
+  q, k, v = _heads(x @ p['q'], 6), x @ p['k'], x @ p['v']
+  scores = jax.nn.softmax(jnp.einsum('bqhd,bkd->bhqk', q, k))
+  y = jnp.einsum('bhqk,bkd->bqhd', scores, v)
+  return y.reshape(*y.shape[:2], -1) @ p['o']
+
+
+ATTENTION = {'q': (3, 12), 'k': (3, 12), 'v': (3, 6), 'o': (6, 2)}
+GROUPED = {'q': (3, 24), 'k': (3, 8), 'v': (3, 10), 'o': (30, 2)}
 
 
 def _with(change_q):
-  return lambda p, x: _attention(p, x, change_q)
+  return lambda p, x: attention(p, x, change_q)
 
 
 def _slopes(p, x):
   distance = jnp.arange(5)[:, None] - jnp.arange(5)[None]
   slopes = 2.0 ** -jnp.arange(1, 4, dtype=x.dtype)
   bias = slopes[:, None, None] * jnp.abs(distance)[None].astype(x.dtype)
-  return _attention(p, x, bias=bias[None])
+  return attention(p, x, bias=bias[None])
 
 
 def _partial_rotation(p, q):
@@ -125,59 +143,59 @@ HEADS = {
     f(3) * f(4) ** 3 * f(2) * f(3) ** 2, inputs=SEQUENCE,
   ),
   'heads': case(
-    _attention, _ATTENTION, f(3) * f(4) ** 3 * f(2) ** 3, inputs=SEQUENCE
+    attention, ATTENTION, f(3) * f(4) ** 3 * f(2) ** 3, inputs=SEQUENCE
   ),
   'shared_head_scale': case(
-    _with(lambda p, q: q * p['s'][None, None, None]), _ATTENTION | {'s': (4,)},
+    _with(lambda p, q: q * p['s'][None, None, None]), ATTENTION | {'s': (4,)},
     f(3) * f(4) * f(2) ** 3, inputs=SEQUENCE,
   ),
   'scale_of_every_head': case(
-    _with(lambda p, q: q * p['s'][None, None]), _ATTENTION | {'s': (3, 4)},
+    _with(lambda p, q: q * p['s'][None, None]), ATTENTION | {'s': (3, 4)},
     f(3) * f(4) ** 3 * f(2) ** 3, inputs=SEQUENCE,
   ),
   'scale_of_heads': case(
     _with(lambda p, q: q * p['s'][None, None, :, None]),
-    _ATTENTION | {'s': (3,)},
+    ATTENTION | {'s': (3,)},
     f(3) * f(4) ** 3 * f(2) ** 3, inputs=SEQUENCE,
   ),
   'queries_normed_over_heads': case(
-    _with(lambda p, q: q - q.mean(2, keepdims=True)), _ATTENTION,
+    _with(lambda p, q: q - q.mean(2, keepdims=True)), ATTENTION,
     f(3) * f(4) * f(2) ** 3, inputs=SEQUENCE,
   ),
   'queries_normed_by_head': case(
-    _with(lambda p, q: q - q.mean(3, keepdims=True)), _ATTENTION,
+    _with(lambda p, q: q - q.mean(3, keepdims=True)), ATTENTION,
     f(3) * f(4) ** 3 * f(2) ** 3, inputs=SEQUENCE,
   ),
   # Cumulating over heads fixes them, and lines up their units.
   'queries_cumulated_over_heads': case(
-    _with(lambda p, q: jnp.cumsum(q, 2)), _ATTENTION,
+    _with(lambda p, q: jnp.cumsum(q, 2)), ATTENTION,
     f(4) * f(2) ** 3, inputs=SEQUENCE,
   ),
   'queries_of_the_next_head': case(
-    _with(lambda p, q: q + jnp.roll(q, 1, 2)), _ATTENTION,
+    _with(lambda p, q: q + jnp.roll(q, 1, 2)), ATTENTION,
     3 * f(4) * f(2) ** 3, least=1, inputs=SEQUENCE,
   ),
   'queries_convolved_over_heads': case(
     _with(lambda p, q: jnp.einsum('bshd,hg->bsgd', q, jnp.eye(3, dtype=q.dtype)
-    + jnp.eye(3, k=1, dtype=q.dtype))), _ATTENTION,
+    + jnp.eye(3, k=1, dtype=q.dtype))), ATTENTION,
     f(4) * f(2) ** 3, inputs=SEQUENCE,
   ),
   'queries_sorted_by_head': case(
-    _with(lambda p, q: jnp.sort(q, 2)), _ATTENTION,
+    _with(lambda p, q: jnp.sort(q, 2)), ATTENTION,
     f(4) * f(3) ** 4 * f(2) ** 3, least=1, inputs=SEQUENCE,
   ),
   'queries_flattened_and_summed': case(
     _with(
       lambda p, q: q * q.reshape(*q.shape[:2], 12).sum(-1)[..., None, None]
     ),
-    _ATTENTION, f(3) * f(4) ** 3 * f(2) ** 3, inputs=SEQUENCE,
+    ATTENTION, f(3) * f(4) ** 3 * f(2) ** 3, inputs=SEQUENCE,
   ),
   # Fixed slopes fix the heads; units are free in every head still.
   'slopes': case(
-    _slopes, _ATTENTION, f(4) ** 3 * f(2) ** 3, inputs=SEQUENCE
+    _slopes, ATTENTION, f(4) ** 3 * f(2) ** 3, inputs=SEQUENCE
   ),
   'partial_rotation': case(
-    _with(_partial_rotation), _ATTENTION,
+    _with(_partial_rotation), ATTENTION,
     f(3) * f(2) ** 3 * f(2) ** 3, least=f(3) * f(2) ** 3, inputs=SEQUENCE,
   ),
   'heads_before_fused': case(
