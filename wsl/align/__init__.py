@@ -11,6 +11,8 @@ from wsl.align._permutation import invert as invert
 from wsl.align._permutation import Permutation as Permutation
 from wsl.align._permutation import permute as permute
 from wsl.align._permutation import random as random
+from wsl.align._pleas import PartialMerge as PartialMerge
+from wsl.align._pleas import pleas as pleas
 from wsl.align._project import sinkhorn_project as sinkhorn_project
 from wsl.align._repair import repair as repair
 from wsl.align._reset import reset_batch_stats as reset_batch_stats
@@ -19,5 +21,7 @@ from wsl.align._symmetry import Factor as Factor
 from wsl.align._symmetry import from_json as from_json
 from wsl.align._symmetry import Symmetry as Symmetry
 from wsl.align._symmetry import to_json as to_json
+from wsl.align._unit_gains import mismatch as mismatch
+from wsl.align._unit_gains import unit_gains as unit_gains
 from wsl.align._weights import Visit as Visit
 from wsl.align._weights import weight_matching as weight_matching

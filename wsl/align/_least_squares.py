@@ -1,0 +1,282 @@
+"""The layer-wise least squares of a partial merge, from joint Gram matrices."""
+
+import functools
+import math
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.align import _parts, _permutation, _symmetry
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class Layout(NamedTuple):
+  """A leaf as matrices ``[groups, d, m]``, and where their entries come from.
+
+  Attributes:
+    axes: the leaf's input axes; they are flattened to d.
+    others: the other axes; they are flattened and cut into ``groups`` times m.
+    rows: the axes of ``groups`` and the input axes, with their factors.
+    groups: source of the groups, each with inputs of its own.
+    inputs: source of d.
+    outputs: source of m.
+  """
+
+  axes: tuple[int, ...]
+  others: tuple[int, ...]
+  rows: _symmetry.Plan
+  groups: _parts.Source
+  inputs: _parts.Source
+  outputs: _parts.Source
+
+
+def layout(
+  name: str,
+  gram: types.Gram,
+  symmetry: _symmetry.Symmetry,
+  split: _parts.Split,
+) -> Layout:
+  """Lays out a leaf as its Gram matrix sees it.
+
+  Raises:
+    ValueError: if the Gram matrix does not fit the leaf, or its groups cut
+      through factors.
+  """
+  plan = symmetry.plan(name)
+  others = tuple(i for i in range(len(plan)) if i not in gram.axes)
+  inputs = _parts.product([_parts.of_axis(plan[i], split) for i in gram.axes])
+  count, d, _ = gram.matrix.shape
+  if d != 2 * inputs.sizes[0]:
+    raise ValueError(
+      f"pleas: the Gram matrix of '{name}' has shape {gram.matrix.shape}, "
+      f'expected [..., {2 * inputs.sizes[0]}, {2 * inputs.sizes[0]}]: give '
+      'stats.joint_gram(apply_fn, [a, b], ...)'
+    )
+  # One dimension for each factor, where an axis is a product of factors.
+  dims = [
+    segments
+    for i in others
+    for segments in (
+      [((f,),) for f in plan[i][0]] if len(plan[i]) == 1 else [plan[i]]
+    )
+  ]
+  sources = [_parts.of_axis(segments, split) for segments in dims]
+  sizes = [source.sizes[0] for source in sources]
+  cuts = [i for i in range(len(dims) + 1) if math.prod(sizes[:i]) == count]
+  if not cuts and all(source.same for source in sources):
+    # The groups cut through a factor, of which all units stay where they are.
+    blocks = _symmetry.Factor('groups', count, 'groups of inputs')
+    each = _symmetry.Factor('', math.prod(sizes) // count, 'one group')
+    dims, cuts = [((blocks,),), ((each,),)], [1]
+    sources = [_parts.of_axis(segments, split) for segments in dims]
+  if not cuts:
+    raise ValueError(
+      f"pleas: the {count} groups of inputs of '{name}' are no product of its "
+      f'factors, of sizes {sizes}: keep their groups merged'
+    )
+  leading = tuple(dims[: cuts[0]])
+  return Layout(
+    gram.axes,
+    others,
+    (*leading, *(plan[i] for i in gram.axes)),
+    _parts.product(sources[: cuts[0]]),
+    inputs,
+    _parts.product(sources[cuts[0] :]),
+  )
+
+
+def reorder(
+  gram: types.Gram, layout: Layout, order: _permutation.Permutation
+) -> types.Array:
+  """Returns the Gram matrices of models whose units are permuted.
+
+  Args:
+    gram: ``matrix [groups, 2 d, 2 d]`` of the models as they were.
+    layout: the layout of the leaf.
+    order: the permutation of both.
+
+  Returns:
+    ``[groups, 2 d, 2 d]``, in float32 or wider.
+  """
+  groups, d = layout.groups.sizes[0], layout.inputs.sizes[0]
+  matrix = tree.wide(gram.matrix)
+  # Numbers go the way of the entries.
+  shape = [sum(map(_symmetry.width, axis)) for axis in layout.rows]
+  numbers = {'numbers': jnp.arange(groups * d).reshape(shape)}
+  factors = {f for axis in layout.rows for seg in axis for f in seg}
+  axes = tuple(
+    tuple(tuple(f.name for f in seg) for seg in axis) for axis in layout.rows
+  )
+  symmetry = _symmetry.Symmetry(tuple(factors), (('numbers', axes),))
+  tables = {group.name: order[group.name] for group in symmetry.groups}
+  moved = _permutation.permute(numbers, tables, symmetry=symmetry)['numbers']
+  moved = np.asarray(moved).reshape(groups, d)
+  if np.array_equal(moved.reshape(-1), np.arange(groups * d)):
+    return matrix
+  inputs = np.concatenate([moved % d, d + moved % d], 1)
+  rows, columns = inputs[:, :, None], inputs[:, None, :]
+  return matrix[(moved[:, 0] // d)[:, None, None], rows, columns]
+
+
+def refit(
+  of_a: types.Array,
+  of_b: types.Array,
+  start: types.Array,
+  matrix: types.Array,
+  layout: Layout,
+  *,
+  ridge: float,
+) -> types.Array:
+  """Solves for a leaf of the partial merge.
+
+  Args:
+    of_a: A's leaf.
+    of_b: B's leaf.
+    start: W_0, the leaf of the partial merge.
+    matrix: joint Gram matrices, ``[groups, 2 d, 2 d]``.
+    layout: the layout of the leaf.
+    ridge: rho, in units of the mean square of an input.
+
+  Returns:
+    The leaf, like ``start``; NaN where the system is singular.
+  """
+  dtype = jnp.result_type(start.dtype, matrix.dtype)
+  rows = [
+    _as_rows(x, layout, count).astype(dtype)
+    for x, count in (
+      (of_a, layout.groups.sizes[0]),
+      (of_b, layout.groups.sizes[1]),
+      (start, len(layout.groups.a)),
+    )
+  ]
+  solved = _solve(
+    *rows,
+    matrix.astype(dtype),
+    layout.groups[:2],
+    layout.inputs[:2],
+    layout.outputs[:2],
+    jnp.asarray(ridge, dtype),
+    classes=_classes(layout),
+  )
+  moved = [start.shape[i] for i in (*layout.axes, *layout.others)]
+  flat = jnp.swapaxes(solved, 0, 1).reshape(moved)
+  return jnp.moveaxis(flat, range(len(layout.axes)), layout.axes)
+
+
+def _as_rows(x: types.Array, layout: Layout, groups: int) -> types.Array:
+  """Views a leaf as ``[groups, d, m]``."""
+  x = jnp.moveaxis(x, layout.axes, range(len(layout.axes)))
+  d = math.prod(x.shape[: len(layout.axes)])
+  return jnp.swapaxes(x.reshape(d, groups, -1), 0, 1)
+
+
+def _classes(layout: Layout) -> tuple[tuple[bool, bool], ...]:
+  """Returns whose outputs there are: of both models, of A, of B alone."""
+  groups, outputs = layout.groups, layout.outputs
+  in_a = (groups.a >= 0)[:, None] & (outputs.a >= 0)[None, :]
+  in_b = (groups.b >= 0)[:, None] & (outputs.b >= 0)[None, :]
+  kinds = ((True, True), (True, False), (False, True))
+  return tuple(k for k in kinds if ((in_a == k[0]) & (in_b == k[1])).any())
+
+
+Pair: TypeAlias = tuple[types.Array, types.Array]  # indices into A and B
+
+
+@functools.partial(jax.jit, static_argnames='classes')
+def _solve(
+  of_a: types.Array,
+  of_b: types.Array,
+  start: types.Array,
+  matrix: types.Array,
+  groups: Pair,
+  inputs: Pair,
+  outputs: Pair,
+  ridge: types.Array,
+  *,
+  classes: tuple[tuple[bool, bool], ...],
+) -> types.Array:
+  """Returns W ``[groups, d, m]``, one system for each class of outputs."""
+
+  def one(row: tuple[types.Array, Pair]) -> types.Array:
+    start, group = row
+    a, b = (x[jnp.maximum(g, 0)] for x, g in zip((of_a, of_b), group))
+    joint = matrix[jnp.maximum(*group)]
+    squares, cross_a, cross_b = _normal_equations(joint, a, b, group, inputs)
+    in_a, in_b = (_has(g, i) for g, i in zip(group, outputs))
+    of_both = [_pick(cross_a, outputs[0], 1), _pick(cross_b, outputs[1], 1)]
+    target = _mix(of_both, in_a, in_b, 1)
+    residual = target - jnp.matmul(squares, start, precision=_HIGHEST)
+    found = start
+    for of_a_too, of_b_too in classes:
+      rows = jnp.zeros(len(squares), bool)
+      rows |= _has(group[0], inputs[0]) & of_a_too
+      rows |= _has(group[1], inputs[1]) & of_b_too
+      columns = (in_a == of_a_too) & (in_b == of_b_too)
+      step = _regularised(squares, residual, rows, ridge)
+      found = jnp.where(columns[None], found + step, found)
+    return found
+
+  return jax.lax.map(one, (start, groups))
+
+
+def _normal_equations(
+  joint: types.Array,
+  a: types.Array,
+  b: types.Array,
+  group: Pair,
+  inputs: Pair,
+) -> tuple[types.Array, types.Array, types.Array]:
+  """Returns the means of z z^T, and of z y^T for y of A and of B."""
+  d = len(joint) // 2
+  in_a, in_b = (_has(g, i) for g, i in zip(group, inputs))
+  halves = lambda x, axis: [
+    _pick(part, i, axis) for part, i in zip(jnp.split(x, 2, axis), inputs)
+  ]
+  z = _mix(halves(joint, 0), in_a, in_b, 0)
+  return (
+    _mix(halves(z, 1), in_a, in_b, 1),
+    jnp.matmul(z[:, :d], a, precision=_HIGHEST),
+    jnp.matmul(z[:, d:], b, precision=_HIGHEST),
+  )
+
+
+def _has(group: types.Array, index: types.Array) -> types.Array:
+  return (group >= 0) & (index >= 0)
+
+
+def _pick(x: types.Array, index: types.Array, axis: int) -> types.Array:
+  return jnp.take(x, jnp.maximum(index, 0), axis)
+
+
+def _mix(
+  parts: list[types.Array], in_a: types.Array, in_b: types.Array, axis: int
+) -> types.Array:
+  """Adds the parts of A and B: the mean where an entry is in both."""
+  total = jnp.zeros_like(parts[0])
+  for part, mine, other in zip(parts, (in_a, in_b), (in_b, in_a)):
+    share = jnp.where(mine, jnp.where(other, 0.5, 1), 0).astype(part.dtype)
+    total += part * jnp.expand_dims(share, 1 - axis)
+  return total
+
+
+def _regularised(
+  squares: types.Array,
+  residual: types.Array,
+  rows: types.Array,
+  ridge: types.Array,
+) -> types.Array:
+  """Solves (squares + rho) W = residual on some rows; the others stay 0."""
+  diagonal = jnp.where(rows, jnp.diagonal(squares), 0)
+  mean = diagonal.sum() / jnp.maximum(rows.sum(), 1)
+  # Inputs that are always zero give no residual: any rho will do.
+  rho = jnp.where(mean > 0, ridge * mean, 1)
+  both = rows[:, None] & rows[None]
+  system = jnp.where(both, squares, 0) + jnp.diag(jnp.where(rows, rho, 1))
+  factor = jax.scipy.linalg.cho_factor(system)
+  return jax.scipy.linalg.cho_solve(
+    factor, jnp.where(rows[:, None], residual, 0)
+  )

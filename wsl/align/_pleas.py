@@ -1,0 +1,250 @@
+"""PLeaS: merge the units that match, keep the others, refit every layer."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.align import (
+  _least_squares,
+  _parts,
+  _permutation,
+  _split,
+  _symmetry,
+  _unit_gains,
+)
+
+
+class PartialMerge(NamedTuple):
+  """A model between a merge and both models side by side.
+
+  Attributes:
+    params: the model, of the tree of the others, its axes wider.
+    widths: the new size of each group, and of the outputs kept apart: what
+      the model must be built with, where its code does not read the widths
+      off its parameters.
+  """
+
+  params: types.Params
+  widths: dict[str, int]
+
+
+def pleas(
+  a: types.Params,
+  b: types.Params,
+  *,
+  symmetry: _symmetry.Symmetry,
+  separate: float | Mapping[str, float],
+  grams: types.Tree,
+  gains: Mapping[str, types.ArrayLike] | None = None,
+  outputs: Sequence[str] = (),
+  ridge: float | None = 1e-3,
+) -> PartialMerge:
+  r"""Merges two aligned models in part, and refits their linear maps.
+
+  In each group the units that match worst stay apart: its axis becomes
+  (merged | only A | only B). With z the units of the new model, taken from
+  those of the old, :math:`z = \tfrac12 (x_A + x_B)` where merged, and y their
+  preactivations likewise, each linear map starts from
+
+  .. math::
+    W_0 = \begin{pmatrix} \tfrac12 (A + B) & \tfrac12 A & \tfrac12 B \\
+    A & A & 0 \\ B & 0 & B \end{pmatrix}
+
+  (rows: outputs) and becomes the solution of
+
+  .. math:: \min_W \frac{1}{n} \sum_i \| W z_i - y_i \|^2
+    + \rho \| W - W_0 \|^2
+
+  with zeros where they are, in closed form from the joint Gram matrix. Its
+  error on that data is at most that of W_0. Other leaves (biases, norms,
+  tables) are averaged where merged and copied elsewhere.
+
+  With everything separate the result computes both models, unit by unit, and
+  averages their outputs; with nothing separate it has their widths. In
+  between its width and cost are chosen by ``widths``.
+
+  The larger model must still be computed by the same code. Normalisation by
+  statistics of each unit (batch norm), or of whole blocks that stay together
+  (group norm), goes on as before; one over all units of a group (layer norm)
+  mixes those of A with those of B, so there the result is approximate, however
+  large the budget.
+
+  Args:
+    a: a model.
+    b: another one, aligned to it: ``permute(b, weight_matching(a, b, ...))``.
+    symmetry: the symmetry of ``a``.
+    separate: the fraction of its units that each group keeps separate, 0 .. 1,
+      by the group's name, 0 where not given; or one number for all groups.
+      Groups that depend on another group (units of a head) go with the units
+      of that one (heads) and have none of their own.
+    grams: ``stats.joint_gram(apply_fn, [a, b], batches)``, any data that
+      the models take; it also says which axes of a leaf are inputs. Only the
+      inputs of maps matter: models with heads of different shapes are both
+      given one of them for this.
+    gains: how well the units match, ``[*outer sizes, size]`` for each group;
+      ``None`` for ``unit_gains(a, b)``.
+    outputs: pinned factors whose entries mean different things in the two
+      models, named as in ``symmetry.factors``: the classes of different label
+      spaces. They are put side by side, A's first, each computed from its own
+      model's units; their number may differ between a and b.
+    ridge: rho, in units of the mean square of an input; ``None`` keeps W_0.
+
+  Returns:
+    The model and its widths.
+
+  Raises:
+    ValueError: if a model, a name or a Gram matrix does not fit, a fraction
+      is out of range, or the least squares are singular.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import align, stats
+    >>> hidden, x, y = (align.Factor('h', 2), align.Factor('x', 1, 'input'),
+    ...                 align.Factor('y', 1, 'output'))
+    >>> symmetry = align.Symmetry((hidden, x, y), (
+    ...   ('u', ((('x',),), (('h',),))), ('v', ((('h',),), (('y',),)))))
+    >>> net = lambda p, x: jnp.tanh(x @ p['u']) @ p['v']
+    >>> a = {'u': jnp.asarray([[1.0, 2.0]]), 'v': jnp.ones((2, 1))}
+    >>> b = {'u': jnp.asarray([[1.0, -3.0]]), 'v': jnp.ones((2, 1))}
+    >>> data = [jnp.linspace(-1, 1, 9)[:, None]]
+    >>> grams = stats.joint_gram(net, [a, b], data)
+    >>> merged = align.pleas(a, b, symmetry=symmetry, separate=0.5, grams=grams)
+    >>> merged.widths, merged.params['u'].round(2).tolist()
+    ({'h': 3}, [[1.0, 2.0, -3.0]])
+
+  Reference:
+    Nasery et al., "PLeaS: Merging Models with Permutations and Least Squares",
+    2024, arXiv:2407.02447.
+
+  Differs from the official code in solving the least squares exactly, with a
+  penalty on the distance from W_0 in place of 400 steps of Adam from there,
+  and in keeping exactly the given number of units (rounded down).
+  """
+  a, b = tree.read(a), tree.read(b)
+  split = _split.split(a, b, symmetry, separate, outputs, 'pleas')
+  if gains is None:
+    gains = _unit_gains.unit_gains(a, b, symmetry=symmetry)
+  order = _order(symmetry, split, gains)
+  grams_by_name = _grams(grams, a)
+  a = _permutation.permute(a, order, symmetry=symmetry)
+  b = _permutation.permute(b, order, symmetry=_split.of_b(symmetry, split))
+  others = tree.named(b)
+
+  def one(name: str, x: types.Array) -> types.Array:
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+      return x
+    gram, y = grams_by_name.get(name), others[name]
+    sources = [_parts.of_axis(axis, split) for axis in symmetry.plan(name)]
+    _check_axes(name, sources, gram)
+    mean = _average(x, y, sources, gram.axes if gram else ())
+    if gram is not None and ridge is not None:
+      layout = _least_squares.layout(name, gram, symmetry, split)
+      matrix = _least_squares.reorder(gram, layout, order)
+      mean = _least_squares.refit(x, y, mean, matrix, layout, ridge=ridge)
+      if not bool(jnp.isfinite(mean).all()):
+        raise ValueError(
+          f"pleas: the least squares of '{name}' are singular with "
+          f'ridge={ridge}: raise it, or give more data'
+        )
+    return mean.astype(x.dtype)
+
+  return PartialMerge(tree.map_named(one, a), _widths(symmetry, split))
+
+
+def _order(
+  symmetry: _symmetry.Symmetry,
+  split: _parts.Split,
+  gains: Mapping[str, types.ArrayLike],
+) -> _permutation.Permutation:
+  """Puts the units that are kept separate, those of least gain, last."""
+  order = _permutation.identity(symmetry)
+  for name, k in split.separate.items():
+    shape = symmetry.table_shape(name)
+    found = np.shape(gains[name]) if name in gains else 'none'
+    if found != shape:
+      raise ValueError(
+        f"pleas: the gains of group '{name}' have shape {found}, expected "
+        f'{shape}'
+      )
+    gain = np.asarray(gains[name], np.float64)
+    if not np.isfinite(gain).all():
+      raise ValueError(f"pleas: the gains of group '{name}' are not finite")
+    rank = np.argsort(np.argsort(gain, axis=-1, kind='stable'), axis=-1)
+    last = np.argsort(rank < k, axis=-1, kind='stable')
+    order[name] = jnp.asarray(last, np.int32)
+  return order
+
+
+def _average(
+  x: types.Array,
+  y: types.Array,
+  sources: list[_parts.Source],
+  inputs: tuple[int, ...],
+) -> types.Array:
+  """Returns W_0: A's and B's entries by the shares of the output units."""
+  x, y = tree.wide(x), tree.wide(y)
+  for axis, source in enumerate(sources):
+    if not source.same:
+      x, y = _take(x, source.a, axis), _take(y, source.b, axis)
+  of_a, of_b = np.ones([1] * x.ndim, bool), np.ones([1] * x.ndim, bool)
+  for axis, source in enumerate(sources):
+    if axis not in inputs:
+      shape = [-1 if i == axis else 1 for i in range(x.ndim)]
+      of_a = of_a & (source.a >= 0).reshape(shape)
+      of_b = of_b & (source.b >= 0).reshape(shape)
+  count = np.maximum(of_a.astype(np.float64) + of_b, 1)
+  return x * jnp.asarray(of_a / count, x.dtype) + y * jnp.asarray(
+    of_b / count, y.dtype
+  )
+
+
+def _take(x: types.Array, index: np.ndarray, axis: int) -> types.Array:
+  """Gathers along an axis; an index of -1 gives zeros."""
+  shape = [-1 if i == axis else 1 for i in range(x.ndim)]
+  found = jnp.asarray((index >= 0).reshape(shape), x.dtype)
+  return jnp.take(x, jnp.asarray(np.maximum(index, 0)), axis) * found
+
+
+def _check_axes(
+  name: str, sources: list[_parts.Source], gram: types.Gram | None
+) -> None:
+  shared = [
+    i
+    for i, s in enumerate(sources)
+    if not s.same and ((s.a >= 0) & (s.b >= 0)).any()
+  ]
+  if gram is None and len(shared) > 1:
+    raise ValueError(
+      f"pleas: the leaf '{name}' has no Gram matrix, so it is not known which "
+      f'of its axes {shared} are inputs: keep all but one of their groups '
+      'merged, or give its Gram matrix'
+    )
+
+
+def _grams(grams: types.Tree, params: types.Params) -> dict[str, types.Gram]:
+  is_gram = lambda x: isinstance(x, types.Gram)
+  by_name = tree.named(grams, is_leaf=is_gram)
+  names = tree.named(params)
+  for name, gram in by_name.items():
+    if not is_gram(gram) or name not in names:
+      raise ValueError(
+        f"pleas: grams holds {type(gram).__name__} at '{name}', expected "
+        'types.Gram at leaves of the model: give stats.joint_gram(...)'
+      )
+  return by_name
+
+
+def _widths(
+  symmetry: _symmetry.Symmetry, split: _parts.Split
+) -> dict[str, int]:
+  sizes = {
+    g.name: g.size + split.separate.get(g.name, 0) for g in symmetry.groups
+  }
+  sides = {
+    name: symmetry.factor[name].size + size
+    for name, size in split.outputs.items()
+  }
+  return sizes | sides

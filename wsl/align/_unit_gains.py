@@ -1,0 +1,119 @@
+"""How well the units of two aligned models match."""
+
+import jax.numpy as jnp
+
+from wsl import tree, types
+from wsl.align import _blocks, _gains, _symmetry
+
+
+def unit_gains(
+  a: types.Params,
+  b: types.Params,
+  *,
+  symmetry: _symmetry.Symmetry,
+  leaves: types.Leaves = _gains.default_leaves,
+) -> dict[str, types.Array]:
+  r"""Returns how well each unit of one model matches that of another.
+
+  .. math:: c_i = \sum_{W \ni i} \langle W^A_i, W^B_i \rangle
+
+  the sum running over all slices of leaves that belong to unit i: the diagonal
+  of what ``weight_matching`` maximises.
+
+  Args:
+    a: a model.
+    b: another one, aligned to it.
+    symmetry: their symmetry.
+    leaves: which leaves count, a regular expression or a predicate; by default
+      all but running statistics of normalisation.
+
+  Returns:
+    For each group an array ``[*outer sizes, size]``, float32 or wider.
+
+  Raises:
+    ValueError: if a model belongs to another symmetry.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import align
+    >>> hidden = align.Factor('a:0', 2)
+    >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
+    >>> a, b = {'a': jnp.asarray([1.0, 2.0])}, {'a': jnp.asarray([3.0, -1.0])}
+    >>> unit_gains(a, b, symmetry=symmetry)['a:0'].tolist()
+    [3.0, -2.0]
+  """
+  a, b = tree.read(a), tree.read(b)
+  of_b = tree.named(b)
+  for label, model in (('a', tree.named(a)), ('b', of_b)):
+    _symmetry.check_leaves(symmetry, model, f'unit_gains: {label}')
+  chosen = tree.named(tree.select(a, leaves))
+  parts: dict[str, list[types.Array]] = {g.name: [] for g in symmetry.groups}
+  for name, x in tree.named(a).items():
+    if chosen[name] and jnp.issubdtype(x.dtype, jnp.inexact):
+      plan = symmetry.plan(name)
+      product = tree.wide(x) * tree.wide(of_b[name])
+      for block, factors in _blocks.split(product, plan):
+        for i, factor in enumerate(factors):
+          if not factor.pinned:
+            parts[factor.name].append(_per_unit(block, factors, i))
+  return {
+    name: sum(found[1:], found[0])
+    if found
+    else jnp.zeros(symmetry.table_shape(name))
+    for name, found in parts.items()
+  }
+
+
+def mismatch(
+  a: types.Params,
+  b: types.Params,
+  *,
+  symmetry: _symmetry.Symmetry,
+  leaves: types.Leaves = _gains.default_leaves,
+) -> dict[str, float]:
+  r"""Returns how badly each group of two aligned models matches.
+
+  .. math:: w_g = \frac{\sum_{W \ni g} \| W^A - W^B \|^2}
+    {\sum_{W \ni g} \| W^A \|^2 + \| W^B \|^2}
+
+  0 for copies, 1 for unrelated weights: a cheap guess of what a group gains
+  from being kept separate, for ``widths``.
+
+  Args:
+    a: a model.
+    b: another one, aligned to it.
+    symmetry: their symmetry.
+    leaves: which leaves count, as in ``unit_gains``.
+
+  Returns:
+    A number for each group; 0 for a group whose weights are all zero.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import align
+    >>> hidden = align.Factor('a:0', 2)
+    >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
+    >>> a, b = {'a': jnp.asarray([1.0, 0.0])}, {'a': jnp.asarray([0.0, 1.0])}
+    >>> mismatch(a, b, symmetry=symmetry)
+    {'a:0': 1.0}
+  """
+  ab, aa, bb = (
+    unit_gains(x, y, symmetry=symmetry, leaves=leaves)
+    for x, y in ((a, b), (a, a), (b, b))
+  )
+  sums = {g: [float(t[g].sum()) for t in (ab, aa, bb)] for g in ab}
+  return {
+    g: 1 - 2 * cross / (one + two) if one + two > 0 else 0.0
+    for g, (cross, one, two) in sums.items()
+  }
+
+
+def _per_unit(
+  block: types.Array, factors: _blocks.Factors, i: int
+) -> types.Array:
+  """Sums a block over all axes but a factor and its outer ones, those first."""
+  names = [factor.name for factor in factors]
+  places = [*map(names.index, factors[i].outer), i]
+  rest = [axis for axis in range(block.ndim) if axis not in places]
+  order = [sorted(places).index(place) for place in places]
+  return jnp.transpose(block.sum(rest), order)
