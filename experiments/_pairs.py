@@ -6,7 +6,7 @@ model's parameters are all its variables, running moments included.
 
 from collections.abc import Callable
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

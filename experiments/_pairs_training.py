@@ -1,5 +1,6 @@
 """Training the networks of all pairs, side by side."""
 
+import functools
 from typing import Any
 
 import jax
@@ -27,52 +28,14 @@ def networks(setting: _pairs.Setting) -> types.Params:
   epoch = len(setting.train[1]) // config.batch_size
   segment = -(-config.epochs * epoch // SEGMENTS)
   optimizer = _optimizer(config, segment * SEGMENTS)
-  each = jax.vmap(lambda key: jax.random.split(key))(_pairs.keys(setting, 0))
-  each = each.reshape(-1)
-
-  def loss(
-    fixed: Any, params: Any, batch: _pairs.Examples, key: Any
-  ) -> types.Array:
-    del key
-    logits = setting.fit_fn({**fixed, 'params': params}, batch[0])
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
-    return jnp.mean(losses)
-
-  @jax.jit
-  def begin(keys: types.PRNGKey) -> tuple[train.State, types.Params]:
-    def one(key: types.PRNGKey) -> tuple[train.State, types.Params]:
-      params = dict(setting.init(key))
-      trained = params.pop('params')
-      return train.start(trained, optimizer=optimizer), params
-
-    return jax.lax.map(one, keys)
-
-  @jax.jit
-  def advance_all(
-    states: train.State,
-    fixed: Any,
-    keys: types.PRNGKey,
-    examples: _pairs.Examples,
-  ) -> tuple[train.State, types.Array]:
-    def advance(operands: Any) -> tuple[train.State, types.Array]:
-      state, fixed, key = operands
-      return train.advance(
-        jax.tree_util.Partial(loss, fixed),
-        state,
-        examples,
-        optimizer=optimizer,
-        steps=segment,
-        batch_size=config.batch_size,
-        key=jax.random.fold_in(key, 1),
-      )
-
-    operands = (states, fixed, keys)
-    return jax.lax.map(advance, operands, batch_size=config.at_once)
-
-  states, fixed = begin(each)
+  keys = jax.vmap(jax.random.split)(_pairs.keys(setting, 0)).reshape(-1)
+  begin = functools.partial(_begin, setting, optimizer)
+  step = functools.partial(_advance, setting, optimizer, segment)
+  advance = jax.jit(step)
+  states, fixed = jax.jit(begin)(keys)
   with _console.progress('networks', SEGMENTS) as tick:
     for part in range(1, SEGMENTS + 1):
-      states, losses = advance_all(states, fixed, each, setting.train)
+      states, losses = advance(states, fixed, keys, setting.train)
       now = float(jnp.mean(losses[:, -epoch:]))
       if not np.isfinite(now):
         raise FloatingPointError(
@@ -81,8 +44,64 @@ def networks(setting: _pairs.Setting) -> types.Params:
         )
       tick(f'loss {now:.4f}')
   found = {**fixed, 'params': states.params}
-  pairs = lambda x: x.reshape(-1, 2, *x.shape[1:])
-  return jax.tree.map(pairs, found)
+  return jax.tree.map(lambda x: x.reshape(-1, 2, *x.shape[1:]), found)
+
+
+def _begin(
+  setting: _pairs.Setting,
+  optimizer: optax.GradientTransformation,
+  keys: types.PRNGKey,
+) -> tuple[train.State, types.Params]:
+  """Draws every network; apart from its weights is what is not trained."""
+
+  def one(key: types.PRNGKey) -> tuple[train.State, types.Params]:
+    fixed = dict(setting.init(key))
+    weights = fixed.pop('params')
+    return train.start(weights, optimizer=optimizer), fixed
+
+  return jax.lax.map(one, keys)
+
+
+def _advance(
+  setting: _pairs.Setting,
+  optimizer: optax.GradientTransformation,
+  steps: int,
+  states: train.State,
+  fixed: types.Params,
+  keys: types.PRNGKey,
+  examples: _pairs.Examples,
+) -> tuple[train.State, types.Array]:
+  """Makes some steps with every network."""
+  config = setting.config.training
+  loss = functools.partial(_loss, setting)
+
+  def one(operands: Any) -> tuple[train.State, types.Array]:
+    state, fixed, key = operands
+    return train.advance(
+      jax.tree_util.Partial(loss, fixed),
+      state,
+      examples,
+      optimizer=optimizer,
+      steps=steps,
+      batch_size=config.batch_size,
+      key=jax.random.fold_in(key, 1),
+    )
+
+  operands = (states, fixed, keys)
+  return jax.lax.map(one, operands, batch_size=config.at_once)
+
+
+def _loss(
+  setting: _pairs.Setting,
+  fixed: types.Params,
+  weights: types.Params,
+  batch: _pairs.Examples,
+  key: types.PRNGKey,
+) -> types.Array:
+  del key
+  logits = setting.fit_fn({**fixed, 'params': weights}, batch[0])
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
+  return jnp.mean(losses)
 
 
 def _optimizer(
