@@ -13,12 +13,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import _calls
-from wsl import data, landscape, models, train, tree, types
-
-OPTIMIZERS = ('sgd', 'adamw')
-
-Examples = tuple[types.Array, types.Array]
+from experiments import _nets, _nets_training
+from wsl import data, landscape, train, tree, types
 
 
 class Setting(NamedTuple):
@@ -28,24 +24,16 @@ class Setting(NamedTuple):
     config: the run's.
     train: normalised images and their labels.
     test: the same.
-    init: maps a key to parameters.
-    apply_fn: maps (params, images) to logits ``[B, C]``.
-    fit_fn: the same, by the moments of the batch where the model has batch
-      normalisation.
-    update_fn: maps (params, images) to running moments that have seen them;
-      None if the model has none.
+    net: the network.
     measure: maps parameters to loss and error on both splits, ``{'train':
       {'loss': [], 'error': []}, 'test': ...}``.
     walk: maps (a, b) to a ``landscape.Path`` of these.
   """
 
   config: ml_collections.ConfigDict
-  train: Examples
-  test: Examples
-  init: Callable[[types.PRNGKey], types.Params]
-  apply_fn: Callable[[types.Params, types.Array], types.Array]
-  fit_fn: Callable[[types.Params, types.Array], types.Array]
-  update_fn: Callable[[types.Params, types.Array], types.Tree] | None
+  train: _nets_training.Examples
+  test: _nets_training.Examples
+  net: _nets.Net
   measure: Callable[[types.Params], types.Tree]
   walk: Callable[[types.Params, types.Params], landscape.Path]
 
@@ -63,9 +51,7 @@ def load(config: ml_collections.ConfigDict) -> Setting:
     ValueError: naming what is wrong in the config.
     FileNotFoundError: if the data is missing.
   """
-  where = 'model.arguments'
-  module = _calls.find(config.model.module, [models], where='model.module')
-  _calls.check(module, config.model.arguments, where=where)
+  module = _nets.find(config.model)
   task = _read(config)
   mean = float(task.train.x.mean(dtype=np.float64))
   std = float(task.train.x.std(dtype=np.float64))
@@ -77,32 +63,18 @@ def load(config: ml_collections.ConfigDict) -> Setting:
     for split in task
   )
   _check_sizes(config, len(fit[1]))
-  model = module(**config.model.arguments)
-  image = jnp.zeros_like(fit[0][:1])
-  init = lambda key: model.init(key, image)
-  has_moments = 'batch_stats' in jax.eval_shape(init, jax.random.key(0))
-
-  def fit_fn(params: types.Params, x: types.Array) -> types.Array:
-    if not has_moments:
-      return model.apply(params, x)
-    return model.apply(params, x, train=True)
-
-  def update_fn(params: types.Params, x: types.Array) -> types.Tree:
-    _, new = model.apply(params, x, train=True, mutable=['batch_stats'])
-    return new['batch_stats']
-
+  net = _nets.build(
+    module(**config.model.arguments), jnp.zeros_like(fit[0][:1])
+  )
   splits = {'train': fit, 'test': test}  # arguments: no program holds the data
-  measure = functools.partial(_measure, model.apply, config.evaluation)
+  measure = functools.partial(_measure, net.apply_fn, config.evaluation)
   walk = lambda splits, a, b: landscape.path(
     functools.partial(measure, splits), a, b, points=config.points
   )
   return Setting(
     config,
     **splits,
-    init=init,
-    apply_fn=model.apply,
-    fit_fn=fit_fn,
-    update_fn=update_fn if has_moments else None,
+    net=net,
     measure=functools.partial(jax.jit(measure), splits),
     walk=functools.partial(jax.jit(walk), splits),
   )
@@ -111,7 +83,7 @@ def load(config: ml_collections.ConfigDict) -> Setting:
 def _measure(
   apply_fn: Callable[..., types.Array],
   evaluation: ml_collections.ConfigDict,
-  splits: dict[str, Examples],
+  splits: dict[str, _nets_training.Examples],
   params: types.Params,
 ) -> types.Tree:
   found = {}
@@ -142,9 +114,6 @@ def _check_sizes(config: ml_collections.ConfigDict, count: int) -> None:
   training, few = config.training, config.statistics.examples
   limits = {
     'pairs': (config.pairs, None),
-    'training.epochs': (training.epochs, None),
-    'training.batch_size': (training.batch_size, count),
-    'training.at_once': (training.at_once, None),
     'evaluation.batch_size': (config.evaluation.batch_size, None),
     'statistics.examples': (few, count),
     'statistics.batch_size': (config.statistics.batch_size, few),
@@ -164,24 +133,18 @@ def _check_sizes(config: ml_collections.ConfigDict, count: int) -> None:
       )
   if not 0 <= config.threshold <= 1:
     raise ValueError(f'threshold={config.threshold}: expected 0 .. 1')
-  if training.optimizer not in OPTIMIZERS:
-    hint = tree.nearest(training.optimizer, OPTIMIZERS)
-    raise ValueError(
-      f"training.optimizer: no '{training.optimizer}'{hint}: there are "
-      f'{", ".join(OPTIMIZERS)}'
-    )
+  _nets_training.check(training, count)
 
 
 def describe(setting: Setting) -> str:
   """Returns one line: the model, its training, and the data."""
-  config, training = setting.config, setting.config.training
-  sizes = tree.sizes(jax.eval_shape(setting.init, jax.random.key(0)))
+  config = setting.config
+  sizes = tree.sizes(jax.eval_shape(setting.net.init, jax.random.key(0)))
   return (
     f'{config.pairs} pairs of {config.model.module} with '
     f'{sum(sizes.values()):,} parameters; {len(setting.train[1])} training, '
-    f'{len(setting.test[1])} test images; {training.optimizer}, learning rate '
-    f'{training.learning_rate:g}, weight decay {training.weight_decay:g}, '
-    f'{training.epochs} epochs'
+    f'{len(setting.test[1])} test images; '
+    f'{_nets_training.describe(config.training)}'
   )
 
 

@@ -41,7 +41,7 @@ def _correction(
   setting: _pairs.Setting, a: types.Params, b: types.Params
 ) -> Callable[[types.Params, types.Array], types.Params]:
   """Returns what gives a point on the line the statistics it should have."""
-  if setting.update_fn is not None:
+  if setting.net.update_fn is not None:
     return lambda params, t: reset(setting, params)
   ends = [_moments(setting, model) for model in (a, b)]
   measure = functools.partial(_moments, setting)
@@ -59,8 +59,8 @@ def reset(setting: _pairs.Setting, params: types.Params) -> types.Params:
   """Resets the running moments of batch normalisation."""
 
   def update(moments: types.Tree, x: types.Array) -> types.Tree:
-    assert setting.update_fn is not None
-    return setting.update_fn({**params, 'batch_stats': moments}, x)
+    assert setting.net.update_fn is not None
+    return setting.net.update_fn({**params, 'batch_stats': moments}, x)
 
   moments = align.reset_batch_stats(
     update, params['batch_stats'], _pairs.statistics(setting)
@@ -104,7 +104,7 @@ def pick(stack: types.Tree, *place: int) -> types.Tree:
 
 
 def _moments(setting: _pairs.Setting, params: types.Params) -> types.Tree:
-  return stats.moments(setting.apply_fn, params, _pairs.statistics(setting))
+  return stats.moments(setting.net.apply_fn, params, _pairs.statistics(setting))
 
 
 def _variances(setting: _pairs.Setting, params: types.Params) -> types.Tree:

@@ -30,8 +30,8 @@ from experiments import (
   _calls,
   _console,
   _main,
+  _nets_training,
   _pairs,
-  _pairs_training,
   _record,
   _walks,
 )
@@ -127,9 +127,9 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def find(setting: _pairs.Setting) -> align.Symmetry:
   """Returns the symmetry of the model, from shapes alone."""
-  params = jax.eval_shape(setting.init, jax.random.key(0))
+  params = jax.eval_shape(setting.net.init, jax.random.key(0))
   images = _pairs.statistics(setting)[0]
-  symmetry = align.find_symmetry(setting.apply_fn, params, images)
+  symmetry = align.find_symmetry(setting.net.apply_fn, params, images)
   if not symmetry.groups:
     raise ValueError(
       f'model: {setting.config.model.module} has no group of units that may be '
@@ -140,8 +140,11 @@ def find(setting: _pairs.Setting) -> align.Symmetry:
 
 def trained(setting: _pairs.Setting) -> types.Params:
   """Returns the networks ``[S, 2, ...]``, their running moments set."""
-  found = _pairs_training.networks(setting)
-  if setting.update_fn is None:
+  keys = jax.vmap(jax.random.split)(_pairs.keys(setting, 0)).reshape(-1)
+  config = setting.config.training
+  flat = _nets_training.networks(setting.net, config, keys, setting.train)
+  found = jax.tree.map(lambda x: x.reshape(-1, 2, *x.shape[1:]), flat)
+  if setting.net.update_fn is None:
     return found
   reset = [
     [_walks.reset(setting, _walks.pick(found, s, i)) for i in (0, 1)]
@@ -202,7 +205,7 @@ def match(
       offered = {
         'symmetry': symmetry,
         'key': keys[s],
-        'apply_fn': setting.apply_fn,
+        'apply_fn': setting.net.apply_fn,
         'batches': _pairs.statistics(setting),
       }
       taken = _calls.options(function)
