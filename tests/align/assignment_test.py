@@ -42,6 +42,23 @@ def test_no_permutation_gains_more(solver, n):
     np.testing.assert_allclose(_value(gains, solver(gains)), best, rtol=1e-12)
 
 
+@pytest.mark.parametrize('kind', ['gauss', 'low rank', 'half zero', 'zero'])
+def test_prices_change_no_optimum(kind):
+  from scipy import optimize
+
+  rng = np.random.default_rng(0)
+  gains = rng.normal(size=(600, 600))
+  if kind == 'low rank':
+    gains = gains[:, :9] @ gains[:9]
+  elif kind == 'half zero':
+    gains[300:] = 0
+  elif kind == 'zero':
+    gains[:] = 0
+  rows, columns = optimize.linear_sum_assignment(gains, maximize=True)
+  found = _value(gains, align.assign_scipy(gains))
+  np.testing.assert_allclose(found, gains[rows, columns].sum(), rtol=1e-12)
+
+
 @pytest.mark.parametrize('solver', SOLVERS)
 def test_larger_ones_gain_what_scipy_says(solver):
   from scipy import optimize
