@@ -3,6 +3,9 @@
 from wsl.align._assignment import assign_lapx as assign_lapx
 from wsl.align._assignment import assign_optax as assign_optax
 from wsl.align._assignment import assign_scipy as assign_scipy
+from wsl.align._check import check as check
+from wsl.align._check import Report as Report
+from wsl.align._explain import explain as explain
 from wsl.align._find import find_symmetry as find_symmetry
 from wsl.align._many import match_many as match_many
 from wsl.align._permutation import compose as compose

@@ -12,6 +12,7 @@ from jax.interpreters import partial_eval
 from wsl import tree, types
 from wsl.align import (
   _axes,
+  _certify,
   _constants,
   _depend,
   _read,
@@ -30,6 +31,7 @@ def find_symmetry(
   params: types.Params,
   *inputs: Any,
   rules: _read.References | None = None,
+  certify: types.PRNGKey | None = None,
 ) -> _symmetry.Symmetry:
   r"""Finds the permutations of a model's units that leave its function alone.
 
@@ -49,6 +51,10 @@ def find_symmetry(
     rules: for opaque kernels, by the name of the primitive or of the jitted
       function, a function of the same operands that computes the same with
       primitives that are known.
+    certify: a random key; with it, what had to be pinned is also tried on
+      random parameters, and freed where several random permutations leave the
+      output alone, as those of experts that a router picks by their rank.
+      This is evidence and no proof. Inputs must be arrays then.
 
   Returns:
     The symmetry; ``explain`` writes it as a table.
@@ -70,19 +76,21 @@ def find_symmetry(
   """
   shapes = {name: _shape(name, x) for name, x in tree.named(params).items()}
   program, used = _program(apply_fn, params, inputs)
-  count = len(shapes)
   hints: Hints = {}
   best: _symmetry.Symmetry | None = None
+  suspects: list[tuple[str, str]] = []
   for _ in range(_ROUNDS):
     leaves, trace = _follow(program, used, shapes, hints, dict(rules or {}))
     more = _fused(dict(zip(shapes, leaves)))
-    symmetry = _assemble(dict(zip(shapes, leaves[:count])), trace)
+    symmetry, pairs = _assemble(dict(zip(shapes, leaves)), trace)
     if best is None or symmetry.log10_order > best.log10_order:
-      best = symmetry
+      best, suspects = symmetry, pairs
     if all(hints.get(key) == widths for key, widths in more.items()):
       break
     hints = {**hints, **more}
   assert best is not None
+  if certify is not None:
+    return _certify.certify(best, suspects, apply_fn, params, inputs, certify)
   return best
 
 
@@ -193,8 +201,11 @@ def _fused(leaves: dict[str, _trace.Axes]) -> Hints:
 
 def _assemble(
   leaves: dict[str, _trace.Axes], trace: _trace.Trace
-) -> _symmetry.Symmetry:
-  """Writes what was found as factors and axes with names."""
+) -> tuple[_symmetry.Symmetry, list[tuple[str, str]]]:
+  """Writes what was found as factors and axes with names.
+
+  The pairs of factors that only numbers can tell to belong together follow.
+  """
   changed = True
   while changed:
     changed = any([_flatten(axis) for axes in leaves.values() for axis in axes])
@@ -218,7 +229,11 @@ def _assemble(
     (name, tuple(tuple(map(label, blocks)) for blocks in rows))
     for name, rows in written.items()
   )
-  return _symmetry.Symmetry(factors, labels)
+  pairs = [
+    tuple(names.get(_axes.find(x), '') for x in pair) for pair in trace.suspects
+  ]
+  suspects = [(a, b) for a, b in pairs if a and b and a != b]
+  return _symmetry.Symmetry(factors, labels), suspects
 
 
 def _flatten(axis: _axes.Axis) -> bool:

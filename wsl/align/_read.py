@@ -7,7 +7,7 @@ import jax
 from jax.extend import core
 import numpy as np
 
-from wsl.align import _axes, _constants, _pieces, _rules, _trace
+from wsl.align import _axes, _constants, _indices, _pieces, _rules, _trace
 
 References: TypeAlias = Mapping[str, Callable[..., Any]]
 
@@ -128,7 +128,7 @@ class Reader:
           r if isinstance(r, _trace.Value) else _trace.Value(r) for r in results
         ]
         if all(map(_fits, values, eqn.outvars)):
-          return values
+          return _indices.follow(self.trace, eqn, args, values)
     why = f'no rule follows {name}'
     for arg in args:
       for axis in self.trace.operand(arg):

@@ -17,12 +17,14 @@ class Value(NamedTuple):
     dim: where there are pieces, the axis along which they follow.
     pieces: the axes of consecutive parts of the array, which differ in more
       than the axis ``dim``; ``()`` if ``axes`` says all.
+    into: axes of which the entries are indices, as those of ``top_k``.
   """
 
   axes: Axes
   constant: _constants.Constant | None = None
   dim: int = 0
   pieces: tuple[Axes, ...] = ()
+  into: Axes = ()
 
 
 class Tensor(NamedTuple):
@@ -39,6 +41,8 @@ class Trace:
     tensors: all combinations of axes that occurred.
     mixed: axes along which a tensor's indices were mixed up.
     constants: the constants that met something else.
+    suspects: pairs of axes, indices of one of which are looked up in the
+      other: permuting both together may change nothing.
     layers: the axes along which the scans around an equation run.
   """
 
@@ -46,6 +50,7 @@ class Trace:
     self.tensors: dict[tuple[int, ...], Tensor] = {}
     self.mixed: list[tuple[_axes.Axis, Tensor]] = []
     self.constants: dict[int, tuple[Axes, _constants.Constant]] = {}
+    self.suspects: list[tuple[_axes.Axis, _axes.Axis]] = []
     self.layers: Axes = ()
 
   def record(self, axes: Axes) -> None:

@@ -1,0 +1,138 @@
+"""Frees pinned factors that numbers, not the reading of a function, allow.
+
+Which experts a router picks is decided by their rank, so that reading pins
+the axis of experts; that permuting experts changes nothing shows in outputs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.align import _check, _symmetry
+
+_TRIALS = 4
+_NEVER = (
+  'an axis of the input',
+  'an axis of the output',
+  'the function does not use it',
+)
+
+
+def certify(
+  symmetry: _symmetry.Symmetry,
+  suspects: Sequence[tuple[str, str]],
+  apply_fn: Callable[..., Any],
+  params: types.Params,
+  inputs: tuple[Any, ...],
+  key: types.PRNGKey,
+) -> _symmetry.Symmetry:
+  """Frees pinned factors that pass a numeric test.
+
+  They pass if for several random models and permutations the output stays, to
+  a thousand roundings, while it changes if a single leaf is permuted.
+
+  Args:
+    symmetry: what is known.
+    suspects: pairs of factors that should move together, as the indices of
+      one were looked up in the other.
+    apply_fn: the function.
+    params: its parameters, or their shapes.
+    inputs: its inputs, arrays.
+    key: draws models and permutations.
+
+  Returns:
+    The symmetry with more groups, if any passed.
+  """
+  run = _check.compiled(apply_fn, inputs)
+  for names in _components(symmetry, suspects):
+    freed = _merge(symmetry, names)
+    factor = freed.factor[names[0]]
+    if _passes(freed, factor, run, params, key):
+      symmetry = freed
+  return symmetry
+
+
+def _components(
+  symmetry: _symmetry.Symmetry, suspects: Sequence[tuple[str, str]]
+) -> list[list[str]]:
+  """Gathers the pinned factors that should move together."""
+  group = {
+    f.name: {f.name}
+    for f in symmetry.factors
+    if f.pinned and not f.pinned.startswith(_NEVER)
+  }
+  for a, b in suspects:
+    if a in group and b in group and group[a] is not group[b]:
+      group[a] |= group[b]
+      for name in group[b]:
+        group[name] = group[a]
+  order = [f.name for f in symmetry.factors]
+  found = {id(s): sorted(s, key=order.index) for s in group.values()}
+  return list(found.values())
+
+
+def _merge(
+  symmetry: _symmetry.Symmetry, names: Sequence[str]
+) -> _symmetry.Symmetry:
+  """Makes factors one, and frees it."""
+  rename = lambda name: names[0] if name in names else name
+
+  def one(factor: _symmetry.Factor) -> _symmetry.Factor:
+    if factor.name == names[0]:
+      return factor._replace(pinned='')
+    outer = tuple(dict.fromkeys(map(rename, factor.outer)))
+    return factor._replace(outer=outer)
+
+  factors = [f for f in symmetry.factors if f.name not in names[1:]]
+  axes = tuple(
+    (leaf, tuple(tuple(tuple(map(rename, s)) for s in axis) for axis in rows))
+    for leaf, rows in symmetry.axes
+  )
+  return _symmetry.Symmetry(tuple(map(one, factors)), axes)
+
+
+def _passes(
+  symmetry: _symmetry.Symmetry,
+  factor: _symmetry.Factor,
+  run: Callable[[types.Params], list[np.ndarray]],
+  params: types.Params,
+  key: types.PRNGKey,
+) -> bool:
+  counts = {
+    leaf: sum(s.count(factor.name) for axis in rows for s in axis)
+    for leaf, rows in symmetry.axes
+  }
+  places = [leaf for leaf, count in counts.items() if count]
+  inner = any(factor.name in f.outer for f in symmetry.factors)
+  if len(places) < 2 or (inner and max(counts.values()) > 1):
+    return False
+  moving = set()
+  for trial in range(_TRIALS):
+    draw_key, move_key = jax.random.split(jax.random.fold_in(key, trial))
+    drawn = _check.perturbed(params, draw_key)
+    wanted = run(drawn)
+    turn = {factor.name: _cycle(move_key, factor.size)}
+    moved = _check.move(drawn, turn, symmetry)
+    exact = [np.finfo(x.dtype).eps for x in wanted if x.dtype.kind in 'fc']
+    bound = 1e3 * float(max(exact, default=0.0))
+    if _check.difference(run(moved), wanted) > bound:
+      return False
+    for leaf in places:
+      pick = lambda name, x, y, leaf=leaf: y if name == leaf else x
+      alone = run(tree.map_named(pick, drawn, moved))
+      if _check.difference(alone, wanted) > 10 * bound:
+        moving.add(leaf)
+  return len(moving) == len(places)
+
+
+def _cycle(key: types.PRNGKey, size: int) -> types.Array:
+  """Draws a permutation that leaves nothing where it was."""
+  seed = np.asarray(jax.random.bits(key, (4,), np.uint32))
+  order = np.random.default_rng(seed).permutation(size)
+  places = np.empty(size, np.int32)
+  places[order] = np.roll(order, 1)
+  return jnp.asarray(places)

@@ -1,0 +1,203 @@
+"""Checks a symmetry by numbers: random elements, random parameters."""
+
+from collections.abc import Callable
+import itertools
+import re
+from typing import Any, NamedTuple
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.align import _blocks, _permutation, _symmetry
+
+
+class Report(NamedTuple):
+  """What random elements of a group did to the output.
+
+  Attributes:
+    error: the largest change of an output, relative to its largest entry.
+    group: the group by which it came about; ``'all'`` is all of them at once.
+    errors: the largest change by each group, and by all at once.
+  """
+
+  error: float
+  group: str
+  errors: dict[str, float]
+
+
+def check(
+  symmetry: _symmetry.Symmetry,
+  apply_fn: Callable[..., Any],
+  params: types.Params,
+  *inputs: Any,
+  key: types.PRNGKey,
+) -> Report:
+  r"""Applies random elements of a group and compares the outputs.
+
+  .. math:: \max_i |f(\pi\theta, x)_i - f(\theta, x)_i| \big/
+    \max_i |f(\theta, x)_i|
+
+  Zero biases, unit scales and zero means would hide errors: parameters are
+  moved away from such values at random first, and positive ones stay
+  positive. Expect 1e-5 in float32 and 1e-12 in float64 at most.
+
+  Args:
+    symmetry: the symmetry to be checked.
+    apply_fn: the function ``apply_fn(params, *inputs)`` that it is to keep.
+    params: parameters, or the shapes of floating ones.
+    *inputs: the other arguments, arrays.
+    key: draws parameters and permutations.
+
+  Returns:
+    The largest relative error and the group that caused it.
+
+  Raises:
+    ValueError: if params are not those of the symmetry, or if the function
+      returns what is not finite.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from wsl import align
+    >>> mlp = lambda p, x: jax.nn.relu(x @ p['a']) @ p['b']
+    >>> params = {'a': jnp.ones((2, 5)), 'b': jnp.ones((5, 3))}
+    >>> x = jnp.ones((1, 2))
+    >>> symmetry = align.find_symmetry(mlp, params, x)
+    >>> check(symmetry, mlp, params, x, key=jax.random.key(0)).error < 1e-5
+    True
+  """
+  names = tree.named(params)
+  _symmetry.check_leaves(symmetry, names, 'check: params')
+  draw_key, move_key = jax.random.split(key)
+  run = compiled(apply_fn, inputs)
+  drawn = perturbed(params, draw_key)
+  wanted = run(drawn)
+  moving = _permutation.random(symmetry, move_key)
+  elements = {name: {name: table} for name, table in moving.items()}
+  elements |= {'all': moving}
+  errors = {
+    name: difference(run(move(drawn, element, symmetry)), wanted)
+    for name, element in elements.items()
+  }
+  worst = max(errors, key=lambda name: errors[name])
+  return Report(errors[worst], worst, errors)
+
+
+def compiled(
+  apply_fn: Callable[..., Any], inputs: tuple[Any, ...]
+) -> Callable[[types.Params], list[np.ndarray]]:
+  """Returns the outputs, on the host, as a function of the parameters."""
+
+  @jax.jit
+  def leaves(params: types.Params, inputs: Any) -> list[Any]:
+    return jax.tree.leaves(apply_fn(params, *inputs))
+
+  def run(params: types.Params) -> list[np.ndarray]:
+    with jax.default_matmul_precision('highest'):
+      return [np.asarray(x) for x in leaves(params, inputs)]
+
+  return run
+
+
+def move(
+  params: types.Params,
+  permutation: _permutation.Permutation,
+  symmetry: _symmetry.Symmetry,
+) -> types.Params:
+  """Permutes on the host, where nothing is compiled: ``permute`` in NumPy.
+
+  Groups that the permutation lacks stay as they are.
+  """
+  tables = {name: np.asarray(table) for name, table in permutation.items()}
+
+  def source(factors: _blocks.Factors, names: list[str]) -> list[np.ndarray]:
+    grid = np.indices([f.size for f in factors], sparse=True)
+    index = list(grid)
+    for i, factor in enumerate(factors):
+      if factor.name in tables:
+        outer = [grid[names.index(name)] for name in factor.outer]
+        index[i] = tables[factor.name][(*outer, grid[i])]
+    return index
+
+  def one(name: str, leaf: Any) -> np.ndarray:
+    x = np.asarray(leaf)
+    plan = symmetry.plan(name)
+    out = x.copy()
+    ends = [np.cumsum([0, *map(_symmetry.width, axis)]) for axis in plan]
+    for choice in itertools.product(*(range(len(axis)) for axis in plan)):
+      window = tuple(slice(e[k], e[k + 1]) for e, k in zip(ends, choice))
+      factors = tuple(f for axis, k in zip(plan, choice) for f in axis[k])
+      names = [f.name for f in factors]
+      if not tables.keys().isdisjoint(names):
+        block = x[window].reshape([f.size for f in factors])
+        block = block[tuple(source(factors, names))]
+        out[window] = block.reshape(out[window].shape)
+    return out
+
+  return tree.map_named(one, params)
+
+
+def perturbed(params: types.Params, key: types.PRNGKey) -> types.Params:
+  """Moves parameters away from special values, on the host.
+
+  Leaves that are positive stay so: they are multiplied by random numbers, as
+  scales and variances should be. To others their own size of noise is added.
+  Of shapes, leaves named ``scale`` and ``var`` are taken as positive.
+  """
+  seed = np.asarray(jax.random.bits(key, (4,), np.uint32)).tolist()
+
+  def one(name: str, leaf: Any) -> np.ndarray:
+    rng = np.random.default_rng([*seed, zlib.crc32(name.encode())])
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+      if not floating:
+        raise ValueError(
+          f"check: leaf '{name}' of params is not floating: give its values"
+        )
+      positive = re.search('(scale|var)(iance)?(/value)?$', name)
+      x = np.full(leaf.shape, 1.0 if positive else 0.0)
+      spread = leaf.shape[-2] ** -0.5 if len(leaf.shape) > 1 else 0.5
+    elif not floating:
+      return np.asarray(leaf)
+    else:
+      x = np.asarray(leaf).astype(np.float64)
+      spread = float(np.sqrt(np.mean(np.square(x)))) if x.size else 0.0
+    noise = rng.normal(size=x.shape)
+    if x.min(initial=np.inf) > 0:
+      x = x * np.exp(0.5 * noise)
+    else:
+      x = x + (spread or 0.5) * noise
+    return x.astype(leaf.dtype)
+
+  return tree.map_named(one, params)
+
+
+def difference(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:
+  """Returns the largest change, relative to the largest entry of its array.
+
+  Raises:
+    ValueError: if what is wanted is not finite.
+  """
+  return max((_change(x, y) for x, y in zip(found, wanted)), default=0.0)
+
+
+def _change(found: np.ndarray, wanted: np.ndarray) -> float:
+  found, wanted = (_numbers(x) for x in (found, wanted))
+  if np.isnan(wanted).any():
+    raise ValueError(
+      'check: the function returns NaN for random parameters: give inputs (and '
+      'parameters to start from) for which it is finite'
+    )
+  with np.errstate(invalid='ignore'):
+    gap = np.where(found == wanted, 0.0, np.abs(found - wanted))
+  size = np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)
+  largest = gap.max(initial=0.0)
+  if not largest:
+    return 0.0
+  return float(largest / size) if size and np.isfinite(largest) else np.inf
+
+
+def _numbers(x: np.ndarray) -> np.ndarray:
+  return x if np.iscomplexobj(x) else x.astype(np.float64)

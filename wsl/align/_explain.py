@@ -1,0 +1,100 @@
+"""A symmetry as a table that people read."""
+
+from collections.abc import Sequence
+import math
+
+from wsl.align import _symmetry
+
+
+def explain(symmetry: _symmetry.Symmetry) -> str:
+  """Writes what each axis of each leaf does, and the groups.
+
+  Factors of an axis are joined by ``*``, segments by ``+``; a number alone is
+  a single index.
+
+  Args:
+    symmetry: any symmetry.
+
+  Returns:
+    Lines of text: for each axis its size and its groups, or why it is pinned;
+    then for each group its size, how many axes it permutes, what it depends
+    on, and the decimal logarithm of its order.
+
+  Example:
+    >>> hidden = _symmetry.Factor('a:1', 3)
+    >>> inputs = _symmetry.Factor('a:0', 2, 'an axis of the input')
+    >>> axes = (('a', ((('a:0',),), (('a:1',),))),)
+    >>> print(explain(_symmetry.Symmetry((inputs, hidden), axes)))
+    leaf  axis  size  group
+    a     0     2     pinned: an axis of the input
+          1     3     a:1
+    <BLANKLINE>
+    group  size  axes  depends on  log10 order
+    a:1    3     1                 0.8
+    <BLANKLINE>
+    1 group, order 10^0.8
+  """
+  rows = [('leaf', 'axis', 'size', 'group')]
+  for name in symmetry.leaf:
+    plan = symmetry.plan(name)
+    for i, axis in enumerate(plan):
+      size = sum(map(_symmetry.width, axis))
+      rows.append(('' if i else name, str(i), str(size), _axis(axis)))
+    if not plan:
+      rows.append((name, '', '', 'a scalar'))
+  groups = [('group', 'size', 'axes', 'depends on', 'log10 order')]
+  for group in symmetry.groups:
+    *outer, size = symmetry.table_shape(group.name)
+    order = math.prod(outer) * math.lgamma(size + 1) / math.log(10)
+    count, twice = _occurrences(symmetry, group.name)
+    quadratic = ', twice in one block' if twice else ''
+    groups.append(
+      (
+        group.name,
+        str(size),
+        f'{count}{quadratic}',
+        ', '.join(group.outer),
+        f'{order:.1f}',
+      )
+    )
+  many = len(symmetry.groups)
+  total = (
+    f'{many} group{"s" * (many != 1)}, order 10^{symmetry.log10_order:.1f}'
+  )
+  return '\n'.join([*_table(rows), '', *_table(groups), '', total])
+
+
+def _axis(axis: tuple[tuple[_symmetry.Factor, ...], ...]) -> str:
+  factors = [factor for segment in axis for factor in segment]
+  if not factors:
+    return 'size 1' if len(axis) == 1 else 'single indices'
+  reasons = list(dict.fromkeys(f.pinned for f in factors))
+  if all(reasons):
+    return f'pinned: {"; ".join(reasons)}'
+  return ' + '.join(
+    ' * '.join(map(_factor, segment)) or '1' for segment in axis
+  )
+
+
+def _factor(factor: _symmetry.Factor) -> str:
+  if not factor.pinned:
+    return factor.name
+  return f'[{factor.size} pinned: {factor.pinned}]'
+
+
+def _occurrences(symmetry: _symmetry.Symmetry, name: str) -> tuple[int, bool]:
+  """Counts a factor's axes; says whether one block holds it twice."""
+  count, twice = 0, False
+  for axes in symmetry.leaf.values():
+    most = [max(s.count(name) for s in axis) for axis in axes]
+    count += sum(n > 0 for n in most)
+    twice |= sum(most) > 1
+  return count, twice
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  return [
+    '  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+    for row in rows
+  ]
