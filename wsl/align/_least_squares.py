@@ -210,15 +210,12 @@ def _solve(
     of_both = [_pick(cross_a, outputs[0], 1), _pick(cross_b, outputs[1], 1)]
     target = _mix(of_both, in_a, in_b, 1)
     residual = target - jnp.matmul(squares, start, precision=_HIGHEST)
-    found = start
-    for of_a_too, of_b_too in classes:
-      rows = jnp.zeros(len(squares), bool)
-      rows |= _has(group[0], inputs[0]) & of_a_too
-      rows |= _has(group[1], inputs[1]) & of_b_too
-      columns = (in_a == of_a_too) & (in_b == of_b_too)
-      step = _regularised(squares, residual, rows, ridge)
-      found = jnp.where(columns[None], found + step, found)
-    return found
+    has_a, has_b = (_has(g, i) for g, i in zip(group, inputs))
+    rows = jnp.stack([(has_a & p) | (has_b & q) for p, q in classes])
+    columns = jnp.stack([(in_a == p) & (in_b == q) for p, q in classes])
+    solve = jax.vmap(_regularised, (None, None, 0, None))
+    steps = solve(squares, residual, rows, ridge)
+    return start + jnp.where(columns[:, None], steps, 0).sum(0)
 
   return jax.lax.map(one, (start, groups))
 
@@ -271,7 +268,8 @@ def _regularised(
 ) -> types.Array:
   """Solves (squares + rho) W = residual on some rows; the others stay 0."""
   diagonal = jnp.where(rows, jnp.diagonal(squares), 0)
-  mean = diagonal.sum() / jnp.maximum(rows.sum(), 1)
+  count = jnp.maximum(rows.sum(), 1).astype(squares.dtype)
+  mean = diagonal.sum() / count
   # Inputs that are always zero give no residual: any rho will do.
   rho = jnp.where(mean > 0, ridge * mean, 1)
   both = rows[:, None] & rows[None]

@@ -28,13 +28,6 @@ class Source(NamedTuple):
   sizes: tuple[int, int]
 
   @property
-  def shares(self) -> tuple[np.ndarray, np.ndarray]:
-    """The shares of A and B: 1/2 each where both have the entry, else 0, 1."""
-    both = np.stack([self.a >= 0, self.b >= 0]).astype(np.float64)
-    a, b = both / np.maximum(both.sum(0), 1)
-    return a, b
-
-  @property
   def same(self) -> bool:
     """Whether the new axis is that of both models."""
     whole = np.arange(self.sizes[0])

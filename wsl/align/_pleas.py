@@ -1,8 +1,10 @@
 """PLeaS: merge the units that match, keep the others, refit every layer."""
 
 from collections.abc import Mapping, Sequence
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -139,7 +141,8 @@ def pleas(
     gram, y = grams_by_name.get(name), others[name]
     sources = [_parts.of_axis(axis, split) for axis in symmetry.plan(name)]
     _check_axes(name, sources, gram)
-    mean = _average(x, y, sources, gram.axes if gram else ())
+    pairs = [(source.a, source.b) for source in sources]
+    mean = _average(x, y, pairs, inputs=gram.axes if gram else ())
     if gram is not None and ridge is not None:
       layout = _least_squares.layout(name, gram, symmetry, split)
       matrix = _least_squares.reorder(gram, layout, order)
@@ -178,34 +181,29 @@ def _order(
   return order
 
 
+@functools.partial(jax.jit, static_argnames='inputs')
 def _average(
   x: types.Array,
   y: types.Array,
-  sources: list[_parts.Source],
+  sources: list[tuple[types.Array, types.Array]],
+  *,
   inputs: tuple[int, ...],
 ) -> types.Array:
   """Returns W_0: A's and B's entries by the shares of the output units."""
   x, y = tree.wide(x), tree.wide(y)
-  for axis, source in enumerate(sources):
-    if not source.same:
-      x, y = _take(x, source.a, axis), _take(y, source.b, axis)
-  of_a, of_b = np.ones([1] * x.ndim, bool), np.ones([1] * x.ndim, bool)
-  for axis, source in enumerate(sources):
+  ones = jnp.ones([1] * x.ndim, x.dtype)
+  of_a, of_b = ones, ones
+  for axis, (a, b) in enumerate(sources):
+    rest = [i for i in range(x.ndim) if i != axis]
+    in_a, in_b = (
+      jnp.expand_dims(index >= 0, rest).astype(x.dtype) for index in (a, b)
+    )
+    x = jnp.take(x, jnp.maximum(a, 0), axis) * in_a
+    y = jnp.take(y, jnp.maximum(b, 0), axis) * in_b
     if axis not in inputs:
-      shape = [-1 if i == axis else 1 for i in range(x.ndim)]
-      of_a = of_a & (source.a >= 0).reshape(shape)
-      of_b = of_b & (source.b >= 0).reshape(shape)
-  count = np.maximum(of_a.astype(np.float64) + of_b, 1)
-  return x * jnp.asarray(of_a / count, x.dtype) + y * jnp.asarray(
-    of_b / count, y.dtype
-  )
-
-
-def _take(x: types.Array, index: np.ndarray, axis: int) -> types.Array:
-  """Gathers along an axis; an index of -1 gives zeros."""
-  shape = [-1 if i == axis else 1 for i in range(x.ndim)]
-  found = jnp.asarray((index >= 0).reshape(shape), x.dtype)
-  return jnp.take(x, jnp.asarray(np.maximum(index, 0)), axis) * found
+      of_a, of_b = of_a * in_a, of_b * in_b
+  count = jnp.maximum(of_a + of_b, 1)
+  return x * (of_a / count) + y * (of_b / count)
 
 
 def _check_axes(
