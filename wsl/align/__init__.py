@@ -20,6 +20,7 @@ from wsl.align._project import sinkhorn_project as sinkhorn_project
 from wsl.align._repair import repair as repair
 from wsl.align._reset import reset_batch_stats as reset_batch_stats
 from wsl.align._sinkhorn import sinkhorn as sinkhorn
+from wsl.align._straight_through import straight_through as straight_through
 from wsl.align._symmetry import Factor as Factor
 from wsl.align._symmetry import from_json as from_json
 from wsl.align._symmetry import Symmetry as Symmetry
