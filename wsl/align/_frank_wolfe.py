@@ -50,14 +50,18 @@ def climb(
     height, gained = 0.0, 0.0
     for chosen in turns:
       for names in _universe.levels(symmetry, models):
-        how = {'symmetry': symmetry, 'names': names}
-        here = (models, matrices, sums, chosen)
-        value, slopes = _universe.ascend(*here, **how)
+        value, slopes = _universe.ascend(
+          models, matrices, sums, chosen, symmetry=symmetry, names=names
+        )
         ends = _vertices(slopes, matrices, chosen, solver)
         here = (models, matrices, ends, sums, chosen)
-        form = np.asarray(_universe.segment(*here, **how), np.float64)
+        form = np.asarray(
+          _universe.segment(*here, symmetry=symmetry, names=names), np.float64
+        )
         step, gain = _universe.best_step(form)
-        matrices, sums = _universe.advance(*here, step, **how)
+        matrices, sums = _universe.advance(
+          *here, step, symmetry=symmetry, names=names
+        )
         height, gained = height + abs(float(value)), gained + gain
     gains += [gained]
     small = small + 1 if gained <= tolerance * height else 0

@@ -153,7 +153,7 @@ def best_step(form: np.ndarray) -> tuple[float, float]:
   """
   poly = np.polynomial.polynomial
   degree = len(form) - 1
-  weights = [np.ones(1)]
+  weights: list[np.ndarray] = [np.ones(1)]
   for a in range(1, degree + 1):
     roots = [b / degree for b in range(degree + 1) if b != a]
     weights += [poly.polyfromroots(roots)]
