@@ -20,12 +20,15 @@ _COLOURS = {
 _OTHERS = ('#17a2a2', '#8c6d31', '#d62728', '#bcbd22')
 
 
-def paths(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:
+def paths(
+  path: pathlib.Path, results: dict[str, dict[str, Any]], correction: str
+) -> None:
   """Draws loss and error along the lines, the mean and the range over pairs.
 
   Args:
     path: the file to write.
     results: what was measured, by way.
+    correction: what the correction of statistics is called.
   """
   fig, panels = _canvas.grid(11.5, 6.6, 2, 2, share=True)
   columns = ('train', 'test')
@@ -34,7 +37,13 @@ def paths(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:
     for ax, split in zip(row, columns):
       for way, found in results.items():
         if way != 'planted':
-          _lines(ax, way, found, split, measure, factor, results)
+          colour = _colour(way, results)
+          for kind in ('plain', 'repaired'):
+            if kind in found:
+              name = _barrier_summary.title(way, kind, correction)
+              curves = [one['values'][split][measure] for one in found[kind]]
+              y = factor * np.asarray(curves)
+              _band(ax, found[kind][0]['t'], y, colour, _dash(way, kind), name)
       ax.set_xlim(0, 1)
     row[0].set_ylim(bottom=0)
     row[0].set_ylabel(label)
@@ -45,35 +54,19 @@ def paths(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:
   _canvas.save(fig, path)
 
 
-def _lines(
-  ax: axes.Axes,
-  way: str,
-  found: dict[str, Any],
-  split: str,
-  measure: str,
-  factor: float,
-  results: dict[str, Any],
+def _band(
+  ax: axes.Axes, t: Any, y: np.ndarray, colour: str, dash: Any, label: str
 ) -> None:
-  """Draws one way, as it is and repaired."""
-  colour = _colour(way, results)
-  for kind, dash in (('plain', '-'), ('repaired', (0, (4, 2)))):
-    if kind in found:
-      t = np.asarray(found[kind][0]['t'])
-      curves = [one['values'][split][measure] for one in found[kind]]
-      y = factor * np.asarray(curves)
-      name = _barrier_summary.title(way)
-      ax.plot(
-        t,
-        y.mean(0),
-        color=colour,
-        ls=':' if way == 'random' else dash,
-        lw=2,
-        label=name + (' + repair' if kind == 'repaired' else ''),
-      )
-      if len(y) > 1:
-        ax.fill_between(
-          t, y.min(0), y.max(0), color=colour, alpha=0.15, linewidth=0
-        )
+  """Draws the mean of curves ``[S, points]``, and their range."""
+  ax.plot(t, y.mean(0), color=colour, ls=dash, lw=2, label=label)
+  if len(y) > 1:
+    ax.fill_between(t, y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
+
+
+def _dash(way: str, kind: str) -> Any:
+  if way == 'random':
+    return ':'
+  return '-' if kind == 'plain' else (0, (4, 2))
 
 
 def layers(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:

@@ -32,16 +32,20 @@ COLUMNS = (
 )
 
 
-def title(way: str) -> str:
-  """Returns what a way is called."""
-  return TITLES.get(way, way)
+def title(way: str, kind: str = 'plain', correction: str = '') -> str:
+  """Returns what a way is called, corrected or not."""
+  name = TITLES.get(way, way)
+  return f'{name} + {correction}' if kind == 'repaired' else name
 
 
-def summarise(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def summarise(
+  results: dict[str, dict[str, Any]], correction: str
+) -> dict[str, Any]:
   """Puts everything that was measured into rows.
 
   Args:
     results: what ``measure`` found, by way.
+    correction: what the correction of statistics is called.
 
   Returns:
     ``rows``, a dict for each line, numbers as ``[mean, standard deviation]``
@@ -49,7 +53,7 @@ def summarise(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     ``recovered``, whether weight matching undid each planted permutation.
   """
   rows = [
-    _row(way, kind, found)
+    _row(way, kind, found, title(way, kind, correction))
     for way, found in results.items()
     for kind in ('plain', 'repaired')
     if kind in found
@@ -61,11 +65,13 @@ def summarise(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
   }
 
 
-def _row(way: str, kind: str, found: dict[str, Any]) -> dict[str, Any]:
+def _row(
+  way: str, kind: str, found: dict[str, Any], name: str
+) -> dict[str, Any]:
   paths = found[kind]
   row: dict[str, Any] = {
     'way': way,
-    'title': title(way) + (' + repair' if kind == 'repaired' else ''),
+    'title': name,
     'kind': kind,
     'middle': {},
     'above_chord': {},
@@ -73,12 +79,12 @@ def _row(way: str, kind: str, found: dict[str, Any]) -> dict[str, Any]:
   }
   for split in ('train', 'test'):
     for measure in ('loss', 'error'):
-      name = f'{split} {measure}'
+      key = f'{split} {measure}'
       curves = np.asarray([path['values'][split][measure] for path in paths])
-      row['middle'][name] = _spread(curves[:, curves.shape[1] // 2])
+      row['middle'][key] = _spread(curves[:, curves.shape[1] // 2])
       for height in ('above_chord', 'above_mean'):
         values = [path[height][split][measure] for path in paths]
-        row[height][name] = _spread(values)
+        row[height][key] = _spread(values)
   if kind == 'plain':
     variance = [list(v.values()) for v in found['variance']]
     row |= {

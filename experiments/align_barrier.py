@@ -95,10 +95,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     results[way.name] = out.values(f'path.{way.name}', compute)
 
   # Write figures, a table and the record.
-  summary = _barrier_summary.summarise(results)
+  correction = 'REPAIR' if setting.net.update_fn is None else 'BatchNorm reset'
+  summary = _barrier_summary.summarise(results, correction)
   for row in summary['rows']:
     out.log(**row)
-  _barrier_figures.paths(out.path / 'paths.png', results)
+  _barrier_figures.paths(out.path / 'paths.png', results, correction)
   _barrier_figures.layers(out.path / 'layers.png', results)
   _barrier_summary.show(f'{NAME} {config.variant}', summary)
   return out.finish({**summary, 'results': results})
