@@ -83,8 +83,10 @@ def load(
   return blocks
 
 
-def gains(blocks: list[Block], group: str, lead: Names) -> Any:
-  """Returns the gains of a group, ``[*lead, n, n]``.
+def gains(
+  blocks: list[Block], group: str, lead: Names, total: Any = None
+) -> Any:
+  """Returns the gains of a group, ``[*lead, n, n]``, added to a total.
 
   Where the group has several axes in a block, the others stay as they are:
   these are the derivatives of the agreement.
@@ -99,9 +101,8 @@ def gains(blocks: list[Block], group: str, lead: Names) -> Any:
   if len(thin) > 1:
     pairs = [pair for pair in pairs if pair[0].shape[-1] >= _THIN]
     xs, ys = zip(*thin)
-    join = np.concatenate if isinstance(xs[0], np.ndarray) else jnp.concatenate
+    join = np.concatenate if on_host(xs[0]) else jnp.concatenate
     pairs.append((join(xs, axis=-1), join(ys, axis=-1)))
-  total: Any = None
   for x, y in pairs:
     total = product(x, y, total)
   return total
@@ -109,7 +110,7 @@ def gains(blocks: list[Block], group: str, lead: Names) -> Any:
 
 def product(x: Any, y: Any, total: Any = None) -> Any:
   """Adds ``x y^T`` to a total, where they are."""
-  if not isinstance(x, np.ndarray):
+  if not on_host(x):
     return _product(x, y, total)
   result = np.matmul(_strided(x), np.swapaxes(_strided(y), -1, -2))
   if total is None:
@@ -161,7 +162,7 @@ def agreement(blocks: list[Block], lead: Names) -> np.ndarray:
   for block in blocks:
     rest = [i for i, name in enumerate(block.names) if name not in lead]
     order = [*map(block.names.index, lead), *rest]
-    if isinstance(block.fixed, np.ndarray):
+    if on_host(block.fixed):
       part = (block.fixed * block.moving).transpose(order)
     else:
       part = np.asarray(
@@ -170,6 +171,11 @@ def agreement(blocks: list[Block], lead: Names) -> np.ndarray:
     axes = tuple(range(len(lead), part.ndim))
     total = total + part.sum(axes, dtype=np.float64)
   return np.asarray(total, np.float64)
+
+
+def on_host(x: Any) -> bool:
+  """Tells whether an array is numpy's, for which nothing is compiled."""
+  return isinstance(x, np.ndarray)
 
 
 def _positions(names: Names, name: str) -> list[int]:

@@ -1,11 +1,12 @@
 """Moves of weight matching: which groups are matched together, and one step."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from wsl.align import _assignment, _gains, _nested, _quadratic, _symmetry
 
+Kept: TypeAlias = dict[str, Any]  # gains ``[n, n]`` of groups
 _ENTRIES = 2**27  # of the gains of a group, before they are made in parts
 
 
@@ -67,8 +68,12 @@ def step(
   blocks: list[_gains.Block],
   outers: dict[str, _gains.Names],
   solver: _assignment.Solver,
+  kept: Kept,
 ) -> Step:
-  """Finds better tables for a move, given all other groups."""
+  """Finds better tables for a move, given all other groups.
+
+  Uses the gains that are kept for its group, and keeps them if there is room.
+  """
   mine = [blocks[i] for i in move.blocks]
   group, lead = move.group, move.lead
   if move.quadratic:
@@ -89,21 +94,65 @@ def step(
       for name in solved[0]
     }
     return _judge(tables, mine, lead, outers)
-  pairs = [_pair(part, group, lead, solver) for part in parts]
+  if group in kept:
+    pairs = [_pair(kept[group], solver)]
+  else:
+    all_gains = [_gains.gains(part, group, lead) for part in parts]
+    pairs = [_pair(gains, solver) for gains in all_gains]
+    room = sum(x.fixed.size for x in blocks) - sum(
+      x.size for x in kept.values()
+    )
+    if not lead and len(clean) == len(mine) and all_gains[0].size <= room:
+      kept[group] = all_gains[0]
   order, before, after = (_join([*x], lead, lead) for x in zip(*pairs))
   if len(clean) < len(mine):
     return _judge({group: order}, mine, lead, outers)
   return _better({group: order}, before, after, lead, outers)
 
 
-def _pair(
+def take(
+  move: Move,
+  tables: _gains.Tables,
   blocks: list[_gains.Block],
-  group: str,
-  lead: _gains.Names,
-  solver: _assignment.Solver,
+  outers: dict[str, _gains.Names],
+  kept: Kept,
+) -> None:
+  """Permutes the blocks of a move; the gains that are kept follow."""
+  order = tables.get(move.group) if len(tables) == 1 else None
+  if move.group in kept:
+    kept[move.group] = kept[move.group].take(order, axis=-1)
+  for i in move.blocks:
+    before = blocks[i]
+    blocks[i] = after = _gains.moved(before, tables, outers)
+    change = None
+    for group in set(after.names) & kept.keys() - {move.group}:
+      if change is None:
+        change = _change(before, after, move, order)
+      kept[group] = _gains.gains([change], group, (), kept[group])
+
+
+def _change(
+  before: _gains.Block,
+  after: _gains.Block,
+  move: Move,
+  order: np.ndarray | None,
+) -> _gains.Block:
+  """Returns what a move changed in a block: if few units, those alone."""
+  fixed, old, new = after.fixed, before.moving, after.moving
+  once = after.names.count(move.group) == 1
+  # An accelerator would compile for each number of units.
+  if order is not None and order.ndim == 1 and once and _gains.on_host(new):
+    axis = after.names.index(move.group)
+    units = np.nonzero(order != np.arange(len(order)))[0]
+    fixed, old, new = (x.take(units, axis=axis) for x in (fixed, old, new))
+  return _gains.Block(after.names, fixed, new - old)
+
+
+def _pair(
+  gains: Any, solver: _assignment.Solver
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns the best order, and the agreements ``[*lead]`` before and after."""
-  gains = np.asarray(_gains.gains(blocks, group, lead))
+  gains = np.asarray(gains)
   order = np.asarray(solver(gains))
   before = np.diagonal(gains, axis1=-2, axis2=-1)
   after = np.take_along_axis(gains, order[..., None], -1)[..., 0]

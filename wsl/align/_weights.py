@@ -153,16 +153,16 @@ def _descend(
   moves = _moves.moves(blocks, symmetry)
   touched = [{n for i in m.blocks for n in blocks[i].names} for m in moves]
   waiting = set(range(len(moves)))
+  kept: _moves.Kept = {}
   for sweep in range(max_sweeps):
     for index in rng.permutation(len(moves)):
       if index not in waiting:
         continue
       waiting.remove(index)
       move = moves[index]
-      step = _moves.step(move, blocks, outers, solver)
+      step = _moves.step(move, blocks, outers, solver, kept)
       if step.tables:
-        for i in move.blocks:
-          blocks[i] = _gains.moved(blocks[i], step.tables, outers)
+        _moves.take(move, step.tables, blocks, outers, kept)
         for name in move.family:
           names = (*outers[name], name)
           tables[name] = _gains.gather(tables[name], names, step.tables, outers)
