@@ -1,3 +1,28 @@
-"""Anisotropic scaling: a coefficient for each block of a task vector."""
+"""Anisotropic scaling: a coefficient for each block of a task vector.
 
+bank = scale.bank(base, models, names=names, dtype=jnp.bfloat16)
+coefs = scale.init(bank, by='leaf')
+found = scale.fit(
+  scale.supervised(apply_fn), base, bank, coefs, batches,
+  optimiser=optax.adamw(1e-1), steps=100, key=key,
+)
+params = scale.compose(base, bank, found.coefs)
+"""
+
+from wsl.scale._bank import as_bank as as_bank
+from wsl.scale._bank import Bank as Bank
+from wsl.scale._bank import bank as bank
+from wsl.scale._bank import LowRank as LowRank
+from wsl.scale._bank import subset as subset
+from wsl.scale._blocks import Coefs as Coefs
+from wsl.scale._blocks import init as init
+from wsl.scale._compose import combine as combine
+from wsl.scale._compose import compose as compose
+from wsl.scale._compose import pull_back as pull_back
 from wsl.scale._depth import by_depth as by_depth
+from wsl.scale._linearise import linear_model as linear_model
+from wsl.scale._linearise import linearise as linearise
+from wsl.scale._transforms import box as box
+from wsl.scale._transforms import identity as identity
+from wsl.scale._transforms import line as line
+from wsl.scale._transforms import softmax as softmax

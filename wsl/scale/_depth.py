@@ -50,29 +50,39 @@ def by_depth(
 
   Differs from the official code in its arguments: there beta = omega - alpha.
   """
-  layers = tree.map_named(lambda name, _: _layer(depth, name), delta)
+  label = f"by_depth(depth='{depth}')"
+  layers = tree.map_named(lambda name, _: layer(label, depth, name), delta)
   last = max(jax.tree.leaves(layers), default=-1)
   if last < 1:
     raise ValueError(
-      f"by_depth(depth='{depth}'): found {last + 1} block(s) in names such as "
+      f'{label}: found {last + 1} block(s) in names such as '
       f'{list(tree.named(delta))[:3]}, at least two are needed'
     )
   places = jax.tree.map(lambda layer: max(layer, 0) / last, layers)
   return tree.map(_scale, delta, places, start=start, end=end)
 
 
-def _layer(depth: str, name: str) -> int:
+def layer(label: str, depth: str, name: str) -> int:
+  """Returns the number that ``depth`` captures in a name, or -1.
+
+  Args:
+    label: opens the messages.
+    depth: a regular expression with one group.
+    name: the leaf's name.
+
+  Raises:
+    ValueError: if there is not one group, or it captures no number.
+  """
   pattern = tree.compiled(depth)
   if pattern.groups != 1:
     raise ValueError(
-      f"by_depth(depth='{depth}'): expected one group that captures the "
-      r"block's number, such as r'block_(\d+)/'"
+      f"{label}: expected one group that captures the block's number, such as "
+      r"r'block_(\d+)/'"
     )
   match = pattern.search(name)
   if match and not match[1].isdigit():
     raise ValueError(
-      f"by_depth(depth='{depth}'): captured '{match[1]}' in '{name}', "
-      'expected a number'
+      f"{label}: captured '{match[1]}' in '{name}', expected a number"
     )
   return int(match[1]) if match else -1
 

@@ -1,0 +1,141 @@
+"""Cells: how the entries of one leaf share several coefficients."""
+
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+
+
+class Axis(NamedTuple):
+  """Equal runs along one axis: channels, heads, or stacked layers."""
+
+  axis: int
+  number: int
+
+
+class Random(NamedTuple):
+  """Each entry belongs to one of K cells, drawn at random."""
+
+  number: int
+
+
+class Entries(NamedTuple):
+  """Each entry is a cell."""
+
+
+Cells: TypeAlias = Axis | Random | Entries | None
+Seed: TypeAlias = tuple[int, ...]
+SEEDLESS: Seed = ()
+
+
+def shape(cells: Cells, leaf: tuple[int, ...]) -> tuple[int, ...]:
+  """Returns the shape of one vector's coefficients for a leaf."""
+  if cells is None:
+    return ()
+  return leaf if isinstance(cells, Entries) else (cells.number,)
+
+
+def spread(
+  coef: types.Array, cells: Cells, seed: Any, leaf: tuple[int, ...]
+) -> types.Array:
+  """Gives each entry its coefficient.
+
+  Args:
+    coef: one vector's coefficients, of the shape that ``shape`` says.
+    cells: how entries share them.
+    seed: ``[2]``, uint32, for random cells.
+    leaf: the shape of the leaf.
+
+  Returns:
+    A scalar, or an array that broadcasts to ``leaf`` and is of its rank.
+  """
+  if cells is None or isinstance(cells, Entries):
+    return coef
+  if isinstance(cells, Random):
+    index = members(cells, seed, leaf)
+    return coef.at[index].get(mode='promise_in_bounds')
+  axis = cells.axis % len(leaf)
+  run = leaf[axis] // cells.number
+  runs = jnp.broadcast_to(coef[:, None], (cells.number, run))
+  around = [1] * len(leaf)
+  around[axis] = leaf[axis]
+  return runs.reshape(around)
+
+
+def members(cells: Random, seed: Any, leaf: tuple[int, ...]) -> types.Array:
+  """Returns the cell of each entry, in the smallest integers that hold it."""
+  # XLA would compute what depends on constants alone while it compiles.
+  words = jax.lax.optimization_barrier(jnp.asarray(seed, np.uint32))
+  key = jax.random.wrap_key_data(words, impl='threefry2x32')
+  # Modulo favours small cells by less than K / 2^32.
+  drawn = jax.random.bits(key, leaf, np.uint32) % np.uint32(cells.number)
+  size = 8 if cells.number < 2**8 else 16 if cells.number < 2**16 else 32
+  return drawn.astype(np.dtype(f'uint{size}'))
+
+
+def parse(label: str, spec: Any, name: str, leaf: tuple[int, ...]) -> Cells:
+  """Turns what a user writes into cells of one leaf, and checks that they fit.
+
+  Args:
+    label: opens the messages.
+    spec: ``None``, ``'entry'``, ``'channel'``, ``('channel', axis)``,
+      ``('head', heads)``, ``('head', heads, axis)`` or ``('random', K)``.
+    name: the leaf's name.
+    leaf: its shape.
+
+  Raises:
+    ValueError: if it is none of them, or does not fit the leaf.
+  """
+  if spec is None:
+    return None
+  kind, *numbers = (spec,) if isinstance(spec, str) else spec
+  usage = _USAGE.get(kind)
+  if usage is None:
+    hint = tree.nearest(str(kind), list(_USAGE))
+    raise ValueError(
+      f"{label}: '{kind}' is no rule for the entries of a leaf{hint}: expected "
+      f'one of {list(_USAGE)}'
+    )
+  form, least, most = usage
+  whole = all(isinstance(n, (int, np.integer)) for n in numbers)
+  if not (whole and least <= len(numbers) <= most):
+    raise ValueError(f"{label}: '{kind}' is written as {form}, got {spec!r}")
+  if kind == 'entry':
+    return Entries()
+  if kind == 'random':
+    _check_positive(label, spec, numbers[0])
+    return Random(int(numbers[0]))
+  if not leaf:
+    return None
+  axis = int(([*numbers, -1])[0] if kind == 'channel' else [*numbers, -1][1])
+  if not -len(leaf) <= axis < len(leaf):
+    # A bias has one axis, a kernel more: a positive axis may not be there.
+    raise ValueError(
+      f"{label}: {spec!r}: leaf '{name}' of shape {leaf} has no axis {axis}: "
+      'give it a rule of its own'
+    )
+  if kind == 'channel':
+    return Axis(axis, leaf[axis])
+  _check_positive(label, spec, numbers[0])
+  if leaf[axis] % numbers[0]:
+    raise ValueError(
+      f"{label}: {spec!r}: axis {axis} of leaf '{name}' has {leaf[axis]} "
+      f'entries, not a multiple of {numbers[0]}: give it a rule of its own'
+    )
+  return Axis(axis, int(numbers[0]))
+
+
+_USAGE = {
+  'channel': ("'channel' or ('channel', axis)", 0, 1),
+  'head': ("('head', heads) or ('head', heads, axis)", 1, 2),
+  'random': ("('random', K)", 1, 1),
+  'entry': ("'entry'", 0, 0),
+}
+
+
+def _check_positive(label: str, spec: Any, number: int) -> None:
+  if number < 1:
+    raise ValueError(f'{label}: {spec!r}: expected 1 or more')
