@@ -17,6 +17,7 @@ def normal(seed, *shape):
   return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
+@jax.jit
 def mlp(params, x):
   for i in range(2):
     x = jax.nn.relu(x @ params[f'w{i}'] + params[f'b{i}'][None])
@@ -141,7 +142,7 @@ def oracle(a, b, counts, ridge):
   return params, first, errors
 
 
-@pytest.mark.parametrize('ridge', [None, 1e-12, 1e-3, 10.0])
+@pytest.mark.parametrize('ridge', [None, 1e-12, 10.0])
 @pytest.mark.parametrize(
   'counts', [{'h0': 0, 'h1': 0}, {'h0': 3, 'h1': 2}, {'h0': 6, 'h1': 0}]
 )
@@ -209,7 +210,7 @@ def test_nothing_separate_without_refit_is_the_average():
   assert not np.allclose(far.params['w1'], found.params['w1'], rtol=1e-2)
 
 
-@pytest.mark.parametrize('separate', [0.0, 0.3, HALF, 0.7, 1.0])
+@pytest.mark.parametrize('separate', [0.0, HALF, 1.0])
 def test_a_permuted_copy_is_merged_to_itself_at_any_width(separate):
   a = draw(1)
   g = align.random(SYMMETRY, jax.random.key(3))
@@ -229,7 +230,7 @@ def test_error_falls_with_width_and_refit():
     found = run(a, b, separate, ridge=ridge, outputs=['y'])
     return float(jnp.square(mlp(found.params, X) - wanted).mean())
 
-  refitted = [error(r, 1e-3) for r in (0.0, 0.5, 1.0)]
+  refitted = [error(r, 1e-3) for r in (0.0, HALF, 1.0)]
   assert refitted[0] > refitted[1] > refitted[2]
   assert refitted[2] < 1e-20
   assert refitted[0] < error(0.0, None)
@@ -274,6 +275,7 @@ def first(params, x):
   return jnp.tanh(convolve(x, params['k'], 1) * scale)
 
 
+@jax.jit
 def conv(params, x):
   """Convolutions, one by channel, a scale, a flattened dense head."""
   h = first(params, x)
@@ -314,7 +316,7 @@ def draw_conv(seed):
   return {n: normal(seed + i, *s) for i, (n, s) in enumerate(shapes.items())}
 
 
-@pytest.mark.parametrize('separate', [0.0, 0.5, 1.0])
+@pytest.mark.parametrize('separate', [0.5, 1.0])
 def test_convolutions_depthwise_ones_and_flattening(separate):
   a, x = draw_conv(1), normal(0, 20, 3, 3, 2)
   g = align.random(CONV, jax.random.key(1))
@@ -353,6 +355,7 @@ def test_convolutions_depthwise_ones_and_flattening(separate):
     close(np.asarray(found['d'])[..., 0, place].reshape(9), best, 1e-4, 1e-5)
 
 
+@jax.jit
 def attention(params, x):
   q, k, v = (jnp.einsum('btd,dhk->bhtk', x, params[n]) for n in 'qkv')
   weights = jax.nn.softmax(jnp.einsum('bhtk,bhsk->bhts', q, k))
@@ -395,15 +398,13 @@ def test_heads_are_kept_whole_with_their_units():
   inverse = align.invert(g, symmetry=ATTENTION)
   back = align.permute(moved, inverse, symmetry=ATTENTION)
   grams = stats.joint_gram(attention, [a, back], [x])
-  for separate in (0.0, 0.5):
-    merged = align.pleas(
-      a, back, symmetry=ATTENTION, separate=separate, grams=grams
-    )
-    close(attention(merged.params, x), attention(a, x))
+  merged = align.pleas(a, back, symmetry=ATTENTION, separate=0.5, grams=grams)
+  close(attention(merged.params, x), attention(a, x))
   with pytest.raises(ValueError, match="group 'a' depends on h"):
     align.pleas(a, b, symmetry=ATTENTION, separate={'a': 0.5}, grams=grams)
 
 
+@jax.jit
 def stack(params, x):
   def layer(x, p):
     return x + jnp.tanh(x @ p['i']) @ p['o'], None
@@ -505,8 +506,8 @@ def test_float32_leaves_and_counters():
     SYMMETRY.factors, (*SYMMETRY.axes[:3], ('n', ()), *SYMMETRY.axes[3:])
   )
   grams = stats.joint_gram(mlp, small, [X.astype('float32')])
-  found = align.pleas(*small, symmetry=symmetry, separate=0.5, grams=grams)
-  wide = run(a, b, 0.5).params
+  found = align.pleas(*small, symmetry=symmetry, separate=HALF, grams=grams)
+  wide = run(a, b, HALF).params
   assert found.params.pop('n') == 3
   for name, x in found.params.items():
     assert x.dtype == 'float32'

@@ -104,6 +104,9 @@ def reorder(
   """
   groups, d = layout.groups.sizes[0], layout.inputs.sizes[0]
   matrix = tree.wide(gram.matrix)
+  used = {f.name for axis in layout.rows for seg in axis for f in seg}
+  if not any(_moves(table) for name, table in order.items() if name in used):
+    return matrix
   # Numbers go the way of the entries.
   shape = [sum(map(_symmetry.width, axis)) for axis in layout.rows]
   numbers = {'numbers': jnp.arange(groups * d).reshape(shape)}
@@ -115,11 +118,13 @@ def reorder(
   tables = {group.name: order[group.name] for group in symmetry.groups}
   moved = _permutation.permute(numbers, tables, symmetry=symmetry)['numbers']
   moved = np.asarray(moved).reshape(groups, d)
-  if np.array_equal(moved.reshape(-1), np.arange(groups * d)):
-    return matrix
   inputs = np.concatenate([moved % d, d + moved % d], 1)
   rows, columns = inputs[:, :, None], inputs[:, None, :]
   return matrix[(moved[:, 0] // d)[:, None, None], rows, columns]
+
+
+def _moves(table: types.Array) -> bool:
+  return bool((np.asarray(table) != np.arange(table.shape[-1])).any())
 
 
 def refit(
@@ -144,34 +149,19 @@ def refit(
   Returns:
     The leaf, like ``start``; NaN where the system is singular.
   """
-  dtype = jnp.result_type(start.dtype, matrix.dtype)
-  rows = [
-    _as_rows(x, layout, count).astype(dtype)
-    for x, count in (
-      (of_a, layout.groups.sizes[0]),
-      (of_b, layout.groups.sizes[1]),
-      (start, len(layout.groups.a)),
-    )
-  ]
-  solved = _solve(
-    *rows,
-    matrix.astype(dtype),
+  return _refit(
+    of_a,
+    of_b,
+    start,
+    matrix,
     layout.groups[:2],
     layout.inputs[:2],
     layout.outputs[:2],
-    jnp.asarray(ridge, dtype),
+    ridge,
+    axes=layout.axes,
+    sizes=layout.groups.sizes,
     classes=_classes(layout),
   )
-  moved = [start.shape[i] for i in (*layout.axes, *layout.others)]
-  flat = jnp.swapaxes(solved, 0, 1).reshape(moved)
-  return jnp.moveaxis(flat, range(len(layout.axes)), layout.axes)
-
-
-def _as_rows(x: types.Array, layout: Layout, groups: int) -> types.Array:
-  """Views a leaf as ``[groups, d, m]``."""
-  x = jnp.moveaxis(x, layout.axes, range(len(layout.axes)))
-  d = math.prod(x.shape[: len(layout.axes)])
-  return jnp.swapaxes(x.reshape(d, groups, -1), 0, 1)
 
 
 def _classes(layout: Layout) -> tuple[tuple[bool, bool], ...]:
@@ -186,8 +176,8 @@ def _classes(layout: Layout) -> tuple[tuple[bool, bool], ...]:
 Pair: TypeAlias = tuple[types.Array, types.Array]  # indices into A and B
 
 
-@functools.partial(jax.jit, static_argnames='classes')
-def _solve(
+@functools.partial(jax.jit, static_argnames=('axes', 'sizes', 'classes'))
+def _refit(
   of_a: types.Array,
   of_b: types.Array,
   start: types.Array,
@@ -197,27 +187,58 @@ def _solve(
   outputs: Pair,
   ridge: types.Array,
   *,
+  axes: tuple[int, ...],
+  sizes: tuple[int, int],
   classes: tuple[tuple[bool, bool], ...],
 ) -> types.Array:
-  """Returns W ``[groups, d, m]``, one system for each class of outputs."""
+  """Views leaves as ``[groups, d, m]``, and solves group by group."""
+  dtype = jnp.result_type(start.dtype, matrix.dtype)
+  front = range(len(axes))
+  a, b, first = (
+    _as_rows(jnp.moveaxis(x, axes, front), len(axes), count).astype(dtype)
+    for x, count in zip((of_a, of_b, start), (*sizes, len(groups[0])))
+  )
+  matrix, ridge = matrix.astype(dtype), jnp.asarray(ridge, dtype)
+  solved = jax.lax.map(
+    lambda row: _solve(a, b, matrix, inputs, outputs, ridge, *row, classes),
+    (first, groups),
+  )
+  moved = jnp.moveaxis(start, axes, front).shape
+  flat = jnp.swapaxes(solved, 0, 1).reshape(moved)
+  return jnp.moveaxis(flat, front, axes)
 
-  def one(row: tuple[types.Array, Pair]) -> types.Array:
-    start, group = row
-    a, b = (x[jnp.maximum(g, 0)] for x, g in zip((of_a, of_b), group))
-    joint = matrix[jnp.maximum(*group)]
-    squares, cross_a, cross_b = _normal_equations(joint, a, b, group, inputs)
-    in_a, in_b = (_has(g, i) for g, i in zip(group, outputs))
-    of_both = [_pick(cross_a, outputs[0], 1), _pick(cross_b, outputs[1], 1)]
-    target = _mix(of_both, in_a, in_b, 1)
-    residual = target - jnp.matmul(squares, start, precision=_HIGHEST)
-    has_a, has_b = (_has(g, i) for g, i in zip(group, inputs))
-    rows = jnp.stack([(has_a & p) | (has_b & q) for p, q in classes])
-    columns = jnp.stack([(in_a == p) & (in_b == q) for p, q in classes])
-    solve = jax.vmap(_regularised, (None, None, 0, None))
-    steps = solve(squares, residual, rows, ridge)
-    return start + jnp.where(columns[:, None], steps, 0).sum(0)
 
-  return jax.lax.map(one, (start, groups))
+def _as_rows(x: types.Array, inputs: int, groups: int) -> types.Array:
+  """Views a leaf, input axes first, as ``[groups, d, m]``."""
+  d = math.prod(x.shape[:inputs])
+  return jnp.swapaxes(x.reshape(d, groups, -1), 0, 1)
+
+
+def _solve(
+  of_a: types.Array,
+  of_b: types.Array,
+  matrix: types.Array,
+  inputs: Pair,
+  outputs: Pair,
+  ridge: types.Array,
+  start: types.Array,
+  group: Pair,
+  classes: tuple[tuple[bool, bool], ...],
+) -> types.Array:
+  """Returns W ``[d, m]`` of a group, by a system for each class of outputs."""
+  a, b = (x[jnp.maximum(g, 0)] for x, g in zip((of_a, of_b), group))
+  joint = matrix[jnp.maximum(*group)]
+  squares, cross_a, cross_b = _normal_equations(joint, a, b, group, inputs)
+  in_a, in_b = (_has(g, i) for g, i in zip(group, outputs))
+  of_both = [_pick(cross_a, outputs[0], 1), _pick(cross_b, outputs[1], 1)]
+  target = _mix(of_both, in_a, in_b, 1)
+  residual = target - jnp.matmul(squares, start, precision=_HIGHEST)
+  has_a, has_b = (_has(g, i) for g, i in zip(group, inputs))
+  rows = jnp.stack([(has_a & p) | (has_b & q) for p, q in classes])
+  columns = jnp.stack([(in_a == p) & (in_b == q) for p, q in classes])
+  solve = jax.vmap(_regularised, (None, None, 0, None))
+  steps = solve(squares, residual, rows, ridge)
+  return start + jnp.where(columns[:, None], steps, 0).sum(0)
 
 
 def _normal_equations(

@@ -147,7 +147,7 @@ def pleas(
       layout = _least_squares.layout(name, gram, symmetry, split)
       matrix = _least_squares.reorder(gram, layout, order)
       mean = _least_squares.refit(x, y, mean, matrix, layout, ridge=ridge)
-      if not bool(jnp.isfinite(mean).all()):
+      if not np.isfinite(mean).all():
         raise ValueError(
           f"pleas: the least squares of '{name}' are singular with "
           f'ridge={ridge}: raise it, or give more data'

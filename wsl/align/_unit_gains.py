@@ -1,5 +1,9 @@
 """How well the units of two aligned models match."""
 
+import functools
+import itertools
+
+import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
@@ -51,11 +55,8 @@ def unit_gains(
   for name, x in tree.named(a).items():
     if chosen[name] and jnp.issubdtype(x.dtype, jnp.inexact):
       plan = symmetry.plan(name)
-      product = tree.wide(x) * tree.wide(of_b[name])
-      for block, factors in _blocks.split(product, plan):
-        for i, factor in enumerate(factors):
-          if not factor.pinned:
-            parts[factor.name].append(_per_unit(block, factors, i))
+      for group, gain in _leaf_gains(x, of_b[name], plan=plan):
+        parts[group].append(gain)
   return {
     name: sum(found[1:], found[0])
     if found
@@ -106,6 +107,31 @@ def mismatch(
     g: 1 - 2 * cross / (one + two) if one + two > 0 else 0.0
     for g, (cross, one, two) in sums.items()
   }
+
+
+def _leaf_gains(
+  x: types.Array, y: types.Array, *, plan: _symmetry.Plan
+) -> list[tuple[str, types.Array]]:
+  names = [
+    factor.name
+    for segments in itertools.product(*plan)
+    for segment in segments
+    for factor in segment
+    if not factor.pinned
+  ]
+  return list(zip(names, _sums(x, y, plan=plan)))
+
+
+@functools.partial(jax.jit, static_argnames='plan')
+def _sums(
+  x: types.Array, y: types.Array, *, plan: _symmetry.Plan
+) -> list[types.Array]:
+  return [
+    _per_unit(block, factors, i)
+    for block, factors in _blocks.split(tree.wide(x) * tree.wide(y), plan)
+    for i, factor in enumerate(factors)
+    if not factor.pinned
+  ]
 
 
 def _per_unit(
