@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 import itertools
 import math
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 from jax.extend import core
@@ -74,24 +74,55 @@ def find_symmetry(
     >>> symmetry.leaf['b']
     ((('a:1',),), (('b:1',),))
   """
+  found = analyse(apply_fn, params, inputs, rules=rules or {})
+  if certify is None:
+    return found.symmetry
+  pairs = [
+    tuple(found.names.get(_axes.find(x), '') for x in pair)
+    for pair in found.trace.suspects
+  ]
+  suspects = [(a, b) for a, b in pairs if a and b and a != b]
+  return _certify.certify(
+    found.symmetry, suspects, apply_fn, params, inputs, certify
+  )
+
+
+class Analysis(NamedTuple):
+  """A symmetry and what it was read from.
+
+  Attributes:
+    symmetry: what was found.
+    names: the factors' names by atom.
+    trace: all that was noted.
+    program: the function, without what its results do not need.
+  """
+
+  symmetry: _symmetry.Symmetry
+  names: dict[_axes.Axis, str]
+  trace: _trace.Trace
+  program: core.ClosedJaxpr
+
+
+def analyse(
+  apply_fn: Callable[..., Any],
+  params: types.Params,
+  inputs: Sequence[Any],
+  *,
+  rules: _read.References,
+) -> Analysis:
+  """Reads a function until no more segments show, and keeps the best."""
   shapes = {name: _shape(name, x) for name, x in tree.named(params).items()}
   program, used = _program(apply_fn, params, inputs)
   hints: Hints = {}
-  best: _symmetry.Symmetry | None = None
-  suspects: list[tuple[str, str]] = []
+  rounds: list[Analysis] = []
   for _ in range(_ROUNDS):
-    leaves, trace = _follow(program, used, shapes, hints, dict(rules or {}))
-    more = _fused(dict(zip(shapes, leaves)))
-    symmetry, pairs = _assemble(dict(zip(shapes, leaves)), trace)
-    if best is None or symmetry.log10_order > best.log10_order:
-      best, suspects = symmetry, pairs
+    leaves, trace = _follow(program, used, shapes, hints, rules)
+    more = _fused(leaves)
+    rounds.append(Analysis(*_assemble(leaves, trace), trace, program))
     if all(hints.get(key) == widths for key, widths in more.items()):
       break
     hints = {**hints, **more}
-  assert best is not None
-  if certify is not None:
-    return _certify.certify(best, suspects, apply_fn, params, inputs, certify)
-  return best
+  return max(rounds, key=lambda found: found.symmetry.log10_order)
 
 
 def _shape(name: str, leaf: Any) -> tuple[int, ...]:
@@ -161,7 +192,7 @@ def _follow(
   shapes: dict[str, tuple[int, ...]],
   hints: Hints,
   rules: _read.References,
-) -> tuple[list[_trace.Axes], _trace.Trace]:
+) -> tuple[dict[str, _trace.Axes], _trace.Trace]:
   """Reads the program; returns the axes of its leaves and what was found."""
   trace = _trace.Trace()
   jaxpr: Any = program.jaxpr
@@ -172,7 +203,7 @@ def _follow(
     args.append(
       tuple(_axes.total([_axes.Axis(n, why) for n in w]) for w in widths)
     )
-  leaves = list(args)
+  leaves = dict(zip(shapes, args))
   for var in jaxpr.invars[len(shapes) :]:
     args.append(_trace.fresh(_trace.shape_of(var), 'an axis of the input'))
   reader = _read.Reader(trace, rules)
@@ -201,11 +232,8 @@ def _fused(leaves: dict[str, _trace.Axes]) -> Hints:
 
 def _assemble(
   leaves: dict[str, _trace.Axes], trace: _trace.Trace
-) -> tuple[_symmetry.Symmetry, list[tuple[str, str]]]:
-  """Writes what was found as factors and axes with names.
-
-  The pairs of factors that only numbers can tell to belong together follow.
-  """
+) -> tuple[_symmetry.Symmetry, dict[_axes.Axis, str]]:
+  """Writes what was found as factors and axes with names."""
   changed = True
   while changed:
     changed = any([_flatten(axis) for axes in leaves.values() for axis in axes])
@@ -229,11 +257,7 @@ def _assemble(
     (name, tuple(tuple(map(label, blocks)) for blocks in rows))
     for name, rows in written.items()
   )
-  pairs = [
-    tuple(names.get(_axes.find(x), '') for x in pair) for pair in trace.suspects
-  ]
-  suspects = [(a, b) for a, b in pairs if a and b and a != b]
-  return _symmetry.Symmetry(factors, labels), suspects
+  return _symmetry.Symmetry(factors, labels), names
 
 
 def _flatten(axis: _axes.Axis) -> bool:

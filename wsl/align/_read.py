@@ -11,7 +11,7 @@ from wsl.align import _axes, _constants, _indices, _pieces, _rules, _trace
 
 References: TypeAlias = Mapping[str, Callable[..., Any]]
 
-_CALLS = {
+CALLS = {
   'jit': 'jaxpr',
   'pjit': 'jaxpr',
   'closed_call': 'call_jaxpr',
@@ -23,6 +23,7 @@ _CALLS = {
   'custom_vjp_call': 'call_jaxpr',
   'custom_vjp_call_jaxpr': 'fun_jaxpr',
 }
+PRODUCTS = ('dot_general', 'conv_general_dilated')
 _EMPTY = ('concatenate', 'pad')  # what follows even where an operand is empty
 _WRITES = ('addupdate', 'swap')  # what leaves its results in a reference
 
@@ -59,13 +60,16 @@ class Reader:
       shape = np.shape(var.val)
       return self._value(_constants.Constant(shape, value=var.val))
 
-    for eqn in jaxpr.eqns:
+    outside = self.trace.path
+    for k, eqn in enumerate(jaxpr.eqns):
+      self.trace.path = (*outside, k)
       results = self._equation(eqn, [get(v) for v in eqn.invars])
       for result in results:
         if result.constant is None:
           for axes in result.pieces or (result.axes,):
             self.trace.record(axes)
       env.update(zip(eqn.outvars, results))
+    self.trace.path = outside
     return [get(v) for v in jaxpr.outvars]
 
   def _value(self, constant: _constants.Constant) -> _trace.Value:
@@ -78,8 +82,8 @@ class Reader:
     for key in (name, eqn.params.get('name')):
       if isinstance(key, str) and key in self.references:
         return self.read(self._reference(key, eqn), args)
-    if name in _CALLS:
-      return self.read(eqn.params[_CALLS[name]], args)
+    if name in CALLS:
+      return self.read(eqn.params[CALLS[name]], args)
     if name in ('scan', 'while', 'cond') and _filled(eqn):
       loop = {'scan': self._scan, 'while': self._while, 'cond': self._cond}
       return loop[name](eqn, args)
@@ -123,6 +127,10 @@ class Reader:
         for arg in args:
           self.trace.operand(arg)
         results = _rules.RULES[name](self.trace, eqn, args)
+      if name in PRODUCTS:
+        self.trace.products[self.trace.path] = [
+          _trace.Tensor(arg.axes, self.trace.layers) for arg in args
+        ]
       if results is not None:
         values = [
           r if isinstance(r, _trace.Value) else _trace.Value(r) for r in results
@@ -168,9 +176,7 @@ class Reader:
   ) -> list[_trace.Value]:
     """Reads the body once, with the scanned axis present in all it holds."""
     body = eqn.params['jaxpr']
-    same = lambda v, aval: len(_trace.shape_of(v)) == len(aval.shape)
-    whole = sum(map(same, eqn.invars, body.in_avals))
-    count = sum(map(same, eqn.outvars, body.out_avals))
+    whole, count = whole_and_carry(eqn)
     consts = args[: whole - count]
     carry = self._plain(args[whole - count : whole])
     stacks = self._plain(args[whole:])
@@ -196,7 +202,10 @@ class Reader:
     carry = self._plain(args[a + b :])
     for value in carry:
       self.trace.record(value.axes)
+    here = self.trace.path
+    self.trace.path = (*here, 0)
     self.read(p['cond_jaxpr'], [*args[:a], *carry])
+    self.trace.path = (*here, 1)
     self._tie(carry, self.read(p['body_jaxpr'], [*args[a : a + b], *carry]))
     return carry
 
@@ -204,10 +213,21 @@ class Reader:
     self, eqn: core.JaxprEqn, args: list[_trace.Value]
   ) -> list[_trace.Value]:
     self.trace.operand(args[0])
-    outs = [self.read(branch, args[1:]) for branch in eqn.params['branches']]
+    here, outs = self.trace.path, []
+    for k, branch in enumerate(eqn.params['branches']):
+      self.trace.path = (*here, k)
+      outs.append(self.read(branch, args[1:]))
     for other in outs[1:]:
       self._tie(outs[0], other)
     return self._plain(outs[0])
+
+
+def whole_and_carry(eqn: core.JaxprEqn) -> tuple[int, int]:
+  """Counts what a scan's body sees whole, and what of it is carried."""
+  body = eqn.params['jaxpr']
+  same = lambda v, aval: len(_trace.shape_of(v)) == len(aval.shape)
+  whole = sum(map(same, eqn.invars, body.in_avals))
+  return whole, sum(map(same, eqn.outvars, body.out_avals))
 
 
 def _keys(args: Sequence[_trace.Value]) -> tuple[Any, ...]:

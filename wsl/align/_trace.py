@@ -44,6 +44,8 @@ class Trace:
     suspects: pairs of axes, indices of one of which are looked up in the
       other: permuting both together may change nothing.
     layers: the axes along which the scans around an equation run.
+    path: where the equation that is read stands, call by call.
+    products: the operands of products and convolutions, by their path.
   """
 
   def __init__(self) -> None:
@@ -52,6 +54,8 @@ class Trace:
     self.constants: dict[int, tuple[Axes, _constants.Constant]] = {}
     self.suspects: list[tuple[_axes.Axis, _axes.Axis]] = []
     self.layers: Axes = ()
+    self.path: tuple[int, ...] = ()
+    self.products: dict[tuple[int, ...], list[Tensor]] = {}
 
   def record(self, axes: Axes) -> None:
     """Notes that axes occur together."""

@@ -1,0 +1,266 @@
+"""Where in a function the units of a group can be watched.
+
+A site is an operand of a product or convolution that holds the group's axis:
+what one layer hands to the next, behind its nonlinearity.
+"""
+
+from collections.abc import Callable, Sequence
+import itertools
+import math
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+from jax.extend import core
+import jax.numpy as jnp
+
+from wsl import tree, types
+from wsl.align import _axes, _find, _read, _symmetry, _trace
+
+Path: TypeAlias = tuple[int, ...]
+Key: TypeAlias = tuple[Path, int]  # an equation's path, and which operand
+Visit: TypeAlias = Callable[[Path, core.JaxprEqn, list[Any]], Sequence[Any]]
+
+
+class Site(NamedTuple):
+  """An operand, and how to lay it out as ``[rows, *outer sizes, size]``.
+
+  Attributes:
+    path: the equation it is an operand of.
+    operand: which of its operands.
+    window: the part of the array that holds the group.
+    sizes: the factors of that part.
+    order: the factors' order: rows, other groups, outer factors, the group.
+    shape: the sizes of the same four, those of the first two multiplied.
+  """
+
+  path: Path
+  operand: int
+  window: tuple[slice, ...]
+  sizes: tuple[int, ...]
+  order: tuple[int, ...]
+  shape: tuple[int, ...]
+
+
+def activations(
+  symmetry: _symmetry.Symmetry,
+  apply_fn: Callable[..., Any],
+  params: types.Params,
+  *inputs: Any,
+) -> dict[str, types.Array]:
+  """Returns the activations of the units of each group.
+
+  Of the operands of products and convolutions that depend on the inputs, the
+  last that holds the group is taken, one with no other group in it if there
+  is one. Over other groups in it, whose order differs from model to model,
+  the root of the mean square is taken. The function may be jitted.
+
+  Args:
+    symmetry: the symmetry, as ``find_symmetry`` returns it.
+    apply_fn: the function that it is the symmetry of.
+    params: parameters.
+    *inputs: the other arguments, arrays.
+
+  Returns:
+    For each group that has a site its activations, ``[rows, *outer sizes,
+    size]``, in float32 or wider; rows are examples, positions and steps.
+    Groups of which activations occur only in ``while`` and ``cond``, or never
+    enter a product, are left out.
+
+  Raises:
+    ValueError: if the symmetry is that of another function.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from wsl import align
+    >>> mlp = lambda p, x: jax.nn.relu(x @ p['a']) @ p['b']
+    >>> params = {'a': jnp.eye(2), 'b': jnp.ones((2, 3))}
+    >>> x = jnp.asarray([[1.0, -1.0]])
+    >>> symmetry = align.find_symmetry(mlp, params, x)
+    >>> activations(symmetry, mlp, params, x)
+    {'a:1': Array([[1., 0.]], dtype=float32)}
+  """
+  found = _find.analyse(apply_fn, params, inputs, rules={})
+  for group in symmetry.groups:
+    if group.name not in found.symmetry.factor:
+      raise ValueError(
+        f"activations: the function has no group '{group.name}': give the one "
+        'that the symmetry was found for'
+      )
+  sites = _sites(symmetry, found)
+  wanted = {(site.path, site.operand) for site in sites.values()}
+  args = jax.tree.leaves((params, *inputs))
+  _, seen = _watch(found.program, [jnp.asarray(x) for x in args], wanted)
+  return {
+    name: _lay_out(seen[site.path, site.operand], site)
+    for name, site in sites.items()
+  }
+
+
+def _sites(
+  symmetry: _symmetry.Symmetry, found: _find.Analysis
+) -> dict[str, Site]:
+  """Chooses a site for each group."""
+  best: dict[str, tuple[bool, Site]] = {}
+  for path, operand in _live(found, len(symmetry.axes)):
+    axes, layers = found.trace.products[path][operand]
+    for group in symmetry.groups:
+      site = _site(group, symmetry, found.names, path, operand, layers + axes)
+      if site is not None:
+        clean = site.shape[1] == 1
+        if group.name not in best or clean >= best[group.name][0]:
+          best[group.name] = clean, site
+  return {g.name: best[g.name][1] for g in symmetry.groups if g.name in best}
+
+
+def _site(
+  group: _symmetry.Factor,
+  symmetry: _symmetry.Symmetry,
+  names: dict[_axes.Axis, str],
+  path: Path,
+  operand: int,
+  axes: _trace.Axes,
+) -> Site | None:
+  """Describes the first block of an array that holds a group once."""
+  parts = [_spans(axis) for axis in axes]
+  parts = [[p for p in part if p] for part in parts]
+  holds = [
+    any(names.get(a) == group.name for _, atoms in part for a in atoms)
+    for part in parts
+  ]
+  if sum(holds) != 1:
+    return None
+  for choice in itertools.product(*parts):
+    atoms = [a for _, block in choice for a in block]
+    labels = [names.get(a, '') for a in atoms]
+    needed = (*group.outer, group.name)
+    if any(labels.count(name) != 1 for name in needed):
+      continue
+    last = [labels.index(name) for name in needed]
+    rest = [i for i in range(len(atoms)) if i not in last]
+    other = [i for i in rest if labels[i] and not atoms[i].why]
+    rows = [i for i in rest if i not in other]
+    window = tuple(span for span, _ in choice)
+    sizes = tuple(a.size for a in atoms)
+    flat = [math.prod(sizes[i] for i in dims) for dims in (rows, other)]
+    shape = (*flat, *(sizes[i] for i in last))
+    return Site(path, operand, window, sizes, (*rows, *other, *last), shape)
+  return None
+
+
+def _spans(axis: _axes.Axis) -> list[tuple[slice, tuple[_axes.Axis, ...]]]:
+  """Returns the segments of an axis that are plain products, with places."""
+  out, at = [], 0
+  for part in _axes.segments(axis):
+    factors = _axes.factors(part)
+    if not any(factor.is_sum for factor in factors):
+      out.append((slice(at, at + part.size), tuple(factors)))
+    at += part.size
+  return out
+
+
+def _lay_out(x: types.Array, site: Site) -> types.Array:
+  x = tree.wide(x[site.window]).reshape(site.sizes).transpose(site.order)
+  x = x.reshape(site.shape)
+  if site.shape[1] == 1:
+    return x[:, 0]
+  return jnp.sqrt(jnp.mean(jnp.square(x), axis=1))
+
+
+def _live(found: _find.Analysis, leaves: int) -> list[Key]:
+  """Lists the operands of products that depend on the inputs, in order."""
+  live: list[Key] = []
+
+  def visit(path: Path, eqn: core.JaxprEqn, args: list[bool]) -> list[bool]:
+    if eqn.primitive.name == 'scan':
+      inner = [any(args)] * len(args)
+      _walk(eqn.params['jaxpr'], inner, visit, path, False)
+    if path in found.trace.products:
+      live.extend((path, i) for i, arg in enumerate(args) if arg)
+    return [any(args)] * len(eqn.outvars)
+
+  count = len(found.program.jaxpr.invars)
+  _walk(found.program, [i >= leaves for i in range(count)], visit, (), False)
+  return live
+
+
+def _walk(
+  program: Any, args: Sequence[Any], visit: Visit, path: Path, const: Any = None
+) -> list[Any]:
+  """Visits each equation of a program and of what it calls, in order."""
+  jaxpr: Any = getattr(program, 'jaxpr', program)
+  consts = getattr(program, 'consts', ())
+  env = {
+    v: c if const is None else const for v, c in zip(jaxpr.constvars, consts)
+  }
+  env.update(zip(jaxpr.invars, args))
+
+  def get(var: Any) -> Any:
+    if isinstance(var, core.Literal):
+      return var.val if const is None else const
+    return env[var]
+
+  for k, eqn in enumerate(jaxpr.eqns):
+    values, here = [get(v) for v in eqn.invars], (*path, k)
+    if eqn.primitive.name in _read.CALLS:
+      inner = eqn.params[_read.CALLS[eqn.primitive.name]]
+      results: Sequence[Any] = _walk(inner, values, visit, here, const)
+    else:
+      results = visit(here, eqn, values)
+    env.update(zip(eqn.outvars, results))
+  return [get(v) for v in jaxpr.outvars]
+
+
+def _watch(
+  program: Any,
+  args: Sequence[types.Array],
+  wanted: set[Key],
+  path: Path = (),
+) -> tuple[list[types.Array], dict[Key, types.Array]]:
+  """Evaluates a program; also returns the operands that are wanted."""
+  seen: dict[Key, types.Array] = {}
+
+  def visit(here: Path, eqn: core.JaxprEqn, values: list[Any]) -> list[Any]:
+    for i, value in enumerate(values):
+      if (here, i) in wanted:
+        seen[here, i] = value
+    inside = {key for key in wanted if key[0][: len(here)] == here}
+    if eqn.primitive.name == 'scan' and inside:
+      results, more = _scan(eqn, values, inside, here)
+      seen.update(more)
+      return results
+    return _evaluate(eqn, values, getattr(program, 'jaxpr', program))
+
+  return _walk(program, args, visit, path), seen
+
+
+def _evaluate(
+  eqn: core.JaxprEqn, values: list[Any], jaxpr: core.Jaxpr
+) -> list[Any]:
+  """Evaluates one equation, as a program of its own."""
+  given = {
+    var: value
+    for var, value in zip(eqn.invars, values)
+    if not isinstance(var, core.Literal)
+  }
+  alone = jaxpr.replace(
+    constvars=[], invars=[*given], outvars=eqn.outvars, eqns=[eqn]
+  )
+  return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*given.values())
+
+
+def _scan(
+  eqn: core.JaxprEqn, args: list[Any], wanted: set[Key], path: Path
+) -> tuple[list[Any], dict[Key, types.Array]]:
+  """Scans a loop and stacks what is wanted of its steps."""
+  p = eqn.params
+  whole, count = _read.whole_and_carry(eqn)
+  consts, carry = args[: whole - count], args[whole - count : whole]
+
+  def step(state: list[Any], x: list[Any]) -> tuple[Any, Any]:
+    results, seen = _watch(p['jaxpr'], [*consts, *state, *x], wanted, path)
+    return results[:count], (results[count:], [seen[key] for key in order])
+
+  order = sorted(wanted)
+  options = {k: p[k] for k in ('length', 'reverse', 'unroll')}
+  last, (ys, kept) = jax.lax.scan(step, carry, args[whole:], **options)
+  return [*last, *ys], dict(zip(order, kept))
