@@ -1,0 +1,98 @@
+"""What does a merge of networks from different seeds keep?
+
+  python -m experiments.merge_seeds --config=configs/merge_seeds.py:VARIANT
+
+tiny: seconds, a test.
+
+digits: two minutes on two cores. MLPs 64-128-128-128-5 (budgets) and -10
+(many) on scikit-learn's digits, three seeds. For the budgets one network knows
+the digits 0 .. 4, the other 5 .. 9; many networks know all ten.
+
+images: the same on 28x28 images, from a folder of yours: --config.data=FOLDER
+with the tasks below (see wsl.data.folder). The first is the task of the many.
+"""
+
+import ml_collections
+
+from wsl import tree
+
+
+def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
+  """Returns the config of a variant."""
+  if variant not in VARIANTS:
+    hint = tree.nearest(variant, list(VARIANTS))
+    raise ValueError(
+      f"no variant '{variant}'{hint}: there are {', '.join(VARIANTS)}"
+    )
+  config = VARIANTS[variant]()
+  config.variant = variant
+  return config
+
+
+def sweep() -> list[dict[str, object]]:
+  """Returns what ``--sweep`` runs, as fields that differ."""
+  return [
+    {'training.optimizer': 'sgd', 'training.learning_rate': 0.1},
+    {'training.optimizer': 'adamw', 'training.learning_rate': 1e-3},
+  ]
+
+
+def digits() -> ml_collections.ConfigDict:
+  """MLPs on the embedded digits."""
+  return ml_collections.ConfigDict(
+    {
+      'variant': '',
+      'data': 'digits',  # the embedded ones, or a path for wsl.data.folder
+      'tasks': ('low', 'high'),  # halves of the digits, or in that folder
+      'seeds': 3,
+      'seed': 0,
+      'widths': (128, 128, 128),
+      'training': {
+        'optimizer': 'sgd',  # momentum 0.9, decay in the gradient; or 'adamw'
+        'learning_rate': 0.1,  # the peak: a rise, then a cosine to zero
+        'weight_decay': 1e-4,
+        'epochs': 30,
+        'batch_size': 64,
+        'at_once': 6,  # networks trained side by side by vmap
+      },
+      # Multiply-adds of a merge, in those of one network.
+      'budgets': (1.0, 1.2, 1.5, 1.8, 2.0),
+      'ridge': 1e-3,
+      # Training images of each task, without labels.
+      'statistics': {'examples': 500, 'batch_size': 250},
+      'many': {
+        'networks': 5,
+        'points': 11,
+        # Straight-through matching: steps, images in a batch, its SGD's rate.
+        'steps': 150,
+        'batch_size': 256,
+        'learning_rate': 0.1,
+        'held_out': 300,  # training images that choose its permutation
+      },
+      'evaluation': {'batch_size': 500},
+    }
+  )
+
+
+def tiny() -> ml_collections.ConfigDict:
+  """Seconds: does everything work?"""
+  config = digits()
+  config.seeds = 2
+  config.widths = (24, 16)
+  config.training.epochs = 4
+  config.budgets = (1.0, 1.5, 2.0)
+  config.statistics = {'examples': 128, 'batch_size': 128}
+  config.many.update({'networks': 3, 'points': 3, 'steps': 4})
+  return config
+
+
+def images() -> ml_collections.ConfigDict:
+  """Two real tasks; the data folder is the user's."""
+  config = digits()
+  config.data, config.tasks = 'data', ('mnist', 'fashion')
+  config.widths = (256, 256, 256)
+  config.training.update({'batch_size': 100, 'at_once': 1})
+  return config
+
+
+VARIANTS = {'tiny': tiny, 'digits': digits, 'images': images}

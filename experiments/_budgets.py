@@ -1,0 +1,192 @@
+"""Merging networks of two tasks at a budget of compute."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import _console, _nets_training, _seeds, _walks
+from wsl import align, stats, tree, types
+
+ALIGNMENTS = ('naive', 'weight_matching', 'activation_matching')
+METHODS = (*ALIGNMENTS, 'pleas', 'pleas_activations')
+OUTPUT = 'params/output'
+
+
+def networks(setting: _seeds.Setting) -> types.Params:
+  """Trains one network for each task and seed, ``[S, 2, ...]``."""
+
+  def own(
+    tasks: _nets_training.Examples, run: types.Array
+  ) -> _nets_training.Examples:
+    return jax.tree.map(lambda x: x[run % 2], tasks)
+
+  return _seeds.networks(setting, setting.tasks, 2, 0, own)
+
+
+def measure(setting: _seeds.Setting, stack: types.Params) -> dict[str, Any]:
+  """Merges the pair of each seed by every method at every budget.
+
+  Args:
+    setting: what every stage needs.
+    stack: networks ``[S, 2, ...]``, one for each task.
+
+  Returns:
+    ``own``: accuracies of the networks on their own tasks ``[S, 2]``;
+    ``methods``: for each ``own``, accuracies with the head of the task, and
+    ``joint``, among the classes of both, ``[S, budgets, 2]``; ``cost``, of each
+    merge in those of one network, ``[S, budgets]``.
+  """
+  config = setting.config
+  symmetry = _seeds.symmetry(setting, stack)
+  found: dict[str, Any] = {
+    name: {'own': [], 'joint': [], 'cost': []} for name in METHODS
+  }
+  alone = []
+  with _console.progress('budgets', config.seeds * len(METHODS)) as tick:
+    for s in range(config.seeds):
+      pair = [_walks.pick(stack, s, t) for t in range(2)]
+      alone.append(_alone(setting, pair))
+      aligned = align_all(setting, symmetry, pair, s)
+      for name in METHODS:
+        merges = [
+          merge(setting, symmetry, pair[0], aligned[_alignment(name)], name, c)
+          for c in config.budgets
+        ]
+        scores = [_score(setting, merged) for merged in merges]
+        found[name]['own'].append([score[0] for score in scores])
+        found[name]['joint'].append([score[1] for score in scores])
+        found[name]['cost'].append([cost(m) / cost(pair[0]) for m in merges])
+        tick(f'{name} {100 * np.mean(scores[0][0]):.1f} % at the first budget')
+  return {'own': alone, 'methods': found}
+
+
+def align_all(
+  setting: _seeds.Setting,
+  symmetry: align.Symmetry,
+  pair: list[types.Params],
+  s: int,
+) -> dict[str, types.Params]:
+  """Returns the second network as it is and aligned to the first."""
+  a, b = pair
+  weights = align.weight_matching(
+    a, b, symmetry=symmetry, key=_seeds.keys(setting, 1)[s], leaves=_matched
+  )
+  activations = align.activation_matching(
+    a, b, symmetry=symmetry, apply_fn=_seeds.mlp, batches=_images(setting)
+  )
+  move = functools.partial(align.permute, b, symmetry=symmetry)
+  return dict(zip(ALIGNMENTS, (b, move(weights), move(activations))))
+
+
+def merge(
+  setting: _seeds.Setting,
+  symmetry: align.Symmetry,
+  a: types.Params,
+  b: types.Params,
+  method: str,
+  budget: float,
+) -> types.Params:
+  """Merges two networks in part; their outputs stay side by side."""
+  outputs = symmetry.plan(f'{OUTPUT}/bias')[0][0][0].name
+  return align.pleas(
+    a,
+    b,
+    symmetry=symmetry,
+    separate=fraction(a, budget),
+    grams=stats.joint_gram(_seeds.mlp, [a, b], _images(setting)),
+    gains=align.unit_gains(a, b, symmetry=symmetry, leaves=_matched),
+    outputs=[outputs],
+    ridge=None if method in ALIGNMENTS else setting.config.ridge,
+  ).params
+
+
+def fraction(params: types.Params, budget: float) -> float:
+  r"""Returns which fraction of all units is kept separate at a budget.
+
+  A map between two groups costs :math:`(1 + r)^2 - 2 r^2` as much as in one
+  network, and one from the images :math:`1 + r`.
+
+  Args:
+    params: one network.
+    budget: the cost wanted, in those of one network, 1 .. 2.
+
+  Returns:
+    The largest fraction r, 0 .. 1, that does not cost more.
+  """
+  first, *others = (x.size for x in _kernels(params))
+  low, high = 0.0, 1.0
+  for _ in range(50):
+    r = (low + high) / 2
+    grown = first * (1 + r) + sum(others) * (1 + 2 * r - r * r)
+    over = grown > budget * (first + sum(others))
+    low, high = (low, r) if over else (r, high)
+  return 1.0 if budget == 2 else low
+
+
+def cost(params: types.Params) -> int:
+  """Returns the multiply-adds before the outputs, without blocks of zeros."""
+  return sum(int(jnp.sum(x != 0)) for x in _kernels(params))
+
+
+def _kernels(params: types.Params) -> list[types.Array]:
+  return [
+    x
+    for name, x in tree.named(params).items()
+    if name.endswith('kernel') and not name.startswith(OUTPUT)
+  ]
+
+
+def _matched(name: str, shape: tuple[int, ...]) -> bool:
+  """Leaves out the heads: classes of two tasks have nothing in common."""
+  del shape
+  return not name.startswith(OUTPUT)
+
+
+def _images(setting: _seeds.Setting) -> list[types.Array]:
+  """Returns training images of both tasks, without labels, in batches."""
+  config = setting.config.statistics
+  x = setting.tasks.train[0][:, : config.examples]
+  return [
+    task[i : i + config.batch_size]
+    for i in range(0, config.examples, config.batch_size)
+    for task in x
+  ]
+
+
+def _alone(setting: _seeds.Setting, pair: list[types.Params]) -> list[float]:
+  return [
+    float(_seeds.evaluate(setting, params, split).accuracy)
+    for params, split in zip(pair, _splits(setting))
+  ]
+
+
+def _splits(setting: _seeds.Setting) -> list[_nets_training.Examples]:
+  x, y = setting.tasks.test
+  return [(x[t], y[t]) for t in range(2)]
+
+
+def _score(
+  setting: _seeds.Setting, merged: types.Params
+) -> tuple[list[float], list[float]]:
+  """Returns accuracies with a task's own head, and among all classes."""
+  classes = int(setting.tasks.train[1].max()) + 1
+  own, joint = [], []
+  for t, (x, y) in enumerate(_splits(setting)):
+    logits = jax.jit(_seeds.mlp)(merged, x)
+    mine = logits[:, t * classes : (t + 1) * classes]
+    own.append(float(jnp.mean(mine.argmax(1).astype(y.dtype) == y)))
+    place = y + t * classes
+    joint.append(float(jnp.mean(logits.argmax(1).astype(y.dtype) == place)))
+  return own, joint
+
+
+def _alignment(method: str) -> str:
+  """Returns which alignment a method starts from."""
+  refitted = {
+    'pleas': 'weight_matching',
+    'pleas_activations': 'activation_matching',
+  }
+  return refitted.get(method, method)
