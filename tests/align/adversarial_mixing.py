@@ -169,7 +169,7 @@ def _masked_blocks(p, h):
   return jnp.tanh(h @ (p['w'] * jnp.asarray(mask, h.dtype)))
 
 
-def _with_integers(use, leaf, least=f(6)):
+def _with_integers(use, leaf, least):
   found = hidden(use, f(6), least=least)
   params = found.model.params | {'n': leaf}
   return found._replace(model=found.model._replace(params=params))
@@ -225,14 +225,15 @@ OTHERS = {
   'parameter_of_indices': _with_integers(
     lambda p, h: h[:, p['n']],
     jnp.asarray([3, 1, 0, 5, 4, 2], jnp.int32),
-    least=1,
+    1,
   ),
   'parameter_of_a_count': _with_integers(
-    lambda p, h: h * p['n'].astype(h.dtype), jnp.asarray(3, jnp.int32)
+    lambda p, h: h * p['n'].astype(h.dtype), jnp.asarray(3, jnp.int32), f(6)
   ),
   'parameter_of_truths': _with_integers(
     lambda p, h: jnp.where(p['n'][None], h, -h),
     jnp.asarray([True, False, True, True, False, False]),
+    f(6),
   ),
 }  # fmt: skip
 

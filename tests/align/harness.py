@@ -39,8 +39,13 @@ def compiled(name, dtype='float64'):
     lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
     (model.params, model.inputs),
   )
-  run = jax.jit(model.apply).lower(params, *inputs).compile(_QUICK)
+  run = quick(model.apply, params, *inputs)
   return params, lambda p: np.asarray(run(p, *inputs))
+
+
+def quick(fn, *operands):
+  """Compiles a function for such operands without optimising it."""
+  return jax.jit(fn).lower(*operands).compile(_QUICK)
 
 
 def draw(group, symmetry, rng):

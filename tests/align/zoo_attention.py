@@ -196,8 +196,8 @@ def _fused_model(cut):
   apply = functools.partial(_fused, cut=cut)
   # Stream; 3 heads; 4 units of query and key, and of value, in each; hidden.
   order = f(7) * f(3) * f(4) ** 3 * f(4) ** 3 * f(5)
-  inputs = (base.normal(2, 5, 3),)
-  return base.Model(apply, base.draw(_FUSED), inputs, order)
+  inputs, blind = (base.normal(2, 5, 3),), ('qkv_bias:1',)
+  return base.Model(apply, base.draw(_FUSED), inputs, order, blind)
 
 
 def fused_split():

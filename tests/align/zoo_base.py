@@ -23,8 +23,9 @@ class Model(NamedTuple):
     params: float64, with no zero, unit or repeated entries.
     inputs: float64 or int32.
     order: the order of its permutation group, worked out by hand.
-    blind: leaves whose values do not reach the output. Biases of keys shift
-      all scores of a query by the same amount, which softmax ignores.
+    blind: leaves, or segments of their axes as ``'leaf:segment'``, whose
+      values do not reach the output. Biases of keys shift all scores of a
+      query by the same amount, which softmax ignores.
     narrow: whether it computes in float32 inside, whatever it is given.
   """
 
