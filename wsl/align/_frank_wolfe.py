@@ -50,17 +50,23 @@ def climb(
     height, gained = 0.0, 0.0
     for chosen in turns:
       for names in _universe.levels(symmetry, models):
-        value, slopes = _universe.ascend(
+        value, slopes, start = _universe.ascend(
           models, matrices, sums, chosen, symmetry=symmetry, names=names
         )
         ends = _vertices(slopes, matrices, chosen, solver)
-        here = (models, matrices, ends, sums, chosen)
-        form = np.asarray(
-          _universe.segment(*here, symmetry=symmetry, names=names), np.float64
+        form, changes = _universe.segment(
+          models,
+          matrices,
+          ends,
+          start,
+          sums,
+          chosen,
+          symmetry=symmetry,
+          names=names,
         )
-        step, gain = _universe.best_step(form)
+        size, gain, weights = _universe.best_step(np.asarray(form, np.float64))
         matrices, sums = _universe.advance(
-          *here, step, symmetry=symmetry, names=names
+          matrices, ends, sums, changes, chosen, size, weights
         )
         height, gained = height + abs(float(value)), gained + gain
     gains += [gained]

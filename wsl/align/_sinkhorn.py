@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from wsl import deltas, tree, types
-from wsl.align import _assignment, _permutation, _project, _soft, _symmetry
+from wsl.align import (
+  _assignment,
+  _gains,
+  _permutation,
+  _project,
+  _soft,
+  _symmetry,
+)
 
 
 def sinkhorn(
@@ -24,7 +31,7 @@ def sinkhorn(
   noise: types.Scalar = 0.1,
   optimizer: Any = None,
   solver: _assignment.Solver = _assignment.assign_scipy,
-  leaves: types.Leaves = '',
+  leaves: types.Leaves = _gains.default_leaves,
 ) -> _permutation.Permutation:
   r"""Learns a permutation of a model by gradient descent on a relaxed one.
 
@@ -52,8 +59,9 @@ def sinkhorn(
     noise: standard deviation of the first logits.
     optimizer: an optax transformation for the logits; Adam at 0.1 if ``None``.
     solver: the assignment solver that rounds the matrices.
-    leaves: which leaves enter ``'l2'`` and ``'cosine'``, a regular expression
-      or a predicate; leave running statistics out.
+    leaves: which leaves enter ``'l2'`` and ``'cosine'``: a regular expression
+      or a predicate on (name, shape). By default all but running statistics of
+      normalisation.
 
   Returns:
     The permutation to apply to ``moving``, indices ``[*outer, n]``.

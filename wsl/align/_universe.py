@@ -10,7 +10,7 @@ so that J and all its gradients cost N applications, not N squared.
 from collections.abc import Iterable
 import functools
 import itertools
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def ascend(
   *,
   symmetry: _symmetry.Symmetry,
   names: tuple[str, ...],
-) -> tuple[types.Array, _soft.Matrices]:
+) -> tuple[types.Array, _soft.Matrices, Leaves]:
   r"""Returns what some models share with all others, and its gradients.
 
   .. math:: \nabla_{P^p} J = \nabla_{P^p} \langle X^p,
@@ -57,7 +57,8 @@ def ascend(
 
   Returns:
     :math:`\tfrac{1}{2} \sum_p \langle X^p, S - X^p \rangle` over the K models,
-    and the gradients of J by their matrices, ``[K, ...]``.
+    the gradients of J by their matrices, ``[K, ...]``, and the K models where
+    they are, leaves ``[K, ...]``.
   """
   models, matrices = _choose(models, matrices, chosen, symmetry, names)
   moved, pull = jax.vjp(
@@ -65,7 +66,7 @@ def ascend(
     {name: matrices[name] for name in names},
   )
   others = {leaf: sums[leaf][None] - x for leaf, x in moved.items()}
-  return _dot(moved, others) / 2, pull(others)[0]
+  return _dot(moved, others) / 2, pull(others)[0], moved
 
 
 @_jit
@@ -73,12 +74,13 @@ def segment(
   models: Leaves,
   matrices: _soft.Matrices,
   ends: _soft.Matrices,
+  start: Leaves,
   sums: Leaves,
   chosen: types.Array,
   *,
   symmetry: _symmetry.Symmetry,
   names: tuple[str, ...],
-) -> types.Array:
+) -> tuple[types.Array, list[Leaves]]:
   r"""Measures J along the segment from matrices to others.
 
   A model of which m axes of a block move is a polynomial of degree m in the
@@ -89,6 +91,7 @@ def segment(
     models: leaves of N models, ``[N, ...]``.
     matrices: for each group ``[N, *outer, *free outer, n, n]``.
     ends: where the matrices of K models move to, ``[K, ...]``.
+    start: where the K models are, leaves ``[K, ...]``.
     sums: the sum S of all models in the universe, leaves ``[...]``.
     chosen: the indices ``[K]`` of the models that move.
     symmetry: the symmetry of the models.
@@ -97,7 +100,8 @@ def segment(
   Returns:
     A form K ``[m + 1, m + 1]`` with :math:`J(\gamma) = w^\top K w` but for a
     constant, where :math:`w = (1, \ell_1(\gamma), \dots, \ell_m(\gamma))` holds
-    the Lagrange polynomials of the nodes :math:`a / m`.
+    the Lagrange polynomials of the nodes :math:`a / m`; and the m changes of S
+    at the nodes from 1, whose sum weighted by w is that at a step.
   """
   models, matrices = _choose(models, matrices, chosen, symmetry, names)
   degree = _degree(symmetry, tuple(models), names)
@@ -107,7 +111,7 @@ def segment(
     new = {name: matrices[name] + step * way[name] for name in names}
     return _move(models, matrices | new, symmetry)
 
-  basis = [along(0.0)]
+  basis = [start]
   for a in range(1, degree + 1):
     basis += [jax.tree.map(jnp.subtract, along(a / degree), basis[0])]
   full = [{leaf: x.sum(0) for leaf, x in each.items()} for each in basis]
@@ -115,63 +119,77 @@ def segment(
   gram = lambda each: jnp.stack(
     [jnp.stack([_dot(a, b) for b in each]) for a in each]
   )
-  return (gram(full) - gram(basis)) / 2
+  return (gram(full) - gram(basis)) / 2, full[1:]
 
 
-@_jit
+@jax.jit
 def advance(
-  models: Leaves,
   matrices: _soft.Matrices,
   ends: _soft.Matrices,
   sums: Leaves,
+  changes: list[Leaves],
   chosen: types.Array,
   step: types.Scalar,
-  *,
-  symmetry: _symmetry.Symmetry,
-  names: tuple[str, ...],
+  weights: list[types.Scalar],
 ) -> tuple[_soft.Matrices, Leaves]:
   """Takes a step along the segment; returns all matrices and the new sum."""
-  models, mine = _choose(models, matrices, chosen, symmetry, names)
-  part = lambda x: jnp.asarray(step, x.dtype) * x
-  new = {name: mine[name] + part(ends[name] - mine[name]) for name in names}
-  before, after = (_move(models, mine | some, symmetry) for some in ({}, new))
-  changed = {
-    leaf: sums[leaf] + (after[leaf] - before[leaf]).sum(0) for leaf in models
+  part = lambda weight, x: jnp.asarray(weight, x.dtype) * x
+  moved = {
+    name: x[chosen] + part(step, ends[name] - x[chosen])
+    for name, x in matrices.items()
+    if name in ends
   }
-  placed = {name: matrices[name].at[chosen].set(new[name]) for name in names}
-  return matrices | placed, sums | changed
+  placed = {name: matrices[name].at[chosen].set(moved[name]) for name in moved}
+  for weight, change in zip(weights, changes):
+    sums = sums | {n: sums[n] + part(weight, x) for n, x in change.items()}
+  return matrices | placed, sums
 
 
-def best_step(form: np.ndarray) -> tuple[float, float]:
+class Step(NamedTuple):
+  """A place on the segment.
+
+  Attributes:
+    size: the step, from 0 to 1.
+    gain: by how much J is greater there.
+    weights: the values of the m Lagrange polynomials of the nodes from 1.
+  """
+
+  size: float
+  gain: float
+  weights: list[float]
+
+
+def best_step(form: np.ndarray) -> Step:
   """Maximises the polynomial of ``segment`` over steps in [0, 1], exactly.
 
   Args:
     form: K ``[m + 1, m + 1]``.
 
   Returns:
-    The step, and what J gains by it (>= 0).
+    The best step, of gain >= 0.
   """
   poly = np.polynomial.polynomial
   degree = len(form) - 1
-  weights: list[np.ndarray] = [np.ones(1)]
+  basis: list[np.ndarray] = [np.ones(1)]
   for a in range(1, degree + 1):
     roots = [b / degree for b in range(degree + 1) if b != a]
-    weights += [poly.polyfromroots(roots)]
-    weights[a] /= poly.polyval(a / degree, weights[a])
+    basis += [poly.polyfromroots(roots)]
+    basis[a] /= poly.polyval(a / degree, basis[a])
   gain = np.zeros(1)
   for a in range(degree + 1):
     for b in range(degree + 1):
       if a or b:
-        term = form[a, b] * poly.polymul(weights[a], weights[b])
+        term = form[a, b] * poly.polymul(basis[a], basis[b])
         gain = poly.polyadd(gain, term)
   slope = poly.polyder(gain)
   flat = poly.polyroots(poly.polytrim(slope, 1e-14 * np.abs(slope).max()))
   flat = flat.real[(np.abs(flat.imag) < 1e-6) & (flat.real > 0)]
-  steps = np.asarray([0.0, 1.0, *flat[flat < 1]])
-  values = poly.polyval(steps, gain)
+  sizes = np.asarray([0.0, 1.0, *flat[flat < 1]])
+  values = poly.polyval(sizes, gain)
   values[0] = 0.0
   best = int(np.argmax(values))
-  return float(steps[best]), float(values[best])
+  weights = [float(poly.polyval(sizes[best], b)) for b in basis[1:]]
+  return Step(float(sizes[best]), float(values[best]), weights)
 
 
 def levels(
