@@ -66,6 +66,7 @@ RULES: dict[str, Rule] = {
   'split': _rules_shape.split,
   'squeeze': _rules_shape.squeeze,
   'stack': _rules_shape.stack,
+  'tie': _rules_elementwise.second,
   'tile': _rules_shape.tile,
   'top_k': _rules_elementwise.top_k,
   'transpose': _rules_shape.transpose,

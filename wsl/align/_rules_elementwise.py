@@ -98,7 +98,7 @@ ELEMENTWISE = frozenset(
     'zeta',
   ]
 )
-UNCHANGED = ('optimization_barrier', 'device_put', 'tie')
+UNCHANGED = ('optimization_barrier', 'device_put')
 REDUCTIONS = tuple(
   f'reduce_{name}' for name in ('sum', 'max', 'min', 'prod', 'and', 'or', 'xor')
 )
@@ -130,6 +130,13 @@ def unchanged(
 ) -> list[_trace.Axes]:
   """Hands each operand on."""
   return [arg.axes for arg in args][: len(eqn.outvars)]
+
+
+def second(
+  trace: _trace.Trace, eqn: core.JaxprEqn, args: Values
+) -> list[_trace.Axes]:
+  """Hands the second operand on; the first is there for its place only."""
+  return [args[1].axes]
 
 
 def reduction(
