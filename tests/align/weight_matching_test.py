@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.align import harness, oracle, zoo
 from wsl import align
 
 F = align.Factor
@@ -234,8 +235,20 @@ def test_a_planted_permutation_is_inverted(name, seed):
   params = _params(symmetry, seed)
   planted = align.random(symmetry, jax.random.key(seed + 10))
   moving = align.permute(params, planted, symmetry=symmetry)
-  found = _match(params, moving, symmetry, starts=4)
+  found = _match(params, moving, symmetry)
   _equal(found, align.invert(planted, symmetry=symmetry))
+
+
+@pytest.mark.parametrize('name', zoo.ZOO)
+def test_a_planted_permutation_of_a_real_model_is_undone(name):
+  params = zoo.build(name).params
+  symmetry = harness.symmetry_of(name)
+  rng = np.random.default_rng(0)
+  planted = {g.name: harness.draw(g, symmetry, rng) for g in symmetry.groups}
+  moving = oracle.move(params, planted, symmetry)
+  found = _match(params, moving, symmetry)
+  back = oracle.move(moving, jax.tree.map(np.asarray, found), symmetry)
+  jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
 @pytest.mark.parametrize('name', SYMMETRIES)
@@ -246,8 +259,10 @@ def test_the_objective_is_the_agreement_and_never_falls(name):
   found = _match(a, b, symmetry, progress=visits.append, starts=2)
   nothing = align.identity(symmetry)
   for start in range(2):
-    before = _agreement(a, b, nothing, symmetry)
-    for visit in (v for v in visits if v.start == start):
+    mine = [visit for visit in visits if visit.start == start]
+    before = mine[0].objective - mine[0].gained
+    assert before >= _agreement(a, b, nothing, symmetry) - 1e-9
+    for visit in mine:
       assert visit.gained >= 0
       np.testing.assert_allclose(visit.objective, before + visit.gained)
       before = visit.objective
@@ -310,6 +325,35 @@ def test_what_is_skipped_would_not_change(name):
   found = _match(a, b, symmetry, progress=visits.append)
   _equal(_match(a, b, symmetry, initial=found, progress=again.append), found)
   assert sum(visit.gained for visit in again) == 0
+
+
+def test_what_is_near_already_stays():
+  symmetry = _mlp((3, *[9] * 6, 3))
+  a, noise = _params(symmetry, 1), _params(symmetry, 2)
+  b = {n: x + 0.1 * noise[n] for n, x in a.items()}
+  _equal(_match(a, b, symmetry), align.identity(symmetry))
+
+
+def test_a_first_guess_that_is_worse_is_not_taken(monkeypatch):
+  from wsl.align import _grow, _moves
+
+  symmetry = _mlp((3, 9, 9, 3))
+  a = _params(symmetry, 1)
+
+  def worse(blocks, tables, moves, *, outers, solver, rng):
+    blocks, tables = [*blocks], {**tables}
+    order = {'h1': np.roll(np.arange(9, dtype=np.int32), 1)}
+    for move in moves:
+      if move.group == 'h1':
+        _moves.take(move, order, blocks, tables, outers, {})
+    return blocks, tables
+
+  visits = []
+  monkeypatch.setattr(_grow, 'grow', worse)
+  _equal(
+    _match(a, a, symmetry, progress=visits.append), align.identity(symmetry)
+  )
+  assert {visit.gained for visit in visits} == {0.0}
 
 
 def test_groups_are_skipped():

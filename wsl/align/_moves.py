@@ -112,23 +112,29 @@ def step(
 
 def take(
   move: Move,
-  tables: _gains.Tables,
+  step: _gains.Tables,
   blocks: list[_gains.Block],
+  tables: _gains.Tables,
   outers: dict[str, _gains.Names],
   kept: Kept,
 ) -> None:
-  """Permutes the blocks of a move; the gains that are kept follow."""
-  order = tables.get(move.group) if len(tables) == 1 else None
+  """Permutes blocks and tables by a step; the gains that are kept follow."""
+  if not step:
+    return
+  order = step.get(move.group) if len(step) == 1 else None
   if move.group in kept:
     kept[move.group] = kept[move.group].take(order, axis=-1)
   for i in move.blocks:
     before = blocks[i]
-    blocks[i] = after = _gains.moved(before, tables, outers)
+    blocks[i] = after = _gains.moved(before, step, outers)
     change = None
     for group in set(after.names) & kept.keys() - {move.group}:
       if change is None:
         change = _change(before, after, move, order)
       kept[group] = _gains.gains([change], group, (), kept[group])
+  for name in move.family:
+    names = (*outers[name], name)
+    tables[name] = _gains.gather(tables[name], names, step, outers)
 
 
 def _change(

@@ -15,6 +15,7 @@ from wsl import tree, types
 from wsl.align import (
   _assignment,
   _gains,
+  _grow,
   _moves,
   _permutation,
   _symmetry,
@@ -58,12 +59,13 @@ def weight_matching(
   .. math:: \arg\max_\pi \sum_k \langle\theta^A_k, (\pi\theta^B)_k\rangle
      = \arg\min_\pi \lVert \theta^A - \pi\theta^B \rVert^2
 
-  Coordinate descent: one group after the other takes the best assignment given
-  the rest. A group is visited again only if one that shares a leaf with it has
-  changed. A group on which others depend (heads, on which their units depend)
-  is matched together with them; one that occurs twice in a tensor moves only
-  where that is better. Runs on the host and is not traced; on an accelerator
-  the products are made there.
+  A first guess is grown from the inputs and outputs inwards; it stands if it is
+  better than the present order. Then coordinate descent: one group after the
+  other takes the best assignment given the rest, and is visited again only if
+  one that shares a leaf with it has changed. A group on which others depend
+  (heads, on which their units depend) is matched together with them; one that
+  occurs twice in a tensor moves only where that is better. Runs on the host
+  and is not traced; on an accelerator the products are made there.
 
   Args:
     fixed: the model that stays; in memory or on demand.
@@ -71,7 +73,7 @@ def weight_matching(
     symmetry: the symmetry of both.
     key: a random key, for the order of visits.
     starts: how many orders to try; the best agreement wins.
-    initial: where to start, by default the order as it is.
+    initial: where to start instead of a guess.
     leaves: which leaves count: a regular expression or a predicate on (name,
       shape). By default all but running statistics of normalisation; those
       that do not count are permuted all the same.
@@ -105,9 +107,11 @@ def weight_matching(
 
   Reference: Ainsworth et al., "Git Re-Basin: Merging Models modulo Permutation
     Symmetries", 2022, arXiv:2209.04836, algorithm 1.
-  Differs from the official code in the relative tolerance, in skipping groups
-  whose surroundings did not change, and in groups that depend on others or
-  occur twice in a tensor, which it does not have.
+  Differs from the official code, which starts from the order as it is, in the
+  first guess (it finds planted permutations where descent alone is caught in a
+  local optimum), in the relative tolerance, in skipping groups whose
+  surroundings did not change, and in groups that depend on others or occur
+  twice in a tensor, which it does not have.
   """
   if starts < 1 or max_sweeps < 1:
     raise ValueError(
@@ -123,34 +127,39 @@ def weight_matching(
   blocks = _gains.load(fixed, moving, symmetry, leaves)
   if initial is not None:
     blocks = [_gains.moved(block, tables, outers) for block in blocks]
+  moves = _moves.moves(blocks, symmetry)
   best = -np.inf
   for start in range(starts):
     rng = np.random.default_rng([start, *_seed(key)])
-    found = {**tables}
+    pair = ([*blocks], {**tables})
     objective = float(_gains.agreement(blocks, ()))
+    if initial is None:
+      grown = _grow.grow(*pair, moves, outers=outers, solver=solver, rng=rng)
+      reached = float(_gains.agreement(grown[0], ()))
+      if reached > objective:
+        pair, objective = grown, reached
     for sweep, group, gained in _descend(
-      [*blocks], found, symmetry, solver, rng, max_sweeps, tolerance
+      *pair, moves, outers, solver, rng, max_sweeps, tolerance
     ):
       objective += gained
       if progress is not None:
         progress(Visit(start, sweep, group, objective, gained))
     if objective > best:
-      best, winner = objective, found
-  return {name: jnp.asarray(table) for name, table in winner.items()}
+      best, found = objective, pair[1]
+  return {name: jnp.asarray(table) for name, table in found.items()}
 
 
 def _descend(
   blocks: list[_gains.Block],
   tables: _gains.Tables,
-  symmetry: _symmetry.Symmetry,
+  moves: list[_moves.Move],
+  outers: dict[str, _gains.Names],
   solver: _assignment.Solver,
   rng: np.random.Generator,
   max_sweeps: int,
   tolerance: float,
 ) -> Iterator[tuple[int, str, float]]:
   """Visits groups until none changes; ``blocks`` and ``tables`` follow."""
-  outers = {group.name: group.outer for group in symmetry.groups}
-  moves = _moves.moves(blocks, symmetry)
   touched = [{n for i in m.blocks for n in blocks[i].names} for m in moves]
   waiting = set(range(len(moves)))
   kept: _moves.Kept = {}
@@ -161,15 +170,10 @@ def _descend(
       waiting.remove(index)
       move = moves[index]
       step = _moves.step(move, blocks, outers, solver, kept)
-      if step.tables:
-        _moves.take(move, step.tables, blocks, outers, kept)
-        for name in move.family:
-          names = (*outers[name], name)
-          tables[name] = _gains.gather(tables[name], names, step.tables, outers)
+      _moves.take(move, step.tables, blocks, tables, outers, kept)
       if step.gained > tolerance * abs(step.value):
-        waiting |= {
-          i for i, names in enumerate(touched) if names & move.family
-        } - {index}
+        near = (i for i, names in enumerate(touched) if names & move.family)
+        waiting |= {*near} - {index}
       yield sweep, move.group, step.gained
     if not waiting:
       break
