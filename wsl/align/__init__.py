@@ -30,3 +30,5 @@ from wsl.align._unit_gains import mismatch as mismatch
 from wsl.align._unit_gains import unit_gains as unit_gains
 from wsl.align._weights import Visit as Visit
 from wsl.align._weights import weight_matching as weight_matching
+from wsl.align._widths import width_weights as width_weights
+from wsl.align._widths import widths as widths

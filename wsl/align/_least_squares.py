@@ -200,7 +200,7 @@ def _refit(
   )
   matrix, ridge = matrix.astype(dtype), jnp.asarray(ridge, dtype)
   solved = jax.lax.map(
-    lambda row: _solve(a, b, matrix, inputs, outputs, ridge, *row, classes),
+    lambda x: _solve(a, b, matrix, inputs, outputs, ridge, x[0], x[1], classes),
     (first, groups),
   )
   moved = jnp.moveaxis(start, axes, front).shape
