@@ -1,0 +1,262 @@
+"""Times alignment: one JSON line for each case.
+
+  OPENBLAS_NUM_THREADS=2 python tests/bench/align.py
+
+``symmetry``: a GPT-2-like model of 48 layers, from shapes alone. ``planted``
+and ``unrelated``: weights of a ResNet-50 with BatchNorm, matched to themselves
+in another order and to others drawn alike; seconds in assignments, products
+and gathers are counted separately, and ``cpu_s`` is processor time of all
+threads, which other work on the machine does not lengthen. ``assignments``:
+144 of 64 x 64.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import json
+import math
+import time
+from typing import Any
+from unittest import mock
+
+from absl import app, flags
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import align, tree
+from wsl.align import _gains
+
+_CASES = flags.DEFINE_list(
+  'cases', ['symmetry', 'planted', 'unrelated', 'assignments'], 'which to run'
+)
+_SOLVER = flags.DEFINE_enum(
+  'solver', 'assign_scipy', ['assign_scipy', 'assign_lapx'], 'for ResNet-50'
+)
+_LAYERS = flags.DEFINE_integer('layers', 48, 'of the GPT-2-like model')
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'rounds; the best counts')
+
+_WIDTH, _HEADS, _VOCABULARY, _CONTEXT = 1600, 25, 50257, 1024
+_STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # blocks, width
+
+
+def _gpt_shapes(layers: int) -> Any:
+  d, shape = _WIDTH, lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
+  norm = {'scale': shape(d), 'bias': shape(d)}
+  dense = lambda m, n: {'kernel': shape(m, n), 'bias': shape(n)}
+  layer = {
+    'norm1': norm,
+    'qkv': dense(d, 3 * d),
+    'out': dense(d, d),
+    'norm2': norm,
+    'up': dense(d, 4 * d),
+    'down': dense(4 * d, d),
+  }
+  return {
+    'tokens': shape(_VOCABULARY, d),
+    'positions': shape(_CONTEXT, d),
+    'layers': {f'{i:02}': layer for i in range(layers)},
+    'norm': norm,
+  }
+
+
+def _gpt(params: Any, tokens: jax.Array) -> jax.Array:
+  length = tokens.shape[1]
+  x = params['tokens'][tokens] + params['positions'][:length]
+  visible = jnp.tril(jnp.ones((length, length), bool))
+  for layer in params['layers'].values():
+    qkv = _dense(layer['qkv'], _layer_norm(layer['norm1'], x))
+    q, k, v = (
+      part.reshape(*part.shape[:2], _HEADS, -1)
+      for part in jnp.split(qkv, 3, -1)
+    )
+    scores = jnp.einsum('bqhd,bkhd->bhqk', q, k) / math.sqrt(q.shape[-1])
+    weights = jax.nn.softmax(jnp.where(visible, scores, -1e9))
+    mixed = jnp.einsum('bhqk,bkhd->bqhd', weights, v)
+    x += _dense(layer['out'], mixed.reshape(x.shape))
+    hidden = jax.nn.gelu(_dense(layer['up'], _layer_norm(layer['norm2'], x)))
+    x += _dense(layer['down'], hidden)
+  return _layer_norm(params['norm'], x) @ params['tokens'].T
+
+
+def _dense(layer: Any, x: jax.Array) -> jax.Array:
+  return x @ layer['kernel'] + layer['bias']
+
+
+def _layer_norm(layer: Any, x: jax.Array) -> jax.Array:
+  x = x - x.mean(-1, keepdims=True)
+  x /= jnp.sqrt((x**2).mean(-1, keepdims=True) + 1e-5)
+  return x * layer['scale'] + layer['bias']
+
+
+def _resnet_shapes() -> Any:
+  def conv(side: int, m: int, n: int) -> Any:
+    shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
+    names = ('scale', 'bias', 'mean', 'var')
+    return {'kernel': shape(side, side, m, n)} | {k: shape(n) for k in names}
+
+  params: Any = {'stem': conv(7, 3, 64)}
+  width = 64
+  for stage, (blocks, middle) in enumerate(_STAGES):
+    for block in range(blocks):
+      params[f'{stage}.{block}'] = layer = {
+        'a': conv(1, width, middle),
+        'b': conv(3, middle, middle),
+        'c': conv(1, middle, 4 * middle),
+      }
+      if not block:
+        layer['skip'] = conv(1, width, 4 * middle)
+      width = 4 * middle
+  head = {'kernel': (width, 1000), 'bias': (1000,)}
+  params['head'] = {
+    k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in head.items()
+  }
+  return params
+
+
+def _resnet(params: Any, x: jax.Array) -> jax.Array:
+  x = jax.nn.relu(_conv(params['stem'], x, 2))
+  x = jax.lax.reduce_window(
+    x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME'
+  )
+  for stage, (blocks, _) in enumerate(_STAGES):
+    for block in range(blocks):
+      layer, stride = (
+        params[f'{stage}.{block}'],
+        2 if stage and not block else 1,
+      )
+      y = jax.nn.relu(_conv(layer['a'], x, 1))
+      y = _conv(layer['c'], jax.nn.relu(_conv(layer['b'], y, stride)), 1)
+      skip = _conv(layer['skip'], x, stride) if 'skip' in layer else x
+      x = jax.nn.relu(y + skip)
+  return _dense(params['head'], x.mean((1, 2)))
+
+
+def _conv(layer: Any, x: jax.Array, stride: int) -> jax.Array:
+  dimensions = ('NHWC', 'HWIO', 'NHWC')
+  x = jax.lax.conv_general_dilated(
+    x, layer['kernel'], (stride, stride), 'SAME', dimension_numbers=dimensions
+  )
+  x = (x - layer['mean']) / jnp.sqrt(layer['var'] + 1e-5)
+  return x * layer['scale'] + layer['bias']
+
+
+def _draw(shapes: Any, seed: int) -> Any:
+  rng = np.random.default_rng(seed)
+
+  def one(name: str, leaf: Any) -> np.ndarray:
+    x = rng.standard_normal(leaf.shape, np.float32)
+    if name.endswith('kernel'):
+      return x * np.float32(math.sqrt(2 / math.prod(leaf.shape[:-1])))
+    return np.abs(1 + x / 10) if name.endswith(('scale', 'var')) else x / 10
+
+  return tree.map_named(one, shapes)
+
+
+@contextlib.contextmanager
+def _clock(
+  seconds: dict[str, float], label: str, module: Any, name: str
+) -> Iterator[None]:
+  """Adds the time spent in one function of a module."""
+  function = getattr(module, name)
+  with mock.patch.object(module, name, _timed(seconds, label, function)):
+    yield
+
+
+def _timed(
+  seconds: dict[str, float], label: str, function: Callable[..., Any]
+) -> Callable[..., Any]:
+  def call(*args: Any, **options: Any) -> Any:
+    start = time.perf_counter()
+    result = function(*args, **options)
+    seconds[label] += time.perf_counter() - start
+    return result
+
+  return call
+
+
+def _match(case: str) -> dict[str, Any]:
+  """Matches ResNet-50 weights once, and times the parts."""
+  shapes = _resnet_shapes()
+  image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  symmetry = align.find_symmetry(_resnet, shapes, image)
+  fixed = _draw(shapes, 0)
+  moving = _draw(shapes, 1)
+  inverse = None
+  if case == 'planted':
+    planted = align.random(symmetry, jax.random.key(1))
+    inverse = align.invert(planted, symmetry=symmetry)
+    moved = align.permute(fixed, planted, symmetry=symmetry)
+    moving = jax.tree.map(np.asarray, moved)
+  seconds = dict.fromkeys(('assignments', 'products', 'gathers'), 0.0)
+  visits: list[align.Visit] = []
+  solver = getattr(align, _SOLVER.value)
+  with (
+    _clock(seconds, 'products', _gains, 'gains'),
+    _clock(seconds, 'gathers', _gains, 'moved'),
+  ):
+    start, cpu = time.perf_counter(), time.process_time()
+    found = align.weight_matching(
+      fixed,
+      moving,
+      symmetry=symmetry,
+      key=jax.random.key(0),
+      solver=_timed(seconds, 'assignments', solver),
+      progress=visits.append,
+    )
+    total, cpu = time.perf_counter() - start, time.process_time() - cpu
+  row: dict[str, Any] = {
+    's': round(total, 2),
+    'cpu_s': round(cpu, 2),
+    **{label: round(value, 2) for label, value in seconds.items()},
+    'sweeps': 1 + visits[-1].sweep,
+    'visits': len(visits),
+    'objective': round(visits[-1].objective, 2),
+    'groups': len(symmetry.groups),
+    'millions': sum(tree.sizes(fixed).values()) / 1e6,
+  }
+  if inverse is not None:
+    row['recovered'] = all(np.array_equal(found[g], inverse[g]) for g in found)
+  return row
+
+
+def _symmetry() -> dict[str, Any]:
+  shapes = _gpt_shapes(_LAYERS.value)
+  tokens = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+  start, cpu = time.perf_counter(), time.process_time()
+  symmetry = align.find_symmetry(_gpt, shapes, tokens)
+  total, cpu = time.perf_counter() - start, time.process_time() - cpu
+  return {
+    's': round(total, 2),
+    'cpu_s': round(cpu, 2),
+    'groups': len(symmetry.groups),
+    'log10_order': round(symmetry.log10_order, 1),
+    'millions': sum(tree.sizes(shapes).values()) / 1e6,
+  }
+
+
+def _assignments() -> dict[str, Any]:
+  gains = np.random.default_rng(0).standard_normal((144, 64, 64), np.float32)
+  start, cpu = time.perf_counter(), time.process_time()
+  getattr(align, _SOLVER.value)(gains)
+  total, cpu = time.perf_counter() - start, time.process_time() - cpu
+  return {'s': round(total, 4), 'cpu_s': round(cpu, 4)}
+
+
+def main(argv: list[str]) -> None:
+  """Prints a line for each case, the best of a few rounds."""
+  del argv
+  device = jax.devices()[0].device_kind
+  print(json.dumps({'device': device, 'jax': jax.__version__}))
+  for case in _CASES.value:
+    run = {'symmetry': _symmetry, 'assignments': _assignments}.get(
+      case, lambda case=case: _match(case)
+    )
+    rows = [run() for _ in range(_ROUNDS.value)]
+    best = min(rows, key=lambda row: row['s'])
+    print(
+      json.dumps({'case': case, 'solver': _SOLVER.value, **best}), flush=True
+    )
+
+
+if __name__ == '__main__':
+  app.run(main)
