@@ -1,0 +1,141 @@
+"""Merges of networks from different seeds, end to end."""
+
+import json
+import re
+
+import jax.numpy as jnp
+from matplotlib import image
+import numpy as np
+import pytest
+
+from configs import merge_seeds as configs
+from experiments import _budgets, _many, merge_seeds
+
+
+class StoppedError(Exception):
+  pass
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A tiny run that broke off between its two questions."""
+  workdir = tmp_path_factory.mktemp('run')
+  config = configs.get_config('tiny')
+
+  def breaking(setting):
+    raise StoppedError
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(_many, 'networks', breaking)
+    with pytest.raises(StoppedError):
+      merge_seeds.run(config, str(workdir))
+  record = merge_seeds.run(config, str(workdir))
+  return workdir, config, record
+
+
+def test_no_finished_part_is_computed_twice(finished):
+  lines = (finished[0] / 'metrics.jsonl').read_text().splitlines()
+  found = [p['part'] for p in map(json.loads, lines) if 'part' in p]
+  assert found == ['pairs', 'budgets', 'crowd', 'many']
+
+
+def test_the_record_says_what_ran_and_what_came_out(finished):
+  workdir, config, record = finished
+  assert record == json.loads((workdir / 'record.json').read_text())
+  assert record['config']['training']['optimizer'] == 'sgd'
+  levels = len(config.budgets)
+  for name, found in record['results']['budgets']['methods'].items():
+    assert name in _budgets.METHODS
+    for key in ('own', 'joint'):
+      assert np.shape(found[key]) == (config.seeds, levels, 2)
+    # A merge keeps to its budget, but for a unit that is rounded down.
+    cost = np.asarray(found['cost'])
+    assert (cost <= np.asarray(config.budgets) + 1e-9).all()
+    assert (cost > np.asarray(config.budgets) - 0.15).all()
+  assert list(record['results']['many']['methods']) == list(_many.METHODS)
+  for found in record['results']['many']['methods'].values():
+    shape = (config.seeds, config.many.networks - 1)
+    assert np.shape(found['merged']) == shape
+    assert np.shape(found['to_first']) == (config.seeds, 2)
+    assert np.min(found['others']) >= 0
+  gap = record['advantage']['barrier between others']
+  assert len(gap) == config.seeds
+
+
+def test_at_twice_the_compute_both_networks_are_kept(finished):
+  _, _, record = finished
+  own = np.asarray(record['results']['budgets']['own'])
+  for found in record['results']['budgets']['methods'].values():
+    last = np.asarray(found['own'])[:, -1]
+    np.testing.assert_allclose(last, own, atol=0.01)
+    np.testing.assert_allclose(np.asarray(found['cost'])[:, -1], 2)
+
+
+def test_refitted_and_aligned_merges_keep_more(finished):
+  _, _, record = finished
+  budgets = {row['method']: row['own'][0][0] for row in record['budgets']}
+  assert budgets['pleas'] > budgets['weight_matching'] > 0.5
+  assert budgets['pleas'] > budgets['naive']
+  many = {row['method']: row for row in record['many']}
+  for name in _many.METHODS[1:]:
+    assert many[name]['merged'][-1][0] > many['naive']['merged'][-1][0] + 0.1
+    assert many[name]['to_first'][0][0] < many['naive']['to_first'][0][0] / 2
+
+
+@pytest.mark.parametrize('name', ['budgets.png', 'many.png'])
+def test_figures_are_images_that_show_something(finished, name):
+  pixels = image.imread(finished[0] / name)
+  assert pixels.shape[0] > 500
+  assert pixels.shape[1] > 900
+  assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
+
+
+@pytest.mark.parametrize('budget', [1.0, 1.3, 1.7, 2.0])
+def test_the_fraction_spends_the_budget(budget):
+  layers = {
+    'block_0': {'dense': {'kernel': jnp.ones((7, 20))}},
+    'block_1': {'dense': {'kernel': jnp.ones((20, 30))}},
+    'output': {'kernel': jnp.ones((30, 4))},
+  }
+  r = _budgets.fraction({'params': layers}, budget)
+  grown = 140 * (1 + r) + 600 * ((1 + r) ** 2 - 2 * r**2)
+  assert grown == pytest.approx(740 * budget)
+  assert 0 <= r <= 1
+
+
+MISTAKES = [
+  ({'tasks': ('low',)}, 'tasks: expected two, got 1'),
+  ({'tasks': ('low', 'hihg')}, "no 'hihg' of the digits .did you mean 'high'"),
+  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
+  ({'budgets': (1.0, 2.5)}, r'budgets=\(1\.0, 2\.5\): expected numbers from 1'),
+  ({'many.networks': 2}, r'many\.networks=2: expected 3 or more'),
+  ({'many.held_out': 1340}, r'many\.held_out=1340: expected 1 \.\. 1092'),
+  ({'training.optimizer': 'sgdd'}, "no 'sgdd' .did you mean 'sgd'"),
+  ({'seeds': 0}, 'seeds=0: expected 1 or more'),
+]
+
+
+@pytest.mark.parametrize(('changes', 'message'), MISTAKES)
+def test_mistakes_are_told_in_one_line_before_any_work(
+  tmp_path, changes, message
+):
+  config = configs.get_config('tiny')
+  with config.unlocked():
+    config.update_from_flattened_dict(changes)
+  with pytest.raises((ValueError, FileNotFoundError)) as error:
+    merge_seeds.run(config, str(tmp_path / 'run'))
+  text = str(error.value)
+  assert re.search(message, text), text
+  assert '\n' not in text
+  assert not (tmp_path / 'run').exists()
+
+
+def test_variants():
+  assert configs.get_config().variant == 'digits'
+  assert configs.get_config('images').data == 'data'
+  with pytest.raises(ValueError, match=r"no variant 'digts' .*'digits'"):
+    configs.get_config('digts')
+  for entry in configs.sweep():
+    config = configs.get_config('digits')
+    config.update_from_flattened_dict(entry)
+    assert config.training.optimizer in ('sgd', 'adamw')
