@@ -29,7 +29,7 @@ class Axis:
   __slots__ = ('blurred', 'is_sum', 'link', 'parts', 'size', 'why')
 
   def __init__(self, size: int, why: str = '', blurred: bool = False) -> None:
-    self.size = size
+    self.size = int(size)
     self.link: Axis | None = None
     self.parts: tuple[Axis, ...] = ()
     self.is_sum = False

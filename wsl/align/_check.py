@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _blocks, _permutation, _symmetry
+from wsl.align import _blocks, _inputs, _permutation, _symmetry
 
 
 class Report(NamedTuple):
@@ -89,14 +89,12 @@ def compiled(
   apply_fn: Callable[..., Any], inputs: tuple[Any, ...]
 ) -> Callable[[types.Params], list[np.ndarray]]:
   """Returns the outputs, on the host, as a function of the parameters."""
-
-  @jax.jit
-  def leaves(params: types.Params, inputs: Any) -> list[Any]:
-    return jax.tree.leaves(apply_fn(params, *inputs))
+  call, arrays = _inputs.split(apply_fn, inputs)
+  leaves = jax.jit(lambda params, arrays: jax.tree.leaves(call(params, arrays)))
 
   def run(params: types.Params) -> list[np.ndarray]:
     with jax.default_matmul_precision('highest'):
-      return [np.asarray(x) for x in leaves(params, inputs)]
+      return [np.asarray(x) for x in leaves(params, arrays)]
 
   return run
 

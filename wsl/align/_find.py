@@ -15,6 +15,7 @@ from wsl.align import (
   _certify,
   _constants,
   _depend,
+  _inputs,
   _read,
   _symmetry,
   _trace,
@@ -47,7 +48,8 @@ def find_symmetry(
       any tree of arrays, are what must not change.
     params: all arrays whose axes may be permuted, moments of BatchNorm
       included; their shapes suffice (``jax.ShapeDtypeStruct``).
-    *inputs: the other arguments; shapes suffice.
+    *inputs: the other arguments; shapes suffice. What is no array, as a
+      flag, is handed on as it is.
     rules: for opaque kernels, by the name of the primitive or of the jitted
       function, a function of the same operands that computes the same with
       primitives that are known.
@@ -138,17 +140,16 @@ def _program(
   apply_fn: Callable[..., Any], params: types.Params, inputs: Sequence[Any]
 ) -> tuple[core.ClosedJaxpr, list[bool]]:
   """Traces the function; also says which leaves and inputs it uses."""
+  call, arrays = _inputs.split(apply_fn, inputs)
 
   def abstract(x: Any) -> Any:
-    if not hasattr(x, 'shape') or not hasattr(x, 'dtype'):
-      return x
     dtype = x.dtype
     if not jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
       dtype = jax.dtypes.canonicalize_dtype(dtype)
     return jax.ShapeDtypeStruct(x.shape, dtype)
 
   def checked(*args: Any) -> Any:
-    out = apply_fn(*args)
+    out = call(*args)
     for name, leaf in tree.named(out).items():
       if not hasattr(leaf, 'shape') and not isinstance(leaf, (int, float)):
         raise ValueError(
@@ -157,7 +158,7 @@ def _program(
         )
     return out
 
-  args = jax.tree.map(abstract, (params, *inputs))
+  args = jax.tree.map(abstract, (params, arrays))
   try:
     closed = jax.make_jaxpr(checked)(*args)
   except (

@@ -143,6 +143,7 @@ def reduction(
   trace: _trace.Trace, eqn: core.JaxprEqn, args: Values
 ) -> list[_trace.Axes]:
   """Drops the reduced axes: the order of summands does not matter."""
+  trace.drop(args[0].axes, eqn.params['axes'])
   return [_without(args[0].axes, eqn.params['axes'])]
 
 

@@ -22,6 +22,8 @@ def dot_general(
     _axes.tie(x[i], y[j])
   # A permutation of contracted units may depend on paired axes only.
   trace.record(tuple(x[i] for i in left))
+  trace.drop(x, contract[0])
+  trace.drop(y, contract[1])
   free = [axis for i, axis in enumerate(x) if i not in left]
   free += [axis for i, axis in enumerate(y) if i not in right]
   return [(*(x[i] for i in batch[0]), *free)]
@@ -44,6 +46,8 @@ def convolution(
     units = _axes.Axis(outputs.size // groups)
     _axes.tie(outputs, _axes.product([group, units]))
   trace.record((inputs,))
+  trace.drop((*x, inner), (len(x), spec.lhs_spec[1]))
+  trace.drop(kernel, (spec.rhs_spec[1], *spec.rhs_spec[2:]))
   shape = _trace.shape_of(eqn.outvars[0])
   out: list[Any] = [None] * len(shape)
   out[spec.out_spec[0]] = x[spec.lhs_spec[0]]

@@ -14,7 +14,7 @@ from jax.extend import core
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.align import _axes, _find, _read, _symmetry, _trace
+from wsl.align import _axes, _find, _inputs, _read, _symmetry, _trace
 
 Path: TypeAlias = tuple[int, ...]
 Key: TypeAlias = tuple[Path, int]  # an equation's path, and which operand
@@ -88,7 +88,8 @@ def activations(
       )
   sites = _sites(symmetry, found)
   wanted = {(site.path, site.operand) for site in sites.values()}
-  args = jax.tree.leaves((params, *inputs))
+  _, arrays = _inputs.split(apply_fn, inputs)
+  args = jax.tree.leaves((params, arrays))
   _, seen = _watch(found.program, [jnp.asarray(x) for x in args], wanted)
   return {
     name: _lay_out(seen[site.path, site.operand], site)

@@ -67,6 +67,16 @@ class Trace:
     """Notes that what comes at an index depends on other indices."""
     self.mixed.append((axis, Tensor(axes, self.layers)))
 
+  def drop(self, x: Axes, dims: Sequence[int]) -> None:
+    """Notes that axes of x are summed over: the others lose sight of them.
+
+    Without it, one that is summed over could seem to stay where another
+    operand brings the same axis along.
+    """
+    kept = tuple(axis for i, axis in enumerate(x) if i not in dims)
+    for i in dims:
+      self.mix(x[i], kept)
+
   def moved(self, x: Axes, i: int, size: int, why: str) -> _axes.Axis:
     """Pins the i-th axis of x, and returns what it becomes, pinned too."""
     _axes.pin(x[i], why)
