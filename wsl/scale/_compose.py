@@ -243,23 +243,28 @@ def _sum(
   (stack,) = rows
   if isinstance(stack, _bank.LowRank) and cells is None:
     return _product(coef, stack)
-  return weighted_sum(
-    stack, coef, lambda c, row: scaled(c, row, cells, seed, shape), shape
-  )
+
+  def term(c: types.Array, stack: Any, i: types.Array) -> types.Array:
+    row = jax.tree.map(
+      lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False), stack
+    )
+    return scaled(c, row, cells, seed, shape)
+
+  return weighted_sum(stack, coef, term, shape)
 
 
 def weighted_sum(
   stack: Any,
   coef: types.Array,
-  scale: Callable[[types.Array, Any], types.Array],
+  term: Callable[[types.Array, Any, types.Array], types.Array],
   shape: tuple[int, ...],
 ) -> types.Array:
-  """Adds up ``scale(coef[i], stack[i])``, one i at a time.
+  """Adds up ``term(coef[i], stack, i)``, one i at a time.
 
   Args:
     stack: an array ``[T, ...]``, or a ``LowRank`` of them.
     coef: ``[T, cells...]``.
-    scale: from one vector's coefficients and row to an array ``[...]``.
+    term: one vector's coefficients times its row of the stack, ``[...]``.
     shape: of the result.
   """
 
@@ -268,10 +273,7 @@ def weighted_sum(
   def add(total: types.Array, step: Any) -> tuple[types.Array, None]:
     c, i = step
     rows, i = jax.lax.optimization_barrier((stack, i))
-    row = jax.tree.map(
-      lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False), rows
-    )
-    return total + scale(c, row), None
+    return total + term(c, rows, i), None
 
   # Rows are read again in the backward pass, not kept.
   add = jax.checkpoint(add, prevent_cse=False)

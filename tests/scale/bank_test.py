@@ -1,0 +1,239 @@
+"""Banks: what is stored, what is absent, tied leaves, and the wrong base."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsl import scale, tree
+
+W = np.asarray([[1.0, 2.0], [3.0, 4.0]])
+
+
+def base() -> Any:
+  return {
+    'w': jnp.asarray(W),
+    'b': jnp.asarray([0.0, 0.0]),
+    'step': jnp.asarray(3),
+  }
+
+
+def moved(by: float) -> Any:
+  return {k: x + jnp.asarray(by, x.dtype) for k, x in base().items()}
+
+
+def test_differences_by_hand() -> None:
+  bank = scale.bank(base(), [moved(1.0), moved(2.0)], names=['a', 'b'])
+  assert bank.names == ('a', 'b')
+  assert len(bank) == 2
+  assert bank.leaves['b'].tolist() == [[1.0, 1.0], [2.0, 2.0]]
+  assert list(bank.leaves) == ['b', 'w']
+
+
+def test_integers_are_the_bases_and_have_no_coefficient() -> None:
+  bank = scale.bank(base(), [moved(1.0)])
+  coefs = scale.init(bank, by='leaf', value=1.0)
+  assert list(coefs.values) == ['b', 'w']
+  found = scale.compose(base(), bank, coefs)
+  assert found['step'] == 3
+  assert found['step'].dtype == base()['step'].dtype
+
+
+def test_storage_is_at_most_as_wide_as_the_difference() -> None:
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), {'w': base()['w']})
+  assert scale.bank(half, [half | {'w': half['w'] + 1}]).leaves['w'].dtype == (
+    jnp.float32
+  )
+  bank = scale.bank(base(), [moved(1.0)], dtype=jnp.bfloat16)
+  assert bank.leaves['w'].dtype == jnp.bfloat16
+  assert scale.bank(base(), [moved(1.0)]).leaves['w'].dtype == jnp.float64
+
+
+def test_an_absent_leaf_takes_no_memory() -> None:
+  full = scale.bank(base(), [moved(1.0), moved(2.0)])
+  some = scale.bank(base(), [moved(1.0) | {'b': None}, moved(2.0)])
+  none = scale.bank(base(), [moved(t) | {'b': None} for t in (1.0, 2.0)])
+  nbytes = lambda bank: sum(x.nbytes for x in jax.tree.leaves(bank.leaves))
+  assert nbytes(full) == (8 + 4) * 8
+  assert nbytes(some) == (8 + 2) * 8
+  assert nbytes(none) == 8 * 8
+  c = {'w': jnp.asarray([1.0, 2.0]), 'b': jnp.asarray([5.0, 7.0]), 'step': 0.0}
+  assert scale.compose(base(), some, c)['b'].tolist() == [14.0, 14.0]
+  assert scale.compose(base(), none, c)['b'].tolist() == [0.0, 0.0]
+  assert list(scale.init(none, by='leaf').values) == ['w']
+  gradient = jax.grad(lambda c: scale.compose(base(), some, c)['b'].sum())(
+    scale.init(some, by='leaf')
+  )
+  assert gradient['b'].tolist() == [0.0, 4.0]
+
+
+def test_the_bases_own_array_is_absent() -> None:
+  b = base()
+  assert list(scale.bank(b, [b | {'w': b['w'] + 1}]).leaves) == ['w']
+
+
+def test_leaves_left_out_stay_the_bases() -> None:
+  bank = scale.bank(base(), [moved(1.0)], leaves='w')
+  assert scale.compose(base(), bank, 1.0)['b'].tolist() == [0.0, 0.0]
+
+
+def test_tied_leaves_share_a_coefficient_and_an_array() -> None:
+  tied = lambda x: {'embed': x, 'mid': x[0], 'out': x}
+  b = tied(jnp.asarray(W))
+  model = tied(jnp.asarray(W + 1))
+  bank = scale.bank(b, [model])
+  assert list(bank.leaves) == ['embed', 'mid']
+  coefs = scale.init(bank, by='leaf', value=2.0)
+  assert list(coefs.values) == ['embed', 'mid']
+  found = scale.compose(b, bank, coefs)
+  assert found['out'] is found['embed']
+  assert found['out'].tolist() == (W + 2).tolist()
+  f = lambda p: (p['embed'] * 2.0 + p['out'] * 3.0).sum()
+  direct = jax.jit(
+    jax.grad(lambda c, b, k: f(scale.compose(b, k, c))),
+  )(coefs, b, bank)
+  assert direct['embed'].tolist() == [20.0]
+  gradient = jax.grad(f)(found)
+  assert scale.pull_back(bank, gradient, coefs)['embed'].tolist() == [20.0]
+  delta = scale.combine(bank, coefs)
+  assert delta['out'] is delta['embed']
+
+
+def test_a_model_that_parts_tied_leaves_is_refused() -> None:
+  x = jnp.asarray(W)
+  with pytest.raises(ValueError, match="'out' and 'embed' are one array"):
+    scale.bank({'embed': x, 'out': x}, [{'embed': x + 1, 'out': x + 2}])
+
+
+def test_a_subset_keeps_names_and_rows() -> None:
+  models = [moved(1.0), moved(2.0) | {'b': None}, moved(3.0)]
+  bank = scale.bank(base(), models, names=['a', 'b', 'c'])
+  few = scale.subset(bank, ['c', 'b'])
+  assert few.leaves['w'][:, 0, 0].tolist() == [3.0, 2.0]
+  assert few.leaves['b'][1] is None
+  assert 'b' not in scale.subset(bank, ['b']).leaves
+  with pytest.raises(ValueError, match=r"no vector 'cc' .*mean 'c'"):
+    scale.subset(bank, ['cc'])
+
+
+def test_ranks_may_differ() -> None:
+  rows = [scale.LowRank(jnp.ones((2, r)), jnp.ones((r, 2))) for r in (1, 3)]
+  bank = scale.bank({'w': jnp.asarray(W)}, [{'w': row} for row in rows])
+  assert bank.leaves['w'].left.shape == (2, 2, 3)
+  found = scale.compose({'w': jnp.asarray(W)}, bank, 1.0)
+  assert found['w'].tolist() == (W + 4).tolist()
+
+
+def test_low_rank_and_dense_may_meet_in_a_leaf() -> None:
+  b = {'w': jnp.asarray(W)}
+  low = scale.LowRank(jnp.ones((2, 1)), jnp.ones((1, 2)))
+  bank = scale.bank(b, [{'w': low}, {'w': b['w'] + 2}, {'w': None}])
+  coefs = {'w': jnp.asarray([1.0, 10.0, 100.0])}
+  assert scale.compose(b, bank, coefs)['w'].tolist() == (W + 21).tolist()
+  found = scale.pull_back(bank, {'w': jnp.ones((2, 2))}, coefs)
+  assert found['w'].tolist() == [4.0, 8.0, 0.0]
+
+
+def test_leaves_on_demand_stay_on_demand() -> None:
+  reads = []
+
+  def stored(x: np.ndarray, name: str) -> tree.Stored:
+    fetch = lambda: reads.append(name) or x
+    return tree.Stored(fetch, x.shape, x.dtype)
+
+  models = [{'w': stored(W + t, f'model {t}')} for t in (1, 2)]
+  b = {'w': stored(W, 'base')}
+  bank = scale.bank(b, models)
+  assert not reads
+  coefs = scale.init(bank, by='leaf', value=1.0)
+  found = scale.compose(b, bank, coefs)
+  assert tree.on_demand(found)
+  assert not reads
+  assert np.asarray(tree.read(found['w'])).tolist() == (W + 3).tolist()
+  assert sorted(reads) == ['base', 'model 1', 'model 2']
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (lambda b: b | {'w': b['w'].at[0, 1].add(1e-6)}, "leaf 'w' has other val"),
+    (lambda b: b | {'w': b['w'].T}, "leaf 'w' has other values"),
+    (lambda b: b | {'b': b['b'][:1]}, r"leaf 'b' is float64\[2\] in the bank"),
+    (lambda b: b | {'x': b['b']}, "only the base given has leaf 'x'"),
+    (lambda b: {'w': b['w'], 'b': b['b']}, "only the bank has leaf 'step'"),
+    (
+      lambda b: b | {'w': b['w'].astype(jnp.float32)},
+      r"is float64\[2, 2\] in the bank's, float32",
+    ),
+  ],
+)
+def test_another_base_is_refused(change: Any, message: str) -> None:
+  bank = scale.bank(base(), [moved(1.0)])
+  with pytest.raises(ValueError, match='whose base differs.*' + message):
+    scale.compose(change(base()), bank, 0.5)
+  scale.compose(base(), bank, 0.5)
+
+
+def test_banks_of_one_layout_compile_once() -> None:
+  count = 0
+
+  @jax.jit
+  def run(b: Any, bank: Any) -> Any:
+    nonlocal count
+    count += 1
+    return scale.compose(b, bank, 0.5)
+
+  for shift in (1.0, 2.0):
+    b = jax.tree.map(lambda x, s=shift: x + jnp.asarray(s, x.dtype), base())
+    run(b, scale.bank(b, [moved(5.0)]))
+  assert count == 1
+
+
+def test_bad_models_are_refused() -> None:
+  refuse(lambda: scale.bank(base(), []), 'bank: no task vectors')
+  refuse(
+    lambda: scale.bank(base(), {'a': moved(1.0)}),  # type: ignore[arg-type]
+    'the models are a dict',
+  )
+  refuse(
+    lambda: scale.bank(base(), [{'w': base()['w']}]),
+    "model '0': no leaf 'b' as in the base",
+  )
+  refuse(
+    lambda: scale.bank(base(), [moved(1.0) | {'w': jnp.ones((3, 2))}]),
+    "model '0': leaf 'w' has shape (3, 2)",
+  )
+  refuse(
+    lambda: scale.bank(base(), [moved(1.0) | {'w': jnp.full((2, 2), jnp.nan)}]),
+    "model '0': leaf 'w' holds 4 NaN",
+  )
+  refuse(
+    lambda: scale.bank(base(), [moved(1.0)] * 2, names=['a', 'a']),
+    'expected 2 different names',
+  )
+  refuse(
+    lambda: scale.bank(base(), [moved(1.0)], dtype=np.int8), 'in a float dtype'
+  )
+  low = scale.LowRank(jnp.ones((2, 1)), jnp.ones((1, 3)))
+  refuse(
+    lambda: scale.bank(base(), [moved(1.0) | {'w': low}]),
+    "leaf 'w' has factors (2, 1) and (1, 3)",
+  )
+  refuse(lambda: scale.bank(base(), [base() | dict.fromkeys('wb')]), 'nothing')
+  refuse(
+    lambda: scale.as_bank(base(), dict.fromkeys(('w', 'b', 'step'))),
+    'as_bank: no task vectors',
+  )
+  stacks = {'w': jnp.ones((2, 2)), 'b': jnp.ones((2, 2)), 'step': None}
+  refuse(
+    lambda: scale.as_bank(base(), stacks), "leaf 'w' has shape (2, 2), expected"
+  )
+
+
+def refuse(call: Any, message: str) -> None:
+  with pytest.raises(ValueError, match=re.escape(message)) as caught:
+    call()
+  assert '\n' not in str(caught.value)

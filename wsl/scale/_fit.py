@@ -1,0 +1,276 @@
+"""Learn coefficients by gradient."""
+
+from collections.abc import Callable, Iterable, Iterator
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.scale import _bank, _base, _compose, _stream, _transforms
+
+
+class Fit(NamedTuple):
+  """What ``fit`` has found.
+
+  Attributes:
+    coefs: the coefficients, before ``transform``.
+    opt_state: the optimiser's state, to go on from.
+    losses: ``[steps made]``, the loss of each step before its update.
+  """
+
+  coefs: Any
+  opt_state: Any
+  losses: np.ndarray
+
+
+class StoppedError(RuntimeError):
+  """A fit that could not go on; ``result`` holds what it had found.
+
+  Attributes:
+    result: a ``Fit``: the last coefficients whose loss was finite, and the
+      losses up to the end, the bad one included. In a notebook, after the
+      error: ``sys.last_value.result``.
+  """
+
+  def __init__(self, message: str, result: Fit) -> None:
+    super().__init__(message)
+    self.result = result
+
+
+class _State(NamedTuple):
+  coefs: Any
+  opt_state: Any
+
+
+def fit(
+  objective: Callable[..., types.Array],
+  base: types.Params,
+  bank: _bank.Bank,
+  coefs: Any,
+  batches: Iterable[Any],
+  *,
+  optimiser: Any,
+  steps: int,
+  key: types.PRNGKey,
+  transform: Callable[[Any], Any] = _transforms.identity,
+  project: Callable[[Any], Any] = _transforms.identity,
+  opt_state: Any = None,
+  progress: Callable[[int, float, Any], None] | None = None,
+  stream: bool | None = None,
+) -> Fit:
+  r"""Minimises an objective of the composed model over the coefficients.
+
+  .. math:: \min_\lambda\; L\bigl(\theta_0 + \textstyle\sum_i \lambda_i
+    \tau_i\bigr)
+
+  Only the coefficients are differentiated; base and bank are arguments of the
+  compiled step, not constants. With ``stream`` the bank stays on the host or on
+  disk, read one leaf of one vector at a time, twice a step: the same
+  coefficients in memory that does not grow with T.
+
+  Args:
+    objective: a function of (params, batch, key) to a scalar, see
+      ``supervised`` and its siblings. Arrays that it closes over by a
+      ``jax.tree_util.Partial`` are arguments too.
+    base: the bank's base.
+    bank: T task vectors.
+    coefs: where to start: from ``init``, or whatever ``transform`` takes.
+    batches: gone through again and again; an iterator is gone through once.
+    optimiser: any optax transformation. Pass the same object again to compile
+      once; likewise ``transform`` and ``project``.
+    steps: how many updates.
+    key: the objective's key at step s is ``fold_in(key, s)``.
+    transform: from what is learned to coefficients: ``softmax``, ``line``.
+    project: applied to what is learned after each update: ``box``.
+    opt_state: to go on from an earlier fit; by default a fresh one.
+    progress: called with the step, its loss, and the coefficients that had it.
+    stream: whether the bank is read row by row; by default if a leaf of it is
+      on demand. Numpy arrays stay on the host.
+
+  Returns:
+    The coefficients, and every loss.
+
+  Raises:
+    ValueError: before the first step, if the bank's base differs from the one
+      given or an argument is out of range.
+    StoppedError: if a loss or an update is not finite, or an iterator runs out;
+      it names the step and holds the last good coefficients.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, optax
+    >>> from wsl import scale
+    >>> base = {'w': jnp.zeros(2)}
+    >>> bank = scale.bank(base, [{'w': jnp.ones(2)}])
+    >>> distance = lambda p, batch, key: jnp.sum((p['w'] - batch) ** 2)
+    >>> found = fit(
+    ...   distance, base, bank, scale.init(bank, by='task'), [jnp.full(2, 3.0)],
+    ...   optimiser=optax.sgd(0.1), steps=50, key=jax.random.key(0))
+    >>> print(f'{found.coefs["task"][0]:.3f}')
+    3.000
+
+  Reference:
+    Zhang et al., "Knowledge Composition using Task Vectors with Learned
+    Anisotropic Scaling", 2024, arXiv:2407.02880.
+  """
+  if steps < 0:
+    raise ValueError(f'fit(steps={steps}): expected 0 or more')
+  if stream is None:
+    stream = tree.on_demand(bank.leaves)
+  if not stream and tree.on_demand(bank.leaves):
+    raise ValueError(
+      'fit(stream=False): the bank has leaves on demand: read it first, or '
+      'stream'
+    )
+  _base.check('fit', base, bank)
+  step = _stepper(objective, base, bank, optimiser, transform, project, stream)
+  coefs = jax.tree.map(jnp.asarray, coefs)
+  if opt_state is None:
+    opt_state = optimiser.init(coefs)
+  return _run(step, _State(coefs, opt_state), batches, steps, key, progress)
+
+
+def _stepper(
+  objective: Callable[..., types.Array],
+  base: types.Params,
+  bank: _bank.Bank,
+  optimiser: Any,
+  transform: Callable[[Any], Any],
+  project: Callable[[Any], Any],
+  stream: bool,
+) -> Callable[..., tuple[_State, types.Array, types.Array]]:
+  """Returns a function of (state, batch, key) to (state, loss, is finite)."""
+  if not isinstance(objective, jax.tree_util.Partial):
+    objective = jax.tree_util.Partial(objective)
+  if not stream:
+    base, bank = jax.tree.map(jnp.asarray, (tree.read(base), bank))
+    return functools.partial(
+      _step,
+      objective,
+      base,
+      bank,
+      optimiser=optimiser,
+      transform=transform,
+      project=project,
+    )
+
+  def step(state: _State, batch: Any, key: types.PRNGKey) -> Any:
+    loss, gradient = _stream.value_and_gradient(
+      objective, base, bank, state.coefs, batch, key, transform=transform
+    )
+    return _update(state, loss, gradient, optimiser=optimiser, project=project)
+
+  return step
+
+
+@functools.partial(
+  jax.jit, static_argnames=('optimiser', 'transform', 'project')
+)
+def _step(
+  objective: Callable[..., types.Array],
+  base: types.Params,
+  bank: _bank.Bank,
+  state: _State,
+  batch: Any,
+  key: types.PRNGKey,
+  *,
+  optimiser: Any,
+  transform: Callable[[Any], Any],
+  project: Callable[[Any], Any],
+) -> tuple[_State, types.Array, types.Array]:
+  def loss_of(coefs: Any) -> types.Array:
+    params = _compose.compose(base, bank, coefs, transform=transform)
+    return objective(params, batch, key)
+
+  loss, gradient = jax.value_and_grad(loss_of)(state.coefs)
+  return _update(state, loss, gradient, optimiser=optimiser, project=project)
+
+
+@functools.partial(jax.jit, static_argnames=('optimiser', 'project'))
+def _update(
+  state: _State,
+  loss: types.Array,
+  gradient: Any,
+  *,
+  optimiser: Any,
+  project: Callable[[Any], Any],
+) -> tuple[_State, types.Array, types.Array]:
+  with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes itself
+    updates, opt_state = optimiser.update(
+      gradient, state.opt_state, state.coefs
+    )
+  coefs = project(
+    jax.tree.map(lambda x, u: x + u.astype(x.dtype), state.coefs, updates)
+  )
+  finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(coefs)]
+  return _State(coefs, opt_state), loss, jnp.all(jnp.stack(finite))
+
+
+def _run(
+  step: Callable[..., tuple[_State, types.Array, types.Array]],
+  state: _State,
+  batches: Iterable[Any],
+  steps: int,
+  key: types.PRNGKey,
+  progress: Callable[[int, float, Any], None] | None,
+) -> Fit:
+  """Steps, and looks at a loss while the next step is under way."""
+  losses: list[float] = []
+  good = state  # the last whose loss is known to be finite
+  pending: Any = None  # (state before, state after, loss, is finite)
+
+  def look() -> None:
+    nonlocal good
+    before, _, loss, finite = pending
+    s = len(losses)
+    losses.append(float(loss))
+    if not math.isfinite(losses[s]):
+      raise _stopped(f'the loss of step {s} is {losses[s]}', good, losses)
+    good = before
+    if not finite:
+      raise _stopped(f'the update of step {s} is not finite', good, losses)
+    if progress is not None:
+      progress(s, losses[s], before.coefs)
+
+  feed = _cycle(batches)
+  for s in range(steps):
+    try:
+      batch = next(feed)
+    except StopIteration:
+      if pending is not None:
+        look()
+        good = state
+      raise _stopped(
+        f'batches ran out after {s} of {steps} steps, give a list or an '
+        'endless iterator',
+        good,
+        losses,
+      ) from None
+    after, loss, finite = step(state, batch, jax.random.fold_in(key, s))
+    if pending is not None:
+      look()
+    pending = (state, after, loss, finite)
+    state = after
+  if pending is not None:
+    look()
+  return Fit(state.coefs, state.opt_state, np.asarray(losses))
+
+
+def _stopped(what: str, state: _State, losses: list[float]) -> StoppedError:
+  return StoppedError(
+    f"fit: {what}; this error's result holds the last good coefficients",
+    Fit(state.coefs, state.opt_state, np.asarray(losses)),
+  )
+
+
+def _cycle(batches: Iterable[Any]) -> Iterator[Any]:
+  """Yields batches for ever, unless they can be gone through once only."""
+  again = True
+  while again:
+    again = False
+    for batch in batches:
+      again = True
+      yield batch

@@ -1,0 +1,131 @@
+"""Out of core: the bank stays where it is, one row of it is read at a time."""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.scale import _bank, _blocks, _cells, _compose
+
+
+def value_and_gradient(
+  objective: Callable[..., types.Array],
+  base: types.Params,
+  bank: _bank.Bank,
+  coefs: Any,
+  batch: Any,
+  key: types.PRNGKey,
+  *,
+  transform: Callable[[Any], Any],
+) -> tuple[types.Array, Any]:
+  r"""Returns the loss and its gradient in the coefficients.
+
+  .. math:: \frac{\partial L}{\partial \lambda_{ij}} = \Bigl\langle
+    \frac{\partial L}{\partial \theta_j}, \tau_{i,j} \Bigr\rangle
+
+  The parameters are composed row by row, differentiated by one ordinary
+  gradient, and the inner products are taken row by row: memory for the base,
+  the parameters, their gradient and one row, whatever T is.
+
+  Args:
+    objective: a ``jax.tree_util.Partial`` of (params, batch, key).
+    base: the base, in memory or on demand.
+    bank: T vectors; numpy arrays, leaves on demand, or device arrays.
+    coefs: what is learned.
+    batch: for the objective.
+    key: for the objective.
+    transform: from what is learned to coefficients.
+
+  Returns:
+    The loss, and the gradient like ``coefs``.
+  """
+  coefs_of, back = jax.vjp(transform, coefs)
+  params = compose(base, bank, coefs_of)
+  first = dict(bank.ties)
+  scaled = {name: x for name, x in params.items() if name in bank.leaves}
+  fixed = {
+    name: x
+    for name, x in params.items()
+    if name not in scaled and first.get(name) not in scaled
+  }
+  layout = (bank.structure, tuple(params), bank.ties)
+  loss, gradient = _value_and_grad(
+    objective, scaled, fixed, batch, key, layout=layout
+  )
+  del params, scaled
+  return loss, back(_compose.pull_back(bank, gradient, coefs_of))[0]
+
+
+def compose(
+  base: types.Params, bank: _bank.Bank, coefs: Any
+) -> dict[str, types.Array]:
+  """Composes leaf by leaf and row by row; returns parameters by name."""
+  by_leaf = _blocks.expand(coefs, bank)
+  first = dict(bank.ties)
+  params: dict[str, types.Array] = {}
+  for name, x in tree.named(base).items():
+    tied = first.get(name)
+    if tied in bank.leaves:
+      params[name] = params[tied]
+      continue
+    params[name] = x = jnp.asarray(tree.read(x))
+    if name not in bank.leaves:
+      continue
+    cells, seed = _blocks.cells_of(coefs, name)
+    total = jnp.zeros(x.shape, _compose.wide(x.dtype))
+    for i, row in _compose.enumerate_rows(bank.leaves[name]):
+      total = _add_row(
+        total,
+        by_leaf[name][i],
+        row,
+        cells=cells,
+        seed=np.asarray(seed, np.uint32),
+      )
+    params[name] = _finish(x, total)
+  return params
+
+
+@functools.partial(jax.jit, static_argnames='cells', donate_argnums=0)
+def _add_row(
+  total: types.Array,
+  coef: types.Array,
+  row: Any,
+  *,
+  cells: _cells.Cells,
+  seed: types.Array,
+) -> types.Array:
+  coef = coef.astype(total.dtype)
+  return total + _compose.scaled(coef, row, cells, seed, total.shape)
+
+
+@jax.jit
+def _finish(base: types.Array, total: types.Array) -> types.Array:
+  return (base.astype(total.dtype) + total).astype(base.dtype)
+
+
+@functools.partial(jax.jit, static_argnames='layout')
+def _value_and_grad(
+  objective: Callable[..., types.Array],
+  scaled: dict[str, types.Array],
+  fixed: dict[str, types.Array],
+  batch: Any,
+  key: types.PRNGKey,
+  *,
+  layout: Any,
+) -> tuple[types.Array, dict[str, types.Array]]:
+  """Returns the loss and its gradient in the leaves of the bank, by name."""
+  structure, names, ties = layout
+  first = dict(ties)
+
+  def loss(scaled: dict[str, types.Array]) -> types.Array:
+    by_name = scaled | fixed
+    leaves = [
+      by_name[name if name in by_name else first[name]] for name in names
+    ]
+    return objective(jax.tree.unflatten(structure, leaves), batch, key)
+
+  return jax.value_and_grad(loss)(scaled)
