@@ -46,13 +46,14 @@ def assign_scipy(gains: types.ArrayLike) -> np.ndarray:
 
   gains = np.asarray(gains)
   _check(gains, 'assign_scipy')
+  n = gains.shape[-1]
   result = gains.argmax(-1).astype(np.int32)
-  for where in np.ndindex(gains.shape[:-2]):
-    if len(np.unique(result[where])) == len(result[where]):
-      continue  # each takes what it likes best
-    costs = -gains[where].astype(np.float64)
-    if len(costs) >= _LARGE:
-      costs += _prices.prices(gains[where])
+  clash = (np.sort(result, -1) != np.arange(n)).any(-1)
+  for where in map(tuple, np.argwhere(clash)):
+    square = gains[where]
+    # Prices of columns change no optimum; they shorten the search.
+    price = _prices.prices(square) if n >= _LARGE else square.max(0)
+    costs = price.astype(np.float64) - square
     result[where] = optimize.linear_sum_assignment(costs)[1]
   return result
 
