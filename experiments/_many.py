@@ -37,8 +37,9 @@ def measure(setting: _seeds.Setting, stack: types.Params) -> dict[str, Any]:
   Returns:
     ``own``: test accuracies of the networks ``[S, N]``; ``methods``: for each
     ``merged``, the accuracy of the mean of the first 2, 3, ... networks ``[S,
-    N - 1]``; ``to_first`` and ``others``, the mean barrier in train and test
-    loss between the first and another, and between two others, ``[S, 2]``.
+    N - 1]``; ``to_first`` and ``others``, between the first and another and
+    between two others, the mean barrier in train and test loss and the
+    alignment of singular vectors, ``[S, 3]``.
   """
   config = setting.config
   symmetry = _seeds.symmetry(setting, stack)
@@ -57,17 +58,24 @@ def measure(setting: _seeds.Setting, stack: types.Params) -> dict[str, Any]:
           _accuracy(setting, _mean(moved[: n + 1]))
           for n in range(1, len(moved))
         ]
-        pairs = {
-          (i, j): walk(moved[i], moved[j])
-          for j in range(len(moved))
-          for i in range(j)
-        }
         found[name]['merged'].append(scores)
-        for key, first in (('to_first', True), ('others', False)):
-          rises = [x for (i, _), x in pairs.items() if (i == 0) == first]
-          found[name][key].append(np.mean(np.asarray(rises), 0).tolist())
+        for key, pairs in _between(moved, walk).items():
+          found[name][key].append(np.mean(pairs, 0).tolist())
         tick(f'{name} {100 * scores[-1]:.1f} % of all')
   return {'own': alone, 'methods': found}
+
+
+def _between(
+  moved: list[types.Params],
+  walk: Callable[[types.Params, types.Params], list[float]],
+) -> dict[str, list[list[float]]]:
+  """Returns barriers and alignment, with the first network and without."""
+  found: dict[str, list[list[float]]] = {'to_first': [], 'others': []}
+  for j, b in enumerate(moved):
+    for i, a in enumerate(moved[:j]):
+      singular = float(landscape.singular_alignment(a, b).mean)
+      found['others' if i else 'to_first'].append([*walk(a, b), singular])
+  return found
 
 
 def align_all(

@@ -105,7 +105,14 @@ def show(label: str, summary: dict[str, Any]) -> None:
   counts = range(2, 2 + len(summary['many'][0]['merged']))
   _console.show_table(
     f'{label}: one task, many networks',
-    ('aligned by', *(f'mean of {n}' for n in counts), 'to first', 'others'),
+    (
+      'aligned by',
+      *(f'mean of {n}' for n in counts),
+      'to first',
+      'others',
+      'R first',
+      'R others',
+    ),
     [
       [
         (
@@ -113,6 +120,8 @@ def show(label: str, summary: dict[str, Any]) -> None:
           *map(percent, row['merged']),
           nats(row['to_first'][1]),
           nats(row['others'][1]),
+          f'{row["to_first"][2][0]:.3f}',
+          f'{row["others"][2][0]:.3f}',
         )
         for row in summary['many']
       ]
@@ -120,7 +129,13 @@ def show(label: str, summary: dict[str, Any]) -> None:
     [
       f'test accuracy of the mean of networks, %; themselves: {own["many"]}; '
       'to first, others: barrier in test loss over the chord between the first '
-      'network and another, and between two others, mean of pairs.'
+      'network and another, and between two others, mean of pairs; R: their '
+      'alignment of leading singular vectors.',
+      'weight matching minus straight-through, seed by seed: '
+      + '; '.join(
+        f'{key} {", ".join(f"{x:+.3f}" for x in values)}'
+        for key, values in summary['advantage'].items()
+      ),
     ],
   )
 
@@ -184,6 +199,9 @@ def draw_many(path: pathlib.Path, summary: dict[str, Any]) -> None:
   own = 100 * summary['own']['many'][0]
   left.axhline(own, color=_canvas.INK, lw=1, zorder=1)
   left.set_xticks(counts)
+  aligned = [row['merged'] for row in summary['many'][1:]]
+  least = 100 * np.asarray(aligned)[..., 0].min()  # the first row is far below
+  left.set_ylim(bottom=max(0, least - 3 * (101 - least) / 2), top=101)
   left.set_xlabel('networks in the mean')
   left.set_ylabel('test accuracy, %')
   right.set_xticks([0, 1], ['first and another', 'two others'])
