@@ -89,8 +89,8 @@ def _aligned(models, permutations, symmetry):
   return float(_pairs(jax.tree.map(lambda *x: jnp.stack(x), *moved)))
 
 
-@each_symmetry
-def test_gradients_of_the_sum_are_those_of_all_pairs(symmetry):
+def test_gradients_of_the_sum_are_those_of_all_pairs():
+  symmetry = NESTED
   models, matrices = _models(symmetry, 3), _matrices(symmetry, 3, 0)
   names = tuple(g.name for g in symmetry.groups)
   sums = _universe.total(models, matrices, symmetry=symmetry)
@@ -111,9 +111,9 @@ def test_gradients_of_the_sum_are_those_of_all_pairs(symmetry):
       )
 
 
-@each_symmetry
 @pytest.mark.parametrize('chosen', [[1], [0, 1, 2]])
-def test_the_objective_along_a_segment_is_a_polynomial(symmetry, chosen):
+def test_the_objective_along_a_segment_is_a_polynomial(chosen):
+  symmetry = NESTED
   models, matrices = _models(symmetry, 3), _matrices(symmetry, 3, 1)
   draws = [align.random(symmetry, jax.random.key(i)) for i in chosen]
   ends = _frank_wolfe.harden(draws, symmetry, np.dtype(np.float64))
@@ -168,8 +168,9 @@ def test_the_best_step_against_a_dense_grid(size):
     np.testing.assert_allclose(gain, values.max(), atol=1e-7)
 
 
-@each_symmetry
-@pytest.mark.parametrize('turns', [[[0], [1], [2]], [[0, 1, 2]]])
+@pytest.mark.parametrize(
+  ('symmetry', 'turns'), [(PLAIN, [[0], [1], [2]]), (NESTED, [[0, 1, 2]])]
+)
 def test_no_sweep_loses_and_the_gains_add_up(symmetry, turns):
   models, matrices = _models(symmetry, 3), _matrices(symmetry, 3, 2)
   after, gains = _frank_wolfe.climb(
@@ -194,7 +195,7 @@ def test_no_sweep_loses_and_the_gains_add_up(symmetry, turns):
 @each_symmetry
 def test_planted_recovery(symmetry):
   base = _params(symmetry, 0)
-  draws = [align.random(symmetry, jax.random.key(i)) for i in range(4)]
+  draws = [align.random(symmetry, jax.random.key(i)) for i in range(3)]
   models = [align.permute(base, g, symmetry=symmetry) for g in draws]
   found = align.match_many(
     models, symmetry=symmetry, key=jax.random.key(0), starts=2

@@ -12,6 +12,7 @@ from wsl.align import (
   _activations,
   _assignment,
   _permutation,
+  _sites,
   _symmetry,
 )
 
@@ -102,8 +103,6 @@ def activation_matching(
       'activation_matching: batches is one array, give a list of arrays'
     )
   if capture is None:
-    from wsl.align import _sites
-
     capture = jax.jit(functools.partial(_sites.activations, symmetry, apply_fn))
   fixed, moving = tree.read(fixed), tree.read(moving)
   moments: dict[str, list[_activations.Moments]] = {}

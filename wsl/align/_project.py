@@ -57,11 +57,14 @@ def sinkhorn_project(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _project(scaled: types.Array, iterations: int) -> types.Array:
-  normalise = lambda x, axis: (
-    x - jax.scipy.special.logsumexp(x, axis=axis, keepdims=True)
-  )
-  both = lambda _, x: normalise(normalise(x, -1), -2)
-  return jnp.exp(jax.lax.fori_loop(0, iterations, both, scaled))
+  return jnp.exp(jax.lax.fori_loop(0, iterations, _normalise, scaled))
+
+
+def _normalise(_: types.Array, x: types.Array) -> types.Array:
+  # Not a closure: outside of jit the loop is compiled once for a shape.
+  for axis in (-1, -2):
+    x = x - jax.scipy.special.logsumexp(x, axis=axis, keepdims=True)
+  return x
 
 
 def _forward(
