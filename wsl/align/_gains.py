@@ -77,7 +77,10 @@ def load(
     a, b = _read(leaf, 'fixed', name), _read(others[name], 'moving', name)
     dtype = np.result_type(a, b)
     plan = symmetry.plan(name)
-    pieces = zip(_split(a.astype(dtype), plan), _split(b.astype(dtype), plan))
+    pieces = zip(
+      _split(a.astype(dtype, copy=False), plan),
+      _split(b.astype(dtype, copy=False), plan),
+    )
     for (x, names), (y, _) in pieces:
       blocks.append(Block(names, _place(x), _place(y)))
   return blocks
