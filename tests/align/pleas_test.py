@@ -241,17 +241,16 @@ def test_label_spaces_of_different_sizes():
   trunk = b | {n: a[n] for n in ('b2', 'w2')}  # Only inputs of maps matter.
   grams = stats.joint_gram(mlp, [a, trunk], [X])
   options = {'symmetry': SYMMETRY, 'grams': grams, 'outputs': ['y']}
-  gains = align.unit_gains(a, trunk, symmetry=SYMMETRY)
-  found = align.pleas(a, b, separate=1.0, gains=gains, **options)
+  found = align.pleas(a, b, separate=1.0, **options)
   both = jnp.concatenate([mlp(a, X), mlp(b, X)], 1)
   close(mlp(found.params, X), both)
   assert found.params['w2'].shape == (10, 11)
-  part = align.pleas(a, b, separate=HALF, gains=gains, **options)
+  part = align.pleas(a, b, separate=HALF, **options)
   assert part.params['w2'].shape == (7, 11)
   # Without a Gram matrix the heads are copied, row by row.
   less = {'w0': grams['w0'], 'w1': grams['w1'], 'w2': None}
   options['grams'] = less | {f'b{i}': None for i in range(3)}
-  copied = align.pleas(a, b, separate=HALF, gains=gains, **options)
+  copied = align.pleas(a, b, separate=HALF, **options)
   head = np.asarray(copied.params['w2'])
   assert (head[3:5, 4:] == 0).all()
   assert (head[5:, :4] == 0).all()
@@ -526,6 +525,50 @@ def test_unit_gains_and_mismatch():
   norms = sum(float(jnp.square(m[n]).sum()) for m in (a, b) for n in leaves)
   close(shares['h0'], apart / norms)
   assert align.mismatch(a, a, symmetry=SYMMETRY) == {'h0': 0.0, 'h1': 0.0}
+
+
+def test_gains_of_leaves_of_other_shapes_are_refused():
+  a, b = draw(1), draw(2, (3, 6, 5, 7))
+  with pytest.raises(ValueError, match=r"leaf 'b2' has shape \(4,\) in a and"):
+    align.unit_gains(a, b, symmetry=SYMMETRY)
+  trunk = align.unit_gains(a, b, symmetry=SYMMETRY, leaves='0|1')
+  assert trunk['h0'].shape == (6,)
+
+
+def test_batch_norm_moments_go_with_their_units():
+  def net(p, x):
+    mean, var = p['mean'][None], p['var'][None]
+    h = (x @ p['w0'] - mean) * jax.lax.rsqrt(var) * p['scale'][None]
+    return jax.nn.relu(h) @ p['w1']
+
+  def of_batch(p, x):
+    h = x @ p['w0']
+    return {
+      'mean': 0.9 * p['mean'] + 0.1 * h.mean(0),
+      'var': 0.9 * p['var'] + 0.1 * h.var(0),
+    }
+
+  a, b = (
+    {
+      'mean': normal(s, 5),
+      'scale': normal(s + 1, 5),
+      'var': 1 + jnp.square(normal(s + 2, 5)),
+      'w0': normal(s + 3, 3, 5),
+      'w1': normal(s + 4, 5, 2),
+    }
+    for s in (1, 10)
+  )
+  symmetry = align.find_symmetry(net, a, X)
+  grams = stats.joint_gram(net, [a, b], [X])
+  options = {'symmetry': symmetry, 'grams': grams}
+  both = align.pleas(a, b, separate=1.0, **options).params
+  close(net(both, X), (net(a, X) + net(b, X)) / 2)
+  part = align.pleas(a, b, separate=0.4, **options).params
+  old = {n: part[n] for n in ('mean', 'var')}
+  found = align.reset_batch_stats(lambda s, x: of_batch(part | s, x), old, [X])
+  close(found['mean'], np.asarray(X @ part['w0']).mean(0))
+  close(found['var'], np.asarray(X @ part['w0']).var(0))
+  assert part['var'].shape == (7,)
 
 
 def test_found_symmetry():

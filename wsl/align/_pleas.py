@@ -42,7 +42,7 @@ def pleas(
   grams: types.Tree,
   gains: Mapping[str, types.ArrayLike] | None = None,
   outputs: Sequence[str] = (),
-  ridge: float | None = 1e-3,
+  ridge: float | None = 1e-2,
 ) -> PartialMerge:
   r"""Merges two aligned models in part, and refits their linear maps.
 
@@ -69,10 +69,11 @@ def pleas(
   between its width and cost are chosen by ``widths``.
 
   The larger model must still be computed by the same code. Normalisation by
-  statistics of each unit (batch norm), or of whole blocks that stay together
-  (group norm), goes on as before; one over all units of a group (layer norm)
-  mixes those of A with those of B, so there the result is approximate, however
-  large the budget.
+  statistics of each unit (batch norm: reset its moments afterwards), or of
+  whole blocks that stay together (group norm), goes on as before. What is
+  computed over all units of a group (layer norm, a softmax over experts) mixes
+  those of A with those of B, and a tied embedding is table and map in one, so
+  there the result is approximate however large the budget.
 
   Args:
     a: a model.
@@ -82,12 +83,14 @@ def pleas(
       by the group's name, 0 where not given; or one number for all groups.
       Groups that depend on another group (units of a head) go with the units
       of that one (heads) and have none of their own.
-    grams: ``stats.joint_gram(apply_fn, [a, b], batches)``, any data that
-      the models take; it also says which axes of a leaf are inputs. Only the
-      inputs of maps matter: models with heads of different shapes are both
-      given one of them for this.
+    grams: ``stats.joint_gram(apply_fn, [a, b], batches)``, on data of the
+      tasks, or on any that the models take (the data-free variant). It also
+      says which axes of a leaf are inputs; a leaf without a Gram matrix is
+      taken for a table, whose axes are all outputs. Only the inputs of maps
+      matter: models with heads of different shapes are both given one of them
+      for this.
     gains: how well the units match, ``[*outer sizes, size]`` for each group;
-      ``None`` for ``unit_gains(a, b)``.
+      ``None`` for ``unit_gains`` of the leaves that hold none of ``outputs``.
     outputs: pinned factors whose entries mean different things in the two
       models, named as in ``symmetry.factors``: the classes of different label
       spaces. They are put side by side, A's first, each computed from its own
@@ -128,7 +131,8 @@ def pleas(
   a, b = tree.read(a), tree.read(b)
   split = _split.split(a, b, symmetry, separate, outputs, 'pleas')
   if gains is None:
-    gains = _unit_gains.unit_gains(a, b, symmetry=symmetry)
+    leaves = _unit_gains.compared(symmetry, outputs)
+    gains = _unit_gains.unit_gains(a, b, symmetry=symmetry, leaves=leaves)
   order = _order(symmetry, split, gains)
   grams_by_name = _grams(grams, a)
   a = _permutation.permute(a, order, symmetry=symmetry)

@@ -50,7 +50,8 @@ def repair(
       ``None`` for all. Where a normalisation follows a map, correcting the map
       does nothing: leave it out, and see ``reset_batch_stats``.
     passes: how often the model is measured at most; 1 for a single correction
-      of all layers from the uncorrected model.
+      of all layers from the uncorrected model. Fewer passes than layers can
+      leave a model worse than it was.
     tolerance: passes end once no unit is to be scaled by more than this, nor
       shifted by more than this share of its deviation.
     epsilon: added to variances, in the square of the units' scale. A unit

@@ -1,5 +1,6 @@
 """How well the units of two aligned models match."""
 
+from collections.abc import Callable, Sequence
 import functools
 import itertools
 
@@ -47,10 +48,15 @@ def unit_gains(
     [3.0, -2.0]
   """
   a, b = tree.read(a), tree.read(b)
-  of_b = tree.named(b)
-  for label, model in (('a', tree.named(a)), ('b', of_b)):
-    _symmetry.check_leaves(symmetry, model, f'unit_gains: {label}')
-  chosen = tree.named(tree.select(a, leaves))
+  tree.check_names('unit_gains: b', b, 'a', a)
+  _symmetry.check_leaves(symmetry, tree.named(a), 'unit_gains: a')
+  chosen, of_b = tree.named(tree.select(a, leaves)), tree.named(b)
+  for name, x in tree.named(a).items():
+    if chosen[name] and x.shape != of_b[name].shape:
+      raise ValueError(
+        f"unit_gains: leaf '{name}' has shape {x.shape} in a and "
+        f'{of_b[name].shape} in b: leave it out of leaves'
+      )
   parts: dict[str, list[types.Array]] = {g.name: [] for g in symmetry.groups}
   for name, x in tree.named(a).items():
     if chosen[name] and jnp.issubdtype(x.dtype, jnp.inexact):
@@ -107,6 +113,25 @@ def mismatch(
     g: 1 - 2 * cross / (one + two) if one + two > 0 else 0.0
     for g, (cross, one, two) in sums.items()
   }
+
+
+def compared(
+  symmetry: _symmetry.Symmetry, outputs: Sequence[str]
+) -> Callable[[str, tuple[int, ...]], bool]:
+  """Returns a predicate for the leaves that mean the same in both models.
+
+  Args:
+    symmetry: a symmetry.
+    outputs: factors of it whose entries are different things.
+  """
+
+  def leaves(name: str, shape: tuple[int, ...]) -> bool:
+    factors = {
+      f for axis in symmetry.leaf[name] for segment in axis for f in segment
+    }
+    return factors.isdisjoint(outputs) and _gains.default_leaves(name, shape)
+
+  return leaves
 
 
 def _leaf_gains(

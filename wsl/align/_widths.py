@@ -49,8 +49,8 @@ def widths(
     budget: the cost, in units of that of the model with nothing separate;
       at least 1. From 2 on everything may be separate.
     weights: w_g, what a group gains from being separate, by name; 0 where not
-      given, and at or below 0 it is merged. ``None`` for ``mismatch(a, b)``;
-      measured ones: ``width_weights``.
+      given, and at or below 0 it is merged. ``None`` for ``mismatch`` of the
+      leaves that hold none of ``outputs``; measured ones: ``width_weights``.
     grams: ``stats.joint_gram(...)`` or ``stats.gram(...)``: an entry of a map
       costs its number of rows (the positions of a convolution), other leaves
       cost nothing. ``None``: each entry of a leaf costs 1, and the budget is
@@ -86,7 +86,8 @@ def widths(
     )
   split = _split.split(a, b, symmetry, 0.0, outputs, 'widths')
   if weights is None:
-    weights = _unit_gains.mismatch(a, b, symmetry=symmetry)
+    leaves = _unit_gains.compared(symmetry, outputs)
+    weights = _unit_gains.mismatch(a, b, symmetry=symmetry, leaves=leaves)
   sizes = {g.name: g.size for g in _split.movable(symmetry)}
   for name, weight in weights.items():
     if name not in symmetry.factor:
