@@ -104,7 +104,7 @@ def entropy(apply_fn: ApplyFn) -> Objective:
   Example:
     >>> import jax, jax.numpy as jnp
     >>> loss = entropy(lambda p, x: x * p)
-    >>> print(f'{loss(jnp.zeros(2), jnp.ones((3, 2)), jax.random.key(0)):.4f}')
+    >>> print(f'{loss(jnp.zeros((1, 2)), jnp.eye(2), jax.random.key(0)):.4f}')
     0.6931
 
   Reference:
