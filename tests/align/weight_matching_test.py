@@ -505,7 +505,7 @@ def test_bad_input_is_one_line(change, options, message):
 
 
 def test_a_cpu_compiles_nothing_and_an_accelerator_finds_the_same(monkeypatch):
-  from wsl.align import _gains
+  from wsl.align import _gains, _load
 
   for name in ('lstm', 'stack'):
     symmetry = SYMMETRIES[name]
@@ -513,7 +513,7 @@ def test_a_cpu_compiles_nothing_and_an_accelerator_finds_the_same(monkeypatch):
     found = _match(a, b, symmetry)
     assert _gains._product._cache_size() == 0
     with monkeypatch.context() as patch:
-      patch.setattr(_gains, '_place', jnp.asarray)
+      patch.setattr(_load, '_place', jnp.asarray)
       _equal(_match(a, b, symmetry), found)
     assert _gains._product._cache_size() > 0
     _gains._product.clear_cache()

@@ -16,6 +16,7 @@ from wsl.align import (
   _assignment,
   _gains,
   _grow,
+  _load,
   _moves,
   _permutation,
   _symmetry,
@@ -124,7 +125,7 @@ def weight_matching(
     )
   tables = _start(symmetry, initial)
   outers = {group.name: group.outer for group in symmetry.groups}
-  blocks = _gains.load(fixed, moving, symmetry, leaves)
+  blocks = _load.load(fixed, moving, symmetry, leaves)
   if initial is not None:
     blocks = [_gains.moved(block, tables, outers) for block in blocks]
   moves = _moves.moves(blocks, symmetry)
