@@ -10,6 +10,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import (
+  _layout,
   _least_squares,
   _parts,
   _permutation,
@@ -148,8 +149,8 @@ def pleas(
     pairs = [(source.a, source.b) for source in sources]
     mean = _average(x, y, pairs, inputs=gram.axes if gram else ())
     if gram is not None and ridge is not None:
-      layout = _least_squares.layout(name, gram, symmetry, split)
-      matrix = _least_squares.reorder(gram, layout, order)
+      layout = _layout.layout(name, gram, symmetry, split)
+      matrix = _layout.reorder(gram, layout, order)
       mean = _least_squares.refit(x, y, mean, matrix, layout, ridge=ridge)
       if not np.isfinite(mean).all():
         raise ValueError(

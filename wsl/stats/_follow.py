@@ -12,7 +12,7 @@ import jax
 from jax.extend import core
 import jax.numpy as jnp
 
-from wsl.stats import _uses, _views
+from wsl.stats import _record, _uses, _views
 
 _CALLS = {
   'jit': 'jaxpr',
@@ -53,7 +53,7 @@ class Tracked(NamedTuple):
 def follow(
   program: core.Jaxpr | core.ClosedJaxpr,
   args: Sequence[Tracked],
-  record: _uses.Record,
+  record: _record.Record,
 ) -> list[Tracked]:
   """Evaluates a jaxpr and records every product of a weight and a value.
 
@@ -82,7 +82,7 @@ def follow(
 def _equation(
   eqn: core.JaxprEqn,
   args: list[Tracked],
-  record: _uses.Record,
+  record: _record.Record,
   jaxpr: core.Jaxpr,
 ) -> list[Tracked]:
   name = eqn.primitive.name
@@ -141,7 +141,7 @@ def _evaluate(
 
 
 def _scan(
-  eqn: core.JaxprEqn, args: list[Tracked], record: _uses.Record
+  eqn: core.JaxprEqn, args: list[Tracked], record: _record.Record
 ) -> list[Tracked]:
   """Scans a loop that takes weights whole, or layer by layer from a stack.
 

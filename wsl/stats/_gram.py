@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.stats import _batches, _trace, _uses
+from wsl.stats import _batches, _record, _trace
 
 
 @jax.tree_util.register_dataclass
@@ -123,7 +123,7 @@ def linear_maps(
   return dict(zip(tree.named(params), lines))
 
 
-def _line(record: _uses.Record, leaf: int) -> str:
+def _line(record: _record.Record, leaf: int) -> str:
   uses = [use for use in record.sums if use.leaf == leaf]
   met = ', '.join(record.notes.get(leaf, [])) or 'nothing'
   if not uses:
@@ -141,7 +141,7 @@ def sums(
   apply_fn: Callable[..., Any],
   params: types.Params,
   inputs: Any,
-  measure: _uses.Measure = _uses.second_moment,
+  measure: _record.Measure = _record.second_moment,
 ) -> list[Sum | None]:
   """Returns for each leaf its statistic on one batch, if it has just one."""
   record = _trace.record(apply_fn, params, inputs, measure)

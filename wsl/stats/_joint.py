@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.stats import _batches, _gram, _uses
+from wsl.stats import _batches, _gram, _record
 
 _MODELS = 'models'
 
@@ -81,4 +81,4 @@ def _across(inputs: types.Array, outputs: types.Array) -> types.Array:
   rows = jax.lax.all_gather(inputs, _MODELS)  # [T, groups, n, d]
   groups, n, d = inputs.shape
   rows = jnp.moveaxis(rows, 0, 2).reshape(groups, n, rows.shape[0] * d)
-  return _uses.second_moment(rows, outputs)
+  return _record.second_moment(rows, outputs)

@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from wsl import types
-from wsl.stats import _follow, _uses, _views
+from wsl.stats import _follow, _record, _views
 
 
 def record(
   apply_fn: Callable[..., Any],
   params: types.Params,
   inputs: Any,
-  measure: _uses.Measure = _uses.second_moment,
-) -> _uses.Record:
+  measure: _record.Measure = _record.second_moment,
+) -> _record.Record:
   """Returns a statistic of every product of a weight and a value.
 
   Args:
@@ -30,7 +30,7 @@ def record(
     for i, x in enumerate(jax.tree.leaves(params))
   ]
   args += map(_follow.Tracked, jax.tree.leaves(inputs))
-  found = _uses.Record(measure)
+  found = _record.Record(measure)
   _follow.follow(program, args, found)
   return found
 
