@@ -4,21 +4,17 @@ A site is an operand of a product or convolution that holds the group's axis:
 what one layer hands to the next, behind its nonlinearity.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import itertools
 import math
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.align import _axes, _find, _inputs, _read, _symmetry, _trace
-
-Path: TypeAlias = tuple[int, ...]
-Key: TypeAlias = tuple[Path, int]  # an equation's path, and which operand
-Visit: TypeAlias = Callable[[Path, core.JaxprEqn, list[Any]], Sequence[Any]]
+from wsl.align import _axes, _find, _program, _symmetry, _trace, _watch
 
 
 class Site(NamedTuple):
@@ -33,7 +29,7 @@ class Site(NamedTuple):
     shape: the sizes of the same four, those of the first two multiplied.
   """
 
-  path: Path
+  path: _watch.Path
   operand: int
   window: tuple[slice, ...]
   sizes: tuple[int, ...]
@@ -76,8 +72,8 @@ def activations(
     >>> params = {'a': jnp.eye(2), 'b': jnp.ones((2, 3))}
     >>> x = jnp.asarray([[1.0, -1.0]])
     >>> symmetry = align.find_symmetry(mlp, params, x)
-    >>> activations(symmetry, mlp, params, x)
-    {'a:1': Array([[1., 0.]], dtype=float32)}
+    >>> activations(symmetry, mlp, params, x)['a:1'].tolist()
+    [[1.0, 0.0]]
   """
   found = _find.analyse(apply_fn, params, inputs, rules={})
   for group in symmetry.groups:
@@ -88,9 +84,10 @@ def activations(
       )
   sites = _sites(symmetry, found)
   wanted = {(site.path, site.operand) for site in sites.values()}
-  _, arrays = _inputs.split(apply_fn, inputs)
+  _, arrays = _program.split(apply_fn, inputs)
   args = jax.tree.leaves((params, arrays))
-  _, seen = _watch(found.program, [jnp.asarray(x) for x in args], wanted)
+  values = [jnp.asarray(x) for x in args]
+  _, seen = _watch.watch(found.program, values, wanted)
   return {
     name: _lay_out(seen[site.path, site.operand], site)
     for name, site in sites.items()
@@ -117,7 +114,7 @@ def _site(
   group: _symmetry.Factor,
   symmetry: _symmetry.Symmetry,
   names: dict[_axes.Axis, str],
-  path: Path,
+  path: _watch.Path,
   operand: int,
   axes: _trace.Axes,
 ) -> Site | None:
@@ -167,101 +164,22 @@ def _lay_out(x: types.Array, site: Site) -> types.Array:
   return jnp.sqrt(jnp.mean(jnp.square(x), axis=1))
 
 
-def _live(found: _find.Analysis, leaves: int) -> list[Key]:
+def _live(found: _find.Analysis, leaves: int) -> list[_watch.Key]:
   """Lists the operands of products that depend on the inputs, in order."""
-  live: list[Key] = []
+  live: list[_watch.Key] = []
 
-  def visit(path: Path, eqn: core.JaxprEqn, args: list[bool]) -> list[bool]:
+  def visit(
+    path: _watch.Path, eqn: core.JaxprEqn, args: list[bool]
+  ) -> list[bool]:
     if eqn.primitive.name == 'scan':
       inner = [any(args)] * len(args)
-      _walk(eqn.params['jaxpr'], inner, visit, path, False)
+      _watch.walk(eqn.params['jaxpr'], inner, visit, path, False)
     if path in found.trace.products:
       live.extend((path, i) for i, arg in enumerate(args) if arg)
     return [any(args)] * len(eqn.outvars)
 
   count = len(found.program.jaxpr.invars)
-  _walk(found.program, [i >= leaves for i in range(count)], visit, (), False)
-  return live
-
-
-def _walk(
-  program: Any, args: Sequence[Any], visit: Visit, path: Path, const: Any = None
-) -> list[Any]:
-  """Visits each equation of a program and of what it calls, in order."""
-  jaxpr: Any = getattr(program, 'jaxpr', program)
-  consts = getattr(program, 'consts', ())
-  env = {
-    v: c if const is None else const for v, c in zip(jaxpr.constvars, consts)
-  }
-  env.update(zip(jaxpr.invars, args))
-
-  def get(var: Any) -> Any:
-    if isinstance(var, core.Literal):
-      return var.val if const is None else const
-    return env[var]
-
-  for k, eqn in enumerate(jaxpr.eqns):
-    values, here = [get(v) for v in eqn.invars], (*path, k)
-    if eqn.primitive.name in _read.CALLS:
-      inner = eqn.params[_read.CALLS[eqn.primitive.name]]
-      results: Sequence[Any] = _walk(inner, values, visit, here, const)
-    else:
-      results = visit(here, eqn, values)
-    env.update(zip(eqn.outvars, results))
-  return [get(v) for v in jaxpr.outvars]
-
-
-def _watch(
-  program: Any,
-  args: Sequence[types.Array],
-  wanted: set[Key],
-  path: Path = (),
-) -> tuple[list[types.Array], dict[Key, types.Array]]:
-  """Evaluates a program; also returns the operands that are wanted."""
-  seen: dict[Key, types.Array] = {}
-
-  def visit(here: Path, eqn: core.JaxprEqn, values: list[Any]) -> list[Any]:
-    for i, value in enumerate(values):
-      if (here, i) in wanted:
-        seen[here, i] = value
-    inside = {key for key in wanted if key[0][: len(here)] == here}
-    if eqn.primitive.name == 'scan' and inside:
-      results, more = _scan(eqn, values, inside, here)
-      seen.update(more)
-      return results
-    return _evaluate(eqn, values, getattr(program, 'jaxpr', program))
-
-  return _walk(program, args, visit, path), seen
-
-
-def _evaluate(
-  eqn: core.JaxprEqn, values: list[Any], jaxpr: core.Jaxpr
-) -> list[Any]:
-  """Evaluates one equation, as a program of its own."""
-  given = {
-    var: value
-    for var, value in zip(eqn.invars, values)
-    if not isinstance(var, core.Literal)
-  }
-  alone = jaxpr.replace(
-    constvars=[], invars=[*given], outvars=eqn.outvars, eqns=[eqn]
+  _watch.walk(
+    found.program, [i >= leaves for i in range(count)], visit, (), False
   )
-  return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*given.values())
-
-
-def _scan(
-  eqn: core.JaxprEqn, args: list[Any], wanted: set[Key], path: Path
-) -> tuple[list[Any], dict[Key, types.Array]]:
-  """Scans a loop and stacks what is wanted of its steps."""
-  p = eqn.params
-  whole, count = _read.whole_and_carry(eqn)
-  consts, carry = args[: whole - count], args[whole - count : whole]
-
-  def step(state: list[Any], x: list[Any]) -> tuple[Any, Any]:
-    results, seen = _watch(p['jaxpr'], [*consts, *state, *x], wanted, path)
-    return results[:count], (results[count:], [seen[key] for key in order])
-
-  order = sorted(wanted)
-  options = {k: p[k] for k in ('length', 'reverse', 'unroll')}
-  last, (ys, kept) = jax.lax.scan(step, carry, args[whole:], **options)
-  return [*last, *ys], dict(zip(order, kept))
+  return live
