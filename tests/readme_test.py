@@ -2,8 +2,11 @@
 
 import pathlib
 import re
+import types
 
-from wsl import merge, scale
+import numpy as np
+
+from wsl import align, merge, scale
 
 README = pathlib.Path(__file__).parents[1] / 'README.md'
 
@@ -20,11 +23,21 @@ def test_quickstart_runs(tmp_path, monkeypatch, capsys):
   assert (tmp_path / 'merged.safetensors').stat().st_size > 10_000
 
 
+def test_alignment_runs(capsys):
+  text = README.read_text()
+  code = re.search(r'<!-- align -->\n```python\n(.*?)```', text, re.DOTALL)[1]
+  scope = {}
+  exec(compile(code, 'README.md', 'exec'), scope)
+  assert '9 groups' in capsys.readouterr().out
+  a, b = (scope['apply_fn'](scope[n], scope['x']) for n in ('near', 'b'))
+  np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+
+
 def test_every_public_method_is_in_the_table():
   table = README.read_text()
-  for room in (merge, scale):
+  for room in (align, merge, scale):
     for name, value in vars(room).items():
-      if callable(value) and name != 'TallMasks':
+      if isinstance(value, types.FunctionType):
         assert f'{name}`' in table, name
 
 
