@@ -191,3 +191,24 @@ def test_a_thousand_steps_are_quick():
     return h @ p['c']
 
   assert align.find_symmetry(deep, MLP, X).groups == (F('a:1', 5),)
+
+
+def test_a_certificate_frees_experts_that_are_gathered():
+  # Gathering pins their axis, and hides whose units are whose.
+  def apply(p, x):
+    best, which = jax.lax.top_k(x @ p['router'], 2)
+    h = jnp.tanh(jnp.einsum('bd,bkdf->bkf', x, p['up'][which]))
+    y = jnp.einsum('bkf,bkfo->bko', h, p['down'][which])
+    return jnp.einsum('bk,bko->bo', jax.nn.softmax(best), y)
+
+  params = _shapes(router=(3, 4), up=(4, 3, 5), down=(4, 5, 2))
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)))
+  read = align.find_symmetry(apply, params, x)
+  assert [(g.name, g.outer) for g in read.groups] == [('down:1', ())]
+  found = align.find_symmetry(apply, params, x, certify=jax.random.key(0))
+  assert [(g.name, g.size, g.outer) for g in found.groups] == [
+    ('down:0', 4, ()),
+    ('down:1', 5, ('down:0',)),
+  ]
+  report = align.check(found, apply, params, x, key=jax.random.key(1))
+  assert report.error < 1e-12

@@ -5,6 +5,7 @@ the axis of experts; that permuting experts changes nothing shows in outputs.
 """
 
 from collections.abc import Callable, Sequence
+import itertools
 from typing import Any
 
 import jax
@@ -33,7 +34,8 @@ def certify(
   """Frees pinned factors that pass a numeric test.
 
   They pass if for several random models and permutations the output stays, to
-  a thousand roundings, while it changes if a single leaf is permuted.
+  a thousand roundings, while it changes if a single leaf is permuted. Groups
+  in it, as hidden units of experts, are tried one outer index at a time.
 
   Args:
     symmetry: what is known.
@@ -53,7 +55,36 @@ def certify(
     factor = freed.factor[names[0]]
     if _passes(freed, factor, run, params, key):
       symmetry = freed
+      for deeper in _deeper(symmetry, names[0]):
+        inner = symmetry.factor[deeper.name]._replace(outer=deeper.outer)
+        changed = _replace(symmetry, inner)
+        if _passes(changed, inner, run, params, key):
+          symmetry = changed
   return symmetry
+
+
+def _deeper(symmetry: _symmetry.Symmetry, outer: str) -> list[_symmetry.Factor]:
+  """Returns groups that occur with a factor only, made to depend on it."""
+  depends = {name for f in symmetry.factors for name in f.outer}
+  found = []
+  for group in symmetry.groups:
+    counts = {
+      block.count(outer)
+      for _, axes in symmetry.axes
+      for choice in itertools.product(*axes)
+      if group.name in (block := tuple(itertools.chain(*choice)))
+    }
+    known = group.name in depends or outer in group.outer
+    if counts == {1} and not known and group.name != outer:
+      found.append(group._replace(outer=(outer, *group.outer)))
+  return found
+
+
+def _replace(
+  symmetry: _symmetry.Symmetry, factor: _symmetry.Factor
+) -> _symmetry.Symmetry:
+  factors = (factor if f.name == factor.name else f for f in symmetry.factors)
+  return _symmetry.Symmetry(tuple(factors), symmetry.axes)
 
 
 def _components(
@@ -115,7 +146,8 @@ def _passes(
     draw_key, move_key = jax.random.split(jax.random.fold_in(key, trial))
     drawn = _check.perturbed(params, draw_key)
     wanted = run(drawn)
-    turn = {factor.name: _cycle(move_key, factor.size)}
+    shape = symmetry.table_shape(factor.name)
+    turn = {factor.name: _cycles(move_key, shape)}
     moved = _check.move(drawn, turn, symmetry)
     exact = [np.finfo(x.dtype).eps for x in wanted if x.dtype.kind in 'fc']
     bound = 1e3 * float(max(exact, default=0.0))
@@ -129,10 +161,12 @@ def _passes(
   return len(moving) == len(places)
 
 
-def _cycle(key: types.PRNGKey, size: int) -> types.Array:
-  """Draws a permutation that leaves nothing where it was."""
+def _cycles(key: types.PRNGKey, shape: tuple[int, ...]) -> types.Array:
+  """Draws permutations that leave nothing where it was."""
   seed = np.asarray(jax.random.bits(key, (4,), np.uint32))
-  order = np.random.default_rng(seed).permutation(size)
-  places = np.empty(size, np.int32)
-  places[order] = np.roll(order, 1)
+  rng = np.random.default_rng(seed)
+  start = np.broadcast_to(np.arange(shape[-1], dtype=np.int32), shape)
+  order = rng.permuted(start, axis=-1)
+  places = np.empty(shape, np.int32)
+  np.put_along_axis(places, order, np.roll(order, 1, axis=-1), axis=-1)
   return jnp.asarray(places)
