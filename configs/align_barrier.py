@@ -4,15 +4,36 @@
 
 tiny: seconds, a test. Two pairs of small networks, hardly trained.
 
-digits: a minute on two cores. Three pairs of MLPs 64-128-128-128-10 on
-scikit-learn's digits.
+digits: half a minute on two free cores. Three pairs of MLPs 64-128-128-128-10
+without normalisation, on scikit-learn's digits; the networks reach 98.3 +- 0.6
+% on test images. Expect (test accuracy in the middle, %; barrier over the chord
+in train and in test loss; L2 reduction, %; alignment R; +- over pairs):
 
-mnist_mlp: MLPs 784-512-512-512-10 on MNIST, from a folder of yours:
---config.data=FOLDER with a task 'mnist' (see wsl.data.folder).
+  as it is              87.5 +- 1.8  1.167 +- 0.054   1.133 +- 0.061    0   0.00
+    + REPAIR            94.1 +- 0.7  0.069 +- 0.009   0.144 +- 0.026
+  weight matching       97.7 +- 0.3  0.020 +- 0.006   0.019 +- 0.011   17   0.27
+    + REPAIR            97.9 +- 0.5  0.003 +- 0.001   0.017 +- 0.014
+  activation matching   97.9 +- 0.7  0.018 +- 0.004   0.013 +- 0.011   11   0.17
+    + REPAIR            98.1 +- 0.5  0.009 +- 0.003   0.014 +- 0.012
+  permuted at random    83.7 +- 3.4  1.174 +- 0.005   1.153 +- 0.008    0   0.01
+  planted, matched      98.1 +- 0.8  0                0                100   1.00
 
-cifar_resnet: residual networks with batch normalisation on CIFAR-10 in
-colours: --config.data=FOLDER with a task 'cifar10_rgb'. For a GPU, or for
-patience.
+With AdamW at 1e-3 the same decay, epochs and networks (97.7 +- 0.6 %) leave a
+barrier of 0.376 +- 0.076 in test loss after weight matching, 0.090 +- 0.012
+after activation matching, and 0.070 and 0.047 after REPAIR; 1.138 as they are.
+
+mnist_mlp: some minutes. MLPs 784-512-512-512-10 on MNIST, from a folder of
+yours: --config.data=FOLDER with a task 'mnist' (see wsl.data.folder). On 5000
+training images the networks reach 96.2 +- 0.5 %; as they are 66.4 +- 4.4 %
+in the middle and a barrier of 1.378 +- 0.049 in test loss; with weight matching
+95.6 +- 0.4 % and 0.000, in train loss 0.032 +- 0.002 (L2 reduction 8.6 %, R
+0.19); with REPAIR 95.9 +- 0.3 % and 0.004 in train loss.
+
+digits_resnet: minutes. Residual networks with batch normalisation on the
+digits; in place of REPAIR, the running moments of each point are reset.
+
+cifar_resnet: the same, wider, on CIFAR-10 in colours: --config.data=FOLDER with
+a task 'cifar10_rgb'. For a GPU, or for patience.
 
 How networks were trained decides how far apart they come to lie. --sweep runs
 the chosen variant with SGD and with AdamW.
@@ -100,16 +121,15 @@ def mnist_mlp() -> ml_collections.ConfigDict:
   return config
 
 
-def cifar_resnet() -> ml_collections.ConfigDict:
-  """A residual network with batch normalisation."""
+def digits_resnet() -> ml_collections.ConfigDict:
+  """Residual networks with batch normalisation on the embedded digits."""
   config = digits()
-  config.data, config.task = 'data', 'cifar10_rgb'
   with config.unlocked():
     config.model = {
       'module': 'ResNet',
       'arguments': {
         'outputs': 10,
-        'widths': (64, 128, 256),
+        'widths': (64, 128),
         'depth': 1,
         'stem': 3,
         'dense': (),
@@ -117,10 +137,18 @@ def cifar_resnet() -> ml_collections.ConfigDict:
         'norm': 'batch',
       },
     }
-  config.training.update(
-    {'weight_decay': 5e-4, 'batch_size': 100, 'at_once': 1}
-  )
-  config.points, config.repair.points = 11, 11
+  config.training.update({'weight_decay': 5e-4, 'epochs': 20})
+  config.points, config.repair.points = 11, 5
+  return config
+
+
+def cifar_resnet() -> ml_collections.ConfigDict:
+  """The same, wider, on CIFAR-10; the data folder is the user's."""
+  config = digits_resnet()
+  config.data, config.task = 'data', 'cifar10_rgb'
+  config.model.arguments.widths = (64, 128, 256)
+  config.training.update({'epochs': 30, 'batch_size': 100, 'at_once': 1})
+  config.repair.points = 11
   return config
 
 
@@ -128,5 +156,6 @@ VARIANTS = {
   'tiny': tiny,
   'digits': digits,
   'mnist_mlp': mnist_mlp,
+  'digits_resnet': digits_resnet,
   'cifar_resnet': cifar_resnet,
 }
