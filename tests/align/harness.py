@@ -28,7 +28,12 @@ def build(name: str) -> zoo_base.Model:
 @functools.cache
 def symmetry_of(name):
   model = build(name)
-  return align.find_symmetry(model.apply, model.params, *model.inputs)
+  return align.find_symmetry(
+    model.apply,
+    model.params,
+    *model.inputs,
+    certify=jax.random.key(0) if model.certified else None,
+  )
 
 
 @functools.cache

@@ -27,6 +27,7 @@ class Model(NamedTuple):
       values do not reach the output. Biases of keys shift all scores of a
       query by the same amount, which softmax ignores.
     narrow: whether it computes in float32 inside, whatever it is given.
+    certified: whether part of the group shows in numbers only.
   """
 
   apply: Callable[..., Any]
@@ -35,6 +36,7 @@ class Model(NamedTuple):
   order: int
   blind: tuple[str, ...] = ()
   narrow: bool = False
+  certified: bool = False
 
 
 def draw(shapes: Any, seed: int = 0) -> Any:

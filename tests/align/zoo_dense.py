@@ -136,7 +136,8 @@ def top_k_moe():
 
   # As the soft mixture: which scores are best does not depend on the order.
   order = f(5) * f(4) * f(6) ** 4
-  return base.Model(apply, base.draw(_MOE), (base.normal(3, 3),), order)
+  inputs = (base.normal(3, 3),)
+  return base.Model(apply, base.draw(_MOE), inputs, order, certified=True)
 
 
 @jax.custom_vjp
