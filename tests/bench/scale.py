@@ -11,8 +11,10 @@ results and temporaries; ``activations`` the temporaries of an ordinary gradient
 of the same model that are not its gradient; ``allowed`` is the bank, three
 models and the activations. ``rise`` is what the process grew by when it ran.
 
-``out of core``: for several T, each in a process of its own: ``rise`` over 2
-steps once compiled, on top of the base, with vectors read on demand.
+``out of core``: for several T, each in a process of its own, with vectors read
+on demand: ``live`` is the most that arrays took when a row was read, the base
+included, ``temporaries`` those of the gradient's program, which does not know
+T, and ``process`` the most that the process had, compilation included.
 ``difference`` is that of coefficients after 20 steps to those learned in
 memory, on a small model.
 """
@@ -98,7 +100,8 @@ def _apply(p: Any, x: Any) -> Any:
 def _leaf(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
   rng = np.random.default_rng([seed, sum(name.encode())])
   spread = np.float32(0.02 if seed == 0 else 0.002)
-  return rng.standard_normal(shape, np.float32) * spread
+  # Drawn once and repeated: what is measured does not depend on the values.
+  return np.resize(rng.standard_normal(8191, np.float32) * spread, shape)
 
 
 def _problem(width: int, depth: int) -> tuple[Any, Any, Any]:
@@ -213,11 +216,20 @@ def _in_memory() -> None:
   )
 
 
-def _lazy(shapes: Any, models: int) -> list[Any]:
-  """Returns models whose leaves are made when they are read."""
+def _lazy(shapes: Any, models: int, live: list[int]) -> list[Any]:
+  """Returns models whose leaves are made when they are read.
+
+  Args:
+    shapes: of the leaves.
+    models: how many.
+    live: of one number, the most bytes of arrays there were at a read.
+  """
 
   def stored(name: str, shape: tuple[int, ...], t: int) -> tree.Stored:
-    fetch = lambda: _leaf(name, shape, 0) + _leaf(name, shape, 1 + t)
+    def fetch() -> np.ndarray:
+      live[0] = max(live[0], sum(x.nbytes for x in jax.live_arrays()))
+      return _leaf(name, shape, 0) + _leaf(name, shape, 1 + t)
+
     return tree.Stored(fetch, shape, np.dtype(np.float32))
 
   return [
@@ -230,7 +242,8 @@ def _out_of_core(models: int) -> None:
   """Prints what two streamed steps take."""
   base, shapes, batch = _problem(_WIDTH.value, _DEPTH.value)
   unit = sum(x.nbytes for x in base.values())
-  bank = scale.bank(base, _lazy(shapes, models))
+  live = [0]
+  bank = scale.bank(base, _lazy(shapes, models, live))
   coefs = scale.init(bank, by='leaf')
   run = functools.partial(
     scale.fit,
@@ -244,20 +257,27 @@ def _out_of_core(models: int) -> None:
   )
   run(steps=1)  # compiles
   start = time.perf_counter()
-  with _Peak() as measured:
-    run(steps=2)
+  run(steps=2)
+  seconds = (time.perf_counter() - start) / 2
+  plain = (
+    jax.jit(jax.value_and_grad(scale.supervised(_apply)))
+    .lower(base, batch, jax.random.key(0))
+    .compile()
+  )
   _print(
     what='out of core',
     models=models,
-    rise=measured.rise / unit,
-    step_s=(time.perf_counter() - start) / 2,
+    live=live[0] / unit,
+    temporaries=plain.memory_analysis().temp_size_in_bytes / unit,
+    process=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / unit,
+    step_s=seconds,
   )
 
 
 def _difference() -> None:
   """Prints how far coefficients learned out of core are from the others."""
   base, shapes, batch = _problem(128, 2)
-  lazy = _lazy(shapes, _MODELS.value)
+  lazy = _lazy(shapes, _MODELS.value, [0])
   streamed = scale.bank(base, lazy)
   whole = scale.bank(base, [tree.read(model) for model in lazy])
   found = [

@@ -103,7 +103,7 @@ def stored(x: Any, log: list[int]) -> tree.Stored:
   return tree.Stored(lambda: log.append(1) or x, x.shape, x.dtype)
 
 
-@pytest.mark.parametrize('by', ['all', 'layer', 'leaf', 'channel'])
+@pytest.mark.parametrize('by', ['all', 'leaf', 'channel'])
 @pytest.mark.parametrize('where', ['device', 'host', 'disk'])
 def test_out_of_core_finds_the_same_coefficients(by: Any, where: str) -> None:
   log: list[int] = []
