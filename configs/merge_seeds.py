@@ -55,7 +55,7 @@ def digits() -> ml_collections.ConfigDict:
         'batch_size': 64,
         'at_once': 6,  # networks trained side by side by vmap
       },
-      # Multiply-adds of a merge, in those of one network.
+      # Multiply-adds of a merge, in those of one network; 1 is the first.
       'budgets': (1.0, 1.2, 1.5, 1.8, 2.0),
       'ridge': 1e-3,
       # Training images of each task, without labels.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import _console, _nets_training, _seeds, _walks
-from wsl import align, stats, tree, types
+from wsl import align, stats, types
 
 ALIGNMENTS = ('naive', 'weight_matching', 'activation_matching')
 METHODS = (*ALIGNMENTS, 'pleas', 'pleas_activations')
@@ -36,8 +36,8 @@ def measure(setting: _seeds.Setting, stack: types.Params) -> dict[str, Any]:
   Returns:
     ``own``: accuracies of the networks on their own tasks ``[S, 2]``;
     ``methods``: for each ``own``, accuracies with the head of the task, and
-    ``joint``, among the classes of both, ``[S, budgets, 2]``; ``cost``, of each
-    merge in those of one network, ``[S, budgets]``.
+    ``joint``, among the classes of both, ``[S, budgets, 2]``; ``cost``, the
+    multiply-adds of each merge, ``[S, budgets]``.
   """
   config = setting.config
   symmetry = _seeds.symmetry(setting, stack)
@@ -58,7 +58,7 @@ def measure(setting: _seeds.Setting, stack: types.Params) -> dict[str, Any]:
         scores = [_score(setting, merged) for merged in merges]
         found[name]['own'].append([score[0] for score in scores])
         found[name]['joint'].append([score[1] for score in scores])
-        found[name]['cost'].append([cost(m) / cost(pair[0]) for m in merges])
+        found[name]['cost'].append([cost(merged) for merged in merges])
         tick(f'{name} {100 * np.mean(scores[0][0]):.1f} % at the first budget')
   return {'own': alone, 'methods': found}
 
@@ -90,53 +90,27 @@ def merge(
   budget: float,
 ) -> types.Params:
   """Merges two networks in part; their outputs stay side by side."""
-  outputs = symmetry.plan(f'{OUTPUT}/bias')[0][0][0].name
+  outputs = [symmetry.plan(f'{OUTPUT}/bias')[0][0][0].name]
+  grams = stats.joint_gram(_seeds.mlp, [a, b], _images(setting))
+  separate = align.widths(
+    a, b, symmetry=symmetry, budget=budget, grams=grams, outputs=outputs
+  )
   return align.pleas(
     a,
     b,
     symmetry=symmetry,
-    separate=fraction(a, budget),
-    grams=stats.joint_gram(_seeds.mlp, [a, b], _images(setting)),
+    separate=separate,
+    grams=grams,
     gains=align.unit_gains(a, b, symmetry=symmetry, leaves=_matched),
-    outputs=[outputs],
+    outputs=outputs,
     ridge=None if method in ALIGNMENTS else setting.config.ridge,
   ).params
 
 
-def fraction(params: types.Params, budget: float) -> float:
-  r"""Returns which fraction of all units is kept separate at a budget.
-
-  A map between two groups costs :math:`(1 + r)^2 - 2 r^2` as much as in one
-  network, and one from the images :math:`1 + r`.
-
-  Args:
-    params: one network.
-    budget: the cost wanted, in those of one network, 1 .. 2.
-
-  Returns:
-    The largest fraction r, 0 .. 1, that does not cost more.
-  """
-  first, *others = (x.size for x in _kernels(params))
-  low, high = 0.0, 1.0
-  for _ in range(50):
-    r = (low + high) / 2
-    grown = first * (1 + r) + sum(others) * (1 + 2 * r - r * r)
-    over = grown > budget * (first + sum(others))
-    low, high = (low, r) if over else (r, high)
-  return 1.0 if budget == 2 else low
-
-
 def cost(params: types.Params) -> int:
-  """Returns the multiply-adds before the outputs, without blocks of zeros."""
-  return sum(int(jnp.sum(x != 0)) for x in _kernels(params))
-
-
-def _kernels(params: types.Params) -> list[types.Array]:
-  return [
-    x
-    for name, x in tree.named(params).items()
-    if name.endswith('kernel') and not name.startswith(OUTPUT)
-  ]
+  """Returns the multiply-adds for one image, blocks of zeros left out."""
+  kernels = [x for x in jax.tree.leaves(params) if x.ndim == 2]
+  return sum(int(jnp.sum(x != 0)) for x in kernels)
 
 
 def _matched(name: str, shape: tuple[int, ...]) -> bool:

@@ -126,10 +126,11 @@ def _check(config: ml_collections.ConfigDict, count: int, whole: int) -> None:
     if value < least or (most is not None and value > most):
       wanted = f'{least} or more' if most is None else f'{least} .. {most}'
       raise ValueError(f'{name}={value}: expected {wanted}')
-  if not config.budgets or not all(1 <= b <= 2 for b in config.budgets):
+  budgets = list(config.budgets)
+  if budgets[:1] != [1] or budgets != sorted(budgets) or budgets[-1] > 2:
     raise ValueError(
-      f'budgets={tuple(config.budgets)}: expected numbers from 1, the cost of '
-      'one network, to 2, that of both'
+      f'budgets={budgets}: expected growing numbers from 1, the cost of one '
+      'network, to 2 at most, that of both'
     )
   _nets_training.check(config.training, count)
 

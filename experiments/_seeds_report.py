@@ -48,7 +48,7 @@ def summarise(
         'title': STYLES[name][0],
         'own': _columns(np.mean(found['own'], 2)),
         'joint': _columns(np.mean(found['joint'], 2)),
-        'cost': np.mean(found['cost'], 0).tolist(),
+        'cost': _relative(found['cost']),
       }
       for name, found in budgets['methods'].items()
     ],
@@ -62,6 +62,12 @@ def summarise(
     ],
     'advantage': _advantage(many['methods']),
   }
+
+
+def _relative(costs: Any) -> list[float]:
+  """Returns mean costs in those of the least, a merge of all units."""
+  mean = np.mean(costs, 0)
+  return (mean / mean.min()).tolist()
 
 
 def _advantage(methods: dict[str, Any]) -> dict[str, list[float]]:
@@ -99,7 +105,7 @@ def show(label: str, summary: dict[str, Any]) -> None:
     [
       f'test accuracy with the outputs of the task, mean of both, %; the '
       f'networks themselves: {own["budgets"]}; ±: standard deviation over '
-      'seeds; budget: multiply-adds in those of one network.'
+      'seeds; budget: multiply-adds in those of the merge of all units.'
     ],
   )
   counts = range(2, 2 + len(summary['many'][0]['merged']))
@@ -164,7 +170,7 @@ def draw_budgets(path: pathlib.Path, summary: dict[str, Any]) -> None:
         lw=0,
       )
     ax.set_title(label, loc='left', color=_canvas.INK)
-    ax.set_xlabel('multiply-adds, in those of one network')
+    ax.set_xlabel('multiply-adds, in those of the merge of all units')
   own = 100 * summary['own']['budgets'][0]
   panels[0][0].axhline(own, color=_canvas.INK, lw=1, zorder=1)
   panels[0][0].set_ylabel('test accuracy, %, mean of both tasks')

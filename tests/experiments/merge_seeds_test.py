@@ -3,7 +3,6 @@
 import json
 import re
 
-import jax.numpy as jnp
 from matplotlib import image
 import numpy as np
 import pytest
@@ -48,10 +47,10 @@ def test_the_record_says_what_ran_and_what_came_out(finished):
     assert name in _budgets.METHODS
     for key in ('own', 'joint'):
       assert np.shape(found[key]) == (config.seeds, levels, 2)
-    # A merge keeps to its budget, but for a unit that is rounded down.
-    cost = np.asarray(found['cost'])
+    # A merge keeps to its budget, but for what a whole unit costs.
+    cost = np.asarray(found['cost']) / np.asarray(found['cost'])[:, :1]
     assert (cost <= np.asarray(config.budgets) + 1e-9).all()
-    assert (cost > np.asarray(config.budgets) - 0.15).all()
+    assert (cost > np.asarray(config.budgets) - 0.1).all()
   assert list(record['results']['many']['methods']) == list(_many.METHODS)
   for found in record['results']['many']['methods'].values():
     shape = (config.seeds, config.many.networks - 1)
@@ -68,7 +67,6 @@ def test_at_twice_the_compute_both_networks_are_kept(finished):
   for found in record['results']['budgets']['methods'].values():
     last = np.asarray(found['own'])[:, -1]
     np.testing.assert_allclose(last, own, atol=0.01)
-    np.testing.assert_allclose(np.asarray(found['cost'])[:, -1], 2)
 
 
 def test_refitted_and_aligned_merges_keep_more(finished):
@@ -90,24 +88,11 @@ def test_figures_are_images_that_show_something(finished, name):
   assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
 
 
-@pytest.mark.parametrize('budget', [1.0, 1.3, 1.7, 2.0])
-def test_the_fraction_spends_the_budget(budget):
-  layers = {
-    'block_0': {'dense': {'kernel': jnp.ones((7, 20))}},
-    'block_1': {'dense': {'kernel': jnp.ones((20, 30))}},
-    'output': {'kernel': jnp.ones((30, 4))},
-  }
-  r = _budgets.fraction({'params': layers}, budget)
-  grown = 140 * (1 + r) + 600 * ((1 + r) ** 2 - 2 * r**2)
-  assert grown == pytest.approx(740 * budget)
-  assert 0 <= r <= 1
-
-
 MISTAKES = [
   ({'tasks': ('low',)}, 'tasks: expected two, got 1'),
   ({'tasks': ('low', 'hihg')}, "no 'hihg' of the digits .did you mean 'high'"),
   ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
-  ({'budgets': (1.0, 2.5)}, r'budgets=\(1\.0, 2\.5\): expected numbers from 1'),
+  ({'budgets': (1.0, 2.5)}, r'budgets=\[1\.0, 2\.5\]: expected growing'),
   ({'many.networks': 2}, r'many\.networks=2: expected 3 or more'),
   ({'many.held_out': 1340}, r'many\.held_out=1340: expected 1 \.\. 1092'),
   ({'training.optimizer': 'sgdd'}, "no 'sgdd' .did you mean 'sgd'"),
