@@ -4,9 +4,31 @@
 
 tiny: seconds, a test.
 
-digits: two minutes on two cores. MLPs 64-128-128-128-5 (budgets) and -10
+digits: two minutes on two free cores. MLPs 64-128-128-128-5 (budgets) and -10
 (many) on scikit-learn's digits, three seeds. For the budgets one network knows
-the digits 0 .. 4, the other 5 .. 9; many networks know all ten.
+the digits 0 .. 4, the other 5 .. 9, and both together 98.8 +- 0.1 %; many
+networks know all ten, 98.6 +- 0.4 %. Expect (test %, +- over seeds):
+
+  budget                1.0          1.2          1.5          1.8          2.0
+  as they are           78.9 +- 1.5  86.9 +- 1.1  90.0 +- 1.9  96.4 +- 1.3  98.8
+  weight matching       92.5 +- 2.3  93.8 +- 2.4  95.4 +- 1.4  97.5 +- 0.6  98.8
+  activation matching   89.0 +- 1.8  90.6 +- 1.7  93.4 +- 0.6  97.0 +- 0.2  98.8
+  PLeaS, weights        98.1 +- 0.5  97.9 +- 0.5  98.3 +- 0.3  98.2 +- 0.7  98.8
+  PLeaS, activations    96.1 +- 1.0  97.1 +- 0.5  97.3 +- 0.2  98.3 +- 0.7  98.8
+
+PLeaS is above merges of the same compute. For the many (test % of the mean of
+two and of five; barrier in test loss to the first, and between others):
+
+  as they are           79.3 +- 4.0   9.8 +- 0.0  1.196 +- 0.069  1.227 +- 0.040
+  weight matching       98.1 +- 0.3  96.4 +- 1.2  0.034 +- 0.008  0.163 +- 0.013
+  activation matching   97.6 +- 0.2  96.5 +- 0.1  0.017 +- 0.011  0.054 +- 0.009
+  straight-through      98.4 +- 0.6  97.0 +- 0.1  0.025 +- 0.005  0.144 +- 0.019
+  match many            97.9 +- 0.7  98.0 +- 0.8  0.031 +- 0.011  0.027 +- 0.005
+
+Weight matching is not better than straight-through for three or more here, so
+that claim is not reproduced by these 150 steps on an easy task. What holds is
+what both share: aligned to a first network, others stay further from each
+other, and matching all at once mends that.
 
 images: the same on 28x28 images, from a folder of yours: --config.data=FOLDER
 with the tasks below (see wsl.data.folder). The first is the task of the many.
