@@ -16,7 +16,7 @@ in train and in test loss; L2 reduction, %; alignment R; +- over pairs):
   activation matching   97.9 +- 0.7  0.018 +- 0.004   0.013 +- 0.011   11   0.17
     + REPAIR            98.1 +- 0.5  0.009 +- 0.003   0.014 +- 0.012
   permuted at random    83.7 +- 3.4  1.174 +- 0.005   1.153 +- 0.008    0   0.01
-  planted, matched      98.1 +- 0.8  0                0                100   1.00
+  planted, matched      98.1 +- 0.8  0               0                100   1.00
 
 With AdamW at 1e-3 the same decay, epochs and networks (97.7 +- 0.6 %) leave a
 barrier of 0.376 +- 0.076 in test loss after weight matching, 0.090 +- 0.012
