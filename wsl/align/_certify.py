@@ -91,10 +91,11 @@ def _components(
   symmetry: _symmetry.Symmetry, suspects: Sequence[tuple[str, str]]
 ) -> list[list[str]]:
   """Gathers the pinned factors that should move together."""
+  looked_up = {name for pair in suspects for name in pair}
   group = {
     f.name: {f.name}
     for f in symmetry.factors
-    if f.pinned and not f.pinned.startswith(_NEVER)
+    if f.name in looked_up and f.pinned and not f.pinned.startswith(_NEVER)
   }
   for a, b in suspects:
     if a in group and b in group and group[a] is not group[b]:

@@ -47,10 +47,10 @@ def find_symmetry(
     rules: for opaque kernels, by the name of the primitive or of the jitted
       function, a function of the same operands that computes the same with
       primitives that are known.
-    certify: a random key; with it, what had to be pinned is also tried on
-      random parameters, and freed where several random permutations leave the
-      output alone, as those of experts that a router picks by their rank.
-      This is evidence and no proof. Inputs must be arrays then.
+    certify: a random key; with it, axes whose indices are picked by rank and
+      looked up, as those of experts, are tried on random parameters, and freed
+      where random permutations leave the output alone. This is evidence and no
+      proof: it sees only what the inputs, arrays then, reach.
 
   Returns:
     The symmetry; ``explain`` writes it as a table.
@@ -77,7 +77,7 @@ def find_symmetry(
     tuple(found.names.get(_axes.find(x), '') for x in pair)
     for pair in found.trace.suspects
   ]
-  suspects = [(a, b) for a, b in pairs if a and b and a != b]
+  suspects = [(a, b) for a, b in pairs if a and b]
   return _certify.certify(
     found.symmetry, suspects, apply_fn, params, inputs, certify
   )
