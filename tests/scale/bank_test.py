@@ -137,6 +137,17 @@ def test_low_rank_and_dense_may_meet_in_a_leaf() -> None:
   assert found['w'].tolist() == [4.0, 8.0, 0.0]
 
 
+def test_factors_on_demand_are_read() -> None:
+  lazy = lambda *s: tree.Stored(lambda: np.ones(s), s, np.dtype(float))
+  b = {'w': jnp.asarray(W)}
+  low = scale.LowRank(lazy(2, 1), lazy(1, 2))  # type: ignore[arg-type]
+  bank = scale.bank(b, [{'w': low}, {'w': None}])
+  assert scale.compose(b, bank, 3.0)['w'].tolist() == (W + 3).tolist()
+  base = {'w': tree.Stored(lambda: W, (2, 2), np.dtype(float))}
+  found = scale.compose(base, scale.bank(base, [{'w': low}]), 3.0)
+  assert np.asarray(tree.read(found['w'])).tolist() == (W + 3).tolist()
+
+
 def test_leaves_on_demand_stay_on_demand() -> None:
   reads = []
 

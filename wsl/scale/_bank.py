@@ -295,7 +295,7 @@ def _leaf(
   leaf: str, base: Any, found: list[tuple[str, Any]], dtype: Any
 ) -> Any:
   """Returns what T vectors hold of one leaf, or None if it is nothing."""
-  rows = [None if x is base else x for _, x in found]
+  rows = [None if x is base else _factors(x) for _, x in found]
   present = [x for x in rows if x is not None]
   if not present:
     return None
@@ -311,6 +311,11 @@ def _leaf(
     return tuple(_row(leaf, base, x, dtype) for x in rows)
   stack = deltas_lib.stack({leaf: base}, [{leaf: x} for x in rows])[leaf]
   return _narrow(stack, dtype)
+
+
+def _factors(x: Any) -> Any:
+  """Reads factors that are on demand: they are small."""
+  return jax.tree.map(tree.read, x) if isinstance(x, LowRank) else x
 
 
 def _row(leaf: str, base: Any, x: Any, dtype: Any) -> Any:
