@@ -170,6 +170,16 @@ HEADS_RNN = align.Symmetry(
   ),
 )
 
+# Experts, which a router knows by name, and the hidden units of each.
+EXPERTS = align.Symmetry(
+  (_fixed(6, 'x'), F('expert', 4), F('hidden', 5, outer=('expert',))),
+  (
+    ('down', (_axis('expert'), _axis('hidden'), _axis('x'))),
+    ('router', (_axis('x'), _axis('expert'))),
+    ('up', (_axis('expert'), _axis('x'), _axis('hidden'))),
+  ),
+)
+
 SYMMETRIES = {
   'mlp': _mlp(),
   'attention': ATTENTION,
@@ -182,6 +192,7 @@ SYMMETRIES = {
   'chain': CHAIN,
   'shared': SHARED,
   'heads_rnn': HEADS_RNN,
+  'experts': EXPERTS,
 }
 
 
@@ -335,7 +346,7 @@ def test_what_is_near_already_stays():
 
 
 def test_a_first_guess_that_is_worse_is_not_taken(monkeypatch):
-  from wsl.align import _grow, _moves
+  from wsl.align import _grow, _steps
 
   symmetry = _mlp((3, 9, 9, 3))
   a = _params(symmetry, 1)
@@ -345,7 +356,7 @@ def test_a_first_guess_that_is_worse_is_not_taken(monkeypatch):
     order = {'h1': np.roll(np.arange(9, dtype=np.int32), 1)}
     for move in moves:
       if move.group == 'h1':
-        _moves.take(move, order, blocks, tables, outers, {})
+        _steps.take(move, order, blocks, tables, outers, {})
     return blocks, tables
 
   visits = []
@@ -411,14 +422,48 @@ def test_noise_does_not_hide_a_permutation():
 
 
 def test_large_gains_are_made_in_parts(monkeypatch):
-  from wsl.align import _moves, _nested
+  from wsl.align import _nested, _steps
 
   symmetry = SYMMETRIES['stack']
   a, b = _params(symmetry, 1), _params(symmetry, 2)
   whole = _match(a, b, symmetry)
-  monkeypatch.setattr(_moves, '_ENTRIES', 1)
+  monkeypatch.setattr(_steps, '_ENTRIES', 1)
   monkeypatch.setattr(_nested, '_ENTRIES', 1)
   _equal(_match(a, b, symmetry), whole)
+
+
+@pytest.mark.parametrize('name', ['experts', 'stack', 'gqa', 'chain'])
+def test_too_many_pairs_are_matched_apart(name, monkeypatch):
+  from wsl.align import _moves
+
+  symmetry = SYMMETRIES[name]
+  params = _params(symmetry)
+  planted = align.random(symmetry, jax.random.key(3))
+  near = align.permute(params, planted, symmetry=symmetry)
+  inverse = align.invert(planted, symmetry=symmetry)
+  monkeypatch.setattr(_moves, '_NESTED', 0)
+  visits = []
+  found = _match(params, near, symmetry, progress=visits.append)
+  assert {visit.group for visit in visits} == set(inverse)
+  if name == 'experts':
+    _equal(found, inverse)
+  _equal(_match(params, near, symmetry, initial=inverse), inverse)
+
+
+def test_an_axis_that_does_nothing_costs_nothing():
+  # Rows of a table that no input reaches: free in each column by itself.
+  symmetry = align.Symmetry(
+    (_fixed(8, 'x'), F('h', 300), F('row', 200, outer=('h',))),
+    (
+      ('table', (_axis('row'), _axis('h'))),
+      ('w', (_axis('x'), _axis('h'))),
+    ),
+  )
+  params = _params(symmetry)
+  planted = align.random(symmetry, jax.random.key(3))
+  moving = align.permute(params, planted, symmetry=symmetry)
+  found = _match(params, moving, symmetry)
+  _equal(found, align.invert(planted, symmetry=symmetry))
 
 
 def test_bfloat16_is_matched_in_float32():

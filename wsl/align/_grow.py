@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wsl.align import _assignment, _gains, _moves
+from wsl.align import _assignment, _gains, _moves, _steps
 
 _SPREAD = 0.5  # the least random factor in the choice of the next group
 
@@ -48,9 +48,9 @@ def grow(
     move, some = waiting.pop(index), known[index]
     if some:
       part = move._replace(blocks=tuple(some))
-      step = _moves.step(part, blocks, outers, solver, {})
-      _moves.take(move, step.tables, blocks, tables, outers, {})
-    unknown -= move.family
+      step = _steps.step(part, blocks, outers, solver, {})
+      _steps.take(move, step.tables, blocks, tables, outers, {})
+    unknown -= move.matched
   return blocks, tables
 
 
@@ -58,5 +58,5 @@ def _known(
   move: _moves.Move, blocks: list[_gains.Block], unknown: set[str]
 ) -> list[int]:
   """Returns the blocks of a move that have no other unknown group."""
-  others = unknown - move.family
+  others = unknown - move.matched
   return [i for i in move.blocks if not others & {*blocks[i].names}]

@@ -19,6 +19,7 @@ from wsl.align import (
   _load,
   _moves,
   _permutation,
+  _steps,
   _symmetry,
 )
 
@@ -163,15 +164,15 @@ def _descend(
   """Visits groups until none changes; ``blocks`` and ``tables`` follow."""
   touched = [{n for i in m.blocks for n in blocks[i].names} for m in moves]
   waiting = set(range(len(moves)))
-  kept: _moves.Kept = {}
+  kept: _steps.Kept = {}
   for sweep in range(max_sweeps):
     for index in rng.permutation(len(moves)):
       if index not in waiting:
         continue
       waiting.remove(index)
       move = moves[index]
-      step = _moves.step(move, blocks, outers, solver, kept)
-      _moves.take(move, step.tables, blocks, tables, outers, kept)
+      step = _steps.step(move, blocks, outers, solver, kept)
+      _steps.take(move, step.tables, blocks, tables, outers, kept)
       if step.gained > tolerance * abs(step.value):
         near = (i for i, names in enumerate(touched) if names & move.family)
         waiting |= {*near} - {index}
