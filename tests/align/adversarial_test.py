@@ -27,10 +27,18 @@ def test_names_differ():
   assert len(adversarial.CASES) == sum(map(len, adversarial.PARTS))
 
 
-@pytest.mark.xfail(
+UNSEEN = pytest.mark.xfail(
   strict=True, reason='a certificate sees only what its inputs reach'
 )
-@pytest.mark.parametrize('name', adversarial.rare.CASES)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=UNSEEN if name == 'expert_rarely_fixed' else ())
+    for name in adversarial.rare.CASES
+  ],
+)
 def test_certificates_free_no_unit_that_rare_inputs_tell_apart(name):
   model = harness.build(name)
   found = align.find_symmetry(
