@@ -527,6 +527,35 @@ def test_unit_gains_and_mismatch():
   assert align.mismatch(a, a, symmetry=SYMMETRY) == {'h0': 0.0, 'h1': 0.0}
 
 
+def test_tables_are_named_and_weights_used_both_ways_are_refused():
+  symmetry = align.Symmetry(
+    (F('h', 4), F('v', 5, 'tokens'), F('y', 2, 'out')),
+    (('e', one('v', 'h')), ('o', one('h', 'y'))),
+  )
+  net = lambda p, x: jax.nn.relu(p['e'][x]) @ p['o']
+  a, b = ({'e': normal(s, 5, 4), 'o': normal(s + 1, 4, 2)} for s in (1, 5))
+  x = jnp.asarray([0, 3, 1, 4, 2])
+  options = {
+    'symmetry': symmetry,
+    'separate': 1.0,
+    'grams': stats.joint_gram(net, [a, b], [x]),
+  }
+  found = align.pleas(a, b, tables='^e$', **options)
+  close(net(found.params, x), (net(a, x) + net(b, x)) / 2)
+  with pytest.raises(ValueError, match=r"'e' has no Gram .* name it in tables"):
+    align.pleas(a, b, **options)
+  with pytest.raises(ValueError, match="no leaf matches 'embed'"):
+    align.pleas(a, b, tables='embed', **options)
+  tied = lambda p, x: jnp.tanh(x @ p['w']) @ p['w'].T
+  symmetry = align.Symmetry(
+    (F('h', 4), F('x', 3, 'in and out')), (('w', one('x', 'h')),)
+  )
+  a, b = {'w': normal(1, 3, 4)}, {'w': normal(2, 3, 4)}
+  grams = stats.joint_gram(tied, [a, b], [X])
+  with pytest.raises(ValueError, match="leaf 'w' has no Gram matrix"):
+    align.pleas(a, b, symmetry=symmetry, separate=0.5, grams=grams)
+
+
 def test_gains_of_leaves_of_other_shapes_are_refused():
   a, b = draw(1), draw(2, (3, 6, 5, 7))
   with pytest.raises(ValueError, match=r"leaf 'b2' has shape \(4,\) in a and"):
@@ -597,7 +626,7 @@ def test_found_symmetry():
       {'grams': stats.gram(mlp, draw(1), [X])},
       r"Gram matrix of 'w0' has shape \(1, 3, 3\), expected \[..., 6, 6\]",
     ),
-    ({'grams': {}}, "'w1' has no Gram matrix, so it is not known which"),
+    ({'grams': {}}, "'w0' has no Gram matrix, so it is not known which"),
     ({'ridge': 0.0}, "least squares of 'w0' are singular with ridge=0.0"),
   ],
 )

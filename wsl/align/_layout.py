@@ -30,6 +30,24 @@ class Layout(NamedTuple):
   outputs: _parts.Source
 
 
+def named(grams: types.Tree, params: types.Params) -> dict[str, types.Gram]:
+  """Returns Gram matrices by the names of their leaves.
+
+  Raises:
+    ValueError: naming what is no Gram matrix of a leaf.
+  """
+  is_gram = lambda x: isinstance(x, types.Gram)
+  by_name = tree.named(grams, is_leaf=is_gram)
+  names = tree.named(params)
+  for name, gram in by_name.items():
+    if not is_gram(gram) or name not in names:
+      raise ValueError(
+        f"pleas: grams holds {type(gram).__name__} at '{name}', expected "
+        'types.Gram at leaves of the model: give stats.joint_gram(...)'
+      )
+  return by_name
+
+
 def layout(
   name: str,
   gram: types.Gram,

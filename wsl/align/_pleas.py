@@ -43,6 +43,7 @@ def pleas(
   grams: types.Tree,
   gains: Mapping[str, types.ArrayLike] | None = None,
   outputs: Sequence[str] = (),
+  tables: types.Leaves | None = None,
   ridge: float | None = 1e-2,
 ) -> PartialMerge:
   r"""Merges two aligned models in part, and refits their linear maps.
@@ -86,16 +87,17 @@ def pleas(
       of that one (heads) and have none of their own.
     grams: ``stats.joint_gram(apply_fn, [a, b], batches)``, on data of the
       tasks, or on any that the models take (the data-free variant). It also
-      says which axes of a leaf are inputs; a leaf without a Gram matrix is
-      taken for a table, whose axes are all outputs. Only the inputs of maps
-      matter: models with heads of different shapes are both given one of them
-      for this.
+      says which axes of a leaf are inputs. Only the inputs of maps matter:
+      models with heads of different shapes are both given one of them for
+      this.
     gains: how well the units match, ``[*outer sizes, size]`` for each group;
       ``None`` for ``unit_gains`` of the leaves that hold none of ``outputs``.
     outputs: pinned factors whose entries mean different things in the two
       models, named as in ``symmetry.factors``: the classes of different label
       spaces. They are put side by side, A's first, each computed from its own
       model's units; their number may differ between a and b.
+    tables: leaves of several axes that enter no product and have no inputs
+      (embeddings, positions), a regular expression or a predicate.
     ridge: rho, in units of the mean square of an input; ``None`` keeps W_0.
 
   Returns:
@@ -135,18 +137,27 @@ def pleas(
     leaves = _unit_gains.compared(symmetry, outputs)
     gains = _unit_gains.unit_gains(a, b, symmetry=symmetry, leaves=leaves)
   order = _order(symmetry, split, gains)
-  grams_by_name = _grams(grams, a)
+  grams_by_name = _layout.named(grams, a)
   a = _permutation.permute(a, order, symmetry=symmetry)
   b = _permutation.permute(b, order, symmetry=_split.of_b(symmetry, split))
   others = tree.named(b)
+  sources = {
+    name: [_parts.of_axis(axis, split) for axis in symmetry.plan(name)]
+    for name in others
+  }
+  known = {*grams_by_name, *_split.holding(symmetry, outputs)}
+  if tables is not None:
+    chosen = tree.named(tree.select(a, tables))
+    known |= {name for name in chosen if chosen[name]}
+  for name, axes in sources.items():
+    if name not in known:
+      _check_axes(name, axes)
 
   def one(name: str, x: types.Array) -> types.Array:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
       return x
     gram, y = grams_by_name.get(name), others[name]
-    sources = [_parts.of_axis(axis, split) for axis in symmetry.plan(name)]
-    _check_axes(name, sources, gram)
-    pairs = [(source.a, source.b) for source in sources]
+    pairs = [(source.a, source.b) for source in sources[name]]
     mean = _average(x, y, pairs, inputs=gram.axes if gram else ())
     if gram is not None and ridge is not None:
       layout = _layout.layout(name, gram, symmetry, split)
@@ -211,33 +222,15 @@ def _average(
   return x * (of_a / count) + y * (of_b / count)
 
 
-def _check_axes(
-  name: str, sources: list[_parts.Source], gram: types.Gram | None
-) -> None:
-  shared = [
-    i
-    for i, s in enumerate(sources)
-    if not s.same and ((s.a >= 0) & (s.b >= 0)).any()
-  ]
-  if gram is None and len(shared) > 1:
+def _check_axes(name: str, sources: list[_parts.Source]) -> None:
+  """Checks a leaf that has no Gram matrix and is no table or head either."""
+  alike = all(source.same for source in sources)
+  if not alike and sum(len(source.a) > 1 for source in sources) > 1:
     raise ValueError(
       f"pleas: the leaf '{name}' has no Gram matrix, so it is not known which "
-      f'of its axes {shared} are inputs: keep all but one of their groups '
-      'merged, or give its Gram matrix'
+      'of its axes are inputs (stats.linear_maps tells why): keep its groups '
+      'merged, or name it in tables if it enters no product'
     )
-
-
-def _grams(grams: types.Tree, params: types.Params) -> dict[str, types.Gram]:
-  is_gram = lambda x: isinstance(x, types.Gram)
-  by_name = tree.named(grams, is_leaf=is_gram)
-  names = tree.named(params)
-  for name, gram in by_name.items():
-    if not is_gram(gram) or name not in names:
-      raise ValueError(
-        f"pleas: grams holds {type(gram).__name__} at '{name}', expected "
-        'types.Gram at leaves of the model: give stats.joint_gram(...)'
-      )
-  return by_name
 
 
 def _widths(

@@ -77,6 +77,15 @@ def of_b(
   return dataclasses.replace(symmetry, factors=factors)
 
 
+def holding(symmetry: _symmetry.Symmetry, factors: Sequence[str]) -> set[str]:
+  """Returns the names of the leaves that hold one of some factors."""
+  return {
+    name
+    for name, axes in symmetry.axes
+    if any(f in factors for axis in axes for segment in axis for f in segment)
+  }
+
+
 def _check_group(
   name: str, names: list[str], symmetry: _symmetry.Symmetry, caller: str
 ) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.align import _blocks, _gains, _symmetry
+from wsl.align import _blocks, _gains, _split, _symmetry
 
 
 def unit_gains(
@@ -124,12 +124,10 @@ def compared(
     symmetry: a symmetry.
     outputs: factors of it whose entries are different things.
   """
+  apart = _split.holding(symmetry, outputs)
 
   def leaves(name: str, shape: tuple[int, ...]) -> bool:
-    factors = {
-      f for axis in symmetry.leaf[name] for segment in axis for f in segment
-    }
-    return factors.isdisjoint(outputs) and _gains.default_leaves(name, shape)
+    return name not in apart and _gains.default_leaves(name, shape)
 
   return leaves
 
