@@ -1,6 +1,8 @@
 """Permutation alignment: symmetries found by tracing, and what they serve."""
 
-from wsl.align._activation_matching import activation_matching as activation_matching
+from wsl.align._activation_matching import (
+  activation_matching as activation_matching,
+)
 from wsl.align._assignment import assign_lapx as assign_lapx
 from wsl.align._assignment import assign_optax as assign_optax
 from wsl.align._assignment import assign_scipy as assign_scipy
