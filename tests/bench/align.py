@@ -1,6 +1,8 @@
 """Times alignment: one JSON line for each case.
 
-  OPENBLAS_NUM_THREADS=2 python tests/bench/align.py
+  OPENBLAS_NUM_THREADS=1 python tests/bench/align.py
+
+More threads pay only on an idle machine: they wait for each other otherwise.
 
 ``symmetry``: a GPT-2-like model of 48 layers, from shapes alone. ``planted``
 and ``unrelated``: weights of a ResNet-50 with BatchNorm, matched to themselves
