@@ -30,7 +30,10 @@ in the middle and a barrier of 1.378 +- 0.049 in test loss; with weight matching
 0.19); with REPAIR 95.9 +- 0.3 % and 0.004 in train loss.
 
 digits_resnet: minutes. Residual networks with batch normalisation on the
-digits; in place of REPAIR, the running moments of each point are reset.
+digits; in place of REPAIR, the running moments of each point are reset. The
+networks reach 98.7 .. 99.1 %; the middle has 10 .. 15 % as they are and 91 ..
+93 % when reset, 31 .. 48 % after weight matching and 97.3 .. 97.8 % when reset,
+49 .. 57 % after activation matching and 97.3 .. 97.6 % when reset.
 
 cifar_resnet: the same, wider, on CIFAR-10 in colours: --config.data=FOLDER with
 a task 'cifar10_rgb'. For a GPU, or for patience.
