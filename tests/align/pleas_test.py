@@ -357,6 +357,7 @@ def test_convolutions_depthwise_ones_and_flattening(separate):
 @jax.jit
 def attention(params, x):
   q, k, v = (jnp.einsum('btd,dhk->bhtk', x, params[n]) for n in 'qkv')
+  q = q + params['bias'][None, :, None]
   weights = jax.nn.softmax(jnp.einsum('bhtk,bhsk->bhts', q, k))
   heads = jnp.einsum('bhts,bhsk->bthk', weights, v)
   return jnp.einsum('bthk,hkd->btd', heads, params['o'])
@@ -371,6 +372,7 @@ ATTENTION = align.Symmetry(
     F('y', 3, 'an output'),
   ),
   (
+    ('bias', one('h', 'a')),
     ('k', one('x', 'h', 'a')),
     ('o', one('h', 'c', 'y')),
     ('q', one('x', 'h', 'a')),
@@ -381,6 +383,7 @@ ATTENTION = align.Symmetry(
 
 def test_heads_are_kept_whole_with_their_units():
   shapes = {'k': (3, 4, 2), 'o': (4, 2, 3), 'q': (3, 4, 2), 'v': (3, 4, 2)}
+  shapes = {'bias': (4, 2)} | shapes
   a, b = (
     {n: normal(s + i, *shape) for i, (n, shape) in enumerate(shapes.items())}
     for s in (1, 20)

@@ -48,6 +48,17 @@ def named(grams: types.Tree, params: types.Params) -> dict[str, types.Gram]:
   return by_name
 
 
+def like_outputs(
+  grams: dict[str, types.Gram], symmetry: _symmetry.Symmetry
+) -> set[str]:
+  """Returns the leaves whose axes are those of some map's outputs: biases."""
+  outputs = {
+    tuple(axis for i, axis in enumerate(symmetry.leaf[name]) if i not in g.axes)
+    for name, g in grams.items()
+  }
+  return {name for name, axes in symmetry.axes if axes in outputs}
+
+
 def layout(
   name: str,
   gram: types.Gram,

@@ -97,7 +97,8 @@ def pleas(
       spaces. They are put side by side, A's first, each computed from its own
       model's units; their number may differ between a and b.
     tables: leaves of several axes that enter no product and have no inputs
-      (embeddings, positions), a regular expression or a predicate.
+      (embeddings, positions), a regular expression or a predicate; those with
+      the axes of a map's outputs (biases of heads) are known.
     ridge: rho, in units of the mean square of an input; ``None`` keeps W_0.
 
   Returns:
@@ -146,6 +147,7 @@ def pleas(
     for name in others
   }
   known = {*grams_by_name, *_split.holding(symmetry, outputs)}
+  known |= _layout.like_outputs(grams_by_name, symmetry)
   if tables is not None:
     chosen = tree.named(tree.select(a, tables))
     known |= {name for name in chosen if chosen[name]}
