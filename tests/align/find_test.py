@@ -212,3 +212,21 @@ def test_a_certificate_frees_experts_that_are_gathered():
   ]
   report = align.check(found, apply, params, x, key=jax.random.key(1))
   assert report.error < 1e-12
+
+
+def test_what_is_cut_off_and_left_is_pinned():
+  """Rows of a table that this input does not reach may matter to others."""
+
+  def model(params, x):
+    h = jax.nn.relu(x @ params['a'] + params['positions'][: len(x)])
+    return h @ params['b']
+
+  params = {
+    'a': jnp.zeros((3, 5)),
+    'b': jnp.zeros((5, 2)),
+    'positions': jnp.zeros((7, 5)),
+  }
+  symmetry = align.find_symmetry(model, params, jnp.zeros((4, 3)))
+  assert [group.size for group in symmetry.groups] == [5]
+  rows = {f.pinned for s in symmetry.plan('positions')[0] for f in s}
+  assert 'the function does not use it' in rows

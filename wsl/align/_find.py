@@ -1,6 +1,7 @@
 """Finds the permutation symmetries of a function by reading its jaxpr."""
 
 from collections.abc import Callable, Sequence
+import itertools
 from typing import Any, NamedTuple, TypeAlias
 
 from jax.extend import core
@@ -150,7 +151,22 @@ def _follow(
       _axes.pin(axis, 'an axis of the output')
   for axes, constant in trace.constants.values():
     _constants.constrain(axes, constant)
+  _pin_unused(leaves, trace)
   return leaves, trace
+
+
+def _pin_unused(leaves: dict[str, _trace.Axes], trace: _trace.Trace) -> None:
+  """Pins what is cut off a leaf and left, as positions after the last token.
+
+  To permute it changes nothing for these inputs, and much for longer ones.
+  """
+  seen = [axis for tensor in trace.tensors.values() for axis in tensor.axes]
+  seen += [axis for axis, _ in trace.mixed]
+  used = {atom for axis in seen for atom in _axes.atoms(axis)}
+  for axis in itertools.chain(*leaves.values()):
+    for atom in _axes.atoms(axis):
+      if atom not in used:
+        _axes.pin(atom, 'the function does not use it')
 
 
 def _fused(leaves: dict[str, _trace.Axes]) -> Hints:
