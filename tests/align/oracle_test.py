@@ -1,4 +1,4 @@
-"""The examiner examined: symmetries by hand, right and wrong."""
+"""The oracle itself, on symmetries by hand, right and wrong."""
 
 import jax
 import numpy as np
