@@ -1,7 +1,6 @@
 """The barrier experiment, end to end, interrupted on its way."""
 
 import json
-import re
 
 from matplotlib import image
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 
 from configs import align_barrier as configs
 from experiments import _walks, align_barrier
+from tests.experiments import refusal
 
 WAYS = [
   'naive',
@@ -159,21 +159,7 @@ def test_mistakes_are_told_in_one_line_before_any_work(
   tmp_path, changes, message
 ):
   config = configs.get_config('tiny')
-  with config.unlocked():
-    for field, value in changes.items():
-      *parents, last = field.split('.')
-      node = config
-      for parent in parents:
-        node = node[parent]
-      if isinstance(value, dict) and last in node:
-        del node[last]
-      node[last] = value
-  with pytest.raises((ValueError, FileNotFoundError)) as error:
-    align_barrier.run(config, str(tmp_path / 'run'))
-  text = str(error.value)
-  assert re.search(message, text), text
-  assert '\n' not in text
-  assert not (tmp_path / 'run').exists()
+  refusal.check(align_barrier.run, config, changes, message, tmp_path / 'run')
 
 
 def test_variants():

@@ -1,7 +1,6 @@
 """Merges of networks from different seeds, end to end."""
 
 import json
-import re
 
 from matplotlib import image
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 
 from configs import merge_seeds as configs
 from experiments import _budgets, _many, merge_seeds
+from tests.experiments import refusal
 
 
 class StoppedError(Exception):
@@ -105,14 +105,7 @@ def test_mistakes_are_told_in_one_line_before_any_work(
   tmp_path, changes, message
 ):
   config = configs.get_config('tiny')
-  with config.unlocked():
-    config.update_from_flattened_dict(changes)
-  with pytest.raises((ValueError, FileNotFoundError)) as error:
-    merge_seeds.run(config, str(tmp_path / 'run'))
-  text = str(error.value)
-  assert re.search(message, text), text
-  assert '\n' not in text
-  assert not (tmp_path / 'run').exists()
+  refusal.check(merge_seeds.run, config, changes, message, tmp_path / 'run')
 
 
 def test_variants():

@@ -2,7 +2,6 @@
 
 import collections
 import json
-import re
 
 from matplotlib import image
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 from configs import merge_vision as configs
 from experiments import _suite, _training, merge_vision
+from tests.experiments import refusal
 from wsl import checkpoint
 
 PARTS = ['base', 'experts', 'joint', 'bounds', 'grams']
@@ -188,21 +188,7 @@ def test_mistakes_are_told_in_one_line_before_any_work(
   tmp_path, changes, message
 ):
   config = configs.get_config('tiny')
-  with config.unlocked():
-    for field, value in changes.items():
-      *parents, last = field.split('.')
-      node = config
-      for parent in parents:
-        node = node[parent]
-      if isinstance(value, dict) and last in node:
-        del node[last]
-      node[last] = value
-  with pytest.raises((ValueError, FileNotFoundError)) as error:
-    merge_vision.run(config, str(tmp_path / 'run'))
-  text = str(error.value)
-  assert re.search(message, text), text
-  assert '\n' not in text
-  assert not (tmp_path / 'run').exists()
+  refusal.check(merge_vision.run, config, changes, message, tmp_path / 'run')
 
 
 def test_variants():

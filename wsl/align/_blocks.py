@@ -1,7 +1,7 @@
 """Leaves as blocks: one segment of each axis, one dimension for each factor."""
 
 import itertools
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,17 +12,19 @@ from wsl.align import _symmetry
 Factors: TypeAlias = tuple[_symmetry.Factor, ...]
 
 
-def split(
-  x: types.Array, plan: _symmetry.Plan
-) -> list[tuple[types.Array, Factors]]:
-  """Cuts a leaf into blocks ``[*sizes of factors]``, with their factors."""
-  parts: list[tuple[types.Array, Factors]] = [(x, ())]
+def split(x: Any, plan: _symmetry.Plan) -> list[tuple[Any, Factors]]:
+  """Cuts a leaf into blocks ``[*sizes of factors]``, with their factors.
+
+  An array of NumPy stays one, and its blocks are views.
+  """
+  parts: list[tuple[Any, Factors]] = [(x, ())]
   for axis, segments in enumerate(plan):
-    ends = np.cumsum([_symmetry.width(s) for s in segments])[:-1].tolist()
+    ends = itertools.accumulate(map(_symmetry.width, segments), initial=0)
+    cuts = [slice(a, b) for a, b in itertools.pairwise(ends)]
     parts = [
-      (piece, factors + segment)
+      (y[(slice(None),) * axis + (cut,)], factors + segment)
       for y, factors in parts
-      for piece, segment in zip(jnp.split(y, ends, axis), segments)
+      for cut, segment in zip(cuts, segments)
     ]
   return [
     (y.reshape([f.size for f in factors]), factors) for y, factors in parts

@@ -111,11 +111,11 @@ def analyse(
   shapes = {
     name: _program.shape(name, x) for name, x in tree.named(params).items()
   }
-  program, used = _program.trace(apply_fn, params, inputs)
+  program = _program.trace(apply_fn, params, inputs)
   hints: Hints = {}
   rounds: list[Analysis] = []
   for _ in range(_ROUNDS):
-    axes, trace = _follow(program, used, shapes, hints, rules)
+    axes, trace = _follow(program, shapes, hints, rules)
     more = _fused(axes)
     rounds.append(Analysis(*_write.assemble(axes, trace), trace, program))
     if all(hints.get(key) == widths for key, widths in more.items()):
@@ -126,7 +126,6 @@ def analyse(
 
 def _follow(
   program: core.ClosedJaxpr,
-  used: Sequence[bool],
   shapes: dict[str, tuple[int, ...]],
   hints: Hints,
   rules: _read.References,
@@ -135,12 +134,9 @@ def _follow(
   trace = _trace.Trace()
   jaxpr: Any = program.jaxpr
   args: list[_trace.Axes] = []
-  for name, is_used in zip(shapes, used):
-    why = '' if is_used else 'the function does not use it'
+  for name in shapes:
     widths = [hints.get((name, i), [n]) for i, n in enumerate(shapes[name])]
-    args.append(
-      tuple(_axes.total([_axes.Axis(n, why) for n in w]) for w in widths)
-    )
+    args.append(tuple(_axes.total(_trace.fresh(w)) for w in widths))
   leaves = dict(zip(shapes, args))
   for var in jaxpr.invars[len(shapes) :]:
     args.append(_trace.fresh(_trace.shape_of(var), 'an axis of the input'))
@@ -156,9 +152,10 @@ def _follow(
 
 
 def _pin_unused(leaves: dict[str, _trace.Axes], trace: _trace.Trace) -> None:
-  """Pins what is cut off a leaf and left, as positions after the last token.
+  """Pins leaves and parts of leaves that meet nothing.
 
-  To permute it changes nothing for these inputs, and much for longer ones.
+  To permute positions after the last token changes nothing for these inputs,
+  and much for longer ones.
   """
   seen = [axis for tensor in trace.tensors.values() for axis in tensor.axes]
   seen += [axis for axis, _ in trace.mixed]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _gains, _symmetry
+from wsl.align import _blocks, _gains, _symmetry
 
 
 def load(
@@ -31,10 +31,11 @@ def load(
     dtype = np.result_type(a, b)
     plan = symmetry.plan(name)
     pieces = zip(
-      _split(a.astype(dtype, copy=False), plan),
-      _split(b.astype(dtype, copy=False), plan),
+      _blocks.split(a.astype(dtype, copy=False), plan),
+      _blocks.split(b.astype(dtype, copy=False), plan),
     )
-    for (x, names), (y, _) in pieces:
+    for (x, factors), (y, _) in pieces:
+      names = tuple(factor.name for factor in factors)
       blocks.append(_gains.Block(names, _place(x), _place(y)))
   return blocks
 
@@ -48,24 +49,6 @@ def _read(leaf: Any, model: str, name: str) -> np.ndarray:
       'cannot be matched'
     )
   return x
-
-
-def _split(
-  x: np.ndarray, plan: _symmetry.Plan
-) -> list[tuple[np.ndarray, _gains.Names]]:
-  """Cuts a leaf into blocks, with the names of their factors."""
-  parts: list[tuple[np.ndarray, tuple[_symmetry.Factor, ...]]] = [(x, ())]
-  for axis, segments in enumerate(plan):
-    ends = np.cumsum([_symmetry.width(s) for s in segments])[:-1]
-    parts = [
-      (piece, factors + segment)
-      for y, factors in parts
-      for piece, segment in zip(np.split(y, ends, axis), segments)
-    ]
-  return [
-    (y.reshape([f.size for f in factors]), tuple(f.name for f in factors))
-    for y, factors in parts
-  ]
 
 
 def _place(x: np.ndarray) -> Any:

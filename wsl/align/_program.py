@@ -22,8 +22,8 @@ def shape(name: str, leaf: Any) -> tuple[int, ...]:
 
 def trace(
   apply_fn: Callable[..., Any], params: types.Params, inputs: Sequence[Any]
-) -> tuple[core.ClosedJaxpr, list[bool]]:
-  """Traces the function; also says which leaves and inputs it uses."""
+) -> core.ClosedJaxpr:
+  """Traces the function, without what its results do not need."""
   call, arrays = split(apply_fn, inputs)
 
   def abstract(x: Any) -> Any:
@@ -62,13 +62,7 @@ def trace(
   alive, _ = partial_eval.dce_jaxpr(
     jaxpr, [True] * len(jaxpr.outvars), instantiate=True
   )
-  return core.ClosedJaxpr(alive, closed.consts), _used(alive)
-
-
-def _used(jaxpr: Any) -> list[bool]:
-  read = [*itertools.chain(*(eqn.invars for eqn in jaxpr.eqns))]
-  live = {v for v in [*read, *jaxpr.outvars] if not isinstance(v, core.Literal)}
-  return [v in live for v in jaxpr.invars]
+  return core.ClosedJaxpr(alive, closed.consts)
 
 
 def split(

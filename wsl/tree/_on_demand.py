@@ -18,6 +18,7 @@ import functools
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
@@ -101,9 +102,7 @@ def read(leaf: Any) -> Any:
     return leaf.fetch()
   if isinstance(leaf, Computed):
     program, inputs = _linearise(leaf)
-    return _run(
-      program, [x.fetch() if isinstance(x, Stored) else x for x in inputs]
-    )
+    return _run(program, [read(x) for x in inputs])
   return leaf
 
 
@@ -124,14 +123,14 @@ def recompute(leaf: Any) -> Any:
   if not isinstance(leaf, Computed):
     return read(leaf)
   program, inputs = _linearise(leaf)
-  inputs = [x.fetch() if isinstance(x, Stored) else x for x in inputs]
+  inputs = [read(x) for x in inputs]
   pivots = [x for x in inputs if isinstance(x, jax.core.Tracer) and x.size]
-  pivots = [x for x in pivots if jax.numpy.issubdtype(x.dtype, np.inexact)]
+  pivots = [x for x in pivots if jnp.issubdtype(x.dtype, np.inexact)]
   if len(program) == 1 or not pivots:
     return _run(program, inputs)
   evaluate = lambda inputs: _evaluate(program, inputs)
   zeros = lambda _: jax.tree.map(
-    lambda x: jax.numpy.zeros(x.shape, x.dtype), leaf._aval
+    lambda x: jnp.zeros(x.shape, x.dtype), leaf._aval
   )
 
   def branch(inputs: list[Any]) -> Any:
