@@ -21,14 +21,16 @@ class Net(NamedTuple):
     apply_fn: maps (params, images) to logits ``[B, C]``.
     fit_fn: the same, by the moments of the batch where the network has batch
       normalisation.
-    update_fn: maps (params, images) to running moments that have seen them;
-      None if the network has none.
+    update_fn: maps (params, running moments, images) to moments that have seen
+      the images too; None if the network has none.
   """
 
   init: Callable[[types.PRNGKey], types.Params]
   apply_fn: Callable[[types.Params, types.Array], types.Array]
   fit_fn: Callable[[types.Params, types.Array], types.Array]
-  update_fn: Callable[[types.Params, types.Array], types.Tree] | None
+  update_fn: (
+    Callable[[types.Params, types.Tree, types.Array], types.Tree] | None
+  )
 
 
 def find(config: ml_collections.ConfigDict) -> Any:
@@ -66,8 +68,11 @@ def build(model: Any, image: types.Array) -> Net:
       return model.apply(params, x)
     return model.apply(params, x, train=True)
 
-  def update_fn(params: types.Params, x: types.Array) -> types.Tree:
-    _, new = model.apply(params, x, train=True, mutable=['batch_stats'])
+  def update_fn(
+    params: types.Params, moments: types.Tree, x: types.Array
+  ) -> types.Tree:
+    variables = {**params, 'batch_stats': moments}
+    _, new = model.apply(variables, x, train=True, mutable=['batch_stats'])
     return new['batch_stats']
 
   return Net(init, model.apply, fit_fn, update_fn if has_moments else None)

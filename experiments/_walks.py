@@ -57,13 +57,11 @@ def _correction(
 
 def reset(setting: _pairs.Setting, params: types.Params) -> types.Params:
   """Resets the running moments of batch normalisation."""
-
-  def update(moments: types.Tree, x: types.Array) -> types.Tree:
-    assert setting.net.update_fn is not None
-    return setting.net.update_fn({**params, 'batch_stats': moments}, x)
-
+  assert setting.net.update_fn is not None
   moments = align.reset_batch_stats(
-    update, params['batch_stats'], _pairs.statistics(setting)
+    jax.tree_util.Partial(setting.net.update_fn, params),
+    params['batch_stats'],
+    _pairs.statistics(setting),
   )
   return {**params, 'batch_stats': moments}
 

@@ -273,6 +273,23 @@ def test_reset_keeps_counters_and_dtypes():
   assert found['mean'].tolist() == [2, 4]
 
 
+def test_reset_of_many_models_compiles_once():
+  traced = []
+
+  def update(params, s, x):
+    traced.append(1)
+    return {'mean': 0.5 * s['mean'] + 0.5 * params * x.mean(0)}
+
+  for scale in (1.0, 3.0):
+    found = align.reset_batch_stats(
+      jax.tree_util.Partial(update, jnp.asarray([scale])),
+      {'mean': jnp.zeros(1)},
+      [jnp.asarray([[1.0], [3.0]])],
+    )
+    assert found['mean'].tolist() == [2 * scale]
+  assert len(traced) == 1
+
+
 def test_reset_says_when_nothing_is_updated():
   with pytest.raises(ValueError, match="keeps 1 of the old value of 'mean'"):
     align.reset_batch_stats(

@@ -32,7 +32,8 @@ def reset_batch_stats(
     update_fn: a function ``(batch_stats, inputs) -> batch_stats`` that runs
       the model in training mode and returns the updated moments. In Flax:
       ``lambda s, x: model.apply({'params': p, 'batch_stats': s}, x,
-      mutable=['batch_stats'])[1]['batch_stats']``.
+      mutable=['batch_stats'])[1]['batch_stats']``. Bind parameters by
+      ``jax.tree_util.Partial(fn, params)`` to compile once for many of them.
     batch_stats: the running moments, for their structure; integer leaves
       (counters) stay as they are.
     batches: any iterable of ``inputs``, or of tuples ``(inputs, ...)``, as the
@@ -56,28 +57,17 @@ def reset_batch_stats(
   REnormalizing Permuted Activations for Interpolation Repair", 2022,
   arXiv:2211.08403; the official code weighs all batches alike.
   """
+  if not isinstance(update_fn, jax.tree_util.Partial):
+    update_fn = jax.tree_util.Partial(update_fn)
   leaves, structure = jax.tree.flatten(batch_stats)
-  real = [i for i, x in enumerate(leaves) if _is_real(x)]
+  real = _real(leaves)
   names = list(tree.named(batch_stats))
-
-  @jax.jit
-  def moments(inputs: Any) -> tuple[list[types.Array], list[types.Array]]:
-    def update(values: list[types.Array]) -> list[types.Array]:
-      filled = list(leaves)
-      for i, value in zip(real, values):
-        filled[i] = value
-      found = update_fn(jax.tree.unflatten(structure, filled), inputs)
-      return [jax.tree.leaves(found)[i] for i in real]
-
-    zeros = [jnp.zeros_like(leaves[i]) for i in real]
-    ones = [jnp.ones_like(leaves[i]) for i in real]
-    return jax.jvp(update, (zeros,), (ones,))
 
   total: list[types.Array] = []
   count = 0
   for batch in batches:
     inputs = batch[0] if isinstance(batch, tuple) else batch
-    updated, momenta = moments(inputs)
+    updated, momenta = _moments(update_fn, batch_stats, inputs)
     if not total:
       _check([names[i] for i in real], momenta)
     size = jax.tree.leaves(inputs)[0].shape[0]
@@ -96,6 +86,28 @@ def reset_batch_stats(
   return jax.tree.unflatten(structure, leaves)
 
 
+@jax.jit
+def _moments(
+  update_fn: Callable[[types.Tree, Any], types.Tree],
+  batch_stats: types.Tree,
+  inputs: Any,
+) -> tuple[list[types.Array], list[types.Array]]:
+  """Returns s'(0) and the momentum of every moment."""
+  leaves, structure = jax.tree.flatten(batch_stats)
+  real = _real(leaves)
+
+  def update(values: list[types.Array]) -> list[types.Array]:
+    filled = list(leaves)
+    for i, value in zip(real, values):
+      filled[i] = value
+    found = update_fn(jax.tree.unflatten(structure, filled), inputs)
+    return [jax.tree.leaves(found)[i] for i in real]
+
+  zeros = [jnp.zeros_like(leaves[i]) for i in real]
+  ones = [jnp.ones_like(leaves[i]) for i in real]
+  return jax.jvp(update, (zeros,), (ones,))
+
+
 def _check(names: list[str], momenta: list[types.Array]) -> None:
   for name, momentum in zip(names, momenta):
     m = np.asarray(momentum, np.float64)
@@ -107,5 +119,10 @@ def _check(names: list[str], momenta: list[types.Array]) -> None:
       )
 
 
-def _is_real(x: Any) -> bool:
-  return jnp.issubdtype(jnp.result_type(x), jnp.floating)
+def _real(leaves: list[Any]) -> list[int]:
+  """Returns which leaves are moments; the others are counters."""
+  return [
+    i
+    for i, x in enumerate(leaves)
+    if jnp.issubdtype(jnp.result_type(x), jnp.floating)
+  ]
