@@ -35,7 +35,7 @@ import numpy as np
 import optax
 
 from wsl import scale, tree
-from wsl.scale import _fit
+from wsl.scale import _step
 
 _MODELS = flags.DEFINE_integer('models', 21, 'T, the number of task vectors')
 _WIDTH = flags.DEFINE_integer('width', 768, 'of a token')
@@ -166,11 +166,11 @@ def _in_memory() -> None:
   coefs = scale.init(
     bank, by=_BY.value, depth=r'block_(\d+)/', key=jax.random.key(0)
   )
-  state = _fit._State(coefs, _ADAMW.init(coefs))
+  state = _step.State(coefs, _ADAMW.init(coefs))
   objective = scale.supervised(_apply)
   args = (objective, base, bank, state, batch, jax.random.key(0))
   start = time.perf_counter()
-  step = _fit._step.lower(
+  step = _step.step.lower(
     *args,
     optimiser=_ADAMW,
     transform=scale.identity,

@@ -283,15 +283,15 @@ def test_an_update_that_is_not_finite_stops_it() -> None:
 
 
 def test_the_step_compiles_once_and_holds_no_constants() -> None:
-  from wsl.scale import _fit
+  from wsl.scale import _step
 
-  before = _fit._step._cache_size()
+  before = _step.step._cache_size()
   run(steps=3, batches=[(X, Y)], optimiser=(fresh := optax.sgd(0.1)))
   run(steps=5, batches=[(X + 1, Y)], optimiser=fresh)
-  assert _fit._step._cache_size() == before + 1
-  state = _fit._State(scale.init(BANK, by='leaf'), ADAM.init({}))
+  assert _step.step._cache_size() == before + 1
+  state = _step.State(scale.init(BANK, by='leaf'), ADAM.init({}))
   state = state._replace(opt_state=ADAM.init(state.coefs))
-  traced = _fit._step.trace(
+  traced = _step.step.trace(
     jax.tree_util.Partial(LOSS),
     BASE,
     BANK,

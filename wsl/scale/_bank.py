@@ -5,31 +5,10 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.scale import _base
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class LowRank:
-  r"""A task vector's leaf as two factors, ``tensordot(left, right, 1)``.
-
-  In a model that is given to ``bank`` a leaf may be of this kind: it stands for
-  the base's leaf plus the product. In a bank both have a leading axis of T.
-
-  Attributes:
-    left: ``[..., r]``, the leading axes of the leaf (for a Flax dense kernel
-      ``[in, out]``: ``[in, r]``, often called A).
-    right: ``[r, ...]``, its other axes (``[r, out]``, often called B; fold the
-      adapter's scale into either).
-  """
-
-  left: types.Array
-  right: types.Array
+from wsl.scale import _base, _differences, _rows
 
 
 @jax.tree_util.register_dataclass
@@ -117,7 +96,7 @@ def bank(
     )
   models = list(models)
   names = _names('bank', names, len(models))
-  is_vector = lambda x: x is None or isinstance(x, LowRank)
+  is_vector = lambda x: x is None or isinstance(x, _rows.LowRank)
   found = []
   for name, model in zip(names, models):
     tree.check_names(
@@ -125,7 +104,9 @@ def bank(
     )
     found.append(tree.named(model, is_leaf=is_vector))
   stored = {
-    leaf: _leaf(leaf, x, [(n, f[leaf]) for n, f in zip(names, found)], dtype)
+    leaf: _differences.of_leaf(
+      leaf, x, [(n, f[leaf]) for n, f in zip(names, found)], dtype
+    )
     for leaf, x in _scaled(base, leaves).items()
   }
   _check_ties(base, found, names)
@@ -181,69 +162,17 @@ def as_bank(
     stored[leaf] = (
       stack
       if dtype is None
-      else tree.apply_kernel(_cast, stack, dtype=tree.Static(np.dtype(dtype)))
+      else tree.apply_kernel(
+        _differences.cast, stack, dtype=tree.Static(np.dtype(dtype))
+      )
     )
   return _make(base, stored, names)
-
-
-def subset(bank: Bank, names: Sequence[str]) -> Bank:
-  """Returns the bank of some of the vectors, in the order given.
-
-  Args:
-    bank: T vectors.
-    names: which ones, from ``bank.names``.
-
-  Returns:
-    A bank of ``len(names)`` vectors.
-
-  Raises:
-    ValueError: if there is no vector of a name, or no name.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> models = [{'w': jnp.zeros(2)}, {'w': jnp.ones(2)}]
-    >>> both = bank({'w': jnp.zeros(2)}, models, names=['cars', 'pets'])
-    >>> subset(both, ['pets']).leaves['w'].tolist()
-    [[1.0, 1.0]]
-  """
-  for name in names:
-    if name not in bank.names:
-      hint = tree.nearest(name, bank.names)
-      raise ValueError(f"subset: no vector '{name}' in the bank{hint}")
-  if not names:
-    raise ValueError('subset: no names given, at least one is needed')
-  index = [bank.names.index(name) for name in names]
-  return dataclasses.replace(
-    bank,
-    leaves={
-      name: found
-      for name, leaf in bank.leaves.items()
-      if (found := _take(leaf, index)) is not None
-    },
-    names=tuple(names),
-  )
 
 
 def dtype_of(bank: Bank) -> np.dtype:
   """Returns the dtype that coefficients of a bank should have."""
   wide = any(dtype == 'float64' for _, _, dtype in bank.specs)
   return np.dtype(np.float64 if wide else np.float32)
-
-
-def _take(leaf: Any, index: list[int]) -> Any:
-  if isinstance(leaf, tuple):
-    rows = tuple(leaf[i] for i in index)
-    return None if all(row is None for row in rows) else rows
-  at = np.asarray(index)
-  return jax.tree.map(lambda x: tree.apply_kernel(_rows, x, index=at), leaf)
-
-
-def _rows(x: types.Array, *, index: types.Array) -> types.Array:
-  return jnp.take(x, index, axis=0)
-
-
-def _cast(x: types.Array, *, dtype: np.dtype) -> types.Array:
-  return x.astype(dtype)
 
 
 def _make(
@@ -289,98 +218,6 @@ def _scaled(base: types.Params, leaves: types.Leaves | None) -> dict[str, Any]:
     for name, x in tree.named(base).items()
     if chosen[name] and name not in tied and _base.is_float(x)
   }
-
-
-def _leaf(
-  leaf: str, base: Any, found: list[tuple[str, Any]], dtype: Any
-) -> Any:
-  """Returns what T vectors hold of one leaf, or None if it is nothing."""
-  rows = [None if x is base else _factors(x) for _, x in found]
-  present = [x for x in rows if x is not None]
-  if not present:
-    return None
-  for (name, _), x in zip(found, rows):
-    if x is not None:
-      _check_row(leaf, base, name, x)
-  if tree.on_demand((base, rows)):
-    return tuple(_row(leaf, base, x, dtype) for x in rows)
-  low = [isinstance(x, LowRank) for x in present]
-  if all(low) and len(present) == len(rows):
-    return _pad_and_stack(present, dtype)
-  if any(low) or len(present) < len(rows):
-    return tuple(_row(leaf, base, x, dtype) for x in rows)
-  stack = deltas_lib.stack({leaf: base}, [{leaf: x} for x in rows])[leaf]
-  return _narrow(stack, dtype)
-
-
-def _factors(x: Any) -> Any:
-  """Reads factors that are on demand: they are small."""
-  return jax.tree.map(tree.read, x) if isinstance(x, LowRank) else x
-
-
-def _row(leaf: str, base: Any, x: Any, dtype: Any) -> Any:
-  """Returns one vector's leaf, on demand if the base's or the model's is."""
-  if x is None:
-    return None
-  if isinstance(x, LowRank):
-    return jax.tree.map(lambda y: _narrow(y, dtype), x)
-  kernel_dtype = tree.Static(_stored(np.dtype(base.dtype), dtype))
-  return tree.apply_kernel(_difference, base, x, dtype=kernel_dtype)
-
-
-def _difference(
-  base: types.Array, model: types.Array, *, dtype: np.dtype
-) -> types.Array:
-  return (tree.wide(model) - tree.wide(base)).astype(dtype)
-
-
-def _stored(source: np.dtype, dtype: Any) -> np.dtype:
-  """Returns the dtype to store in: at most as wide as the difference."""
-  wide = source if source.itemsize >= 4 else np.dtype(np.float32)
-  dtype = wide if dtype is None else np.dtype(dtype)
-  if not jnp.issubdtype(dtype, jnp.inexact):
-    raise ValueError(
-      f'bank(dtype={dtype}): task vectors are stored in a float dtype, such as '
-      'bfloat16'
-    )
-  return dtype if dtype.itemsize <= wide.itemsize else wide
-
-
-def _narrow(x: types.Array, dtype: Any) -> types.Array:
-  return tree.apply_kernel(
-    _cast, x, dtype=tree.Static(_stored(np.dtype(x.dtype), dtype))
-  )
-
-
-def _check_row(leaf: str, base: Any, name: str, x: Any) -> None:
-  if isinstance(x, LowRank):
-    (*lead, r), (s, *rest) = x.left.shape, x.right.shape
-    if r != s or (*lead, *rest) != tuple(base.shape):
-      raise ValueError(
-        f"bank: model '{name}': leaf '{leaf}' has factors "
-        f'{tuple(x.left.shape)} and {tuple(x.right.shape)}, their product must '
-        f"have the base's shape {tuple(base.shape)}"
-      )
-    return
-  deltas_lib.check(
-    'bank', {'the base': {leaf: base}, f"model '{name}'": {leaf: x}}
-  )
-
-
-def _pad_and_stack(rows: list[LowRank], dtype: Any) -> LowRank:
-  """Stacks factors; a smaller rank is filled up with zeros."""
-  rank = max(row.right.shape[0] for row in rows)
-
-  def fill(x: types.Array, axis: int) -> types.Array:
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, rank - x.shape[axis])
-    return jnp.pad(jnp.asarray(x), widths)
-
-  stacked = LowRank(
-    jnp.stack([fill(row.left, -1) for row in rows]),
-    jnp.stack([fill(row.right, 0) for row in rows]),
-  )
-  return jax.tree.map(lambda x: _narrow(x, dtype), stacked)
 
 
 def _check_ties(

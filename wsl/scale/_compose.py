@@ -1,7 +1,6 @@
-"""Coefficients to weights, and gradients of weights to coefficients."""
+"""Coefficients to weights."""
 
 from collections.abc import Callable
-import functools
 from typing import Any
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.scale import _bank, _base, _blocks, _cells, _transforms
+from wsl.scale import _bank, _base, _cells, _coefs, _rows, _sums, _transforms
 
 
 def compose(
@@ -58,7 +57,7 @@ def compose(
   """
   _base.check('compose', base, bank)
   coefs = transform(coefs)
-  by_leaf = _blocks.expand(coefs, bank)
+  by_leaf = _coefs.expand(coefs, bank)
   leaves = tree.named(base)
   composed = {
     name: _apply(_add, bank.leaves[name], coef, coefs, name, leaves[name])
@@ -96,89 +95,24 @@ def combine(bank: _bank.Bank, coefs: Any) -> types.Delta:
     >>> combine(bank, 0.5)['w'].tolist()
     [1.0, 1.0]
   """
-  by_leaf = _blocks.expand(coefs, bank)
+  by_leaf = _coefs.expand(coefs, bank)
   first = dict(bank.ties)
   found: dict[str, Any] = {}
   for name, shape, dtype in bank.specs:
     if name in bank.leaves:
-      like = jnp.zeros((), wide(jnp.dtype(dtype)))
+      like = jnp.zeros((), _sums.wide(jnp.dtype(dtype)))
       found[name] = _apply(
-        _sum, bank.leaves[name], by_leaf[name], coefs, name, like, shape=shape
+        _sums.total_of,
+        bank.leaves[name],
+        by_leaf[name],
+        coefs,
+        name,
+        like,
+        shape=shape,
       )
     else:
       found[name] = found.get(first.get(name, ''))
   return jax.tree.unflatten(bank.structure, list(found.values()))
-
-
-def pull_back(bank: _bank.Bank, gradient: types.Params, coefs: Any) -> Any:
-  r"""Turns a gradient in the weights into one in the coefficients.
-
-  .. math:: \frac{\partial L}{\partial \lambda_{ij}} = \Bigl\langle
-    \frac{\partial L}{\partial \theta_j}, \tau_{i,j} \Bigr\rangle
-
-  One ordinary gradient serves any number of vectors and any granularity. Leaves
-  on demand, and numpy arrays, are read one leaf of one vector at a time.
-
-  Args:
-    bank: T task vectors.
-    gradient: of a loss in the weights, leaves ``[...]`` of the base's names;
-      only the leaves of the bank are looked at.
-    coefs: the layout; the values do not matter, the map is linear.
-
-  Returns:
-    The gradient, like ``coefs``.
-
-  Raises:
-    ValueError: if the gradient has no leaf that the bank has.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> from wsl import scale
-    >>> base = {'w': jnp.ones(2)}
-    >>> bank = scale.bank(base, [{'w': jnp.asarray([2.0, 3.0])}])
-    >>> coefs = scale.init(bank, by='task')
-    >>> pull_back(bank, {'w': jnp.asarray([1.0, 10.0])}, coefs)['task'].tolist()
-    [21.0]
-  """
-  by_leaf, back = jax.vjp(lambda c: _blocks.expand(c, bank), coefs)
-  summed = sum_ties(bank, tree.named(gradient))
-  for name in bank.leaves:
-    if name not in summed:
-      raise ValueError(f"pull_back: the gradient has no leaf '{name}'")
-  inner = {
-    name: (
-      _inner(bank.leaves[name], summed[name], coef, cells_of(coefs, name))
-      if name in bank.leaves
-      else jnp.zeros_like(coef)
-    )
-    for name, coef in by_leaf.items()
-  }
-  return back(inner)[0]
-
-
-def sum_ties(
-  bank: _bank.Bank, gradient: dict[str, types.Array]
-) -> dict[str, types.Array]:
-  """Adds the gradients of tied leaves to that of the first."""
-  summed = dict(gradient)
-  for name, first in bank.ties:
-    if first in bank.leaves and name in gradient:
-      summed[first] = summed[first] + gradient[name]
-  return summed
-
-
-cells_of = _blocks.cells_of
-
-
-def wide(dtype: np.dtype) -> np.dtype:
-  """Returns the dtype that entries of ``dtype`` are computed in."""
-  return dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
-
-
-def rows_of(leaf: Any) -> tuple[tuple[int, ...], tuple[Any, ...]]:
-  """Returns the vectors that have a leaf kept as a tuple, and their rows."""
-  at = tuple(i for i, row in enumerate(leaf) if row is not None)
-  return at, tuple(leaf[i] for i in at)
 
 
 def _apply(
@@ -191,11 +125,11 @@ def _apply(
   **hyper: Any,
 ) -> Any:
   """Calls a kernel on a leaf of the bank, of whatever kind it is."""
-  cells, seed = cells_of(coefs, name)
+  cells, seed = _coefs.cells_of(coefs, name)
   at: tuple[int, ...] | None = None
   rows: tuple[Any, ...] = (leaf,)
   if isinstance(leaf, tuple):
-    at, rows = rows_of(leaf)
+    at, rows = _rows.present(leaf)
   return tree.apply_kernel(
     kernel,
     base,
@@ -218,159 +152,7 @@ def _add(
 ) -> types.Array:
   """Returns base + sum_i coef_i row_i in the base's dtype."""
   like = tree.wide(base)
-  total = _sum(
+  total = _sums.total_of(
     like, coef, *rows, at=at, cells=cells, seed=seed, shape=base.shape
   )
   return (like + total).astype(base.dtype)
-
-
-def _sum(
-  like: types.Array,
-  coef: types.Array,
-  *rows: Any,
-  at: tuple[int, ...] | None,
-  cells: _cells.Cells,
-  seed: types.Array,
-  shape: tuple[int, ...],
-) -> types.Array:
-  """Returns sum_i coef_i row_i in the dtype of ``like``."""
-  coef = coef.astype(like.dtype)
-  if at is not None:
-    total = jnp.zeros(shape, like.dtype)
-    for i, row in zip(at, rows):
-      total = total + scaled(coef[i], row, cells, seed, shape)
-    return total
-  (stack,) = rows
-  if isinstance(stack, _bank.LowRank) and cells is None:
-    return _product(coef, stack)
-
-  def term(c: types.Array, stack: Any, i: types.Array) -> types.Array:
-    row = jax.tree.map(
-      lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False), stack
-    )
-    return scaled(c, row, cells, seed, shape)
-
-  return weighted_sum(stack, coef, term, shape)
-
-
-def weighted_sum(
-  stack: Any,
-  coef: types.Array,
-  term: Callable[[types.Array, Any, types.Array], types.Array],
-  shape: tuple[int, ...],
-) -> types.Array:
-  """Adds up ``term(coef[i], stack, i)``, one i at a time.
-
-  Args:
-    stack: an array ``[T, ...]``, or a ``LowRank`` of them.
-    coef: ``[T, cells...]``.
-    term: one vector's coefficients times its row of the stack, ``[...]``.
-    shape: of the result.
-  """
-
-  # A loop must not carry what can be computed before it: XLA would widen the
-  # whole stack there, on a CPU even where nothing asks for it.
-  def add(total: types.Array, step: Any) -> tuple[types.Array, None]:
-    c, i = step
-    rows, i = jax.lax.optimization_barrier((stack, i))
-    return total + term(c, rows, i), None
-
-  # Rows are read again in the backward pass, not kept.
-  add = jax.checkpoint(add, prevent_cse=False)
-  zeros = jnp.zeros(shape, coef.dtype)
-  index = jnp.arange(len(coef), dtype=np.int32)
-  return jax.lax.scan(add, zeros, (coef, index))[0]
-
-
-def scaled(
-  coef: types.Array,
-  row: Any,
-  cells: _cells.Cells,
-  seed: types.Array,
-  shape: tuple[int, ...],
-) -> types.Array:
-  """Returns one vector's leaf, dense, times its coefficients."""
-  if isinstance(row, _bank.LowRank):
-    row = jnp.tensordot(
-      row.left.astype(coef.dtype),
-      row.right.astype(coef.dtype),
-      1,
-      precision='highest',
-    )
-  return _cells.spread(coef, cells, seed, shape) * row.astype(coef.dtype)
-
-
-def _product(coef: types.Array, stack: _bank.LowRank) -> types.Array:
-  """Returns the sum of scaled products as one product of rank T r."""
-  left = stack.left.astype(coef.dtype)
-  left = left * coef.reshape(coef.shape + (1,) * (left.ndim - 1))
-  left = jnp.moveaxis(left, 0, -2)
-  left = left.reshape(*left.shape[:-2], -1)
-  right = stack.right.astype(coef.dtype)
-  right = right.reshape(-1, *right.shape[2:])
-  return jnp.tensordot(left, right, 1, precision='highest')
-
-
-def _inner(
-  leaf: Any,
-  gradient: types.Array,
-  coef: types.Array,
-  cells: tuple[_cells.Cells, _cells.Seed],
-) -> types.Array:
-  """Returns <gradient, row> for each vector and cell, like ``coef``."""
-  kinds, seed = cells
-  hyper = {'cells': kinds, 'seed': np.asarray(seed, np.uint32)}
-  if isinstance(leaf, jax.Array):
-    return _inner_stack(gradient, coef, leaf, **hyper)
-  if isinstance(leaf, _bank.LowRank) and isinstance(leaf.left, jax.Array):
-    return _inner_stack(gradient, coef, leaf, **hyper)
-  parts = [jnp.zeros_like(coef[0])] * len(coef)
-  for i, row in enumerate_rows(leaf):
-    parts[i] = _inner_row(gradient, coef[0], row, **hyper)
-  return jnp.stack(parts)
-
-
-def enumerate_rows(leaf: Any) -> Any:
-  """Yields (i, row) of the vectors that have a leaf, reading it if need be."""
-  if isinstance(leaf, tuple):
-    for i, row in zip(*rows_of(leaf)):
-      yield i, tree.read(row)
-  elif isinstance(leaf, _bank.LowRank):
-    for i in range(len(leaf.left)):
-      yield i, _bank.LowRank(leaf.left[i], leaf.right[i])
-  else:
-    leaf = tree.read(leaf)
-    for i in range(len(leaf)):
-      yield i, leaf[i]
-
-
-@functools.partial(jax.jit, static_argnames='cells')
-def _inner_stack(
-  gradient: types.Array,
-  coef: types.Array,
-  stack: Any,
-  *,
-  cells: _cells.Cells,
-  seed: types.Array,
-) -> types.Array:
-  like = tree.wide(gradient)
-  total = lambda c: _sum(
-    like, c, stack, at=None, cells=cells, seed=seed, shape=gradient.shape
-  )
-  return jax.vjp(total, coef)[1](like)[0]
-
-
-@functools.partial(jax.jit, static_argnames='cells')
-def _inner_row(
-  gradient: types.Array,
-  coef: types.Array,
-  row: Any,
-  *,
-  cells: _cells.Cells,
-  seed: types.Array,
-) -> types.Array:
-  like = tree.wide(gradient)
-  total = lambda c: scaled(
-    c.astype(like.dtype), row, cells, seed, gradient.shape
-  )
-  return jax.vjp(total, coef)[1](like)[0]

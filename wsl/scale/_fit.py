@@ -1,7 +1,6 @@
 """Learn coefficients by gradient."""
 
 from collections.abc import Callable, Iterable, Iterator
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.scale import _bank, _base, _compose, _stream, _transforms
+from wsl.scale import _bank, _base, _step, _transforms
 
 
 class Fit(NamedTuple):
@@ -39,11 +38,6 @@ class StoppedError(RuntimeError):
   def __init__(self, message: str, result: Fit) -> None:
     super().__init__(message)
     self.result = result
-
-
-class _State(NamedTuple):
-  coefs: Any
-  opt_state: Any
 
 
 def fit(
@@ -126,92 +120,26 @@ def fit(
       'stream'
     )
   _base.check('fit', base, bank)
-  step = _stepper(objective, base, bank, optimiser, transform, project, stream)
+  step = _step.stepper(
+    objective,
+    base,
+    bank,
+    optimiser=optimiser,
+    transform=transform,
+    project=project,
+    stream=stream,
+  )
   coefs = jax.tree.map(jnp.asarray, coefs)
   if opt_state is None:
     opt_state = optimiser.init(coefs)
-  return _run(step, _State(coefs, opt_state), batches, steps, key, progress)
-
-
-def _stepper(
-  objective: Callable[..., types.Array],
-  base: types.Params,
-  bank: _bank.Bank,
-  optimiser: Any,
-  transform: Callable[[Any], Any],
-  project: Callable[[Any], Any],
-  stream: bool,
-) -> Callable[..., tuple[_State, types.Array, types.Array]]:
-  """Returns a function of (state, batch, key) to (state, loss, is finite)."""
-  if not isinstance(objective, jax.tree_util.Partial):
-    objective = jax.tree_util.Partial(objective)
-  if not stream:
-    base, bank = jax.tree.map(jnp.asarray, (tree.read(base), bank))
-    return functools.partial(
-      _step,
-      objective,
-      base,
-      bank,
-      optimiser=optimiser,
-      transform=transform,
-      project=project,
-    )
-
-  def step(state: _State, batch: Any, key: types.PRNGKey) -> Any:
-    loss, gradient = _stream.value_and_gradient(
-      objective, base, bank, state.coefs, batch, key, transform=transform
-    )
-    return _update(state, loss, gradient, optimiser=optimiser, project=project)
-
-  return step
-
-
-@functools.partial(
-  jax.jit, static_argnames=('optimiser', 'transform', 'project')
-)
-def _step(
-  objective: Callable[..., types.Array],
-  base: types.Params,
-  bank: _bank.Bank,
-  state: _State,
-  batch: Any,
-  key: types.PRNGKey,
-  *,
-  optimiser: Any,
-  transform: Callable[[Any], Any],
-  project: Callable[[Any], Any],
-) -> tuple[_State, types.Array, types.Array]:
-  def loss_of(coefs: Any) -> types.Array:
-    params = _compose.compose(base, bank, coefs, transform=transform)
-    return objective(params, batch, key)
-
-  loss, gradient = jax.value_and_grad(loss_of)(state.coefs)
-  return _update(state, loss, gradient, optimiser=optimiser, project=project)
-
-
-@functools.partial(jax.jit, static_argnames=('optimiser', 'project'))
-def _update(
-  state: _State,
-  loss: types.Array,
-  gradient: Any,
-  *,
-  optimiser: Any,
-  project: Callable[[Any], Any],
-) -> tuple[_State, types.Array, types.Array]:
-  with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes itself
-    updates, opt_state = optimiser.update(
-      gradient, state.opt_state, state.coefs
-    )
-  coefs = project(
-    jax.tree.map(lambda x, u: x + u.astype(x.dtype), state.coefs, updates)
+  return _run(
+    step, _step.State(coefs, opt_state), batches, steps, key, progress
   )
-  finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(coefs)]
-  return _State(coefs, opt_state), loss, jnp.all(jnp.stack(finite))
 
 
 def _run(
-  step: Callable[..., tuple[_State, types.Array, types.Array]],
-  state: _State,
+  step: Callable[..., tuple[_step.State, types.Array, types.Array]],
+  state: _step.State,
   batches: Iterable[Any],
   steps: int,
   key: types.PRNGKey,
@@ -259,7 +187,9 @@ def _run(
   return Fit(state.coefs, state.opt_state, np.asarray(losses))
 
 
-def _stopped(what: str, state: _State, losses: list[float]) -> StoppedError:
+def _stopped(
+  what: str, state: _step.State, losses: list[float]
+) -> StoppedError:
   return StoppedError(
     f"fit: {what}; this error's result holds the last good coefficients",
     Fit(state.coefs, state.opt_state, np.asarray(losses)),

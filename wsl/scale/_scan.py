@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.scale import _bank, _base, _blocks, _cells, _compose
+from wsl.scale import _bank, _base, _cells, _coefs, _rows, _sums
 
 
 def scan(
@@ -61,12 +61,12 @@ def scan(
     )
   ((layers,),) = sizes
   by_leaf = {
-    name: _by_layer(name, coef, _blocks.cells_of(coefs, name)[0], layers)
-    for name, coef in _blocks.expand(coefs, bank).items()
+    name: _by_layer(name, coef, _coefs.cells_of(coefs, name)[0], layers)
+    for name, coef in _coefs.expand(coefs, bank).items()
     if name in bank.leaves
   }
   for name, leaf in bank.leaves.items():
-    if isinstance(leaf, (tuple, _bank.LowRank)) or tree.on_demand(leaf):
+    if isinstance(leaf, (tuple, _rows.LowRank)) or tree.on_demand(leaf):
       raise ValueError(f"scan: leaf '{name}' is no dense stack [T, L, ...]")
   first = dict(bank.ties)
 
@@ -112,7 +112,5 @@ def _layer(
     row = jax.lax.dynamic_slice(stack, starts, (1, 1, *base.shape))
     return c * row.reshape(base.shape).astype(like.dtype)
 
-  total = _compose.weighted_sum(
-    stack, coef.astype(like.dtype), term, base.shape
-  )
+  total = _sums.weighted_sum(stack, coef.astype(like.dtype), term, base.shape)
   return (like + total).astype(base.dtype)

@@ -1,14 +1,12 @@
 """Which vectors to learn with, from one gradient."""
 
-from collections.abc import Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.scale import _bank, _blocks, _compose
+from wsl.scale import _bank, _init, _pull_back, _rows, _subset
 
 _WAYS = ('feature', 'vector', 'block')
 
@@ -85,14 +83,16 @@ def select(
   if by == 'feature':
     scores = _cosines(bank, features)
     return Selection(_best(bank, scores, budget), _by_name(bank, scores))
-  coefs = _blocks.init(bank, by='leaf')
-  found = _compose.pull_back(bank, gradient, coefs)
+  coefs = _init.init(bank, by='leaf')
+  found = _pull_back.pull_back(bank, gradient, coefs)
   by_leaf = {name: np.abs(np.asarray(x)) for name, x in found.values.items()}
   if by == 'vector':
     scores = np.sum(list(by_leaf.values()), axis=0)
     return Selection(_best(bank, scores, budget), _by_name(bank, scores))
   leaves = {
-    name: _keep(bank.leaves[name], _largest(by_leaf[name], budget), len(bank))
+    name: _rows.only(
+      bank.leaves[name], _largest(by_leaf[name], budget), len(bank)
+    )
     for name in bank.leaves
   }
   at_leaf = {name: _by_name(bank, x) for name, x in by_leaf.items()}
@@ -127,19 +127,4 @@ def _largest(scores: np.ndarray, budget: int) -> list[int]:
 
 
 def _best(bank: _bank.Bank, scores: np.ndarray, budget: int) -> _bank.Bank:
-  return _bank.subset(bank, [bank.names[i] for i in _largest(scores, budget)])
-
-
-def _keep(leaf: Any, chosen: Sequence[int], count: int) -> Any:
-  """Keeps some rows; the others become None."""
-  if isinstance(leaf, tuple):
-    row = lambda i: leaf[i]
-  else:
-    row = lambda i: jax.tree.map(
-      lambda x: tree.apply_kernel(_row, x, index=i), leaf
-    )
-  return tuple(row(i) if i in chosen else None for i in range(count))
-
-
-def _row(x: types.Array, *, index: types.Array) -> types.Array:
-  return jax.lax.dynamic_index_in_dim(x, index, 0, keepdims=False)
+  return _subset.subset(bank, [bank.names[i] for i in _largest(scores, budget)])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.scale import _bank, _blocks, _cells, _compose
+from wsl.scale import _bank, _cells, _coefs, _pull_back, _rows, _sums
 
 
 def value_and_gradient(
@@ -57,14 +57,14 @@ def value_and_gradient(
     objective, scaled, fixed, batch, key, layout=layout
   )
   del params, scaled
-  return loss, back(_compose.pull_back(bank, gradient, coefs_of))[0]
+  return loss, back(_pull_back.pull_back(bank, gradient, coefs_of))[0]
 
 
 def compose(
   base: types.Params, bank: _bank.Bank, coefs: Any
 ) -> dict[str, types.Array]:
   """Composes leaf by leaf and row by row; returns parameters by name."""
-  by_leaf = _blocks.expand(coefs, bank)
+  by_leaf = _coefs.expand(coefs, bank)
   first = dict(bank.ties)
   params: dict[str, types.Array] = {}
   for name, x in tree.named(base).items():
@@ -75,9 +75,9 @@ def compose(
     params[name] = x = jnp.asarray(tree.read(x))
     if name not in bank.leaves:
       continue
-    cells, seed = _blocks.cells_of(coefs, name)
-    total = jnp.zeros(x.shape, _compose.wide(x.dtype))
-    for i, row in _compose.enumerate_rows(bank.leaves[name]):
+    cells, seed = _coefs.cells_of(coefs, name)
+    total = jnp.zeros(x.shape, _sums.wide(x.dtype))
+    for i, row in _rows.each(bank.leaves[name]):
       total = _add_row(
         total,
         by_leaf[name][i],
@@ -99,7 +99,7 @@ def _add_row(
   seed: types.Array,
 ) -> types.Array:
   coef = coef.astype(total.dtype)
-  return total + _compose.scaled(coef, row, cells, seed, total.shape)
+  return total + _sums.scaled(coef, row, cells, seed, total.shape)
 
 
 @jax.jit

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.scale import _blocks
+from wsl.scale import _coefs
 
 
 def identity(coefs: Any) -> Any:
@@ -65,7 +65,7 @@ def softmax(coefs: Any) -> Any:
   return jax.tree.map(lambda x: jax.nn.softmax(x, axis=0), coefs)
 
 
-def line(ends: dict[str, types.Array], *, like: _blocks.Coefs) -> Any:
+def line(ends: dict[str, types.Array], *, like: _coefs.Coefs) -> Any:
   r"""Draws the coefficients of layers on a line: two numbers to learn.
 
   .. math:: \lambda_{il} = \alpha + (\omega - \alpha) \frac{l}{L - 1}
@@ -115,4 +115,4 @@ def line(ends: dict[str, types.Array], *, like: _blocks.Coefs) -> Any:
     return jnp.broadcast_to(start + (end - start) * place, x.shape)
 
   values = {block: at(block, x) for block, x in like.values.items()}
-  return _blocks.Coefs(values, like.places)
+  return _coefs.Coefs(values, like.places)

@@ -1,0 +1,97 @@
+"""One step of learning, in memory or streamed."""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wsl import tree, types
+from wsl.scale import _bank, _compose, _stream
+
+
+class State(NamedTuple):
+  """What a step changes."""
+
+  coefs: Any
+  opt_state: Any
+
+
+def stepper(
+  objective: Callable[..., types.Array],
+  base: types.Params,
+  bank: _bank.Bank,
+  *,
+  optimiser: Any,
+  transform: Callable[[Any], Any],
+  project: Callable[[Any], Any],
+  stream: bool,
+) -> Callable[..., tuple[State, types.Array, types.Array]]:
+  """Returns a function of (state, batch, key) to (state, loss, is finite)."""
+  if not isinstance(objective, jax.tree_util.Partial):
+    objective = jax.tree_util.Partial(objective)
+  if not stream:
+    base, bank = jax.tree.map(jnp.asarray, (tree.read(base), bank))
+    return functools.partial(
+      step,
+      objective,
+      base,
+      bank,
+      optimiser=optimiser,
+      transform=transform,
+      project=project,
+    )
+
+  def streamed(state: State, batch: Any, key: types.PRNGKey) -> Any:
+    loss, gradient = _stream.value_and_gradient(
+      objective, base, bank, state.coefs, batch, key, transform=transform
+    )
+    return _update(state, loss, gradient, optimiser=optimiser, project=project)
+
+  return streamed
+
+
+@functools.partial(
+  jax.jit, static_argnames=('optimiser', 'transform', 'project')
+)
+def step(
+  objective: Callable[..., types.Array],
+  base: types.Params,
+  bank: _bank.Bank,
+  state: State,
+  batch: Any,
+  key: types.PRNGKey,
+  *,
+  optimiser: Any,
+  transform: Callable[[Any], Any],
+  project: Callable[[Any], Any],
+) -> tuple[State, types.Array, types.Array]:
+  """Makes a step in memory: (state, loss, is the new state finite)."""
+
+  def loss_of(coefs: Any) -> types.Array:
+    params = _compose.compose(base, bank, coefs, transform=transform)
+    return objective(params, batch, key)
+
+  loss, gradient = jax.value_and_grad(loss_of)(state.coefs)
+  return _update(state, loss, gradient, optimiser=optimiser, project=project)
+
+
+@functools.partial(jax.jit, static_argnames=('optimiser', 'project'))
+def _update(
+  state: State,
+  loss: types.Array,
+  gradient: Any,
+  *,
+  optimiser: Any,
+  project: Callable[[Any], Any],
+) -> tuple[State, types.Array, types.Array]:
+  with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes itself
+    updates, opt_state = optimiser.update(
+      gradient, state.opt_state, state.coefs
+    )
+  coefs = project(
+    jax.tree.map(lambda x, u: x + u.astype(x.dtype), state.coefs, updates)
+  )
+  finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(coefs)]
+  return State(coefs, opt_state), loss, jnp.all(jnp.stack(finite))
