@@ -14,8 +14,9 @@ FLOORS = (
   {'types'},
   {'tree'},
   {'deltas', 'mesh'},
+  {'stats'},
   {'merge', 'align', 'stitch', 'scale', 'adapters', 'codecs'}
-  | {'stats', 'landscape', 'models', 'data'},
+  | {'landscape', 'models', 'data'},
   {'surgery', 'search', 'train', 'checkpoint'},
 )
 HEAVY = ('flax', 'optax', 'orbax', 'chex', 'scipy', 'sklearn', 'matplotlib')

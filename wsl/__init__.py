@@ -19,6 +19,7 @@ _ROOMS = (
   'models',
   'scale',
   'stats',
+  'stitch',
   'train',
   'tree',
   'types',
