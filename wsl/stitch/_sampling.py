@@ -1,0 +1,134 @@
+"""Joint training of a family: at every step one route, drawn at random."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+
+
+def route_probabilities(
+  flops: types.ArrayLike, *, gap: float | None = None, rising: bool = False
+) -> np.ndarray:
+  r"""Returns how often each route is drawn, for ``random_route``.
+
+  Without ``gap`` all routes are equal (SN-Net). With it, routes fall into
+  buckets of FLOPs; a bucket is drawn first, then a route inside it, so that
+  costs at which there are few routes are trained as often as others
+  (SN-Netv2):
+
+  .. math:: P(r) = \frac{w_{b(r)}}{\sum_b w_b} \frac{1}{|b(r)|}, \qquad
+    b(r) = \left\lfloor \frac{f_r - \min f}{g} \right\rfloor
+
+  Args:
+    flops: of each route, ``[R]``.
+    gap: g, the width of a bucket in FLOPs; ``None`` makes no buckets.
+    rising: whether the n-th bucket from the cheapest has weight w = n; they
+      are equal otherwise. Empty buckets do not count.
+
+  Returns:
+    Probabilities ``[R]``, float64.
+
+  Raises:
+    ValueError: if there are no routes, or ``gap`` is not positive.
+
+  Example:
+    >>> route_probabilities([1.0, 8.0, 8.5, 8.9], gap=2.0).round(3).tolist()
+    [0.5, 0.167, 0.167, 0.167]
+
+  Reference:
+    Pan et al., "Stitched ViTs are Flexible Vision Backbones", 2023,
+    arXiv:2307.00154.
+  """
+  f = np.asarray(flops, np.float64)
+  if f.ndim != 1 or not f.size or (gap is not None and gap <= 0):
+    raise ValueError(
+      f'route_probabilities: flops {list(f.shape)}, gap={gap}: expected the '
+      'cost of each of R >= 1 routes, and a positive gap'
+    )
+  if gap is None:
+    return np.full(f.shape, 1 / f.size)
+  buckets = np.floor((f - f.min()) / gap)
+  _, place, count = np.unique(buckets, return_inverse=True, return_counts=True)
+  weights = np.arange(1.0, count.size + 1) if rising else np.ones(count.size)
+  return (weights / weights.sum() / count)[place]
+
+
+def random_route(
+  apply_fn: Callable[..., types.Array],
+  rows: types.ArrayLike,
+  *,
+  probabilities: types.ArrayLike | None = None,
+) -> jax.tree_util.Partial:
+  r"""Makes the loss of joint training: of one route, drawn from the key.
+
+  .. math:: L = \mathrm{CE}(f_r(x), y), \quad r \sim P, \qquad \text{or} \quad
+    L = \tfrac12 \mathrm{CE}(f_r(x), y) + \tfrac12 \mathrm{CE}(f_r(x), \hat y)
+
+  with a teacher's classes as third part of a batch. The draw is inside the
+  compiled step, which is one for all routes. Gradients of what is not on the
+  route are zero; an optimizer with momentum or weight decay moves it all the
+  same.
+
+  Args:
+    apply_fn: maps (family, row, inputs) to logits ``[B, ..., C]``, from
+      ``program``.
+    rows: the routes to draw from, ``[R, ...]``, from ``program``.
+    probabilities: of each route, ``[R]``; all equal by default.
+
+  Returns:
+    A loss for ``train.advance``: (family, batch, key) -> scalar. Batches are
+    (inputs, integer labels ``[B, ...]``), or (inputs, labels, the teacher's
+    classes).
+
+  Raises:
+    ValueError: if probabilities and rows differ in number, or do not sum to 1.
+
+  Example:
+    >>> apply_fn = lambda family, row, x: x * family[row[0]]
+    >>> loss = random_route(apply_fn, jnp.asarray([[0], [1]]))
+    >>> batch = (jnp.eye(3), jnp.arange(3))
+    >>> print(f'{loss(jnp.zeros(2), batch, jax.random.key(0)):.4f}')
+    1.0986
+
+  Reference:
+    Pan et al., "Stitchable Neural Networks", 2023, arXiv:2302.06586.
+  """
+  rows = jnp.asarray(rows)
+  count = len(rows)
+  if probabilities is None:
+    probabilities = np.full(count, 1 / count)
+  p = np.asarray(probabilities, np.float64)
+  if p.shape != (count,) or (p < 0).any() or abs(p.sum() - 1) > 1e-6:
+    raise ValueError(
+      f'random_route: {list(p.shape)} probabilities of sum {p.sum():g} for '
+      f'{count} routes: expected one for each, of sum 1'
+    )
+  with np.errstate(divide='ignore'):
+    log_p = jnp.asarray(np.log(p), jnp.float32)
+  if not isinstance(apply_fn, jax.tree_util.Partial):
+    apply_fn = jax.tree_util.Partial(apply_fn)
+  return jax.tree_util.Partial(_loss, apply_fn, rows, log_p)
+
+
+def _loss(
+  apply_fn: Callable[..., types.Array],
+  rows: types.Array,
+  log_p: types.Array,
+  family: types.Params,
+  batch: tuple[Any, ...],
+  key: types.PRNGKey,
+) -> types.Array:
+  inputs, *targets = batch
+  row = rows[jax.random.categorical(key, log_p)]
+  log_q = jax.nn.log_softmax(tree.wide(apply_fn(family, row, inputs)))
+  losses = [_cross_entropy(log_q, labels) for labels in targets]
+  return jnp.mean(jnp.stack(losses))
+
+
+def _cross_entropy(log_q: types.Array, labels: types.Array) -> types.Array:
+  picked = jnp.take_along_axis(log_q, labels[..., None], axis=-1)
+  return -jnp.mean(picked)
