@@ -91,7 +91,7 @@ def _check_sizes(
   config: ml_collections.ConfigDict, tasks: _tasks.Tasks
 ) -> None:
   count = tasks.train.y.shape[1]
-  limits = {
+  limits: dict[str, tuple[int, int | None]] = {
     'seeds': (config.seeds, None),
     'at_once': (config.at_once, None),
     'base.examples': (config.base.examples, count),
@@ -103,8 +103,9 @@ def _check_sizes(
     'experts.epochs': (config.experts.epochs, None),
     'experts.batch_size': (config.experts.batch_size, count),
     'evaluation.batch_size': (config.evaluation.batch_size, None),
-    'statistics.examples': (config.statistics.examples, count),
   }
+  if 'statistics' in config:
+    limits['statistics.examples'] = (config.statistics.examples, count)
   for name, (value, most) in limits.items():
     if value < 1 or (most is not None and value > most):
       wanted = '1 or more' if most is None else f'1 .. {most}'

@@ -110,6 +110,12 @@ def digits(names: Sequence[str]) -> dict[str, data.Task]:
   }
 
 
+def _invert_rows(x: np.ndarray) -> np.ndarray:
+  """Inverts every second row of the images."""
+  odd = np.arange(x.shape[1])[None, :, None] % 2 == 1
+  return np.where(odd, 1 - x, x)
+
+
 def _shuffle_blocks(x: np.ndarray) -> np.ndarray:
   """Moves the sixteen 2x2 blocks to other places, the same in every image."""
   order = np.random.RandomState(1).permutation(16)
@@ -123,6 +129,10 @@ TRANSFORMS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
   'rotated': lambda x: np.rot90(x, axes=(1, 2)),
   'inverted': lambda x: 1 - x,
   'shuffled': _shuffle_blocks,
+  'mirrored': lambda x: x[:, :, ::-1],
+  'turned': lambda x: np.rot90(x, 2, axes=(1, 2)),
+  'striped': _invert_rows,
+  'rolled': lambda x: np.roll(x, (4, 4), axis=(1, 2)),
 }
 
 

@@ -1,18 +1,14 @@
 """The three trainings of a vision suite: base, experts, one model for all."""
 
-from collections.abc import Callable
 import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from experiments import _console, _suite
-from wsl import data, train, types
-
-SEGMENTS = 10  # of a run, between reports
+from experiments import _runs, _suite
+from wsl import data, types
 
 
 def base(suite: _suite.Suite) -> types.Params:
@@ -33,12 +29,14 @@ def base(suite: _suite.Suite) -> types.Params:
 
   keys = _suite.keys(suite, 0)
   start = jax.jit(functools.partial(jax.lax.map, suite.init))
-  return _train(
+  return _runs.advance_all(
     suite,
     'base',
     loss,
-    (None, start(keys), keys),
+    start(keys),
+    keys,
     _mixture(few),
+    lambda examples, run: (None, examples),
     steps=config.steps,
     batch_size=config.batch_size,
     rate=config.learning_rate,
@@ -68,23 +66,22 @@ def experts(
     logits = suite.classify({'encoder': encoder, 'head': head}, batch.x)
     return _cross_entropy(logits, batch.y)
 
-  def own(split: data.Split, run: types.Array) -> data.Split:
-    return jax.tree.map(lambda x: x[run % count], split)
+  def own(shared: Any, run: types.Array) -> tuple[types.Params, data.Split]:
+    heads, split = shared
+    head = jax.tree.map(lambda x: x[run], heads)
+    return head, jax.tree.map(lambda x: x[run % count], split)
 
   flat = lambda x: x.reshape(-1, *x.shape[2:])
   keys = jax.vmap(lambda key: jax.random.split(key, count))(
     _suite.keys(suite, 1)
   )
-  trained = _train(
+  trained = _runs.advance_all(
     suite,
     'experts',
     loss,
-    (
-      jax.tree.map(flat, heads),
-      jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), base),
-      flat(keys),
-    ),
-    tasks.train,
+    jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), base),
+    flat(keys),
+    (jax.tree.map(flat, heads), tasks.train),
     own,
     steps=_expert_steps(suite),
     batch_size=config.experts.batch_size,
@@ -109,91 +106,23 @@ def joint(
     Encoders, ``[S, ...]``.
   """
   config = suite.config
-  return _train(
+
+  def own(shared: Any, run: types.Array) -> tuple[types.Params, Any]:
+    heads, examples = shared
+    return jax.tree.map(lambda x: x[run], heads), examples
+
+  return _runs.advance_all(
     suite,
     'joint',
     functools.partial(_mixture_loss, suite),
-    (heads, base, _suite.keys(suite, 2)),
-    _mixture(suite.tasks.train),
+    base,
+    _suite.keys(suite, 2),
+    (heads, _mixture(suite.tasks.train)),
+    own,
     steps=_expert_steps(suite) * len(suite.tasks.names),
     batch_size=config.experts.batch_size,
     rate=config.models[config.model].expert_rate,
   )
-
-
-def _everything(examples: types.Tree, run: types.Array) -> types.Tree:
-  del run
-  return examples
-
-
-def _train(
-  suite: _suite.Suite,
-  label: str,
-  loss: Callable[..., types.Array],
-  runs: tuple[types.Tree, types.Params, types.PRNGKey],
-  examples: types.Tree,
-  pick: Callable[[types.Tree, types.Array], types.Tree] = _everything,
-  *,
-  steps: int,
-  batch_size: int,
-  rate: float,
-) -> types.Params:
-  """Trains R runs, ``at_once`` of them side by side, and shows how they fare.
-
-  Args:
-    suite: what every stage needs.
-    label: the stage.
-    loss: maps (bound, params, batch, key) to a scalar.
-    runs: (bound, params, key) of each run, leaves ``[R, ...]``.
-    examples: of all runs.
-    pick: maps (examples, number of a run) to the examples of that run.
-    steps: about how many; rounded up to whole segments.
-    batch_size: examples in a batch.
-    rate: peak learning rate.
-
-  Returns:
-    The trained parameters, leaves ``[R, ...]``.
-
-  Raises:
-    FloatingPointError: if a loss is not finite.
-  """
-  bound, params, keys = runs
-  segment = -(-steps // SEGMENTS)
-  optimizer = train.adamw(rate, steps=segment * SEGMENTS)
-
-  @jax.jit
-  def advance_all(
-    bound: types.Tree, states: train.State, keys: types.PRNGKey, examples: Any
-  ) -> tuple[train.State, types.Array]:
-    def advance(operands: Any) -> tuple[train.State, types.Array]:
-      run, bound, state, key = operands
-      return train.advance(
-        jax.tree_util.Partial(loss, bound),
-        state,
-        pick(examples, run),
-        optimizer=optimizer,
-        steps=segment,
-        batch_size=batch_size,
-        key=key,
-      )
-
-    operands = (jnp.arange(len(keys)), bound, states, keys)
-    return jax.lax.map(advance, operands, batch_size=suite.config.at_once)
-
-  examples = jax.tree.map(jnp.asarray, examples)
-  start = functools.partial(train.start, optimizer=optimizer)
-  states = jax.jit(jax.vmap(start))(params)
-  with _console.progress(label, SEGMENTS) as tick:
-    for part in range(1, SEGMENTS + 1):
-      states, losses = advance_all(bound, states, keys, examples)
-      now = float(jnp.mean(losses))
-      if not np.isfinite(now):
-        raise FloatingPointError(
-          f'{label}: the loss is {now} before step {segment * part}: take a '
-          f'learning rate below {rate}'
-        )
-      tick(f'loss {now:.3f}')
-  return states.params
 
 
 def _mixture(
