@@ -6,6 +6,13 @@ model computes in the widest of float32, its input and its parameters, so a
 cast of the parameters is a cast of the model.
 """
 
+from wsl.models._cifar_resnet import CifarResNet as CifarResNet
+from wsl.models._cifar_resnet_torch import (
+  cifar_resnet_from_torch as cifar_resnet_from_torch,
+)
+from wsl.models._cifar_resnet_torch import (
+  cifar_resnet_to_torch as cifar_resnet_to_torch,
+)
 from wsl.models._language import LanguageModel as LanguageModel
 from wsl.models._mlp import MLP as MLP
 from wsl.models._resnet import ResNet as ResNet

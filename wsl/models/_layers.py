@@ -129,12 +129,14 @@ class BatchNorm(nn.Module):
 
   Attributes:
     momentum: what a running moment keeps of itself at each step.
+    epsilon: what is added to a variance.
 
   Reference:
     Ioffe & Szegedy, "Batch Normalization", 2015, arXiv:1502.03167.
   """
 
   momentum: float = 0.9
+  epsilon: float = EPSILON
 
   @nn.compact
   def __call__(self, x: types.ArrayLike, *, train: bool = False) -> types.Array:
@@ -159,7 +161,8 @@ class BatchNorm(nn.Module):
           old = jnp.asarray(r.value, now.dtype)
           new = self.momentum * old + (1 - self.momentum) * now
           r.value = new.astype(r.value.dtype)
-    normal = (x - on_last(mean, x)) * on_last(jax.lax.rsqrt(var + EPSILON), x)
+    spread = jax.lax.rsqrt(var + self.epsilon)
+    normal = (x - on_last(mean, x)) * on_last(spread, x)
     return normal * on_last(scale, x) + on_last(bias, x)
 
 
