@@ -2,6 +2,13 @@
 
 from wsl.stitch._adapter import Adapter as Adapter
 from wsl.stitch._adapter import apply_adapter as apply_adapter
+from wsl.stitch._incubate import hybrid as hybrid
+from wsl.stitch._incubate import incubation as incubation
+from wsl.stitch._modules import assemble as assemble
+from wsl.stitch._modules import meta as meta
+from wsl.stitch._modules import split as split
+from wsl.stitch._modules import stack_modules as stack_modules
+from wsl.stitch._modules import unstack_modules as unstack_modules
 from wsl.stitch._pareto import pareto as pareto
 from wsl.stitch._route import check_route as check_route
 from wsl.stitch._route import Family as Family

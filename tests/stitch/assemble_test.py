@@ -1,0 +1,251 @@
+"""Modules, meta models, hybrids, and incubation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from wsl import stitch, train, tree
+
+DEPTH, WIDTH, CLASSES = 4, 3, 2
+X = np.random.RandomState(0).randn(8, 5)
+Y = np.arange(8) % CLASSES
+BATCH = jnp.asarray(X), jnp.asarray(Y)
+KEY = jax.random.key(0)
+
+
+def dense(params, x):
+  return x @ params['w'] + params['b'][None]
+
+
+def block(params, h):
+  return h + jnp.tanh(dense(params, h))
+
+
+def double(params, h):
+  return 2 * block(params, h)
+
+
+def criterion(logits, labels):
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  return jnp.mean(losses)
+
+
+def draw(seed, *shape):
+  return jnp.asarray(np.random.RandomState(seed).randn(*shape)) / 2
+
+
+def toy(seed=0, depth=DEPTH):
+  params = {
+    'embed': {'w': draw(seed, 5, WIDTH), 'b': draw(seed + 1, WIDTH)},
+    'blocks': {
+      'w': draw(seed + 2, depth, WIDTH, WIDTH),
+      'b': draw(seed + 3, depth, WIDTH),
+    },
+    'head': {'w': draw(seed + 4, WIDTH, CLASSES), 'b': draw(seed + 5, CLASSES)},
+  }
+  return stitch.Segmented(params, dense, block, dense)
+
+
+def loose(seed=0, depth=DEPTH):
+  """The same as a tuple of blocks, of two kinds."""
+  model = toy(seed, depth)
+  rows = model.params['blocks']
+  blocks = tuple(jax.tree.map(lambda x, i=i: x[i], rows) for i in range(depth))
+  fns = tuple((block, double)[i % 2] for i in range(depth))
+  return stitch.Segmented({**model.params, 'blocks': blocks}, dense, fns, dense)
+
+
+def equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize('make', [toy, loose])
+@pytest.mark.parametrize('count', [1, 2, 3, 4])
+def test_modules_are_a_disjoint_cover_of_the_network(make, count):
+  model = make()
+  modules = stitch.split(model, count=count)
+  assert len(modules) == count
+  # Every entry of the network is in one module, and in one only.
+  number = iter(range(10**6))
+  labelled = jax.tree.map(
+    lambda x: np.array([next(number) for _ in range(x.size)]).reshape(x.shape),
+    model,
+  )
+  parts = [
+    leaf.ravel()
+    for part in stitch.split(labelled, count=count)
+    for leaf in jax.tree.leaves(part)
+  ]
+  found = np.concatenate(parts)
+  assert sorted(found) == list(range(next(number)))
+  sizes = [sum(tree.sizes(module).values()) for module in modules]
+  assert sum(sizes) == sum(tree.sizes(model).values())
+  whole = stitch.assemble(modules)
+  equal(whole.params, model.params)
+  np.testing.assert_array_equal(stitch.apply(whole, X), stitch.apply(model, X))
+
+
+def test_uneven_modules_differ_by_one_block():
+  sizes = [part.depth for part in stitch.split(toy(depth=7), count=3)]
+  assert sizes == [3, 2, 2]
+
+
+@pytest.mark.parametrize('make', [toy, loose])
+@pytest.mark.parametrize('slot', range(2))
+def test_the_meta_models_own_block_gives_the_meta_model(make, slot):
+  meta = stitch.meta(make(), count=2)
+  assert meta.depth == 2
+  own = stitch.split(meta, count=2)[slot]
+  got = stitch.hybrid(meta, own, slot=slot)
+  equal(got.params, meta.params)
+  np.testing.assert_array_equal(stitch.apply(got, X), stitch.apply(meta, X))
+
+
+def test_the_meta_model_has_the_first_block_of_each_module():
+  model = toy(depth=7)
+  rows = np.array([0, 3, 5])
+  want = jax.tree.map(lambda x: x[rows], model.params['blocks'])
+  equal(stitch.meta(model, count=3).params['blocks'], want)
+
+
+@pytest.mark.parametrize('slot', range(2))
+def test_a_hybrid_runs_meta_blocks_around_the_module(slot):
+  meta = stitch.meta(toy(10), count=2)
+  module = stitch.split(toy(20), count=2)[slot]
+  h = meta.embed((meta, module)[slot == 0].params['embed'], X)
+  for k in range(2):
+    owner = module if k == slot else meta
+    rows = range(2) if k == slot else [k]
+    for i in rows:
+      row = jax.tree.map(lambda x, i=i: x[i], owner.params['blocks'])
+      h = block(row, h)
+  want = dense((meta, module)[slot == 1].params['head'], h)
+  got = stitch.apply(stitch.hybrid(meta, module, slot=slot), X)
+  np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def stacked_modules(seed=20):
+  return stitch.stack_modules(stitch.split(toy(seed), count=2))
+
+
+def test_one_program_gives_the_hybrids_of_all_slots():
+  meta = stitch.meta(toy(10), count=2)
+  traces = []
+
+  @jax.jit
+  def outputs(meta, modules):
+    def one(slot, module):
+      traces.append(slot)
+      return stitch.apply(stitch.hybrid(meta, module, slot=slot), X)
+
+    return jax.vmap(one)(jnp.arange(2), modules)
+
+  got = outputs(meta, stacked_modules())
+  for slot, module in enumerate(stitch.split(toy(20), count=2)):
+    want = stitch.apply(stitch.hybrid(meta, module, slot=slot), X)
+    np.testing.assert_allclose(got[slot], want, rtol=1e-12)
+  assert len(traces) == 1
+
+
+def test_gradients_of_one_program_are_those_of_each_job():
+  meta = stitch.meta(toy(10), count=2)
+
+  def gradient(slot, module):
+    loss = stitch.incubation(meta, slot=slot, criterion=criterion)
+    return jax.grad(loss)(module, BATCH, KEY)
+
+  together = jax.vmap(gradient)(jnp.arange(2), stacked_modules())
+  for slot, module in enumerate(stitch.split(toy(20), count=2)):
+    got = stitch.unstack_modules(together)[slot].params
+    want = gradient(slot, module).params
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), got, want
+    )
+  # A copy of what a module does not own gets no gradient.
+  norms = jax.tree.map(
+    lambda x: jnp.abs(x).sum(tuple(range(1, x.ndim))), together.params
+  )
+  assert all(x[0] > 0 and x[1] == 0 for x in jax.tree.leaves(norms['embed']))
+  assert all(x[0] == 0 and x[1] > 0 for x in jax.tree.leaves(norms['head']))
+
+
+@pytest.mark.parametrize('slot', range(2))
+def test_the_loss_is_the_hybrids(slot):
+  meta = stitch.meta(loose(10), count=2)
+  module = stitch.split(loose(20), count=2)[slot]
+  loss = stitch.incubation(meta, slot=slot, criterion=criterion)
+  outputs = stitch.apply(stitch.hybrid(meta, module, slot=slot), X)
+  want = criterion(outputs, Y)
+  np.testing.assert_allclose(loss(module, BATCH, KEY), want, rtol=1e-12)
+
+
+def run(loss, params, steps=3):
+  optimizer = optax.adamw(0.1)
+  state = train.start(params, optimizer=optimizer)
+  advance = functools.partial(
+    train.advance, optimizer=optimizer, steps=steps, batch_size=4, key=KEY
+  )
+  return advance(loss, state, BATCH)[0].params
+
+
+def test_one_module_is_plain_training():
+  model = toy()
+  meta = stitch.meta(toy(10), count=1)
+  (module,) = stitch.split(model, count=1)
+  plain = lambda m, batch, key: criterion(stitch.apply(m, batch[0]), batch[1])
+  want = run(plain, model)
+  got = run(stitch.incubation(meta, slot=0, criterion=criterion), module)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12),
+    stitch.assemble([got]).params,
+    want.params,
+  )
+
+
+def test_parallel_jobs_train_what_separate_jobs_train():
+  meta = stitch.meta(toy(10), count=2)
+
+  def job(slot, module):
+    return run(stitch.incubation(meta, slot=slot, criterion=criterion), module)
+
+  trained = jax.vmap(job)(jnp.arange(2), stacked_modules())
+  got = stitch.assemble(stitch.unstack_modules(trained))
+  separate = [job(i, m) for i, m in enumerate(stitch.split(toy(20), count=2))]
+  want = stitch.assemble(separate)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9),
+    got.params,
+    want.params,
+  )
+
+
+def test_bad_input_is_refused():
+  model = toy()
+  for count in (0, 5):
+    with pytest.raises(ValueError, match=rf'count={count}: expected 1 \.\. 4'):
+      stitch.split(model, count=count)
+  meta = stitch.meta(model, count=2)
+  modules = stitch.split(model, count=2)
+  for make in (
+    stitch.hybrid,
+    lambda meta, m, slot: stitch.incubation(
+      meta, slot=slot, criterion=criterion
+    ),
+  ):
+    with pytest.raises(ValueError, match=r'slot=2: expected 0 \.\. 1'):
+      make(meta, modules[0], slot=2)
+  with pytest.raises(ValueError, match="module 0 of 2 lacks 'embed'"):
+    stitch.assemble(modules[::-1])
+  with pytest.raises(ValueError, match='no modules given'):
+    stitch.assemble([])
+  uneven = stitch.split(model, count=3)
+  with pytest.raises(ValueError, match=r'modules of \[2, 1, 1\] blocks'):
+    stitch.stack_modules(uneven)
+  own = stitch.split(loose(), count=2)[0]
+  with pytest.raises(ValueError, match='give the slot as an integer'):
+    stitch.hybrid(stitch.meta(loose(), count=2), own, slot=jnp.asarray(0))
