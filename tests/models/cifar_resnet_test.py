@@ -1,5 +1,6 @@
 """The CIFAR residual network, by a numpy one, and by its pretrained weights."""
 
+import functools
 import os
 import pathlib
 
@@ -103,8 +104,9 @@ def test_a_shortcut_by_hand():
 def test_training_updates_the_moments_of_a_block():
   block = _cifar_resnet.Block(4, 2)
   x = jax.random.normal(jax.random.key(0), (4, 4, 4, 2))
-  variables = block.init(jax.random.key(1), x)
-  _, new = block.apply(variables, x, train=True, mutable=['batch_stats'])
+  variables = jax.jit(block.init)(jax.random.key(1), x)
+  train = functools.partial(block.apply, train=True, mutable=['batch_stats'])
+  _, new = jax.jit(train)(variables, x)
   assert set(new['batch_stats']) == {'norm_0', 'norm_1'}
   for name in ('norm_0', 'norm_1'):
     moments = new['batch_stats'][name]

@@ -44,15 +44,18 @@ def cifar_resnet_from_torch(state: Mapping[str, types.ArrayLike]) -> types.Tree:
   Reference:
     The names are those of github.com/akamaster/pytorch_resnet_cifar10.
   """
-  count = sum(f'layer1.{i}.conv1.weight' in state for i in range(len(state)))
-  depth = 6 * max(count, 1) + 2
+  blocks = [f'layer1.{i}.conv1.weight' in state for i in range(len(state))]
+  count = max(sum(blocks), 1)
   opening = ('conv1', 'layer2.0.conv1', 'layer3.0.conv1', 'linear')
   for name in (f'{module}.weight' for module in opening):
     if name not in state:
       hint = tree.nearest(name, list(state))
       raise ValueError(f"the state has no '{name}'{hint}: is it whole?")
-  *widths, outputs = (len(state[f'{name}.weight']) for name in opening)
-  model = _cifar_resnet.CifarResNet(depth, outputs, tuple(widths))
+  *widths, outputs = (np.shape(state[f'{name}.weight'])[0] for name in opening)
+  first, second, third = widths
+  model = _cifar_resnet.CifarResNet(
+    6 * count + 2, outputs, (first, second, third)
+  )
   channels = np.shape(state['conv1.weight'])[1]
   image = jax.ShapeDtypeStruct((1, 8, 8, channels), jnp.float32)
   like = jax.eval_shape(model.init, jax.random.key(0), image)
