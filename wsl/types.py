@@ -7,6 +7,7 @@
 ``Scalar``     a number, or a traced array of rank 0
 ``Gram``       second moments of one linear map's inputs
 ``Moments``    mean and variance of one linear map's outputs
+``CrossMoments``  how two sets of features vary, alone and together
 ``Leaves``     which leaves: a regular expression searched in the name, or a
                predicate on (name, shape)
 =============  ==============================================================
@@ -83,3 +84,33 @@ class Moments:
     metadata={'static': True}, default=(0,)
   )
   bias: str = dataclasses.field(metadata={'static': True}, default='')
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CrossMoments:
+  r"""Moments of two sets of features, x and y, of the same n rows.
+
+  With :math:`\tilde x = x - \bar x` and :math:`\tilde y = y - \bar y`:
+
+  .. math:: C_{xy} = \frac{1}{n} \sum_{i=1}^{n} \tilde x_i \tilde y_i^\top
+
+  Attributes:
+    count: the number n of rows (examples, tokens, places of an image).
+    mean_x: ``[d]``.
+    mean_y: ``[m]``.
+    xx: ``[d, d]``, the covariance of x.
+    xy: ``[d, m]``.
+    yy: ``[m, m]``, or ``None`` where it was not asked for.
+    norms: ``[3]``, the means of :math:`|\tilde x|^4`,
+      :math:`|\tilde x|^2 |\tilde y|^2` and :math:`|\tilde y|^4`, which tell the
+      bias of the CKA; ``None`` where ``yy`` is.
+  """
+
+  count: Array
+  mean_x: Array
+  mean_y: Array
+  xx: Array
+  xy: Array
+  yy: Array | None = None
+  norms: Array | None = None

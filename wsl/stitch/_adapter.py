@@ -6,31 +6,170 @@ import jax
 import jax.numpy as jnp
 
 from wsl import types
+from wsl.stitch import _resize
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Norm:
+  r"""A batch normalisation of the last axis.
+
+  .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
+
+  Attributes:
+    scale: gamma, ``[d]``.
+    offset: beta, ``[d]``.
+    mean: mu, ``[d]``; ``None`` for that of the batch at hand, over all axes
+      but the last.
+    variance: sigma^2, ``[d]``, likewise.
+    epsilon: keeps features of no variance finite.
+  """
+
+  scale: types.Array
+  offset: types.Array
+  mean: types.Array | None = None
+  variance: types.Array | None = None
+  epsilon: float = dataclasses.field(metadata={'static': True}, default=1e-5)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Adapter:
-  r"""An affine map of the last axis, :math:`y = x W + b`.
+  r"""A map of the last axis, all of whose parts are optional.
+
+  .. math:: y = \nu' \big( \nu(x) \,
+    (W + \tfrac{\alpha}{r} A B) + b \big)
+
+  Its leaves are parameters, but for those that ``trainable`` denies: W where
+  there are A and B, the moments of norms, and ``ridge``.
 
   Attributes:
-    weight: ``[d, e]``.
-    bias: ``[e]``.
+    weight: W ``[d, m]``; none leaves the features as they are.
+    bias: b ``[m]``.
+    down: A ``[d, r]``; with it W is frozen.
+    up: B ``[r, m]``.
+    before: a normalisation of the input.
+    after: a normalisation of the output.
+    ridge: ``[]``, a report: the share of the variance that was added to solve
+      for W. ``apply_adapter`` has no use for it.
+    alpha: of the low-rank update.
+    grid: the axes between the first and the last of what is given; the input
+      is resized to it. ``None`` keeps those of the input.
   """
 
-  weight: types.Array
-  bias: types.Array
+  weight: types.Array | None = None
+  bias: types.Array | None = None
+  down: types.Array | None = None
+  up: types.Array | None = None
+  before: Norm | None = None
+  after: Norm | None = None
+  ridge: types.Array | None = None
+  alpha: float = dataclasses.field(metadata={'static': True}, default=1.0)
+  grid: tuple[int, ...] | None = dataclasses.field(
+    metadata={'static': True}, default=None
+  )
 
 
 def apply_adapter(adapter: Adapter, x: types.Array) -> types.Array:
-  """Maps features ``[..., d]`` to ``[..., e]``.
+  """Maps features of one network to those of another.
 
   Args:
     adapter: the map.
-    x: ``[..., d]``.
+    x: ``[B, ..., d]``.
 
   Returns:
-    ``[..., e]``.
+    ``[B, ..., m]`` in the dtype of x, computed in float32 or wider; the axes
+    between are ``adapter.grid``, if it has one.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> twice = Adapter(weight=2 * jnp.eye(3), bias=jnp.ones(3))
+    >>> apply_adapter(twice, jnp.ones((1, 3))).tolist()
+    [[3.0, 3.0, 3.0]]
   """
-  y = x @ adapter.weight
-  return y + jnp.reshape(adapter.bias, (1,) * (y.ndim - 1) + (-1,))
+  dtype = x.dtype
+  wide = jnp.result_type(jnp.float32, dtype, *jax.tree.leaves(adapter))
+  adapter = jax.tree.map(lambda leaf: leaf.astype(wide), adapter)
+  h = x.astype(wide)
+  if adapter.grid is not None:
+    h = _resize.resize(h, adapter.grid)
+  if adapter.before is not None:
+    h = _normalize(adapter.before, h)
+  if adapter.weight is not None:
+    h = _product(h, effective_weight(adapter))
+  if adapter.bias is not None:
+    h = h + jnp.expand_dims(adapter.bias, range(h.ndim - 1))
+  if adapter.after is not None:
+    h = _normalize(adapter.after, h)
+  return h.astype(dtype)
+
+
+def effective_weight(adapter: Adapter) -> types.Array:
+  """Returns the matrix that the features are multiplied with, ``[d, m]``.
+
+  Args:
+    adapter: one with a weight.
+
+  Returns:
+    W, or W + (alpha / r) A B with the gradient of W stopped.
+  """
+  if adapter.down is None:
+    return adapter.weight
+  update = _product(adapter.down, adapter.up)
+  rate = adapter.alpha / adapter.down.shape[1]
+  return jax.lax.stop_gradient(adapter.weight) + rate * update
+
+
+def trainable(adapter: Adapter) -> Adapter:
+  """Says which leaves are trained, for ``optax.masked`` and the like.
+
+  ``apply_adapter`` stops the gradients of the others, but weight decay would
+  still move them.
+
+  Args:
+    adapter: the adapter.
+
+  Returns:
+    A tree like it, of booleans.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> one = jnp.ones((1, 1))
+    >>> trainable(Adapter(weight=one)).weight
+    True
+    >>> trainable(Adapter(weight=one, down=one, up=one)).weight
+    False
+  """
+  free = jax.tree.map(lambda _: True, adapter)
+  fixed = lambda norm: (
+    norm
+    and dataclasses.replace(
+      norm,
+      mean=None if norm.mean is None else False,
+      variance=None if norm.variance is None else False,
+    )
+  )
+  return dataclasses.replace(
+    free,
+    weight=None if adapter.weight is None else adapter.down is None,
+    before=fixed(free.before),
+    after=fixed(free.after),
+    ridge=None if adapter.ridge is None else False,
+  )
+
+
+def _normalize(norm: Norm, x: types.Array) -> types.Array:
+  axes = tuple(range(x.ndim - 1))
+  if norm.mean is None:
+    mean, variance = jnp.mean(x, axes), jnp.var(x, axes)
+  else:
+    mean, variance = jax.lax.stop_gradient((norm.mean, norm.variance))
+  rate = norm.scale * jax.lax.rsqrt(variance + norm.epsilon)
+  mean, rate, offset = (
+    jnp.expand_dims(v, axes) for v in (mean, rate, norm.offset)
+  )
+  return (x - mean) * rate + offset
+
+
+def _product(x: types.Array, y: types.Array) -> types.Array:
+  return jnp.matmul(x, y, precision='highest')

@@ -1,0 +1,114 @@
+"""The affine map of least squares, from moments."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import types
+
+
+class LeastSquares(NamedTuple):
+  r"""An affine map :math:`y = x W + b`, and how it was found.
+
+  Attributes:
+    weight: ``[d, m]``.
+    bias: ``[m]``.
+    ridge: ``[]``, the rho of the solution: what was asked for, or what was
+      chosen because the covariance of x is singular.
+  """
+
+  weight: types.Array
+  bias: types.Array
+  ridge: types.Array
+
+
+def least_squares(
+  moments: types.CrossMoments, *, ridge: float | None = None
+) -> LeastSquares:
+  r"""Solves for the affine map from x to y.
+
+  .. math:: W = (C_{xx} + \lambda I)^{-1} C_{xy}, \quad
+    b = \bar y - \bar x W, \quad \lambda = \rho \operatorname{tr}(C_{xx}) / d
+
+  by a Cholesky factorisation of the correlations of x.
+
+  Args:
+    moments: of x and y.
+    ridge: rho >= 0, in units of the mean variance of a feature of x. With
+      ``None`` it is 0 where the features are independent, up to rounding;
+      where they are not (fewer rows than features, a constant or repeated
+      feature) it is the first of :math:`d \epsilon, 10 d \epsilon, \dots` that
+      makes the factorisation sound, and W is close to the solution of least
+      norm.
+
+  Returns:
+    The map, and the ridge it has.
+
+  Raises:
+    ValueError: if ``ridge`` is negative; or is given and too small for the
+      features, which depend on each other.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl.stats import cross_moments
+    >>> x = jnp.asarray([[0.0], [1.0], [2.0]])
+    >>> both = cross_moments(lambda x: [x], lambda x: [3 * x + 1], [x])
+    >>> found = least_squares(both[0, 0])
+    >>> found.weight.round(4).tolist(), found.bias.round(4).tolist()
+    ([[3.0]], [1.0])
+    >>> float(found.ridge)
+    0.0
+  """
+  if ridge is not None and ridge < 0:
+    raise ValueError(
+      f'least_squares(ridge={ridge}): a share of the variance, expected '
+      'ridge >= 0'
+    )
+  found = _solve(moments, jnp.asarray(ridge or 0.0, moments.xx.dtype))
+  given = ridge is not None and not isinstance(found.ridge, jax.core.Tracer)
+  if given and not np.isclose(found.ridge, ridge, rtol=1e-5):
+    d = moments.xx.shape[0]
+    raise ValueError(
+      f'least_squares(ridge={ridge}): the {d} features of x depend on each '
+      f'other in {moments.count} rows: give more rows, a ridge from '
+      f'{float(found.ridge):.1e}, or None to have one chosen'
+    )
+  return found
+
+
+@jax.jit
+def _solve(moments: types.CrossMoments, ridge: types.Array) -> LeastSquares:
+  xx = moments.xx
+  d, epsilon = xx.shape[0], jnp.finfo(xx.dtype).eps
+  least = d * epsilon
+  mean = jnp.trace(xx) / d
+  unit = jnp.where(mean > 0, mean, 1)
+  # A variance below this is the rounding of a constant feature.
+  constant = jnp.square(8 * epsilon * moments.mean_x)
+
+  def factor(ridge: types.Array) -> tuple[types.Array, ...]:
+    """Returns scales and a factor of the correlations, and if it is sound."""
+    variance = jnp.diagonal(xx) + ridge * unit
+    scale = jax.lax.rsqrt(jnp.where(variance > 0, variance, 1))
+    shifted = xx + ridge * unit * jnp.eye(d, dtype=xx.dtype)
+    lower = jnp.linalg.cholesky(scale[:, None] * shifted * scale[None])
+    free = jnp.square(jnp.diagonal(lower))  # NaN where it failed
+    sound = jnp.all(free > least) & jnp.all(variance > constant)
+    return ridge, scale, lower, sound
+
+  def raised(state: tuple[types.Array, ...]) -> tuple[types.Array, ...]:
+    return factor(jnp.maximum(least, 10 * state[0]))
+
+  ridge, scale, lower, _ = jax.lax.while_loop(
+    lambda state: ~state[3] & (state[0] < 1), raised, factor(ridge)
+  )
+  weight = scale[:, None] * moments.xy
+  for transpose in (False, True):
+    weight = jax.lax.linalg.triangular_solve(
+      lower, weight, left_side=True, lower=True, transpose_a=transpose
+    )
+  weight = scale[:, None] * weight
+  shift = jnp.matmul(moments.mean_x, weight, precision='highest')
+  return LeastSquares(weight, moments.mean_y - shift, ridge)
