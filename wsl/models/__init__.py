@@ -16,4 +16,6 @@ from wsl.models._cifar_resnet_torch import (
 from wsl.models._language import LanguageModel as LanguageModel
 from wsl.models._mlp import MLP as MLP
 from wsl.models._resnet import ResNet as ResNet
+from wsl.models._segments import Segments as Segments
+from wsl.models._segments import segments as segments
 from wsl.models._vit import ViT as ViT

@@ -92,14 +92,19 @@ class ResNet(nn.Module):
       h = Downsample(width, side, norm, name=next(names))(h)
       for _ in range(self.depth):
         h = Residual(norm, name=next(names))(h)
-    if self.pool == 'mean':
-      h = jnp.mean(h, (1, 2))
-    h = h.reshape(h.shape[0], -1)
+    h = pooled(h, pool=self.pool)
     for width in self.dense:
       h = DenseBlock(width, name=next(names))(h)
     if self.outputs is None:
       return h
     return _layers.Dense(self.outputs, name='output')(h)
+
+
+def pooled(h: types.Array, *, pool: str) -> types.Array:
+  """Makes vectors ``[batch, d]`` of features ``[batch, h, w, channels]``."""
+  if pool == 'mean':
+    h = jnp.mean(h, (1, 2))
+  return h.reshape(h.shape[0], -1)
 
 
 class Norm(NamedTuple):

@@ -66,7 +66,7 @@ class ViT(nn.Module):
     for i in range(self.depth):
       h = Block(self.heads, self.expansion, name=f'block_{i}')(h)
     h = _layers.LayerNorm(name='norm')(h)
-    h = h.reshape(h.shape[0], -1) if self.pool == 'flatten' else h.mean(1)
+    h = pooled(h, pool=self.pool)
     return _layers.Dense(self.outputs, name='output')(h)
 
 
@@ -81,6 +81,11 @@ def tokenize(x: types.Array, *, patch: int) -> types.Array:
   rows, columns = height // patch, width // patch
   grid = x.reshape(batch, rows, patch, columns, patch, channels)
   return grid.swapaxes(2, 3).reshape(batch, rows * columns, -1)
+
+
+def pooled(h: types.Array, *, pool: str) -> types.Array:
+  """Makes vectors ``[batch, d]`` of tokens ``[batch, S, width]``."""
+  return h.mean(1) if pool == 'mean' else h.reshape(h.shape[0], -1)
 
 
 class Block(nn.Module):
