@@ -13,13 +13,6 @@ from wsl.stitch._backward import class_means as class_means
 from wsl.stitch._basis import Basis as Basis
 from wsl.stitch._basis import basis_transform as basis_transform
 from wsl.stitch._basis import random_basis as random_basis
-from wsl.stitch._compatibility import (
-  average_compatibility as average_compatibility,
-)
-from wsl.stitch._compatibility import (
-  compatibility_matrix as compatibility_matrix,
-)
-from wsl.stitch._compatibility import retrieval as retrieval
 from wsl.stitch._fit import fit as fit
 from wsl.stitch._fit_moments import fit_moments as fit_moments
 from wsl.stitch._fit_moments import settle as settle
@@ -30,9 +23,17 @@ from wsl.stitch._modules import meta as meta
 from wsl.stitch._modules import split as split
 from wsl.stitch._modules import stack_modules as stack_modules
 from wsl.stitch._modules import unstack_modules as unstack_modules
+from wsl.stitch._naswot import naswot as naswot
 from wsl.stitch._orthogonal import orthogonal as orthogonal
 from wsl.stitch._pareto import pareto as pareto
+from wsl.stitch._partition import partition as partition
+from wsl.stitch._partition import Partition as Partition
+from wsl.stitch._reassemble import reassemble as reassemble
+from wsl.stitch._reassemble import Reassembly as Reassembly
 from wsl.stitch._relative import relative as relative
+from wsl.stitch._retrieval import average_compatibility as average_compatibility
+from wsl.stitch._retrieval import compatibility_matrix as compatibility_matrix
+from wsl.stitch._retrieval import retrieval as retrieval
 from wsl.stitch._route import check_route as check_route
 from wsl.stitch._route import Family as Family
 from wsl.stitch._route import materialize as materialize

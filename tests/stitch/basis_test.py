@@ -1,0 +1,202 @@
+"""Rotations, basis transformation, and the losses of compatible training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsl import stitch
+
+KINDS = ['cayley', 'exponential']
+EXACT = {'rtol': 0, 'atol': 1e-10}
+
+
+def normal(seed, *shape):
+  return jnp.asarray(np.random.RandomState(seed).randn(*shape))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('size', [1, 2, 5])
+def test_rotations(kind, size):
+  free = normal(size, size, size)
+  q = np.asarray(stitch.orthogonal(free, kind=kind))
+  np.testing.assert_allclose(q @ q.T, np.eye(size), **EXACT)
+  np.testing.assert_allclose(np.linalg.det(q), 1, **EXACT)
+  symmetric = free + free.T
+  still = stitch.orthogonal(symmetric, kind=kind)
+  np.testing.assert_allclose(still, np.eye(size), **EXACT)
+  inverse = stitch.orthogonal(-free, kind=kind)
+  np.testing.assert_allclose(inverse, q.T, **EXACT)
+
+
+@pytest.mark.parametrize('angle', [0.3, 2.0, 3.1])
+def test_plane_rotations_literally(angle):
+  turn = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+  skew = np.asarray([[0.0, 1.0], [0.0, 0.0]])
+  for kind, size in (('exponential', angle), ('cayley', -np.tan(angle / 2))):
+    found = stitch.orthogonal(jnp.asarray(size * skew), kind=kind)
+    np.testing.assert_allclose(found, turn, **EXACT)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_gradients_by_finite_differences(kind):
+  free, weights, way = normal(0, 3, 3), normal(1, 3, 3), normal(2, 3, 3)
+  f = jax.jit(
+    lambda free: jnp.sum(weights * stitch.orthogonal(free, kind=kind))
+  )
+  step = 1e-5
+  slope = (f(free + step * way) - f(free - step * way)) / (2 * step)
+  np.testing.assert_allclose(jnp.sum(jax.grad(f)(free) * way), slope, atol=1e-8)
+
+
+def test_orthogonal_mistakes_and_dtypes():
+  assert stitch.orthogonal(jnp.ones((2, 2), jnp.bfloat16)).dtype == jnp.float32
+  with pytest.raises(
+    ValueError, match=r"no kind 'caley' .did you mean 'cayley"
+  ):
+    stitch.orthogonal(jnp.eye(2), kind='caley')
+  with pytest.raises(ValueError, match=r'\[2, 3\] is not square'):
+    stitch.orthogonal(jnp.ones((2, 3)))
+
+
+def wide(basis):
+  return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), basis)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(('new', 'old', 'extra'), [(6, 4, 2), (3, 5, 2)])
+def test_recoding_by_its_definition(kind, new, old, extra):
+  basis = wide(
+    stitch.random_basis(
+      jax.random.key(0), new=new, old=old, extra=extra, scale=3.0, kind=kind
+    )
+  )
+  n, o = normal(0, 4, new), normal(1, 4, old)
+  found = stitch.basis_transform(basis, n, o)
+  p, q = (
+    np.asarray(stitch.orthogonal(x, kind=kind))
+    for x in (basis.inner, basis.outer)
+  )
+  for row in range(4):
+    few = o[row, :extra] / np.linalg.norm(o[row, :extra])
+    many = p @ (3.0 * n[row] / np.linalg.norm(n[row]))
+    v = np.concatenate([few, many])
+    expected = np.concatenate([q @ v[:old], v[old:]])
+    np.testing.assert_allclose(found[row], expected, **EXACT)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_recoding_keeps_norms_and_products(kind):
+  basis = wide(
+    stitch.random_basis(jax.random.key(1), new=6, old=4, extra=2, kind=kind)
+  )
+  n, o = normal(0, 5, 6), normal(1, 5, 4)
+  found = stitch.basis_transform(basis, n, o)
+  assert found.shape == (5, 8)
+  np.testing.assert_allclose(jnp.sum(found**2, -1), 1 + 2.0**2, **EXACT)
+  n, few = (x / np.linalg.norm(x, axis=-1)[:, None] for x in (n, o[:, :2]))
+  products = few @ few.T + 4 * n @ n.T
+  np.testing.assert_allclose(found @ found.T, products, **EXACT)
+  # What is beyond the extra dimensions of the old features does not count.
+  same = stitch.basis_transform(basis, n, o.at[:, 2:].add(7.0))
+  np.testing.assert_allclose(same, found, **EXACT)
+
+
+def test_basis_mistakes():
+  key = jax.random.key(0)
+  with pytest.raises(ValueError, match=r'extra=5: expected 1 \.\. 4'):
+    stitch.random_basis(key, new=3, old=4, extra=5)
+  with pytest.raises(ValueError, match=r'old=9 does not fit .* extra >= 6'):
+    stitch.random_basis(key, new=3, old=9, extra=2)
+  basis = stitch.random_basis(key, new=3, old=4, extra=2)
+  with pytest.raises(ValueError, match=r'new features are \[2, 4\], .*\.\., 3'):
+    stitch.basis_transform(basis, jnp.ones((2, 4)), jnp.ones((2, 4)))
+  with pytest.raises(ValueError, match=r'old features are \[1, 4\]'):
+    stitch.basis_transform(basis, jnp.ones((2, 3)), jnp.ones((1, 4)))
+
+
+def network(params, x):
+  """Features, predicted old features and logits, all linear."""
+  n, o = x @ params['n'], x @ params['o']
+  return n, o, n @ params['head']
+
+
+def entropy(logits, labels):
+  shifted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  return -np.mean(shifted[np.arange(len(labels)), labels])
+
+
+def unit(x):
+  return np.asarray(x) / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def setting():
+  params = {
+    'n': normal(0, 3, 5),
+    'o': normal(1, 3, 4),
+    'head': normal(2, 5, 6),
+  }
+  basis = wide(stitch.random_basis(jax.random.key(0), new=5, old=4, extra=2))
+  labels = jnp.asarray([0, 5, 2, 2])
+  batch = (normal(3, 4, 3), labels, normal(4, 4, 5), normal(5, 4, 4))
+  return params, basis, batch
+
+
+def test_bt2_loss_by_its_definition():
+  params, basis, batch = setting()
+  old = normal(6, 6, 4)
+  loss = stitch.bt2_loss(network, old, weights=(0.5, 2.0, 3.0))
+  n, o, logits = network(params, batch[0])
+  b = stitch.basis_transform(basis, n, o)[:, :4]
+  cosine = lambda x, y: np.mean(np.sum(unit(x) * unit(y), -1))
+  expected = (
+    entropy(np.asarray(logits), batch[1])
+    + 0.5 * (1 - cosine(n, batch[2]))
+    + 2.0 * entropy(unit(b) @ np.asarray(old).T, batch[1])
+    + 3.0 * (1 - cosine(b, batch[3]))
+  )
+  found = loss((params, basis), batch, jax.random.key(0))
+  np.testing.assert_allclose(found, expected, **EXACT)
+
+
+def test_bt2_gradients_by_finite_differences():
+  params, basis, batch = setting()
+  loss = stitch.bt2_loss(network, normal(6, 6, 4))
+  f = jax.jit(lambda state: loss(state, batch, None))
+  state = (params, basis)
+  leaves, structure = jax.tree.flatten(state)
+  way = structure.unflatten(
+    [normal(i, *leaf.shape) for i, leaf in enumerate(leaves)]
+  )
+  move = lambda t: jax.tree.map(lambda x, w: x + t * w, state, way)
+  slope = (f(move(1e-5)) - f(move(-1e-5))) / 2e-5
+  grads = jax.jit(jax.grad(f))(state)
+  found = sum(
+    jnp.sum(g * w) for g, w in zip(jax.tree.leaves(grads), jax.tree.leaves(way))
+  )
+  np.testing.assert_allclose(found, slope, rtol=1e-6)
+  assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(grads))
+
+
+def test_bct_loss_by_its_definition():
+  params, _, batch = setting()
+  old = normal(6, 6, 5)
+  pair = lambda params, x: network(params, x)[::2]
+  found = stitch.bct_loss(pair, old, weight=2.0)(
+    params, batch[:2], jax.random.key(0)
+  )
+  n, logits = pair(params, batch[0])
+  expected = entropy(np.asarray(logits), batch[1]) + 2.0 * entropy(
+    unit(n) @ np.asarray(old).T, batch[1]
+  )
+  np.testing.assert_allclose(found, expected, **EXACT)
+  wrong = stitch.bct_loss(pair, old[:, :4])
+  with pytest.raises(ValueError, match=r'is \[6, 4\] and .* \[4, 5\]'):
+    wrong(params, batch[:2], jax.random.key(0))
+
+
+def test_class_means():
+  x = jnp.asarray([[2.0, 0.0], [0.0, 3.0], [0.0, 5.0]])
+  found = stitch.class_means(x, [0, 0, 2], classes=4)
+  expected = [[0.5, 0.5], [0, 0], [0, 1], [0, 0]]
+  np.testing.assert_allclose(found, expected, **EXACT)
