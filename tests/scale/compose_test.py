@@ -264,6 +264,15 @@ def test_jit_vmap_and_shards_agree(by: Any) -> None:
   close(grad(base, sharded, many[0]), grad(BASE, BANK, many[0]))
 
 
+def test_a_base_may_be_traced_where_its_bank_is_made_or_is_not() -> None:
+  coefs = draw(start('leaf'))
+  wanted = scale.compose(BASE, BANK, coefs)
+  close(jax.jit(lambda b: scale.compose(b, BANK, coefs))(BASE), wanted)
+  stack = tree.map_named(lambda name, _: BANK.leaves[name], BASE)
+  made = jax.jit(lambda b, s: scale.compose(b, scale.as_bank(b, s), coefs))
+  close(made(BASE, stack), wanted)
+
+
 def test_a_bank_in_bfloat16_is_added_up_in_float32() -> None:
   base = {'w': jnp.ones((4, 4), jnp.bfloat16)}
   rng = np.random.default_rng(0)

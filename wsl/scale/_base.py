@@ -91,11 +91,11 @@ def check(caller: str, base: types.Params, bank: Any) -> None:
 
 
 def _is_known(x: Any) -> bool:
-  if isinstance(x, jax.Array) and not x.is_fully_addressable:
+  if isinstance(x, jax.core.Tracer):
     return False
-  return isinstance(x, (jax.Array, np.ndarray)) and not isinstance(
-    x, jax.core.Tracer
-  )
+  if isinstance(x, jax.Array):
+    return x.is_fully_addressable
+  return isinstance(x, np.ndarray)
 
 
 @jax.jit
