@@ -26,8 +26,8 @@ from wsl.stitch._modules import unstack_modules as unstack_modules
 from wsl.stitch._naswot import naswot as naswot
 from wsl.stitch._orthogonal import orthogonal as orthogonal
 from wsl.stitch._pareto import pareto as pareto
-from wsl.stitch._partition import partition as partition
 from wsl.stitch._partition import Partition as Partition
+from wsl.stitch._partition import partition as partition
 from wsl.stitch._reassemble import reassemble as reassemble
 from wsl.stitch._reassemble import Reassembly as Reassembly
 from wsl.stitch._relative import relative as relative
