@@ -50,3 +50,5 @@ from wsl.stitch._simplex import hoc_loss as hoc_loss
 from wsl.stitch._simplex import simplex as simplex
 from wsl.stitch._sn_net import sn_net_routes as sn_net_routes
 from wsl.stitch._sn_net import sn_net_v2_routes as sn_net_v2_routes
+from wsl.stitch._translate import invert as invert
+from wsl.stitch._translate import translate as translate

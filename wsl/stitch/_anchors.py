@@ -66,7 +66,7 @@ def anchors(
         f'anchors: id {name!r} is given twice: take each example once'
       )
     seen.add(name)
-  return Anchors(*_directions.widen(x), names)
+  return Anchors(_directions.widen(x)[0], names)
 
 
 def check_anchors(*each: Anchors) -> None:
