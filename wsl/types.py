@@ -105,6 +105,8 @@ class CrossMoments:
     norms: ``[3]``, the means of :math:`|\tilde x|^4`,
       :math:`|\tilde x|^2 |\tilde y|^2` and :math:`|\tilde y|^4`, which tell the
       bias of the CKA; ``None`` where ``yy`` is.
+    grid: the places to which x was resized to have the rows of y; ``None`` if
+      it was not.
   """
 
   count: Array
@@ -114,3 +116,6 @@ class CrossMoments:
   xy: Array
   yy: Array | None = None
   norms: Array | None = None
+  grid: tuple[int, ...] | None = dataclasses.field(
+    metadata={'static': True}, default=None
+  )

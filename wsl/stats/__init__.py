@@ -7,6 +7,8 @@ solves with the joint Gram matrices of two models. Any
 ``apply_fn(params, inputs)`` will do, from whatever framework.
 """
 
+from wsl.stats._cca import cca as cca
+from wsl.stats._cka import cka as cka
 from wsl.stats._cross import cross_moments as cross_moments
 from wsl.stats._fisher import fisher as fisher
 from wsl.stats._gram import gram as gram
@@ -15,3 +17,4 @@ from wsl.stats._joint import joint_gram as joint_gram
 from wsl.stats._least_squares import least_squares as least_squares
 from wsl.stats._least_squares import LeastSquares as LeastSquares
 from wsl.stats._moments import moments as moments
+from wsl.stats._residual import residual as residual

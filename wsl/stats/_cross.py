@@ -2,42 +2,15 @@
 
 from collections.abc import Callable, Iterable, Sequence
 import functools
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from wsl import tree, types
-from wsl.stats import _batches
+from wsl import types
+from wsl.stats import _batches, _cross_sums
 
 FeaturesFn: TypeAlias = Callable[[Any], Sequence[types.Array]]
-Pairs: TypeAlias = tuple[tuple[int, int], ...]
-
-
-class _Rows(NamedTuple):
-  """Sums over the rows of one set of features, about a point."""
-
-  point: types.Array  # p [d], the mean of the first batch
-  x: types.Array  # of x - p, [d]
-  xx: types.Array | None  # of (x - p) (x - p)^T, [d, d]
-  cube: types.Array | None  # of |x - p|^2 (x - p), [d]
-  fourth: types.Array | None  # of |x - p|^4
-
-
-class _Both(NamedTuple):
-  """Sums over the rows of two sets of features, each about its point."""
-
-  xy: types.Array  # [d, m]
-  x_yy: types.Array | None  # of x |y|^2, [d]
-  xx_y: types.Array | None  # of |x|^2 y, [m]
-  xx_yy: types.Array | None  # of |x|^2 |y|^2
-
-
-class _Sums(NamedTuple):
-  rows: types.Array
-  source: dict[int, _Rows]
-  target: dict[int, _Rows]
-  both: dict[tuple[int, int], _Both]
 
 
 def cross_moments(
@@ -94,7 +67,7 @@ def cross_moments(
       total = _start(source, target, inputs, pairs, similarity)
     total = _add(total, source, target, inputs)
   assert total is not None
-  return _finish(total)
+  return _cross_sums.moments(total)
 
 
 def _partial(fn: FeaturesFn) -> FeaturesFn:
@@ -108,10 +81,9 @@ def _start(
   inputs: Any,
   pairs: Iterable[tuple[int, int]] | None,
   similarity: bool,
-) -> _Sums:
+) -> _cross_sums.Sums:
   """Returns sums over no rows, after checking what there will be to add."""
-  both = lambda *args: tuple(_features(fn, args[2]) for fn in args[:2])
-  xs, ys = jax.eval_shape(both, source, target, inputs)
+  xs, ys = jax.eval_shape(_both, source, target, inputs)
   every = [(i, j) for i in range(len(xs)) for j in range(len(ys))]
   chosen = every if pairs is None else list(pairs)
   if not chosen:
@@ -128,129 +100,20 @@ def _start(
         f'cross_moments: the features of pair {pair} have {x.shape[0]} and '
         f'{y.shape[0]} rows: bring them to the same grid first'
       )
-
-  def rows(x: Any, gram: bool) -> _Rows:
-    zeros = functools.partial(jnp.zeros, dtype=x.dtype)
-    d = x.shape[1]
-    more = (zeros(d), zeros(())) if similarity else (None, None)
-    return _Rows(zeros(d), zeros(d), zeros((d, d)) if gram else None, *more)
-
-  def products(x: Any, y: Any) -> _Both:
-    zeros = functools.partial(jnp.zeros, dtype=jnp.result_type(x, y))
-    d, m = x.shape[1], y.shape[1]
-    more = (zeros(d), zeros(m), zeros(())) if similarity else (None,) * 3
-    return _Both(zeros((d, m)), *more)
-
-  return _Sums(
-    jnp.zeros((), int),
-    {i: rows(xs[i], True) for i, _ in chosen},
-    {j: rows(ys[j], similarity) for _, j in chosen},
-    {(i, j): products(xs[i], ys[j]) for i, j in chosen},
-  )
-
-
-def _features(fn: FeaturesFn, inputs: Any) -> list[types.Array]:
-  """Returns features as rows ``[n, d]``, in float32 or wider."""
-  return [tree.wide(x).reshape(-1, x.shape[-1]) for x in fn(inputs)]
+  return _cross_sums.start(xs, ys, chosen, similarity)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _add(
-  total: _Sums, source: FeaturesFn, target: FeaturesFn, inputs: Any
-) -> _Sums:
-  """Adds the rows of a batch; the first one gives the points."""
-  first = total.rows == 0
-  xs, source_rows = _add_rows(total.source, _features(source, inputs), first)
-  ys, target_rows = _add_rows(total.target, _features(target, inputs), first)
-  both = {
-    (i, j): _add_products(sums, xs[i], ys[j])
-    for (i, j), sums in total.both.items()
-  }
-  rows = total.rows + next(iter(xs.values())).shape[0]
-  return _Sums(rows, source_rows, target_rows, both)
+  total: _cross_sums.Sums, source: FeaturesFn, target: FeaturesFn, inputs: Any
+) -> _cross_sums.Sums:
+  return _cross_sums.add(total, *_both(source, target, inputs))
 
 
-def _add_rows(
-  total: dict[int, _Rows], features: list[types.Array], first: types.Array
-) -> tuple[dict[int, types.Array], dict[int, _Rows]]:
-  """Returns the features about their points, and the sums with them added."""
-  centred, sums = {}, {}
-  for i, old in total.items():
-    point = jnp.where(first, features[i].mean(0), old.point)
-    x = features[i] - point[None]
-    xx = None if old.xx is None else old.xx + _product(x, x)
-    cube = fourth = None
-    if old.cube is not None:
-      norms = jnp.square(x).sum(1)
-      cube, fourth = old.cube + _product(x, norms), old.fourth + norms @ norms
-    centred[i] = x
-    sums[i] = _Rows(point, old.x + x.sum(0), xx, cube, fourth)
-  return centred, sums
-
-
-def _add_products(old: _Both, x: types.Array, y: types.Array) -> _Both:
-  dtype = old.xy.dtype
-  x, y = x.astype(dtype), y.astype(dtype)
-  xy = old.xy + _product(x, y)
-  if old.x_yy is None:
-    return _Both(xy, None, None, None)
-  a, b = jnp.square(x).sum(1), jnp.square(y).sum(1)
-  return _Both(
-    xy, old.x_yy + _product(x, b), old.xx_y + _product(y, a), old.xx_yy + a @ b
-  )
-
-
-def _product(x: types.Array, y: types.Array) -> types.Array:
-  """Returns x^T y, ``[d, ...]``, in full precision."""
-  return jnp.matmul(x.T, y, precision='highest')
-
-
-@jax.jit
-def _finish(total: _Sums) -> dict[tuple[int, int], types.CrossMoments]:
-  """Moves the sums from the points to the means, and divides them by n."""
-  return {
-    (i, j): _moments(total.rows, total.source[i], total.target[j], both)
-    for (i, j), both in total.both.items()
-  }
-
-
-def _moments(
-  rows: types.Array, x: _Rows, y: _Rows, both: _Both
-) -> types.CrossMoments:
-  n = rows.astype(both.xy.dtype)
-  a, b = x.x / n, y.x / n
-  covariance = lambda sums, a, b: sums / n - a[:, None] * b[None]
-  norms = yy = None
-  if y.xx is not None:
-    yy = covariance(y.xx, b, b)
-    norms = jnp.stack(
-      [
-        _norms(n, a, a, _Both(x.xx, x.cube, x.cube, x.fourth), x.xx, x.xx),
-        _norms(n, a, b, both, x.xx, y.xx),
-        _norms(n, b, b, _Both(y.xx, y.cube, y.cube, y.fourth), y.xx, y.xx),
-      ]
-    )
-  return types.CrossMoments(
-    rows,
-    x.point + a,
-    y.point + b,
-    covariance(x.xx, a, a),
-    covariance(both.xy, a, b),
-    yy,
-    norms,
-  )
-
-
-def _norms(
-  n: types.Array,
-  a: types.Array,
-  b: types.Array,
-  both: _Both,
-  xx: types.Array,
-  yy: types.Array,
-) -> types.Array:
-  """Returns the mean of |x - a|^2 |y - b|^2, for means a and b."""
-  aa, bb = a @ a, b @ b
-  linear = b @ both.xx_y + a @ both.x_yy
-  square = bb * jnp.trace(xx) + aa * jnp.trace(yy) + 4 * (a @ both.xy @ b)
-  return (both.xx_yy - 2 * linear + square) / n - 3 * aa * bb
+def _both(source: FeaturesFn, target: FeaturesFn, inputs: Any) -> Any:
+  """Returns the features of both as rows ``[n, d]``, of one float dtype."""
+  features = source(inputs), target(inputs)
+  double = any(x.dtype == jnp.float64 for x in jax.tree.leaves(features))
+  dtype = jnp.float64 if double else jnp.float32
+  rows = lambda x: x.reshape(-1, x.shape[-1]).astype(dtype)
+  return tuple([rows(x) for x in side] for side in features)

@@ -67,8 +67,9 @@ def least_squares(
       'ridge >= 0'
     )
   found = _solve(moments, jnp.asarray(ridge or 0.0, moments.xx.dtype))
-  given = ridge is not None and not isinstance(found.ridge, jax.core.Tracer)
-  if given and not np.isclose(found.ridge, ridge, rtol=1e-5):
+  if ridge is None or isinstance(found.ridge, jax.core.Tracer):
+    return found
+  if not np.isclose(found.ridge, ridge, rtol=1e-5):
     d = moments.xx.shape[0]
     raise ValueError(
       f'least_squares(ridge={ridge}): the {d} features of x depend on each '

@@ -88,15 +88,15 @@ def apply_adapter(adapter: Adapter, x: types.Array) -> types.Array:
     [[3.0, 3.0, 3.0]]
   """
   dtype = x.dtype
-  wide = jnp.result_type(jnp.float32, dtype, *jax.tree.leaves(adapter))
-  adapter = jax.tree.map(lambda leaf: leaf.astype(wide), adapter)
-  h = x.astype(wide)
+  double = any(v.dtype == jnp.float64 for v in jax.tree.leaves((adapter, x)))
+  wide = jnp.float64 if double else jnp.float32
+  h, adapter = jax.tree.map(lambda v: v.astype(wide), (x, adapter))
   if adapter.grid is not None:
     h = _resize.resize(h, adapter.grid)
   if adapter.before is not None:
     h = _normalize(adapter.before, h)
   if adapter.weight is not None:
-    h = _product(h, effective_weight(adapter))
+    h = _product(h, effective_weight(adapter.weight, adapter))
   if adapter.bias is not None:
     h = h + jnp.expand_dims(adapter.bias, range(h.ndim - 1))
   if adapter.after is not None:
@@ -104,20 +104,21 @@ def apply_adapter(adapter: Adapter, x: types.Array) -> types.Array:
   return h.astype(dtype)
 
 
-def effective_weight(adapter: Adapter) -> types.Array:
+def effective_weight(weight: types.Array, adapter: Adapter) -> types.Array:
   """Returns the matrix that the features are multiplied with, ``[d, m]``.
 
   Args:
-    adapter: one with a weight.
+    weight: W, the adapter's.
+    adapter: the adapter.
 
   Returns:
     W, or W + (alpha / r) A B with the gradient of W stopped.
   """
-  if adapter.down is None:
-    return adapter.weight
+  if adapter.down is None or adapter.up is None:
+    return weight
   update = _product(adapter.down, adapter.up)
   rate = adapter.alpha / adapter.down.shape[1]
-  return jax.lax.stop_gradient(adapter.weight) + rate * update
+  return jax.lax.stop_gradient(weight) + rate * update
 
 
 def trainable(adapter: Adapter) -> Adapter:
@@ -160,10 +161,9 @@ def trainable(adapter: Adapter) -> Adapter:
 
 def _normalize(norm: Norm, x: types.Array) -> types.Array:
   axes = tuple(range(x.ndim - 1))
-  if norm.mean is None:
+  mean, variance = jax.lax.stop_gradient((norm.mean, norm.variance))
+  if mean is None or variance is None:
     mean, variance = jnp.mean(x, axes), jnp.var(x, axes)
-  else:
-    mean, variance = jax.lax.stop_gradient((norm.mean, norm.variance))
   rate = norm.scale * jax.lax.rsqrt(variance + norm.epsilon)
   mean, rate, offset = (
     jnp.expand_dims(v, axes) for v in (mean, rate, norm.offset)

@@ -59,8 +59,8 @@ def fit(
   found = stats.cross_moments(
     _source, _target, [{'x': resized, 'y': y}], similarity=False
   )
-  adapter = _fit_moments.fit_moments(
-    found[0, 0],
+  return _fit_moments.fit_moments(
+    dataclasses.replace(found[0, 0], grid=None if resized is x else grid),
     kind=kind,
     ridge=ridge,
     rank=rank,
@@ -68,9 +68,6 @@ def fit(
     scale=scale,
     key=key,
   )
-  if resized is x:
-    return adapter
-  return dataclasses.replace(adapter, grid=grid)
 
 
 def _source(both: Any) -> list[types.Array]:

@@ -79,27 +79,29 @@ def fit_moments(
   factorisation, and in giving ``norm_conv`` the solution of least squares as
   its initial value.
   """
+  if kind not in KINDS:
+    hint = tree.nearest(kind, list(KINDS))
+    raise ValueError(
+      f"no kind '{kind}' of adapter{hint}: there are {', '.join(KINDS)}"
+    )
   if kind == 'affine':
-    return _affine(moments, ridge)
-  if kind == 'orthogonal':
-    return _orthogonal(moments, scale=scale)
-  if kind == 'low_rank':
-    return _low_rank(moments, ridge, rank, alpha, key)
-  if kind == 'norm_conv':
-    return _norm_conv(moments, ridge)
-  if kind == 'identity':
-    return _identity(moments)
-  hint = tree.nearest(kind, list(KINDS))
-  raise ValueError(
-    f"no kind '{kind}' of adapter{hint}: there are {', '.join(KINDS)}"
-  )
+    adapter = _affine(moments, ridge)
+  elif kind == 'orthogonal':
+    adapter = _orthogonal(moments, scale=scale)
+  elif kind == 'low_rank':
+    adapter = _low_rank(moments, ridge, rank, alpha, key)
+  elif kind == 'norm_conv':
+    adapter = _norm_conv(moments, ridge)
+  else:
+    adapter = _identity(moments)
+  return dataclasses.replace(adapter, grid=moments.grid)
 
 
 def _affine(
   moments: types.CrossMoments, ridge: float | None
 ) -> _adapter.Adapter:
-  weight, bias, ridge = stats.least_squares(moments, ridge=ridge)
-  return _adapter.Adapter(weight=weight, bias=bias, ridge=ridge)
+  found = stats.least_squares(moments, ridge=ridge)
+  return _adapter.Adapter(found.weight, found.bias, ridge=found.ridge)
 
 
 def _orthogonal(
@@ -214,15 +216,13 @@ def settle(
     rate = before.scale * jax.lax.rsqrt(variance + before.epsilon)
     mean, covariance = before.offset, rate[:, None] * covariance * rate[None]
   if after is not None:
-    weight = jnp.eye(len(mean), dtype=mean.dtype)
+    variance = jnp.diagonal(covariance)
     if adapter.weight is not None:
-      weight = _adapter.effective_weight(adapter)
-    bias = 0 if adapter.bias is None else adapter.bias
-    after = dataclasses.replace(
-      after,
-      mean=_product(mean, weight) + bias,
-      variance=_variance(covariance, weight),
-    )
+      weight = _adapter.effective_weight(adapter.weight, adapter)
+      mean, variance = _product(mean, weight), _variance(covariance, weight)
+    if adapter.bias is not None:
+      mean = mean + adapter.bias
+    after = dataclasses.replace(after, mean=mean, variance=variance)
   return dataclasses.replace(adapter, before=before, after=after)
 
 

@@ -1,0 +1,118 @@
+"""Canonical correlations from streamed moments."""
+
+import jax
+import jax.numpy as jnp
+
+from wsl import tree, types
+
+_REDUCE = ('mean', 'squared', 'projection')
+
+
+def cca(
+  moments: types.CrossMoments, *, reduce: str = 'mean', keep: float = 1.0
+) -> types.Array:
+  r"""Computes the mean canonical correlation of two sets of features.
+
+  .. math:: \rho_1 \ge \dots \ge \rho_k: \text{ singular values of }
+    C_{xx}^{-1/2} C_{xy} C_{yy}^{-1/2}
+
+  It does not change with any invertible affine map of either set (with
+  ``keep`` = 1), and is 1 for any features as soon as they are as many as the
+  rows, so give several times more rows than features.
+
+  ==============  ==========================================================
+  ``reduce``      the mean over the k correlations, k the smaller rank
+  ==============  ==========================================================
+  ``mean``        of :math:`\rho_i`; with ``keep=0.99`` it is SVCCA
+  ``squared``     of :math:`\rho_i^2`
+  ``projection``  of :math:`\rho_i` with weights :math:`\sum_j |\langle h_i,
+                  x_j \rangle|`, how much of the features x the canonical
+                  variate h_i accounts for: PWCCA
+  ==============  ==========================================================
+
+  Args:
+    moments: from ``cross_moments``.
+    reduce: how the correlations become one number.
+    keep: the least share of the variance of each set that its principal
+      components must hold to stay, 0 < keep <= 1; the fewest that do are kept,
+      all that are not rounding for 1.
+
+  Returns:
+    The mean, ``[]``, 0 .. 1; 0 if either set is constant.
+
+  Raises:
+    ValueError: if the moments were taken without ``similarity``, or an
+      argument is out of range.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl.stats import cross_moments
+    >>> x = jnp.asarray([[0.0, 1.0], [1.0, 3.0], [2.0, 0.0], [5.0, 1.0]])
+    >>> mixed = lambda x: [x @ jnp.asarray([[1.0, 2.0], [0.0, 1.0]])]
+    >>> found = cross_moments(lambda x: [x], mixed, [x])
+    >>> round(float(cca(found[0, 0])), 4)
+    1.0
+
+  Reference:
+    Raghu et al., "SVCCA: Singular Vector Canonical Correlation Analysis for
+    Deep Learning Dynamics and Interpretability", 2017, arXiv:1706.05806;
+    Morcos et al., "Insights on representational similarity in neural networks
+    with canonical correlation", 2018, arXiv:1806.05759 (``projection``).
+  """
+  if reduce not in _REDUCE:
+    hint = tree.nearest(reduce, list(_REDUCE))
+    raise ValueError(
+      f"cca(reduce='{reduce}'): no such mean{hint}: there are "
+      f'{", ".join(_REDUCE)}'
+    )
+  if not 0 < keep <= 1:
+    raise ValueError(
+      f'cca(keep={keep}): a share of the variance, expected 0 < keep <= 1'
+    )
+  if moments.yy is None:
+    raise ValueError(
+      'cca: the moments lack those of y: take them with similarity=True'
+    )
+  x, rank_x = _whitening(moments.xx, keep)
+  y, rank_y = _whitening(moments.yy, keep)
+  between = _product(_product(x.T, moments.xy), y)
+  u, rho, _ = jnp.linalg.svd(between, full_matrices=False)
+  kept = jnp.arange(len(rho)) < jnp.minimum(rank_x, rank_y)
+  weight = kept.astype(rho.dtype)
+  if reduce == 'projection':
+    # The canonical variates are X x u: X^T of them, up to n.
+    products = _product(_product(moments.xx, x), u)
+    weight = weight * jnp.sum(jnp.abs(products), 0)
+  rho = jnp.clip(rho, 0, 1)
+  rho = jnp.square(rho) if reduce == 'squared' else rho
+  total = jnp.sum(weight)
+  return jnp.sum(weight * rho) / jnp.where(total > 0, total, 1)
+
+
+def _whitening(
+  covariance: types.Array, keep: float
+) -> tuple[types.Array, types.Array]:
+  """Returns ``[d, d]`` to principal components of variance 1, and how many.
+
+  Args:
+    covariance: of the features.
+    keep: the share of the variance that the components must hold.
+
+  Returns:
+    A matrix whose columns past the rank are 0, the largest component first,
+    and the rank.
+  """
+  values, vectors = jnp.linalg.eigh(covariance)
+  values, vectors = values[::-1], vectors[:, ::-1]
+  values = jnp.maximum(values, 0)
+  least = len(values) * jnp.finfo(values.dtype).eps * values[0]
+  real = values > least
+  # A component is kept if those before it hold too little.
+  before = jnp.cumsum(values) - values
+  kept = real & ((before < keep * jnp.sum(values)) | (keep == 1))
+  rate = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, values, 1)), 0)
+  return vectors * rate[None], jnp.sum(kept)
+
+
+def _product(x: types.Array, y: types.Array) -> types.Array:
+  return jnp.matmul(x, y, precision='highest')

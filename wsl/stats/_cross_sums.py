@@ -1,0 +1,219 @@
+"""The sums that cross moments are made of: they add up over batches."""
+
+from collections.abc import Mapping, Sequence
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wsl import types
+
+
+class Rows(NamedTuple):
+  """Sums over the rows of one set of features, about a point.
+
+  Attributes:
+    point: p ``[d]``, the mean of the first batch.
+    x: of x - p, ``[d]``.
+    xx: of (x - p) (x - p)^T, ``[d, d]``; ``[0, 0]`` where it is not wanted.
+    norms: of |x - p|^2 (x - p) ``[d]``, and of |x - p|^4.
+  """
+
+  point: types.Array
+  x: types.Array
+  xx: types.Array
+  norms: tuple[types.Array, types.Array] | None
+
+
+class Products(NamedTuple):
+  """Sums over the rows of two sets of features, each about its point.
+
+  Attributes:
+    xy: of x y^T, ``[d, m]``.
+    norms: of x |y|^2 ``[d]``, of |x|^2 y ``[m]``, and of |x|^2 |y|^2.
+  """
+
+  xy: types.Array
+  norms: tuple[types.Array, types.Array, types.Array] | None
+
+
+class Sums(NamedTuple):
+  """The sums of all pairs (i, j) of features of a source and a target."""
+
+  rows: types.Array
+  source: Mapping[int, Rows]
+  target: Mapping[int, Rows]
+  pairs: Mapping[tuple[int, int], Products]
+
+
+def start(
+  xs: Sequence[types.Array],
+  ys: Sequence[types.Array],
+  pairs: Sequence[tuple[int, int]],
+  similarity: bool,
+) -> Sums:
+  """Returns the sums over no rows.
+
+  Args:
+    xs: shapes of the source's features, ``[n, d]``.
+    ys: of the target's.
+    pairs: which of them go together.
+    similarity: whether to sum the target's products and all norms.
+
+  Returns:
+    Zeros.
+  """
+
+  def rows(x: types.Array, *, products: bool) -> Rows:
+    zeros = functools.partial(jnp.zeros, dtype=x.dtype)
+    d = x.shape[1]
+    xx = zeros((d, d) if products else (0, 0))
+    return Rows(
+      zeros(d), zeros(d), xx, (zeros(d), zeros(())) if similarity else None
+    )
+
+  def products(x: types.Array, y: types.Array) -> Products:
+    zeros = functools.partial(jnp.zeros, dtype=x.dtype)
+    d, m = x.shape[1], y.shape[1]
+    norms = (zeros(d), zeros(m), zeros(())) if similarity else None
+    return Products(zeros((d, m)), norms)
+
+  return Sums(
+    jnp.zeros((), int),
+    {i: rows(xs[i], products=True) for i, _ in pairs},
+    {j: rows(ys[j], products=similarity) for _, j in pairs},
+    {(i, j): products(xs[i], ys[j]) for i, j in pairs},
+  )
+
+
+def add(
+  total: Sums, xs: Sequence[types.Array], ys: Sequence[types.Array]
+) -> Sums:
+  """Adds the rows of a batch; the first one gives the points.
+
+  Args:
+    total: of the batches before.
+    xs: the source's features, ``[n, d]``.
+    ys: the target's.
+
+  Returns:
+    The sums with this batch's.
+  """
+  first = total.rows == 0
+  about: list[dict[int, types.Array]] = []
+  sides: list[dict[int, Rows]] = []
+  for features, olds in ((xs, total.source), (ys, total.target)):
+    points = {
+      i: jnp.where(first, features[i].mean(0), old.point)
+      for i, old in olds.items()
+    }
+    rows = {i: features[i] - point[None] for i, point in points.items()}
+    about.append(rows)
+    sides.append({i: _rows(old, points[i], rows[i]) for i, old in olds.items()})
+  pairs = {
+    (i, j): _products(old, about[0][i], about[1][j])
+    for (i, j), old in total.pairs.items()
+  }
+  count = next(iter(about[0].values())).shape[0]
+  return Sums(total.rows + count, sides[0], sides[1], pairs)
+
+
+def _rows(old: Rows, point: types.Array, x: types.Array) -> Rows:
+  xx = old.xx + _product(x, x) if old.xx.size else old.xx
+  norms = old.norms
+  if norms is not None:
+    square = jnp.square(x).sum(1)
+    norms = norms[0] + _product(x, square), norms[1] + square @ square
+  return Rows(point, old.x + x.sum(0), xx, norms)
+
+
+def _products(old: Products, x: types.Array, y: types.Array) -> Products:
+  norms = old.norms
+  if norms is not None:
+    a, b = jnp.square(x).sum(1), jnp.square(y).sum(1)
+    parts = _product(x, b), _product(y, a), a @ b
+    norms = norms[0] + parts[0], norms[1] + parts[1], norms[2] + parts[2]
+  return Products(old.xy + _product(x, y), norms)
+
+
+def _product(x: types.Array, y: types.Array) -> types.Array:
+  """Returns x^T y, ``[d, ...]``, in full precision."""
+  return jnp.matmul(x.T, y, precision='highest')
+
+
+@jax.jit
+def moments(total: Sums) -> dict[tuple[int, int], types.CrossMoments]:
+  """Moves the sums from the points to the means, and divides them by n.
+
+  Args:
+    total: the sums.
+
+  Returns:
+    The moments of each pair.
+  """
+  n = total.rows
+  sides = [
+    {i: _centred(n, rows) for i, rows in side.items()}
+    for side in (total.source, total.target)
+  ]
+  return {
+    (i, j): _moments(n, sides[0][i], sides[1][j], pair)
+    for (i, j), pair in total.pairs.items()
+  }
+
+
+class _Centred(NamedTuple):
+  """One set's moments; ``rows`` are the sums that they were made of."""
+
+  rows: Rows
+  shift: types.Array  # from the point to the mean
+  xx: types.Array
+  fourth: types.Array  # of |x|^4, the mean
+
+
+def _centred(count: types.Array, rows: Rows) -> _Centred:
+  n = count.astype(rows.x.dtype)
+  a = rows.x / n
+  fourth = jnp.zeros_like(n)
+  if not rows.xx.size:
+    return _Centred(rows, a, rows.xx, fourth)
+  if rows.norms is not None:
+    cubes, power = rows.norms
+    fourth = _norms(n, a, a, rows, rows, rows.xx, (cubes, cubes, power))
+  return _Centred(rows, a, rows.xx / n - a[:, None] * a[None], fourth)
+
+
+def _moments(
+  count: types.Array, x: _Centred, y: _Centred, pair: Products
+) -> types.CrossMoments:
+  n, a, b = count.astype(pair.xy.dtype), x.shift, y.shift
+  norms = None
+  if pair.norms is not None:
+    both = _norms(n, a, b, x.rows, y.rows, pair.xy, pair.norms)
+    norms = jnp.stack([x.fourth, both, y.fourth])
+  return types.CrossMoments(
+    count,
+    x.rows.point + x.shift,
+    y.rows.point + y.shift,
+    x.xx,
+    pair.xy / n - a[:, None] * b[None],
+    y.xx if norms is not None else None,
+    norms,
+  )
+
+
+def _norms(
+  n: types.Array,
+  a: types.Array,
+  b: types.Array,
+  x: Rows,
+  y: Rows,
+  xy: types.Array,
+  norms: tuple[types.Array, types.Array, types.Array],
+) -> types.Array:
+  """Returns the mean of |x - a|^2 |y - b|^2, for means a and b."""
+  aa, bb = a @ a, b @ b
+  linear = a @ norms[0] + b @ norms[1]
+  square = bb * jnp.trace(x.xx) + aa * jnp.trace(y.xx) + 4 * (a @ xy @ b)
+  return (norms[2] - 2 * linear + square) / n - 3 * aa * bb
