@@ -4,6 +4,7 @@ from wsl.stitch._adapter import Adapter as Adapter
 from wsl.stitch._adapter import apply_adapter as apply_adapter
 from wsl.stitch._adapter import Norm as Norm
 from wsl.stitch._adapter import trainable as trainable
+from wsl.stitch._adapter_fold import fold as fold
 from wsl.stitch._anchors import Anchors as Anchors
 from wsl.stitch._anchors import anchors as anchors
 from wsl.stitch._anchors import check_anchors as check_anchors

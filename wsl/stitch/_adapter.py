@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import types
-from wsl.stitch import _resize
+from wsl.stitch import _anchors, _relative, _resize
 
 
 @jax.tree_util.register_dataclass
@@ -37,11 +37,11 @@ class Norm:
 class Adapter:
   r"""A map of the last axis, all of whose parts are optional.
 
-  .. math:: y = \nu' \big( \nu(x) \,
+  .. math:: y = \nu' \big( \nu(r(x)) \,
     (W + \tfrac{\alpha}{r} A B) + b \big)
 
   Its leaves are parameters, but for those that ``trainable`` denies: W where
-  there are A and B, the moments of norms, and ``ridge``.
+  there are A and B, the moments of norms, anchors, and ``ridge``.
 
   Attributes:
     weight: W ``[d, m]``; none leaves the features as they are.
@@ -50,6 +50,8 @@ class Adapter:
     up: B ``[r, m]``.
     before: a normalisation of the input.
     after: a normalisation of the output.
+    anchors: k of them; r(x) is then the cosine of x with each, ``[k]``, and d
+      stands for k.
     ridge: ``[]``, a report: the share of the variance that was added to solve
       for W. ``apply_adapter`` has no use for it.
     alpha: of the low-rank update.
@@ -63,6 +65,7 @@ class Adapter:
   up: types.Array | None = None
   before: Norm | None = None
   after: Norm | None = None
+  anchors: _anchors.Anchors | None = None
   ridge: types.Array | None = None
   alpha: float = dataclasses.field(metadata={'static': True}, default=1.0)
   grid: tuple[int, ...] | None = dataclasses.field(
@@ -93,6 +96,8 @@ def apply_adapter(adapter: Adapter, x: types.Array) -> types.Array:
   h, adapter = jax.tree.map(lambda v: v.astype(wide), (x, adapter))
   if adapter.grid is not None:
     h = _resize.resize(h, adapter.grid)
+  if adapter.anchors is not None:
+    h = _relative.relative(h, jax.lax.stop_gradient(adapter.anchors))
   if adapter.before is not None:
     h = _normalize(adapter.before, h)
   if adapter.weight is not None:
@@ -155,6 +160,7 @@ def trainable(adapter: Adapter) -> Adapter:
     weight=None if adapter.weight is None else adapter.down is None,
     before=fixed(free.before),
     after=fixed(free.after),
+    anchors=jax.tree.map(lambda _: False, adapter.anchors),
     ridge=None if adapter.ridge is None else False,
   )
 
