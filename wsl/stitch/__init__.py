@@ -19,6 +19,9 @@ from wsl.stitch._cost import cost as cost
 from wsl.stitch._cost import Costs as Costs
 from wsl.stitch._cost import route_cost as route_cost
 from wsl.stitch._cut import cut as cut
+from wsl.stitch._cuts import cut_errors as cut_errors
+from wsl.stitch._cuts import cut_outputs as cut_outputs
+from wsl.stitch._cuts import penalty_loss as penalty_loss
 from wsl.stitch._distill import m2m as m2m
 from wsl.stitch._distill import Student as Student
 from wsl.stitch._fit import fit as fit
@@ -44,6 +47,9 @@ from wsl.stitch._orthogonal import orthogonal as orthogonal
 from wsl.stitch._pareto import pareto as pareto
 from wsl.stitch._partition import Partition as Partition
 from wsl.stitch._partition import partition as partition
+from wsl.stitch._penalty import Penalty as Penalty
+from wsl.stitch._penalty import penalty as penalty
+from wsl.stitch._penalty import Stitched as Stitched
 from wsl.stitch._program import program as program
 from wsl.stitch._reassemble import reassemble as reassemble
 from wsl.stitch._reassemble import Reassembly as Reassembly

@@ -105,7 +105,7 @@ def incubation(
   Reference:
     Ni et al., 2022, arXiv:2212.04129.
   """
-  criterion = _partial(criterion)
+  criterion = partial(criterion)
   if not isinstance(slot, int):
     return jax.tree_util.Partial(_of_any_slot, criterion, meta, slot)
   _check(meta, slot)
@@ -198,7 +198,8 @@ def _gathered(
   )
 
 
-def _partial(fn: Any) -> jax.tree_util.Partial:
+def partial(fn: Any) -> jax.tree_util.Partial:
+  """Makes a function a pytree, unless it is one."""
   is_one = isinstance(fn, jax.tree_util.Partial)
   return fn if is_one else jax.tree_util.Partial(fn)
 

@@ -1,0 +1,225 @@
+"""Distillation module by module, and into a pool."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from wsl import stitch, train
+from wsl.stitch import _adapter
+
+X = np.random.RandomState(0).randn(6, 5)
+Y = np.arange(6) % 2
+BATCH = jnp.asarray(X), jnp.asarray(Y)
+KEY = jax.random.key(0)
+
+
+def dense(params, x):
+  return x @ params['w'] + params['b'][None]
+
+
+def block(params, h):
+  return h + jnp.tanh(dense(params, h))
+
+
+def criterion(logits, labels):
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  return jnp.mean(losses)
+
+
+def draw(seed, *shape):
+  return jnp.asarray(np.random.RandomState(seed).randn(*shape)) / 2
+
+
+def toy(seed, depth=4, width=3):
+  params = {
+    'embed': {'w': draw(seed, 5, width), 'b': draw(seed + 1, width)},
+    'blocks': {
+      'w': draw(seed + 2, depth, width, width),
+      'b': draw(seed + 3, depth, width),
+    },
+    'head': {'w': draw(seed + 4, width, 2), 'b': draw(seed + 5, 2)},
+  }
+  return stitch.Segmented(params, dense, block, dense)
+
+
+def dense_map(seed, d, m):
+  return stitch.Adapter(draw(seed, d, m), draw(seed + 1, m))
+
+
+META = stitch.meta(toy(0), count=2)
+TEACHERS = stitch.split(toy(10), count=2)
+
+
+@pytest.mark.parametrize('slot', range(2))
+@pytest.mark.parametrize('divide', ['entries', 'batch'])
+def test_a_student_that_is_the_teacher_has_nothing_to_learn(slot, divide):
+  same = stitch.Adapter()
+  student = stitch.Student(
+    TEACHERS[slot], None if slot == 0 else same, None if slot == 1 else same
+  )
+  pair = functools.partial(
+    stitch.m2m, META, TEACHERS[slot], slot=slot, criterion=criterion
+  )
+  loss = pair(share=1.0, divide=divide, temperature=2.0)
+  value, gradient = jax.jit(jax.value_and_grad(loss))(student, BATCH, KEY)
+  assert value == 0
+  for leaf in jax.tree.leaves(gradient):
+    np.testing.assert_allclose(leaf, 0, atol=1e-15)
+  # What is left is the criterion of the teacher's hybrid.
+  outputs = stitch.apply(stitch.hybrid(META, TEACHERS[slot], slot=slot), X)
+  np.testing.assert_allclose(
+    pair(share=0.25)(student, BATCH, KEY),
+    0.75 * criterion(outputs, Y),
+    rtol=1e-12,
+  )
+
+
+def softmax(x):
+  e = np.exp(x - x.max(-1, keepdims=True))
+  return e / e.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize(('divide', 'entries'), [('entries', 12), ('batch', 6)])
+def test_the_loss_of_a_wider_student(divide, entries):
+  module = stitch.split(toy(20, depth=6, width=4), count=2)[0]
+  student = stitch.Student(module, None, dense_map(30, 4, 3))
+  # By hand: the student's own embedding and blocks, its stitch, the meta model.
+  h = dense(module.params['embed'], X)
+  for i in range(3):
+    h = block(jax.tree.map(lambda x, i=i: x[i], module.params['blocks']), h)
+  h = h @ student.post.weight + student.post.bias[None]
+  last = jax.tree.map(lambda x: x[1], META.params['blocks'])
+  s = np.asarray(dense(META.params['head'], block(last, h)))
+  t = np.asarray(stitch.apply(stitch.hybrid(META, TEACHERS[0], slot=0), X))
+  p, q = softmax(t / 3), softmax(s / 3)
+  near = 9 * (p * np.log(p / q)).sum() / entries
+  loss = stitch.m2m(
+    META,
+    TEACHERS[0],
+    slot=0,
+    criterion=criterion,
+    share=0.3,
+    temperature=3.0,
+    divide=divide,
+  )
+  want = 0.7 * criterion(s, Y) + 0.3 * near
+  np.testing.assert_allclose(loss(student, BATCH, KEY), want, rtol=1e-10)
+
+
+def test_a_last_module_is_fed_through_its_stitch_and_has_a_head():
+  module = stitch.split(toy(20, width=4), count=2)[1]
+  pre = dense_map(30, 3, 4)
+  feed = stitch.advance(META, META.embed(META.params['embed'], X), 0, 1)
+  h = stitch.advance(module, stitch.apply_adapter(pre, feed), 0, 2)
+  want = criterion(module.head(module.params['head'], h), Y)
+  loss = stitch.m2m(META, TEACHERS[1], slot=1, criterion=criterion, share=0.0)
+  got = loss(stitch.Student(module, pre), BATCH, KEY)
+  np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_m2m_refuses_what_does_not_fit():
+  make = functools.partial(stitch.m2m, META, TEACHERS[0], criterion=criterion)
+  for options, message in (
+    ({'slot': 2}, r'slot=2: expected 0 \.\. 1'),
+    ({'slot': 0, 'share': 2.0}, r'share=2\.0'),
+    ({'slot': 0, 'temperature': 0.0}, r'temperature=0\.0'),
+    ({'slot': 0, 'divide': 'entry'}, "divide='entry' .did you mean 'entries'"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      make(**options)
+  with pytest.raises(ValueError, match="the student in slot 0 lacks 'post'"):
+    make(slot=0)(stitch.Student(TEACHERS[0]), BATCH, KEY)
+  same = stitch.Adapter()
+  with pytest.raises(ValueError, match="the student in slot 0 has 'pre'"):
+    make(slot=0)(stitch.Student(TEACHERS[0], same, same), BATCH, KEY)
+
+
+def test_an_ancestor_distilled_into_itself_has_no_loss():
+  ancestor = toy(0)
+  same = stitch.Adapter(jnp.eye(3), jnp.zeros(3))
+  learner = stitch.Auxiliary(ancestor, (same,) * 4)
+  loss = stitch.dense_distillation(ancestor, temperature=2.0)
+  value, gradient = jax.jit(jax.value_and_grad(loss))(learner, BATCH, KEY)
+  assert value == 0
+  for leaf in jax.tree.leaves(gradient):
+    np.testing.assert_allclose(leaf, 0, atol=1e-15)
+
+
+def test_the_loss_of_an_auxiliary_network():
+  ancestor, small = toy(0), toy(10, depth=2, width=2)
+  learner = stitch.auxiliary(small, ancestor, BATCH[0], key=KEY)
+  assert [m.weight.shape for m in learner.maps] == [(2, 3), (2, 3)]
+  far, near = (stitch.features(m, X) for m in (ancestor, small))
+  outer = [
+    np.square(near[p] @ m.weight + m.bias[None] - far[2 * p]).mean()
+    for p, m in enumerate(learner.maps, 1)
+  ]
+  p, q = (softmax(np.asarray(stitch.apply(m, X))) for m in (ancestor, small))
+  want = (p * np.log(p / q)).sum(-1).mean() + 0.5 * np.mean(outer)
+  loss = stitch.dense_distillation(ancestor, blocks=0.5)
+  np.testing.assert_allclose(loss(learner, BATCH[0], KEY), want, rtol=1e-10)
+  optimizer = optax.adam(0.02)
+  state = train.start(learner, optimizer=optimizer)
+  _, losses = train.advance(
+    loss,
+    state,
+    BATCH,
+    optimizer=optimizer,
+    steps=60,
+    batch_size=6,
+    key=KEY,
+  )
+  assert losses[-1] < losses[0] / 2
+
+
+def test_distilled_and_least_squares_agree_on_linear_images():
+  random = np.random.RandomState(0)
+  common = (random.randn(50, 2) + 1) @ random.randn(2, 6)  # of rank 2
+  a, b = common @ random.randn(6, 3) + 1, common @ random.randn(6, 4)
+  to_common = [_adapter.Adapter(*affine(x, common)) for x in (a, b)]
+  got = stitch.distilled(*to_common)
+  np.testing.assert_allclose(stitch.apply_adapter(got, a), b, atol=1e-9)
+  weight, bias = affine(a, b)
+  np.testing.assert_allclose(a @ weight + bias[None], b, atol=1e-9)
+
+
+def affine(x, y):
+  """The least squares map of the least norm, about the means."""
+  weight = np.linalg.pinv(x - x.mean(0)) @ (y - y.mean(0))
+  return jnp.asarray(weight), jnp.asarray(y.mean(0) - x.mean(0) @ weight)
+
+
+def test_a_descendant_is_the_instances_and_the_stitch_between_them():
+  ancestor = toy(0)
+  pool = {
+    name: stitch.auxiliary(
+      toy(seed, depth, width), ancestor, BATCH[0], key=jax.random.key(seed)
+    )
+    for name, seed, depth, width in (('s', 10, 2, 2), ('m', 20, 4, 3))
+  }
+  pieces = [stitch.Piece('s', 0, 1), stitch.Piece('m', 2, 4)]
+  family, route = stitch.descendant(pool, pieces)
+  stitch.check_route(family, route, BATCH[0])
+  assert route.adapters == ('s_1_m_2',)
+  small, middle = pool['s'].model, pool['m'].model
+  h = stitch.features(small, X)[1]
+  link = stitch.distilled(pool['s'].maps[0], pool['m'].maps[1])
+  h = stitch.advance(middle, stitch.apply_adapter(link, h), 2, 4)
+  want = middle.head(middle.params['head'], h)
+  got = stitch.apply(stitch.materialize(family, route), X)
+  np.testing.assert_allclose(got, want, rtol=1e-12)
+  for wrong, message in (
+    (pieces[::-1], "joins 's' at 0: it has maps at 1 .. 2"),
+    ([stitch.Piece('m', 0, 2), stitch.Piece('s', 1, 2)], 'narrower than'),
+    ([stitch.Piece('x', 0, 2), pieces[1]], "joins 'x' at 2"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      stitch.descendant(pool, wrong)
+  with pytest.raises(ValueError, match='2 blocks and an ancestor of 1'):
+    stitch.auxiliary(small, toy(0, depth=1), BATCH[0], key=KEY)
+  with pytest.raises(ValueError, match=r'shapes \[2, 3\] and None'):
+    stitch.distilled(pool['s'].maps[0], stitch.Adapter())
