@@ -72,7 +72,7 @@ def materialize(family: Family, route: Route) -> _segmented.Segmented:
   Raises:
     ValueError: as ``check_route``, but for shapes.
   """
-  _check_cover(family, route)
+  check_cover(family, route)
   blocks: list[Any] = []
   for i, piece in enumerate(route.pieces):
     if i and route.adapters[i - 1]:
@@ -134,7 +134,7 @@ def check_route(family: Family, route: Route, inputs: Any) -> None:
       head, if a network's blocks are taken twice or backwards, or if an adapter
       does not take and give the shapes of the positions that it joins.
   """
-  _check_cover(family, route)
+  check_cover(family, route)
   shapes: dict[str, Any] = {}
   for piece in route.pieces:
     if piece.model not in shapes:
@@ -142,50 +142,51 @@ def check_route(family: Family, route: Route, inputs: Any) -> None:
       shapes[piece.model] = jax.eval_shape(_segmented.features, model, inputs)
   for i, name in enumerate(route.adapters):
     left, right = route.pieces[i : i + 2]
-    adapter = family.adapters[name] if name else None
-    check_join(
-      adapter,
-      shapes[left.model][left.stop],
-      shapes[right.model][right.start],
+    have = shapes[left.model][left.stop]
+    want = shapes[right.model][right.start]
+    place = (
       f"piece {i} ('{left.model}' at {left.stop}) to piece {i + 1} "
-      f"('{right.model}' at {right.start})",
-      name,
+      f"('{right.model}' at {right.start})"
     )
+    check_join(family, name, have, want, place)
 
 
 def check_join(
-  adapter: _adapter.Adapter | None, have: Any, want: Any, place: str, name: str
+  family: Family, name: str, have: Any, want: Any, place: str
 ) -> None:
-  """Checks that an adapter takes one shape and gives another.
+  """Checks that an adapter maps one shape to another.
 
   Args:
-    adapter: the adapter, or ``None`` for none.
-    have: the shape that it meets.
-    want: the shape that the next block takes, batch aside.
+    family: holds the adapter.
+    name: its name, ``''`` for none.
+    have: the array that it is given, or its shape.
+    want: the array that the next block takes, or its shape.
     place: where, for the message.
-    name: the adapter's name, for the message.
 
   Raises:
     ValueError: if it does not.
   """
-  given = have
-  if adapter is not None:
+  given, by = have, 'without adapter'
+  if name:
+    by = f"adapter '{name}' gives"
     try:
-      given = jax.eval_shape(_adapter.apply_adapter, adapter, have)
+      given = jax.eval_shape(
+        _adapter.apply_adapter, family.adapters[name], have
+      )
     except (ValueError, TypeError) as error:
-      reason = str(error).splitlines()[0]
       raise ValueError(
-        f"{place}: adapter '{name}' does not take {have.shape}: {reason}"
+        f"{place}: adapter '{name}' does not take {have.shape}: "
+        f'{str(error).splitlines()[0]}'
       ) from None
   if given.shape != want.shape:
-    by = f"adapter '{name}' gives" if adapter is not None else 'without adapter'
     raise ValueError(
       f'{place}: {by} {given.shape}, the next block takes {want.shape}: fit an '
       'adapter for these positions'
     )
 
 
-def _check_cover(family: Family, route: Route) -> None:
+def check_cover(family: Family, route: Route) -> None:
+  """Checks all of ``check_route`` but the shapes."""
   pieces = route.pieces
   if not pieces:
     raise ValueError('a route without pieces: give one or more')
