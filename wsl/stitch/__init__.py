@@ -31,6 +31,9 @@ from wsl.stitch._fit_pairs import fit_each as fit_each
 from wsl.stitch._fit_pairs import fit_pairs as fit_pairs
 from wsl.stitch._incubate import hybrid as hybrid
 from wsl.stitch._incubate import incubation as incubation
+from wsl.stitch._joints import Joint as Joint
+from wsl.stitch._joints import joint_moments as joint_moments
+from wsl.stitch._joints import joints as joints
 from wsl.stitch._learngene import Auxiliary as Auxiliary
 from wsl.stitch._learngene import auxiliary as auxiliary
 from wsl.stitch._learngene import dense_distillation as dense_distillation
@@ -70,9 +73,13 @@ from wsl.stitch._segmented import advance as advance
 from wsl.stitch._segmented import apply as apply
 from wsl.stitch._segmented import features as features
 from wsl.stitch._segmented import Segmented as Segmented
+from wsl.stitch._select import route_similarity as route_similarity
+from wsl.stitch._select import select_routes as select_routes
 from wsl.stitch._simplex import hoc_loss as hoc_loss
 from wsl.stitch._simplex import simplex as simplex
 from wsl.stitch._sn_net import sn_net_routes as sn_net_routes
 from wsl.stitch._sn_net import sn_net_v2_routes as sn_net_v2_routes
+from wsl.stitch._sn_net_fit import fit_family as fit_family
+from wsl.stitch._sn_net_fit import fit_joints as fit_joints
 from wsl.stitch._translate import invert as invert
 from wsl.stitch._translate import translate as translate
