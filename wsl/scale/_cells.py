@@ -39,14 +39,17 @@ def shape(cells: Cells, leaf: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def spread(
-  coef: types.Array, cells: Cells, seed: Any, leaf: tuple[int, ...]
+  coef: types.Array,
+  cells: Cells,
+  members: types.Array | None,
+  leaf: tuple[int, ...],
 ) -> types.Array:
   """Gives each entry its coefficient.
 
   Args:
     coef: one vector's coefficients, of the shape that ``shape`` says.
     cells: how entries share them.
-    seed: ``[2]``, uint32, for random cells.
+    members: what ``draw`` says.
     leaf: the shape of the leaf.
 
   Returns:
@@ -55,8 +58,7 @@ def spread(
   if cells is None or isinstance(cells, Entries):
     return coef
   if isinstance(cells, Random):
-    index = members(cells, seed, leaf)
-    return coef.at[index].get(mode='promise_in_bounds')
+    return coef.at[members].get(mode='promise_in_bounds')
   axis = cells.axis % len(leaf)
   run = leaf[axis] // cells.number
   runs = jnp.broadcast_to(coef[:, None], (cells.number, run))
@@ -65,8 +67,20 @@ def spread(
   return runs.reshape(around)
 
 
-def members(cells: Random, seed: Any, leaf: tuple[int, ...]) -> types.Array:
-  """Returns the cell of each entry, in the smallest integers that hold it."""
+def draw(cells: Cells, seed: Any, leaf: tuple[int, ...]) -> types.Array | None:
+  """Returns the cell of each entry, if cells are random.
+
+  Args:
+    cells: how entries share coefficients.
+    seed: ``[2]``, uint32, for random cells.
+    leaf: the shape of the leaf.
+
+  Returns:
+    ``None``, or an array of the leaf's shape, of the smallest integers that
+    hold it.
+  """
+  if not isinstance(cells, Random):
+    return None
   # XLA would compute what depends on constants alone while it compiles.
   words = jax.lax.optimization_barrier(jnp.asarray(seed, np.uint32))
   key = jax.random.wrap_key_data(words, impl='threefry2x32')

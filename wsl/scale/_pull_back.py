@@ -115,7 +115,8 @@ def _inner_row(
   seed: types.Array,
 ) -> types.Array:
   like = tree.wide(gradient)
+  members = _cells.draw(cells, seed, gradient.shape)
   total = lambda c: _sums.scaled(
-    c.astype(like.dtype), row, cells, seed, gradient.shape
+    c.astype(like.dtype), row, cells, members, gradient.shape
   )
   return jax.vjp(total, coef)[1](like)[0]

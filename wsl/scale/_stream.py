@@ -99,7 +99,8 @@ def _add_row(
   seed: types.Array,
 ) -> types.Array:
   coef = coef.astype(total.dtype)
-  return total + _sums.scaled(coef, row, cells, seed, total.shape)
+  members = _cells.draw(cells, seed, total.shape)
+  return total + _sums.scaled(coef, row, cells, members, total.shape)
 
 
 @jax.jit

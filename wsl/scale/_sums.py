@@ -1,6 +1,7 @@
 """Sums of rows, each times its coefficients."""
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
@@ -28,20 +29,17 @@ def total_of(
   """Returns sum_i coef_i row_i in the dtype of ``like``."""
   coef = coef.astype(like.dtype)
   if at is not None:
+    members = _cells.draw(cells, seed, shape)
     total = jnp.zeros(shape, like.dtype)
     for i, row in zip(at, rows):
-      total = total + scaled(coef[i], row, cells, seed, shape)
+      total = total + scaled(coef[i], row, cells, members, shape)
     return total
   (stack,) = rows
   if isinstance(stack, _rows.LowRank) and cells is None:
     return _product(coef, stack)
-
-  def term(c: types.Array, stack: Any, i: types.Array) -> types.Array:
-    row = jax.tree.map(
-      lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False), stack
-    )
-    return scaled(c, row, cells, seed, shape)
-
+  if isinstance(cells, _cells.Random):
+    return _in_halves(coef, stack, cells, seed, shape)
+  term = functools.partial(_row_of, cells=cells, members=None, shape=shape)
   return weighted_sum(stack, coef, term, shape)
 
 
@@ -50,35 +48,86 @@ def weighted_sum(
   coef: types.Array,
   term: Callable[[types.Array, Any, types.Array], types.Array],
   shape: tuple[int, ...],
+  *,
+  start: types.Scalar = 0,
 ) -> types.Array:
-  """Adds up ``term(coef[i], stack, i)``, one i at a time.
+  """Adds up ``term(coef[n], stack, start + n)``, one n at a time.
 
   Args:
     stack: an array ``[T, ...]``, or a ``LowRank`` of them.
-    coef: ``[T, cells...]``.
+    coef: ``[N, cells...]``.
     term: one vector's coefficients times its row of the stack, ``[...]``.
     shape: of the result.
+    start: the first row that has a coefficient.
   """
 
-  # A loop must not carry what can be computed before it: XLA would widen the
-  # whole stack there, on a CPU even where nothing asks for it.
   def add(total: types.Array, step: Any) -> tuple[types.Array, None]:
     c, i = step
     rows, i = jax.lax.optimization_barrier((stack, i))
     return total + term(c, rows, i), None
 
-  # Rows are read again in the backward pass, not kept.
-  add = jax.checkpoint(add, prevent_cse=False)
-  zeros = jnp.zeros(shape, coef.dtype)
-  index = jnp.arange(len(coef), dtype=np.int32)
-  return jax.lax.scan(add, zeros, (coef, index))[0]
+  index = np.arange(len(coef), dtype=np.int32) + jnp.asarray(start, np.int32)
+  return _loop(add, (coef, index), jnp.zeros(shape, coef.dtype))
+
+
+def _in_halves(
+  coef: types.Array,
+  stack: Any,
+  cells: _cells.Cells,
+  seed: types.Array,
+  shape: tuple[int, ...],
+) -> types.Array:
+  """Adds half of the vectors up, then the others; draws cells for each half.
+
+  What a loop draws is gone when the loop has ended. Drawn outside of one, the
+  cells of every leaf would be kept from the forward to the backward pass.
+  """
+  half = -(-len(coef) // 2)
+  widths = [(0, 2 * half - len(coef))] + [(0, 0)] * (coef.ndim - 1)
+  halves = jnp.pad(coef, widths).reshape(2, half, *coef.shape[1:])
+
+  def add(total: types.Array, step: Any) -> tuple[types.Array, None]:
+    c, start = step
+    words, start = jax.lax.optimization_barrier((seed, start))
+    members = _cells.draw(cells, words, shape)
+    term = functools.partial(_row_of, cells=cells, members=members, shape=shape)
+    return total + weighted_sum(stack, c, term, shape, start=start), None
+
+  starts = np.asarray([0, half], np.int32)
+  return _loop(add, (halves, starts), jnp.zeros(shape, coef.dtype))
+
+
+def _loop(add: Callable[..., Any], steps: Any, zeros: types.Array) -> Any:
+  """Loops over steps; what a step reads is read again in the backward pass.
+
+  A loop must not carry what can be computed before it: XLA would widen the
+  whole stack there, on a CPU even where nothing asks for it. So ``add`` puts a
+  barrier between what it reads and the number of the step.
+  """
+  return jax.lax.scan(jax.checkpoint(add, prevent_cse=False), zeros, steps)[0]
+
+
+def _row_of(
+  coef: types.Array,
+  stack: Any,
+  i: types.Array,
+  *,
+  cells: _cells.Cells,
+  members: types.Array | None,
+  shape: tuple[int, ...],
+) -> types.Array:
+  """Returns row i of a stack, the last one if there is none, scaled."""
+  row = jax.tree.map(
+    lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False), stack
+  )
+  return scaled(coef, row, cells, members, shape)
 
 
 def scaled(
   coef: types.Array,
   row: Any,
   cells: _cells.Cells,
-  seed: types.Array,
+  members: types.Array | None,
   shape: tuple[int, ...],
 ) -> types.Array:
   """Returns one vector's leaf, dense, times its coefficients."""
@@ -89,7 +138,7 @@ def scaled(
       1,
       precision='highest',
     )
-  return _cells.spread(coef, cells, seed, shape) * row.astype(coef.dtype)
+  return _cells.spread(coef, cells, members, shape) * row.astype(coef.dtype)
 
 
 def _product(coef: types.Array, stack: _rows.LowRank) -> types.Array:
