@@ -1,5 +1,7 @@
 """Canonical correlations from streamed moments."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -73,15 +75,27 @@ def cca(
     raise ValueError(
       'cca: the moments lack those of y: take them with similarity=True'
     )
-  x, rank_x = _whitening(moments.xx, keep)
-  y, rank_y = _whitening(moments.yy, keep)
-  between = _product(_product(x.T, moments.xy), y)
+  return _cca(moments.xx, moments.xy, moments.yy, reduce=reduce, keep=keep)
+
+
+@functools.partial(jax.jit, static_argnames='reduce')
+def _cca(
+  xx: types.Array,
+  xy: types.Array,
+  yy: types.Array,
+  *,
+  reduce: str,
+  keep: types.Scalar,
+) -> types.Array:
+  x, rank_x = _whitening(xx, keep)
+  y, rank_y = _whitening(yy, keep)
+  between = _product(_product(x.T, xy), y)
   u, rho, _ = jnp.linalg.svd(between, full_matrices=False)
   kept = jnp.arange(len(rho)) < jnp.minimum(rank_x, rank_y)
   weight = kept.astype(rho.dtype)
   if reduce == 'projection':
     # The canonical variates are X x u: X^T of them, up to n.
-    products = _product(_product(moments.xx, x), u)
+    products = _product(_product(xx, x), u)
     weight = weight * jnp.sum(jnp.abs(products), 0)
   rho = jnp.clip(rho, 0, 1)
   rho = jnp.square(rho) if reduce == 'squared' else rho
@@ -90,7 +104,7 @@ def cca(
 
 
 def _whitening(
-  covariance: types.Array, keep: float
+  covariance: types.Array, keep: types.Scalar
 ) -> tuple[types.Array, types.Array]:
   """Returns ``[d, d]`` to principal components of variance 1, and how many.
 

@@ -1,5 +1,7 @@
 """Centred kernel alignment from streamed moments."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -58,20 +60,31 @@ def cka(moments: types.CrossMoments, *, unbiased: bool = True) -> types.Array:
     raise ValueError(
       'cka: the moments lack those of y: take them with similarity=True'
     )
-  xx, xy, yy = moments.xx, moments.xy, moments.yy
-  hsic = jnp.stack([_square(xx), _square(xy), _square(yy)])
+  count = moments.count
+  if unbiased and not isinstance(count, jax.core.Tracer) and count < 4:
+    raise ValueError(
+      f'cka: {count} rows, the unbiased estimate needs 4: give more'
+    )
+  return _cka(
+    count,
+    (moments.xx, moments.xy, moments.yy),
+    moments.norms,
+    unbiased=unbiased,
+  )
+
+
+@functools.partial(jax.jit, static_argnames='unbiased')
+def _cka(
+  count: types.Array,
+  covariances: tuple[types.Array, types.Array, types.Array],
+  norms: types.Array,
+  *,
+  unbiased: bool,
+) -> types.Array:
+  hsic = jnp.stack([jnp.sum(jnp.square(c)) for c in covariances])
   if unbiased:
-    count = moments.count
-    if not isinstance(count, jax.core.Tracer) and count < 4:
-      raise ValueError(
-        f'cka: {count} rows, the unbiased estimate needs 4: give more'
-      )
-    n = count.astype(xy.dtype)
-    a, b = jnp.trace(xx), jnp.trace(yy)
+    n = count.astype(norms.dtype)
+    a, b = jnp.trace(covariances[0]), jnp.trace(covariances[2])
     traces = jnp.stack([a * a, a * b, b * b])
-    hsic = hsic - moments.norms / (n - 2) + traces / ((n - 1) * (n - 2))
+    hsic = hsic - norms / (n - 2) + traces / ((n - 1) * (n - 2))
   return hsic[1] / jnp.sqrt(hsic[0] * hsic[2])
-
-
-def _square(x: types.Array) -> types.Array:
-  return jnp.sum(jnp.square(x))

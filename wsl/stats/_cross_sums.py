@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import types
 
@@ -66,25 +67,30 @@ def start(
   """
 
   def rows(x: types.Array, *, products: bool) -> Rows:
-    zeros = functools.partial(jnp.zeros, dtype=x.dtype)
+    zeros = functools.partial(_zeros, x.dtype)
     d = x.shape[1]
-    xx = zeros((d, d) if products else (0, 0))
+    xx = zeros(d, d) if products else zeros(0, 0)
     return Rows(
-      zeros(d), zeros(d), xx, (zeros(d), zeros(())) if similarity else None
+      zeros(d), zeros(d), xx, (zeros(d), zeros()) if similarity else None
     )
 
   def products(x: types.Array, y: types.Array) -> Products:
-    zeros = functools.partial(jnp.zeros, dtype=x.dtype)
+    zeros = functools.partial(_zeros, x.dtype)
     d, m = x.shape[1], y.shape[1]
-    norms = (zeros(d), zeros(m), zeros(())) if similarity else None
-    return Products(zeros((d, m)), norms)
+    norms = (zeros(d), zeros(m), zeros()) if similarity else None
+    return Products(zeros(d, m), norms)
 
   return Sums(
-    jnp.zeros((), int),
+    _zeros(jnp.int_),
     {i: rows(xs[i], products=True) for i, _ in pairs},
     {j: rows(ys[j], products=similarity) for _, j in pairs},
     {(i, j): products(xs[i], ys[j]) for i, j in pairs},
   )
+
+
+def _zeros(dtype: Any, *shape: int) -> types.Array:
+  """Makes zeros on the host: nothing to compile."""
+  return jnp.asarray(np.zeros(shape, dtype))
 
 
 def add(
@@ -142,7 +148,6 @@ def _product(x: types.Array, y: types.Array) -> types.Array:
   return jnp.matmul(x.T, y, precision='highest')
 
 
-@jax.jit
 def moments(total: Sums) -> dict[tuple[int, int], types.CrossMoments]:
   """Moves the sums from the points to the means, and divides them by n.
 
@@ -150,57 +155,62 @@ def moments(total: Sums) -> dict[tuple[int, int], types.CrossMoments]:
     total: the sums.
 
   Returns:
-    The moments of each pair.
+    The moments of each pair; what is of one side only, pairs share.
   """
-  n = total.rows
-  sides = [
-    {i: _centred(n, rows) for i, rows in side.items()}
-    for side in (total.source, total.target)
-  ]
+  source, target, pairs = _centred(total)
   return {
-    (i, j): _moments(n, sides[0][i], sides[1][j], pair)
-    for (i, j), pair in total.pairs.items()
+    (i, j): types.CrossMoments(
+      total.rows,
+      source[i].mean,
+      target[j].mean,
+      source[i].xx,
+      xy,
+      None if norms is None else target[j].xx,
+      norms,
+    )
+    for (i, j), (xy, norms) in pairs.items()
   }
 
 
-class _Centred(NamedTuple):
-  """One set's moments; ``rows`` are the sums that they were made of."""
+class _Side(NamedTuple):
+  """One set's moments, and the shift from the point to the mean."""
 
-  rows: Rows
-  shift: types.Array  # from the point to the mean
+  mean: types.Array
   xx: types.Array
-  fourth: types.Array  # of |x|^4, the mean
+  shift: types.Array
+  fourth: types.Array  # the mean of |x|^4
 
 
-def _centred(count: types.Array, rows: Rows) -> _Centred:
-  n = count.astype(rows.x.dtype)
-  a = rows.x / n
-  fourth = jnp.zeros_like(n)
-  if not rows.xx.size:
-    return _Centred(rows, a, rows.xx, fourth)
-  if rows.norms is not None:
+@jax.jit
+def _centred(total: Sums) -> tuple[Any, Any, Any]:
+  n = total.rows
+
+  def side(rows: Rows) -> _Side:
+    a = rows.x / n.astype(rows.x.dtype)
+    mean = rows.point + a
+    if not rows.xx.size:
+      return _Side(mean, rows.xx, a, a[0])
+    xx = rows.xx / n.astype(a.dtype) - a[:, None] * a[None]
+    if rows.norms is None:
+      return _Side(mean, xx, a, a[0])
     cubes, power = rows.norms
     fourth = _norms(n, a, a, rows, rows, rows.xx, (cubes, cubes, power))
-  return _Centred(rows, a, rows.xx / n - a[:, None] * a[None], fourth)
+    return _Side(mean, xx, a, fourth)
 
-
-def _moments(
-  count: types.Array, x: _Centred, y: _Centred, pair: Products
-) -> types.CrossMoments:
-  n, a, b = count.astype(pair.xy.dtype), x.shift, y.shift
-  norms = None
-  if pair.norms is not None:
-    both = _norms(n, a, b, x.rows, y.rows, pair.xy, pair.norms)
-    norms = jnp.stack([x.fourth, both, y.fourth])
-  return types.CrossMoments(
-    count,
-    x.rows.point + x.shift,
-    y.rows.point + y.shift,
-    x.xx,
-    pair.xy / n - a[:, None] * b[None],
-    y.xx if norms is not None else None,
-    norms,
+  source, target = (
+    {i: side(rows) for i, rows in rows_of.items()}
+    for rows_of in (total.source, total.target)
   )
+  pairs = {}
+  for (i, j), pair in total.pairs.items():
+    x, y, norms = source[i], target[j], None
+    xy = pair.xy / n.astype(x.shift.dtype) - x.shift[:, None] * y.shift[None]
+    if pair.norms is not None:
+      rows = total.source[i], total.target[j]
+      both = _norms(n, x.shift, y.shift, *rows, pair.xy, pair.norms)
+      norms = jnp.stack([x.fourth, both, y.fourth])
+    pairs[i, j] = xy, norms
+  return source, target, pairs
 
 
 def _norms(
@@ -216,4 +226,5 @@ def _norms(
   aa, bb = a @ a, b @ b
   linear = a @ norms[0] + b @ norms[1]
   square = bb * jnp.trace(x.xx) + aa * jnp.trace(y.xx) + 4 * (a @ xy @ b)
-  return (norms[2] - 2 * linear + square) / n - 3 * aa * bb
+  mean = (norms[2] - 2 * linear + square) / n.astype(a.dtype)
+  return mean - 3 * aa * bb

@@ -1,5 +1,6 @@
 """What a linear map of one set of features leaves of another."""
 
+import jax
 import jax.numpy as jnp
 
 from wsl import types
@@ -47,7 +48,14 @@ def residual(
     )
   if weight is None:
     weight = _least_squares.least_squares(moments, ridge=ridge).weight
-  mapped = jnp.matmul(moments.xx, weight, precision='highest')
-  total = jnp.trace(moments.yy)
-  left = total + jnp.sum(weight * (mapped - 2 * moments.xy))
+  return _left(moments.xx, moments.xy, moments.yy, weight)
+
+
+@jax.jit
+def _left(
+  xx: types.Array, xy: types.Array, yy: types.Array, weight: types.Array
+) -> types.Array:
+  mapped = jnp.matmul(xx, weight, precision='highest')
+  total = jnp.trace(yy)
+  left = total + jnp.sum(weight * (mapped - 2 * xy))
   return jnp.maximum(left, 0) / total
