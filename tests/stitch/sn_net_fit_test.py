@@ -1,5 +1,7 @@
 """The adapters of a family before training, and the loss that trains it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,8 +48,8 @@ def network(seed, width, depth=3, basis=None):
   return stitch.Segmented(params, embed, block, head)
 
 
-def family_of(models=DEPTHS):
-  return {name: network(i, WIDTHS[name]) for i, name in enumerate(models)}
+def family_of(names=DEPTHS):
+  return {name: network(i, WIDTHS[name]) for i, name in enumerate(names)}
 
 
 def data(count=3, size=8):
@@ -79,25 +81,25 @@ def served(routes):
   return found
 
 
-@pytest.mark.parametrize('shared', ['mean', 'pooled'])
-def test_adapters_are_those_of_dense_least_squares(shared):
-  models, batches = family_of(), data()
-  routes = stitch.sn_net_routes(DEPTHS)
-  family = stitch.fit_family(models, routes, batches, shared=shared)
-  assert set(family.adapters) == set(served(routes))
+def test_adapters_are_those_of_dense_least_squares():
+  models, batches = family_of('sl'), data()
+  routes = stitch.sn_net_routes({'s': 3, 'l': 3})
+  moments = stitch.joint_moments(models, routes, batches)
+  mean = stitch.fit_joints(moments, routes)
+  pooled = stitch.fit_joints(moments, routes, shared='pooled')
+  assert set(mean) == set(pooled) == set(served(routes))
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10)
   for name, joints in served(routes).items():
     sides = [rows(models, batches, joint) for joint in joints]
     assert len(sides) > 1
-    if shared == 'mean':
-      parts = [solve(x, y) for x, y in sides]
-      weight, bias = (np.mean(part, 0) for part in zip(*parts, strict=True))
-    else:
-      weight, bias = solve(
-        *(np.concatenate(x) for x in zip(*sides, strict=True))
-      )
-    found = family.adapters[name]
-    np.testing.assert_allclose(found.weight, weight, rtol=1e-9, atol=1e-10)
-    np.testing.assert_allclose(found.bias, bias, rtol=1e-9, atol=1e-10)
+    parts = [solve(x, y) for x, y in sides]
+    weight, bias = (np.mean(part, 0) for part in zip(*parts, strict=True))
+    close(mean[name].weight, weight)
+    close(mean[name].bias, bias)
+    whole = (np.concatenate(x) for x in zip(*sides, strict=True))
+    weight, bias = solve(*whole)
+    close(pooled[name].weight, weight)
+    close(pooled[name].bias, bias)
 
 
 def test_networks_with_one_function_in_two_bases_stitch_exactly():
@@ -131,13 +133,15 @@ def test_a_network_stitched_to_itself_is_itself():
 
 
 def test_a_low_rank_update_starts_at_least_squares_which_stays():
-  models = {name: family_of()[name] for name in 'sl'}
+  models = family_of('sl')
   routes = stitch.sn_net_v2_routes({'s': 3, 'l': 3})
   key = jax.random.key(0)
-  frozen = stitch.fit_family(
-    models, routes, data(), kind='low_rank', rank=2, key=key
+  moments = stitch.joint_moments(models, routes, data())
+  plain = stitch.Family(models, stitch.fit_joints(moments, routes))
+  low_rank = stitch.fit_joints(
+    moments, routes, kind='low_rank', rank=2, key=key
   )
-  plain = stitch.fit_family(models, routes, data())
+  frozen = stitch.Family(models, low_rank)
   downs = [np.asarray(a.down).ravel()[:4] for a in frozen.adapters.values()]
   assert len({tuple(down) for down in downs}) == len(frozen.adapters)
   apply_fn, table = stitch.program(frozen, routes)
@@ -157,7 +161,7 @@ def test_a_low_rank_update_starts_at_least_squares_which_stays():
 
 
 def test_gradients_reach_what_is_on_the_route_and_nothing_else():
-  models = {name: family_of()[name] for name in 'sl'}
+  models = family_of('sl')
   routes = stitch.sn_net_v2_routes({'s': 3, 'l': 3})
   family = stitch.fit_family(models, routes, data())
   apply_fn, table = stitch.program(family, routes)
