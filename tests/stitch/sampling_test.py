@@ -63,6 +63,9 @@ def test_half_of_the_loss_is_the_teacher_s():
   )
   each = [-log_q[[0, 1], np.asarray(y)].mean() for y in (labels, taught)]
   np.testing.assert_allclose(found, np.mean(each), rtol=1e-6)
+  soft = jax.nn.one_hot(taught, 3, dtype=jnp.float32)
+  again = loss(0.0, (logits, labels, soft), jax.random.key(0))
+  np.testing.assert_allclose(again, np.mean(each), rtol=1e-6)
   alone = loss(0.0, (logits, labels), jax.random.key(0))
   np.testing.assert_allclose(alone, each[0], rtol=1e-6)
 

@@ -68,8 +68,8 @@ def random_route(
   .. math:: L = \mathrm{CE}(f_r(x), y), \quad r \sim P, \qquad \text{or} \quad
     L = \tfrac12 \mathrm{CE}(f_r(x), y) + \tfrac12 \mathrm{CE}(f_r(x), \hat y)
 
-  with a teacher's classes as third part of a batch. The draw is inside the
-  compiled step, which is one for all routes. Gradients of what is not on the
+  with what a teacher says as third part of a batch: its classes (the paper), or
+  its probabilities. The draw is inside the compiled step, one for all routes. Gradients of what is not on the
   route are zero; an optimizer with momentum or weight decay moves it all the
   same.
 
@@ -81,8 +81,8 @@ def random_route(
 
   Returns:
     A loss for ``train.advance``: (family, batch, key) -> scalar. Batches are
-    (inputs, integer labels ``[B, ...]``), or (inputs, labels, the teacher's
-    classes).
+    (inputs, targets), or (inputs, targets, the teacher's targets); targets are
+    integer labels ``[B, ...]`` or probabilities ``[B, ..., C]``.
 
   Raises:
     ValueError: if probabilities and rows differ in number, or do not sum to 1.
@@ -125,10 +125,11 @@ def _loss(
   inputs, *targets = batch
   row = rows[jax.random.categorical(key, log_p)]
   log_q = jax.nn.log_softmax(tree.wide(apply_fn(family, row, inputs)))
-  losses = [_cross_entropy(log_q, labels) for labels in targets]
+  losses = [_cross_entropy(log_q, target) for target in targets]
   return jnp.mean(jnp.stack(losses))
 
 
-def _cross_entropy(log_q: types.Array, labels: types.Array) -> types.Array:
-  picked = jnp.take_along_axis(log_q, labels[..., None], axis=-1)
-  return -jnp.mean(picked)
+def _cross_entropy(log_q: types.Array, target: types.Array) -> types.Array:
+  if jnp.issubdtype(target.dtype, jnp.integer):
+    return -jnp.mean(jnp.take_along_axis(log_q, target[..., None], axis=-1))
+  return -jnp.mean(jnp.sum(target.astype(log_q.dtype) * log_q, axis=-1))
