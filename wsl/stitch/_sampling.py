@@ -69,9 +69,9 @@ def random_route(
     L = \tfrac12 \mathrm{CE}(f_r(x), y) + \tfrac12 \mathrm{CE}(f_r(x), \hat y)
 
   with what a teacher says as third part of a batch: its classes (the paper), or
-  its probabilities. The draw is inside the compiled step, one for all routes. Gradients of what is not on the
-  route are zero; an optimizer with momentum or weight decay moves it all the
-  same.
+  its probabilities. The draw is inside the compiled step, one for all routes.
+  Gradients of what is not on the route are zero; an optimizer with momentum or
+  weight decay moves it all the same.
 
   Args:
     apply_fn: maps (family, row, inputs) to logits ``[B, ..., C]``, from
