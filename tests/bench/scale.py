@@ -168,7 +168,7 @@ def _in_memory() -> None:
   )
   state = _step.State(coefs, _ADAMW.init(coefs))
   objective = scale.supervised(_apply)
-  args = (objective, base, bank, state, batch, jax.random.key(0))
+  args = (objective, base, bank, None, state, batch, jax.random.key(0))
   start = time.perf_counter()
   step = _step.step.lower(
     *args,

@@ -126,6 +126,24 @@ def test_out_of_core_finds_the_same_coefficients(by: Any, where: str) -> None:
   assert len(log) == (20 * 2 * 9 if where == 'disk' else 0)
 
 
+def test_what_was_read_last_is_read_first() -> None:
+  log: list[str] = []
+
+  def stored(t: int, name: str, x: Any) -> tree.Stored:
+    x = np.asarray(x)
+    return tree.Stored(lambda: log.append(f'{name} {t}') or x, x.shape, x.dtype)
+
+  base = params(0)
+  lazy = [
+    {name: stored(t, name, x) for name, x in params(t).items()} for t in (1, 2)
+  ]
+  bank = scale.bank(base, lazy)
+  run(base=base, bank=bank, coefs=scale.init(bank, by='leaf'), steps=2)
+  names = [entry.split()[0] for entry in log[::2]]
+  there = ['block_0', 'block_1', 'out']
+  assert names == (there + there[::-1]) * 2
+
+
 def test_out_of_core_in_float32_to_1e_5_after_20_steps() -> None:
   narrow = lambda t: jax.tree.map(
     lambda x: np.asarray(x, np.float32) if x.ndim else x, t
@@ -295,6 +313,7 @@ def test_the_step_compiles_once_and_holds_no_constants() -> None:
     jax.tree_util.Partial(LOSS),
     BASE,
     BANK,
+    None,
     state,
     (X, Y),
     KEY,

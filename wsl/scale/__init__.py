@@ -33,6 +33,7 @@ from wsl.scale._rows import LowRank as LowRank
 from wsl.scale._scan import scan as scan
 from wsl.scale._select import select as select
 from wsl.scale._select import Selection as Selection
+from wsl.scale._shrinkage import shrinkage as shrinkage
 from wsl.scale._subset import subset as subset
 from wsl.scale._transforms import box as box
 from wsl.scale._transforms import identity as identity

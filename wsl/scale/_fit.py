@@ -52,6 +52,7 @@ def fit(
   key: types.PRNGKey,
   transform: Callable[[Any], Any] = _transforms.identity,
   project: Callable[[Any], Any] = _transforms.identity,
+  penalty: Callable[[Any], types.Array] | None = None,
   opt_state: Any = None,
   progress: Callable[[int, float, Any], None] | None = None,
   stream: bool | None = None,
@@ -59,12 +60,13 @@ def fit(
   r"""Minimises an objective of the composed model over the coefficients.
 
   .. math:: \min_\lambda\; L\bigl(\theta_0 + \textstyle\sum_i \lambda_i
-    \tau_i\bigr)
+    \tau_i\bigr) + R(\lambda)
 
   Only the coefficients are differentiated; base and bank are arguments of the
   compiled step, not constants. With ``stream`` the bank stays on the host or on
-  disk, read one leaf of one vector at a time, twice a step: the same
-  coefficients in memory that does not grow with T.
+  disk, read one leaf of one vector at a time: the same coefficients in memory
+  that does not grow with T. Each row is read twice a step, which is the least:
+  inner products need a gradient, and that needs the whole model composed.
 
   Args:
     objective: a function of (params, batch, key) to a scalar, see
@@ -75,11 +77,13 @@ def fit(
     coefs: where to start: from ``init``, or whatever ``transform`` takes.
     batches: gone through again and again; an iterator is gone through once.
     optimiser: any optax transformation. Pass the same object again to compile
-      once; likewise ``transform`` and ``project``.
+      once; likewise ``transform``, ``project`` and ``penalty``.
     steps: how many updates.
     key: the objective's key at step s is ``fold_in(key, s)``.
     transform: from what is learned to coefficients: ``softmax``, ``line``.
     project: applied to what is learned after each update: ``box``.
+    penalty: from coefficients, after ``transform``, to a number that is added
+      to the loss: ``shrinkage``.
     opt_state: to go on from an earlier fit; by default a fresh one.
     progress: called with the step, its loss, and the coefficients that had it.
     stream: whether the bank is read row by row; by default if a leaf of it is
@@ -120,6 +124,12 @@ def fit(
       'stream'
     )
   _base.check('fit', base, bank)
+  if penalty is not None:
+    value = jax.eval_shape(lambda c: penalty(transform(c)), coefs)
+    if value.shape != ():
+      raise ValueError(
+        f'fit: the penalty has shape {value.shape}, expected a number, ()'
+      )
   step = _step.stepper(
     objective,
     base,
@@ -127,6 +137,7 @@ def fit(
     optimiser=optimiser,
     transform=transform,
     project=project,
+    penalty=penalty,
     stream=stream,
   )
   coefs = jax.tree.map(jnp.asarray, coefs)

@@ -54,7 +54,7 @@ def pull_back(bank: _bank.Bank, gradient: types.Params, coefs: Any) -> Any:
       if name in bank.leaves
       else jnp.zeros_like(coef)
     )
-    for name, coef in by_leaf.items()
+    for name, coef in reversed(by_leaf.items())
   }
   return back(inner)[0]
 

@@ -26,11 +26,14 @@ def stepper(
   optimiser: Any,
   transform: Callable[[Any], Any],
   project: Callable[[Any], Any],
+  penalty: Callable[[Any], types.Array] | None,
   stream: bool,
 ) -> Callable[..., tuple[State, types.Array, types.Array]]:
   """Returns a function of (state, batch, key) to (state, loss, is finite)."""
   if not isinstance(objective, jax.tree_util.Partial):
     objective = jax.tree_util.Partial(objective)
+  if not isinstance(penalty, jax.tree_util.Partial | None):
+    penalty = jax.tree_util.Partial(penalty)
   if not stream:
     base, bank = jax.tree.map(jnp.asarray, (tree.read(base), bank))
     return functools.partial(
@@ -38,6 +41,7 @@ def stepper(
       objective,
       base,
       bank,
+      penalty,
       optimiser=optimiser,
       transform=transform,
       project=project,
@@ -45,7 +49,14 @@ def stepper(
 
   def streamed(state: State, batch: Any, key: types.PRNGKey) -> Any:
     loss, gradient = _stream.value_and_gradient(
-      objective, base, bank, state.coefs, batch, key, transform=transform
+      objective,
+      base,
+      bank,
+      state.coefs,
+      batch,
+      key,
+      transform=transform,
+      penalty=penalty,
     )
     return _update(state, loss, gradient, optimiser=optimiser, project=project)
 
@@ -59,6 +70,7 @@ def step(
   objective: Callable[..., types.Array],
   base: types.Params,
   bank: _bank.Bank,
+  penalty: Callable[[Any], types.Array] | None,
   state: State,
   batch: Any,
   key: types.PRNGKey,
@@ -70,8 +82,11 @@ def step(
   """Makes a step in memory: (state, loss, is the new state finite)."""
 
   def loss_of(coefs: Any) -> types.Array:
-    params = _compose.compose(base, bank, coefs, transform=transform)
-    return objective(params, batch, key)
+    coefs = transform(coefs)
+    loss = objective(_compose.compose(base, bank, coefs), batch, key)
+    if penalty is None:
+      return loss
+    return loss + jnp.asarray(penalty(coefs), loss.dtype)
 
   loss, gradient = jax.value_and_grad(loss_of)(state.coefs)
   return _update(state, loss, gradient, optimiser=optimiser, project=project)

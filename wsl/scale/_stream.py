@@ -21,6 +21,7 @@ def value_and_gradient(
   key: types.PRNGKey,
   *,
   transform: Callable[[Any], Any],
+  penalty: Callable[[Any], types.Array] | None = None,
 ) -> tuple[types.Array, Any]:
   r"""Returns the loss and its gradient in the coefficients.
 
@@ -31,6 +32,10 @@ def value_and_gradient(
   gradient, and the inner products are taken row by row: memory for the base,
   the parameters, their gradient and one row, whatever T is.
 
+  So every row is read twice. The last leaves to be composed are the first to be
+  pulled back, and the other way round in the next step: what the system still
+  holds of a file is met again soonest.
+
   Args:
     objective: a ``jax.tree_util.Partial`` of (params, batch, key).
     base: the base, in memory or on demand.
@@ -39,6 +44,7 @@ def value_and_gradient(
     batch: for the objective.
     key: for the objective.
     transform: from what is learned to coefficients.
+    penalty: of coefficients, added to the loss.
 
   Returns:
     The loss, and the gradient like ``coefs``.
@@ -57,7 +63,12 @@ def value_and_gradient(
     objective, scaled, fixed, batch, key, layout=layout
   )
   del params, scaled
-  return loss, back(_pull_back.pull_back(bank, gradient, coefs_of))[0]
+  slope = _pull_back.pull_back(bank, gradient, coefs_of)
+  if penalty is not None:
+    extra, rise = jax.value_and_grad(penalty)(coefs_of)
+    loss = loss + jnp.asarray(extra, loss.dtype)
+    slope = jax.tree.map(jnp.add, slope, rise)
+  return loss, back(slope)[0]
 
 
 def compose(
