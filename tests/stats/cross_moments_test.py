@@ -95,6 +95,17 @@ def test_half_precision_is_summed_in_float32() -> None:
   np.testing.assert_allclose(found.xx, exact.xx, atol=1e-5)
 
 
+def test_rows_on_eight_devices_are_summed_over_all_of_them() -> None:
+  x, y = draws(n=48)
+  mesh = jax.sharding.Mesh(jax.devices(), ('data',))
+  spread = jax.sharding.NamedSharding(mesh, jax.P('data'))
+  x, y = (jax.device_put(jnp.asarray(v), spread) for v in (x, y))
+  found = stats.cross_moments(left, right, [{'x': x, 'y': y}])[0, 0]
+  expected = moments(x, y)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
+    np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+
+
 def test_pairs_of_one_source_share_its_covariance_and_one_program() -> None:
   traces = []
 

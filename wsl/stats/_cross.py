@@ -1,7 +1,6 @@
 """Moments of the features of two networks, streamed over batches."""
 
 from collections.abc import Callable, Iterable, Sequence
-import functools
 from typing import Any, TypeAlias
 
 import jax
@@ -65,7 +64,9 @@ def cross_moments(
     inputs = _batches.inputs_of(batch)
     if total is None:
       total = _start(source, target, inputs, pairs, similarity)
-    total = _add(total, source, target, inputs)
+    args = total, source, target, inputs
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args))
+    total = _add_traced(*args) if traced else _add(*args)
   assert total is not None
   return _cross_sums.moments(total)
 
@@ -103,11 +104,14 @@ def _start(
   return _cross_sums.start(xs, ys, chosen, similarity)
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _add(
+def _add_traced(
   total: _cross_sums.Sums, source: FeaturesFn, target: FeaturesFn, inputs: Any
 ) -> _cross_sums.Sums:
   return _cross_sums.add(total, *_both(source, target, inputs))
+
+
+# The sums of all pairs are large: the old ones make room for the new.
+_add = jax.jit(_add_traced, donate_argnums=0)
 
 
 def _both(source: FeaturesFn, target: FeaturesFn, inputs: Any) -> Any:
