@@ -1,5 +1,6 @@
 """Composing inside a scan over layers."""
 
+import re
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl import scale
+from wsl import scale, tree
 
 L, T, D = 3, 2, 4
 
@@ -65,10 +66,56 @@ def test_what_cannot_be_scanned_is_refused() -> None:
   bank = scale.bank(uneven, [jax.tree.map(lambda x: x + 1, uneven)])
   with pytest.raises(ValueError, match='expected one number of layers'):
     scale.scan(block, H, uneven, bank, 0.3)
-  low = scale.LowRank(jnp.ones((L, 1)), jnp.ones((1, D)))
-  bank = scale.bank({'b': BASE['b']}, [{'b': low}])
-  with pytest.raises(ValueError, match="leaf 'b' is no dense stack"):
-    scale.scan(block, H, {'b': BASE['b']}, bank, 0.3)
+
+
+@pytest.mark.parametrize('kind', ['absent', 'on demand', 'layers right'])
+def test_leaves_that_are_no_stacks_are_refused(kind: str) -> None:
+  base = {'b': BASE['b']}
+  one = {'b': BASE['b'] + 1}
+  x = np.asarray(one['b'])
+  lazy = tree.Stored(lambda: x, x.shape, x.dtype)
+  right = scale.LowRank(jnp.ones(1), jnp.ones((1, L, D)))
+  models, message = {
+    'absent': ([one, {'b': None}], "leaf 'b' is no stack [T, L, ...]: read it"),
+    'on demand': ([{'b': lazy}], "leaf 'b' is no stack [T, L, ...]: read it"),
+    'layers right': ([{'b': right}], "leaf 'b' has its layers in the right"),
+  }[kind]
+  with pytest.raises(ValueError, match=re.escape(message)) as caught:
+    scale.scan(block, H, base, scale.bank(base, models), 0.3)
+  assert '\n' not in str(caught.value)
+
+
+def test_low_rank_stacks_are_scanned() -> None:
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape))
+  factors = [
+    {
+      'w': scale.LowRank(draw(L, D, 2), draw(2, D)),
+      'b': scale.LowRank(draw(L, 1), draw(1, D)),
+      'index': BASE['index'],
+    }
+    for _ in range(T)
+  ]
+  low = scale.bank(BASE, factors)
+  is_factors = lambda x: isinstance(x, scale.LowRank)
+  add = lambda y, x: (
+    x + jnp.tensordot(y.left, y.right, 1) if is_factors(y) else x
+  )
+  dense = scale.bank(
+    BASE,
+    [jax.tree.map(add, f, BASE, is_leaf=is_factors) for f in factors],
+  )
+  coefs = scale.init(BANK, by=('channel', 0), value=0.3)
+  run = lambda bank: jax.jit(
+    jax.value_and_grad(
+      lambda c: jnp.sum(scale.scan(block, H, BASE, bank, c) ** 2)
+    )
+  )(coefs)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, atol=1e-12),
+    run(low),
+    run(dense),
+  )
 
 
 def test_one_layer_is_alive_at_a_time() -> None:

@@ -32,7 +32,9 @@ def scan(
     block: maps (one layer's parameters, carry) to the next carry.
     carry: what goes into the first layer.
     base: the stacked layers, every leaf ``[L, ...]``.
-    bank: task vectors of ``base``, dense stacks.
+    bank: task vectors of ``base``, each of which has every leaf, in memory: as
+      a stack, or as ``LowRank`` factors of which the left one has the axis of
+      layers, and the right one serves all of them.
     coefs: shared by the layers (``'all'``, ``'task'``, ``'leaf'``), or one for
       each layer: ``init(bank, by=('channel', 0))``.
 
@@ -40,7 +42,7 @@ def scan(
     What comes out of the last layer.
 
   Raises:
-    ValueError: if the bank does not fit the base, a leaf is not a dense stack,
+    ValueError: if the bank does not fit the base, a leaf is of another kind,
       or the coefficients split anything but layers.
 
   Example:
@@ -66,8 +68,7 @@ def scan(
     if name in bank.leaves
   }
   for name, leaf in bank.leaves.items():
-    if isinstance(leaf, (tuple, _rows.LowRank)) or tree.on_demand(leaf):
-      raise ValueError(f"scan: leaf '{name}' is no dense stack [T, L, ...]")
+    _check(name, leaf)
   first = dict(bank.ties)
 
   def body(carry: Any, layer: Any) -> tuple[Any, None]:
@@ -101,16 +102,40 @@ def _by_layer(
   )
 
 
+def _check(name: str, leaf: Any) -> None:
+  if isinstance(leaf, tuple) or tree.on_demand(leaf):
+    raise ValueError(
+      f"scan: leaf '{name}' is no stack [T, L, ...]: read it, and give it to "
+      'every vector, or leave it out of the bank'
+    )
+  if isinstance(leaf, _rows.LowRank) and leaf.left.ndim < 3:
+    raise ValueError(
+      f"scan: leaf '{name}' has its layers in the right factor: expected a "
+      'left one [T, L, ..., r]'
+    )
+
+
 def _layer(
-  base: types.Array, stack: types.Array, coef: types.Array, index: types.Array
+  base: types.Array, stack: Any, coef: types.Array, index: types.Array
 ) -> types.Array:
   """Returns one layer of one leaf, composed."""
   like = tree.wide(base)
 
-  def term(c: types.Array, stack: types.Array, i: types.Array) -> types.Array:
-    starts = (i, index) + (np.int32(0),) * base.ndim
-    row = jax.lax.dynamic_slice(stack, starts, (1, 1, *base.shape))
-    return c * row.reshape(base.shape).astype(like.dtype)
+  def term(c: types.Array, stack: Any, i: types.Array) -> types.Array:
+    row = (
+      _rows.LowRank(_at(stack.left, i, index), _at(stack.right, i))
+      if isinstance(stack, _rows.LowRank)
+      else _at(stack, i, index)
+    )
+    return _sums.scaled(c, row, None, None, base.shape)
 
   total = _sums.weighted_sum(stack, coef.astype(like.dtype), term, base.shape)
   return (like + total).astype(base.dtype)
+
+
+def _at(x: types.Array, *place: types.Array) -> types.Array:
+  """Returns ``x[place]`` in one slice, however many axes it goes through."""
+  rest = x.shape[len(place) :]
+  starts = place + (np.int32(0),) * len(rest)
+  sizes = (1,) * len(place) + rest
+  return jax.lax.dynamic_slice(x, starts, sizes).reshape(rest)
