@@ -26,8 +26,9 @@ def program(
   A route is a row of integers, a traced argument: what is not on it is skipped
   by a conditional. Stacked blocks are a scan whose bounds the row gives, tuples
   of blocks are unrolled. It is differentiable in reverse, towards the family
-  and the inputs, so that a loss may draw its route from a key. Features have
-  the dtype that their network has when it runs by itself.
+  and the inputs, so that a loss may draw its route from a key; the gradient
+  computes each block a second time instead of keeping what is inside it.
+  Features have the dtype that their network has when it runs by itself.
 
   Run several rows by ``jax.lax.map`` or a Python loop: under ``vmap`` over rows
   a conditional computes both sides, on values that may be zeros.
@@ -249,9 +250,12 @@ def _block_if(
   h: types.Array,
   otherwise: types.Array,
 ) -> types.Array:
+  # A conditional keeps for the gradient what either side computed, as zeros
+  # where it did not run: computing a block again costs far less.
+  again = jax.checkpoint(fn, prevent_cse=False)
   return jax.lax.cond(
     on,
-    lambda: jnp.asarray(fn(params, h), otherwise.dtype),
+    lambda: jnp.asarray(again(params, h), otherwise.dtype),
     lambda: otherwise,
   )
 
