@@ -1,4 +1,35 @@
-"""Networks made of parts of others: segments, adapters and routes."""
+"""Networks made of the parts of others.
+
+A network is an embedding, blocks and a head (``Segmented``), its positions the
+values before, between and after the blocks. A ``Route`` runs pieces of the
+networks of a ``Family``, with adapters fitted where it changes from one to
+another. ``materialize`` makes it a network; ``program`` runs all routes by one
+compiled function, which training may differentiate.
+
+Example:
+  >>> import jax
+  >>> from wsl import models, stitch
+  >>> x = jax.random.normal(jax.random.key(0), (100, 4))
+  >>> networks = {}
+  >>> for name, width in {'small': 8, 'large': 16}.items():
+  ...   mlp = models.MLP(widths=(width, width), outputs=3)
+  ...   params = jax.jit(mlp.init)(jax.random.key(width), x)['params']
+  ...   networks[name] = stitch.Segmented(*models.segments(mlp, params))
+  >>> small, large = networks.values()
+  >>> adapters = stitch.fit_pairs(small, large, [x], pairs=[(1, 1)])
+  >>> family = stitch.Family(networks, {'up': adapters[1, 1]})
+  >>> up = (stitch.Piece('small', 0, 1), stitch.Piece('large', 1, 2))
+  >>> routes = [
+  ...   stitch.Route((stitch.Piece('small', 0, 2),)),
+  ...   stitch.Route(up, adapters=('up',)),
+  ...   stitch.Route((stitch.Piece('large', 0, 2),))]
+  >>> apply_fn, rows = stitch.program(family, routes)
+  >>> [apply_fn(family, row, x).shape for row in rows]
+  [(100, 3), (100, 3), (100, 3)]
+  >>> costs = stitch.cost(family, x[:1])
+  >>> [stitch.route_cost(costs, route).parameters for route in routes]
+  [171, 555, 467]
+"""
 
 from wsl.stitch._adapter import Adapter as Adapter
 from wsl.stitch._adapter import apply_adapter as apply_adapter
