@@ -1,0 +1,126 @@
+"""What do pretrained networks of different depths share?
+
+Residual networks of several depths, trained by others on CIFAR-10 (or here, on
+the digits), are read, and their accuracy is measured. Then the first blocks of
+one are stitched to the last blocks of another, at the same fraction of both
+depths, without training: by a map of the channels that a few hundred images
+without labels determine. Between the depths of the zoo this gives networks of
+new costs. Some pairs are looked at closely: with the running moments of the top
+reset after the stitch, with maps that were trained for a few epochs, and with
+the controls, a bottom that knows nothing and the top stitched on itself.
+
+  python -m experiments.stitch_zoo --config=configs/stitch_zoo.py:digits
+
+Hardware, minutes and the numbers to expect are in the config's docstring.
+"""
+
+import functools
+from typing import Any
+
+import ml_collections
+
+from experiments import (
+  _batches,
+  _console,
+  _main,
+  _record,
+  _zoo,
+  _zoo_report,
+  _zoo_stitches,
+)
+from wsl import models, stitch, types
+
+NAME = 'stitch_zoo'
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+  """Reads or trains the networks, stitches all pairs, writes what came out.
+
+  Args:
+    config: see ``configs/stitch_zoo.py``.
+    workdir: folder of this run; parts that are finished there are not
+      computed again.
+
+  Returns:
+    The record, as in ``record.json``.
+
+  Raises:
+    ValueError: naming what is wrong in the config, before any work.
+    FileNotFoundError: if images or weights are missing.
+  """
+  out = _record.Run(NAME, config, workdir)
+  if record := out.finished():
+    return record
+  zoo = _zoo.load(config)
+  _console.say(
+    f'{", ".join(map(_zoo.name_of, config.depths))}; {config.fit.examples} '
+    f'images without labels to fit, {config.evaluation.examples} to test'
+  )
+  out.begin()
+
+  # The networks, and what they reach by themselves.
+  networks, random = {}, {}
+  for depth in config.depths:
+    name = _zoo.name_of(depth)
+    found = out.arrays(name, functools.partial(_zoo.variables, zoo, depth))
+    networks[name] = cut_network(zoo, depth, found)
+    if depth in {bottom for bottom, _ in config.close}:
+      fresh = functools.partial(_zoo.random, zoo, depth)
+      drawn = out.arrays(f'{name} random', fresh)
+      random[depth] = cut_network(zoo, depth, drawn)
+  alone = out.values('alone', lambda: measure_alone(zoo, networks))
+
+  # The first blocks of each on the last ones of each other.
+  stitches = []
+  for bottom in config.depths:
+    for top in config.depths:
+      if bottom != top:
+        close = (bottom, top) in [tuple(pair) for pair in config.close]
+        compute = functools.partial(
+          _zoo_stitches.measure,
+          zoo,
+          networks,
+          bottom,
+          top,
+          random[bottom] if close else None,
+        )
+        stitches.append(out.values(f'{bottom} on {top}', compute))
+
+  # Write figures, tables and the record.
+  for row in stitches:
+    out.log(**row)
+  _zoo_report.draw_costs(out.path / 'costs.png', alone, stitches)
+  _zoo_report.draw_cuts(out.path / 'cuts.png', alone, stitches)
+  _zoo_report.show(f'{NAME} {config.variant}', alone, stitches)
+  return out.finish({'alone': alone, 'stitches': stitches})
+
+
+def cut_network(
+  zoo: _zoo.Zoo, depth: int, variables: types.Params
+) -> stitch.Segmented:
+  """Returns a network cut between its blocks."""
+  module = _zoo.module(zoo.config, depth)
+  return stitch.Segmented(*models.segments(module, variables))
+
+
+def measure_alone(
+  zoo: _zoo.Zoo, networks: dict[str, stitch.Segmented]
+) -> dict[str, Any]:
+  """Returns accuracy on all test images, FLOPs and parameters by name."""
+  image = zoo.test[0][:1]
+  costs = stitch.cost(stitch.Family(networks, {}), image)
+  tests = _batches.cut(zoo.test, zoo.config.evaluation.batch_size)
+  found = {}
+  with _console.progress('alone', len(networks)) as tick:
+    for name, network in networks.items():
+      whole = {(0, 0): stitch.Adapter()}
+      error = stitch.cut_errors(network, network, whole, tests)[0, 0]
+      piece = stitch.Piece(name, 0, network.depth)
+      size = stitch.route_cost(costs, stitch.Route((piece,)))
+      found[name] = {'accuracy': 1 - error, **size._asdict()}
+      tick(f'{name} {100 - 100 * error:.2f} %')
+  return found
+
+
+if __name__ == '__main__':
+  _main.main(NAME, run)
