@@ -117,6 +117,13 @@ def test_a_ridge_that_will_not_do_is_refused(ridge, message) -> None:
     stats.least_squares(moments(repeated(x), y), ridge=ridge)
 
 
+def test_features_that_are_not_finite_are_refused() -> None:
+  x, y = draws()
+  x[3, 1] = np.nan
+  with pytest.raises(ValueError, match='not finite'):
+    stats.least_squares(moments(x, y))
+
+
 def test_least_squares_under_vmap_chooses_for_each() -> None:
   x, y = draws()
   both = [moments(x, y), moments(np.repeat(x[:, :1], 4, 1), y)]

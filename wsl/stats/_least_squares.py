@@ -47,7 +47,7 @@ def least_squares(
 
   Raises:
     ValueError: if ``ridge`` is negative; or is given and too small for the
-      features, which depend on each other.
+      features, which depend on each other; or if they are not finite.
 
   Example:
     >>> import jax.numpy as jnp
@@ -65,10 +65,15 @@ def least_squares(
       f'least_squares(ridge={ridge}): a share of the variance, expected '
       'ridge >= 0'
     )
-  found = _solve(moments, jnp.asarray(ridge or 0.0, moments.xx.dtype))
-  if ridge is None or isinstance(found.ridge, jax.core.Tracer):
+  found, sound = _solve(moments, jnp.asarray(ridge or 0.0, moments.xx.dtype))
+  if isinstance(sound, jax.core.Tracer):
     return found
-  if float(found.ridge) > ridge * (1 + 1e-5):
+  if not sound:
+    raise ValueError(
+      'least_squares: the features are not finite, or their moments overflow: '
+      'look for NaN in them, or scale them'
+    )
+  if ridge is not None and float(found.ridge) > ridge * (1 + 1e-5):
     d = moments.xx.shape[0]
     raise ValueError(
       f'least_squares(ridge={ridge}): the {d} features of x depend on each '
@@ -79,7 +84,10 @@ def least_squares(
 
 
 @jax.jit
-def _solve(moments: types.CrossMoments, ridge: types.Array) -> LeastSquares:
+def _solve(
+  moments: types.CrossMoments, ridge: types.Array
+) -> tuple[LeastSquares, types.Array]:
+  """Returns the map, and whether a ridge was found that makes it sound."""
   xx = moments.xx
   d, epsilon = xx.shape[0], jnp.finfo(xx.dtype).eps
   least = d * epsilon
@@ -101,7 +109,7 @@ def _solve(moments: types.CrossMoments, ridge: types.Array) -> LeastSquares:
   def raised(state: tuple[types.Array, ...]) -> tuple[types.Array, ...]:
     return factor(jnp.maximum(least, 10 * state[0]))
 
-  ridge, scale, lower, _ = jax.lax.while_loop(
+  ridge, scale, lower, sound = jax.lax.while_loop(
     lambda state: ~state[3] & (state[0] < 1), raised, factor(ridge)
   )
   weight = scale[:, None] * moments.xy
@@ -111,4 +119,5 @@ def _solve(moments: types.CrossMoments, ridge: types.Array) -> LeastSquares:
     )
   weight = scale[:, None] * weight
   shift = jnp.matmul(moments.mean_x, weight, precision='highest')
-  return LeastSquares(weight, moments.mean_y - shift, ridge)
+  sound &= jnp.all(jnp.isfinite(weight))
+  return LeastSquares(weight, moments.mean_y - shift, ridge), sound
