@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ class Cost(NamedTuple):
   """The size of a part.
 
   Attributes:
-    parameters: entries of its leaves.
+    parameters: entries of its leaves, an adapter's ``ridge`` aside.
     flops: 2 for each multiplication and addition of its matrix products and
       convolutions, for the whole batch.
   """
@@ -52,7 +53,8 @@ def cost(family: _route.Family, inputs: Any) -> Costs:
   scan as often as it repeats, of a conditional the larger side. What is not a
   product (normalisation, softmax, additions) is not counted, as in the papers,
   so that parts add up whatever a compiler fuses. A loop without a known number
-  of rounds is an error.
+  of rounds is an error. A low-rank adapter pays for the product of its factors;
+  ``fold`` it first to count what is left once it is trained.
 
   Args:
     family: networks and adapters; arrays or their shapes, nothing is run.
@@ -76,11 +78,7 @@ def cost(family: _route.Family, inputs: Any) -> Costs:
     params = model.params
     shapes[name] = jax.eval_shape(_segmented.features, model, inputs)
     embed[name] = _part(model.embed, params['embed'], inputs)
-    each = jax.eval_shape(_all_blocks, model)
-    blocks[name] = tuple(
-      _part(_segmented.block_fn(model, i), each[i], shapes[name][i])
-      for i in range(model.depth)
-    )
+    blocks[name] = _blocks(model, shapes[name])
     head[name] = _part(model.head, params['head'], shapes[name][-1])
   adapters = jax.eval_shape(dict, family.adapters)
   return Costs(embed, blocks, head, shapes, adapters)
@@ -127,8 +125,17 @@ def total(parts: list[Cost]) -> Cost:
   return Cost(*(sum(column) for column in zip(*parts)))
 
 
-def _all_blocks(model: _segmented.Segmented) -> tuple[types.Params, ...]:
-  return tuple(_segmented.block_params(model, i) for i in range(model.depth))
+def _blocks(
+  model: _segmented.Segmented, shapes: tuple[jax.ShapeDtypeStruct, ...]
+) -> tuple[Cost, ...]:
+  """Returns the cost of each block; stacked ones have that of the first."""
+  found = []
+  for i in range(1 if model.stacked else model.depth):
+    one = jax.eval_shape(
+      functools.partial(_segmented.block_params, index=i), model
+    )
+    found.append(_part(_segmented.block_fn(model, i), one, shapes[i]))
+  return tuple(found) * (model.depth if model.stacked else 1)
 
 
 def _part(fn: Callable[..., Any], params: types.Params, inputs: Any) -> Cost:

@@ -66,8 +66,8 @@ def cut(
   patterns = [tree.compiled(pattern) for _, pattern in rules]
   if not many and patterns[1].groups != 1:
     raise ValueError(
-      f"blocks: '{rules[1][1]}' has {patterns[1].groups} groups: expected one, "
-      r'the number of the block, as in (\d+), or a rule for each block'
+      f"cut: blocks: '{rules[1][1]}' has {patterns[1].groups} groups: expected "
+      r'one, the number of the block, as in (\d+), or a rule for each block'
     )
   taken = _share_out(tree.named(params), labels, patterns)
   first, *middle, last = taken

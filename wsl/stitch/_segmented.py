@@ -101,6 +101,9 @@ def features(model: Segmented, inputs: Any) -> tuple[types.Array, ...]:
 
   Returns:
     D + 1 arrays ``[B, ..., d_p]``: the embedding's, then each block's.
+
+  Raises:
+    ValueError: if stacked blocks change the shape.
   """
   h = model.embed(model.params['embed'], inputs)
   if isinstance(model.block, tuple):
