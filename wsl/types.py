@@ -1,16 +1,16 @@
 """The vocabulary: what flows between the rooms, with shapes.
 
-=============  ==============================================================
-``Params``     any pytree of arrays; leaves ``[...]``
-``Delta``      one task vector, ``theta_t - theta_0``; same tree, ``[...]``
-``Deltas``     T task vectors stacked; same tree, leaves ``[T, ...]``
-``Scalar``     a number, or a traced array of rank 0
-``Gram``       second moments of one linear map's inputs
-``Moments``    mean and variance of one linear map's outputs
+================  ===========================================================
+``Params``        any pytree of arrays; leaves ``[...]``
+``Delta``         one task vector, ``theta_t - theta_0``; same tree, ``[...]``
+``Deltas``        T task vectors stacked; same tree, leaves ``[T, ...]``
+``Scalar``        a number, or a traced array of rank 0
+``Gram``          second moments of one linear map's inputs
+``Moments``       mean and variance of one linear map's outputs
 ``CrossMoments``  how two sets of features vary, alone and together
-``Leaves``     which leaves: a regular expression searched in the name, or a
-               predicate on (name, shape)
-=============  ==============================================================
+``Leaves``        which leaves: a regular expression searched in the name, or a
+                  predicate on (name, shape)
+================  ===========================================================
 
 A leaf is a ``jax.Array``, a numpy array, or a leaf on demand
 (``wsl.tree.OnDemand``). In a ``Delta`` and in ``Deltas`` an integer leaf of
