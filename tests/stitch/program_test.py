@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wsl import stitch
-from wsl.stitch import _program
+from wsl.stitch import _run
 
 WIDTHS = {'a': 3, 'b': 4, 'c': 5}
 DEPTHS = {'a': 3, 'b': 2, 'c': 3}
@@ -115,7 +115,7 @@ def test_every_route_at_one_compilation(family):
   run, rows = stitch.program(family, ROUTES)
   assert rows.shape == (len(ROUTES), 3, 4)
   assert rows.dtype == np.int32
-  before = _program.run._cache_size()
+  before = _run.run._cache_size()
   for which, row in zip(ROUTES, rows, strict=True):
     found = run(family, row, INPUTS)
     assert found.dtype == jnp.float64
@@ -128,7 +128,7 @@ def test_every_route_at_one_compilation(family):
   # A program made again, and other values, compile nothing.
   again, _ = stitch.program(family, ROUTES)
   again(jax.tree.map(jnp.negative, family), rows[0], INPUTS)
-  assert _program.run._cache_size() == before + 1
+  assert _run.run._cache_size() == before + 1
 
 
 def test_gradients_are_those_of_the_route_alone(family):
