@@ -75,8 +75,12 @@ def tiny() -> ml_collections.ConfigDict:
   """Seconds: does everything work?"""
   config = digits()
   config.networks = 2
-  config.model.arguments.update({'width': 8, 'depth': 2, 'patch': 4})
-  config.training.epochs = 2
+  with config.unlocked():
+    config.model = {
+      'module': 'MLP',
+      'arguments': {'outputs': 10, 'widths': (16, 16)},
+    }
+  config.training.epochs = 3
   config.adapters.steps = 4
   return config
 

@@ -56,7 +56,7 @@ def digits() -> ml_collections.ConfigDict:
       'cuts': (3, 6, 9),  # ninths of the depth
       # Training images that adapters are fitted to, without labels.
       'fit': {'examples': 300, 'batch_size': 150},
-      # Kinds of adapters: the first for all pairs, all for those looked at closely.
+      # Of adapters: the first for all pairs, all where it is looked closely.
       'kinds': ('affine', 'orthogonal'),
       'close': ((8, 20), (20, 8)),  # (bottom, top) with controls and training
       'adapters': {
@@ -75,7 +75,7 @@ def tiny() -> ml_collections.ConfigDict:
   config = digits()
   config.depths, config.widths = (8, 14), (2, 3, 4)
   config.training.epochs = 1
-  config.cuts, config.close = (3, 9), ((8, 14),)
+  config.cuts, config.close = (6,), ((14, 8),)
   config.kinds = ('affine',)
   config.fit = {'examples': 60, 'batch_size': 60}
   config.adapters.update({'epochs': 1, 'examples': 100})
@@ -94,9 +94,10 @@ def cifar() -> ml_collections.ConfigDict:
     'mean': (0.485, 0.456, 0.406),
     'std': (0.229, 0.224, 0.225),
   }
-  config.cuts = (1, 2, 3, 4, 5, 6, 7, 8)
+  config.cuts = (2, 4, 6, 8)
   config.fit.batch_size = 100
   config.close = ((20, 56), (56, 20))
+  config.adapters.epochs = 2
   config.evaluation = {'examples': 1000, 'batch_size': 100}
   return config
 

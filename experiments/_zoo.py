@@ -69,6 +69,9 @@ def load(config: ml_collections.ConfigDict) -> Zoo:
       raise ValueError(f'cuts: {cut} is none of the ninths 1 .. {PARTS}')
   if len(set(config.depths)) < 2 or not config.cuts:
     raise ValueError('depths, cuts: give two depths or more, and a cut')
+  for depth in config.depths:
+    if depth < 8 or depth % 6 != 2:
+      raise ValueError(f'depths: depth={depth}: expected 6 n + 2, as 8 and 20')
   for bottom, top in config.close:
     for depth in (bottom, top):
       if depth not in config.depths:
