@@ -3,8 +3,9 @@
 They are what the data-informed methods consume: ``merge.fisher`` weighs
 parameters by the Fisher diagonal, ``merge.regmean`` solves with the Gram
 matrices, ``align.repair`` resets the moments of every unit, ``align.pleas``
-solves with the joint Gram matrices of two models. Any
-``apply_fn(params, inputs)`` will do, from whatever framework.
+solves with the joint Gram matrices of two models, ``stitch`` fits adapters to
+the cross moments of two networks' features. Any ``apply_fn(params, inputs)``
+will do, from whatever framework.
 """
 
 from wsl.stats._cca import cca as cca
