@@ -1,0 +1,150 @@
+"""Training encoders with their decoders, and decoders over anchors."""
+
+import functools
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from experiments import _latents, _runs, _single
+from wsl import scale, types
+
+
+def networks(
+  setting: _latents.Setting, objective: str
+) -> dict[str, types.Params]:
+  """Trains encoders with their decoders, by width, ``[R * S, ...]``."""
+  found = {}
+  for width in setting.config.widths:
+    loss = functools.partial(_loss, setting, objective, width)
+    start = functools.partial(_start, setting, objective, width)
+    keys = _keys(setting, _latents.OBJECTIVES.index(objective), width)
+    found[f'{width}'] = _runs.advance_all(
+      _at_once(setting),
+      f'{objective}, {width}',
+      loss,
+      jax.jit(jax.vmap(start))(keys),
+      keys,
+      targets(setting, objective),
+      lambda shared, run: ((), shared),
+      **_training(setting),
+    )
+  return found
+
+
+def relative_decoders(
+  setting: _latents.Setting,
+  objective: str,
+  replicates: list[list[_latents.Member]],
+) -> types.Params:
+  """Trains decoders of relative representations for every network.
+
+  Args:
+    setting: what every stage needs.
+    objective: what they decode.
+    replicates: the networks, their encoders frozen.
+
+  Returns:
+    Decoders, ``[counts, replicates, members, ...]``.
+  """
+  config = setting.config
+  rows = jnp.stack(
+    [
+      _latents.represent(
+        setting, member, member.train, _latents.anchor_ids(setting, r, count)
+      )
+      for count in config.anchors
+      for r, group in enumerate(replicates)
+      for member in group
+    ]
+  )
+  decoder = _latents.decoder(setting, objective)
+  start = lambda key: decoder.init(key, rows[0, :1])['params']
+  keys = jax.random.split(jax.random.key(config.seed + 1), len(rows))
+  found = _runs.advance_all(
+    _at_once(setting),
+    f'{objective}, relative',
+    functools.partial(_decoder_loss, setting, objective),
+    jax.jit(jax.vmap(start))(keys),
+    keys,
+    {'rows': rows, 'targets': targets(setting, objective)[1]},
+    lambda shared, run: ((), (shared['rows'][run], shared['targets'])),
+    **_training(setting),
+  )
+  shape = len(config.anchors), len(replicates), len(replicates[0])
+  return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), found)
+
+
+def targets(setting: _latents.Setting, objective: str) -> _single.Examples:
+  """Returns training images, and what is to be decoded from them."""
+  x, y = setting.images.train
+  return (x, y) if objective == 'classes' else (x, x.reshape(len(x), -1))
+
+
+def _start(
+  setting: _latents.Setting, objective: str, width: int, key: types.PRNGKey
+) -> types.Params:
+  keys = jax.random.split(key)
+  encoder = _latents.encoder(setting, width)
+  latent = jnp.zeros((1, width), jnp.float32)
+  decoder = _latents.decoder(setting, objective)
+  return {
+    'encoder': encoder.init(keys[0], setting.images.train[0][:1])['params'],
+    'decoder': decoder.init(keys[1], latent)['params'],
+  }
+
+
+def _loss(
+  setting: _latents.Setting,
+  objective: str,
+  width: int,
+  bound: tuple[()],
+  params: types.Params,
+  batch: _single.Examples,
+  key: types.PRNGKey,
+) -> types.Array:
+  encoder = _latents.encoder(setting, width)
+  latents = encoder.apply({'params': params['encoder']}, batch[0]), batch[1]
+  return _decoder_loss(
+    setting, objective, bound, params['decoder'], latents, key
+  )
+
+
+def _decoder_loss(
+  setting: _latents.Setting,
+  objective: str,
+  bound: tuple[()],
+  params: types.Params,
+  batch: _single.Examples,
+  key: types.PRNGKey,
+) -> types.Array:
+  """Cross-entropy of classes, mean squares of images."""
+  del bound
+  if objective == 'classes':
+    loss = scale.supervised(_latents.decode(setting, objective))
+    return loss(params, batch, key)
+  z, target = batch
+  return jnp.mean(
+    jnp.square(_latents.decode(setting, objective)(params, z) - target)
+  )
+
+
+def _training(setting: _latents.Setting) -> dict[str, Any]:
+  training = setting.config.training
+  return {
+    'steps': training.steps,
+    'batch_size': training.batch_size,
+    'rate': training.learning_rate,
+  }
+
+
+def _keys(setting: _latents.Setting, stage: int, width: int) -> types.PRNGKey:
+  """Returns a key for every replicate and seed, ``[R * S]``."""
+  config = setting.config
+  key = jax.random.fold_in(jax.random.key(config.seed), 1000 * stage + width)
+  return jax.random.split(key, config.replicates * config.seeds)
+
+
+def _at_once(setting: _latents.Setting) -> Any:
+  """Of a suite, ``_runs`` asks for ``config.at_once`` alone."""
+  return cast(Any, setting)
