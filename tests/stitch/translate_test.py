@@ -132,6 +132,12 @@ MISTAKES = [
   (lambda x: stitch.invert(stitch.Adapter()), 'the adapter has no weight'),
   (
     lambda x: stitch.invert(
+      stitch.Adapter(anchors=stitch.anchors(x, range(12)))
+    ),
+    'the adapter has anchors',
+  ),
+  (
+    lambda x: stitch.invert(
       dataclasses.replace(stitch.translate(x, x), down=jnp.ones((4, 1)))
     ),
     'the adapter has down: only a weight and a bias',

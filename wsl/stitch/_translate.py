@@ -127,7 +127,8 @@ def invert(adapter: _adapter.Adapter) -> _adapter.Adapter:
     (0.3333, -0.3333)
   """
   parts = {
-    name: getattr(adapter, name) for name in ('down', 'before', 'after', 'grid')
+    name: getattr(adapter, name)
+    for name in ('anchors', 'down', 'before', 'after', 'grid')
   }
   extra = [name for name, part in parts.items() if part is not None]
   if adapter.weight is None or extra:
