@@ -1,0 +1,238 @@
+"""A coefficient for each block of a task vector: what does learning it give?
+
+python -m experiments.scale_task_vectors
+  --config=configs/scale_task_vectors.py:VARIANT
+
+"""
+
+import ml_collections
+
+from wsl import tree
+
+
+def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
+  """Returns the config of a variant."""
+  if variant not in VARIANTS:
+    hint = tree.nearest(variant, list(VARIANTS))
+    raise ValueError(
+      f"no variant '{variant}'{hint}: there are {', '.join(VARIANTS)}"
+    )
+  config = VARIANTS[variant]()
+  config.variant = variant
+  return config
+
+
+def digits() -> ml_collections.ConfigDict:
+  """Eight tasks made from the embedded digits."""
+  return ml_collections.ConfigDict(
+    {
+      'variant': '',
+      'data': 'digits',  # the embedded ones, or a path for wsl.data.folder
+      'tasks': (
+        'upright',
+        'rotated',
+        'inverted',
+        'shuffled',
+        'mirrored',
+        'turned',
+        'striped',
+        'rolled',
+      ),
+      'validation': 250,  # images of each task held out from training
+      'seeds': 3,
+      'at_once': 4,  # runs trained side by side by vmap; the others wait
+      'model': 'mlp',
+      'models': {
+        # A public model of wsl.models, its arguments, the experts' peak rate.
+        'mlp': {
+          'module': 'MLP',
+          'arguments': {'widths': (128, 128, 128), 'outputs': 128},
+          'expert_rate': 1e-3,
+        },
+      },
+      'base': {
+        'examples': 20,  # of each task
+        'steps': 200,
+        'batch_size': 64,
+        'learning_rate': 1e-3,
+      },
+      'experts': {'epochs': 20, 'batch_size': 64},
+      # Experts that are linear in their weights; 0 epochs: none.
+      'tangent': {'epochs': 20, 'rate': 1e-3},
+      'evaluation': {'batch_size': 50},
+      # Any of these; a setting that is left out costs nothing.
+      'settings': (
+        'addition',
+        'negation',
+        'few_shot',
+        'test_time',
+        'partition',
+      ),
+      # One model of all tasks, taught by labelled validation images.
+      'addition': {
+        'methods': (
+          'searched',
+          'isotropic',
+          'anisotropic',
+          'tangent_searched',
+          'tangent_anisotropic',
+        ),
+        'coefs': tuple(0.05 * i for i in range(21)),  # searched
+        'rate': 3e-2,
+        'weight_decay': 0.1,
+        'epochs': 20,
+        'batch_size': 16,  # of each task
+      },
+      # One task forgotten, the control kept; labelled validation images.
+      'negation': {
+        'methods': ('searched', 'isotropic', 'anisotropic'),
+        'control': 'upright',
+        'floor': 0.95,  # of the base's accuracy on the control
+        'coefs': tuple(-0.05 * i for i in range(41)),  # searched
+        'rate': 1e-2,
+        'weight_decay': 0.1,
+        'steps': 200,
+        'every': 5,  # steps between looks at validation accuracy
+        'batch_size': 64,  # of each of the two tasks
+      },
+      # A target task from a few training images and the others' vectors.
+      'few_shot': {
+        'methods': (
+          'isotropic',
+          'anisotropic',
+          'partition',
+          'probe',
+          'lora',
+          'lora_partition',
+          'full',
+        ),
+        'shots': (1, 2, 4, 8, 16),  # of each class
+        'cells': 20,  # of 'partition', for each leaf
+        'steps': 100,
+        'batch_size': 64,
+      },
+      # Unlabelled test images: one model of all tasks, or a target task.
+      'test_time': {
+        'methods': (
+          'adamerging_task',
+          'adamerging_leaf',
+          'adamerging_plus',
+          'entropy',
+          'ufm',
+        ),
+        'adamerging': {
+          'start': 0.3,
+          'rate': 1e-3,
+          'steps': 500,
+          'batch_size': 16,  # of each task
+          'density': 0.2,  # of the vectors of 'adamerging_plus'
+        },
+        'target': {
+          'rate': 1e-2,
+          'weight_decay': 0.1,
+          'epochs': 10,
+          'batch_size': 48,
+          'exponent': 0.5,  # of UFM's targets, as printed
+        },
+      },
+      # As few_shot, with more and more coefficients.
+      'partition': {
+        'methods': ('lora', 'probe', 'full'),  # LoRA at as many numbers
+        'cells': (1, 5, 20, 80, 'full'),
+        'shots': (4, 64),
+        'steps': 100,
+        'batch_size': 64,
+      },
+      # Peak learning rates of what few images train.
+      'rates': {
+        'coefs': 1e-1,
+        'entry': 1e-1,
+        'lora': 1e-2,
+        'probe': 3e-3,
+        'full': 1e-3,
+      },
+    }
+  )
+
+
+def tiny() -> ml_collections.ConfigDict:
+  """Seconds: does everything work?"""
+  config = digits()
+  config.update(
+    {
+      'tasks': ('upright', 'inverted', 'striped'),
+      'validation': 449,
+      'seeds': 2,
+      'base': {'steps': 40, 'batch_size': 32, 'learning_rate': 3e-3},
+      'experts': {'epochs': 2, 'batch_size': 128},
+      'tangent': {'epochs': 0, 'rate': 5e-3},
+      'evaluation': {'batch_size': 449},
+      'addition': {
+        'methods': ('searched', 'anisotropic'),
+        'coefs': (0.2, 0.5, 0.8),
+        'epochs': 1,
+      },
+      'negation': {
+        'methods': ('searched', 'anisotropic'),
+        'coefs': (0.0, -0.3, -0.6),
+        'steps': 6,
+        'every': 3,
+      },
+      'few_shot': {
+        'methods': ('anisotropic', 'lora'),
+        'shots': (1, 2),
+        'cells': 3,
+        'steps': 10,
+        'batch_size': 10,
+      },
+      'partition': {
+        'methods': ('lora',),
+        'cells': (2,),
+        'shots': (2,),
+        'steps': 10,
+        'batch_size': 10,
+      },
+    }
+  )
+  config.models.mlp.arguments.widths = (32,)
+  config.models.mlp.arguments.outputs = 32
+  config.models.mlp.expert_rate = 5e-3
+  config.test_time.methods = ('adamerging_leaf', 'ufm')
+  config.test_time.adamerging.steps = 5
+  config.test_time.target.epochs = 1
+  return config
+
+
+def suite8() -> ml_collections.ConfigDict:
+  """Eight real tasks; the data folder is the user's."""
+  config = digits()
+  config.update(
+    {
+      'data': 'data',
+      'tasks': (
+        'mnist',
+        'fashion',
+        'animal',
+        'notmnist',
+        'kannada',
+        'hoda',
+        'cifar10_grey',
+        'bangla',
+      ),
+      'validation': 500,
+      'seeds': 2,
+      'at_once': 2,
+      'base': {'examples': 100, 'steps': 300, 'batch_size': 128},
+      'experts': {'epochs': 6},
+      'tangent': {'epochs': 0},
+      'addition': {'methods': ('searched', 'isotropic', 'anisotropic')},
+      'few_shot': {'shots': (1, 4, 16)},
+      'partition': {'shots': (16,), 'cells': (1, 20, 80)},
+    }
+  )
+  config.negation.update({'control': 'mnist', 'every': 10})
+  config.test_time.target.epochs = 5
+  return config
+
+
+VARIANTS = {'tiny': tiny, 'digits': digits, 'suite8': suite8}

@@ -1,0 +1,143 @@
+"""What does it give to learn a coefficient for each block of a task vector?
+
+A base encoder, a head for each task, and an expert of each task are trained as
+in ``merge_vision``. Then coefficients on the experts' vectors are searched, or
+learned by gradient, at several granularities and in five settings:
+
+addition   one model of all tasks, taught by labelled validation images
+negation   one task forgotten while a control task is kept, taught alike
+few_shot   a target from 1 .. 16 training images of each class and the other
+           tasks' vectors, against a probe, LoRA and fine-tuning
+test_time  the same from unlabelled test images, for all tasks (AdaMerging) or
+           one (entropy, UFM): transductive, and marked so in the record
+partition  as few_shot, each leaf cut into K random cells: how many coefficients
+           are worth having
+
+The record says of each of the paper's claims whether it holds here.
+
+  python -m experiments.scale_task_vectors \
+    --config=configs/scale_task_vectors.py:digits
+
+Hardware, minutes and the numbers to expect are in the config's docstring.
+"""
+
+import functools
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from experiments import (
+  _console,
+  _main,
+  _record,
+  _scale_blocks,
+  _scale_check,
+  _scale_claims,
+  _scale_few_shot,
+  _scale_figures,
+  _scale_merging,
+  _scale_models,
+  _scale_negation,
+  _scale_report,
+  _scale_test_time,
+  _suite,
+)
+
+NAME = 'scale_task_vectors'
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+  """Trains, scales, measures, and writes what came out.
+
+  Args:
+    config: see ``configs/scale_task_vectors.py``.
+    workdir: folder of this run; parts that are finished there are not
+      computed again.
+
+  Returns:
+    The record, as in ``record.json``.
+
+  Raises:
+    ValueError: naming what is wrong in the config, before anything is trained.
+    FileNotFoundError: if the data is missing.
+  """
+  out = _record.Run(NAME, config, workdir)
+  if record := out.finished():
+    return record
+  suite = _suite.load(config)
+  _scale_check.check(suite)
+  _console.say(f'{_suite.describe(suite)}; {", ".join(config.settings)}')
+  out.begin()
+
+  # Train a base and experts; then each setting, one method after the other.
+  models, bounds = _scale_models.load(
+    suite, out, tangent=bool(config.tangent.epochs)
+  )
+  results = {
+    setting: measure(suite, models, bounds, out, setting)
+    for setting in config.settings
+  }
+
+  # Judge the claims; write figures, tables and the record.
+  rows = _scale_report.rows(suite, bounds, results)
+  for row in rows:
+    out.log(**row)
+  claims = _scale_claims.judge(bounds, results)
+  blocks = _scale_blocks.order(suite)
+  _scale_figures.draw(out.path, suite, blocks, bounds, results)
+  _scale_report.show(f'{NAME} {config.variant}', rows, claims)
+  return out.finish(
+    {
+      'tasks': list(suite.tasks.names),
+      'blocks': blocks,
+      'bounds': bounds,
+      'transductive': {name: name == 'test_time' for name in results},
+      'results': results,
+      'rows': rows,
+      'claims': claims,
+    }
+  )
+
+
+def measure(
+  suite: _suite.Suite,
+  models: _scale_models.Models,
+  bounds: dict[str, Any],
+  out: _record.Run,
+  setting: str,
+) -> dict[str, Any]:
+  """Runs the methods of one setting; each is a part that is done once.
+
+  Returns:
+    What each method found, by its name.
+  """
+  trained: dict[str, Any]
+  if setting == 'partition':
+    trained = _scale_few_shot.partitions(suite, models)
+  elif setting == 'few_shot':
+    methods = suite.config.few_shot.methods
+    trained = _scale_few_shot.methods(suite, models, methods)
+  else:
+    trained = dict.fromkeys(suite.config[setting].methods)
+  found = {}
+  for name, what in trained.items():
+    if what is not None:
+      compute = functools.partial(
+        _scale_few_shot.run, suite, models, setting, name, what
+      )
+    elif setting == 'negation':
+      compute = functools.partial(_scale_negation.run, suite, models, name)
+    elif name in _scale_test_time.METHODS:
+      compute = functools.partial(_scale_test_time.run, suite, models, name)
+    else:
+      experts = np.asarray(bounds['experts']['validation'])
+      compute = functools.partial(
+        _scale_merging.run, suite, models, experts, setting, name
+      )
+    found[name] = out.values(f'{setting}.{name}', compute)
+  return found
+
+
+if __name__ == '__main__':
+  _main.main(NAME, run)

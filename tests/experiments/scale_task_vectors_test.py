@@ -1,0 +1,295 @@
+"""The experiment on coefficients, end to end, interrupted on its way."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+from matplotlib import image
+import numpy as np
+import pytest
+
+from configs import scale_task_vectors as configs
+from experiments import (
+  _scale_blocks,
+  _scale_claims,
+  _scale_few_shot,
+  _scale_predict,
+  _scale_trained,
+  _suite,
+  scale_task_vectors,
+)
+from tests.experiments import refusal
+from wsl import data, scale
+
+PARTS = [
+  'base',
+  'experts',
+  'bounds',
+  'addition.searched',
+  'addition.anisotropic',
+  'negation.searched',
+  'negation.anisotropic',
+  'few_shot.anisotropic',
+  'few_shot.lora',
+  'test_time.adamerging_leaf',
+  'test_time.ufm',
+  'partition.x2',
+  'partition.lora_x2',
+]
+
+
+class StoppedError(Exception):
+  pass
+
+
+def parts(workdir):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [p['part'] for p in map(json.loads, lines) if 'part' in p]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A tiny run that broke off in the middle of a setting."""
+  workdir = tmp_path_factory.mktemp('run')
+  config = configs.get_config('tiny')
+  run = _scale_few_shot.run
+
+  def breaking(suite, models, setting, name, trained):
+    if name == 'lora':
+      raise StoppedError
+    return run(suite, models, setting, name, trained)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(_scale_few_shot, 'run', breaking)
+    with pytest.raises(StoppedError):
+      scale_task_vectors.run(config, str(workdir))
+  first = parts(workdir)
+  record = scale_task_vectors.run(config, str(workdir))
+  return workdir, config, record, first
+
+
+def test_no_finished_part_is_computed_twice(finished):
+  workdir, _, _, first = finished
+  assert first == PARTS[: PARTS.index('few_shot.lora')]
+  assert parts(workdir) == PARTS
+
+
+def test_the_record_says_what_ran_and_what_came_out(finished):
+  workdir, config, record, _ = finished
+  assert record == json.loads((workdir / 'record.json').read_text())
+  assert record['config']['experiment'] == 'scale_task_vectors'
+  assert list(record['results']) == list(config.settings)
+  assert record['transductive'] == {
+    name: name == 'test_time' for name in config.settings
+  }
+  seeds, tasks = config.seeds, len(config.tasks)
+  for setting in ('addition', 'test_time'):
+    for name in config[setting].methods:
+      found = record['results'][setting][name]
+      test = np.asarray(found['test'])
+      assert test.shape == (seeds, tasks)
+      assert ((test >= 0) & (test <= 1)).all()
+  coefs = record['results']['addition']['anisotropic']['coefs']
+  assert set(coefs) == set(record['blocks'])
+  assert all(np.shape(rows) == (seeds, tasks) for rows in coefs.values())
+  searched = record['results']['addition']['searched']
+  assert set(np.ravel(searched['coefs']['task'])) <= {
+    np.float32(x) for x in config.addition.coefs
+  }
+  merged = record['results']['test_time']['adamerging_leaf']
+  assert merged['trained'] == tasks * len(record['blocks'])
+  for name in config.few_shot.methods:
+    found = record['results']['few_shot'][name]
+    assert np.shape(found['test']) == (2, seeds, tasks)
+  negated = record['results']['negation']['anisotropic']
+  assert np.shape(negated['test']) == (seeds, tasks - 1, 2)
+  assert negated['targets'] == ['inverted', 'striped']
+
+
+def test_rows_and_claims_are_taken_from_the_results(finished):
+  _, config, record, _ = finished
+  rows = {
+    (r['setting'], r['method'], r.get('shots')): r for r in record['rows']
+  }
+  test = np.asarray(record['results']['addition']['anisotropic']['test'])
+  row = rows['addition', 'anisotropic', None]
+  assert row['test'] == pytest.approx(
+    [100 * test.mean(), 100 * test.mean(1).std(ddof=1)]
+  )
+  experts = np.asarray(record['bounds']['experts']['test'])
+  assert row['normalised'][0] == pytest.approx(100 * (test / experts).mean())
+  assert rows['bounds', 'experts', None]['normalised'][0] == 100
+  assert rows['test_time', 'ufm', None]['transductive']
+  assert ('few_shot', 'lora', config.few_shot.shots[-1]) in rows
+  claims = {one['claim']: one for one in record['claims']}
+  one = claims['learned anisotropic > searched, addition']
+  searched = np.asarray(record['results']['addition']['searched']['test'])
+  difference = 100 * (test - searched).mean(1)
+  assert one['difference'] == pytest.approx(difference.tolist())
+  assert one['verdict'] in ('holds', 'in the mean only', 'does not hold')
+
+
+def test_a_control_keeps_its_share_on_validation(finished):
+  _, config, record, _ = finished
+  base = np.asarray(record['bounds']['base']['validation'])[:, 0]
+  for found in record['results']['negation'].values():
+    held = np.asarray(found['validation'])[..., 1]
+    assert (held >= config.negation.floor * base[:, None] - 1e-6).all()
+
+
+@pytest.mark.parametrize(
+  'name', ['coefficients.png', 'few_shot.png', 'partition.png']
+)
+def test_figures_are_images_that_show_something(finished, name):
+  pixels = image.imread(finished[0] / name)
+  assert pixels.shape[0] > 500
+  assert pixels.shape[1] > 900
+  assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
+
+
+def test_a_finished_run_is_skipped_and_says_so(finished, capsys):
+  workdir, config, record, _ = finished
+  assert scale_task_vectors.run(config, str(workdir)) == record
+  assert 'finished before' in capsys.readouterr().out
+
+
+def test_the_disentanglement_error_is_its_definition():
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  encode = jax.tree_util.Partial(lambda p, x: jnp.tanh(x @ p['w']))
+  base, deltas = {'w': draw(3, 4)}, {'w': draw(2, 3, 4)}
+  heads = {'kernel': draw(2, 4, 5), 'bias': draw(2, 5)}
+  x, y = draw(2, 20, 3), np.zeros((2, 20), np.int32)
+  found = _scale_predict.disentanglement(
+    encode, base, deltas, heads, data.Split(jnp.asarray(x), y), batch_size=6
+  )
+
+  def said(t, w):
+    features = np.tanh(x[t] @ w)
+    return (features @ heads['kernel'][t] + heads['bias'][t]).argmax(1)
+
+  both = base['w'] + deltas['w'].sum(0)
+  for t in range(2):
+    alone = said(t, base['w'] + deltas['w'][t])
+    assert found[t, t] == 0
+    assert found[t, 1 - t] == pytest.approx(np.mean(alone != said(t, both)))
+  assert found.max() > 0
+
+
+def test_scaled_vectors_are_vectors_times_their_coefficients():
+  base = {'a': jnp.zeros(2), 'b': jnp.zeros(3)}
+  models = [{'a': jnp.ones(2), 'b': jnp.full(3, 2.0)}] * 2
+  bank = scale.bank(base, models)
+  coefs = scale.init(bank, by='leaf')
+  coefs.values['a'] = jnp.asarray([2.0, 3.0])
+  coefs.values['b'] = jnp.asarray([0.5, -1.0])
+  found = _scale_predict.scaled(bank, coefs)
+  np.testing.assert_allclose(found['a'], [[2, 2], [3, 3]])
+  np.testing.assert_allclose(found['b'], [[1, 1, 1], [-2, -2, -2]])
+
+
+def test_blocks_are_in_the_order_of_the_network():
+  suite = _suite.load(configs.get_config('tiny'))
+  names = _scale_blocks.order(suite)
+  assert names[0] == 'block_0/dense/kernel'
+  assert names[-2:] == ['output/kernel', 'output/bias']
+  assert len(names) == len(set(names)) == 6
+  assert list(_scale_blocks.matrices(suite)) == [
+    'block_0/dense/kernel',
+    'output/kernel',
+  ]
+
+
+@pytest.mark.parametrize(
+  ('budget', 'size', 'note'),
+  [
+    (1, 64, 'rank 1 on the last of 2 matrices'),
+    (160, 160, 'rank 1 on all of 2 matrices'),
+    (300, 320, 'rank 2 on all of 2 matrices'),
+  ],
+)
+def test_factors_have_about_as_many_numbers(budget, size, note):
+  suite = _suite.load(configs.get_config('tiny'))
+  found = _scale_trained.lora(suite, budget)
+  assert (found.size, found.note) == (size, note)
+  bound = {'base': {'w': jnp.ones((2, 2))}, 'head': None}
+  start = found.start(bound, jax.random.key(0))
+  assert sum(x.size for x in jax.tree.leaves(start)) == size
+  shapes = _suite.shapes(suite)['encoder']
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  encoder, _ = found.build({'base': zeros, 'head': None}, start)
+  assert all(not x.any() for x in jax.tree.leaves(encoder))
+
+
+def test_few_images_are_new_to_the_base_and_nested():
+  config = configs.get_config('tiny')
+  suite = _suite.load(config)
+  runs = _scale_few_shot.draw(suite, (1, 2))
+  count = config.seeds * len(config.tasks)
+  assert runs.rows.shape == (2 * count, 20)
+  rows = np.asarray(runs.rows)
+  assert rows.min() >= config.base.examples
+  for r in range(count):
+    one, two = set(rows[r]), set(rows[count + r])
+    assert len(one) == 10
+    assert len(two) == 20
+    assert one < two
+    labels = suite.tasks.train.y[int(runs.targets[r]), sorted(two)]
+    assert (np.bincount(labels) == 2).all()
+
+
+@pytest.mark.parametrize(
+  ('high', 'verdict'),
+  [
+    ([0.6, 0.7], 'holds'),
+    ([0.4, 0.9], 'in the mean only'),
+    ([0.4, 0.5], 'does not hold'),
+  ],
+)
+def test_verdicts(high, verdict):
+  one = lambda x: {'test': [[v] for v in x], 'disentanglement': [0.1, 0.2]}
+  found = {'isotropic': one([0.5, 0.5]), 'anisotropic': one(high)}
+  bounds = {'base': {'test': [[0.5], [0.5]]}}
+  (claim,) = _scale_claims.judge(bounds, {'addition': found})
+  assert claim['verdict'] == verdict
+  assert claim['mean'] == pytest.approx(100 * np.mean(high) - 50)
+
+
+MISTAKES = [
+  ({'settings': ('addition', 'few_shots')}, "no 'few_shots' .*'few_shot'"),
+  ({'settings': ()}, 'settings: none given'),
+  ({'addition.methods': ('isotopic',)}, "did you mean 'isotropic'"),
+  ({'negation.methods': ('serched',)}, "did you mean 'searched'"),
+  ({'few_shot.methods': ('lorra',)}, "few_shot.methods: no 'lorra' .*'lora'"),
+  ({'test_time.methods': ('umf',)}, "did you mean 'ufm'"),
+  ({'partition.methods': ('prob',)}, "did you mean 'probe'"),
+  (
+    {'addition.methods': ('tangent_searched',)},
+    r"'tangent_searched' needs .*tangent\.epochs=1",
+  ),
+  ({'negation.control': 'uprigt'}, "control: no 'uprigt' .*'upright'"),
+  ({'few_shot.shots': (1, 500)}, r'few_shot\.shots=500: expected 1 \.\. \d+'),
+  ({'few_shot.batch_size': 30}, r'few_shot\.batch_size=30: expected 1 \.\. 20'),
+  ({'partition.cells': (0,)}, r'partition\.cells=0: expected 1 or more'),
+  ({'partition.cells': ()}, r'partition\.cells: none given'),
+  ({'negation.every': 9}, r'negation\.every=9: expected 1 \.\. 6'),
+  ({'model': 'mpl'}, "model: no 'mpl' .did you mean 'mlp'"),
+  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
+]
+
+
+@pytest.mark.parametrize(('changes', 'message'), MISTAKES)
+def test_mistakes_are_told_in_one_line_before_any_work(
+  tmp_path, changes, message
+):
+  config = configs.get_config('tiny')
+  refusal.check(
+    scale_task_vectors.run, config, changes, message, tmp_path / 'run'
+  )
+
+
+def test_variants():
+  assert configs.get_config().variant == 'digits'
+  assert len(configs.get_config('suite8').tasks) == 8
+  with pytest.raises(ValueError, match=r"no variant 'digts' .*'digits'"):
+    configs.get_config('digts')
