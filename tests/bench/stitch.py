@@ -9,7 +9,8 @@ two forward passes of the same images, of the same run and in turns with them;
 time, which a busy machine changes less. ``features`` are both forward passes
 with the values of all positions as results, ``sums`` the moments without the
 solutions, and ``similarity`` the moments of all that CKA, CCA and residual
-need, ``cpu_similarity`` their ratio. ``products`` is the ratio that the number of multiplications promises.
+need, ``cpu_similarity`` their ratio. ``products`` is the ratio that the number
+of multiplications promises for ``fit``.
 
 ``routes``: all networks of a family by one program. ``compilations`` counts
 what the compiler was given while they ran; ``overhead`` is the time of some
