@@ -105,6 +105,8 @@ def bt2_loss(
   Reference:
     Zhou et al., "BT^2: Backward-compatible Training with Basis
     Transformation", 2022, arXiv:2211.03989.
+
+  Differs from the official code in that labels are not smoothed.
   """
   return jax.tree_util.Partial(
     _bt2, partial(features_fn), jnp.asarray(old_classifier), weights

@@ -107,7 +107,8 @@ def basis_transform(
 
   Reference:
     Zhou et al., "BT^2: Backward-compatible Training with Basis
-    Transformation", 2022, arXiv:2211.03989.
+    Transformation", 2022, arXiv:2211.03989. As in the official code, the t
+    entries of o are cut off first and normalised then.
   """
   n, o = jnp.asarray(new), jnp.asarray(old)
   for name, x, matrix in (('new', n, basis.inner), ('old', o, basis.outer)):
