@@ -31,7 +31,7 @@ def sweep() -> list[dict[str, object]]:
 
 
 def digits() -> ml_collections.ConfigDict:
-  """Vision transformers on the embedded digits."""
+  """Residual networks on the embedded digits."""
   return ml_collections.ConfigDict(
     {
       'variant': '',
@@ -41,13 +41,13 @@ def digits() -> ml_collections.ConfigDict:
       'seed': 0,
       'model': {
         # A public model of wsl.models and its arguments.
-        'module': 'ViT',
+        'module': 'ResNet',
         'arguments': {
           'outputs': 10,
-          'patch': 2,
-          'width': 32,
-          'depth': 6,
-          'heads': 4,
+          'widths': (32,),
+          'depth': 5,
+          'stem': 3,
+          'dense': (),
           'pool': 'mean',
         },
       },
@@ -55,7 +55,7 @@ def digits() -> ml_collections.ConfigDict:
         'optimizer': 'adamw',
         'learning_rate': 3e-3,  # the peak: a rise, then a cosine to zero
         'weight_decay': 0.05,
-        'epochs': 30,
+        'epochs': 15,
         'batch_size': 64,
         'at_once': 3,  # networks trained side by side by vmap
       },
@@ -69,6 +69,25 @@ def digits() -> ml_collections.ConfigDict:
       'evaluation': {'batch_size': 150},
     }
   )
+
+
+def digits_vit() -> ml_collections.ConfigDict:
+  """Vision transformers on the embedded digits."""
+  config = digits()
+  with config.unlocked():
+    config.model = {
+      'module': 'ViT',
+      'arguments': {
+        'outputs': 10,
+        'patch': 2,
+        'width': 32,
+        'depth': 6,
+        'heads': 4,
+        'pool': 'mean',
+      },
+    }
+  config.training.epochs = 30
+  return config
 
 
 def tiny() -> ml_collections.ConfigDict:
@@ -89,10 +108,14 @@ def images() -> ml_collections.ConfigDict:
   """The same on larger images; the data folder is the user's."""
   config = digits()
   config.data, config.task = 'data', 'mnist'
-  config.model.arguments.update({'patch': 7, 'width': 64})
-  config.training.update({'epochs': 10, 'batch_size': 100, 'at_once': 1})
+  config.training.update({'epochs': 5, 'batch_size': 100, 'at_once': 1})
   config.evaluation.batch_size = 250
   return config
 
 
-VARIANTS = {'tiny': tiny, 'digits': digits, 'images': images}
+VARIANTS = {
+  'tiny': tiny,
+  'digits': digits,
+  'digits_vit': digits_vit,
+  'images': images,
+}

@@ -148,10 +148,10 @@ def draw_matrices(path: pathlib.Path, summary: dict[str, Any]) -> None:
     )
     middle = sum(limits) / 2
     for (p, q), value in np.ndenumerate(values):
-      text = f'{value:.0f}' if key == 'penalty' else f'{value:.2f}'[1:]
+      text = f'{value:.0f}' if key == 'penalty' else f'{value:.2f}'
+      text = '0' if text == '-0' else text.removeprefix('0') or '0'
       dark = (value > middle) == (key == 'penalty')
       colour = 'white' if dark else 'black'
-      text = '1' if text == '.00' and value > 0.5 else text
       ax.text(q, p, text, ha='center', va='center', color=colour, fontsize=9)
     ax.grid(False)
     ax.set_xticks(range(values.shape[1]))
@@ -196,5 +196,6 @@ def draw_diagonal(path: pathlib.Path, summary: dict[str, Any]) -> None:
   panels[0][1].set_ylabel('residual of least squares, CKA')
   for ax in panels[0]:
     ax.set_xlabel('stitched after block')
+    ax.set_xticks(x)
     ax.legend(frameon=False, fontsize=10, labelcolor=_canvas.INK)
   _canvas.save(fig, path)
