@@ -35,7 +35,7 @@ def pareto(
     results: by part.
     summary: from ``summarise``.
   """
-  fig, ((left, right),) = _canvas.grid(12.5, 5.0, 1, 2)
+  fig, ((left, right),) = _canvas.grid(13.5, 5.2, 1, 2)
   fits, first = results['least_squares'], len(setting.depths)
   flops = {k: np.asarray(v) / 1e6 for k, v in fits['flops'].items()}
   left.plot(
@@ -59,12 +59,16 @@ def pareto(
       lw=2,
       label=f'{label}, front on held-out images',
     )
-  costs = np.asarray(fits['flops']['students']) / 1e6
   for name, (label, colour, marker) in _STUDENTS.items():
-    _bars(left, costs, results[name]['seeds'], colour, marker, label)
+    _bars(
+      left, flops['students'], results[name]['seeds'], colour, marker, label
+    )
   before = [{'test': seed['test'][:first]} for seed in fits['v1']]
   _bars(left, flops['v1'][:first], before, _canvas.INK, '*', 'anchors', 11)
   left.set_xscale('log')
+  left.minorticks_off()
+  ticks = sorted([*flops['students'], *flops['v1'][:first]])
+  left.set_xticks(ticks, [f'{tick:.2g}' for tick in ticks])
   left.set_xlabel('MFLOPs an image')
   left.set_ylabel('test accuracy, %')
   left.set_title('networks', loc='left', color=_canvas.INK)
@@ -74,26 +78,27 @@ def pareto(
 
 
 def _costs(ax: axes.Axes, summary: dict[str, Any]) -> None:
-  """Draws cost of training against mean accuracy over the levels."""
-  for row in summary['rows']:
-    name = row['method']
-    _, colour, marker = {**_FRONTS, **_STUDENTS}.get(name, ('', _GREY, 'o'))
+  """Draws mean accuracy over the levels, and names what the training cost."""
+  rows = summary['rows'][::-1]
+  for place, row in enumerate(rows):
+    _, colour, marker = {**_FRONTS, **_STUDENTS}.get(
+      row['method'], ('', _canvas.INK, '*')
+    )
     mean, deviation = (100 * x for x in row['mean'])
     ax.errorbar(
-      row['cost'], mean, deviation, fmt=marker, color=colour, ms=7, lw=1.5
+      mean, place, xerr=deviation, fmt=marker, color=colour, ms=7, lw=1.5
     )
-    ax.annotate(
-      row['title'],
-      (row['cost'], mean),
-      xytext=(7, 4),
-      textcoords='offset points',
-      fontsize=8.5,
-      color=_canvas.INK,
-    )
-  ax.set_xlim(right=1.6 * max(row['cost'] for row in summary['rows']))
-  ax.set_xlabel('cost of training, in that of the last anchor')
-  ax.set_ylabel('mean over budgets of FLOPs, %')
-  ax.set_title('what they cost', loc='left', color=_canvas.INK)
+  ax.set_yticks(
+    range(len(rows)),
+    [f'{row["title"]}  ({row["cost"]:.2f})' for row in rows],
+  )
+  ax.grid(axis='x', color='#e6e6e6', lw=0.8)
+  ax.set_xlabel('mean over budgets of FLOPs, %')
+  ax.set_title(
+    '(cost of training, in that of the largest anchor)',
+    loc='left',
+    color=_canvas.INK,
+  )
 
 
 def similarity(
@@ -109,7 +114,7 @@ def similarity(
   fits, first = results['least_squares'], len(setting.depths)
   fig, panels = _canvas.grid(11.5, 4.6, 1, 2, share=True)
   labels = {'cka': 'CKA, unbiased', 'residual': 'R² of least squares'}
-  costs = np.log2(np.asarray(fits['flops']['candidates'])[first:] / 1e6)
+  costs = np.asarray(fits['flops']['candidates'])[first:] / 1e6
   for ax, (name, label) in zip(panels[0], labels.items(), strict=True):
     for scores, seed in zip(
       fits['scores'][name], fits['candidates'], strict=True
@@ -119,7 +124,7 @@ def similarity(
       )
     ax.set_xlabel(label)
   panels[0][0].set_ylabel('test accuracy without training, %')
-  fig.colorbar(points, ax=panels[0][1], label='log2 of MFLOPs an image')
+  fig.colorbar(points, ax=panels[0][1], label='MFLOPs an image')
   _canvas.save(fig, path)
 
 

@@ -222,7 +222,7 @@ def show(
       'method',
       'networks',
       'cost',
-      *(f'{level / 1e6:.2f}' for level in summary['levels']),
+      *(f'{level / 1e6:.3g}' for level in summary['levels']),
       'mean',
     ),
     [

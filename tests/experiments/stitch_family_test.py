@@ -38,7 +38,7 @@ def test_the_record_says_what_ran_and_what_came_out(finished):
     trained = record['results'].get(name, {}).get('seeds', [])
     for seed in (*fits[name], *trained):
       assert np.shape(seed['test']) == (count,)
-  assert len(record['claims']) == 13
+  assert len(record['claims']) == 12
   for claim in record['claims']:
     assert len(claim['seeds']) == config.seeds
     assert claim['verdict'] in ('holds', 'fails', 'open')
