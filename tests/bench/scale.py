@@ -41,7 +41,9 @@ _MODELS = flags.DEFINE_integer('models', 21, 'T, the number of task vectors')
 _WIDTH = flags.DEFINE_integer('width', 768, 'of a token')
 _DEPTH = flags.DEFINE_integer('depth', 12, 'blocks')
 _BATCH = flags.DEFINE_integer('batch', 8, 'images')
-_BY = flags.DEFINE_string('by', 'leaf', 'granularity of the coefficients')
+_BY = flags.DEFINE_string(
+  'by', 'leaf', 'granularity of the coefficients: task, leaf, random:20, ...'
+)
 _ONLY = flags.DEFINE_integer('only', 0, 'measure out of core with this T alone')
 
 _ADAMW = optax.adamw(1e-2)
@@ -163,9 +165,9 @@ def _in_memory() -> None:
   stacks = {name: jnp.asarray(rows(name, s)) for name, s in shapes.items()}
   bank = scale.as_bank(base, stacks)
   del stacks
-  coefs = scale.init(
-    bank, by=_BY.value, depth=r'block_(\d+)/', key=jax.random.key(0)
-  )
+  name, *numbers = _BY.value.split(':')
+  by = (name, *map(int, numbers)) if numbers else name
+  coefs = scale.init(bank, by=by, depth=r'block_(\d+)/', key=jax.random.key(0))
   state = _step.State(coefs, _ADAMW.init(coefs))
   objective = scale.supervised(_apply)
   args = (objective, base, bank, None, state, batch, jax.random.key(0))

@@ -80,6 +80,23 @@ def test_leaves_left_out_stay_the_bases() -> None:
   assert scale.compose(base(), bank, 1.0)['b'].tolist() == [0.0, 0.0]
 
 
+def test_statistics_are_leaves_like_any_other_unless_left_out() -> None:
+  model = lambda var: {
+    'params': {'w': jnp.ones(2)},
+    'batch_stats': {'var': jnp.asarray(var), 'count': jnp.asarray(9)},
+  }
+  b, tuned = model([1.0, 2.0]), model([3.0, 2.0])
+  tuned['params']['w'] += 1
+  found = scale.compose(b, scale.bank(b, [tuned]), -1.0)
+  assert found['batch_stats']['var'].tolist() == [-1.0, 2.0]  # as is said
+  assert found['batch_stats']['count'] == 9
+  bank = scale.bank(b, [tuned], leaves='^params')
+  assert list(bank.leaves) == ['params/w']
+  found = scale.compose(b, bank, -1.0)
+  assert found['batch_stats']['var'].tolist() == [1.0, 2.0]
+  assert found['params']['w'].tolist() == [0.0, 0.0]
+
+
 def test_tied_leaves_share_a_coefficient_and_an_array() -> None:
   tied = lambda x: {'embed': x, 'mid': x[0], 'out': x}
   b = tied(jnp.asarray(W))
@@ -117,6 +134,8 @@ def test_a_subset_keeps_names_and_rows() -> None:
   assert 'b' not in scale.subset(bank, ['b']).leaves
   with pytest.raises(ValueError, match=r"no vector 'cc' .*mean 'c'"):
     scale.subset(bank, ['cc'])
+  with pytest.raises(ValueError, match='no names given'):
+    scale.subset(bank, [])
 
 
 def test_ranks_may_differ() -> None:

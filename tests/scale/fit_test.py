@@ -10,53 +10,21 @@ import numpy as np
 import optax
 import pytest
 
+from tests.scale import problem
 from wsl import scale, tree
 
-KEY = jax.random.key(0)
-ADAM = optax.adam(0.05)
-LAYERS = r'block_(\d+)'
-
-
-def apply_fn(p: Any, x: Any) -> Any:
-  for i in range(2):
-    x = jnp.tanh(x @ p[f'block_{i}'])
-  return x @ p['out']
-
-
-def params(seed: int, dtype: Any = jnp.float64) -> Any:
-  keys = jax.random.split(jax.random.key(seed), 3)
-  names = ('block_0', 'block_1', 'out')
-  return {n: jax.random.normal(k, (3, 3), dtype) for n, k in zip(names, keys)}
-
-
-BASE = params(0) | {'step': np.asarray(7)}
-MODELS = [
-  {k: x + 0.3 * y for (k, x), y in zip(params(0).items(), params(t).values())}
-  | {'step': np.asarray(7)}
-  for t in (1, 2, 3)
-]
-BANK = scale.bank(BASE, MODELS)
-X = jax.random.normal(jax.random.key(4), (8, 3), jnp.float64)
-Y = jnp.argmax(apply_fn(MODELS[1], X), -1)
-LOSS = scale.supervised(apply_fn)
-
-
-def run(**changes: Any) -> scale.Fit:
-  by = changes.pop('by', 'leaf')
-  settings: dict[str, Any] = {
-    'objective': LOSS,
-    'base': BASE,
-    'bank': BANK,
-    'coefs': scale.init(BANK, by=by, depth=LAYERS, key=KEY),
-    'batches': [(X, Y), (X[:4], Y[:4])],
-    'optimiser': ADAM,
-    'steps': 20,
-    'key': KEY,
-  }
-  settings |= changes
-  operands = ('objective', 'base', 'bank', 'coefs', 'batches')
-  values = [settings.pop(name) for name in operands]
-  return scale.fit(*values, **settings)
+apply_fn = problem.apply_fn
+run = problem.run
+stored = problem.stored
+ADAM = problem.ADAM
+BANK = problem.BANK
+BASE = problem.BASE
+KEY = problem.KEY
+LAYERS = problem.LAYERS
+LOSS = problem.LOSS
+MODELS = problem.MODELS
+X = problem.X
+Y = problem.Y
 
 
 def test_the_loss_falls_and_nothing_else_moves() -> None:
@@ -96,98 +64,6 @@ def test_a_fit_goes_on_where_it_stopped() -> None:
     rest.coefs,
     whole.coefs,
   )
-
-
-def stored(x: Any, log: list[int]) -> tree.Stored:
-  x = np.asarray(x)
-  return tree.Stored(lambda: log.append(1) or x, x.shape, x.dtype)
-
-
-@pytest.mark.parametrize('by', ['all', 'leaf', 'channel'])
-@pytest.mark.parametrize('where', ['device', 'host', 'disk'])
-def test_out_of_core_finds_the_same_coefficients(by: Any, where: str) -> None:
-  log: list[int] = []
-  bank = BANK
-  if where == 'host':
-    bank = jax.tree.map(np.asarray, BANK)
-  if where == 'disk':
-    lazy = [jax.tree.map(lambda x: stored(x, log), m) for m in MODELS]
-    bank = scale.bank(BASE, lazy)
-  coefs = scale.init(BANK, by=by, depth=LAYERS)
-  settings: Any = {'coefs': coefs, 'bank': bank}
-  found = run(**settings, stream=None if where == 'disk' else True)
-  wanted = run(by=by)
-  np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-10)
-  jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, atol=1e-10),
-    found.coefs,
-    wanted.coefs,
-  )
-  assert len(log) == (20 * 2 * 9 if where == 'disk' else 0)
-
-
-def test_what_was_read_last_is_read_first() -> None:
-  log: list[str] = []
-
-  def stored(t: int, name: str, x: Any) -> tree.Stored:
-    x = np.asarray(x)
-    return tree.Stored(lambda: log.append(f'{name} {t}') or x, x.shape, x.dtype)
-
-  base = params(0)
-  lazy = [
-    {name: stored(t, name, x) for name, x in params(t).items()} for t in (1, 2)
-  ]
-  bank = scale.bank(base, lazy)
-  run(base=base, bank=bank, coefs=scale.init(bank, by='leaf'), steps=2)
-  names = [entry.split()[0] for entry in log[::2]]
-  there = ['block_0', 'block_1', 'out']
-  assert names == (there + there[::-1]) * 2
-
-
-def test_out_of_core_in_float32_to_1e_5_after_20_steps() -> None:
-  narrow = lambda t: jax.tree.map(
-    lambda x: np.asarray(x, np.float32) if x.ndim else x, t
-  )
-  base = narrow(BASE)
-  bank = scale.bank(base, [narrow(m) for m in MODELS], dtype=jnp.bfloat16)
-  coefs = scale.init(bank, by='leaf')
-  batches = [(np.asarray(X, np.float32), Y)]
-  settings: Any = {'base': base, 'bank': bank, 'coefs': coefs}
-  found = [run(**settings, batches=batches, stream=s) for s in (False, True)]
-  assert found[0].coefs['out'].dtype == jnp.float32
-  jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5),
-    found[0].coefs,
-    found[1].coefs,
-  )
-
-
-def test_out_of_core_sums_over_tied_and_skips_absent_leaves() -> None:
-  w = jnp.asarray(params(0)['out'])
-  base = {'a': w, 'b': w, 'c': w + 1}
-  moved = w + 1
-  models = [{'a': moved, 'b': moved, 'c': None}, base | {'c': w}]
-  bank = scale.bank(base, models)
-  target = lambda p, batch, key: sum(
-    jnp.sum((i + p[n]) ** 2) for i, n in enumerate('abc')
-  )
-  one, two = (
-    run(
-      objective=target,
-      base=base,
-      bank=bank,
-      coefs=scale.init(bank, by='leaf'),
-      batches=[0.0],
-      stream=stream,
-    )
-    for stream in (False, True)
-  )
-  jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, atol=1e-12),
-    one.coefs,
-    two.coefs,
-  )
-  assert one.coefs['a'][0] < 0
 
 
 @pytest.mark.parametrize('stream', [False, True])
