@@ -1,4 +1,35 @@
-"""Can new queries search an old gallery?"""
+"""Can new queries search an old gallery?
+
+  python -m experiments.compatible --config=configs/compatible.py:VARIANT
+
+tiny: seconds, a test.
+
+digits: two minutes on two free cores, most of them compilation. MLPs 64-128-32
+(the third 64-512-32) on scikit-learn's digits, five seeds; 449 queries in a
+gallery of 448 images. Expect (queries/gallery, %, +- over seeds; AC over three
+models):
+
+                 top-1                                mAP                  AC
+                 old/old      new/old     new/new     old/old new/old new/new
+  independent    91.5 +- 1.3  10.0 +- 5.7 98.4 +- 0.6 68.4    17.4    93.6 0.00
+  BCT            91.5 +- 1.3  95.9 +- 1.4 97.9 +- 0.4 68.4    80.8    95.7 0.93
+  BT^2           91.5 +- 1.3  95.1 +- 1.0 97.6 +- 0.7 68.4    78.1    94.3 0.93
+  d-Simplex      90.0 +- 0.6  57.0 +- 2.9 97.3 +- 0.2 68.9    55.0    94.6 0.33
+  with HOC       89.5 +- 1.0  89.5 +- 2.2 97.2 +- 0.5 68.4    69.7    82.8 0.80
+
+Both BCT and BT^2 find more in the old gallery than the old model does, in all
+seeds, and neither costs the new model anything here, so that what BT^2 is for,
+new features that need not give way, has nothing to mend: it is 1 to 3 points of
+mAP below BCT in all seeds, on both galleries. A fixed classifier alone does not
+place classes that the old model never saw; with HOC it does, at 11 points of
+mAP among its own features.
+
+images: 28x28 images, from a folder of yours: --config.data=FOLDER with a task
+'mnist' (see wsl.data.folder).
+
+--sweep runs the chosen variant with rotations by the Cayley map and by the
+exponential.
+"""
 
 import ml_collections
 
@@ -52,7 +83,7 @@ def tiny() -> ml_collections.ConfigDict:
   """Seconds: does everything work?"""
   config = digits()
   config.seeds = 2
-  config.methods = ('independent', 'bt2', 'simplex_hoc')
+  config.methods = ('independent', 'bt2')
   config.stages = {'classes': (5, 10), 'hidden': (32, 32)}
   config.width = 12
   config.basis.extra = 4

@@ -1,4 +1,40 @@
-"""Does a decoder read an encoder that it was never trained with?"""
+"""Does a decoder read an encoder that it was never trained with?
+
+  python -m experiments.relative --config=configs/relative.py:VARIANT
+
+tiny: seconds, a test.
+
+digits: two minutes on two free cores, most of them compilation. Three
+replicates, each of four MLPs 64-128-w (two of w = 24, two of 48) with decoders
+w-128-10 or w-128-64 on scikit-learn's digits, and anchors of its own, drawn
+from images that no network learnt from. Expect, over all pairs of an encoder of
+24 and one of 48, zero-shot (test accuracy of classifiers, test variance
+explained by autoencoders, %; +- over replicates):
+
+  anchors                     10          30           100          300
+  classifiers (own decoders 97.8 +- 0.3, own relative ones 97.4 +- 0.2)
+  relative representations    87.9 +- 1.1  95.3 +- 0.6  96.4 +- 0.3  96.8 +- 0.2
+  translated by a rotation    77.4 +- 5.6  95.4 +- 1.4  97.0 +- 0.2  97.0 +- 0.1
+  translated by an affine map 76.6 +- 5.7  86.0 +- 1.8  96.0 +- 0.5  97.0 +- 0.2
+  anchors in another order    16.7 +- 8.7  11.2 +- 5.6  15.1 +- 5.7   8.9 +- 1.7
+  as they are                 11.6 +- 3.5
+  autoencoders (own decoders 91.0 +- 0.0, own relative ones 88.4 +- 0.1)
+  relative representations    45.8 +- 6.6  59.4 +- 1.0  64.2 +- 0.1  65.1 +- 1.2
+  translated by a rotation    18.5 +- 6.5  72.7 +- 0.3  79.6 +- 0.5  80.9 +- 0.5
+  translated by an affine map 38.8 +- 6.5  69.6 +- 3.2  86.0 +- 0.2  87.6 +- 0.2
+  anchors in another order    below 0, as are the latents as they are (-152)
+
+Pairs of one width come out alike (6 points apart or less). Zero-shot stitching
+holds: over relative representations classifiers lose a point, and both controls
+fail. It is the best of the three only where anchors are fewer than dimensions;
+with more of them a map fitted to the same anchors is as good for classifiers
+and far better for autoencoders.
+
+images: the same on 28x28 images, from a folder of yours: --config.data=FOLDER
+with a task 'mnist' (see wsl.data.folder).
+
+--sweep runs the chosen variant with other similarities.
+"""
 
 import ml_collections
 
@@ -55,6 +91,7 @@ def digits() -> ml_collections.ConfigDict:
 def tiny() -> ml_collections.ConfigDict:
   """Seconds: does everything work?"""
   config = digits()
+  config.objectives = ('images',)
   config.replicates, config.seeds = 2, 1
   config.widths, config.hidden = (8, 12), 32
   config.training.update({'steps': 60, 'learning_rate': 1e-2})

@@ -17,6 +17,7 @@ STYLES = {
   'shuffled': ('relative, anchors in another order', '#c2559d'),
 }
 TITLES = {'classes': 'classifiers', 'images': 'autoencoders'}
+GROUPS = {'same': 'of one width', 'other': 'of two widths'}
 UNITS = {'classes': 'test accuracy, %', 'images': 'test variance explained, %'}
 
 
@@ -71,21 +72,29 @@ def _own(config: ml_collections.ConfigDict, found: dict[str, Any]) -> Any:
 
 
 def _claims(found: dict[str, Any]) -> dict[str, Any]:
-  """Compares methods at the most anchors, replicate by replicate."""
-  last = {
-    name: np.asarray(scores)[:, :, -1].mean(1)
-    for name, scores in found['methods'].items()
-  }
-  few = np.asarray(found['methods']['relative'])[:, :, 0].mean(1)
-  own = np.asarray(found['own']).mean(1)
+  """Compares methods, replicate by replicate."""
+  few, last = (
+    {
+      name: np.asarray(scores)[:, :, level].mean(1)
+      for name, scores in found['methods'].items()
+    }
+    for level in (0, -1)
+  )
+  ours, own = last['relative'], np.asarray(found['own']).mean(1)
   wanted = {
-    'relative above absolute': last['relative'] - last['absolute'],
-    'relative above shuffled anchors': last['relative'] - last['shuffled'],
-    'more anchors help': last['relative'] - few,
-    'relative within 0.05 of own decoders': last['relative'] - own + 0.05,
-    'relative above a rotation': last['relative'] - last['orthogonal'],
-    'relative above an affine map': last['relative'] - last['affine'],
+    'relative above absolute': ours - last['absolute'],
+    'relative above shuffled anchors': ours - last['shuffled'],
+    'more anchors help': ours - few['relative'],
+    'relative within 0.05 of own decoders': ours - own + 0.05,
   }
+  for name, title in (
+    ('orthogonal', 'a rotation'),
+    ('affine', 'an affine map'),
+  ):
+    wanted |= {
+      f'relative above {title}, most anchors': ours - last[name],
+      f'relative above {title}, fewest': few['relative'] - few[name],
+    }
   return {
     claim: {'holds': bool((by > 0).all()), 'by': by.tolist()}
     for claim, by in wanted.items()
@@ -133,44 +142,44 @@ def draw_anchors(path: pathlib.Path, summary: dict[str, Any]) -> None:
     path: the file to write.
     summary: from ``summarise``.
   """
+  rows = summary['rows']
   objectives = list(summary['claims'])
-  fig, panels = _canvas.grid(12.5, 4.4 * len(objectives), len(objectives), 2)
+  groups = [g for g in GROUPS if any(row['width'] == g for row in rows)]
+  fig, panels = _canvas.grid(
+    5.2 * len(groups) + 2.8, 4.2 * len(objectives), len(objectives), len(groups)
+  )
   for objective, axes in zip(objectives, panels):
-    rows = [row for row in summary['rows'] if row['objective'] == objective]
-    for ax, group in zip(axes, ('same', 'other')):
-      for row in (row for row in rows if row['width'] == group):
-        name, colour = STYLES[row['method']]
-        mean, spread = 100 * np.asarray(row['scores']).T
-        ax.plot(summary['anchors'], mean, '-o', color=colour, lw=2, label=name)
-        ax.fill_between(
-          summary['anchors'],
-          mean - spread,
-          mean + spread,
-          color=colour,
-          alpha=0.12,
-          lw=0,
-        )
-      own = next(row for row in rows if row['method'] == 'own')
-      level = 100 * own['scores'][0][0]
-      ax.axhline(level, color=_canvas.INK, lw=1, zorder=1)
+    own = next(
+      row['scores'][0][0]
+      for row in rows
+      if row['objective'] == objective and row['method'] == 'own'
+    )
+    for group, ax in zip(groups, axes):
+      for row in rows:
+        if (row['objective'], row['width']) == (objective, group):
+          _draw_curve(ax, summary['anchors'], row)
+      ax.axhline(100 * own, color=_canvas.INK, lw=1, label='own decoder')
       ax.set_ylim(bottom=0, top=102)
       ax.set_xscale('log')
       ax.set_xticks(summary['anchors'], [str(n) for n in summary['anchors']])
       ax.minorticks_off()
       ax.set_title(
-        f'{TITLES[objective]} of the {group} width',
-        loc='left',
-        color=_canvas.INK,
+        f'{TITLES[objective]}, {GROUPS[group]}', loc='left', color=_canvas.INK
       )
     axes[0].set_ylabel(f'{UNITS[objective]} (below 0 not shown)')
   for ax in panels[-1]:
     ax.set_xlabel('anchors')
-  shown = max(panels[0], key=lambda ax: len(ax.get_lines()))
-  if shown is panels[0][0]:  # networks of one width alone
-    panels[0][1].set_visible(False)
-  shown.plot([], [], color=_canvas.INK, lw=1, label='own decoder')
-  _canvas.legend(shown, "latents of another's encoder,")
+  _canvas.legend(panels[0][-1], "latents of another's encoder")
   _canvas.save(fig, path)
+
+
+def _draw_curve(ax: Any, anchors: list[int], row: dict[str, Any]) -> None:
+  name, colour = STYLES[row['method']]
+  mean, spread = 100 * np.asarray(row['scores']).T
+  ax.plot(anchors, mean, '-o', color=colour, lw=2, label=name)
+  ax.fill_between(
+    anchors, mean - spread, mean + spread, color=colour, alpha=0.12, lw=0
+  )
 
 
 def draw_images(path: pathlib.Path, shown: dict[str, types.Array]) -> None:

@@ -2,12 +2,14 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 from matplotlib import image
 import numpy as np
 import pytest
 
 from configs import compatible as configs
-from experiments import _chain, compatible
+from experiments import _chain, _recipes, compatible
 from tests.experiments import refusal
 
 
@@ -66,11 +68,31 @@ def test_only_what_is_trained_for_it_searches_an_old_gallery(finished):
     assert np.diagonal(matrix).min() > 0.6, name
   assert top1['independent'][1, 0] < 0.4
   assert top1['bt2'][1, 0] > 0.6
-  assert top1['simplex_hoc'][1, 0] > 0.6
   # The chain of BT² begins with the model that the independent one begins with.
   first = [record['results'][m]['top1'] for m in ('independent', 'bt2')]
   np.testing.assert_array_equal(*(np.asarray(x)[:, 0, 0] for x in first))
   assert not record['claims']['independent: new/old above old/old']['holds']
+
+
+@pytest.mark.parametrize('method', ['bct', 'simplex', 'simplex_hoc'])
+def test_every_recipe_has_a_loss_and_features(method):
+  config = configs.get_config('tiny')
+  draw = np.random.RandomState(0)
+  x = jnp.asarray(draw.randn(6, 8, 8, 1), jnp.float32)
+  y = jnp.arange(6, dtype=jnp.int32) % 3
+  old = jnp.asarray(draw.randn(2, 6, config.width), jnp.float32)
+  recipe = _recipes.RECIPES[method](
+    _recipes.Stage(config, 4, 10, x[:1], y, old, old)
+  )
+  params = recipe.start(jax.random.key(0))
+  assert ('head' in params) == (method == 'bct')
+  assert recipe.features(params, x).shape == (6, config.width)
+  bound, targets = jax.tree.map(
+    lambda leaf: leaf[1], (recipe.bound, recipe.targets)
+  )
+  loss = recipe.loss(bound, params, (x, y, *targets), jax.random.key(0))
+  assert np.isfinite(loss)
+  assert loss > 0
 
 
 @pytest.mark.parametrize('name', ['pairs.png', 'matrices.png'])
