@@ -1,0 +1,187 @@
+"""A deep network in modules: the data, the config, what each step costs."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments import _nets, _runs, _single
+from wsl import models, stitch, tree, types
+
+
+class Setting(NamedTuple):
+  """What every stage needs.
+
+  Attributes:
+    config: the run's.
+    images: normalised images and labels.
+    module: the Flax module of the target.
+  """
+
+  config: ml_collections.ConfigDict
+  images: _single.Images
+  module: Any
+
+
+class Step(NamedTuple):
+  """FLOPs of one training step of one stage, per example.
+
+  Attributes:
+    jobs: in all jobs of the stage, each a program of its own.
+    longest: in the longest job; all run side by side, on K machines.
+    run: in the one program that runs here.
+  """
+
+  jobs: float
+  longest: float
+  run: float
+
+
+def load(config: ml_collections.ConfigDict) -> Setting:
+  """Reads the data and checks the config.
+
+  Args:
+    config: see ``configs/assemble.py``.
+
+  Returns:
+    The setting.
+
+  Raises:
+    ValueError: naming what is wrong in the config.
+    FileNotFoundError: if the data is missing.
+  """
+  module = _nets.find(config.model)(**config.model.arguments)
+  images = _single.load(config)
+  count = len(images.train[1])
+  whole = (1, None)
+  _single.check_sizes(
+    {
+      'seeds': (config.seeds, *whole),
+      'at_once': (config.at_once, *whole),
+      'steps': (config.steps, _runs.SEGMENTS, None),
+      'batch_size': (config.batch_size, 1, count),
+      'evaluation.batch_size': (config.evaluation.batch_size, *whole),
+    }
+  )
+  for name in ('budgets', 'fractions'):
+    values = list(config[name])
+    if not values or values != sorted(values) or not 0 < values[0] <= 1:
+      raise ValueError(f'{name}={values}: expected growing numbers in 0 .. 1')
+    if values[-1] != 1:
+      raise ValueError(f'{name}={values}: the last one is 1, all there is')
+  shares = list(config.shares.values())
+  if set(config.shares) != {'meta', 'modules', 'fine_tuning'} or not (
+    min(shares) > 0 and np.isclose(sum(shares), 1)
+  ):
+    raise ValueError(
+      f'shares={dict(config.shares)}: expected meta, modules and fine_tuning, '
+      'above 0, adding up to 1'
+    )
+  setting = Setting(config, images, module)
+  target = jax.eval_shape(targets(setting), jax.random.key(0))
+  if not target.stacked:
+    raise ValueError(
+      f'model: blocks of {config.model.module} differ in kind or shape: '
+      'modules are trained side by side, which needs blocks of one kind'
+    )
+  if config.modules < 1 or target.depth % config.modules:
+    raise ValueError(
+      f'modules={config.modules}: expected a divisor of the depth, '
+      f'{target.depth}'
+    )
+  for name, count in plan(setting, config.budgets[0]).items():
+    if count < _runs.SEGMENTS:
+      raise ValueError(
+        f'steps={config.steps}: the budget {config.budgets[0]:g} pays for '
+        f"{count} steps of '{name}', fewer than {_runs.SEGMENTS}: give more"
+      )
+  return setting
+
+
+def targets(setting: Setting) -> Callable[[types.PRNGKey], stitch.Segmented]:
+  """Returns the function that draws an untrained target from a key."""
+
+  def draw(key: types.PRNGKey) -> stitch.Segmented:
+    image = setting.images.train[0][:1]
+    params = setting.module.init(key, image)['params']
+    return stitch.Segmented(*models.segments(setting.module, params))
+
+  return draw
+
+
+def describe(setting: Setting) -> str:
+  """Returns one line: the target, its modules, and the data."""
+  config, images = setting.config, setting.images
+  target = jax.eval_shape(targets(setting), jax.random.key(0))
+  return (
+    f'{config.seeds} seeds; {config.model.module} of {target.depth} blocks and '
+    f'{sum(tree.sizes(target).values()):,} parameters in {config.modules} '
+    f'modules; {len(images.train[1])} training, {len(images.test[1])} test '
+    'images'
+  )
+
+
+def steps_of(setting: Setting) -> dict[str, Step]:
+  """Counts one step of every stage.
+
+  A product costs once forward, once for the gradient of its input and once for
+  that of its weights. The trained module needs all three; what comes before it
+  only the first, what comes after it the first two, and an embedding has no
+  gradient of its input. The one program that runs all slots here computes the
+  gradients of all blocks.
+  """
+  k = setting.config.modules
+  target = jax.eval_shape(targets(setting), jax.random.key(0))
+  costs = stitch.cost(
+    stitch.Family({'target': target}, {}), setting.images.train[0][:1]
+  )
+  embed, head = (part['target'].flops for part in (costs.embed, costs.head))
+  block = costs.blocks['target'][0].flops
+  depth = target.depth
+  plain = lambda blocks: 2 * embed + 3 * (blocks * block + head)
+  jobs = [
+    embed * (2 if i == 0 else 1)
+    + block * (3 * depth // k + i + 2 * (k - 1 - i))
+    + head * (3 if i == k - 1 else 2)
+    for i in range(k)
+  ]
+  whole, small = plain(depth), plain(k)
+  return {
+    'end_to_end': Step(whole, whole, whole),
+    'meta': Step(small, small, small),
+    'modules': Step(sum(jobs), max(jobs), k * plain(depth // k + k - 1)),
+    'fine_tuning': Step(whole, whole, whole),
+  }
+
+
+def plan(setting: Setting, budget: float) -> dict[str, int]:
+  """Returns how many steps of each stage a budget pays for.
+
+  Args:
+    setting: what every stage needs.
+    budget: in those of ``config.steps`` steps of the whole network.
+
+  Returns:
+    Steps by stage, in whole segments, rounded down.
+  """
+  config, step = setting.config, steps_of(setting)
+  total = budget * config.steps * step['end_to_end'].jobs
+  shares = {'end_to_end': 1.0, **config.shares}
+  least = _runs.SEGMENTS
+  return {
+    name: int(share * total / step[name].jobs) // least * least
+    for name, share in shares.items()
+  }
+
+
+def flops(
+  setting: Setting, steps: dict[str, int], stages: tuple[str, ...]
+) -> dict[str, float]:
+  """Adds up stages: ``jobs``, ``longest`` and ``run``, for whole batches."""
+  step, size = steps_of(setting), setting.config.batch_size
+  return {
+    kind: float(sum(size * steps[s] * getattr(step[s], kind) for s in stages))
+    for kind in Step._fields
+  }

@@ -1,0 +1,172 @@
+"""Whole networks, incubated ones, and a reassembled zoo, end to end."""
+
+import json
+
+import jax
+from matplotlib import image
+import numpy as np
+import pytest
+
+from configs import assemble as configs
+from experiments import _assembly, _incubation, _reassembled, assemble
+from tests.experiments import refusal
+
+
+class StoppedError(Exception):
+  pass
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A tiny run that broke off between its two parts."""
+  workdir = tmp_path_factory.mktemp('run')
+  config = configs.get_config('tiny')
+
+  def breaking(setting):
+    raise StoppedError
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(_reassembled, 'trained', breaking)
+    with pytest.raises(StoppedError):
+      assemble.run(config, str(workdir))
+  record = assemble.run(config, str(workdir))
+  return workdir, config, record
+
+
+def test_no_finished_part_is_computed_twice(finished):
+  lines = (finished[0] / 'metrics.jsonl').read_text().splitlines()
+  found = [p['part'] for p in map(json.loads, lines) if 'part' in p]
+  assert found == [
+    'starts',
+    'end_to_end.1',
+    'incubation.1',
+    'zoo',
+    'reassembly',
+  ]
+
+
+def test_the_record_says_what_ran_and_what_came_out(finished):
+  workdir, config, record = finished
+  assert record == json.loads((workdir / 'record.json').read_text())
+  shape = (len(config.fractions), config.seeds)
+  stages = {'end_to_end': ['network']}
+  stages['incubation'] = ['meta', 'assembled', 'network']
+  for method, names in stages.items():
+    found = record['results'][method]['1']['found']
+    assert list(found) == names
+    for splits in found.values():
+      assert np.shape(splits['test']) == np.shape(splits['held_out']) == shape
+  assert len(record['data']) == 2 * len(config.fractions)
+  assert set(record['claims']) == {'budget 1', 'data 0.1', 'data 1'}
+  # Both learn: chance is 10 %.
+  for method in stages:
+    tested = record['results'][method]['1']['found']['network']['test']
+    assert np.mean(tested[-1]) > 0.4
+
+
+def test_no_method_gets_more_than_its_budget(finished):
+  _, _, record = finished
+  for row in record['budgets']:
+    assert 0.6 * row['budget'] < row['jobs'] <= row['budget']
+    assert row['longest'] <= row['jobs'] <= row['run']
+
+
+def test_a_step_costs_what_its_products_do():
+  """Blocks alone, for a network whose products are all in its blocks."""
+  config = configs.get_config('tiny')
+  config.model.arguments.widths = (64,) * 6
+  config.modules = 3
+  setting = _assembly.load(config)
+  block, head = 2 * 64 * 64, 2 * 64 * 10
+  steps = _assembly.steps_of(setting)
+  assert steps['end_to_end'].jobs == 18 * block + 3 * head
+  assert steps['meta'].jobs == 9 * block + 3 * head
+  # The first slot: two blocks trained, two after them passed through; then one
+  # before and one after; then two before, and the head is trained.
+  jobs = [
+    (6 + 0 + 4) * block + 2 * head,
+    (6 + 1 + 2) * block + 2 * head,
+    (6 + 2 + 0) * block + 3 * head,
+  ]
+  assert steps['modules'].jobs == sum(jobs)
+  assert steps['modules'].longest == max(jobs)
+  assert steps['modules'].run == 3 * (12 * block + 3 * head)
+
+
+def test_fractions_of_a_seed_are_nested():
+  setting = _assembly.load(configs.get_config('tiny'))
+  rows = _incubation.rows(setting, (0.1, 0.5, 1.0)).reshape(3, 2, -1)
+  count = rows.shape[-1]
+  for s in range(2):
+    few, half, every = (set(row.tolist()) for row in rows[:, s])
+    assert few < half < every
+    assert [len(x) for x in (few, half, every)] == [115, 574, count]
+
+
+def test_the_zoo_is_cut_whole_and_reassembled_within_its_budget(finished):
+  _, config, record = finished
+  (seed,) = record['results']['zoo']['seeds']
+  for name, pieces in seed['partition'].items():
+    depth = len(config.zoo.networks[name].arguments.widths)
+    nodes = [i for start, stop in pieces for i in range(start, stop)]
+    assert nodes == list(range(depth))
+  whole = max(one['flops'] for one in seed['networks'].values())
+  for one in seed['choices'].values():
+    assert len(one['pieces']) == config.zoo.blocks
+    assert one['flops'] <= whole
+    assert 0 < one['joined'] <= 1
+
+
+def test_the_similarity_of_a_zoo_is_one_with_itself():
+  config = configs.get_config('tiny')
+  del config.zoo.networks['deep']
+  setting = _assembly.load(config)
+  network = config.zoo.networks.wide
+  module = _reassembled.module_of(network)
+  params = module.init(jax.random.key(0), setting.images.train[0][:1])
+  stacked = jax.tree.map(lambda x: x[None], {'wide': params})
+  found = _reassembled.similarity(_reassembled.cut(setting, stacked, 0))
+  assert found.shape == (2, 2)
+  np.testing.assert_allclose(np.diag(found), 1, rtol=1e-4)
+  np.testing.assert_array_equal(found, found.T)
+  assert found[0, 1] < 1
+
+
+def test_the_figure_is_an_image_that_shows_something(finished):
+  pixels = image.imread(finished[0] / 'assemble.png')
+  assert pixels.shape[0] > 500
+  assert pixels.shape[1] > 900
+  assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
+
+
+MISTAKES = [
+  ({'modules': 3}, 'modules=3: expected a divisor of the depth, 4'),
+  ({'steps': 20}, r"steps=20: the budget 1 pays for 0 steps of 'fine_tuning'"),
+  ({'budgets': (1.0, 0.5)}, r'budgets=\[1\.0, 0\.5\]: expected growing'),
+  ({'fractions': (0.1, 0.5)}, r'fractions=\[0\.1, 0\.5\]: the last one is 1'),
+  ({'shares.meta': 0.9}, 'shares=.*adding up to 1'),
+  ({'model.arguments.widths': (32, 64)}, 'model: blocks of MLP differ'),
+  ({'model.module': 'MPL'}, "no 'MPL' in wsl.models .did you mean 'MLP'"),
+  ({'task': 'uprihgt'}, "'uprihgt' of the digits .did you mean 'upright'"),
+  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
+  ({'zoo.networks.deep.module': 'MPL'}, "no 'MPL' in wsl.models"),
+  ({'zoo.training.optimizer': 'sgdd'}, "no 'sgdd' .did you mean 'sgd'"),
+  ({'zoo.statistics.examples': 3}, r'zoo\.statistics\.examples=3: expected 4'),
+]
+
+
+@pytest.mark.parametrize(('changes', 'message'), MISTAKES)
+def test_mistakes_are_told_in_one_line_before_any_work(
+  tmp_path, changes, message
+):
+  config = configs.get_config('tiny')
+  refusal.check(assemble.run, config, changes, message, tmp_path / 'run')
+
+
+def test_variants():
+  assert configs.get_config().variant == 'digits'
+  assert configs.get_config('images').data == 'data'
+  with pytest.raises(ValueError, match=r"no variant 'digts' .*'digits'"):
+    configs.get_config('digts')
+  for entry in configs.sweep():
+    configs.get_config('digits').update_from_flattened_dict(entry)
