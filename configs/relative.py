@@ -30,6 +30,11 @@ fail. It is the best of the three only where anchors are fewer than dimensions;
 with more of them a map fitted to the same anchors is as good for classifiers
 and far better for autoencoders.
 
+What a similarity keeps decides what can be decoded. Autoencoders over 30 and
+300 anchors, all pairs: uncentred cosines 50.3 and 58.9, cosines 60.5 and 66.1,
+inner products 57.6 and 64.2, distances 57.7 and 65.3, coefficients in the basis
+of the anchors (relative.kind=basis) 51.1 and 78.5.
+
 images: the same on 28x28 images, from a folder of yours: --config.data=FOLDER
 with a task 'mnist' (see wsl.data.folder).
 
