@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl import stitch, train
+from wsl import models, stitch, train
 
 DEPTHS = {'s': 3, 'm': 3, 'l': 3}
 WIDTHS = {'s': 2, 'm': 3, 'l': 4}
@@ -63,10 +63,10 @@ def solve(x, y):
   return whole[:-1], whole[-1]
 
 
-def rows(models, batches, joint):
+def rows(nets, batches, joint):
   """All rows of both sides of a joint."""
   x, y = (
-    np.concatenate([np.asarray(features(models[name], b)[p]) for b in batches])
+    np.concatenate([np.asarray(features(nets[name], b)[p]) for b in batches])
     for name, p in (joint[:2], joint[2:])
   )
   return x, y
@@ -82,15 +82,15 @@ def served(routes):
 
 
 def test_adapters_are_those_of_dense_least_squares():
-  models, batches = family_of('sl'), data()
+  nets, batches = family_of('sl'), data()
   routes = stitch.sn_net_routes({'s': 3, 'l': 3})
-  moments = stitch.joint_moments(models, routes, batches)
+  moments = stitch.joint_moments(nets, routes, batches)
   mean = stitch.fit_joints(moments, routes)
   pooled = stitch.fit_joints(moments, routes, shared='pooled')
   assert set(mean) == set(pooled) == set(served(routes))
   close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10)
   for name, joints in served(routes).items():
-    sides = [rows(models, batches, joint) for joint in joints]
+    sides = [rows(nets, batches, joint) for joint in joints]
     assert len(sides) > 1
     parts = [solve(x, y) for x, y in sides]
     weight, bias = (np.mean(part, 0) for part in zip(*parts, strict=True))
@@ -104,12 +104,12 @@ def test_adapters_are_those_of_dense_least_squares():
 
 def test_networks_with_one_function_in_two_bases_stitch_exactly():
   basis = np.random.default_rng(3).normal(size=(3, 3))
-  models = {'s': network(1, 3), 'l': network(1, 3, basis=basis)}
+  nets = {'s': network(1, 3), 'l': network(1, 3, basis=basis)}
   routes = stitch.sn_net_routes({'s': 3, 'l': 3}, window=3, deeper=False)
   exact = [r for r in routes if r.pieces[0].stop == r.pieces[-1].start]
-  family = stitch.fit_family(models, exact, data())
+  family = stitch.fit_family(nets, exact, data())
   x = data(1)[0]
-  want = apply(models['l'], x)
+  want = apply(nets['l'], x)
   for route in exact:
     found = apply(stitch.materialize(family, route), x)
     np.testing.assert_allclose(found, want, rtol=1e-10, atol=1e-10)
@@ -133,37 +133,33 @@ def test_a_network_stitched_to_itself_is_itself():
 
 
 def test_a_low_rank_update_starts_at_least_squares_which_stays():
-  models = family_of('sl')
+  nets = family_of('sl')
   routes = stitch.sn_net_v2_routes({'s': 3, 'l': 3})
-  key = jax.random.key(0)
-  moments = stitch.joint_moments(models, routes, data())
-  plain = stitch.Family(models, stitch.fit_joints(moments, routes))
-  low_rank = stitch.fit_joints(
-    moments, routes, kind='low_rank', rank=2, key=key
+  moments = stitch.joint_moments(nets, routes, data())
+  plain = stitch.fit_joints(moments, routes)
+  found = stitch.fit_joints(
+    moments, routes, kind='low_rank', rank=2, key=jax.random.key(0)
   )
-  frozen = stitch.Family(models, low_rank)
-  downs = [np.asarray(a.down).ravel()[:4] for a in frozen.adapters.values()]
-  assert len({tuple(down) for down in downs}) == len(frozen.adapters)
-  apply_fn, table = stitch.program(frozen, routes)
-  x = data(1)[0]
-  for row in table:
-    found, want = (apply_fn(family, row, x) for family in (frozen, plain))
-    np.testing.assert_allclose(found, want, rtol=1e-10, atol=1e-10)
-
-  loss = stitch.random_route(apply_fn, table[-1:])
-  batch = (x, jnp.zeros(len(x), int))
-  grads = jax.grad(loss)(frozen, batch, key).adapters
-  for name in routes[-1].adapters:
-    assert not np.asarray(grads[name].weight).any()
-    assert np.asarray(grads[name].up).any()
-    assert np.asarray(grads[name].bias).any()
-    assert not stitch.trainable(frozen.adapters[name]).weight
+  assert len({tuple(a.down.ravel()[:4].tolist()) for a in found.values()}) == 5
+  rng = np.random.default_rng(0)
+  for name, adapter in found.items():
+    x = jnp.asarray(rng.normal(size=(7, len(adapter.weight))))
+    total = lambda a, x=x: jnp.sum(stitch.apply_adapter(a, x))
+    want = stitch.apply_adapter(plain[name], x)
+    np.testing.assert_allclose(
+      stitch.apply_adapter(adapter, x), want, rtol=1e-12, atol=1e-12
+    )
+    grad = jax.grad(total)(adapter)
+    assert not np.asarray(grad.weight).any()
+    assert np.asarray(grad.up).any()
+    assert np.asarray(grad.bias).any()
+    assert not stitch.trainable(adapter).weight
 
 
 def test_gradients_reach_what_is_on_the_route_and_nothing_else():
-  models = family_of('sl')
+  nets = family_of('sl')
   routes = stitch.sn_net_v2_routes({'s': 3, 'l': 3})
-  family = stitch.fit_family(models, routes, data())
+  family = stitch.fit_family(nets, routes, data())
   apply_fn, table = stitch.program(family, routes)
   batch = (data(1)[0], jnp.zeros(8, int))
 
@@ -192,9 +188,25 @@ def test_gradients_reach_what_is_on_the_route_and_nothing_else():
       assert np.asarray(adapter.weight).any() == (name in route.adapters)
 
 
+def test_a_stitched_transformer_ends_in_its_normalisation_too():
+  """The released code goes from the last block to the classifier."""
+  views = {}
+  for name, width in (('s', 2), ('l', 4)):
+    vit = models.ViT(outputs=2, patch=2, width=width, depth=2, heads=1)
+    x = jnp.zeros((1, 4, 4, 1))
+    shapes = jax.eval_shape(vit.init, jax.random.key(0), x)['params']
+    params = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+    views[name] = stitch.Segmented(*models.segments(vit, params))
+  adapters = {'s_l_0': stitch.Adapter(jnp.zeros((2, 4)), jnp.zeros(4))}
+  route = stitch.sn_net_routes({'s': 2, 'l': 2})[2]
+  found = stitch.materialize(stitch.Family(views, adapters), route)
+  assert set(found.params['head']) == {'norm', 'output'}
+  assert found.head == views['l'].head
+
+
 def test_flops_add_up():
-  models, routes = family_of(), stitch.sn_net_routes(DEPTHS)
-  family = stitch.fit_family(models, routes, data())
+  nets, routes = family_of(), stitch.sn_net_routes(DEPTHS)
+  family = stitch.fit_family(nets, routes, data())
   costs = stitch.cost(family, jax.ShapeDtypeStruct((1, INPUTS), jnp.float64))
   for route in routes:
     first, last = route.pieces[0], route.pieces[-1]
@@ -207,8 +219,8 @@ def test_flops_add_up():
 
 
 def test_joint_training_compiles_once_and_learns():
-  models, routes = family_of('sl'), stitch.sn_net_routes({'s': 3, 'l': 3})
-  family = stitch.fit_family(models, routes, data())
+  nets, routes = family_of('sl'), stitch.sn_net_routes({'s': 3, 'l': 3})
+  family = stitch.fit_family(nets, routes, data())
   apply_fn, table = stitch.program(family, routes)
   traces = []
 
@@ -241,13 +253,13 @@ def tokens(params, x):
 
 
 def test_networks_with_other_places_are_resized():
-  models = {}
+  nets = {}
   for name, places, width in (('s', 4, 2), ('l', 9, 3)):
     model = network(places, width)
     params = {**model.params, 'embed': jnp.ones((places, INPUTS, width))}
-    models[name] = stitch.Segmented(params, tokens, block, head)
+    nets[name] = stitch.Segmented(params, tokens, block, head)
   routes = stitch.sn_net_routes({'s': 3, 'l': 3}, window=1)
-  family = stitch.fit_family(models, routes, data())
+  family = stitch.fit_family(nets, routes, data())
   assert {a.grid for a in family.adapters.values()} == {(9,)}
   for route in routes:
     stitch.check_route(family, route, data(1)[0])
@@ -269,15 +281,15 @@ def test_mistakes(arguments, message):
 
 
 def test_mistakes_in_routes_and_data():
-  models, routes = family_of(), stitch.sn_net_routes(DEPTHS)
+  nets, routes = family_of(), stitch.sn_net_routes(DEPTHS)
   with pytest.raises(ValueError, match='no route has a stitch'):
-    stitch.fit_family(models, routes[:3], data())
+    stitch.fit_family(nets, routes[:3], data())
   with pytest.raises(ValueError, match='joint_moments: no batches given'):
-    stitch.fit_family(models, routes, [])
+    stitch.fit_family(nets, routes, [])
   with pytest.raises(ValueError, match="no model 'l'"):
-    stitch.fit_family({n: models[n] for n in 'sm'}, routes, data())
+    stitch.fit_family({n: nets[n] for n in 'sm'}, routes, data())
   deeper = stitch.sn_net_routes({'s': 3, 'm': 4})
   with pytest.raises(
     ValueError, match=r"no position 3 of 'm', which has 0 \.\. 2"
   ):
-    stitch.fit_family({**models, 'm': network(0, 3, 2)}, deeper, data())
+    stitch.fit_family({**nets, 'm': network(0, 3, 2)}, deeper, data())

@@ -49,8 +49,10 @@ def sn_net_routes(
   Reference:
     Pan et al., "Stitchable Neural Networks", 2023, arXiv:2302.06586.
 
-  Differs from the official code, which gives every pair of models the number
-  of adapters of the first, and lists pairs for three models only.
+  Differs from the official code, whose stitched DeiTs skip the final
+  normalisation: here the last piece brings its whole head. That code also gives
+  every pair of anchors as many adapters as the first pair needs, and knows
+  which anchors are neighbours for three of them only.
   """
   _check(depths, window=window, stride=stride)
   routes = [_anchor(name, depth) for name, depth in depths.items()]
@@ -112,6 +114,10 @@ def sn_net_v2_routes(
   Reference:
     Pan et al., "Stitched ViTs are Flexible Vision Backbones", 2023,
     arXiv:2307.00154.
+
+  Differs from the official code, which leaves odd large blocks whatever the
+  ratio of depths, and leaves out of training the stitch after small block 11.
+  They agree for depths 12 and 24, and 12 and 12.
   """
   _check(depths)
   if len(depths) != 2 or hops not in (1, 2):

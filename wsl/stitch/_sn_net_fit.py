@@ -73,6 +73,9 @@ def fit_family(
   Reference:
     Pan et al., "Stitchable Neural Networks", 2023, arXiv:2302.06586; "Stitched
     ViTs are Flexible Vision Backbones", 2023, arXiv:2307.00154.
+
+  Differs from the official code, which inverts the matrix of all tokens, and
+  takes images as augmented for training.
   """
   moments = _joints.joint_moments(models, routes, batches)
   adapters = fit_joints(
