@@ -163,6 +163,7 @@ def tiny() -> ml_collections.ConfigDict:
       'tasks': ('upright', 'inverted', 'striped'),
       'validation': 449,
       'seeds': 2,
+      'at_once': 2,
       'base': {'steps': 40, 'batch_size': 32, 'learning_rate': 3e-3},
       'experts': {'epochs': 2, 'batch_size': 128},
       'tangent': {'epochs': 0, 'rate': 5e-3},
@@ -194,8 +195,12 @@ def tiny() -> ml_collections.ConfigDict:
       },
     }
   )
-  config.models.mlp.arguments.widths = (32,)
-  config.models.mlp.arguments.outputs = 32
+  with config.unlocked():
+    config.models.mlp.arguments = {
+      'widths': (32,),
+      'outputs': 32,
+      'norm': False,
+    }
   config.models.mlp.expert_rate = 5e-3
   config.test_time.methods = ('adamerging_leaf', 'ufm')
   config.test_time.adamerging.steps = 5
@@ -220,17 +225,17 @@ def suite8() -> ml_collections.ConfigDict:
         'bangla',
       ),
       'validation': 500,
-      'seeds': 2,
-      'at_once': 2,
+      'seeds': 3,
+      'at_once': 3,
       'base': {'examples': 100, 'steps': 300, 'batch_size': 128},
       'experts': {'epochs': 6},
       'tangent': {'epochs': 0},
       'addition': {'methods': ('searched', 'isotropic', 'anisotropic')},
       'few_shot': {'shots': (1, 4, 16)},
-      'partition': {'shots': (16,), 'cells': (1, 20, 80)},
+      'partition': {'shots': (16,)},
     }
   )
-  config.negation.update({'control': 'mnist', 'every': 10})
+  config.negation.control = 'mnist'
   config.test_time.target.epochs = 5
   return config
 

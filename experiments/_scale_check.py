@@ -86,6 +86,12 @@ def _limits(suite: _suite.Suite) -> dict[str, tuple[Any, float, float]]:
   if not split.cells:
     raise ValueError('partition.cells: none given')
   cells = tuple(k for k in split.cells if k != 'full')
+  for k in cells:
+    if not isinstance(k, int):
+      hint = tree.nearest(str(k), ['full'])
+      raise ValueError(
+        f"partition.cells: no '{k}'{hint}: expected integers, or 'full'"
+      )
   return {
     'tangent.epochs': (config.tangent.epochs, 0, np.inf),
     'addition.epochs': (config.addition.epochs, 1, np.inf),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import pathlib
+import re
 from typing import Any
 
 from matplotlib import axes, ticker
@@ -106,7 +107,7 @@ def _write(ax: axes.Axes, values: np.ndarray, reach: float) -> None:
     ax.text(
       column,
       row,
-      f'{value:.2f}'.replace('0.', '.'),
+      re.sub(r'^(-?)0\.', r'\1.', f'{value:.2f}'),
       ha='center',
       va='center',
       fontsize=7,
@@ -197,9 +198,9 @@ def partition(
       ax.annotate(
         name.removeprefix('x'),
         (found[name]['trained'], 100 * np.mean(found[name]['test'][i])),
-        xytext=(9, -13),
+        xytext=(-5, 6),
         textcoords='offset points',
-        ha='center',
+        ha='right',
         color=_STYLES['partition'][0],
       )
     ax.set_xscale('log')
@@ -207,7 +208,7 @@ def partition(
     ax.set_title(f'{k} images of each class', loc='left', color=_canvas.INK)
     _level(ax, 'base', bounds)
   panels[0][0].set_ylabel('test accuracy on the target, %')
-  _canvas.legend(panels[0][-1], 'K is written below')
+  _canvas.legend(panels[0][-1], 'K is written beside')
   _canvas.save(fig, path)
 
 

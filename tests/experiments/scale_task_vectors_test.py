@@ -193,7 +193,7 @@ def test_blocks_are_in_the_order_of_the_network():
   names = _scale_blocks.order(suite)
   assert names[0] == 'block_0/dense/kernel'
   assert names[-2:] == ['output/kernel', 'output/bias']
-  assert len(names) == len(set(names)) == 6
+  assert len(names) == len(set(names)) == 4
   assert list(_scale_blocks.matrices(suite)) == [
     'block_0/dense/kernel',
     'output/kernel',
@@ -271,6 +271,7 @@ MISTAKES = [
   ({'few_shot.shots': (1, 500)}, r'few_shot\.shots=500: expected 1 \.\. \d+'),
   ({'few_shot.batch_size': 30}, r'few_shot\.batch_size=30: expected 1 \.\. 20'),
   ({'partition.cells': (0,)}, r'partition\.cells=0: expected 1 or more'),
+  ({'partition.cells': (1, 'ful')}, "cells: no 'ful' .did you mean 'full'"),
   ({'partition.cells': ()}, r'partition\.cells: none given'),
   ({'negation.every': 9}, r'negation\.every=9: expected 1 \.\. 6'),
   ({'model': 'mpl'}, "model: no 'mpl' .did you mean 'mlp'"),
