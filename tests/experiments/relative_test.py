@@ -74,7 +74,7 @@ def test_classes_are_scored_by_the_share_that_is_right():
   decoder = _latents.decoder(setting, 'classes')
   z = setting.images.test[0].reshape(449, -1)
   params = decoder.init(jax.random.key(0), z)['params']
-  guesses = np.argmax(decoder.apply({'params': params}, z), -1)
+  guesses = np.asarray(decoder.apply({'params': params}, z)).argmax(-1)
   found = _zero_shot._score(
     setting, 'classes', params, z, _zero_shot._test(setting, 'classes')
   )
