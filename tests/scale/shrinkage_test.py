@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from wsl import scale
+from wsl.scale import _step
 
 KEY = jax.random.key(0)
 SGD = optax.sgd(0.01)
@@ -67,6 +68,7 @@ def test_bad_arguments_are_refused() -> None:
     scale.shrinkage({}, p=1)
 
 
+@functools.cache
 def problem() -> tuple[Any, scale.Bank, Any]:
   draw = lambda seed: {
     name: jax.random.normal(jax.random.fold_in(jax.random.key(seed), i), (3,))
@@ -136,3 +138,11 @@ def test_streamed_is_in_memory_and_heavier_is_smaller() -> None:
 def test_a_penalty_that_is_no_number_is_refused(stream: bool) -> None:
   with pytest.raises(ValueError, match=r'penalty has shape \(2,\), expected'):
     fit(stream, penalty=lambda c: c['a'])
+
+
+def test_one_penalty_compiles_once() -> None:
+  penalty = functools.partial(scale.shrinkage, p=1)
+  fit(False, steps=1, penalty=penalty)
+  before = _step.step._cache_size()
+  fit(False, steps=2, penalty=penalty)
+  assert _step.step._cache_size() == before
