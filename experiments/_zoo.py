@@ -44,6 +44,11 @@ def load(config: ml_collections.ConfigDict) -> Zoo:
   """
   task = _read(config)
   images = Zoo(config, *(_normal(config.pixels, split) for split in task))
+  _check(config, images)
+  return images
+
+
+def _check(config: ml_collections.ConfigDict, images: Zoo) -> None:
   count = len(images.train[1])
   _single.check_sizes(
     {
@@ -64,6 +69,19 @@ def load(config: ml_collections.ConfigDict) -> Zoo:
       'evaluation.batch_size': (config.evaluation.batch_size, 1, None),
     }
   )
+  _check_choices(config)
+  if config.weights:
+    for depth in config.depths:
+      if not weights_file(config, depth).exists():
+        raise FileNotFoundError(
+          f'no weights at {weights_file(config, depth)}: --config.weights='
+          'FOLDER with cifar_resnetDEPTH.npz'
+        )
+  else:
+    _nets_training.check(config.training, count)
+
+
+def _check_choices(config: ml_collections.ConfigDict) -> None:
   for cut in config.cuts:
     if cut not in range(1, PARTS + 1):
       raise ValueError(f'cuts: {cut} is none of the ninths 1 .. {PARTS}')
@@ -78,16 +96,6 @@ def load(config: ml_collections.ConfigDict) -> Zoo:
         raise ValueError(f'close: no depth {depth} among {list(config.depths)}')
   for kind in config.kinds:
     stitch.fit(jnp.zeros((2, 1)), jnp.zeros((2, 1)), kind=kind)
-  if config.weights:
-    for depth in config.depths:
-      if not weights_file(config, depth).exists():
-        raise FileNotFoundError(
-          f'no weights at {weights_file(config, depth)}: --config.weights='
-          'FOLDER with cifar_resnetDEPTH.npz'
-        )
-  else:
-    _nets_training.check(config.training, count)
-  return images
 
 
 def _read(config: ml_collections.ConfigDict) -> data.Task:
@@ -132,7 +140,7 @@ def variables(zoo: Zoo, depth: int) -> types.Params:
     return trained(zoo, depth)
   file = weights_file(config, depth)
   try:
-    with np.load(file) as stored:
+    with file.open('rb') as handle, np.load(handle) as stored:
       return models.cifar_resnet_from_torch(dict(stored))
   except (ValueError, OSError, zipfile.BadZipFile) as error:
     raise ValueError(f'{file}: {error}') from None

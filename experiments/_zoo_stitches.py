@@ -1,14 +1,15 @@
 """Stitches of two networks of a zoo, by every way to fit them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import optax
 
-from experiments import _batches, _console, _zoo
-from wsl import align, stats, stitch, train, types
+from experiments import _batches, _console, _zoo, _zoo_reset
+from wsl import stats, stitch, train, types
 
 Pair = tuple[int, int]
 
@@ -37,31 +38,14 @@ def measure(
   b, t = (networks[_zoo.name_of(depth)] for depth in (bottom, top))
   pairs = cuts(zoo, bottom, top)
   moments = stitch.moments(b, t, _zoo.fit_batches(zoo), pairs=pairs)
-  label = f'{bottom} on {top}'
-  ways: dict[str, list[float]] = {}
   kinds = list(zoo.config.kinds)[: None if random is not None else 1]
   fitted = {kind: fit(moments, kind) for kind in kinds}
+  ways: dict[str, list[float]] = {}
   steps = 1 if random is None else 2 * len(kinds) + 3
-  with _console.progress(label, steps) as tick:
-
-    def note(way: str, accuracies: list[float]) -> None:
-      ways[way] = accuracies
-      tick(f'{way} {100 * max(accuracies):.1f} % at best')
-
-    for kind, adapters in fitted.items():
-      note(kind, accuracies(zoo, b, t, adapters, pairs))
-      if random is not None:
-        note(f'{kind}, reset', after_reset(zoo, b, t, adapters, pairs))
-    if random is not None:
-      better = tuned(zoo, b, t, fitted[kinds[0]])
-      note('trained', accuracies(zoo, b, t, better, pairs))
-      for way, other, at in (
-        ('random', random, pairs),
-        ('itself', t, cuts(zoo, top, top)),
-      ):
-        control = stitch.moments(other, t, _zoo.fit_batches(zoo), pairs=at)
-        adapters = fit(control, kinds[0])
-        note(way, accuracies(zoo, other, t, adapters, at))
+  with _console.progress(f'{bottom} on {top}', steps) as tick:
+    for way, compute in attempts(zoo, b, t, random, fitted, pairs):
+      ways[way] = compute()
+      tick(f'{way} {100 * max(ways[way]):.1f} % at best')
   sizes = costs(zoo, networks, bottom, top, fitted[kinds[0]])
   return {
     'bottom': bottom,
@@ -74,6 +58,59 @@ def measure(
     'flops': [sizes[pair].flops for pair in pairs],
     'parameters': [sizes[pair].parameters for pair in pairs],
   }
+
+
+def attempts(
+  zoo: _zoo.Zoo,
+  bottom: stitch.Segmented,
+  top: stitch.Segmented,
+  random: stitch.Segmented | None,
+  fitted: Mapping[str, Mapping[Pair, stitch.Adapter]],
+  pairs: list[Pair],
+) -> list[tuple[str, Callable[[], list[float]]]]:
+  """Returns every way to stitch, and what computes its accuracies.
+
+  Args:
+    zoo: images and config.
+    bottom: the network whose first blocks are taken.
+    top: the one whose last blocks are taken.
+    random: a random bottom; without it there are no controls.
+    fitted: adapters by kind, the one that leads first.
+    pairs: the positions of each cut.
+  """
+  call = functools.partial
+  measured = call(accuracies, zoo, bottom, top)
+  first, *rest = fitted
+  if random is None:
+    return [(first, call(measured, fitted[first], pairs))]
+  found = []
+  for kind in (first, *rest):
+    adapters = fitted[kind]
+    again = call(after_reset, zoo, bottom, top, adapters, pairs)
+    found.append((kind, call(measured, adapters, pairs)))
+    found.append((f'{kind}, reset', again))
+  own = [(q, q) for _, q in pairs]
+  return [
+    *found,
+    (
+      'trained',
+      lambda: measured(tuned(zoo, bottom, top, fitted[first]), pairs),
+    ),
+    ('random', call(control, zoo, random, top, pairs, first)),
+    ('itself', call(control, zoo, top, top, own, first)),
+  ]
+
+
+def control(
+  zoo: _zoo.Zoo,
+  bottom: stitch.Segmented,
+  top: stitch.Segmented,
+  pairs: list[Pair],
+  kind: str,
+) -> list[float]:
+  """Returns the accuracies of another bottom, fitted to the top anew."""
+  moments = stitch.moments(bottom, top, _zoo.fit_batches(zoo), pairs=pairs)
+  return accuracies(zoo, bottom, top, fit(moments, kind), pairs)
 
 
 def fit(
@@ -143,64 +180,9 @@ def after_reset(
   """Returns accuracies after the top's moments were reset, stitch by stitch."""
   found = {}
   for pair, adapter in adapters.items():
-    own = reset(zoo, bottom, top, pair, adapter)
+    own = _zoo_reset.reset(zoo, bottom, top, pair, adapter)
     found[pair] = accuracies(zoo, bottom, own, {pair: adapter}, [pair])[0]
   return [found[pair] for pair in pairs]
-
-
-def reset(
-  zoo: _zoo.Zoo,
-  bottom: stitch.Segmented,
-  top: stitch.Segmented,
-  pair: Pair,
-  adapter: stitch.Adapter,
-) -> stitch.Segmented:
-  """Returns the top with the running moments that it has above a stitch."""
-  blocks = top.params['blocks']
-  rest = range(pair[1], top.depth)
-  params = [blocks[i]['params'] for i in rest]
-  moments = [blocks[i]['batch_stats'] for i in rest]
-  if moments:
-    modules = tuple(top.block[i].module for i in rest)
-    moments = align.reset_batch_stats(
-      jax.tree_util.Partial(Update(pair[0], modules), bottom, adapter, params),
-      moments,
-      _zoo.fit_batches(zoo),
-    )
-  new = [{**blocks[i], 'batch_stats': m} for i, m in zip(rest, moments)]
-  changed = {**top.params, 'blocks': (*blocks[: pair[1]], *new)}
-  return dataclasses.replace(top, params=changed)
-
-
-@dataclasses.dataclass(frozen=True)
-class Update:
-  """Runs blocks above a stitch in training mode, for their moments.
-
-  Attributes:
-    position: where the bottom is left.
-    modules: the blocks above the stitch.
-  """
-
-  position: int
-  modules: tuple[Any, ...]
-
-  def __call__(
-    self,
-    bottom: stitch.Segmented,
-    adapter: stitch.Adapter,
-    params: list[types.Params],
-    moments: list[types.Tree],
-    x: types.Array,
-  ) -> list[types.Tree]:
-    """Returns moments that have seen the images."""
-    value = stitch.features(bottom, x)[self.position]
-    h = stitch.apply_adapter(adapter, value)
-    found = []
-    for module, own, old in zip(self.modules, params, moments):
-      variables = {'params': own, 'batch_stats': old}
-      h, new = module.apply(variables, h, train=True, mutable=['batch_stats'])
-      found.append(new['batch_stats'])
-    return found
 
 
 def costs(
