@@ -1,6 +1,7 @@
 """A deep network in modules: the data, the config, what each step costs."""
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,12 +18,14 @@ class Setting(NamedTuple):
   Attributes:
     config: the run's.
     images: normalised images and labels.
-    module: the Flax module of the target.
+    draw: maps a key to an untrained target.
+    target: the shapes of one.
   """
 
   config: ml_collections.ConfigDict
   images: _single.Images
-  module: Any
+  draw: Callable[[types.PRNGKey], stitch.Segmented]
+  target: stitch.Segmented
 
 
 class Step(NamedTuple):
@@ -79,8 +82,9 @@ def load(config: ml_collections.ConfigDict) -> Setting:
       f'shares={dict(config.shares)}: expected meta, modules and fine_tuning, '
       'above 0, adding up to 1'
     )
-  setting = Setting(config, images, module)
-  target = jax.eval_shape(targets(setting), jax.random.key(0))
+  draw = functools.partial(_draw, module, images.train[0][:1])
+  target = jax.eval_shape(draw, jax.random.key(0))
+  setting = Setting(config, images, draw, target)
   if not target.stacked:
     raise ValueError(
       f'model: blocks of {config.model.module} differ in kind or shape: '
@@ -100,21 +104,17 @@ def load(config: ml_collections.ConfigDict) -> Setting:
   return setting
 
 
-def targets(setting: Setting) -> Callable[[types.PRNGKey], stitch.Segmented]:
-  """Returns the function that draws an untrained target from a key."""
-
-  def draw(key: types.PRNGKey) -> stitch.Segmented:
-    image = setting.images.train[0][:1]
-    params = setting.module.init(key, image)['params']
-    return stitch.Segmented(*models.segments(setting.module, params))
-
-  return draw
+def _draw(
+  module: Any, image: types.Array, key: types.PRNGKey
+) -> stitch.Segmented:
+  params = module.init(key, image)['params']
+  return stitch.Segmented(*models.segments(module, params))
 
 
 def describe(setting: Setting) -> str:
   """Returns one line: the target, its modules, and the data."""
   config, images = setting.config, setting.images
-  target = jax.eval_shape(targets(setting), jax.random.key(0))
+  target = setting.target
   return (
     f'{config.seeds} seeds; {config.model.module} of {target.depth} blocks and '
     f'{sum(tree.sizes(target).values()):,} parameters in {config.modules} '
@@ -133,7 +133,7 @@ def steps_of(setting: Setting) -> dict[str, Step]:
   gradients of all blocks.
   """
   k = setting.config.modules
-  target = jax.eval_shape(targets(setting), jax.random.key(0))
+  target = setting.target
   costs = stitch.cost(
     stitch.Family({'target': target}, {}), setting.images.train[0][:1]
   )
@@ -164,14 +164,14 @@ def plan(setting: Setting, budget: float) -> dict[str, int]:
     budget: in those of ``config.steps`` steps of the whole network.
 
   Returns:
-    Steps by stage, in whole segments, rounded down.
+    Steps by stage, rounded to whole segments.
   """
   config, step = setting.config, steps_of(setting)
   total = budget * config.steps * step['end_to_end'].jobs
   shares = {'end_to_end': 1.0, **config.shares}
   least = _runs.SEGMENTS
   return {
-    name: int(share * total / step[name].jobs) // least * least
+    name: round(share * total / step[name].jobs / least) * least
     for name, share in shares.items()
   }
 

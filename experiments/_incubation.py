@@ -21,7 +21,7 @@ Setting = _assembly.Setting
 
 def starts(setting: Setting) -> types.Params:
   """Draws what training begins from: parameters by stage, ``[S, ...]``."""
-  count, draw = setting.config.modules, _assembly.targets(setting)
+  count, draw = setting.config.modules, setting.draw
   wholes, frames, modules = [], [], []
   for key in keys(setting):
     target = draw(key)
@@ -233,7 +233,7 @@ def _begin(
   fractions: tuple[float, ...],
 ) -> stitch.Segmented:
   """Returns a stage's networks, ``[R, ...]``: those of a seed are the same."""
-  model = jax.eval_shape(_assembly.targets(setting), jax.random.key(0))
+  model = setting.target
   tile = lambda x: jnp.tile(x, (len(fractions),) + (1,) * (x.ndim - 1))
   params = jax.tree.map(tile, starts[stage])
   return stitch.Segmented(params, model.embed, model.block, model.head)

@@ -64,11 +64,22 @@ def test_the_record_says_what_ran_and_what_came_out(finished):
     assert np.mean(tested[-1]) > 0.4
 
 
-def test_no_method_gets_more_than_its_budget(finished):
+def test_both_methods_get_the_same_compute(finished):
   _, _, record = finished
   for row in record['budgets']:
-    assert 0.6 * row['budget'] < row['jobs'] <= row['budget']
+    # Four stages of a few segments each: a half of one is a tenth here.
+    assert abs(row['jobs'] / row['budget'] - 1) < 0.2
     assert row['longest'] <= row['jobs'] <= row['run']
+
+
+def test_the_default_spends_equal_compute():
+  setting = _assembly.load(configs.get_config('digits'))
+  stages = ('meta', 'modules', 'fine_tuning')
+  for budget in setting.config.budgets:
+    steps = _assembly.plan(setting, budget)
+    whole = _assembly.flops(setting, steps, ('end_to_end',))['jobs']
+    parts = _assembly.flops(setting, steps, stages)['jobs']
+    assert abs(parts / whole - 1) < 0.05
 
 
 def test_a_step_costs_what_its_products_do():
@@ -136,12 +147,13 @@ def test_the_figure_is_an_image_that_shows_something(finished):
   pixels = image.imread(finished[0] / 'assemble.png')
   assert pixels.shape[0] > 500
   assert pixels.shape[1] > 900
-  assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
+  colours = pixels[::4, ::4].reshape(-1, pixels.shape[-1])
+  assert len(np.unique(colours, axis=0)) > 50
 
 
 MISTAKES = [
   ({'modules': 3}, 'modules=3: expected a divisor of the depth, 4'),
-  ({'steps': 20}, r"steps=20: the budget 1 pays for 0 steps of 'fine_tuning'"),
+  ({'steps': 10}, r"steps=10: the budget 1 pays for 0 steps of 'fine_tuning'"),
   ({'budgets': (1.0, 0.5)}, r'budgets=\[1\.0, 0\.5\]: expected growing'),
   ({'fractions': (0.1, 0.5)}, r'fractions=\[0\.1, 0\.5\]: the last one is 1'),
   ({'shares.meta': 0.9}, 'shares=.*adding up to 1'),

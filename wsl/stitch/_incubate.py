@@ -87,8 +87,8 @@ def incubation(
     jax.vmap(job, (0, 0, None))(jnp.arange(K), states, key)
 
   With an integer ``slot`` nothing is computed in vain. The one program for all
-  slots also computes the gradients of the meta model's own blocks, which cost
-  one more product in each of these.
+  slots also differentiates the meta model's own blocks: one more product for
+  each of those after the module, two for those before it.
 
   Args:
     meta: the trained meta model of K blocks.
