@@ -3,6 +3,49 @@
   python -m experiments.assemble --config=configs/assemble.py:VARIANT
 
 tiny: seconds, a test.
+
+digits: about four minutes on two free cores. A ViT of twelve blocks and 60,000
+parameters, in four modules, on scikit-learn's digits; three seeds. Expect (test
+%, +- over seeds; a budget of 1 is 400 steps of the whole network, both methods
+spend the same to a per cent; side by side is what the longest jobs take):
+
+  budget                     0.25          0.5           1
+  end to end                 96.7 +- 1.2   97.5 +- 0.5   98.1 +- 0.6
+  Deep Incubation            90.9 +- 0.3   95.5 +- 1.5   97.2 +- 1.3
+    side by side             0.17          0.34          0.67
+    before fine-tuning       33.3 +- 4.6   51.8 +- 5.1   70.2 +- 5.5
+    its meta model alone     95.0 +- 0.7   97.3 +- 0.0   97.6 +- 0.1
+
+  training images            10 %          30 %          100 %
+  end to end                 84.4 +- 1.2   93.4 +- 0.9   98.1 +- 0.6
+  Deep Incubation            84.9 +- 0.2   92.4 +- 1.6   97.2 +- 1.3
+
+At this scale modules are not the better way. At equal compute incubation is 5.8
++- 1.0 and 1.9 +- 1.2 points below at the small budgets, in every seed, and
+within the spread at the full one. With a tenth of the images it is level: the
+claim about data is neither shown nor refuted. Its meta model of four blocks
+alone does as well, so the task does not need the depth that makes training
+whole hard in the paper. What holds is the time: with a machine for each module
+the longest jobs take two thirds of the compute, for 0.9 +- 1.7 points less.
+With --config.learning_rate=0.01: 97.4 +- 0.5 and 97.1 +- 0.4 at the full
+budget, and 86.5 +- 0.5 before fine-tuning.
+
+The zoo, MLPs of 4, 6 and 8 blocks (98.5, 98.0, 96.9 %), is cut at the same
+places in all seeds. Reassembled, joined by least squares, then tuned for 50
+steps, against the same network from nothing (test %, +- over seeds):
+
+  chosen by NASWOT              96.5 +- 0.9   97.5 +- 0.3   86.7 +- 7.8
+  chosen by held-out accuracy   95.8 +- 0.3   96.7 +- 1.1   80.8 +- 3.6
+  chosen at random              96.4 +- 0.8   97.0 +- 0.9   84.5 +- 6.5
+
+Parts of others save most of the training; which score chooses them makes no
+clear difference among so few. None is better than the zoo's best network at its
+cost: the budget is one of blocks, and the maps between them come on top.
+
+images: the same on 28x28 images, from a folder of yours: --config.data=FOLDER
+with the task below (see wsl.data.folder). For a GPU, or for patience.
+
+--sweep runs the chosen variant at three learning rates.
 """
 
 import ml_collections
