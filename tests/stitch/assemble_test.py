@@ -186,7 +186,7 @@ def test_the_loss_is_the_hybrids(slot):
 
 
 def run(loss, params, steps=3):
-  optimizer = optax.adamw(0.1)
+  optimizer = optax.sgd(0.1)
   state = train.start(params, optimizer=optimizer)
   advance = functools.partial(
     train.advance, optimizer=optimizer, steps=steps, batch_size=4, key=KEY
@@ -214,9 +214,15 @@ def test_parallel_jobs_train_what_separate_jobs_train():
   def job(slot, module):
     return run(stitch.incubation(meta, slot=slot, criterion=criterion), module)
 
-  trained = jax.jit(jax.vmap(job))(jnp.arange(2), stacked_modules())
+  modules = stacked_modules()
+  trained = jax.jit(jax.vmap(job))(jnp.arange(2), modules)
   got = stitch.assemble(stitch.unstack_modules(trained))
-  separate = [job(i, m) for i, m in enumerate(stitch.split(toy(20), count=2))]
+  alone = jax.jit(job)  # of one slot, which is traced too
+  each = [
+    alone(jnp.asarray(i), jax.tree.map(lambda x, i=i: x[i], modules))
+    for i in range(2)
+  ]
+  separate = stitch.unstack_modules(tree.stack(each))
   want = stitch.assemble(separate)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9),
