@@ -114,6 +114,7 @@ def cut(setting: _assembly.Setting, params: types.Params, seed: int) -> Zoo:
 def _one(setting: _assembly.Setting, zoo: Zoo, seed: int) -> dict[str, Any]:
   config, images = setting.config.zoo, setting.images
   costs = stitch.cost(stitch.Family(zoo.networks, {}), images.train[0][:1])
+  whole = lambda name, depth: stitch.Route((stitch.Piece(name, 0, depth),))
   node = {name: np.asarray(parts) for name, parts in costs.blocks.items()}
   most = config.budget * max(table[:, 1].sum() for table in node.values())
   depths = {name: len(table) for name, table in node.items()}
@@ -145,7 +146,7 @@ def _one(setting: _assembly.Setting, zoo: Zoo, seed: int) -> dict[str, Any]:
     },
     'networks': {
       name: {
-        'flops': stitch.route_cost(costs, _whole(name, depth)).flops,
+        'flops': stitch.route_cost(costs, whole(name, depth)).flops,
         'test': _accuracy(zoo.networks[name], images.test),
       }
       for name, depth in depths.items()
@@ -241,10 +242,6 @@ def _accuracy(net: stitch.Segmented, split: _single.Examples) -> float:
   guesses = jnp.argmax(stitch.apply(net, split[0]), -1)
   right = guesses.astype(jnp.int32) == split[1]
   return float(jnp.mean(right.astype(jnp.float32)))
-
-
-def _whole(name: str, depth: int) -> stitch.Route:
-  return stitch.Route((stitch.Piece(name, 0, depth),))
 
 
 def module_of(network: ml_collections.ConfigDict) -> Any:
