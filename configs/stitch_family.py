@@ -19,7 +19,7 @@ def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
 
 def sweep() -> list[dict[str, object]]:
   """Returns what ``--sweep`` runs, as fields that differ."""
-  return [{'joint.epochs': epochs} for epochs in (10, 20, 40)]
+  return [{'joint.epochs': epochs} for epochs in (15, 30, 60)]
 
 
 def digits() -> ml_collections.ConfigDict:
@@ -41,14 +41,14 @@ def digits() -> ml_collections.ConfigDict:
       'calibration': 100,  # training images for least squares
       # The epochs are those of v1; all other trainings have its cost.
       'joint': {
-        'epochs': 20,
-        'learning_rate': 1e-3,
+        'epochs': 60,
+        'learning_rate': 3e-3,
         'rank': 8,  # of v2's updates
         'buckets': 8,  # of v2's costs
         'rising': False,  # whether costlier buckets are drawn more often
       },
       # Networks of the last anchor's depth, which it teaches.
-      'students': {'widths': (12, 20, 28)},
+      'students': {'widths': (12, 24)},
       # Of all stitches between neighbours.
       'selection': {'count': 8, 'measure': 'residual'},
     }
@@ -73,7 +73,7 @@ def images() -> ml_collections.ConfigDict:
   config = digits()
   config.data, config.task = 'data', 'fashion'
   config.held_out = 1000
-  config.widths, config.students.widths = (16, 32, 64), (24, 40, 56)
+  config.widths, config.students.widths = (16, 32, 64), (24, 48)
   config.patch = 7
   return config
 
