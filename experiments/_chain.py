@@ -6,7 +6,7 @@ go by '1', '2', ...
 """
 
 import functools
-from typing import Any, cast, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import ml_collections
@@ -145,7 +145,6 @@ def _train_stage(
     return bound, (*shared['batch'], *own)
 
   trained = _runs.advance_all(
-    cast(Any, setting),  # it asks for config.at_once alone
     f'{method} {place + 1}',
     recipe.loss,
     jax.jit(jax.vmap(recipe.start))(keys),
@@ -155,6 +154,7 @@ def _train_stage(
     steps=config.training.steps,
     batch_size=config.training.batch_size,
     rate=config.training.learning_rate,
+    at_once=config.at_once,
   )
   see = jax.jit(jax.vmap(recipe.features, in_axes=(0, None)))
   return {

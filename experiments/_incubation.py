@@ -6,7 +6,7 @@ with R = F S, and ``[R K, ...]`` where each of K modules is trained alone.
 
 from collections.abc import Callable
 import functools
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -191,7 +191,6 @@ def _train(
     return bound, (x[own], y[own])
 
   return _runs.advance_all(
-    cast(Any, setting),  # of which it reads config.at_once
     stage,
     loss,
     starts,
@@ -201,6 +200,7 @@ def _train(
     steps=steps,
     batch_size=config.batch_size,
     rate=config.learning_rate,
+    at_once=setting.config.at_once,
   )
 
 

@@ -1,7 +1,7 @@
 """Training encoders with their decoders, and decoders over anchors."""
 
 import functools
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ def networks(
     start = functools.partial(_start, setting, objective, width)
     keys = _keys(setting, _latents.OBJECTIVES.index(objective), width)
     found[f'{width}'] = _runs.advance_all(
-      _at_once(setting),
       f'{objective}, {width}',
       loss,
       jax.jit(jax.vmap(start))(keys),
@@ -62,7 +61,6 @@ def relative_decoders(
   start = lambda key: decoder.init(key, rows[0, :1])['params']
   keys = jax.random.split(jax.random.key(config.seed + 1), len(rows))
   found = _runs.advance_all(
-    _at_once(setting),
     f'{objective}, relative',
     functools.partial(_decoder_loss, setting, objective),
     jax.jit(jax.vmap(start))(keys),
@@ -135,6 +133,7 @@ def _training(setting: _latents.Setting) -> dict[str, Any]:
     'steps': training.steps,
     'batch_size': training.batch_size,
     'rate': training.learning_rate,
+    'at_once': setting.config.at_once,
   }
 
 
@@ -143,8 +142,3 @@ def _keys(setting: _latents.Setting, stage: int, width: int) -> types.PRNGKey:
   config = setting.config
   key = jax.random.fold_in(jax.random.key(config.seed), 1000 * stage + width)
   return jax.random.split(key, config.replicates * config.seeds)
-
-
-def _at_once(setting: _latents.Setting) -> Any:
-  """Of a suite, ``_runs`` asks for ``config.at_once`` alone."""
-  return cast(Any, setting)

@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _console, _suite
+from experiments import _console
 from wsl import train, types
 
 SEGMENTS = 10  # of a run, between reports
 
 
 def advance_all(
-  suite: _suite.Suite,
   label: str,
   loss: Callable[..., types.Array],
   starts: types.Params,
@@ -26,11 +25,11 @@ def advance_all(
   steps: int,
   batch_size: int,
   rate: float,
+  at_once: int,
 ) -> types.Params:
   """Trains R runs, ``at_once`` of them side by side, and shows how they fare.
 
   Args:
-    suite: what every stage needs.
     label: the stage.
     loss: maps (bound, params, batch, key) to a scalar.
     starts: what is trained, leaves ``[R, ...]``.
@@ -41,6 +40,7 @@ def advance_all(
     steps: about how many; rounded up to whole segments.
     batch_size: examples in a batch.
     rate: peak learning rate.
+    at_once: runs side by side by ``vmap``; the others wait.
 
   Returns:
     The trained parameters, leaves ``[R, ...]``.
@@ -69,7 +69,7 @@ def advance_all(
       )
 
     operands = (jnp.arange(len(keys)), states, keys)
-    return jax.lax.map(advance, operands, batch_size=suite.config.at_once)
+    return jax.lax.map(advance, operands, batch_size=at_once)
 
   shared = jax.tree.map(jnp.asarray, shared)
   start = functools.partial(train.start, optimizer=optimizer)

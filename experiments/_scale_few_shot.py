@@ -114,7 +114,6 @@ def run(
     return scale.supervised(apply_fn)(encoder, batch, key)
 
   found = _runs.advance_all(
-    suite,
     name,
     loss,
     starts,
@@ -124,6 +123,7 @@ def run(
     steps=config.steps,
     batch_size=config.batch_size,
     rate=trained.rate,
+    at_once=suite.config.at_once,
   )
   measure = jax.jit(functools.partial(_accuracies, suite, trained))
   test = jax.tree.map(jnp.asarray, tuple(suite.tasks.test))

@@ -86,7 +86,6 @@ def tangent_experts(
 
   keys = jax.vmap(functools.partial(jax.random.split, num=count))
   trained = _runs.advance_all(
-    suite,
     'tangent',
     loss,
     jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), base),
@@ -97,6 +96,7 @@ def tangent_experts(
     * (suite.tasks.train.y.shape[1] // config.experts.batch_size),
     batch_size=config.experts.batch_size,
     rate=config.tangent.rate,
+    at_once=config.at_once,
   )
   return jax.tree.map(
     lambda x: x.reshape(config.seeds, count, *x.shape[1:]), trained

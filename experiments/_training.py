@@ -30,7 +30,6 @@ def base(suite: _suite.Suite) -> types.Params:
   keys = _suite.keys(suite, 0)
   start = jax.jit(functools.partial(jax.lax.map, suite.init))
   return _runs.advance_all(
-    suite,
     'base',
     loss,
     start(keys),
@@ -40,6 +39,7 @@ def base(suite: _suite.Suite) -> types.Params:
     steps=config.steps,
     batch_size=config.batch_size,
     rate=config.learning_rate,
+    at_once=suite.config.at_once,
   )
 
 
@@ -76,7 +76,6 @@ def experts(
     _suite.keys(suite, 1)
   )
   trained = _runs.advance_all(
-    suite,
     'experts',
     loss,
     jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), base),
@@ -86,6 +85,7 @@ def experts(
     steps=_expert_steps(suite),
     batch_size=config.experts.batch_size,
     rate=config.models[config.model].expert_rate,
+    at_once=config.at_once,
   )
   return jax.tree.map(
     lambda x: x.reshape(config.seeds, count, *x.shape[1:]), trained
@@ -112,7 +112,6 @@ def joint(
     return jax.tree.map(lambda x: x[run], heads), examples
 
   return _runs.advance_all(
-    suite,
     'joint',
     functools.partial(_mixture_loss, suite),
     base,
@@ -122,6 +121,7 @@ def joint(
     steps=_expert_steps(suite) * len(suite.tasks.names),
     batch_size=config.experts.batch_size,
     rate=config.models[config.model].expert_rate,
+    at_once=config.at_once,
   )
 
 

@@ -57,8 +57,7 @@ def reset_batch_stats(
   REnormalizing Permuted Activations for Interpolation Repair", 2022,
   arXiv:2211.08403; the official code weighs all batches alike.
   """
-  if not isinstance(update_fn, jax.tree_util.Partial):
-    update_fn = jax.tree_util.Partial(update_fn)
+  update_fn = tree.partial(update_fn)
   leaves, structure = jax.tree.flatten(batch_stats)
   real = _real(leaves)
   names = list(tree.named(batch_stats))

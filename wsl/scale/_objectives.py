@@ -37,7 +37,7 @@ def supervised(apply_fn: ApplyFn) -> Objective:
     >>> print(f'{loss(jnp.zeros((1, 2)), batch, jax.random.key(0)):.4f}')
     0.6931
   """
-  return jax.tree_util.Partial(_supervised, partial(apply_fn))
+  return jax.tree_util.Partial(_supervised, tree.partial(apply_fn))
 
 
 def negation(apply_fn: ApplyFn, control_fn: ApplyFn) -> Objective:
@@ -60,7 +60,7 @@ def negation(apply_fn: ApplyFn, control_fn: ApplyFn) -> Objective:
     Zhang et al., 2024, arXiv:2407.02880, section 4.
   """
   return jax.tree_util.Partial(
-    _negation, partial(apply_fn), partial(control_fn)
+    _negation, tree.partial(apply_fn), tree.partial(control_fn)
   )
 
 
@@ -82,7 +82,7 @@ def multi_task(objectives: Sequence[Objective]) -> Objective:
   if not objectives:
     raise ValueError('multi_task: no objectives, at least one is needed')
   return jax.tree_util.Partial(
-    _multi_task, tuple(partial(objective) for objective in objectives)
+    _multi_task, tuple(tree.partial(objective) for objective in objectives)
   )
 
 
@@ -114,13 +114,7 @@ def entropy(apply_fn: ApplyFn) -> Objective:
   Differs from the official code, which clamps coefficients to [0, 1] in the
   forward pass: give ``box`` to ``fit`` as ``project``.
   """
-  return jax.tree_util.Partial(_entropy, partial(apply_fn))
-
-
-def partial(fn: Any) -> jax.tree_util.Partial:
-  """Makes a function a pytree, unless it is one."""
-  is_one = isinstance(fn, jax.tree_util.Partial)
-  return fn if is_one else jax.tree_util.Partial(fn)
+  return jax.tree_util.Partial(_entropy, tree.partial(apply_fn))
 
 
 def log_softmax(logits: types.Array) -> types.Array:

@@ -30,10 +30,8 @@ def stepper(
   stream: bool,
 ) -> Callable[..., tuple[State, types.Array, types.Array]]:
   """Returns a function of (state, batch, key) to (state, loss, is finite)."""
-  if not isinstance(objective, jax.tree_util.Partial):
-    objective = jax.tree_util.Partial(objective)
-  if not isinstance(penalty, jax.tree_util.Partial | None):
-    penalty = jax.tree_util.Partial(penalty)
+  objective = tree.partial(objective)
+  penalty = None if penalty is None else tree.partial(penalty)
   if not stream:
     base, bank = jax.tree.map(jnp.asarray, (tree.read(base), bank))
     return functools.partial(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import types
+from wsl import tree, types
 from wsl.scale import _objectives
 
 
@@ -120,7 +120,7 @@ def ufm(
   those of the last class, found once.
   """
   return jax.tree_util.Partial(
-    _ufm, _objectives.partial(apply_fn), _Static((weak, strong, exponent))
+    _ufm, tree.partial(apply_fn), _Static((weak, strong, exponent))
   )
 
 

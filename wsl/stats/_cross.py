@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import tree, types
 from wsl.stats import _batches, _cross_sums
 
 FeaturesFn: TypeAlias = Callable[[Any], Sequence[types.Array]]
@@ -58,7 +58,7 @@ def cross_moments(
     >>> sorted(found), found[1, 0].xy.tolist(), found[1, 0].mean_y.tolist()
     ([(0, 0), (1, 0)], [[-10.0]], [8.0])
   """
-  source, target = _partial(source), _partial(target)
+  source, target = tree.partial(source), tree.partial(target)
   total = None
   for batch in _batches.stream(batches, name='cross_moments'):
     inputs = _batches.inputs_of(batch)
@@ -69,11 +69,6 @@ def cross_moments(
     total = _add_traced(*args) if traced else _add(*args)
   assert total is not None
   return _cross_sums.moments(total)
-
-
-def _partial(fn: FeaturesFn) -> FeaturesFn:
-  partial = jax.tree_util.Partial
-  return fn if isinstance(fn, partial) else partial(fn)
 
 
 def _start(

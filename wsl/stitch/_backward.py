@@ -69,7 +69,7 @@ def bct_loss(
     features, as in the code of BT^2 (arXiv:2211.03989).
   """
   return jax.tree_util.Partial(
-    _bct, partial(features_fn), jnp.asarray(old_classifier), weight
+    _bct, tree.partial(features_fn), jnp.asarray(old_classifier), weight
   )
 
 
@@ -109,7 +109,7 @@ def bt2_loss(
   Differs from the official code in that labels are not smoothed.
   """
   return jax.tree_util.Partial(
-    _bt2, partial(features_fn), jnp.asarray(old_classifier), weights
+    _bt2, tree.partial(features_fn), jnp.asarray(old_classifier), weights
   )
 
 
@@ -172,9 +172,3 @@ def cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:
   """Returns the mean cross-entropy with integer labels."""
   log_p = jax.nn.log_softmax(tree.wide(logits))
   return -jnp.mean(jnp.take_along_axis(log_p, labels[:, None], axis=1))
-
-
-def partial(fn: Any) -> jax.tree_util.Partial:
-  """Makes a function a pytree, unless it is one."""
-  is_one = isinstance(fn, jax.tree_util.Partial)
-  return fn if is_one else jax.tree_util.Partial(fn)

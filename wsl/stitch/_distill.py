@@ -83,9 +83,7 @@ def m2m(
     hint = tree.nearest(divide, ['entries', 'batch'])
     raise ValueError(f"divide='{divide}'{hint}: expected 'entries' or 'batch'")
   loss = _Pair(slot, share, temperature, divide == 'batch')
-  return jax.tree_util.Partial(
-    loss, _incubate.partial(criterion), meta, teacher
-  )
+  return jax.tree_util.Partial(loss, tree.partial(criterion), meta, teacher)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import tree, types
 from wsl.stitch import _modules, _segmented
 
 Segmented = _segmented.Segmented
@@ -105,7 +105,7 @@ def incubation(
   Reference:
     Ni et al., 2022, arXiv:2212.04129.
   """
-  criterion = partial(criterion)
+  criterion = tree.partial(criterion)
   if not isinstance(slot, int):
     return jax.tree_util.Partial(_of_any_slot, criterion, meta, slot)
   _check(meta, slot)
@@ -196,12 +196,6 @@ def _gathered(
   return Segmented(
     {**ends, 'blocks': blocks}, meta.embed, meta.block, meta.head
   )
-
-
-def partial(fn: Any) -> jax.tree_util.Partial:
-  """Makes a function a pytree, unless it is one."""
-  is_one = isinstance(fn, jax.tree_util.Partial)
-  return fn if is_one else jax.tree_util.Partial(fn)
 
 
 def _check(meta: Segmented, slot: int) -> None:

@@ -109,9 +109,7 @@ def random_route(
     )
   with np.errstate(divide='ignore'):
     log_p = jnp.asarray(np.log(p), jnp.float32)
-  if not isinstance(apply_fn, jax.tree_util.Partial):
-    apply_fn = jax.tree_util.Partial(apply_fn)
-  return jax.tree_util.Partial(_loss, apply_fn, rows, log_p)
+  return jax.tree_util.Partial(_loss, tree.partial(apply_fn), rows, log_p)
 
 
 def _loss(

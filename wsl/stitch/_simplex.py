@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import types
+from wsl import tree, types
 from wsl.stitch import _backward, _directions
 
 
@@ -91,7 +91,7 @@ def hoc_loss(
   included, so that its loss has no lower bound of 0.
   """
   return jax.tree_util.Partial(
-    _hoc, _backward.partial(features_fn), sharpness, weight
+    _hoc, tree.partial(features_fn), sharpness, weight
   )
 
 

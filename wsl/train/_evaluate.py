@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from wsl import types
+from wsl import tree, types
 from wsl.train import _examples
 
 
@@ -55,10 +55,8 @@ def evaluate(
     >>> print(f'{metrics.accuracy:.3f}')
     0.667
   """
-  if not isinstance(apply_fn, jax.tree_util.Partial):
-    apply_fn = jax.tree_util.Partial(apply_fn)
   return average(
-    jax.tree_util.Partial(_classify, apply_fn),
+    jax.tree_util.Partial(_classify, tree.partial(apply_fn)),
     params,
     data,
     batch_size=batch_size,
@@ -104,9 +102,7 @@ def average(
   """
   if not _examples.count(data, batch_size):
     raise ValueError('the data has no examples: there is nothing to average')
-  if not isinstance(metric_fn, jax.tree_util.Partial):
-    metric_fn = jax.tree_util.Partial(metric_fn)
-  return _average(metric_fn, params, data, batch_size)
+  return _average(tree.partial(metric_fn), params, data, batch_size)
 
 
 @functools.partial(jax.jit, static_argnums=3)

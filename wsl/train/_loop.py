@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from wsl import types
+from wsl import tree, types
 from wsl.train import _examples
 
 
@@ -137,8 +137,7 @@ def advance(
       f'batch_size={batch_size} but the data has only {count} examples: '
       f'choose batch_size <= {count}'
     )
-  if not isinstance(loss_fn, jax.tree_util.Partial):
-    loss_fn = jax.tree_util.Partial(loss_fn)
+  loss_fn = tree.partial(loss_fn)
   return _advance(loss_fn, state, data, key, optimizer, steps, batch_size)
 
 

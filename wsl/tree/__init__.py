@@ -21,6 +21,7 @@ from wsl.tree._on_demand import on_demand as on_demand
 from wsl.tree._on_demand import OnDemand as OnDemand
 from wsl.tree._on_demand import Static as Static
 from wsl.tree._on_demand import Stored as Stored
+from wsl.tree._partial import partial as partial
 from wsl.tree._total import norm as norm
 from wsl.tree._total import sum_entries as sum_entries
 from wsl.tree._total import total as total
