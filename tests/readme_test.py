@@ -6,7 +6,7 @@ import types
 
 import numpy as np
 
-from wsl import align, merge, scale
+from wsl import align, merge, scale, stats, stitch
 
 README = pathlib.Path(__file__).parents[1] / 'README.md'
 
@@ -33,9 +33,19 @@ def test_alignment_runs(capsys):
   np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
 
 
+def test_stitching_runs(capsys):
+  text = README.read_text()
+  code = re.search(r'<!-- stitch -->\n```python\n(.*?)```', text, re.DOTALL)[1]
+  scope = {}
+  exec(compile(code, 'README.md', 'exec'), scope)
+  assert '18 networks, 5 maps' in capsys.readouterr().out
+  assert {y.shape for y in scope['outputs']} == {(256, 10)}
+  assert scope['flops'][0] < min(scope['flops'][1:])
+
+
 def test_every_public_method_is_in_the_table():
   table = README.read_text()
-  for room in (align, merge, scale):
+  for room in (align, merge, scale, stats, stitch):
     for name, value in vars(room).items():
       if isinstance(value, types.FunctionType):
         assert f'{name}`' in table, name
