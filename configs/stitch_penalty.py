@@ -5,7 +5,45 @@
 
 tiny: seconds, a test.
 
-digits: TODO
+digits: three minutes on two free cores, half of them compilation. Three
+residual networks of six blocks on scikit-learn's digits, each stitched on the
+next; they err 1.6 +- 0.3 %. Expect, by the block after which both are cut
+(penalties in points of test error: closed form, trained; residual and CKA:
+other seed, random):
+
+                  other seed                 random          residual   CKA
+  0    0.0 +- 0.0   0.0 +- 0.0    0.0 +- 0.0   0.0 +- 0.0  .00 .00 1.0 1.0
+  1    1.0 +- 0.3   0.9 +- 0.6    1.2 +- 0.6   0.7 +- 0.5  .11 .12 .85 .83
+  2    9.4 +- 2.7   3.2 +- 0.9   27.3 +- 5.9  10.0 +- 0.2  .59 .63 .44 .39
+  3    8.8 +- 5.3   1.6 +- 0.8   56.9 +- 2.8  19.9 +- 2.1  .65 .75 .32 .22
+  4    3.3 +- 2.1   0.4 +- 0.9   64.0 +- 13.3 29.0 +- 4.8  .58 .81 .37 .15
+  5    0.4 +- 0.8   0.4 +- 0.9   69.1 +- 10.4 34.5 +- 5.6  .48 .85 .46 .10
+  6    0.1 +- 0.8   0.1 +- 0.8   79.4 +- 5.3  44.2 +- 6.5  .38 .88 .54 .07
+
+Stitched on itself a network has no penalty anywhere (0.0 in closed form, at
+most 0.1 trained). With trained maps all that is known of larger networks holds:
+other seeds cost at most 3.2 points, a random bottom nothing early and 44 points
+deep. In closed form another seed costs up to 9.4 points: least squares
+minimises what the map leaves, not what it does to the answer.
+
+digits_vit: likewise with vision transformers of six blocks, which err 7.5 +-
+0.8 %. Expect:
+
+                  other seed                 random          residual   CKA
+  0    0.0 +- 0.0 -0.4 +- 0.2   0.4 +- 0.5  0.1 +- 0.3   .00  .00   .95  .95
+  1   18.3 +- 0.4 11.9 +- 1.7  39.4 +- 4.1 32.1 +- 2.1   .14  .16   .85  .84
+  2   19.1 +- 1.4  9.0 +- 0.9  47.0 +- 1.7 33.6 +- 3.0   .31  .33   .75  .77
+  3   14.4 +- 1.1  5.5 +- 2.4  54.5 +- 3.4 41.7 +- 1.1   .41  .49   .57  .62
+  4    5.4 +- 2.3  1.9 +- 0.7  50.5 +- 1.7 41.1 +- 2.9   .46  .62   .45  .34
+  5    1.3 +- 1.4  0.6 +- 1.8  49.1 +- 2.0 42.9 +- 3.0   .40  .73   .54  .11
+  6   -0.4 +- 1.3 -0.1 +- 1.3  46.1 +- 2.7 42.5 +- 2.2   .29  .77   .67  .04
+
+Here early blocks of another seed cost much, and those of a random network more:
+neither is free early, as it is for convolutions. CKA and residual cannot tell
+the two before block 3; the penalty can.
+
+images: residual networks on larger images; the data folder is the user's:
+--config.data=FOLDER with a task 'mnist' (see wsl.data.folder). Not measured.
 """
 
 import ml_collections

@@ -4,9 +4,58 @@
 
 tiny: seconds, a test.
 
-digits: TODO
+digits: some minutes (on shared cores). Three networks of widths 8, 16 and 32
+are trained on scikit-learn's digits, 98.4 % each, and stitched at the ends of
+their stages. Expect (test %):
 
-cifar: TODO
+                         3     6     9 ninths
+  8 on 20   affine     49.4  73.9  98.2
+    + moments reset    70.8  84.9  98.2
+            orthogonal 46.5  70.4  98.0
+    + moments reset    59.9  80.4  98.0
+            trained    60.8  84.2  98.2
+            random     25.8  37.6  49.4
+            itself     98.4  98.4  98.4
+  20 on 8   affine     56.3  82.6  98.4
+    + moments reset    81.7  82.4  98.4
+            orthogonal 72.6  85.5  98.7
+    + moments reset    71.7  88.0  98.7
+            trained    74.2  92.2  98.4
+            random     22.0  21.6  38.5
+            itself     98.4  98.4  98.4
+
+cifar: ten minutes of two free cores (estimated from CPU time). ResNet-20, 32,
+44 and 56 as pretrained by others, from a folder of yours with
+cifar_resnet20.npz and so on (arrays by PyTorch's names), and CIFAR-10:
+
+  --config.weights=FOLDER --config.data=FOLDER_OR_FILE
+
+with a task 'cifar10_rgb' (see wsl.data.folder). On 2000 test images they reach
+91.15, 92.15, 93.05 and 92.55 % (published, on all test images: 91.7, 92.6, 93.1
+and 93.4). Adapters are fitted to 300 training images without labels; stitches
+are tested on 1000 images. Expect (test %, by ninths of depth at the stitch):
+
+                         2     4     6     8
+  20 on 56  affine     90.1  88.5  87.8  62.3
+    + moments reset    91.2  90.2  89.2  85.3
+            orthogonal 79.0  70.7  78.6  74.2
+    + moments reset    89.2  89.6  88.1  84.3
+            trained    90.9  90.1  88.9  85.4
+            random     14.7  11.9  15.4   9.9
+            itself     93.3  93.3  93.3  93.3
+  56 on 20  affine     87.6  85.1  87.3  74.3
+    + moments reset    87.7  88.3  88.6  88.9
+            orthogonal 82.8  71.8  80.5  87.8
+    + moments reset    86.8  87.5  87.5  89.9
+            trained    89.7  88.2  88.3  89.3
+            random     13.9  15.0  10.0   9.1
+            itself     91.1  91.1  91.1  91.1
+
+trained: two epochs on 1000 images with labels, from the affine maps, moments as
+they were. All twelve pairs have 73 .. 91 % with affine maps at 2, 4 and 6 and
+62 .. 76 % at 8, where the top's moments are far off. No stitch is above
+ResNet-20, the cheapest of the zoo: the stitches say what networks share, not
+what to deploy.
 """
 
 import ml_collections

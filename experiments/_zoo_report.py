@@ -69,12 +69,12 @@ def draw_costs(
     ('deep on shallow', '#e8871e', lambda row: row['bottom'] > row['top']),
   )
   for label, colour, mine in groups:
-    for way, mark in ((first, 'o'), ('trained', '*')):
+    for way, mark in ((first, 'o'), (f'{first}, reset', 'D'), ('trained', '*')):
       rows = [row for row in stitches if mine(row) and way in row['ways']]
       if rows:
         x = np.concatenate([row['flops'] for row in rows]) / 2e6
         y = 100 * np.concatenate([row['ways'][way] for row in rows])
-        size = 28 if mark == 'o' else 90
+        size = 90 if mark == '*' else 28
         ax.scatter(
           x,
           y,
