@@ -15,6 +15,16 @@ def draw(seed=0, rows=7, width=5, anchors=4):
   return random.randn(rows, width), random.randn(anchors, width)
 
 
+def test_features_alone_are_anchors_without_ids():
+  x, a = draw()
+  named = stitch.anchors(a, range(4))
+  np.testing.assert_array_equal(
+    stitch.relative(x, a), stitch.relative(x, named)
+  )
+  with pytest.raises(ValueError, match='without ids cannot be compared'):
+    stitch.relative(x, a, like=named)
+
+
 def rotation(width, seed=1):
   return np.linalg.qr(np.random.RandomState(seed).randn(width, width))[0]
 

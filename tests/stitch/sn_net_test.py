@@ -17,6 +17,14 @@ FAMILIES = [
 ]
 
 
+def test_one_door_to_both_kinds_of_families():
+  two = {'a': 12, 'b': 24}
+  assert stitch.routes(THREE) == stitch.sn_net_routes(THREE)
+  assert stitch.routes(two, hops=2) == stitch.sn_net_v2_routes(two)
+  with pytest.raises(ValueError, match='expected 1 or 2'):
+    stitch.routes(two, hops=3)
+
+
 def kinds(routes):
   """Counts routes by the networks that they pass."""
   return collections.Counter(

@@ -98,6 +98,7 @@ from wsl.stitch._route import materialize as materialize
 from wsl.stitch._route import Piece as Piece
 from wsl.stitch._route import Route as Route
 from wsl.stitch._route import stitch as stitch
+from wsl.stitch._routes import routes as routes
 from wsl.stitch._sampling import random_route as random_route
 from wsl.stitch._sampling import route_probabilities as route_probabilities
 from wsl.stitch._segmented import advance as advance

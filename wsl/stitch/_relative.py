@@ -12,7 +12,7 @@ from wsl.stitch import _anchors, _directions
 
 def relative(
   features: types.ArrayLike,
-  anchors: _anchors.Anchors,
+  anchors: _anchors.Anchors | types.ArrayLike,
   *,
   kind: str = 'cosine',
   center: bool | types.Array = False,
@@ -47,7 +47,8 @@ def relative(
 
   Args:
     features: ``[..., d]``, floats.
-    anchors: of the same encoder.
+    anchors: of the same encoder; or their features ``[k, d]`` alone, if no
+      ``like`` is to be compared.
     kind: the similarity.
     center: whether to subtract the mean of the anchors from features and
       anchors first; or what to subtract, ``[d]``, such as a mean of more
@@ -79,6 +80,13 @@ def relative(
     raise ValueError(
       f"relative: no kind '{kind}'{hint}: there are {', '.join(KINDS)}"
     )
+  if not isinstance(anchors, _anchors.Anchors):
+    if like is not None:
+      raise ValueError(
+        'relative: anchors without ids cannot be compared with like: give '
+        'anchors(features, ids)'
+      )
+    anchors = _anchors.anchors(anchors, range(len(jnp.asarray(anchors))))
   if like is not None:
     _anchors.check_anchors(like, anchors)
   x, a = jnp.asarray(features), anchors.features
