@@ -4,11 +4,11 @@
 
 tiny: seconds of training, a minute of compilation; a test.
 
-digits: about eleven minutes of CPU time, half of it compilation. Vision
-transformers of four blocks and widths 8, 16 and 32 on scikit-learn's digits,
-three seeds. Expect (test %, +- over seeds, of the network that is best on
-held-out images within so many MFLOPs an image; cost: FLOPs of the training in
-those of the largest anchor; the anchors themselves cost 0.08, 0.28 and 1):
+digits: ten minutes of CPU time. Vision transformers of four blocks and widths
+8, 16 and 32 on scikit-learn's digits, three seeds. Expect (test %, +- over
+seeds, of the network that is best on held-out images within so many MFLOPs an
+image; cost: FLOPs of the training in those of the largest anchor; the anchors
+themselves cost 0.08, 0.28 and 1):
 
                      nets  cost  0.10        0.20        0.33        0.69
   anchors               3  0     76.2 +- 1.8 76.2 +- 1.8 89.3 +- 0.6 89.3 +- 0.6

@@ -221,7 +221,8 @@ def _right(
 ) -> types.Array:
   """Returns which images each route classifies, ``[R, N]``."""
   return jax.lax.map(
-    lambda row: jnp.argmax(apply_fn(family, row, x), -1) == y, rows
+    lambda row: jnp.argmax(apply_fn(family, row, x), -1).astype(y.dtype) == y,
+    rows,
   )
 
 
