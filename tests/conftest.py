@@ -10,7 +10,20 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 import jax
+import pytest
 
 jax.config.update('jax_enable_x64', True)
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+# Rooms whose tests compile for most of their time.
+COMPILED_QUICKLY = ('experiments', 'stitch')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def compile_quickly(request):
+  """Optimizes less there; what the programs compute is the same."""
+  quickly = request.path.parent.name in COMPILED_QUICKLY
+  jax.config.update('jax_disable_most_optimizations', quickly)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
