@@ -37,19 +37,12 @@ exponential.
 
 import ml_collections
 
-from wsl import tree
+from configs import _variants
 
 
 def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
   """Returns the config of a variant."""
-  if variant not in VARIANTS:
-    hint = tree.nearest(variant, list(VARIANTS))
-    raise ValueError(
-      f"no variant '{variant}'{hint}: there are {', '.join(VARIANTS)}"
-    )
-  config = VARIANTS[variant]()
-  config.variant = variant
-  return config
+  return _variants.choose(VARIANTS, variant)
 
 
 def sweep() -> list[dict[str, object]]:

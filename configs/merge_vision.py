@@ -36,7 +36,7 @@ and for the ViT (+- 0.8 or less)
 
 import ml_collections
 
-from wsl import tree
+from configs import _variants
 
 # Coefficients to choose from. The average, Fisher and RegMean have none.
 COEFS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
@@ -60,12 +60,7 @@ METHODS = (
 def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
   """Returns the config of ``'VARIANT'`` or ``'VARIANT,model=NAME'``."""
   name, *rest = variant.split(',')
-  if name not in VARIANTS:
-    hint = tree.nearest(name, list(VARIANTS))
-    raise ValueError(
-      f"no variant '{name}'{hint}: there are {', '.join(VARIANTS)}"
-    )
-  config = VARIANTS[name]()
+  config = _variants.choose(VARIANTS, name)
   config.variant = variant
   for item in rest:
     key, _, value = item.partition('=')
