@@ -18,7 +18,7 @@ from absl import app, flags, logging
 import ml_collections
 from ml_collections import config_flags
 
-from experiments import _console
+from experiments._run import console
 
 Run = Callable[[ml_collections.ConfigDict, str], dict[str, Any]]
 
@@ -56,7 +56,7 @@ def launch(name: str, run: Run) -> None:
   """Runs what the parsed flags ask for, one line for an error."""
   try:
     for config, workdir in jobs(name):
-      _console.say(f'{name} {config.variant} in {workdir}')
+      console.say(f'{name} {config.variant} in {workdir}')
       run(config, workdir)
   except (ValueError, FileNotFoundError, FloatingPointError) as error:
     if _TRACEBACK.value or '\n' in str(error):

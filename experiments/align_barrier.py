@@ -24,17 +24,10 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from experiments import (
-  _barrier_figures,
-  _barrier_summary,
-  _calls,
-  _console,
-  _main,
-  _nets_training,
-  _pairs,
-  _record,
-  _walks,
-)
+from experiments import _main
+from experiments._align_barrier import figures, path_metrics, settings, tables
+from experiments._run import console, public_calls, records
+from experiments._shared import nets_training
 from wsl import align, landscape, tree, types
 
 NAME = 'align_barrier'
@@ -71,14 +64,14 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: naming what is wrong in the config, before anything is trained.
     FileNotFoundError: if the data is missing.
   """
-  out = _record.Run(NAME, config, workdir)
+  out = records.Run(NAME, config, workdir)
   if record := out.finished():
     return record
-  setting = _pairs.load(config)
+  setting = settings.load(config)
   check(config)
   symmetry = find(setting)
-  _console.say(_pairs.describe(setting))
-  _console.say(
+  console.say(settings.describe(setting))
+  console.say(
     f'{len(symmetry.groups)} groups of units, 10^{symmetry.log10_order:.0f} '
     'permutations that change nothing'
   )
@@ -96,12 +89,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
   # Write figures, a table and the record.
   correction = 'REPAIR' if setting.net.update_fn is None else 'BatchNorm reset'
-  summary = _barrier_summary.summarise(results, correction)
+  summary = tables.summarise(results, correction)
   for row in summary['rows']:
     out.log(**row)
-  _barrier_figures.paths(out.path / 'paths.png', results, correction)
-  _barrier_figures.layers(out.path / 'layers.png', results)
-  _barrier_summary.show(f'{NAME} {config.variant}', summary)
+  figures.paths(out.path / 'paths.png', results, correction)
+  figures.layers(out.path / 'layers.png', results)
+  tables.show(f'{NAME} {config.variant}', summary)
   return out.finish({**summary, 'results': results})
 
 
@@ -114,7 +107,7 @@ def check(config: ml_collections.ConfigDict) -> None:
       hint = tree.nearest(name, list(config.methods))
       raise ValueError(f"arguments: no '{name}' among the methods{hint}")
   for name in config.methods:
-    function = _calls.find(name, [align], where='methods')
+    function = public_calls.find(name, [align], where='methods')
     operands = [*inspect.signature(function).parameters][:2]
     if operands != ['fixed', 'moving']:
       raise ValueError(
@@ -123,13 +116,13 @@ def check(config: ml_collections.ConfigDict) -> None:
       )
     given = config.arguments.get(name, {})
     where = f'arguments.{name}'
-    _calls.check(function, given, supplied=SUPPLIED, where=where)
+    public_calls.check(function, given, supplied=SUPPLIED, where=where)
 
 
-def find(setting: _pairs.Setting) -> align.Symmetry:
+def find(setting: settings.Setting) -> align.Symmetry:
   """Returns the symmetry of the model, from shapes alone."""
   params = jax.eval_shape(setting.net.init, jax.random.key(0))
-  images = _pairs.statistics(setting)[0]
+  images = settings.statistics(setting)[0]
   symmetry = align.find_symmetry(setting.net.apply_fn, params, images)
   if not symmetry.groups:
     raise ValueError(
@@ -139,26 +132,29 @@ def find(setting: _pairs.Setting) -> align.Symmetry:
   return symmetry
 
 
-def trained(setting: _pairs.Setting) -> types.Params:
+def trained(setting: settings.Setting) -> types.Params:
   """Returns the networks ``[S, 2, ...]``, their running moments set."""
-  keys = jax.vmap(jax.random.split)(_pairs.keys(setting, 0)).reshape(-1)
+  keys = jax.vmap(jax.random.split)(settings.keys(setting, 0)).reshape(-1)
   config = setting.config.training
-  flat = _nets_training.networks(setting.net, config, keys, setting.train)
+  flat = nets_training.networks(setting.net, config, keys, setting.train)
   found = jax.tree.map(lambda x: x.reshape(-1, 2, *x.shape[1:]), flat)
   if setting.net.update_fn is None:
     return found
   reset = [
-    [_walks.reset(setting, _walks.pick(found, s, i)) for i in (0, 1)]
+    [
+      path_metrics.reset(setting, path_metrics.pick(found, s, i))
+      for i in (0, 1)
+    ]
     for s in range(setting.config.pairs)
   ]
   return tree.stack([tree.stack(pair) for pair in reset])
 
 
 def find_ways(
-  setting: _pairs.Setting,
+  setting: settings.Setting,
   symmetry: align.Symmetry,
   networks: types.Params,
-  out: _record.Run,
+  out: records.Run,
 ) -> list[Way]:
   """Returns the second networks as they are, aligned, and as controls."""
   config = setting.config
@@ -169,10 +165,10 @@ def find_ways(
   draw = jax.vmap(functools.partial(align.random, symmetry))
   ways = [
     Way('naive', second, still),
-    Way('random', second, draw(_pairs.keys(setting, 1))),
+    Way('random', second, draw(settings.keys(setting, 1))),
   ]
   planted = jax.vmap(functools.partial(align.permute, symmetry=symmetry))(
-    first, draw(_pairs.keys(setting, 2))
+    first, draw(settings.keys(setting, 2))
   )
 
   def add(name: str, method: str, second: types.Params) -> None:
@@ -189,7 +185,7 @@ def find_ways(
 
 
 def match(
-  setting: _pairs.Setting,
+  setting: settings.Setting,
   symmetry: align.Symmetry,
   name: str,
   method: str,
@@ -197,19 +193,19 @@ def match(
   second: types.Params,
 ) -> align.Permutation:
   """Looks for the permutation of each second network, by one method."""
-  function = _calls.find(method, [align], where='methods')
-  keys = _pairs.keys(setting, 3)
+  function = public_calls.find(method, [align], where='methods')
+  keys = settings.keys(setting, 3)
   found = []
-  with _console.progress(name, setting.config.pairs) as tick:
+  with console.progress(name, setting.config.pairs) as tick:
     for s in range(setting.config.pairs):
-      a, b = _walks.pick(first, s), _walks.pick(second, s)
+      a, b = path_metrics.pick(first, s), path_metrics.pick(second, s)
       offered = {
         'symmetry': symmetry,
         'key': keys[s],
         'apply_fn': setting.net.apply_fn,
-        'batches': _pairs.statistics(setting),
+        'batches': settings.statistics(setting),
       }
-      taken = _calls.options(function)
+      taken = public_calls.options(function)
       given = {k: v for k, v in offered.items() if k in taken}
       given |= setting.config.arguments.get(method, {})
       found.append(function(a, b, **given))
@@ -220,7 +216,7 @@ def match(
 
 
 def measure(
-  setting: _pairs.Setting,
+  setting: settings.Setting,
   symmetry: align.Symmetry,
   networks: types.Params,
   way: Way,
@@ -228,21 +224,22 @@ def measure(
   """Measures one way, pair by pair.
 
   Returns:
-    A dict of lists, one entry for each pair: what ``_walks.lines`` and
-    ``_walks.geometry`` find, and ``equal``, whether both ends are one network.
+    A dict of lists, one entry for each pair: what ``path_metrics.lines`` and
+    ``path_metrics.geometry`` find, and ``equal``, whether both ends are one
+    network.
   """
   pairs: list[dict[str, Any]] = []
-  with _console.progress(way.name, setting.config.pairs) as tick:
+  with console.progress(way.name, setting.config.pairs) as tick:
     for s in range(setting.config.pairs):
-      a, b = _walks.pick(networks, s, 0), _walks.pick(way.second, s)
-      permutation = _walks.pick(way.permutation, s)
+      a, b = path_metrics.pick(networks, s, 0), path_metrics.pick(way.second, s)
+      permutation = path_metrics.pick(way.permutation, s)
       moved = align.permute(b, permutation, symmetry=symmetry)
       repaired = way.name not in CONTROLS
       same = jax.tree.map(lambda x, y: bool((x == y).all()), a, moved)
       pairs.append(
         {
-          **_walks.lines(setting, a, moved, repaired=repaired),
-          **_walks.geometry(setting, a, b, moved),
+          **path_metrics.lines(setting, a, moved, repaired=repaired),
+          **path_metrics.geometry(setting, a, b, moved),
           'equal': all(jax.tree.leaves(same)),
         }
       )

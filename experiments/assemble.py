@@ -22,15 +22,9 @@ from typing import Any
 
 import ml_collections
 
-from experiments import (
-  _assembly,
-  _assembly_report,
-  _console,
-  _incubation,
-  _main,
-  _reassembled,
-  _record,
-)
+from experiments import _main
+from experiments._assemble import dery, incubation, report, settings
+from experiments._run import console, records
 
 NAME = 'assemble'
 
@@ -50,22 +44,22 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: naming what is wrong in the config, before anything is trained.
     FileNotFoundError: if the data is missing.
   """
-  out = _record.Run(NAME, config, workdir)
+  out = records.Run(NAME, config, workdir)
   if record := out.finished():
     return record
-  setting = _assembly.load(config)
-  _reassembled.check(setting)
-  _console.say(_assembly.describe(setting))
+  setting = settings.load(config)
+  dery.check(setting)
+  console.say(settings.describe(setting))
   out.begin()
 
   # What both begin from.
-  starts = out.arrays('starts', lambda: _incubation.starts(setting))
+  starts = out.arrays('starts', lambda: incubation.starts(setting))
 
   # Whole or in modules, at each budget; all fractions of the data at the last.
   results: dict[str, dict[str, Any]] = {}
   for method, train in (
-    ('end_to_end', _incubation.end_to_end),
-    ('incubation', _incubation.incubation),
+    ('end_to_end', incubation.end_to_end),
+    ('incubation', incubation.incubation),
   ):
     results[method] = {}
     for budget in config.budgets:
@@ -77,16 +71,16 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   # A zoo, cut and put together.
   zoo: list[dict[str, Any]] = []
   if config.zoo.seeds:
-    networks = out.arrays('zoo', lambda: _reassembled.trained(setting))
-    measure = functools.partial(_reassembled.measure, setting, networks)
+    networks = out.arrays('zoo', lambda: dery.trained(setting))
+    measure = functools.partial(dery.measure, setting, networks)
     zoo = out.values('reassembly', lambda: {'seeds': measure()})['seeds']
 
   # Write a figure, tables and the record.
-  summary = _assembly_report.summarise(config, results, zoo)
+  summary = report.summarise(config, results, zoo)
   for row in (*summary['budgets'], *summary['data'], *summary['zoo']):
     out.log(**row)
-  _assembly_report.draw(out.path / 'assemble.png', summary)
-  _assembly_report.show(f'{NAME} {config.variant}', summary)
+  report.draw(out.path / 'assemble.png', summary)
+  report.show(f'{NAME} {config.variant}', summary)
   results['zoo'] = {'seeds': zoo}
   return out.finish({**summary, 'results': results})
 

@@ -20,7 +20,9 @@ from typing import Any
 
 import ml_collections
 
-from experiments import _chain, _chain_report, _console, _main, _record
+from experiments import _main
+from experiments._compatible import report, settings
+from experiments._run import console, records
 
 NAME = 'compatible'
 
@@ -40,11 +42,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: naming what is wrong in the config, before anything is trained.
     FileNotFoundError: if the data is missing.
   """
-  out = _record.Run(NAME, config, workdir)
+  out = records.Run(NAME, config, workdir)
   if record := out.finished():
     return record
-  setting = _chain.load(config)
-  _console.say(
+  setting = settings.load(config)
+  console.say(
     f'{config.seeds} seeds of {len(config.stages.classes)} models, on '
     f'{list(config.stages.classes)} classes; {len(setting.images.train[1])} '
     f'training images, {config.held_out} in the gallery, '
@@ -54,21 +56,21 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
   # Train one chain after the other; each model searches all galleries.
   results: dict[str, Any] = {}
-  alone: dict[str, _chain.Seen] = {}
+  alone: dict[str, settings.Seen] = {}
   for method in config.methods:
-    train = functools.partial(_chain.train, setting, method, alone)
+    train = functools.partial(settings.train, setting, method, alone)
     stages = out.arrays(method, train)
     alone = alone or stages
-    measure = functools.partial(_chain.measure, setting, method, stages)
+    measure = functools.partial(settings.measure, setting, method, stages)
     results[method] = out.values(f'{method}.retrieval', measure)
 
   # Write figures, a table and the record.
-  summary = _chain_report.summarise(config, results)
+  summary = report.summarise(config, results)
   for row in summary['rows']:
     out.log(**row)
-  _chain_report.draw_pairs(out.path / 'pairs.png', summary)
-  _chain_report.draw_matrices(out.path / 'matrices.png', summary)
-  _chain_report.show(f'{NAME} {config.variant}', summary)
+  report.draw_pairs(out.path / 'pairs.png', summary)
+  report.draw_matrices(out.path / 'matrices.png', summary)
+  report.show(f'{NAME} {config.variant}', summary)
   return out.finish({**summary, 'results': results})
 
 

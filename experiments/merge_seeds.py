@@ -23,16 +23,10 @@ from typing import Any
 
 import ml_collections
 
-from experiments import (
-  _budgets,
-  _console,
-  _main,
-  _many,
-  _nets_training,
-  _record,
-  _seeds,
-  _seeds_report,
-)
+from experiments import _main
+from experiments._merge_seeds import at_budgets, many_networks, report, settings
+from experiments._run import console, records
+from experiments._shared import nets_training
 
 NAME = 'merge_seeds'
 
@@ -52,31 +46,31 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: naming what is wrong in the config, before anything is trained.
     FileNotFoundError: if the data is missing.
   """
-  out = _record.Run(NAME, config, workdir)
+  out = records.Run(NAME, config, workdir)
   if record := out.finished():
     return record
-  setting = _seeds.load(config)
-  _console.say(
+  setting = settings.load(config)
+  console.say(
     f'{config.seeds} seeds; MLPs of widths {list(config.widths)}; '
-    f'{_nets_training.describe(config.training)}'
+    f'{nets_training.describe(config.training)}'
   )
   out.begin()
 
   # Two tasks, a budget of compute.
-  pairs = out.arrays('pairs', lambda: _budgets.networks(setting))
-  budgets = out.values('budgets', lambda: _budgets.measure(setting, pairs))
+  pairs = out.arrays('pairs', lambda: at_budgets.networks(setting))
+  budgets = out.values('budgets', lambda: at_budgets.measure(setting, pairs))
 
   # One task, many networks.
-  crowd = out.arrays('crowd', lambda: _many.networks(setting))
-  many = out.values('many', lambda: _many.measure(setting, crowd))
+  crowd = out.arrays('crowd', lambda: many_networks.networks(setting))
+  many = out.values('many', lambda: many_networks.measure(setting, crowd))
 
   # Write figures, tables and the record.
-  summary = _seeds_report.summarise(config, budgets, many)
+  summary = report.summarise(config, budgets, many)
   for row in (*summary['budgets'], *summary['many']):
     out.log(**row)
-  _seeds_report.draw_budgets(out.path / 'budgets.png', summary)
-  _seeds_report.draw_many(out.path / 'many.png', summary)
-  _seeds_report.show(f'{NAME} {config.variant}', summary)
+  report.draw_budgets(out.path / 'budgets.png', summary)
+  report.draw_many(out.path / 'many.png', summary)
+  report.show(f'{NAME} {config.variant}', summary)
   return out.finish({**summary, 'results': {'budgets': budgets, 'many': many}})
 
 

@@ -22,16 +22,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import (
-  _accuracy,
-  _console,
-  _figures,
-  _main,
-  _methods,
-  _record,
-  _suite,
-  _summary,
-  _training,
+from experiments import _main
+from experiments._merge_vision import figures, tables
+from experiments._run import console, records
+from experiments._shared import (
+  merge_methods,
+  suite_accuracy,
+  suite_training,
+  suites,
 )
 from wsl import checkpoint, deltas, tree, types
 
@@ -69,20 +67,22 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: naming what is wrong in the config, before anything is trained.
     FileNotFoundError: if the data is missing.
   """
-  out = _record.Run(NAME, config, workdir)
+  out = records.Run(NAME, config, workdir)
   if record := out.finished():
     return record
-  suite = _suite.load(config)
-  methods = _methods.parse(config.methods, config.arguments, config.coefs)
+  suite = suites.load(config)
+  methods = merge_methods.parse(config.methods, config.arguments, config.coefs)
   check(suite, methods)
-  _console.say(f'{_suite.describe(suite)}; {len(methods)} methods')
+  console.say(f'{suites.describe(suite)}; {len(methods)} methods')
   out.begin()
 
   # Train a base, an expert for each task, and one model for all tasks.
-  start = out.arrays('base', lambda: _training.base(suite))
+  start = out.arrays('base', lambda: suite_training.base(suite))
   base, heads = start['encoder'], start['heads']
-  experts = out.arrays('experts', lambda: _training.experts(suite, base, heads))
-  joint = out.arrays('joint', lambda: _training.joint(suite, base, heads))
+  experts = out.arrays(
+    'experts', lambda: suite_training.experts(suite, base, heads)
+  )
+  joint = out.arrays('joint', lambda: suite_training.joint(suite, base, heads))
   stack = jax.jit(task_vectors)(base, experts)
   bounds = out.values(
     'bounds', lambda: measure_bounds(suite, base, stack, joint, heads)
@@ -93,10 +93,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   supplied = {
     name: out.arrays(
       name,
-      functools.partial(_suite.measure, suite, name, experts, heads),
-      like=_suite.abstract(suite, name, lead),
+      functools.partial(suites.measure, suite, name, experts, heads),
+      like=suites.abstract(suite, name, lead),
     )
-    for name in _methods.statistics(methods)
+    for name in merge_methods.statistics(methods)
   }
   models = Models(base, stack, heads, supplied)
   results = {
@@ -107,27 +107,27 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   }
 
   # Write a checkpoint, figures, a table and the record.
-  summary = _summary.summarise(suite.tasks.names, bounds, results)
+  summary = tables.summarise(suite.tasks.names, bounds, results)
   for row in summary['rows']:
     out.log(**{k: v for k, v in row.items() if k != 'curve'})
   save_winner(suite, methods, models, summary, out)
-  _figures.sweep(out.path / 'sweep.png', summary)
-  _figures.tasks(out.path / 'tasks.png', summary)
-  _summary.show(f'{NAME} {config.variant}', summary)
+  figures.sweep(out.path / 'sweep.png', summary)
+  figures.tasks(out.path / 'tasks.png', summary)
+  tables.show(f'{NAME} {config.variant}', summary)
   return out.finish(summary)
 
 
-def check(suite: _suite.Suite, methods: list[_methods.Method]) -> None:
+def check(suite: suites.Suite, methods: list[merge_methods.Method]) -> None:
   """Runs every method on shapes alone, so that mistakes show at once."""
   count = len(suite.tasks.names)
   supplied = {
-    name: _suite.abstract(suite, name, (count,))
-    for name in _methods.statistics(methods)
+    name: suites.abstract(suite, name, (count,))
+    for name in merge_methods.statistics(methods)
   }
   supplied['key'] = jax.eval_shape(jax.random.key, 0)
-  encoder = _suite.shapes(suite)['encoder']
+  encoder = suites.shapes(suite)['encoder']
   for method in methods:
-    _methods.check(method, encoder, count, supplied)
+    merge_methods.check(method, encoder, count, supplied)
 
 
 def task_vectors(base: types.Params, experts: types.Params) -> types.Deltas:
@@ -137,7 +137,7 @@ def task_vectors(base: types.Params, experts: types.Params) -> types.Deltas:
 
 
 def measure_bounds(
-  suite: _suite.Suite,
+  suite: suites.Suite,
   base: types.Params,
   stack: types.Deltas,
   joint: types.Params,
@@ -145,42 +145,44 @@ def measure_bounds(
 ) -> dict[str, Any]:
   """Returns the accuracies ``[S, T]`` of base, experts and joint training."""
   difference = jax.tree.map(jnp.subtract, joint, base)
-  experts = _accuracy.Experts(stack)
+  experts = suite_accuracy.Experts(stack)
   found: dict[str, Any] = {'base': {}, 'experts': {}, 'joint': {}}
   for part in ('validation', 'test'):
     split = getattr(suite.tasks, part)
-    both = _accuracy.of_all(suite, base, difference, heads, split, (0.0, 1.0))
-    own = _accuracy.of_all(suite, base, experts, heads, split, (1.0,))
+    both = suite_accuracy.of_all(
+      suite, base, difference, heads, split, (0.0, 1.0)
+    )
+    own = suite_accuracy.of_all(suite, base, experts, heads, split, (1.0,))
     found['base'][part], found['joint'][part] = both.tolist()
     found['experts'][part] = own[0].tolist()
   return found
 
 
 def sweep(
-  suite: _suite.Suite, method: _methods.Method, models: Models
+  suite: suites.Suite, method: merge_methods.Method, models: Models
 ) -> dict[str, Any]:
   """Merges with every candidate, chooses on validation, measures on test."""
   base, heads = models.base, models.heads
   merged, seconds, scores = [], [], []
-  with _console.progress(method.name, len(method.candidates)) as tick:
+  with console.progress(method.name, len(method.candidates)) as tick:
     for arguments in method.candidates:
       result, took = merge_seeds(suite, method, arguments, models)
       merged.append(result)
       seconds.append(took)
       scores.append(
-        _accuracy.of_all(
+        suite_accuracy.of_all(
           suite, base, result, heads, suite.tasks.validation, method.coefs
         )
       )
       best = max(score.mean((1, 2)).max() for score in scores)
       tick(f'validation {100 * best:.1f} %')
-  family = _methods.is_family(merged[0])
+  family = merge_methods.is_family(merged[0])
   validation = np.stack(scores)
   picks = choose(validation, family=family)
   chosen, test = np.zeros((2, *validation.shape[2:]))
   for candidate, i in sorted(set(picks)):
     coef = method.coefs[i : i + 1]
-    found = _accuracy.of_all(
+    found = suite_accuracy.of_all(
       suite, base, merged[candidate], heads, suite.tasks.test, coef
     )
     mine = [t for t, pick in enumerate(picks) if pick == (candidate, i)]
@@ -220,14 +222,14 @@ def choose(validation: np.ndarray, *, family: bool) -> list[tuple[int, int]]:
 
 
 def merge_seeds(
-  suite: _suite.Suite,
-  method: _methods.Method,
+  suite: suites.Suite,
+  method: merge_methods.Method,
   arguments: dict[str, dict[str, Any]],
   models: Models,
 ) -> tuple[Any, float]:
   """Merges the experts of each seed; says how long one merge takes, warm."""
   merged, times = [], []
-  keys = _suite.keys(suite, 3)
+  keys = suites.keys(suite, 3)
   for s in (0, *range(suite.config.seeds)):  # the first time compiles
     base, stack, _, supplied = jax.block_until_ready(
       jax.tree.map(lambda x, s=s: x[s], models)
@@ -236,7 +238,7 @@ def merge_seeds(
     begin = time.perf_counter()
     merged.append(
       jax.block_until_ready(
-        _methods.apply(method, arguments, base, stack, supplied)
+        merge_methods.apply(method, arguments, base, stack, supplied)
       )
     )
     times.append(time.perf_counter() - begin)
@@ -244,11 +246,11 @@ def merge_seeds(
 
 
 def save_winner(
-  suite: _suite.Suite,
-  methods: list[_methods.Method],
+  suite: suites.Suite,
+  methods: list[merge_methods.Method],
   models: Models,
   summary: dict[str, Any],
-  out: _record.Run,
+  out: records.Run,
 ) -> None:
   """Saves the best merge by validation, encoder and heads of its best seed."""
   won = summary['winner']

@@ -21,15 +21,9 @@ from typing import Any
 
 import ml_collections
 
-from experiments import (
-  _console,
-  _latents,
-  _latents_training,
-  _main,
-  _record,
-  _zero_shot,
-  _zero_shot_report,
-)
+from experiments import _main
+from experiments._relative import report, settings, training, zero_shot
+from experiments._run import console, records
 
 NAME = 'relative'
 
@@ -49,12 +43,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: naming what is wrong in the config, before anything is trained.
     FileNotFoundError: if the data is missing.
   """
-  out = _record.Run(NAME, config, workdir)
+  out = records.Run(NAME, config, workdir)
   if record := out.finished():
     return record
-  setting = _latents.load(config)
+  setting = settings.load(config)
   count = config.seeds * len(config.widths)
-  _console.say(
+  console.say(
     f'{config.replicates} replicates of {count} networks, latents of widths '
     f'{list(config.widths)}; {len(setting.images.train[1])} training, '
     f'{config.held_out} held out, {len(setting.images.test[1])} test images'
@@ -66,13 +60,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     # Train encoders with their decoders, then decoders over anchors.
     networks = out.arrays(
       objective,
-      functools.partial(_latents_training.networks, setting, objective),
+      functools.partial(training.networks, setting, objective),
     )
-    members = _latents.members(setting, networks)
+    members = settings.members(setting, networks)
     decoders = out.arrays(
       f'{objective}.relative',
       functools.partial(
-        _latents_training.relative_decoders, setting, objective, members
+        training.relative_decoders, setting, objective, members
       ),
     )
 
@@ -80,19 +74,19 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     results[objective] = out.values(
       f'{objective}.pairs',
       functools.partial(
-        _zero_shot.measure, setting, objective, members, decoders
+        zero_shot.measure, setting, objective, members, decoders
       ),
     )
     if objective == 'images':
-      shown = _zero_shot.reconstructions(setting, members, decoders)
-      _zero_shot_report.draw_images(out.path / 'images.png', shown)
+      shown = zero_shot.reconstructions(setting, members, decoders)
+      report.draw_images(out.path / 'images.png', shown)
 
   # Write a figure, tables and the record.
-  summary = _zero_shot_report.summarise(config, results)
+  summary = report.summarise(config, results)
   for row in summary['rows']:
     out.log(**row)
-  _zero_shot_report.draw_anchors(out.path / 'anchors.png', summary)
-  _zero_shot_report.show(f'{NAME} {config.variant}', summary)
+  report.draw_anchors(out.path / 'anchors.png', summary)
+  report.show(f'{NAME} {config.variant}', summary)
   return out.finish({**summary, 'results': results})
 
 

@@ -27,22 +27,21 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments import (
-  _console,
-  _main,
-  _record,
-  _scale_blocks,
-  _scale_check,
-  _scale_claims,
-  _scale_few_shot,
-  _scale_figures,
-  _scale_merging,
-  _scale_models,
-  _scale_negation,
-  _scale_report,
-  _scale_test_time,
-  _suite,
+from experiments import _main
+from experiments._run import console, records
+from experiments._scale_task_vectors import (
+  config_check,
+  few_shot,
+  figures,
+  leaf_order,
+  merging,
+  paper_claims,
+  report,
+  settings,
+  task_negation,
+  test_time,
 )
+from experiments._shared import suites
 
 NAME = 'scale_task_vectors'
 
@@ -62,16 +61,16 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: naming what is wrong in the config, before anything is trained.
     FileNotFoundError: if the data is missing.
   """
-  out = _record.Run(NAME, config, workdir)
+  out = records.Run(NAME, config, workdir)
   if record := out.finished():
     return record
-  suite = _suite.load(config)
-  _scale_check.check(suite)
-  _console.say(f'{_suite.describe(suite)}; {", ".join(config.settings)}')
+  suite = suites.load(config)
+  config_check.check(suite)
+  console.say(f'{suites.describe(suite)}; {", ".join(config.settings)}')
   out.begin()
 
   # Train a base and experts; then each setting, one method after the other.
-  models, bounds = _scale_models.load(
+  models, bounds = settings.load(
     suite, out, tangent=bool(config.tangent.epochs)
   )
   results = {
@@ -80,13 +79,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   }
 
   # Judge the claims; write figures, tables and the record.
-  rows = _scale_report.rows(suite, bounds, results)
+  rows = report.rows(suite, bounds, results)
   for row in rows:
     out.log(**row)
-  claims = _scale_claims.judge(bounds, results)
-  blocks = _scale_blocks.order(suite)
-  _scale_figures.draw(out.path, suite, blocks, bounds, results)
-  _scale_report.show(f'{NAME} {config.variant}', rows, claims)
+  claims = paper_claims.judge(bounds, results)
+  blocks = leaf_order.order(suite)
+  figures.draw(out.path, suite, blocks, bounds, results)
+  report.show(f'{NAME} {config.variant}', rows, claims)
   return out.finish(
     {
       'tasks': list(suite.tasks.names),
@@ -101,10 +100,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
 
 def measure(
-  suite: _suite.Suite,
-  models: _scale_models.Models,
+  suite: suites.Suite,
+  models: settings.Models,
   bounds: dict[str, Any],
-  out: _record.Run,
+  out: records.Run,
   setting: str,
 ) -> dict[str, Any]:
   """Runs the methods of one setting; each is a part that is done once.
@@ -114,26 +113,26 @@ def measure(
   """
   trained: dict[str, Any]
   if setting == 'partition':
-    trained = _scale_few_shot.partitions(suite, models)
+    trained = few_shot.partitions(suite, models)
   elif setting == 'few_shot':
     methods = suite.config.few_shot.methods
-    trained = _scale_few_shot.methods(suite, models, methods)
+    trained = few_shot.methods(suite, models, methods)
   else:
     trained = dict.fromkeys(suite.config[setting].methods)
   found = {}
   for name, what in trained.items():
     if what is not None:
       compute = functools.partial(
-        _scale_few_shot.run, suite, models, setting, name, what
+        few_shot.run, suite, models, setting, name, what
       )
     elif setting == 'negation':
-      compute = functools.partial(_scale_negation.run, suite, models, name)
-    elif name in _scale_test_time.METHODS:
-      compute = functools.partial(_scale_test_time.run, suite, models, name)
+      compute = functools.partial(task_negation.run, suite, models, name)
+    elif name in test_time.METHODS:
+      compute = functools.partial(test_time.run, suite, models, name)
     else:
       experts = np.asarray(bounds['experts']['validation'])
       compute = functools.partial(
-        _scale_merging.run, suite, models, experts, setting, name
+        merging.run, suite, models, experts, setting, name
       )
     found[name] = out.values(f'{setting}.{name}', compute)
   return found

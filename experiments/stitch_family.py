@@ -25,17 +25,16 @@ from typing import Any
 
 import ml_collections
 
-from experiments import (
-  _console,
-  _family,
-  _family_figures,
-  _family_fits,
-  _family_joint,
-  _family_students,
-  _family_summary,
-  _family_training,
-  _main,
-  _record,
+from experiments import _main
+from experiments._run import console, records
+from experiments._stitch_family import (
+  figures,
+  joint,
+  settings,
+  students,
+  tables,
+  training,
+  untrained,
 )
 
 NAME = 'stitch_family'
@@ -56,42 +55,40 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: naming what is wrong in the config, before anything is trained.
     FileNotFoundError: if the data is missing.
   """
-  out = _record.Run(NAME, config, workdir)
+  out = records.Run(NAME, config, workdir)
   if record := out.finished():
     return record
-  setting = _family.load(config)
-  _console.say(_family.describe(setting))
+  setting = settings.load(config)
+  console.say(settings.describe(setting))
   out.begin()
 
   # Train the anchors, and stitch them by least squares.
-  anchors = out.arrays('anchors', lambda: _family_training.anchors(setting))
+  anchors = out.arrays('anchors', lambda: training.anchors(setting))
   fits = out.values(
-    'least_squares', lambda: _family_fits.least_squares(setting, anchors)
+    'least_squares', lambda: untrained.least_squares(setting, anchors)
   )
   flops = fits['flops']
   results = {'least_squares': fits}
 
   # Train the stitched networks jointly: all, two hops, a choice of them.
   for name in ('v1', 'v2'):
-    one = functools.partial(_family_joint.sn_net, setting, anchors, flops, name)
+    one = functools.partial(joint.sn_net, setting, anchors, flops, name)
     results[name] = out.values(name, one)
-  chosen = functools.partial(_family_joint.selections, setting, anchors, flops)
+  chosen = functools.partial(joint.selections, setting, anchors, flops)
   results.update(out.values('selections', chosen))
 
   # Train students at the same cost.
-  for name in _family_students.METHODS:
-    one = functools.partial(
-      _family_students.train, setting, anchors, flops, name
-    )
+  for name in students.METHODS:
+    one = functools.partial(students.train, setting, anchors, flops, name)
     results[name] = out.values(name, one)
 
   # Write figures, a table and the record.
-  summary = _family_summary.summarise(setting, results)
+  summary = tables.summarise(setting, results)
   for row in summary['rows']:
     out.log(**row)
-  _family_figures.pareto(out.path / 'pareto.png', setting, results, summary)
-  _family_figures.similarity(out.path / 'similarity.png', setting, results)
-  _family_summary.show(f'{NAME} {config.variant}', summary, out.seconds)
+  figures.pareto(out.path / 'pareto.png', setting, results, summary)
+  figures.similarity(out.path / 'similarity.png', setting, results)
+  tables.show(f'{NAME} {config.variant}', summary, out.seconds)
   return out.finish({**summary, 'results': results})
 
 

@@ -25,16 +25,10 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from experiments import (
-  _batches,
-  _console,
-  _main,
-  _nets,
-  _nets_training,
-  _penalty_report,
-  _record,
-  _single,
-)
+from experiments import _main
+from experiments._run import console, records
+from experiments._shared import batches, nets, nets_training, one_task
+from experiments._stitch_penalty import report
 from wsl import models, stitch, train, tree, types
 
 NAME = 'stitch_penalty'
@@ -53,7 +47,7 @@ class Setting(NamedTuple):
   """
 
   config: ml_collections.ConfigDict
-  images: _single.Images
+  images: one_task.Images
   module: Any
 
 
@@ -72,11 +66,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: naming what is wrong in the config, before anything is trained.
     FileNotFoundError: if the data is missing.
   """
-  out = _record.Run(NAME, config, workdir)
+  out = records.Run(NAME, config, workdir)
   if record := out.finished():
     return record
   setting = load(config)
-  _console.say(describe(setting))
+  console.say(describe(setting))
   out.begin()
 
   # Train networks; draw as many that know nothing.
@@ -96,22 +90,22 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     results.append(out.values(f'stitch.{s}', compute))
 
   # Write figures, a table and the record.
-  summary = _penalty_report.summarise(results)
-  _penalty_report.draw_matrices(out.path / 'matrix.png', summary)
-  _penalty_report.draw_diagonal(out.path / 'diagonal.png', summary)
+  summary = report.summarise(results)
+  report.draw_matrices(out.path / 'matrix.png', summary)
+  report.draw_diagonal(out.path / 'diagonal.png', summary)
   for row in summary['diagonal']:
     out.log(**row)
-  _penalty_report.show(f'{NAME} {config.variant}', summary)
+  report.show(f'{NAME} {config.variant}', summary)
   return out.finish({**summary, 'results': results})
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
   """Reads the data, and checks the config."""
-  module = _nets.find(config.model)
-  images = _single.load(config)
+  module = nets.find(config.model)
+  images = one_task.load(config)
   count = len(images.train[1])
-  _nets_training.check(config.training, count)
-  _single.check_sizes(
+  nets_training.check(config.training, count)
+  one_task.check_sizes(
     {
       'networks': (config.networks, 2, None),
       'fit.batch_size': (config.fit.batch_size, 1, config.held_out),
@@ -132,13 +126,13 @@ def describe(setting: Setting) -> str:
     f'{config.networks} {config.model.module} of '
     f'{sum(tree.sizes(shapes).values()):,} parameters; {len(images.train[1])} '
     f'training, {len(images.test[1])} test images; '
-    f'{_nets_training.describe(config.training)}'
+    f'{nets_training.describe(config.training)}'
   )
 
 
-def net(setting: Setting) -> _nets.Net:
+def net(setting: Setting) -> nets.Net:
   """Returns the network as functions of its parameters."""
-  return _nets.build(setting.module, setting.images.train[0][:1])
+  return nets.build(setting.module, setting.images.train[0][:1])
 
 
 def keys(setting: Setting, stage: int) -> types.PRNGKey:
@@ -150,7 +144,7 @@ def keys(setting: Setting, stage: int) -> types.PRNGKey:
 def trained(setting: Setting) -> types.Params:
   """Returns the networks, ``[S, ...]``."""
   config = setting.config.training
-  return _nets_training.networks(
+  return nets_training.networks(
     net(setting), config, keys(setting, 0), setting.images.train
   )
 
@@ -176,15 +170,15 @@ def measure(setting: Setting, networks: Cut, stage: int) -> dict[str, Any]:
     of lists like ``stitch.Penalty``.
   """
   config, images = setting.config, setting.images
-  examples = _batches.cut(images.held_out, config.fit.batch_size)
-  tests = _batches.cut(images.test, config.evaluation.batch_size)
+  examples = batches.cut(images.held_out, config.fit.batch_size)
+  tests = batches.cut(images.test, config.evaluation.batch_size)
   optimizer = optax.adam(
     optax.cosine_decay_schedule(
       config.adapters.learning_rate, config.adapters.steps
     )
   )
   diagonal = [(i, i) for i in range(networks[0].depth + 1)]
-  with _console.progress(f'stitch {stage}', 4) as tick:
+  with console.progress(f'stitch {stage}', 4) as tick:
 
     def tune(
       bottom: stitch.Segmented, top: stitch.Segmented, adapters: Any

@@ -19,15 +19,10 @@ from typing import Any
 
 import ml_collections
 
-from experiments import (
-  _batches,
-  _console,
-  _main,
-  _record,
-  _zoo,
-  _zoo_report,
-  _zoo_stitches,
-)
+from experiments import _main
+from experiments._run import console, records
+from experiments._shared import batches
+from experiments._stitch_zoo import report, resnets, stitching
 from wsl import models, stitch, types
 
 NAME = 'stitch_zoo'
@@ -48,12 +43,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     ValueError: naming what is wrong in the config, before any work.
     FileNotFoundError: if images or weights are missing.
   """
-  out = _record.Run(NAME, config, workdir)
+  out = records.Run(NAME, config, workdir)
   if record := out.finished():
     return record
-  zoo = _zoo.load(config)
-  _console.say(
-    f'{", ".join(map(_zoo.name_of, config.depths))}; {config.fit.examples} '
+  zoo = resnets.load(config)
+  console.say(
+    f'{", ".join(map(resnets.name_of, config.depths))}; {config.fit.examples} '
     f'images without labels to fit, {config.evaluation.examples} to test'
   )
   out.begin()
@@ -61,11 +56,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   # The networks, and what they reach by themselves.
   networks, random = {}, {}
   for depth in config.depths:
-    name = _zoo.name_of(depth)
-    found = out.arrays(name, functools.partial(_zoo.variables, zoo, depth))
+    name = resnets.name_of(depth)
+    found = out.arrays(name, functools.partial(resnets.variables, zoo, depth))
     networks[name] = cut_network(zoo, depth, found)
     if depth in {bottom for bottom, _ in config.close}:
-      fresh = functools.partial(_zoo.random, zoo, depth)
+      fresh = functools.partial(resnets.random, zoo, depth)
       drawn = out.arrays(f'{name} random', fresh)
       random[depth] = cut_network(zoo, depth, drawn)
   alone = out.values('alone', lambda: measure_alone(zoo, networks))
@@ -77,7 +72,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
       if bottom != top:
         close = (bottom, top) in [tuple(pair) for pair in config.close]
         compute = functools.partial(
-          _zoo_stitches.measure,
+          stitching.measure,
           zoo,
           networks,
           bottom,
@@ -89,29 +84,29 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   # Write figures, tables and the record.
   for row in stitches:
     out.log(**row)
-  _zoo_report.draw_costs(out.path / 'costs.png', alone, stitches)
-  _zoo_report.draw_cuts(out.path / 'cuts.png', alone, stitches)
-  _zoo_report.show(f'{NAME} {config.variant}', alone, stitches)
+  report.draw_costs(out.path / 'costs.png', alone, stitches)
+  report.draw_cuts(out.path / 'cuts.png', alone, stitches)
+  report.show(f'{NAME} {config.variant}', alone, stitches)
   return out.finish({'alone': alone, 'stitches': stitches})
 
 
 def cut_network(
-  zoo: _zoo.Zoo, depth: int, variables: types.Params
+  zoo: resnets.Zoo, depth: int, variables: types.Params
 ) -> stitch.Segmented:
   """Returns a network cut between its blocks."""
-  module = _zoo.module(zoo.config, depth)
+  module = resnets.module(zoo.config, depth)
   return stitch.Segmented(*models.segments(module, variables))
 
 
 def measure_alone(
-  zoo: _zoo.Zoo, networks: dict[str, stitch.Segmented]
+  zoo: resnets.Zoo, networks: dict[str, stitch.Segmented]
 ) -> dict[str, Any]:
   """Returns accuracy on all test images, FLOPs and parameters by name."""
   image = zoo.test[0][:1]
   costs = stitch.cost(stitch.Family(networks, {}), image)
-  tests = _batches.cut(zoo.test, zoo.config.evaluation.batch_size)
+  tests = batches.cut(zoo.test, zoo.config.evaluation.batch_size)
   found = {}
-  with _console.progress('alone', len(networks)) as tick:
+  with console.progress('alone', len(networks)) as tick:
     for name, network in networks.items():
       whole = {(0, 0): stitch.Adapter()}
       error = stitch.cut_errors(network, network, whole, tests)[0, 0]

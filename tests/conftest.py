@@ -23,7 +23,7 @@ COMPILED_QUICKLY = ('experiments', 'stitch')
 @pytest.fixture(scope='module', autouse=True)
 def compile_quickly(request):
   """Optimizes less there; what the programs compute is the same."""
-  quickly = request.path.parent.name in COMPILED_QUICKLY
+  quickly = not set(COMPILED_QUICKLY).isdisjoint(request.path.parts)
   jax.config.update('jax_disable_most_optimizations', quickly)
   yield
   jax.config.update('jax_disable_most_optimizations', False)

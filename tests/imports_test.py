@@ -13,7 +13,7 @@ WSL = pathlib.Path(__file__).parents[1] / 'wsl'
 FLOORS = (
   {'types'},
   {'tree'},
-  {'deltas', 'mesh'},
+  {'batches', 'deltas', 'jaxprs', 'mesh'},
   {'stats'},
   {'merge', 'align', 'stitch', 'scale', 'adapters', 'codecs'}
   | {'landscape', 'models', 'data'},

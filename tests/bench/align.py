@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import align, tree
-from wsl.align import _gains
+from wsl.align._match import weight_gains
 
 _CASES = flags.DEFINE_list(
   'cases', ['symmetry', 'planted', 'unrelated', 'assignments'], 'which to run'
@@ -193,8 +193,8 @@ def _match(case: str) -> dict[str, Any]:
   visits: list[align.Visit] = []
   solver = getattr(align, _SOLVER.value)
   with (
-    _clock(seconds, 'products', _gains, 'gains'),
-    _clock(seconds, 'gathers', _gains, 'moved'),
+    _clock(seconds, 'products', weight_gains, 'gains'),
+    _clock(seconds, 'gathers', weight_gains, 'moved'),
   ):
     start, cpu = time.perf_counter(), time.process_time()
     found = align.weight_matching(

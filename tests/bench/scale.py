@@ -35,7 +35,7 @@ import numpy as np
 import optax
 
 from wsl import scale, tree
-from wsl.scale import _step
+from wsl.scale._learn import learning_step
 
 _MODELS = flags.DEFINE_integer('models', 21, 'T, the number of task vectors')
 _WIDTH = flags.DEFINE_integer('width', 768, 'of a token')
@@ -168,11 +168,11 @@ def _in_memory() -> None:
   name, *numbers = _BY.value.split(':')
   by = (name, *map(int, numbers)) if numbers else name
   coefs = scale.init(bank, by=by, depth=r'block_(\d+)/', key=jax.random.key(0))
-  state = _step.State(coefs, _ADAMW.init(coefs))
+  state = learning_step.State(coefs, _ADAMW.init(coefs))
   objective = scale.supervised(_apply)
   args = (objective, base, bank, None, state, batch, jax.random.key(0))
   start = time.perf_counter()
-  step = _step.step.lower(
+  step = learning_step.step.lower(
     *args,
     optimiser=_ADAMW,
     transform=scale.identity,

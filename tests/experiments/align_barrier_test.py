@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs import align_barrier as configs
-from experiments import _walks, align_barrier
+from experiments import align_barrier
+from experiments._align_barrier import path_metrics
 from tests.experiments import refusal
 
 WAYS = [
@@ -34,7 +35,7 @@ def finished(tmp_path_factory):
   """A tiny run that broke off while it walked."""
   workdir = tmp_path_factory.mktemp('run')
   config = configs.get_config('tiny')
-  lines = _walks.lines
+  lines = path_metrics.lines
 
   def breaking(setting, a, b, *, repaired):
     if not repaired:

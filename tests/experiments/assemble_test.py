@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from configs import assemble as configs
-from experiments import _assembly, _incubation, _reassembled, assemble
+from experiments import assemble
+from experiments._assemble import dery, incubation, settings
 from tests.experiments import refusal
 
 
@@ -26,7 +27,7 @@ def finished(tmp_path_factory):
     raise StoppedError
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(_reassembled, 'trained', breaking)
+    patch.setattr(dery, 'trained', breaking)
     with pytest.raises(StoppedError):
       assemble.run(config, str(workdir))
   record = assemble.run(config, str(workdir))
@@ -73,12 +74,12 @@ def test_both_methods_get_the_same_compute(finished):
 
 
 def test_the_default_spends_equal_compute():
-  setting = _assembly.load(configs.get_config('digits'))
+  setting = settings.load(configs.get_config('digits'))
   stages = ('meta', 'modules', 'fine_tuning')
   for budget in setting.config.budgets:
-    steps = _assembly.plan(setting, budget)
-    whole = _assembly.flops(setting, steps, ('end_to_end',))['jobs']
-    parts = _assembly.flops(setting, steps, stages)['jobs']
+    steps = settings.plan(setting, budget)
+    whole = settings.flops(setting, steps, ('end_to_end',))['jobs']
+    parts = settings.flops(setting, steps, stages)['jobs']
     assert abs(parts / whole - 1) < 0.05
 
 
@@ -87,9 +88,9 @@ def test_a_step_costs_what_its_products_do():
   config = configs.get_config('tiny')
   config.model.arguments.widths = (64,) * 6
   config.modules = 3
-  setting = _assembly.load(config)
+  setting = settings.load(config)
   block, head = 2 * 64 * 64, 2 * 64 * 10
-  steps = _assembly.steps_of(setting)
+  steps = settings.steps_of(setting)
   assert steps['end_to_end'].jobs == 18 * block + 3 * head
   assert steps['meta'].jobs == 9 * block + 3 * head
   # The first slot: two blocks trained, two after them passed through; then one
@@ -105,8 +106,8 @@ def test_a_step_costs_what_its_products_do():
 
 
 def test_fractions_of_a_seed_are_nested():
-  setting = _assembly.load(configs.get_config('tiny'))
-  rows = _incubation.rows(setting, (0.1, 0.5, 1.0)).reshape(3, 2, -1)
+  setting = settings.load(configs.get_config('tiny'))
+  rows = incubation.rows(setting, (0.1, 0.5, 1.0)).reshape(3, 2, -1)
   count = rows.shape[-1]
   for s in range(2):
     few, half, every = (set(row.tolist()) for row in rows[:, s])
@@ -131,12 +132,12 @@ def test_the_zoo_is_cut_whole_and_reassembled_within_its_budget(finished):
 def test_the_similarity_of_a_zoo_is_one_with_itself():
   config = configs.get_config('tiny')
   del config.zoo.networks['deep']
-  setting = _assembly.load(config)
+  setting = settings.load(config)
   network = config.zoo.networks.wide
-  module = _reassembled.module_of(network)
+  module = dery.module_of(network)
   params = module.init(jax.random.key(0), setting.images.train[0][:1])
   stacked = jax.tree.map(lambda x: x[None], {'wide': params})
-  found = _reassembled.similarity(_reassembled.cut(setting, stacked, 0))
+  found = dery.similarity(dery.cut(setting, stacked, 0))
   assert found.shape == (2, 2)
   np.testing.assert_allclose(np.diag(found), 1, rtol=1e-4)
   np.testing.assert_array_equal(found, found.T)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from configs import compatible as configs
-from experiments import _chain, _recipes, compatible
+from experiments import compatible
+from experiments._compatible import recipes, settings
 from tests.experiments import refusal
 
 
@@ -22,7 +23,7 @@ def finished(tmp_path_factory):
   """A tiny run that broke off after its first chain."""
   workdir = tmp_path_factory.mktemp('run')
   config = configs.get_config('tiny')
-  measure = _chain.measure
+  measure = settings.measure
 
   def breaking(setting, method, stages):
     if method == 'independent':
@@ -30,7 +31,7 @@ def finished(tmp_path_factory):
     return measure(setting, method, stages)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(_chain, 'measure', breaking)
+    patch.setattr(settings, 'measure', breaking)
     with pytest.raises(StoppedError):
       compatible.run(config, str(workdir))
   record = compatible.run(config, str(workdir))
@@ -81,8 +82,8 @@ def test_every_recipe_has_a_loss_and_features(method):
   x = jnp.asarray(draw.randn(6, 8, 8, 1), jnp.float32)
   y = jnp.arange(6, dtype=jnp.int32) % 3
   old = jnp.asarray(draw.randn(2, 6, config.width), jnp.float32)
-  recipe = _recipes.RECIPES[method](
-    _recipes.Stage(config, 4, 10, x[:1], y, old, old)
+  recipe = recipes.RECIPES[method](
+    recipes.Stage(config, 4, 10, x[:1], y, old, old)
   )
   key = jax.random.key(0)
   params = jax.eval_shape(recipe.start, key)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs import merge_seeds as configs
-from experiments import _budgets, _many, merge_seeds
+from experiments import merge_seeds
+from experiments._merge_seeds import at_budgets, many_networks
 from tests.experiments import refusal
 
 
@@ -25,7 +26,7 @@ def finished(tmp_path_factory):
     raise StoppedError
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(_many, 'networks', breaking)
+    patch.setattr(many_networks, 'networks', breaking)
     with pytest.raises(StoppedError):
       merge_seeds.run(config, str(workdir))
   record = merge_seeds.run(config, str(workdir))
@@ -44,14 +45,16 @@ def test_the_record_says_what_ran_and_what_came_out(finished):
   assert record['config']['training']['optimizer'] == 'sgd'
   levels = len(config.budgets)
   for name, found in record['results']['budgets']['methods'].items():
-    assert name in _budgets.METHODS
+    assert name in at_budgets.METHODS
     for key in ('own', 'joint'):
       assert np.shape(found[key]) == (config.seeds, levels, 2)
     # A merge keeps to its budget, but for what a whole unit costs.
     cost = np.asarray(found['cost']) / np.asarray(found['cost'])[:, :1]
     assert (cost <= np.asarray(config.budgets) + 1e-9).all()
     assert (cost > np.asarray(config.budgets) - 0.1).all()
-  assert list(record['results']['many']['methods']) == list(_many.METHODS)
+  assert list(record['results']['many']['methods']) == list(
+    many_networks.METHODS
+  )
   for found in record['results']['many']['methods'].values():
     shape = (config.seeds, config.many.networks - 1)
     assert np.shape(found['merged']) == shape
@@ -75,7 +78,7 @@ def test_refitted_and_aligned_merges_keep_more(finished):
   assert budgets['pleas'] > budgets['weight_matching'] > 0.5
   assert budgets['pleas'] > budgets['naive']
   many = {row['method']: row for row in record['many']}
-  for name in _many.METHODS[1:]:
+  for name in many_networks.METHODS[1:]:
     assert many[name]['merged'][-1][0] > many['naive']['merged'][-1][0] + 0.1
     assert many[name]['to_first'][0][0] < many['naive']['to_first'][0][0] / 2
 

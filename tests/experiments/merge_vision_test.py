@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from configs import merge_vision as configs
-from experiments import _suite, _training, merge_vision
+from experiments import merge_vision
+from experiments._shared import suite_training, suites
 from tests.experiments import refusal
 from wsl import checkpoint
 
@@ -45,8 +46,8 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
       for name in ('base', 'experts', 'joint'):
         broken = name if joint_breaks and name == 'joint' else None
-        wrapped = counting(getattr(_training, name), name, broken)
-        patch.setattr(_training, name, wrapped)
+        wrapped = counting(getattr(suite_training, name), name, broken)
+        patch.setattr(suite_training, name, wrapped)
       wrapped = counting(merge_vision.sweep, 'sweep', sweep_breaks_at)
       patch.setattr(merge_vision, 'sweep', wrapped)
       return merge_vision.run(config, str(workdir))
@@ -121,7 +122,7 @@ def test_the_checkpoint_is_the_winner(finished):
   notes = {key: json.loads(value) for key, value in notes.items()}
   assert notes['method'] == record['winner']['method']
   assert notes['coef'] == record['winner']['coef']
-  suite = _suite.load(config)
+  suite = suites.load(config)
   params = checkpoint.load(file)
   found = []
   for t, (x, y) in enumerate(zip(*suite.tasks.test)):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import _methods
+from experiments._shared import merge_methods
 from wsl import deltas, merge, scale
 
 DEFAULT = {'default': (0.5, 1.0)}
@@ -22,9 +22,11 @@ def models(tasks=3):
 
 
 def merged(name, arguments, tasks=3, **supplied):
-  (method,) = _methods.parse([name], arguments, DEFAULT)
+  (method,) = merge_methods.parse([name], arguments, DEFAULT)
   base, stack = models(tasks)
-  result = _methods.apply(method, method.candidates[0], base, stack, supplied)
+  result = merge_methods.apply(
+    method, method.candidates[0], base, stack, supplied
+  )
   return base, stack, result
 
 
@@ -37,7 +39,7 @@ def test_every_combination_is_a_candidate():
     'dare': {'rate': (0.1, 0.5, 0.9)},
     'ties': {'density': [0.2, 0.5], 'scope': 'leaf'},
   }
-  (method,) = _methods.parse(['dare+ties'], arguments, DEFAULT)
+  (method,) = merge_methods.parse(['dare+ties'], arguments, DEFAULT)
   assert [call.__name__ for call in method.calls] == ['dare', 'ties']
   assert len(method.candidates) == 6
   assert method.candidates[1] == {
@@ -63,22 +65,22 @@ def test_slerp_goes_between_two_models():
     jax.tree.map(lambda x, d, t=t: x + d[t], base, stack) for t in range(2)
   )
   equal(deltas.apply(base, found), merge.slerp(a, b, t=0.25))
-  (method,) = _methods.parse(['slerp'], {'slerp': {'t': 0.5}}, DEFAULT)
+  (method,) = merge_methods.parse(['slerp'], {'slerp': {'t': 0.5}}, DEFAULT)
   with pytest.raises(ValueError, match='takes 2 models, there are 3'):
-    _methods.check(method, base, 3, {})
+    merge_methods.check(method, base, 3, {})
 
 
 def test_statistics_are_asked_for_by_their_argument_name():
   names = ['regmean', 'mean', 'fisher']
-  found = _methods.parse(names, {'regmean': {'shrink': 0.9}}, DEFAULT)
+  found = merge_methods.parse(names, {'regmean': {'shrink': 0.9}}, DEFAULT)
   assert [m.statistics for m in found] == [('grams',), (), ('fishers',)]
-  assert _methods.statistics(found) == ['fishers', 'grams']
+  assert merge_methods.statistics(found) == ['fishers', 'grams']
 
 
 def test_what_a_method_says_comes_with_its_place():
   base, _ = models()
   arguments = {'iso_c': {'matrices': 'nothing'}}
-  (method,) = _methods.parse(['iso_c'], arguments, DEFAULT)
+  (method,) = merge_methods.parse(['iso_c'], arguments, DEFAULT)
   with pytest.raises(ValueError, match=r"^methods: 'iso_c': no leaf matches"):
-    _methods.check(method, base, 3, {})
+    merge_methods.check(method, base, 3, {})
   assert jnp.isfinite(base['block_0']['w']).all()

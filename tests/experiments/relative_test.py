@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from configs import relative as configs
-from experiments import _latents, _latents_training, _zero_shot, relative
+from experiments import relative
+from experiments._relative import settings, training, zero_shot
 from tests.experiments import refusal
 from wsl import stitch
 
@@ -27,7 +28,7 @@ def finished(tmp_path_factory):
     raise StoppedError
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(_latents_training, 'relative_decoders', breaking)
+    patch.setattr(training, 'relative_decoders', breaking)
     with pytest.raises(StoppedError):
       relative.run(config, str(workdir))
   record = relative.run(config, str(workdir))
@@ -49,7 +50,7 @@ def test_the_record_says_what_ran_and_what_came_out(finished):
   pairs = members * (members - 1)
   for found in record['results'].values():
     assert np.shape(found['own']) == (config.replicates, members)
-    assert list(found['methods']) == list(_zero_shot.METHODS)
+    assert list(found['methods']) == list(zero_shot.METHODS)
     for scores in found['methods'].values():
       shape = (config.replicates, pairs, len(config.anchors))
       assert np.shape(scores) == shape
@@ -70,13 +71,13 @@ def test_anchors_join_what_was_never_trained_together(finished):
 
 
 def test_classes_are_scored_by_the_share_that_is_right():
-  setting = _latents.load(configs.get_config('tiny'))
-  decoder = _latents.decoder(setting, 'classes')
+  setting = settings.load(configs.get_config('tiny'))
+  decoder = settings.decoder(setting, 'classes')
   z = setting.images.test[0].reshape(449, -1)
   params = decoder.init(jax.random.key(0), z)['params']
   guesses = np.asarray(decoder.apply({'params': params}, z)).argmax(-1)
-  found = _zero_shot._score(
-    setting, 'classes', params, z, _zero_shot._test(setting, 'classes')
+  found = zero_shot._score(
+    setting, 'classes', params, z, zero_shot._test(setting, 'classes')
   )
   expected = np.mean(guesses == np.asarray(setting.images.test[1]))
   np.testing.assert_allclose(found, expected, rtol=1e-6)

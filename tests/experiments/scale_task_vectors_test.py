@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from configs import scale_task_vectors as configs
-from experiments import (
-  _scale_blocks,
-  _scale_claims,
-  _scale_few_shot,
-  _scale_predict,
-  _scale_trained,
-  _suite,
-  scale_task_vectors,
+from experiments import scale_task_vectors
+from experiments._scale_task_vectors import (
+  few_label_training,
+  few_shot,
+  leaf_order,
+  paper_claims,
+  predict,
 )
+from experiments._shared import suites
 from tests.experiments import refusal
 from wsl import data, scale
 
@@ -52,7 +52,7 @@ def finished(tmp_path_factory):
   """A tiny run that broke off in the middle of a setting."""
   workdir = tmp_path_factory.mktemp('run')
   config = configs.get_config('tiny')
-  run = _scale_few_shot.run
+  run = few_shot.run
 
   def breaking(suite, models, setting, name, trained):
     if name == 'lora':
@@ -60,7 +60,7 @@ def finished(tmp_path_factory):
     return run(suite, models, setting, name, trained)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(_scale_few_shot, 'run', breaking)
+    patch.setattr(few_shot, 'run', breaking)
     with pytest.raises(StoppedError):
       scale_task_vectors.run(config, str(workdir))
   first = parts(workdir)
@@ -160,7 +160,7 @@ def test_the_disentanglement_error_is_its_definition():
   base, deltas = {'w': draw(3, 4)}, {'w': draw(2, 3, 4)}
   heads = {'kernel': draw(2, 4, 5), 'bias': draw(2, 5)}
   x, y = draw(2, 20, 3), np.zeros((2, 20), np.int32)
-  found = _scale_predict.disentanglement(
+  found = predict.disentanglement(
     encode, base, deltas, heads, data.Split(jnp.asarray(x), y), batch_size=6
   )
 
@@ -183,18 +183,18 @@ def test_scaled_vectors_are_vectors_times_their_coefficients():
   coefs = scale.init(bank, by='leaf')
   coefs.values['a'] = jnp.asarray([2.0, 3.0])
   coefs.values['b'] = jnp.asarray([0.5, -1.0])
-  found = _scale_predict.scaled(bank, coefs)
+  found = predict.scaled(bank, coefs)
   np.testing.assert_allclose(found['a'], [[2, 2], [3, 3]])
   np.testing.assert_allclose(found['b'], [[1, 1, 1], [-2, -2, -2]])
 
 
 def test_blocks_are_in_the_order_of_the_network():
-  suite = _suite.load(configs.get_config('tiny'))
-  names = _scale_blocks.order(suite)
+  suite = suites.load(configs.get_config('tiny'))
+  names = leaf_order.order(suite)
   assert names[0] == 'block_0/dense/kernel'
   assert names[-2:] == ['output/kernel', 'output/bias']
   assert len(names) == len(set(names)) == 4
-  assert list(_scale_blocks.matrices(suite)) == [
+  assert list(leaf_order.matrices(suite)) == [
     'block_0/dense/kernel',
     'output/kernel',
   ]
@@ -209,13 +209,13 @@ def test_blocks_are_in_the_order_of_the_network():
   ],
 )
 def test_factors_have_about_as_many_numbers(budget, size, note):
-  suite = _suite.load(configs.get_config('tiny'))
-  found = _scale_trained.lora(suite, budget)
+  suite = suites.load(configs.get_config('tiny'))
+  found = few_label_training.lora(suite, budget)
   assert (found.size, found.note) == (size, note)
   bound = {'base': {'w': jnp.ones((2, 2))}, 'head': None}
   start = found.start(bound, jax.random.key(0))
   assert sum(x.size for x in jax.tree.leaves(start)) == size
-  shapes = _suite.shapes(suite)['encoder']
+  shapes = suites.shapes(suite)['encoder']
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   encoder, _ = found.build({'base': zeros, 'head': None}, start)
   assert all(not x.any() for x in jax.tree.leaves(encoder))
@@ -223,8 +223,8 @@ def test_factors_have_about_as_many_numbers(budget, size, note):
 
 def test_few_images_are_new_to_the_base_and_nested():
   config = configs.get_config('tiny')
-  suite = _suite.load(config)
-  runs = _scale_few_shot.draw(suite, (1, 2))
+  suite = suites.load(config)
+  runs = few_shot.draw(suite, (1, 2))
   count = config.seeds * len(config.tasks)
   assert runs.rows.shape == (2 * count, 20)
   rows = np.asarray(runs.rows)
@@ -250,7 +250,7 @@ def test_verdicts(high, verdict):
   one = lambda x: {'test': [[v] for v in x], 'disentanglement': [0.1, 0.2]}
   found = {'isotropic': one([0.5, 0.5]), 'anisotropic': one(high)}
   bounds = {'base': {'test': [[0.5], [0.5]]}}
-  (claim,) = _scale_claims.judge(bounds, {'addition': found})
+  (claim,) = paper_claims.judge(bounds, {'addition': found})
   assert claim['verdict'] == verdict
   assert claim['mean'] == pytest.approx(100 * np.mean(high) - 50)
 

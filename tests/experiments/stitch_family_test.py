@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs import stitch_family as configs
-from experiments import _family, _family_joint, _family_summary, stitch_family
+from experiments import stitch_family
+from experiments._stitch_family import joint, settings, tables
 from tests.experiments import refusal
 
 PARTS = (
@@ -28,9 +29,7 @@ def test_the_record_says_what_ran_and_what_came_out(finished):
   workdir, config, record = finished
   assert record == json.loads((workdir / 'record.json').read_text())
   assert tuple(record['seconds']) == PARTS
-  assert [row['method'] for row in record['rows']] == list(
-    _family_summary.TITLES
-  )
+  assert [row['method'] for row in record['rows']] == list(tables.TITLES)
   fits = record['results']['least_squares']
   counts = {'v1': 6, 'v2': 4, 'candidates': 6}
   for name, count in counts.items():
@@ -77,20 +76,18 @@ def test_what_held_out_images_choose_is_measured_on_others():
     'held_out': np.asarray([0.1, 0.9, 0.8]),
     'test': np.asarray([0.3, 0.5, 0.7]),
   }
-  found = _family_summary._at_levels(
-    [1.0, 2.0, 3.0], np.asarray([1.0, 3.0, 2.0]), seed
-  )
+  found = tables._at_levels([1.0, 2.0, 3.0], np.asarray([1.0, 3.0, 2.0]), seed)
   assert found == [0.3, 0.7, 0.5]
 
 
 def test_both_choices_take_one_stitch_of_each_group_of_cost(finished):
   _, config, record = finished
-  setting = _family.load(config)
+  setting = settings.load(config)
   first = len(setting.depths)
   flops = record['results']['least_squares']['flops']['candidates']
   order = first + np.argsort(flops[first:], kind='stable')
   groups = np.array_split(order, config.selection.count)
-  for name in _family_joint.SELECTIONS:
+  for name in joint.SELECTIONS:
     for chosen in record['results'][name]['routes']:
       assert chosen[:first] == list(range(first))
       for group in groups:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs import stitch_penalty as configs
-from experiments import _penalty_report, stitch_penalty
+from experiments import stitch_penalty
+from experiments._stitch_penalty import report
 from tests.experiments import refusal
 from wsl import stitch
 
@@ -98,7 +99,7 @@ def test_facts_are_judged_by_their_bounds():
     row(5, bottom=4.0, random=9.0, own=0.0),
     row(10, bottom=6.0, random=30.0, own=0.0),
   ]
-  facts = _penalty_report._facts(diagonal)
+  facts = report._facts(diagonal)
   for way in ('closed', 'trained'):
     found = {name: fact['holds'] for name, fact in facts[way].items()}
     assert found == {

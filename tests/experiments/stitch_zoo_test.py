@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs import stitch_zoo as configs
-from experiments import _zoo, stitch_zoo
+from experiments import stitch_zoo
+from experiments._stitch_zoo import resnets
 from tests.experiments import refusal
 from wsl import checkpoint, data, models
 
@@ -51,15 +52,15 @@ def test_costs_are_between_those_of_the_networks(finished):
 
 
 def test_cuts_are_in_the_same_stage_of_all_networks():
-  for cut in range(1, _zoo.PARTS + 1):
+  for cut in range(1, resnets.PARTS + 1):
     stages = set()
     for depth in (8, 14, 20, 32, 44, 56, 110):
       count = depth // 6
-      found = _zoo.position(depth, cut)
+      found = resnets.position(depth, cut)
       assert 1 <= found <= 3 * count
       stages.add((found - 1) // count)
     assert stages == {(cut - 1) // 3}
-  assert [_zoo.position(56, cut) for cut in (1, 3, 4, 9)] == [3, 9, 12, 27]
+  assert [resnets.position(56, cut) for cut in (1, 3, 4, 9)] == [3, 9, 12, 27]
 
 
 @pytest.mark.parametrize('name', ['costs.png', 'cuts.png'])
@@ -84,8 +85,8 @@ def test_weights_are_read_and_damage_is_named(finished, tmp_path):
   variables = checkpoint.load(part)
   state = models.cifar_resnet_to_torch(variables)
   np.savez(tmp_path / 'cifar_resnet8.npz', **state)
-  zoo = _zoo.Zoo(config, *data.digits())
-  found = _zoo.variables(zoo, 8)
+  zoo = resnets.Zoo(config, *data.digits())
+  found = resnets.variables(zoo, 8)
   np.testing.assert_array_equal(
     found['params']['stem']['conv']['kernel'],
     variables['params']['stem']['conv']['kernel'],
@@ -93,10 +94,10 @@ def test_weights_are_read_and_damage_is_named(finished, tmp_path):
   del state['bn1.bias']
   np.savez(tmp_path / 'cifar_resnet8.npz', **state)
   with pytest.raises(ValueError, match=r"cifar_resnet8\.npz: .*'bn1\.bias'"):
-    _zoo.variables(zoo, 8)
+    resnets.variables(zoo, 8)
   (tmp_path / 'cifar_resnet8.npz').write_bytes(b'PK\x03\x04 and no more')
   with pytest.raises(ValueError, match=r'cifar_resnet8\.npz'):
-    _zoo.variables(zoo, 8)
+    resnets.variables(zoo, 8)
 
 
 MISTAKES = [

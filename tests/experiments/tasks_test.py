@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from experiments import _tasks
+from experiments._shared import suite_tasks
 from wsl import data
 
 
 def test_the_transformations_are_what_they_say():
-  found = _tasks.digits(list(_tasks.TRANSFORMS))
+  found = suite_tasks.digits(list(suite_tasks.TRANSFORMS))
   upright = found['upright'].train
   equal = np.testing.assert_array_equal
   equal(np.rot90(upright.x[5]), found['rotated'].train.x[5])
@@ -26,7 +26,7 @@ def test_the_transformations_are_what_they_say():
 
 
 def test_held_out_digits_are_the_same_in_every_task():
-  tasks = _tasks.load('digits', ('upright', 'inverted'), validation=100)
+  tasks = suite_tasks.load('digits', ('upright', 'inverted'), validation=100)
   assert tasks.train.x.shape == (2, 1248, 8, 8, 1)
   assert tasks.validation.x.shape == (2, 100, 8, 8, 1)
   assert tasks.test.x.shape == (2, 449, 8, 8, 1)
@@ -42,7 +42,7 @@ def test_a_folder_is_cut_to_its_smallest_task(tmp_path):
     x = rng.integers(0, 255, (count, 4, 4, 3), np.uint8)
     y = np.arange(count) % classes
     np.savez(tmp_path / f'{name}.npz', train_x=x, train_y=y, test_x=x, test_y=y)
-  tasks = _tasks.load(str(tmp_path), ('b', 'a'), validation=2)
+  tasks = suite_tasks.load(str(tmp_path), ('b', 'a'), validation=2)
   assert tasks.names == ('b', 'a')
   assert tasks.train.x.shape == (2, 5, 4, 4, 3)
   assert tasks.test.y.shape == (2, 7)
@@ -57,12 +57,12 @@ def test_images_of_two_shapes_are_refused(tmp_path):
     x, y = np.zeros((3, side, side), np.uint8), np.arange(3)
     np.savez(tmp_path / f'{name}.npz', train_x=x, train_y=y, test_x=x, test_y=y)
   with pytest.raises(ValueError, match=r"'b' are \[5, 5\], of 'a' \[4, 4\]"):
-    _tasks.load(str(tmp_path), ('a', 'b'), validation=1)
+    suite_tasks.load(str(tmp_path), ('a', 'b'), validation=1)
 
 
 def test_the_order_of_classes_in_a_folder_does_not_matter(tmp_path):
   x, y = np.zeros((100, 2, 2), np.uint8), np.repeat(np.arange(10), 10)
   np.savez(tmp_path / 'a.npz', train_x=x, train_y=y, test_x=x, test_y=y)
-  tasks = _tasks.load(str(tmp_path), ('a',), validation=50)
+  tasks = suite_tasks.load(str(tmp_path), ('a',), validation=50)
   assert len(np.unique(tasks.validation.y)) > 7
   assert isinstance(tasks.test, data.Split)

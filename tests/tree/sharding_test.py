@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl.tree import _passes, _total
+from wsl.tree import _passes, _sums
 
 SHAPE = (3, 16, 24)
 
@@ -24,7 +24,7 @@ def test_counts_and_sums_do_not_gather(spec):
   lo, hi = jnp.zeros(3, jnp.int32), jnp.full(3, 9, jnp.int32)
   assert not _gathers(_passes._count_plainly, spec, probes)
   assert not _gathers(_passes._inside_plainly, spec, lo, hi)
-  assert not _gathers(_total._sum_plainly, spec)
+  assert not _gathers(_sums._sum_plainly, spec)
 
 
 def test_the_measure_sees_a_gather():

@@ -1,36 +1,38 @@
 """Permutation alignment: symmetries found by tracing, and what they serve."""
 
-from wsl.align._activation_matching import (
-  activation_matching as activation_matching,
-)
 from wsl.align._assignment import assign_lapx as assign_lapx
 from wsl.align._assignment import assign_optax as assign_optax
 from wsl.align._assignment import assign_scipy as assign_scipy
+from wsl.align._batch_norm import reset_batch_stats as reset_batch_stats
 from wsl.align._check import check as check
 from wsl.align._check import Report as Report
 from wsl.align._explain import explain as explain
-from wsl.align._find import find_symmetry as find_symmetry
-from wsl.align._many import match_many as match_many
+from wsl.align._find.find import find_symmetry as find_symmetry
+from wsl.align._match.activation_matching import (
+  activation_matching as activation_matching,
+)
+from wsl.align._match.straight_through import (
+  straight_through as straight_through,
+)
+from wsl.align._match.weight_matching import Visit as Visit
+from wsl.align._match.weight_matching import weight_matching as weight_matching
+from wsl.align._partial.pleas import PartialMerge as PartialMerge
+from wsl.align._partial.pleas import pleas as pleas
+from wsl.align._partial.unit_gains import mismatch as mismatch
+from wsl.align._partial.unit_gains import unit_gains as unit_gains
+from wsl.align._partial.widths import width_weights as width_weights
+from wsl.align._partial.widths import widths as widths
 from wsl.align._permutation import compose as compose
 from wsl.align._permutation import identity as identity
 from wsl.align._permutation import invert as invert
 from wsl.align._permutation import Permutation as Permutation
 from wsl.align._permutation import permute as permute
 from wsl.align._permutation import random as random
-from wsl.align._pleas import PartialMerge as PartialMerge
-from wsl.align._pleas import pleas as pleas
-from wsl.align._project import sinkhorn_project as sinkhorn_project
+from wsl.align._relaxed.match_many import match_many as match_many
+from wsl.align._relaxed.projection import sinkhorn_project as sinkhorn_project
+from wsl.align._relaxed.sinkhorn import sinkhorn as sinkhorn
 from wsl.align._repair import repair as repair
-from wsl.align._reset import reset_batch_stats as reset_batch_stats
-from wsl.align._sinkhorn import sinkhorn as sinkhorn
-from wsl.align._straight_through import straight_through as straight_through
 from wsl.align._symmetry import Factor as Factor
 from wsl.align._symmetry import from_json as from_json
 from wsl.align._symmetry import Symmetry as Symmetry
 from wsl.align._symmetry import to_json as to_json
-from wsl.align._unit_gains import mismatch as mismatch
-from wsl.align._unit_gains import unit_gains as unit_gains
-from wsl.align._weights import Visit as Visit
-from wsl.align._weights import weight_matching as weight_matching
-from wsl.align._widths import width_weights as width_weights
-from wsl.align._widths import widths as widths

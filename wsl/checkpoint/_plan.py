@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint import _expression, _load
+from wsl.checkpoint import _load
 
 _SHOWN = 10
 
@@ -117,7 +117,7 @@ def _peak(leaves: Sequence[LeafPlan]) -> int:
 def _leaf(name: str, leaf: Any, scratch: dict[Any, int]) -> LeafPlan:
   leaf = leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
   bytes_in = sum(
-    _nbytes(x) for x in _expression.inputs(leaf) if isinstance(x, tree.Stored)
+    _nbytes(x) for x in tree.inputs(leaf) if isinstance(x, tree.Stored)
   )
   bytes_out = _nbytes(leaf)
   peak = max(bytes_in, bytes_out)
@@ -129,8 +129,8 @@ def _leaf(name: str, leaf: Any, scratch: dict[Any, int]) -> LeafPlan:
 
 def _scratch(leaf: tree.Computed, known: dict[Any, int]) -> int:
   """Returns the scratch bytes of the program that computes a leaf."""
-  arrays = [x for x in _expression.inputs(leaf) if hasattr(x, 'dtype')]
-  compute = lambda *values: _expression.evaluate(leaf, arrays, values)
+  arrays = [x for x in tree.inputs(leaf) if hasattr(x, 'dtype')]
+  compute = lambda *values: tree.evaluate(leaf, arrays, values)
   shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays]
   traced = jax.jit(compute).trace(*shapes)
   kind = str(traced.jaxpr)

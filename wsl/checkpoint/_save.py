@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint import _expression, _format, _load, _structure
+from wsl.checkpoint import _format, _load, _structure
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 _Report: TypeAlias = Callable[[str, int], None]
@@ -79,7 +79,7 @@ def save(
   _check(target, metadata, shard_bytes)
   notes = {**(metadata or {}), _structure.KEY: _structure.record(params)}
   files = _layout(target, leaves, notes, shard_bytes)
-  shared = any(_expression.spans_processes(leaf) for leaf in leaves.values())
+  shared = any(tree.spans_processes(leaf) for leaf in leaves.values())
   if jax.process_index() == 0:
     _write(target, files, notes, progress, sharded=shard_bytes is not None)
   elif shared:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _models
+from wsl.merge import _stack
 
 _RESCALES = ('inverse', 'l1', 'none')
 
@@ -56,13 +56,13 @@ def dare(
   Differs from the official code in its random numbers, and at rate 1, where
   that returns unscaled zeros as well.
   """
-  _models.count(deltas)
+  _stack.count(deltas)
   if not isinstance(rate, jax.core.Tracer) and not 0 <= rate <= 1:
     raise ValueError(
       f'dare(rate={rate}): rate is the fraction dropped, expected '
       '0 <= rate <= 1'
     )
-  _models.one_of('dare: rescale', rescale, dict.fromkeys(_RESCALES))
+  _stack.one_of('dare: rescale', rescale, dict.fromkeys(_RESCALES))
   keys = tree.map_named(
     lambda name, _: jax.random.fold_in(
       key, np.uint32(zlib.crc32(name.encode()))
@@ -86,9 +86,9 @@ def _drop(
   )(jnp.arange(len(x)))
   kept = jnp.where(mask, wide, jnp.zeros_like(wide))
   if rescale == 'inverse':
-    kept = _models.divide(kept, keep.reshape((1,) * x.ndim))
+    kept = _stack.divide(kept, keep.reshape((1,) * x.ndim))
   if rescale == 'l1':
     size = lambda y: jnp.abs(y).reshape(len(y), -1).sum(1)
-    factor = _models.divide(size(wide), size(kept))
-    kept = kept * _models.align(factor, x)
+    factor = _stack.divide(size(wide), size(kept))
+    kept = kept * _stack.align(factor, x)
   return kept.astype(x.dtype)

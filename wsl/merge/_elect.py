@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _models
+from wsl.merge import _stack
 
 
 def elect_sign(deltas: types.Deltas, *, dialect: str = 'paper') -> types.Deltas:
@@ -38,13 +38,13 @@ def elect_sign(deltas: types.Deltas, *, dialect: str = 'paper') -> types.Deltas:
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708, section 4.
   """
-  _models.count(deltas)
+  _stack.count(deltas)
   default = {
     'paper': lambda: jnp.sign(tree.total(_votes, deltas)),
     'official': lambda: jnp.where(tree.total(_votes, deltas) > 0, 1, -1),
     'mergekit': lambda: 1,
   }
-  cancelled = _models.one_of('elect_sign: dialect', dialect, default)()
+  cancelled = _stack.one_of('elect_sign: dialect', dialect, default)()
   return tree.map(_agreeing, deltas, cancelled=cancelled)
 
 
@@ -69,7 +69,7 @@ def mean_nonzero(deltas: types.Deltas) -> types.Delta:
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708, section 4.
   """
-  _models.count(deltas)
+  _stack.count(deltas)
   return tree.map(_mean_nonzero, deltas)
 
 
@@ -79,7 +79,7 @@ def strongest(deltas: types.Deltas) -> types.Delta:
 
 
 def _signs(x: types.Array) -> types.Array:
-  return jnp.sign(_models.add_up(_models.each(tree.wide, x)))
+  return jnp.sign(_stack.add_up(_stack.each(tree.wide, x)))
 
 
 def _votes(x: types.Array) -> types.Array:
@@ -90,13 +90,13 @@ def _agreeing(x: types.Array, *, cancelled: Any) -> types.Array:
   sign = _signs(x)
   sign = jnp.where(sign == 0, jnp.asarray(cancelled).astype(sign.dtype), sign)
   agrees = lambda x: tree.wide(x) * sign > 0
-  return _models.each(lambda x: jnp.where(agrees(x), x, jnp.zeros_like(x)), x)
+  return _stack.each(lambda x: jnp.where(agrees(x), x, jnp.zeros_like(x)), x)
 
 
 def _mean_nonzero(x: types.Array) -> types.Array:
-  total = _models.add_up(_models.each(tree.wide, x))
+  total = _stack.add_up(_stack.each(tree.wide, x))
   nonzero = lambda x: (x != 0).astype(total.dtype)
-  count = _models.add_up(_models.each(nonzero, x))
+  count = _stack.add_up(_stack.each(nonzero, x))
   return (total / jnp.maximum(count, 1)).astype(x.dtype)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.merge import _linear, _models
+from wsl.merge import _linear, _stack
 
 
 def fisher(
@@ -52,14 +52,14 @@ def fisher(
   Differs from the official code in nothing for given diagonals. Other released
   code ADDS 1e-6 instead of taking the maximum.
   """
-  models = _models.count(deltas)
+  models = _stack.count(deltas)
   fishers = _check_fishers(deltas, fishers)
-  coefs = _models.per_model('fisher: coefs', coefs, models)
-  floor = _models.per_model('fisher: floor', floor, models)
+  coefs = _stack.per_model('fisher: coefs', coefs, models)
+  floor = _stack.per_model('fisher: floor', floor, models)
   if normalize:
     square = tree.total(_squares, fishers)
     norm = jnp.sqrt(jnp.asarray(square))
-    coefs = _models.divide(coefs.astype(norm.dtype), norm)
+    coefs = _stack.divide(coefs.astype(norm.dtype), norm)
   return _linear.weighted_mean(
     deltas, tree.map(_raise, fishers, floor=floor, coefs=coefs)
   )
@@ -71,7 +71,7 @@ def _raise(
   wide = tree.wide(fisher)
   floor, coefs = floor.astype(wide.dtype), coefs.astype(wide.dtype)
   weight = lambda f, low, coef: jnp.maximum(f, low) * coef
-  return _models.each(weight, wide, floor, coefs)
+  return _stack.each(weight, wide, floor, coefs)
 
 
 def _squares(x: types.Array) -> types.Array:
@@ -80,7 +80,7 @@ def _squares(x: types.Array) -> types.Array:
 
 
 def _check_fishers(deltas: types.Deltas, fishers: types.Deltas) -> types.Deltas:
-  fishers = _models.per_leaf('fisher: the fishers', fishers, deltas)
+  fishers = _stack.per_leaf('fisher: the fishers', fishers, deltas)
   found = tree.named(fishers)
   for name, x in tree.named(deltas).items():
     if tuple(found[name].shape) != tuple(x.shape):

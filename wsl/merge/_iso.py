@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.merge import _matrices, _models
+from wsl.merge import _matrices, _stack
 
 
 def iso_c(
@@ -108,7 +108,7 @@ def iso_cts(
 
 
 def _iso_c(x: types.Array) -> types.Array:
-  u, s, vt = _matrices.svd(_models.add_up(x))
+  u, s, vt = _matrices.svd(_stack.add_up(x))
   real = _matrices.significant(s, x.shape, s[0])
   return _mean(s, real) * ((u * real[None]) @ vt)
 
@@ -117,7 +117,7 @@ def _iso_cts(x: types.Array, *, common: float) -> types.Array:
   rank = min(x.shape[1:])
   each = min(round((rank - int(common * rank)) / len(x)), rank // len(x))
   shared = rank - each * len(x)
-  total = _matrices.svd(_models.add_up(x))
+  total = _matrices.svd(_stack.add_up(x))
   v = total.vt[:shared]
   own = _matrices.svd(x - (x @ v.T) @ v)
   join = lambda parts, last: jnp.concatenate([*jnp.unstack(parts), last], -1)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _models
+from wsl.merge import _stack
 
 
 def sum(deltas: types.Deltas) -> types.Delta:
@@ -29,7 +29,7 @@ def sum(deltas: types.Deltas) -> types.Delta:
     Ilharco et al., "Editing Models with Task Arithmetic", 2023,
     arXiv:2212.04089.
   """
-  _models.count(deltas)
+  _stack.count(deltas)
   return tree.map(_sum, deltas)
 
 
@@ -54,7 +54,7 @@ def mean(deltas: types.Deltas) -> types.Delta:
     models improves accuracy without increasing inference time", 2022,
     arXiv:2203.05482.
   """
-  _models.count(deltas)
+  _stack.count(deltas)
   return tree.map(_mean, deltas)
 
 
@@ -93,8 +93,8 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
     arXiv:2111.09832; Jin et al., "Dataless Knowledge Fusion by Merging Weights
     of Language Models", 2022, arXiv:2212.09849.
   """
-  _models.count(deltas)
-  weights = _models.per_leaf('weighted_mean: the weights', weights, deltas)
+  _stack.count(deltas)
+  weights = _stack.per_leaf('weighted_mean: the weights', weights, deltas)
 
   def merge(name: str, x: types.Array, weight: Any) -> types.Array:
     if weight is None:
@@ -114,19 +114,19 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
 
 
 def _sum(x: types.Array) -> types.Array:
-  return _models.add_up(_models.each(tree.wide, x)).astype(x.dtype)
+  return _stack.add_up(_stack.each(tree.wide, x)).astype(x.dtype)
 
 
 def _mean(x: types.Array) -> types.Array:
-  return (_models.add_up(_models.each(tree.wide, x)) / len(x)).astype(x.dtype)
+  return (_stack.add_up(_stack.each(tree.wide, x)) / len(x)).astype(x.dtype)
 
 
 def _weighted(x: types.Array, weight: types.Array) -> types.Array:
   wide = tree.wide(x)
-  weight = _models.align(weight.astype(wide.dtype), x)
-  total = _models.add_up(weight)
-  weighted = _models.add_up(_models.each(jnp.multiply, weight, wide))
-  return _models.divide(weighted, total).astype(x.dtype)
+  weight = _stack.align(weight.astype(wide.dtype), x)
+  total = _stack.add_up(weight)
+  weighted = _stack.add_up(_stack.each(jnp.multiply, weight, wide))
+  return _stack.divide(weighted, total).astype(x.dtype)
 
 
 def _matrix_weighted(
@@ -135,12 +135,10 @@ def _matrix_weighted(
   rows = _as_rows(tree.wide(x), matrix.shape[1], axes)
   weight = matrix.astype(rows.dtype)
   diagonal = jnp.diagonal(weight, axis1=-2, axis2=-1)
-  unseen = jnp.broadcast_to(_models.add_up(diagonal) == 0, diagonal.shape)
+  unseen = jnp.broadcast_to(_stack.add_up(diagonal) == 0, diagonal.shape)
   eye = jnp.eye(weight.shape[-1], dtype=bool)[None, None]
   weight = jnp.where(unseen[..., None] & eye, 1, weight)
-  merged = jnp.linalg.solve(
-    _models.add_up(weight), _models.add_up(weight @ rows)
-  )
+  merged = jnp.linalg.solve(_stack.add_up(weight), _stack.add_up(weight @ rows))
   return _from_rows(merged, x.shape[1:], axes).astype(x.dtype)
 
 

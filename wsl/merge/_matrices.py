@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.merge import _linear, _models
+from wsl.merge import _linear, _stack
 
 
 class Svd(NamedTuple):
@@ -39,7 +39,7 @@ def on_matrices(
   Raises:
     ValueError: if a chosen leaf has fewer than two axes.
   """
-  _models.count(deltas)
+  _stack.count(deltas)
   one = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), deltas
   )
@@ -102,7 +102,7 @@ def _polar_slope(
   """
   (x,), (dx,) = primals, tangents
   w, p, d, q = _polar(x)
-  inverse = lambda y: _models.divide(jnp.ones_like(y), y)
+  inverse = lambda y: _stack.divide(jnp.ones_like(y), y)
   inner = p.T @ dx @ q
   turn = (inner - inner.T) * inverse(d[:, None] + d[None])
   outside = (dx @ q - p @ inner) * inverse(d)[None]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.merge import _linear, _models
+from wsl.merge import _linear, _stack
 
 
 def regmean(
@@ -60,14 +60,14 @@ def regmean(
   Differs from the official code in solving instead of inverting, and in the
   dtype of alpha, which that code rounds to float32 whatever the data.
   """
-  models = _models.count(deltas)
+  models = _stack.count(deltas)
   if not isinstance(shrink, jax.core.Tracer) and not 0 <= shrink <= 1:
     raise ValueError(
       f'regmean(shrink={shrink}): the factor of off-diagonal entries, expected '
       '0 <= shrink <= 1'
     )
-  coefs = _models.per_model('regmean: coefs', coefs, models)
-  grams = _models.per_leaf('regmean: the grams', grams, deltas)
+  coefs = _stack.per_model('regmean: coefs', coefs, models)
+  grams = _stack.per_leaf('regmean: the grams', grams, deltas)
 
   def weight(name: str, x: types.Array, gram: types.Gram | None) -> Any:
     if gram is None:
@@ -85,5 +85,5 @@ def _shrunk(
   wide = tree.wide(matrix)
   eye = jnp.eye(wide.shape[-1], dtype=bool)
   factor = jnp.where(eye, 1, jnp.asarray(shrink).astype(wide.dtype))
-  coefs = _models.align(coefs.astype(wide.dtype), wide)
+  coefs = _stack.align(coefs.astype(wide.dtype), wide)
   return coefs * wide * jnp.broadcast_to(factor, wide.shape)

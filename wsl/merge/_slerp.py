@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from wsl import deltas, tree, types
-from wsl.merge import _models
+from wsl.merge import _stack
 
 
 def slerp(
@@ -58,7 +58,7 @@ def slerp(
     return tree.map(_slerp, a, b, products=products, t=t, lerp_above=lerp_above)
 
   scopes = {'leaf': leaf, 'global': everywhere}
-  return _models.one_of('slerp: scope', scope, scopes)()
+  return _stack.one_of('slerp: scope', scope, scopes)()
 
 
 def _products(a: types.Array, b: types.Array) -> types.Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _linear, _models
+from wsl.merge import _linear, _stack
 
 
 class TallMasks(NamedTuple):
@@ -59,7 +59,7 @@ def tall_masks(
   code compares parameters, so its masks carry the rounding of
   ``theta_0 + tau_MT``.
   """
-  threshold = _thresholds('tall_masks', threshold, _models.count(deltas))
+  threshold = _thresholds('tall_masks', threshold, _stack.count(deltas))
   merged = _merged('tall_masks', deltas, merged)
   return TallMasks(
     tree.map(_masks, deltas, merged, threshold=threshold), merged
@@ -136,7 +136,7 @@ def consensus(
     raise ValueError(
       f'consensus(min_tasks={min_tasks}): expected a number of tasks >= 0'
     )
-  threshold = _thresholds('consensus', threshold, _models.count(deltas))
+  threshold = _thresholds('consensus', threshold, _stack.count(deltas))
   merged = _merged('consensus', deltas, merged)
   return tree.map(
     _needed, deltas, merged, threshold=threshold, min_tasks=min_tasks
@@ -149,7 +149,7 @@ def _masks(
   x = tree.wide(x)
   merged = merged.astype(x.dtype)
   needs = lambda x, bound: jnp.abs(x) > bound * jnp.abs(merged - x)
-  return _models.each(needs, x, threshold.astype(x.dtype))
+  return _stack.each(needs, x, threshold.astype(x.dtype))
 
 
 def _masked(
@@ -169,7 +169,7 @@ def _needed(
   masks = _masks(x, merged, threshold=threshold)
   min_tasks = jnp.asarray(min_tasks)
   number = lambda mask: mask.astype(min_tasks.dtype)
-  needed = _models.add_up(_models.each(number, masks)) >= min_tasks
+  needed = _stack.add_up(_stack.each(number, masks)) >= min_tasks
   return jnp.where(needed, merged, jnp.zeros_like(merged))
 
 
@@ -178,7 +178,7 @@ def _merged(
 ) -> types.Delta:
   if merged is None:
     return _linear.sum(deltas)
-  merged = _models.per_leaf(f'{label}: merged', merged, deltas)
+  merged = _stack.per_leaf(f'{label}: merged', merged, deltas)
   found = tree.named(merged)
   for name, x in tree.named(deltas).items():
     if tuple(found[name].shape) != tuple(x.shape[1:]):
@@ -194,4 +194,4 @@ def _thresholds(label: str, threshold: Any, models: int) -> Any:
     threshold = np.asarray(threshold, np.float64)
     if not np.all(threshold >= 0):
       raise ValueError(f'{label}(threshold={threshold}): expected numbers >= 0')
-  return _models.per_model(f'{label}: threshold', threshold, models)
+  return _stack.per_model(f'{label}: threshold', threshold, models)

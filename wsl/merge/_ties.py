@@ -3,7 +3,7 @@
 from typing import Any
 
 from wsl import tree, types
-from wsl.merge import _elect, _linear, _models, _trim
+from wsl.merge import _elect, _linear, _stack, _trim
 
 _REDUCERS = {
   'mean': _elect.mean_nonzero,
@@ -57,7 +57,7 @@ def ties(
 
   Differs from the official code in the count of kept entries, see ``dialect``.
   """
-  reducer = _models.one_of('ties: reduce', reduce, _REDUCERS)
+  reducer = _stack.one_of('ties: reduce', reduce, _REDUCERS)
   tau = tree.defer(deltas)  # so that no step leaves a stack behind
   trimmed = _trim.trim(tau, density=density, scope=scope, dialect=dialect)
   # That code multiplies the largest magnitude by the sign that it elected.

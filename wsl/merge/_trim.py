@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _models
+from wsl.merge import _stack
 
 # Entries kept beyond floor(density * entries).
 _EXTRA = {'paper': 0, 'official': 1, 'mergekit': 0}
@@ -54,8 +54,8 @@ def trim(
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708, section 4.
   """
-  models = _models.count(deltas)
-  extra = _models.one_of('trim: dialect', dialect, _EXTRA)
+  models = _stack.count(deltas)
+  extra = _stack.one_of('trim: dialect', dialect, _EXTRA)
   _check_density(density, models)
   entries = lambda x: x.size // models
 
@@ -72,7 +72,7 @@ def trim(
     )
 
   scopes = {'global': everywhere, 'leaf': in_each_leaf}
-  return _models.one_of('trim: scope', scope, scopes)()
+  return _stack.one_of('trim: scope', scope, scopes)()
 
 
 def _count(density: Any, size: int, extra: int) -> Any:
@@ -85,7 +85,7 @@ def _count(density: Any, size: int, extra: int) -> Any:
 
 def _reach(x: types.Array, *, threshold: types.Array) -> types.Array:
   keep = lambda x, m: jnp.where(tree.reaches(x, m), x, jnp.zeros_like(x))
-  return _models.each(keep, x, threshold)
+  return _stack.each(keep, x, threshold)
 
 
 def _threshold(x: types.Array, count: types.Array) -> types.Array:

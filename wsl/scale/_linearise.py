@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.scale import _base
+from wsl.scale._bank import base_checks
 
 
 def linearise(
@@ -72,7 +72,9 @@ def _from_params(
   inputs: Any,
 ) -> Any:
   delta = jax.tree.map(
-    lambda x, y: tree.wide(y) - tree.wide(x) if _base.is_float(x) else None,
+    lambda x, y: (
+      tree.wide(y) - tree.wide(x) if base_checks.is_float(x) else None
+    ),
     base,
     params,
   )

@@ -10,11 +10,11 @@ will do, from whatever framework.
 
 from wsl.stats._cca import cca as cca
 from wsl.stats._cka import cka as cka
-from wsl.stats._cross import cross_moments as cross_moments
+from wsl.stats._cross_moments import cross_moments as cross_moments
 from wsl.stats._fisher import fisher as fisher
 from wsl.stats._gram import gram as gram
 from wsl.stats._gram import linear_maps as linear_maps
-from wsl.stats._joint import joint_gram as joint_gram
+from wsl.stats._joint_gram import joint_gram as joint_gram
 from wsl.stats._least_squares import least_squares as least_squares
 from wsl.stats._least_squares import LeastSquares as LeastSquares
 from wsl.stats._moments import moments as moments

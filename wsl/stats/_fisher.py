@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from wsl import batches as batches_lib
 from wsl import tree, types
-from wsl.stats import _batches
 
 _LABELS = ('expected', 'sampled', 'empirical')
 
@@ -77,8 +77,8 @@ def fisher(
   _check(chunk, labels, key)
   params = tree.read(params)
   total, examples = None, 0
-  for batch in _batches.stream(batches, name='fisher'):
-    inputs = _batches.inputs_of(batch)
+  for batch in batches_lib.stream(batches, name='fisher'):
+    inputs = batches_lib.inputs_of(batch)
     size = jax.tree.leaves(inputs)[0].shape[0]
     part = _batch_sum(
       apply_fn,

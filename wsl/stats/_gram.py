@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from wsl import batches as batches_lib
 from wsl import tree, types
-from wsl.stats import _batches, _record, _trace
+from wsl.stats._linear_maps import records, traced
 
 
 @jax.tree_util.register_dataclass
@@ -76,8 +77,8 @@ def gram(
   """
   params = tree.read(params)
   total: list[Sum | None] = []
-  for batch in _batches.stream(batches, name='gram'):
-    part = _batch_sums(apply_fn, params, _batches.inputs_of(batch))
+  for batch in batches_lib.stream(batches, name='gram'):
+    part = _batch_sums(apply_fn, params, batches_lib.inputs_of(batch))
     total = [add(a, b) for a, b in zip(total, part)] if total else part
   return jax.tree.unflatten(
     jax.tree.structure(params), [mean(s) for s in total]
@@ -112,7 +113,7 @@ def linear_maps(
   lines: list[str] = []
 
   def trace(params: types.Params, inputs: Any) -> None:
-    record = _trace.record(apply_fn, params, inputs)
+    record = traced.record(apply_fn, params, inputs)
     count = len(jax.tree.leaves(params))
     lines.extend(_line(record, leaf) for leaf in range(count))
 
@@ -123,7 +124,7 @@ def linear_maps(
   return dict(zip(tree.named(params), lines))
 
 
-def _line(record: _record.Record, leaf: int) -> str:
+def _line(record: records.Record, leaf: int) -> str:
   uses = [use for use in record.sums if use.leaf == leaf]
   met = ', '.join(record.notes.get(leaf, [])) or 'nothing'
   if not uses:
@@ -141,10 +142,10 @@ def sums(
   apply_fn: Callable[..., Any],
   params: types.Params,
   inputs: Any,
-  measure: _record.Measure = _record.second_moment,
+  measure: records.Measure = records.second_moment,
 ) -> list[Sum | None]:
   """Returns for each leaf its statistic on one batch, if it has just one."""
-  record = _trace.record(apply_fn, params, inputs, measure)
+  record = traced.record(apply_fn, params, inputs, measure)
   uses = map(record.single, range(len(jax.tree.leaves(params))))
   return [
     use and Sum(record.sums[use], record.rows[use], use.axes) for use in uses

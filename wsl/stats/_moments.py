@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from wsl import batches as batches_lib
 from wsl import tree, types
-from wsl.stats import _batches, _trace
+from wsl.stats._linear_maps import traced
 
 
 @jax.tree_util.register_dataclass
@@ -69,8 +70,8 @@ def moments(
   """
   params = tree.read(params)
   total: list[_Part | None] = []
-  for batch in _batches.stream(batches, name='moments'):
-    part = _batch_moments(apply_fn, params, _batches.inputs_of(batch))
+  for batch in batches_lib.stream(batches, name='moments'):
+    part = _batch_moments(apply_fn, params, batches_lib.inputs_of(batch))
     total = [_add(a, b) for a, b in zip(total, part)] if total else part
   names = list(tree.named(params))
   return jax.tree.unflatten(
@@ -82,7 +83,7 @@ def moments(
 def _batch_moments(
   apply_fn: Callable[..., Any], params: types.Params, inputs: Any
 ) -> list[_Part | None]:
-  record = _trace.record(apply_fn, params, inputs, _power_sums)
+  record = traced.record(apply_fn, params, inputs, _power_sums)
   leaves = jax.tree.leaves(params)
   parts: list[_Part | None] = []
   for i, leaf in enumerate(leaves):

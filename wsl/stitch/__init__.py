@@ -39,79 +39,89 @@ from wsl.stitch._adapter_fold import fold as fold
 from wsl.stitch._anchors import Anchors as Anchors
 from wsl.stitch._anchors import anchors as anchors
 from wsl.stitch._anchors import check_anchors as check_anchors
-from wsl.stitch._backward import bct_loss as bct_loss
-from wsl.stitch._backward import bt2_loss as bt2_loss
-from wsl.stitch._backward import class_means as class_means
-from wsl.stitch._basis import Basis as Basis
-from wsl.stitch._basis import basis_transform as basis_transform
-from wsl.stitch._basis import random_basis as random_basis
-from wsl.stitch._cost import Cost as Cost
-from wsl.stitch._cost import cost as cost
-from wsl.stitch._cost import Costs as Costs
-from wsl.stitch._cost import route_cost as route_cost
+from wsl.stitch._assembly.dery_partition import Partition as Partition
+from wsl.stitch._assembly.dery_partition import partition as partition
+from wsl.stitch._assembly.dery_reassembly import reassemble as reassemble
+from wsl.stitch._assembly.dery_reassembly import Reassembly as Reassembly
+from wsl.stitch._assembly.incubation import hybrid as hybrid
+from wsl.stitch._assembly.incubation import incubation as incubation
+from wsl.stitch._assembly.learngene import Auxiliary as Auxiliary
+from wsl.stitch._assembly.learngene import auxiliary as auxiliary
+from wsl.stitch._assembly.learngene import (
+  dense_distillation as dense_distillation,
+)
+from wsl.stitch._assembly.learngene import descendant as descendant
+from wsl.stitch._assembly.learngene import distilled as distilled
+from wsl.stitch._assembly.m2m import m2m as m2m
+from wsl.stitch._assembly.m2m import Student as Student
+from wsl.stitch._assembly.modules import assemble as assemble
+from wsl.stitch._assembly.modules import meta as meta
+from wsl.stitch._assembly.modules import split as split
+from wsl.stitch._assembly.modules import stack_modules as stack_modules
+from wsl.stitch._assembly.modules import unstack_modules as unstack_modules
+from wsl.stitch._assembly.naswot import naswot as naswot
+from wsl.stitch._compatible.basis_transform import Basis as Basis
+from wsl.stitch._compatible.basis_transform import (
+  basis_transform as basis_transform,
+)
+from wsl.stitch._compatible.basis_transform import random_basis as random_basis
+from wsl.stitch._compatible.bct import bct_loss as bct_loss
+from wsl.stitch._compatible.bct import bt2_loss as bt2_loss
+from wsl.stitch._compatible.bct import class_means as class_means
+from wsl.stitch._compatible.orthogonal import orthogonal as orthogonal
+from wsl.stitch._compatible.retrieval import (
+  average_compatibility as average_compatibility,
+)
+from wsl.stitch._compatible.retrieval import (
+  compatibility_matrix as compatibility_matrix,
+)
+from wsl.stitch._compatible.retrieval import retrieval as retrieval
+from wsl.stitch._compatible.simplex import hoc_loss as hoc_loss
+from wsl.stitch._compatible.simplex import simplex as simplex
+from wsl.stitch._compatible.translate import invert as invert
+from wsl.stitch._compatible.translate import translate as translate
 from wsl.stitch._cut import cut as cut
-from wsl.stitch._cuts import cut_errors as cut_errors
-from wsl.stitch._cuts import cut_outputs as cut_outputs
-from wsl.stitch._cuts import penalty_loss as penalty_loss
-from wsl.stitch._distill import m2m as m2m
-from wsl.stitch._distill import Student as Student
-from wsl.stitch._fit import fit as fit
-from wsl.stitch._fit_moments import fit_moments as fit_moments
-from wsl.stitch._fit_moments import settle as settle
-from wsl.stitch._fit_pairs import fit_each as fit_each
-from wsl.stitch._fit_pairs import fit_pairs as fit_pairs
-from wsl.stitch._incubate import hybrid as hybrid
-from wsl.stitch._incubate import incubation as incubation
-from wsl.stitch._joints import Joint as Joint
-from wsl.stitch._joints import joint_moments as joint_moments
-from wsl.stitch._joints import joints as joints
-from wsl.stitch._learngene import Auxiliary as Auxiliary
-from wsl.stitch._learngene import auxiliary as auxiliary
-from wsl.stitch._learngene import dense_distillation as dense_distillation
-from wsl.stitch._learngene import descendant as descendant
-from wsl.stitch._learngene import distilled as distilled
-from wsl.stitch._modules import assemble as assemble
-from wsl.stitch._modules import meta as meta
-from wsl.stitch._modules import split as split
-from wsl.stitch._modules import stack_modules as stack_modules
-from wsl.stitch._modules import unstack_modules as unstack_modules
-from wsl.stitch._moments import moments as moments
-from wsl.stitch._naswot import naswot as naswot
-from wsl.stitch._orthogonal import orthogonal as orthogonal
-from wsl.stitch._pareto import pareto as pareto
-from wsl.stitch._partition import Partition as Partition
-from wsl.stitch._partition import partition as partition
-from wsl.stitch._penalty import Penalty as Penalty
-from wsl.stitch._penalty import penalty as penalty
-from wsl.stitch._penalty import Stitched as Stitched
-from wsl.stitch._program import program as program
-from wsl.stitch._reassemble import reassemble as reassemble
-from wsl.stitch._reassemble import Reassembly as Reassembly
+from wsl.stitch._fit.closed_form import fit_moments as fit_moments
+from wsl.stitch._fit.closed_form import settle as settle
+from wsl.stitch._fit.family import fit_family as fit_family
+from wsl.stitch._fit.family import fit_joints as fit_joints
+from wsl.stitch._fit.feature_moments import moments as moments
+from wsl.stitch._fit.feature_pairs import fit_each as fit_each
+from wsl.stitch._fit.feature_pairs import fit_pairs as fit_pairs
+from wsl.stitch._fit.features import fit as fit
+from wsl.stitch._penalty.all_pairs import cut_errors as cut_errors
+from wsl.stitch._penalty.all_pairs import cut_outputs as cut_outputs
+from wsl.stitch._penalty.all_pairs import penalty_loss as penalty_loss
+from wsl.stitch._penalty.penalty import Penalty as Penalty
+from wsl.stitch._penalty.penalty import penalty as penalty
+from wsl.stitch._penalty.penalty import Stitched as Stitched
 from wsl.stitch._relative import relative as relative
 from wsl.stitch._resize import resize as resize
-from wsl.stitch._retrieval import average_compatibility as average_compatibility
-from wsl.stitch._retrieval import compatibility_matrix as compatibility_matrix
-from wsl.stitch._retrieval import retrieval as retrieval
-from wsl.stitch._route import check_route as check_route
-from wsl.stitch._route import Family as Family
-from wsl.stitch._route import materialize as materialize
-from wsl.stitch._route import Piece as Piece
-from wsl.stitch._route import Route as Route
-from wsl.stitch._route import stitch as stitch
-from wsl.stitch._routes import routes as routes
-from wsl.stitch._sampling import random_route as random_route
-from wsl.stitch._sampling import route_probabilities as route_probabilities
+from wsl.stitch._routes.cost import Cost as Cost
+from wsl.stitch._routes.cost import cost as cost
+from wsl.stitch._routes.cost import Costs as Costs
+from wsl.stitch._routes.cost import route_cost as route_cost
+from wsl.stitch._routes.family_routes import routes as routes
+from wsl.stitch._routes.joints import Joint as Joint
+from wsl.stitch._routes.joints import joint_moments as joint_moments
+from wsl.stitch._routes.joints import joints as joints
+from wsl.stitch._routes.pareto import pareto as pareto
+from wsl.stitch._routes.program import program as program
+from wsl.stitch._routes.route_check import check_route as check_route
+from wsl.stitch._routes.route_check import Family as Family
+from wsl.stitch._routes.route_check import materialize as materialize
+from wsl.stitch._routes.route_check import Piece as Piece
+from wsl.stitch._routes.route_check import Route as Route
+from wsl.stitch._routes.route_check import stitch as stitch
+from wsl.stitch._routes.sampling import random_route as random_route
+from wsl.stitch._routes.sampling import (
+  route_probabilities as route_probabilities,
+)
+from wsl.stitch._routes.selection import route_similarity as route_similarity
+from wsl.stitch._routes.selection import select_routes as select_routes
+from wsl.stitch._routes.sn_net import sn_net_routes as sn_net_routes
+from wsl.stitch._routes.sn_net import sn_net_v2_routes as sn_net_v2_routes
 from wsl.stitch._segmented import advance as advance
 from wsl.stitch._segmented import apply as apply
 from wsl.stitch._segmented import features as features
 from wsl.stitch._segmented import Segmented as Segmented
-from wsl.stitch._select import route_similarity as route_similarity
-from wsl.stitch._select import select_routes as select_routes
-from wsl.stitch._simplex import hoc_loss as hoc_loss
-from wsl.stitch._simplex import simplex as simplex
-from wsl.stitch._sn_net import sn_net_routes as sn_net_routes
-from wsl.stitch._sn_net import sn_net_v2_routes as sn_net_v2_routes
-from wsl.stitch._sn_net_fit import fit_family as fit_family
-from wsl.stitch._sn_net_fit import fit_joints as fit_joints
-from wsl.stitch._translate import invert as invert
-from wsl.stitch._translate import translate as translate

@@ -1,5 +1,8 @@
 """Pytrees of parameters: names, choice, maps, sums, and leaves on demand."""
 
+from wsl.tree._expression import evaluate as evaluate
+from wsl.tree._expression import inputs as inputs
+from wsl.tree._expression import spans_processes as spans_processes
 from wsl.tree._kth import kth_magnitude as kth_magnitude
 from wsl.tree._kth import reaches as reaches
 from wsl.tree._map import broadcast_prefix as broadcast_prefix
@@ -22,7 +25,7 @@ from wsl.tree._on_demand import OnDemand as OnDemand
 from wsl.tree._on_demand import Static as Static
 from wsl.tree._on_demand import Stored as Stored
 from wsl.tree._partial import partial as partial
-from wsl.tree._total import norm as norm
-from wsl.tree._total import sum_entries as sum_entries
-from wsl.tree._total import total as total
-from wsl.tree._total import wide as wide
+from wsl.tree._sums import norm as norm
+from wsl.tree._sums import sum_entries as sum_entries
+from wsl.tree._sums import total as total
+from wsl.tree._sums import wide as wide

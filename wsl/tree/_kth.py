@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _on_demand, _passes, _total
+from wsl.tree import _on_demand, _passes, _sums
 
 _SAMPLE = (1 << 12, 1 << 16)  # at least, at most
 # So few entries seldom meet three to a column, which ``inside`` cannot hold.
@@ -93,11 +93,11 @@ def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
   )
 
   def count(b: _Bracket, probes: Any) -> _Bracket:
-    counts = _total.total(_passes.count, leaves, probes=probes)
+    counts = _sums.total(_passes.count, leaves, probes=probes)
     return _narrow(xp, b, probes, counts.astype(wide), k)
 
   def collect(b: _Bracket) -> _Bracket:
-    found = _total.greatest(_passes.inside, leaves, lo=b.lo, hi=b.hi)
+    found = _sums.greatest(_passes.inside, leaves, lo=b.lo, hi=b.hi)
     return _settle(xp, b, found.astype(integer), k)
 
   def step(b: _Bracket) -> _Bracket:

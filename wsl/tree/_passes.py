@@ -3,7 +3,7 @@
 The bits of a non-negative float, read as an integer, keep its order,
 so all of this is arithmetic on integers. A pass works on blocks of BLOCK
 columns; XLA's CPU backend makes vector code of a loop over blocks, and scalar
-code of a full reduction (see ``_total``).
+code of a full reduction (see ``_sums``).
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _total
+from wsl.tree import _sums
 
 PROBES = 4
 
@@ -81,15 +81,15 @@ def _inside_plainly(
 ) -> types.Array:
   """Takes the whole leaf for one column, so that no axis is gathered."""
   ends = [v.max(tuple(range(1, x.ndim))) for v in _inside(x, lo, hi)]
-  pad = [(0, 0), (0, 0), (0, _total.BLOCK - 1)]
+  pad = [(0, 0), (0, 0), (0, _sums.BLOCK - 1)]
   return jnp.pad(jnp.stack(ends)[..., None], pad)
 
 
 def _inside_by_blocks(
   x: types.Array, lo: types.Array, hi: types.Array
 ) -> types.Array:
-  head, tail = _total.split_blocks(x)
-  widen = [(0, 0), (0, _total.BLOCK - tail.shape[1])]
+  head, tail = _sums.split_blocks(x)
+  widen = [(0, 0), (0, _sums.BLOCK - tail.shape[1])]
   state = [jnp.pad(v, widen) for v in _inside(tail, lo, hi)]
 
   def add(i: Any, state: list[types.Array]) -> list[types.Array]:
@@ -116,7 +116,7 @@ def _count_plainly(x: types.Array, probes: types.Array) -> types.Array:
 
 def _count_by_blocks(x: types.Array, probes: types.Array) -> types.Array:
   """Counts with one word of four 8-bit counters for each column of a block."""
-  head, tail = _total.split_blocks(x)
+  head, tail = _sums.split_blocks(x)
   blocks, full = head.shape[1], 255
   counts = _count_plainly(tail, probes)
   if not blocks:
@@ -134,7 +134,7 @@ def _count_by_blocks(x: types.Array, probes: types.Array) -> types.Array:
     return ((word >> np.uint32(8 * j)) & np.uint32(255)).astype(np.int32)
 
   def group(g: Any, counts: types.Array) -> types.Array:
-    empty = jnp.zeros((len(x), _total.BLOCK), np.uint32)
+    empty = jnp.zeros((len(x), _sums.BLOCK), np.uint32)
     stop = jnp.minimum((g + 1) * full, blocks)
     word = jax.lax.fori_loop(g * full, stop, add, empty)
     parts = [unpack(word, j).sum(1, dtype=np.int32) for j in range(PROBES)]

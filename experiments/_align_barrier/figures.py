@@ -1,0 +1,125 @@
+"""Figures of the lines between two networks, as PNG."""
+
+import pathlib
+from typing import Any
+
+from matplotlib import axes
+import numpy as np
+
+from experiments._align_barrier import tables
+from experiments._run import canvas
+
+_COLOURS = {
+  'naive': '#7f7f7f',
+  'random': '#c2c2c2',
+  'weight_matching': '#1f6fb4',
+  'activation_matching': '#e8871e',
+  'straight_through': '#c2559d',
+  'sinkhorn': '#6a3d9a',
+  'recovered': '#2c8a3d',
+}
+_OTHERS = ('#17a2a2', '#8c6d31', '#d62728', '#bcbd22')
+
+
+def paths(
+  path: pathlib.Path, results: dict[str, dict[str, Any]], correction: str
+) -> None:
+  """Draws loss and error along the lines, the mean and the range over pairs.
+
+  Args:
+    path: the file to write.
+    results: what was measured, by way.
+    correction: what the correction of statistics is called.
+  """
+  fig, panels = canvas.grid(11.5, 6.6, 2, 2, share=True)
+  columns = ('train', 'test')
+  rows = (('loss', 'loss, nats', 1), ('error', 'error, %', 100))
+  for row, (measure, label, factor) in zip(panels, rows):
+    for ax, split in zip(row, columns):
+      for way, found in results.items():
+        if way != 'planted':
+          colour = _colour(way, results)
+          for kind in ('plain', 'repaired'):
+            if kind in found:
+              name = tables.title(way, kind, correction)
+              curves = [one['values'][split][measure] for one in found[kind]]
+              y = factor * np.asarray(curves)
+              _band(ax, found[kind][0]['t'], y, colour, _dash(way, kind), name)
+      ax.set_xlim(0, 1)
+    row[0].set_ylim(bottom=0)
+    row[0].set_ylabel(label)
+  for upper, lower, split in zip(*panels, columns):
+    upper.set_title(f'{split} images', loc='left', color=canvas.INK)
+    lower.set_xlabel('λ, from the first network to the second')
+  canvas.legend(panels[0][1], 'second network')
+  canvas.save(fig, path)
+
+
+def _band(
+  ax: axes.Axes, t: Any, y: np.ndarray, colour: str, dash: Any, label: str
+) -> None:
+  """Draws the mean of curves ``[S, points]``, and their range."""
+  ax.plot(t, y.mean(0), color=colour, ls=dash, lw=2, label=label)
+  if len(y) > 1:
+    ax.fill_between(t, y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
+
+
+def _dash(way: str, kind: str) -> Any:
+  if way == 'random':
+    return ':'
+  return '-' if kind == 'plain' else (0, (4, 2))
+
+
+def layers(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:
+  """Draws singular vectors' alignment and variances, matrix by matrix.
+
+  Args:
+    path: the file to write.
+    results: what was measured, by way.
+  """
+  ways = [way for way in results if way not in ('planted', 'recovered')]
+  names = list(results['naive']['singular'][0])
+  width = max(11.5, 5 + 1.2 * len(names))
+  fig, panels = canvas.grid(width, 4.6, 1, 2)
+  titles = (
+    ('singular', 'alignment R of leading singular vectors'),
+    ('variance', 'variance of activity in the middle, over the ends'),
+  )
+  for ax, (key, label) in zip(panels[0], titles):
+    names = list(results['naive'][key][0])
+    places = np.arange(len(names))
+    for i, way in enumerate(ways):
+      x = places + 0.12 * (i - (len(ways) - 1) / 2)
+      y = np.asarray([list(one.values()) for one in results[way][key]])
+      colour = _colour(way, results)
+      ax.plot(x, y.mean(0), 'o', color=colour, label=tables.title(way))
+      ax.vlines(x, y.min(0), y.max(0), color=colour, lw=2)
+    ax.set_xticks(places, [_short(name) for name in names], rotation=30)
+    ax.set_title(label, loc='left', color=canvas.INK, fontsize=12)
+  panels[0][0].axhline(0, color=canvas.INK, lw=1)
+  panels[0][1].axhline(1, color=canvas.INK, lw=1, zorder=1)
+  panels[0][1].axhline(0.5, color=canvas.INK, lw=1, ls=(0, (4, 3)), zorder=1)
+  panels[0][1].annotate(
+    'one layer of unrelated units',
+    (1, 0.5),
+    xycoords=('axes fraction', 'data'),
+    xytext=(0, 3),
+    textcoords='offset points',
+    ha='right',
+    color=canvas.INK,
+  )
+  panels[0][1].set_ylim(bottom=0)
+  canvas.legend(panels[0][1], 'second network')
+  canvas.save(fig, path)
+
+
+def _colour(way: str, results: dict[str, Any]) -> str:
+  if way in _COLOURS:
+    return _COLOURS[way]
+  others = [name for name in results if name not in (*_COLOURS, 'planted')]
+  return _OTHERS[others.index(way) % len(_OTHERS)]
+
+
+def _short(name: str) -> str:
+  """Returns ``block_0/conv`` for ``params/block_0/conv/kernel``."""
+  return name.removeprefix('params/').removesuffix('/kernel')

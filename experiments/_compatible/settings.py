@@ -1,0 +1,198 @@
+"""Models that come one after the other, each with a gallery of its own.
+
+What a stage hands on is what its models, one for each of S seeds, make of the
+images: ``{'train', 'gallery', 'queries'}``, features ``[S, N, width]``. Stages
+go by '1', '2', ...
+"""
+
+import functools
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments._compatible import recipes
+from experiments._run import public_calls
+from experiments._shared import one_task, side_by_side
+from wsl import stitch, tree, types
+
+Seen: TypeAlias = dict[str, types.Array]
+
+
+class Setting(NamedTuple):
+  """What every stage needs.
+
+  Attributes:
+    config: the run's.
+    images: the data; those held out are the gallery, test images the queries.
+  """
+
+  config: ml_collections.ConfigDict
+  images: one_task.Images
+
+
+def load(config: ml_collections.ConfigDict) -> Setting:
+  """Reads the data and checks the config.
+
+  Args:
+    config: see ``configs/compatible.py``.
+
+  Returns:
+    The setting.
+
+  Raises:
+    ValueError: naming what is wrong in the config.
+    FileNotFoundError: if the data is missing.
+  """
+  for name in config.methods:
+    if name not in recipes.RECIPES:
+      hint = tree.nearest(name, list(recipes.RECIPES))
+      raise ValueError(f"methods: no '{name}'{hint}")
+  if config.methods[:1] != ('independent',):
+    raise ValueError('methods: the first must be independent, for comparison')
+  for where, function in (('bct', stitch.bct_loss), ('bt2', stitch.bt2_loss)):
+    public_calls.check(function, config[where], where=where)
+  public_calls.check(stitch.hoc_loss, config.hoc, where='hoc')
+  supplied = ('new', 'old')
+  public_calls.check(
+    stitch.random_basis, config.basis, supplied=supplied, where='basis'
+  )
+  free = jax.ShapeDtypeStruct((2, 2), np.float32)  # is the value valid?
+  rotate = functools.partial(stitch.orthogonal, kind=config.basis.kind)
+  jax.eval_shape(rotate, free)
+  images = one_task.load(config)
+  counts = list(config.stages.classes)
+  if len(counts) != len(config.stages.hidden) or len(counts) < 2:
+    raise ValueError(
+      f'stages: classes={counts} and hidden={list(config.stages.hidden)}: '
+      'expected as many of both, 2 or more'
+    )
+  few = int((np.asarray(images.train[1]) < counts[0]).sum())
+  one_task.check_sizes(
+    {
+      'seeds': (config.seeds, 1, None),
+      'stages.classes, the first': (counts[0], 2, images.classes),
+      'stages.classes, the last': (counts[-1], counts[0], images.classes),
+      'width': (config.width, images.classes - 1, None),
+      'basis.extra': (config.basis.extra, 1, config.width),
+      'training.steps': (config.training.steps, 1, None),
+      'training.batch_size': (config.training.batch_size, 1, few),
+    }
+  )
+  return Setting(config, images)
+
+
+def train(
+  setting: Setting, method: str, alone: dict[str, Seen]
+) -> dict[str, Seen]:
+  """Trains the stages of a chain, one after the other.
+
+  Args:
+    setting: what every stage needs.
+    method: of ``recipes.RECIPES``.
+    alone: the stages of the independent chain, whose first stage is also that
+      of the chains that begin with it; empty for that chain itself.
+
+  Returns:
+    What the models of each stage make of the images.
+  """
+  stages: dict[str, Seen] = {}
+  before = None
+  for place in range(len(setting.config.stages.classes)):
+    name = f'{place + 1}'
+    if not place and alone and not method.startswith('simplex'):
+      before = alone[name]
+    else:
+      before = _train_stage(setting, method, place, before, alone.get(name))
+    stages[name] = before
+  return stages
+
+
+def _train_stage(
+  setting: Setting,
+  method: str,
+  place: int,
+  old: Seen | None,
+  alone: Seen | None,
+) -> Seen:
+  """Trains one stage for all seeds, and shows it the images."""
+  config, images = setting.config, setting.images
+  x, y = images.train
+  count = config.stages.classes[place]
+  mine = np.flatnonzero(np.asarray(y) < count)
+  recipe = recipes.RECIPES[method](
+    recipes.Stage(
+      config,
+      config.stages.hidden[place],
+      images.classes,
+      x[:1],
+      y[mine],
+      None if old is None else old['train'][:, mine],
+      None if alone is None else alone['train'][:, mine],
+    )
+  )
+  stage = 10 * list(recipes.RECIPES).index(method) + place
+  key = jax.random.fold_in(jax.random.key(config.seed), stage)
+  keys = jax.random.split(key, config.seeds)
+  shared = {
+    'batch': (x[mine], y[mine]),
+    'targets': recipe.targets,
+    'bound': recipe.bound,
+  }
+
+  def pick(shared: Any, run: types.Array) -> Any:
+    own = jax.tree.map(lambda leaf: leaf[run], shared['targets'])
+    bound = jax.tree.map(lambda leaf: leaf[run], shared['bound'])
+    return bound, (*shared['batch'], *own)
+
+  trained = side_by_side.advance_all(
+    f'{method} {place + 1}',
+    recipe.loss,
+    jax.jit(jax.vmap(recipe.start))(keys),
+    keys,
+    shared,
+    pick,
+    steps=config.training.steps,
+    batch_size=config.training.batch_size,
+    rate=config.training.learning_rate,
+    at_once=config.at_once,
+  )
+  see = jax.jit(jax.vmap(recipe.features, in_axes=(0, None)))
+  return {
+    'train': see(trained, x),
+    'gallery': see(trained, images.held_out[0]),
+    'queries': see(trained, images.test[0]),
+  }
+
+
+def measure(
+  setting: Setting, method: str, stages: dict[str, Seen]
+) -> dict[str, Any]:
+  """Measures the queries of every stage against the gallery of every stage.
+
+  Args:
+    setting: what every stage needs.
+    method: how the stages were trained.
+    stages: what they make of the images.
+
+  Returns:
+    ``top1`` and ``map``: compatibility matrices, ``[S, T, T]``;
+    ``compatibility``: average compatibility by ``top1``, ``[S]``.
+  """
+  found: dict[str, Any] = {'top1': [], 'map': [], 'compatibility': []}
+  for seed in range(setting.config.seeds):
+    for metric in ('top1', 'map'):
+      matrix = stitch.compatibility_matrix(
+        [stages[name]['queries'][seed] for name in sorted(stages)],
+        [stages[name]['gallery'][seed] for name in sorted(stages)],
+        setting.images.test[1],
+        setting.images.held_out[1],
+        metric=metric,
+        leading=method == 'bt2',
+      )
+      found[metric].append(matrix.tolist())
+    found['compatibility'].append(
+      stitch.average_compatibility(found['top1'][-1])
+    )
+  return found

@@ -1,0 +1,222 @@
+"""From accuracies to the lines of a table."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments._run import console
+
+TITLES = {
+  'base': 'base',
+  'experts': 'experts',
+  'joint': 'joint training',
+  'mean': 'average',
+  'sum': 'task arithmetic',
+  'sum+by_depth': 'LiNeS',
+  'dare+sum': 'DARE + sum',
+  'dare+ties': 'DARE + TIES',
+  'ties': 'TIES',
+  'consensus': 'consensus TA',
+  'fisher': 'Fisher',
+  'regmean': 'RegMean',
+  'tsv': 'TSV-M',
+  'iso_c': 'Iso-C',
+  'iso_cts': 'Iso-CTS',
+  'slerp': 'SLERP',
+  'tall_masks': 'TALL masks',
+}
+
+# Averages over the eight CLIP tasks with ViT-B/32, as the FusionBench
+# documentation tabulates them (its checkpoints, coefficients not all tuned).
+PUBLISHED = {
+  'base': 48.2,
+  'experts': 90.3,
+  'joint': 88.6,
+  'mean': 66.5,
+  'sum': 68.0,
+  'ties': 72.2,
+  'fisher': 70.6,
+  'regmean': 82.4,
+  'tsv': 83.1,
+  'iso_c': 82.8,
+  'iso_cts': 82.7,
+}
+
+COLUMNS = (
+  'method',
+  'test %',
+  '±',
+  'norm. %',
+  'worst task',
+  'λ',
+  'arguments',
+  'data',
+  'merge s',
+  'CLIP B/32',
+)
+
+
+def summarise(
+  tasks: Sequence[str],
+  bounds: dict[str, dict[str, Any]],
+  results: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+  """Puts everything that was measured into rows.
+
+  Args:
+    tasks: T names.
+    bounds: accuracies ``[S, T]`` on both splits of base, experts and joint.
+    results: what ``sweep`` found, by method.
+
+  Returns:
+    ``tasks``; ``rows``, a dict for each line; ``order``, the methods from worst
+    to best test mean; ``disagreements`` with the published order; ``winner``,
+    the best merge by validation accuracy with its best seed.
+  """
+  experts = np.asarray(bounds['experts']['test'])
+  rows = [
+    _row(name, 'bound', tasks, found, experts) for name, found in bounds.items()
+  ]
+  for name, found in results.items():
+    kind = 'family' if found['family'] else 'merge'
+    rows.append(_row(name, kind, tasks, found, experts))
+  merges = sorted(
+    (row for row in rows if row['kind'] == 'merge'), key=lambda r: r['mean']
+  )
+  return {
+    'tasks': list(tasks),
+    'rows': rows,
+    'order': [row['method'] for row in merges],
+    'disagreements': _disagreements(merges),
+    'winner': _winner(merges),
+  }
+
+
+def _row(
+  name: str,
+  kind: str,
+  tasks: Sequence[str],
+  found: dict[str, Any],
+  experts: np.ndarray,
+) -> dict[str, Any]:
+  test = np.asarray(found['test'])
+  means, ratios = test.mean(1), (test / np.maximum(experts, 1e-9)).mean(1)
+  worst = int(test.mean(0).argmin())
+  spread = lambda x: float(x.std(ddof=1)) if len(x) > 1 else 0.0
+  row = {
+    'method': name,
+    'title': TITLES.get(name, name),
+    'kind': kind,
+    'mean': float(means.mean()),
+    'std': spread(means),
+    'normalised': float(ratios.mean()),
+    'normalised_std': spread(ratios),
+    'worst': {'task': tasks[worst], 'accuracy': float(test.mean(0)[worst])},
+    'validation_mean': float(np.mean(found['validation'])),
+    'validation': found['validation'],
+    'test': found['test'],
+    'published': PUBLISHED.get(name),
+  }
+  if kind != 'bound':
+    row |= {
+      'coef': found['coef'],
+      'arguments': found['arguments'],
+      'data': 'unlabelled' if found['statistics'] else 'none',
+      'merge_seconds': found['merge_seconds'],
+      'curve': {'coefs': found['coefs'], 'validation': found['curve']},
+    }
+  return row
+
+
+def _disagreements(merges: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Lists pairs whose order is not the published one, by a point or more."""
+  known = [row for row in merges if row['published'] is not None]
+  return [
+    {
+      'here_better': high['method'],
+      'published_better': low['method'],
+      'here_points': 100 * (high['mean'] - low['mean']),
+      'published_points': low['published'] - high['published'],
+    }
+    for i, low in enumerate(known)
+    for high in known[i + 1 :]
+    if high['mean'] - low['mean'] >= 0.01
+    and low['published'] - high['published'] >= 1
+  ]
+
+
+def _winner(merges: list[dict[str, Any]]) -> dict[str, Any] | None:
+  if not merges:
+    return None
+  best = max(merges, key=lambda row: row['validation_mean'])
+  seed = int(np.mean(best['validation'], 1).argmax())
+  return {
+    'method': best['method'],
+    'arguments': best['arguments'],
+    'coef': best['coef'],
+    'seed': seed,
+    'validation': float(np.mean(best['validation'][seed])),
+    'test': float(np.mean(best['test'][seed])),
+  }
+
+
+def show(title: str, summary: dict[str, Any]) -> None:
+  """Prints the table."""
+  groups: dict[str, list[tuple[str, ...]]] = {}
+  for row in sorted(summary['rows'], key=lambda row: row['mean']):
+    groups.setdefault(row['kind'], []).append(_cells(row))
+  count = len(summary['tasks'])
+  notes = [
+    '±: standard deviation over seeds; norm.: mean over tasks of accuracy / '
+    "its expert's; CLIP B/32: published averages over its eight tasks.",
+    'λ and arguments: chosen on labelled validation images, one choice for all '
+    'seeds; data: what the merge itself needs beyond the models.',
+  ]
+  if 'family' in groups:
+    notes.append(
+      f'{groups["family"][0][0]}: {count} models in one, a mask for each task: '
+      'an upper reference, not a merged model.'
+    )
+  for pair in summary['disagreements']:
+    better, worse = (
+      TITLES.get(pair[k], pair[k]) for k in ('here_better', 'published_better')
+    )
+    notes.append(
+      f'order differs from CLIP B/32: {better} is {pair["here_points"]:.1f} '
+      f'above {worse} here, {pair["published_points"]:.1f} below there.'
+    )
+  console.show_table(
+    title,
+    COLUMNS,
+    [groups[k] for k in ('bound', 'merge', 'family') if k in groups],
+    notes,
+  )
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+  worst = row['worst']
+  published = row['published']
+  merged = row['kind'] != 'bound'
+  return (
+    row['title'],
+    f'{100 * row["mean"]:.1f}',
+    f'{100 * row["std"]:.1f}',
+    f'{100 * row["normalised"]:.1f}',
+    f'{100 * worst["accuracy"]:.1f} {worst["task"]}',
+    f'{row["coef"]:g}' if merged else '',
+    _arguments(row['arguments']) if merged else '',
+    row['data'] if merged else '',
+    f'{row["merge_seconds"]:.2g}' if merged else '',
+    '' if published is None else f'{published:.1f}',
+  )
+
+
+def _arguments(arguments: dict[str, dict[str, Any]]) -> str:
+  """Returns ``density=0.2``; text (a pattern of names) is left out."""
+  return ' '.join(
+    f'{key}={value:g}' if isinstance(value, float) else f'{key}={value}'
+    for given in arguments.values()
+    for key, value in given.items()
+    if not isinstance(value, str)
+  )

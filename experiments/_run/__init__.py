@@ -1,0 +1,1 @@
+"""What every run has: a record, progress, figures, checked calls."""

@@ -1,0 +1,1 @@
+"""Helpers of ``experiments/scale_task_vectors.py``."""

@@ -1,0 +1,152 @@
+"""What few labelled images train: coefficients, factors, a head, or all.
+
+Each is a pair of functions of what is bound in a run, ``{'base', 'head',
+'stack'}``: one makes what is trained, one makes encoder and head of it.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments._scale_task_vectors import leaf_order, settings
+from experiments._shared import suites
+from wsl import scale, tree, types
+
+
+class Trained(NamedTuple):
+  """What a method trains.
+
+  Attributes:
+    start: maps (bound, key) to what is trained.
+    build: maps (bound, what is trained) to (encoder, head).
+    rate: peak learning rate.
+    size: how many numbers are trained.
+    note: what is not in the method's name.
+  """
+
+  start: Callable[[Any, types.PRNGKey], types.Tree]
+  build: Callable[[Any, types.Tree], tuple[types.Params, types.Params]]
+  rate: float
+  size: int
+  note: str = ''
+
+
+def coefs(suite: suites.Suite, models: settings.Models, by: Any) -> Trained:
+  """Trains coefficients of the other tasks' vectors, from 0."""
+  base, stack = settings.pick((models.base, models.stack), 0)
+  others = range(1, len(suite.tasks.names))
+  bank = settings.bank(suite, base, stack, others)
+  start = scale.init(bank, by=by, key=jax.random.key(0))
+  kind = 'entry' if by == 'entry' else 'coefs'
+  return Trained(
+    lambda bound, key: start,
+    _compose,
+    suite.config.rates[kind],
+    _size(start),
+  )
+
+
+def lora(suite: suites.Suite, budget: int) -> Trained:
+  """Trains a low-rank change of the last matrices, about ``budget`` numbers."""
+  shapes = leaf_order.matrices(suite)
+  last, rank = _choose(list(shapes.values()), budget)
+  chosen = dict(list(shapes.items())[-last:])
+
+  def start(bound: Any, key: types.PRNGKey) -> types.Tree:
+    del bound
+    keys = jax.random.split(key, last)
+    return {
+      name: _factors(shape, rank, keys[i])
+      for i, (name, shape) in enumerate(chosen.items())
+    }
+
+  where = 'all' if last == len(shapes) else f'the last {last}'
+  where = 'the last' if last == 1 < len(shapes) else where
+  return Trained(
+    start,
+    _add,
+    suite.config.rates.lora,
+    sum(_lora_size(shape, rank) for shape in chosen.values()),
+    f'rank {rank} on {where} of {len(shapes)} matrices',
+  )
+
+
+def probe(suite: suites.Suite) -> Trained:
+  """Trains the head, from the base's."""
+  heads = suites.shapes(suite)['heads']
+  return Trained(
+    lambda bound, key: bound['head'],
+    lambda bound, head: (bound['base'], head),
+    suite.config.rates.probe,
+    _size(heads) // len(suite.tasks.names),
+  )
+
+
+def full(suite: suites.Suite) -> Trained:
+  """Trains the encoder, from the base's."""
+  return Trained(
+    lambda bound, key: bound['base'],
+    lambda bound, encoder: (encoder, bound['head']),
+    suite.config.rates.full,
+    _size(suites.shapes(suite)['encoder']),
+  )
+
+
+def _compose(
+  bound: Any, coefs: scale.Coefs
+) -> tuple[types.Params, types.Params]:
+  bank = scale.as_bank(bound['base'], bound['stack'])
+  return scale.compose(bound['base'], bank, coefs), bound['head']
+
+
+def _add(bound: Any, factors: types.Tree) -> tuple[types.Params, types.Params]:
+  def changed(name: str, x: types.Array) -> types.Array:
+    if name not in factors:
+      return x
+    return x + jnp.tensordot(factors[name]['left'], factors[name]['right'], 1)
+
+  return tree.map_named(changed, bound['base']), bound['head']
+
+
+def _factors(
+  shape: tuple[int, ...], rank: int, key: types.PRNGKey
+) -> dict[str, types.Array]:
+  """Returns factors whose product is 0: only one of them is random."""
+  left = jax.random.normal(key, (*shape[:-1], rank), jnp.float32)
+  return {
+    'left': left / math.prod(shape[:-1]) ** 0.5,
+    'right': jnp.zeros((rank, shape[-1]), jnp.float32),
+  }
+
+
+def _choose(shapes: list[tuple[int, ...]], budget: int) -> tuple[int, int]:
+  """Returns (how many of the last matrices, rank) for about ``budget`` numbers.
+
+  Of choices within a fifth of the budget it takes the one on most matrices,
+  else the one that is nearest.
+  """
+  sizes = {
+    (last, rank): sum(_lora_size(shape, rank) for shape in shapes[-last:])
+    for last in range(1, len(shapes) + 1)
+    for rank in range(1, min(min(_flat(s)) for s in shapes[-last:]) + 1)
+  }
+  off = {choice: abs(math.log(n / budget)) for choice, n in sizes.items()}
+  near = [choice for choice, by in off.items() if by < math.log(1.2)]
+  if not near:
+    return min(off, key=lambda choice: off[choice])
+  return max(near, key=lambda choice: (choice[0], -off[choice]))
+
+
+def _flat(shape: tuple[int, ...]) -> tuple[int, int]:
+  return math.prod(shape[:-1]), shape[-1]
+
+
+def _lora_size(shape: tuple[int, ...], rank: int) -> int:
+  return rank * sum(_flat(shape))
+
+
+def _size(params: types.Tree) -> int:
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(params))

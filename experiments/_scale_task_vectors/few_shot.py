@@ -1,0 +1,222 @@
+"""A target task, a few labelled images of it, and the other tasks' vectors.
+
+Every method sees the same images in the same batches for the same number of
+steps. No validation image is looked at: the last step is taken.
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments._scale_task_vectors import few_label_training, settings
+from experiments._shared import side_by_side, suites
+from wsl import scale, train, types
+
+METHODS = (
+  'isotropic',
+  'anisotropic',
+  'partition',
+  'probe',
+  'lora',
+  'lora_partition',
+  'full',
+)
+
+REFERENCES = ('lora', 'probe', 'full')  # of the setting partition
+
+
+class Runs(NamedTuple):
+  """R runs: A amounts of images for each of S seeds and T targets.
+
+  Attributes:
+    seeds: ``[R]``.
+    targets: ``[R]``.
+    rows: places in the target's training images, ``[R, M]``; fewer than M
+      different ones are repeated.
+  """
+
+  seeds: types.Array
+  targets: types.Array
+  rows: types.Array
+
+
+def methods(
+  suite: suites.Suite, models: settings.Models, names: Sequence[str]
+) -> dict[str, few_label_training.Trained]:
+  """Returns what each method of the setting ``few_shot`` trains."""
+  cells = ('random', suite.config.few_shot.cells)
+  coefs = functools.partial(few_label_training.coefs, suite, models)
+  lora = functools.partial(few_label_training.lora, suite)
+  makers: dict[str, Callable[[], few_label_training.Trained]] = {
+    'isotropic': lambda: coefs('task'),
+    'anisotropic': lambda: coefs('leaf'),
+    'partition': lambda: coefs(cells),
+    'probe': lambda: few_label_training.probe(suite),
+    'lora': lambda: lora(coefs('leaf').size),
+    'lora_partition': lambda: lora(coefs(cells).size),
+    'full': lambda: few_label_training.full(suite),
+  }
+  return {name: makers[name]() for name in names}
+
+
+def partitions(
+  suite: suites.Suite, models: settings.Models
+) -> dict[str, few_label_training.Trained]:
+  """Returns what each method of the setting ``partition`` trains."""
+  config = suite.config.partition
+  found = {}
+  for cells in config.cells:
+    by = 'entry' if cells == 'full' else ('random', cells)
+    found[f'x{cells}'] = few_label_training.coefs(suite, models, by)
+    if 'lora' in config.methods and cells != 'full':
+      budget = found[f'x{cells}'].size
+      found[f'lora_x{cells}'] = few_label_training.lora(suite, budget)
+  references = [name for name in config.methods if name != 'lora']
+  return {**found, **methods(suite, models, references)}
+
+
+def run(
+  suite: suites.Suite,
+  models: settings.Models,
+  setting: str,
+  name: str,
+  trained: few_label_training.Trained,
+) -> dict[str, Any]:
+  """Trains one method on every seed, target and amount, and measures it.
+
+  Args:
+    suite: what every stage needs.
+    models: bases, heads and vectors.
+    setting: ``'few_shot'`` or ``'partition'``.
+    name: of the method.
+    trained: what it trains.
+
+  Returns:
+    ``test``, ``[A, S, T]``; ``shots``, ``[A]``; ``trained``, how many numbers;
+    ``note``.
+  """
+  config = suite.config[setting]
+  runs = draw(suite, config.shots)
+  split = suite.tasks.train
+  shared = jax.tree.map(jnp.asarray, (models, runs, tuple(split)))
+  keys = jax.random.split(jax.random.key(6), len(runs.seeds))
+  starts = jax.jit(functools.partial(_starts, trained))(shared, keys)
+
+  def loss(
+    bound: Any, params: types.Tree, batch: Any, key: types.PRNGKey
+  ) -> types.Array:
+    encoder, head = trained.build(bound, params)
+    encode = jax.tree_util.Partial(suite.encode)
+    apply_fn = jax.tree_util.Partial(settings.logits, encode, head)
+    return scale.supervised(apply_fn)(encoder, batch, key)
+
+  found = side_by_side.advance_all(
+    name,
+    loss,
+    starts,
+    keys,
+    shared,
+    pick,
+    steps=config.steps,
+    batch_size=config.batch_size,
+    rate=trained.rate,
+    at_once=suite.config.at_once,
+  )
+  measure = jax.jit(functools.partial(_accuracies, suite, trained))
+  test = jax.tree.map(jnp.asarray, tuple(suite.tasks.test))
+  shape = (len(config.shots), suite.config.seeds, len(suite.tasks.names))
+  accuracy = np.asarray(measure((models, runs, test), found), np.float64)
+  return {
+    'test': accuracy.reshape(shape).tolist(),
+    'shots': list(config.shots),
+    'trained': trained.size,
+    'note': trained.note,
+  }
+
+
+def draw(suite: suites.Suite, shots: Sequence[int]) -> Runs:
+  """Draws the images of every run; the base has seen none of them.
+
+  With one seed and target, the images of fewer shots are among those of more.
+  """
+  seen = suite.config.base.examples
+  labels = suite.tasks.train.y[:, seen:]
+  most = max(shots) * len(np.unique(labels[0]))
+  keys = suites.keys(suite, 7)
+  index, rows = [], []
+  for k in shots:
+    for s in range(suite.config.seeds):
+      for t in range(len(labels)):
+        key = jax.random.fold_in(keys[s], t)
+        chosen = seen + scale.shots(labels[t], k, key=key)
+        index.append((s, t))
+        rows.append(np.resize(chosen, most))
+  seeds, targets = np.asarray(index, np.int32).T
+  return Runs(
+    jnp.asarray(seeds), jnp.asarray(targets), jnp.asarray(rows, np.int32)
+  )
+
+
+def bind(
+  models: settings.Models, runs: Runs, run: types.Array
+) -> dict[str, types.Tree]:
+  """Returns base, head and the other tasks' vectors of one run."""
+  s, t = runs.seeds[run], runs.targets[run]
+  count = jax.tree.leaves(models.heads)[0].shape[1]
+  others = jnp.arange(count - 1, dtype=t.dtype)
+  others = others + (others >= t).astype(t.dtype)
+  return {
+    'base': jax.tree.map(lambda x: x[s], models.base),
+    'head': jax.tree.map(lambda x: x[s, t], models.heads),
+    'stack': jax.tree.map(lambda x: x[s][others], models.stack),
+  }
+
+
+def pick(shared: Any, run: types.Array) -> tuple[Any, Any]:
+  """Returns what is bound in one run, and its (images, labels)."""
+  models, runs, (x, y) = shared
+  t, rows = runs.targets[run], runs.rows[run]
+  return bind(models, runs, run), (x[t][rows], y[t][rows])
+
+
+def _starts(
+  trained: few_label_training.Trained, shared: Any, keys: types.PRNGKey
+) -> types.Tree:
+  def start(operands: Any) -> types.Tree:
+    run, key = operands
+    models, runs, _ = shared
+    return trained.start(bind(models, runs, run), key)
+
+  return jax.lax.map(start, (jnp.arange(len(keys)), keys))
+
+
+def _accuracies(
+  suite: suites.Suite,
+  trained: few_label_training.Trained,
+  shared: Any,
+  found: types.Tree,
+) -> types.Array:
+  """Returns the test accuracy of each run, ``[R]``."""
+  models, runs, (x, y) = shared
+
+  def one(operands: Any) -> types.Array:
+    run, params = operands
+    encoder, head = trained.build(bind(models, runs, run), params)
+    t = runs.targets[run]
+
+    def classify(encoder: types.Params, images: types.Array) -> types.Array:
+      return suite.classify({'encoder': encoder, 'head': head}, images)
+
+    return train.evaluate(
+      classify,
+      encoder,
+      (x[t], y[t]),
+      batch_size=suite.config.evaluation.batch_size,
+    ).accuracy
+
+  index = jnp.arange(len(runs.seeds))
+  return jax.lax.map(one, (index, found), batch_size=suite.config.at_once)

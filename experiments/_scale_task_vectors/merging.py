@@ -1,0 +1,255 @@
+"""One model of all tasks: coefficients searched, or learned by gradient.
+
+Labelled validation images teach in the setting ``addition``, unlabelled test
+images in ``test_time``. The last step is taken, nothing is chosen on the way.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+
+from experiments._run import console
+from experiments._scale_task_vectors import predict, settings
+from experiments._shared import suites
+from wsl import data, merge, scale, types
+
+
+class Method(NamedTuple):
+  """How coefficients of a merge are found.
+
+  Attributes:
+    by: what has a coefficient of its own, as in ``scale.init``.
+    learns: from ``'labels'``, or from ``'entropy'``; ``''`` if searched.
+    vectors: ``'plain'``, ``'trimmed'`` as TIES does, or ``'tangent'``.
+  """
+
+  by: str
+  learns: str
+  vectors: str = 'plain'
+
+
+METHODS = {
+  'addition': {
+    'searched': Method('task', ''),
+    'isotropic': Method('task', 'labels'),
+    'anisotropic': Method('leaf', 'labels'),
+    'tangent_searched': Method('task', '', 'tangent'),
+    'tangent_anisotropic': Method('leaf', 'labels', 'tangent'),
+  },
+  'test_time': {
+    'adamerging_task': Method('task', 'entropy'),
+    'adamerging_leaf': Method('leaf', 'entropy'),
+    'adamerging_plus': Method('leaf', 'entropy', 'trimmed'),
+  },
+}
+
+
+def run(
+  suite: suites.Suite,
+  models: settings.Models,
+  experts: np.ndarray,
+  setting: str,
+  name: str,
+) -> dict[str, Any]:
+  """Finds coefficients for every seed, and measures what they make.
+
+  Args:
+    suite: what every stage needs.
+    models: what is merged.
+    experts: their validation accuracies, ``[S, T]``.
+    setting: ``'addition'`` or ``'test_time'``.
+    name: of a method.
+
+  Returns:
+    ``validation`` and ``test``, ``[S, T]``; ``disentanglement``, ``[S]``;
+    ``coefs`` by block, ``[S, T]``; ``trained``, how many numbers.
+  """
+  method, config = METHODS[setting][name], suite.config
+  encodes = encoders(suite, models, tangent=method.vectors == 'tangent')
+  learn = learner(suite, encodes, models, method) if method.learns else None
+  stacks = _vectors(suite, models, method)
+  found: list[dict[str, Any]] = []
+  with console.progress(name, config.seeds) as tick:
+    for s in range(config.seeds):
+      encode, base, heads, stack = settings.pick(
+        (encodes, models.base, models.heads, stacks), s
+      )
+      bank = settings.bank(suite, base, stack)
+      measure = functools.partial(_measure, suite, encode, base, heads, bank)
+      if learn:
+        coefs = learn(s, base, bank)
+      else:
+        coefs = _search(measure, bank, config[setting].coefs, experts[s])
+      found.append(
+        {
+          'validation': measure(coefs, 'validation').tolist(),
+          'test': measure(coefs, 'test').tolist(),
+          'disentanglement': _errors(suite, encode, base, heads, bank, coefs),
+          'coefs': {k: x.tolist() for k, x in coefs.values.items()},
+        }
+      )
+      tick(f'test {100 * np.mean(found[-1]["test"]):.1f} %')
+  result: dict[str, Any] = {k: [one[k] for one in found] for k in found[0]}
+  result['coefs'] = {
+    block: [one[block] for one in result['coefs']]
+    for block in result['coefs'][0]
+  }
+  size = sum(len(rows[0]) for rows in result['coefs'].values())
+  return {**result, 'trained': size if method.learns else 1}
+
+
+def encoders(
+  suite: suites.Suite, models: settings.Models, *, tangent: bool
+) -> Any:
+  """Returns one function of (encoder, images) for all seeds.
+
+  It is a tree: ``settings.pick`` gives the function of one seed, and all
+  of them are one program.
+  """
+  if tangent:
+    return scale.linear_model(suite.encode, models.base)
+  return jax.tree_util.Partial(suite.encode)
+
+
+def learner(
+  suite: suites.Suite,
+  encodes: Any,
+  models: settings.Models,
+  method: Method,
+) -> Callable[[int, types.Params, scale.Bank], scale.Coefs]:
+  """Returns a function of (seed, base, bank) to coefficients."""
+  apply_fn = jax.tree_util.Partial(settings.all_logits, encodes, models.heads)
+  labels = method.learns == 'labels'
+  if labels:
+    config, split = suite.config.addition, suite.tasks.validation
+    steps = config.epochs * (split.y.shape[1] // config.batch_size)
+    optimiser, start = optimiser_of(config), 0.0
+    objective, project = scale.supervised(apply_fn), scale.identity
+  else:
+    config, split = suite.config.test_time.adamerging, suite.tasks.test
+    steps, start = config.steps, config.start
+    optimiser = optax.adam(config.rate)
+    objective, project = scale.entropy(apply_fn), scale.box
+  keys = suites.keys(suite, 5)
+
+  def learn(s: int, base: types.Params, bank: scale.Bank) -> scale.Coefs:
+    return scale.fit(
+      settings.pick(objective, s),
+      base,
+      bank,
+      scale.init(bank, by=method.by, value=start),
+      batches(split, config.batch_size, seed=s, labels=labels),
+      optimiser=optimiser,
+      steps=steps,
+      key=keys[s],
+      project=project,
+    ).coefs
+
+  return learn
+
+
+def optimiser_of(config: ml_collections.ConfigDict) -> Any:
+  """Returns the paper's optimiser at a rate of ours."""
+  return optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.adamw(config.rate, weight_decay=config.weight_decay),
+  )
+
+
+def batches(
+  split: data.Split, batch_size: int, *, seed: int, labels: bool = True
+) -> Iterator[Any]:
+  """Yields as many images of each task, ``[T, B, ...]``, for ever.
+
+  Args:
+    split: images and labels, ``[T, N, ...]``.
+    batch_size: B.
+    seed: of the orders; each task has its own.
+    labels: whether they come too.
+
+  Yields:
+    (images, labels), or images.
+  """
+  rng = np.random.RandomState(seed)
+  count, size = split.y.shape
+  rows = np.arange(count)[:, None]
+  while True:
+    orders = np.stack([rng.permutation(size) for _ in range(count)])
+    for first in range(0, size - batch_size + 1, batch_size):
+      index = orders[:, first : first + batch_size]
+      x = split.x[rows, index]
+      yield (x, split.y[rows, index]) if labels else x
+
+
+def _vectors(
+  suite: suites.Suite, models: settings.Models, method: Method
+) -> types.Deltas:
+  if method.vectors == 'trimmed':
+    density = suite.config.test_time.adamerging.density
+    return jax.jit(jax.vmap(functools.partial(_trim, density)))(models.stack)
+  return models.tangent if method.vectors == 'tangent' else models.stack
+
+
+def _trim(density: float, stack: types.Deltas) -> types.Deltas:
+  """Returns what TIES keeps of each vector before it takes the mean."""
+  return merge.elect_sign(merge.trim(stack, density=density))
+
+
+def _measure(
+  suite: suites.Suite,
+  encode: Any,
+  base: types.Params,
+  heads: types.Params,
+  bank: scale.Bank,
+  coefs: scale.Coefs,
+  part: str,
+) -> np.ndarray:
+  """Returns the accuracy on each task, ``[T]``."""
+  return predict.accuracies(
+    encode,
+    base,
+    predict.scaled(bank, coefs),
+    heads,
+    getattr(suite.tasks, part),
+    batch_size=suite.config.evaluation.batch_size,
+  )
+
+
+def _errors(
+  suite: suites.Suite,
+  encode: Any,
+  base: types.Params,
+  heads: types.Params,
+  bank: scale.Bank,
+  coefs: scale.Coefs,
+) -> float:
+  """Returns the mean disentanglement error over pairs, on test images."""
+  found = predict.disentanglement(
+    encode,
+    base,
+    predict.scaled(bank, coefs),
+    heads,
+    suite.tasks.test,
+    batch_size=suite.config.evaluation.batch_size,
+  )
+  return float(found.sum() / (found.size - len(found)))
+
+
+def _search(
+  measure: Callable[..., np.ndarray],
+  bank: scale.Bank,
+  coefs: Sequence[float],
+  experts: np.ndarray,
+) -> scale.Coefs:
+  """Returns the best coefficient by normalised validation accuracy."""
+  candidates = [scale.init(bank, by='task', value=value) for value in coefs]
+  scores = [
+    np.mean(measure(candidate, 'validation') / np.maximum(experts, 1e-9))
+    for candidate in candidates
+  ]
+  return candidates[int(np.argmax(scores))]

@@ -1,0 +1,132 @@
+"""What composed models predict, and how far vectors disturb each other."""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments._scale_task_vectors import settings
+from wsl import scale, types
+
+
+@jax.jit
+def scaled(bank: scale.Bank, coefs: scale.Coefs) -> types.Deltas:
+  """Returns each vector times its coefficients, leaves ``[T, ...]``."""
+
+  def one(mask: types.Array) -> types.Delta:
+    times = lambda x: x * mask.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+    return scale.combine(bank, jax.tree.map(times, coefs))
+
+  return jax.vmap(one)(jnp.eye(len(bank), dtype=jnp.float32))
+
+
+@functools.partial(jax.jit, static_argnums=7)
+def predictions(
+  encode: Callable[..., types.Array],
+  base: types.Params,
+  deltas: types.Deltas,
+  heads: types.Params,
+  x: types.Array,
+  masks: types.Array,
+  tasks: types.Array,
+  batch_size: int,
+) -> types.Array:
+  """Returns the predicted classes of M compositions, each on one task.
+
+  Args:
+    encode: a ``Partial`` of (encoder, images).
+    base: of one seed, ``[...]``.
+    deltas: scaled vectors, ``[T, ...]``.
+    heads: ``[T', ...]``.
+    x: images, ``[T', N, ...]``.
+    masks: which vectors are added, ``[M, T]`` of 0 and 1.
+    tasks: on whose images, with whose head, ``[M]``.
+    batch_size: images in memory at once.
+
+  Returns:
+    Integers ``[M, N]``.
+  """
+
+  def of_one(operands: tuple[types.Array, types.Array]) -> types.Array:
+    mask, task = operands
+    params = jax.tree.map(
+      lambda b, d: b + jnp.tensordot(mask, d, 1), base, deltas
+    )
+    head = jax.tree.map(lambda h: h[task], heads)
+
+    def of_image(image: types.Array) -> types.Array:
+      found = settings.logits(encode, head, params, image[None])
+      return jnp.argmax(found[0]).astype(jnp.int32)
+
+    return jax.lax.map(of_image, x[task], batch_size=batch_size)
+
+  return jax.lax.map(of_one, (masks, tasks))
+
+
+def accuracies(
+  encode: Any,
+  base: types.Params,
+  deltas: types.Deltas,
+  heads: types.Params,
+  split: Any,
+  *,
+  batch_size: int,
+) -> np.ndarray:
+  """Returns the accuracy of all scaled vectors together on each task, [T']."""
+  count = split.y.shape[0]
+  vectors = jax.tree.leaves(deltas)[0].shape[0]
+  found = predictions(
+    encode,
+    base,
+    deltas,
+    heads,
+    split.x,
+    jnp.ones((count, vectors), jnp.float32),
+    jnp.arange(count),
+    batch_size,
+  )
+  return (np.asarray(found) == np.asarray(split.y)).mean(1)
+
+
+def disentanglement(
+  encode: Any,
+  base: types.Params,
+  deltas: types.Deltas,
+  heads: types.Params,
+  split: Any,
+  *,
+  batch_size: int,
+) -> np.ndarray:
+  r"""Returns the pairwise disentanglement error, ``[T, T]``, diagonal 0.
+
+  .. math:: \xi_{ij} = P_{x \sim D_i}\bigl[ f(x; \theta_0 + \Lambda_i \tau_i)
+    \neq f(x; \theta_0 + \Lambda_i \tau_i + \Lambda_j \tau_j) \bigr]
+
+  with the head of task i: how often the vector of task j changes what the
+  vector of task i says about an image of its own task.
+
+  Reference:
+    Ortiz-Jimenez et al., "Task Arithmetic in the Tangent Space: Improved
+    Editing of Pre-Trained Models", 2023, arXiv:2305.12827.
+  """
+  count = split.y.shape[0]
+  own, other = np.divmod(np.arange(count**2), count)
+  masks = np.zeros((count**2, count), np.float32)
+  masks[np.arange(count**2), own] = 1
+  masks[np.arange(count**2), other] = 1
+  found = predictions(
+    encode,
+    base,
+    deltas,
+    heads,
+    split.x,
+    jnp.asarray(masks),
+    jnp.asarray(own),
+    batch_size,
+  )
+  said = np.asarray(found).reshape(count, count, -1)
+  alone = said[np.arange(count), np.arange(count)]
+  return (said != alone[:, None]).mean(2)

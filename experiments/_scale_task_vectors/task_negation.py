@@ -1,0 +1,176 @@
+"""One task forgotten, a control task kept: coefficients of the one's vector.
+
+Coefficients are chosen on labelled validation images, as in the paper: the
+lowest accuracy on the target while the control keeps a share of the base's.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments._run import console
+from experiments._scale_task_vectors import merging, predict, settings
+from experiments._shared import suites
+from wsl import scale, types
+
+METHODS = {'searched': '', 'isotropic': 'task', 'anisotropic': 'leaf'}
+
+
+class Pair(NamedTuple):
+  """A target and the control, of one seed.
+
+  Attributes:
+    base: ``[...]``.
+    heads: of target and control, ``[2, ...]``.
+    bank: the target's vector.
+    tasks: places of target and control.
+    objective: what is minimised.
+  """
+
+  base: types.Params
+  heads: types.Params
+  bank: scale.Bank
+  tasks: tuple[int, int]
+  objective: Any
+
+
+def targets(suite: suites.Suite) -> list[int]:
+  """Returns the tasks but the control."""
+  names = suite.tasks.names
+  return [
+    t for t, name in enumerate(names) if name != suite.config.negation.control
+  ]
+
+
+def run(
+  suite: suites.Suite, models: settings.Models, name: str
+) -> dict[str, Any]:
+  """Negates every target of every seed by one method.
+
+  Returns:
+    ``validation`` and ``test``, ``[S, T - 1, 2]``, of target and control;
+    ``coefs`` by block, ``[S, T - 1]``; ``trained``, how many numbers.
+  """
+  config, names = suite.config.negation, suite.tasks.names
+  control = names.index(config.control)
+  encode = merging.encoders(suite, models, tangent=False)
+  optimiser = merging.optimiser_of(config)
+  apply_fns = jax.tree_util.Partial(settings.logits, encode, models.heads)
+  found: list[list[dict[str, Any]]] = []
+  with console.progress(name, suite.config.seeds * len(targets(suite))) as tick:
+    for s in range(suite.config.seeds):
+      found.append([])
+      for t in targets(suite):
+        base, stack = settings.pick((models.base, models.stack), s)
+        heads = jax.tree.map(
+          lambda x, s=s, t=t: x[s, np.asarray([t, control])], models.heads
+        )
+        pair = Pair(
+          base,
+          heads,
+          settings.bank(suite, base, stack, [t]),
+          (t, control),
+          scale.negation(
+            settings.pick(apply_fns, s, t),
+            settings.pick(apply_fns, s, control),
+          ),
+        )
+        found[s].append(_negate(suite, encode, pair, name, s, optimiser))
+        tick(f'target {100 * found[s][-1]["test"][0]:.1f} %')
+  keys = list(found[0][0])
+  result: dict[str, Any] = {
+    key: [[one[key] for one in row] for row in found] for key in keys
+  }
+  blocks = list(result['coefs'][0][0])
+  result['coefs'] = {
+    block: [[one[block] for one in row] for row in result['coefs']]
+    for block in blocks
+  }
+  return {
+    **result,
+    'targets': [names[t] for t in targets(suite)],
+    'trained': len(blocks),
+  }
+
+
+def _negate(
+  suite: suites.Suite,
+  encode: Any,
+  pair: Pair,
+  name: str,
+  seed: int,
+  optimiser: Any,
+) -> dict[str, Any]:
+  """Returns what one method finds for one target of one seed."""
+
+  def measure(coefs: scale.Coefs, part: str) -> np.ndarray:
+    split = jax.tree.map(
+      lambda x: x[np.asarray(pair.tasks)], getattr(suite.tasks, part)
+    )
+    return predict.accuracies(
+      encode,
+      pair.base,
+      predict.scaled(pair.bank, coefs),
+      pair.heads,
+      split,
+      batch_size=suite.config.evaluation.batch_size,
+    )
+
+  config = suite.config.negation
+  start = scale.init(pair.bank, by=METHODS[name] or 'task')
+  least = config.floor * measure(start, 'validation')[1]
+  if METHODS[name]:
+    coefs = _descend(suite, pair, measure, start, least, seed, optimiser)
+  else:
+    coefs = start
+    lowest = np.inf
+    for value in config.coefs:
+      candidate = scale.init(pair.bank, by='task', value=value)
+      target, control = measure(candidate, 'validation')
+      if control >= least and target < lowest:
+        coefs, lowest = candidate, target
+  return {
+    'validation': measure(coefs, 'validation').tolist(),
+    'test': measure(coefs, 'test').tolist(),
+    'coefs': {k: float(x[0]) for k, x in coefs.values.items()},
+  }
+
+
+def _descend(
+  suite: suites.Suite,
+  pair: Pair,
+  measure: Callable[..., np.ndarray],
+  coefs: scale.Coefs,
+  least: float,
+  seed: int,
+  optimiser: Any,
+) -> scale.Coefs:
+  """Learns until the control falls below its least accuracy."""
+  config = suite.config.negation
+  split = jax.tree.map(
+    lambda x: x[np.asarray(pair.tasks)], suite.tasks.validation
+  )
+  feed = merging.batches(split, config.batch_size, seed=seed)
+  parts = (((x[0], y[0]), (x[1], y[1])) for x, y in feed)
+  best, lowest, state = coefs, np.inf, None
+  for _ in range(config.steps // config.every):
+    found = scale.fit(
+      pair.objective,
+      pair.base,
+      pair.bank,
+      coefs,
+      parts,
+      optimiser=optimiser,
+      steps=config.every,
+      key=jax.random.key(seed),
+      opt_state=state,
+    )
+    coefs, state = found.coefs, found.opt_state
+    target, control = measure(coefs, 'validation')
+    if control < least:
+      break
+    if target < lowest:
+      best, lowest = coefs, target
+  return best

@@ -1,0 +1,182 @@
+"""A target task without labels: unlabelled test images, others' vectors."""
+
+from collections.abc import Iterator
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments._run import console
+from experiments._scale_task_vectors import merging, predict, settings
+from experiments._shared import suites
+from wsl import scale, types
+
+METHODS = ('entropy', 'ufm')
+
+
+def run(
+  suite: suites.Suite, models: settings.Models, name: str
+) -> dict[str, Any]:
+  """Adapts to every target of every seed by one method, from coefficients 0.
+
+  Returns:
+    ``test``, ``[S, T]``; ``trained``, how many numbers.
+  """
+  config, count = suite.config.test_time.target, len(suite.tasks.names)
+  encode = merging.encoders(suite, models, tangent=False)
+  apply_fns = jax.tree_util.Partial(settings.logits, encode, models.heads)
+  objectives = (
+    scale.entropy(apply_fns) if name == 'entropy' else _ufm(suite, apply_fns)
+  )
+  optimiser = merging.optimiser_of(config)
+  adapt = functools.partial(
+    _entropy if name == 'entropy' else _agree, suite, optimiser
+  )
+  found = np.zeros((suite.config.seeds, count))
+  size = 0
+  with console.progress(name, found.size) as tick:
+    for s, t in np.ndindex(*found.shape):
+      base, stack = settings.pick((models.base, models.stack), s)
+      others = [i for i in range(count) if i != t]
+      bank = settings.bank(suite, base, stack, others)
+      coefs = scale.init(bank, by='leaf')
+      size = sum(x.size for x in coefs.values.values())
+      x = suite.tasks.test.x[t]
+      objective = settings.pick(objectives, s, t)
+      apply_fn = settings.pick(apply_fns, s, t)
+      coefs = adapt(objective, apply_fn, base, bank, coefs, x, s)
+      found[s, t] = predict.accuracies(
+        encode,
+        base,
+        predict.scaled(bank, coefs),
+        jax.tree.map(lambda h, s=s, t=t: h[s, t : t + 1], models.heads),
+        jax.tree.map(lambda x, t=t: x[t : t + 1], suite.tasks.test),
+        batch_size=suite.config.evaluation.batch_size,
+      )[0]
+      tick(f'test {100 * found[s, t]:.1f} %')
+  return {'test': found.tolist(), 'trained': size}
+
+
+def _ufm(suite: suites.Suite, apply_fns: Any) -> Any:
+  noise = functools.partial(_noisy, 0.1 * suite.tasks.std)
+  return scale.ufm(
+    apply_fns,
+    weak=noise,
+    strong=functools.partial(_erased, 0.3 * suite.tasks.std, suite.tasks.mean),
+    exponent=suite.config.test_time.target.exponent,
+  )
+
+
+def _entropy(
+  suite: suites.Suite,
+  optimiser: Any,
+  objective: Any,
+  apply_fn: Any,
+  base: types.Params,
+  bank: scale.Bank,
+  coefs: scale.Coefs,
+  x: np.ndarray,
+  seed: int,
+) -> scale.Coefs:
+  """Lowers the entropy of what is said about the images."""
+  del apply_fn
+  config = suite.config.test_time.target
+  return scale.fit(
+    objective,
+    base,
+    bank,
+    coefs,
+    (x[rows] for rows in _rows(len(x), config.batch_size, seed)),
+    optimiser=optimiser,
+    steps=config.epochs * (len(x) // config.batch_size),
+    key=jax.random.key(seed),
+  ).coefs
+
+
+def _agree(
+  suite: suites.Suite,
+  optimiser: Any,
+  objective: Any,
+  apply_fn: Any,
+  base: types.Params,
+  bank: scale.Bank,
+  coefs: scale.Coefs,
+  x: np.ndarray,
+  seed: int,
+) -> scale.Coefs:
+  """Goes through UFM's epochs, each with a trusted set of its own."""
+  config = suite.config.test_time.target
+  rng = np.random.RandomState(seed)
+  steps = len(x) // config.batch_size
+  feed = _rows(len(x), config.batch_size, seed)
+  state = None
+  for epoch in range(config.epochs):
+    logits = _classify(apply_fn, base, bank, coefs, x)
+    sure = scale.trusted(np.asarray(logits))
+    threshold = np.float32(0.9 + 0.1 * epoch / max(config.epochs - 1, 1))
+
+    def views(sure: Any = sure, threshold: Any = threshold) -> Iterator[Any]:
+      for rows in feed:
+        i = rng.randint(len(sure.indices), size=config.batch_size // 3)
+        yield scale.Views(
+          x[rows], x[sure.indices[i]], sure.labels[i], threshold
+        )
+
+    found = scale.fit(
+      objective,
+      base,
+      bank,
+      coefs,
+      views(),
+      optimiser=optimiser,
+      steps=steps,
+      key=jax.random.key(1000 * seed + epoch),
+      opt_state=state,
+    )
+    coefs, state = found.coefs, found.opt_state
+  return coefs
+
+
+@jax.jit
+def _classify(
+  apply_fn: Any,
+  base: types.Params,
+  bank: scale.Bank,
+  coefs: scale.Coefs,
+  x: types.Array,
+) -> types.Array:
+  return apply_fn(scale.compose(base, bank, coefs), x)
+
+
+def _rows(count: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+  rng = np.random.RandomState(seed)
+  while True:
+    order = rng.permutation(count)
+    for first in range(0, count - batch_size + 1, batch_size):
+      yield order[first : first + batch_size]
+
+
+def _noisy(scale: float, key: types.PRNGKey, x: types.Array) -> types.Array:
+  """Adds noise."""
+  x = jnp.asarray(x, jnp.float32)
+  return x + scale * jax.random.normal(key, x.shape, jnp.float32)
+
+
+def _erased(
+  scale: float, mean: float, key: types.PRNGKey, x: types.Array
+) -> types.Array:
+  """Adds noise, and takes a quarter of each image away."""
+  keys = jax.random.split(key, 3)
+  height, width = x.shape[1:3]
+  rows = _window(keys[0], len(x), height)[:, :, None, None]
+  columns = _window(keys[1], len(x), width)[:, None, :, None]
+  return jnp.where(rows & columns, mean, _noisy(scale, keys[2], x))
+
+
+def _window(key: types.PRNGKey, count: int, size: int) -> types.Array:
+  """Returns which half of ``size`` places is erased, ``[count, size]``."""
+  first = jax.random.randint(key, (count, 1), 0, size // 2 + 1, np.int32)
+  places = jnp.arange(size, dtype=np.int32)[None]
+  return (places >= first) & (places < first + size // 2)

@@ -1,0 +1,1 @@
+"""What several experiments share: tasks, networks, training, accuracy."""

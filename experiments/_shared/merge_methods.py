@@ -1,0 +1,212 @@
+"""Merging methods as a config writes them: ``'ties'``, ``'dare+sum'``.
+
+A method is named by the public function of ``wsl.merge`` or ``wsl.scale`` that
+it is, or by several, applied from left to right.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import inspect
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments._run import public_calls
+from wsl import deltas, merge, scale, tree, types
+
+# What an experiment measures for methods that ask for it, from inputs alone.
+STATISTICS = ('fishers', 'grams')
+SUPPLIED = (*STATISTICS, 'key')
+
+
+class Method(NamedTuple):
+  """One line of the table.
+
+  Attributes:
+    name: the expression, ``'dare+sum'``.
+    calls: the functions, first to last.
+    candidates: arguments by function name; one is chosen on validation data.
+    coefs: coefficients lambda to choose from.
+    statistics: which of ``STATISTICS`` it asks for.
+  """
+
+  name: str
+  calls: tuple[Callable[..., Any], ...]
+  candidates: tuple[dict[str, dict[str, Any]], ...]
+  coefs: tuple[float, ...]
+  statistics: tuple[str, ...]
+
+
+def parse(
+  names: Sequence[str],
+  arguments: Mapping[str, Mapping[str, Any]],
+  coefs: Mapping[str, Sequence[float]],
+) -> list[Method]:
+  """Reads the methods of a config and checks every name in it.
+
+  Args:
+    names: expressions.
+    arguments: by function name; a tuple holds values to choose from.
+    coefs: by expression, coefficients to choose from; ``'default'`` serves
+      the others.
+
+  Returns:
+    The methods.
+
+  Raises:
+    ValueError: naming what is unknown and the nearest valid name, or what is
+      missing.
+
+  Example:
+    >>> found = parse(['dare+sum'], {'dare': {'rate': (0.5, 0.9)}},
+    ...               {'default': (0.3,)})
+    >>> [c['dare'] for c in found[0].candidates]
+    [{'rate': 0.5}, {'rate': 0.9}]
+  """
+  if not names:
+    raise ValueError("methods: none given, name at least one such as 'mean'")
+  rooms = (merge, scale)
+  for function in arguments:
+    public_calls.find(function, rooms, where='arguments')
+  for name in coefs:
+    if name not in (*names, 'default') and '+' not in name:
+      public_calls.find(name, rooms, where='coefs')
+  return [_parse(name, rooms, arguments, coefs) for name in names]
+
+
+def _parse(
+  name: str, rooms: Any, arguments: Mapping[str, Any], coefs: Mapping[str, Any]
+) -> Method:
+  where = f"methods: '{name}'"
+  calls = tuple(
+    public_calls.find(part, rooms, where=where) for part in name.split('+')
+  )
+  values = {}
+  for call in calls:
+    given = dict(arguments.get(call.__name__, {}))
+    public_calls.check(
+      call, given, supplied=SUPPLIED, where=f'arguments.{call.__name__}'
+    )
+    for key, value in given.items():
+      several = isinstance(value, (tuple, list))
+      values[call.__name__, key] = list(value) if several else [value]
+  chosen = coefs[name] if name in coefs else coefs['default']
+  asked = {key for call in calls for key in public_calls.options(call)}
+  return Method(
+    name,
+    calls,
+    tuple(_nested(values, row) for row in itertools.product(*values.values())),
+    tuple(float(c) for c in chosen),
+    tuple(s for s in STATISTICS if s in asked),
+  )
+
+
+def _nested(
+  values: Mapping[tuple[str, str], Any], row: Sequence[Any]
+) -> dict[str, dict[str, Any]]:
+  nested: dict[str, dict[str, Any]] = {}
+  for (function, key), value in zip(values, row):
+    nested.setdefault(function, {})[key] = value
+  return nested
+
+
+def statistics(methods: Sequence[Method]) -> list[str]:
+  """Returns the statistics that some method asks for."""
+  needed = {name for method in methods for name in method.statistics}
+  return [name for name in STATISTICS if name in needed]
+
+
+def apply(
+  method: Method,
+  arguments: Mapping[str, Mapping[str, Any]],
+  base: types.Params,
+  stack: types.Deltas,
+  supplied: Mapping[str, Any],
+) -> Any:
+  """Merges one stack of task vectors.
+
+  Args:
+    method: which.
+    arguments: one of its candidates.
+    base: leaves ``[...]``.
+    stack: task vectors, leaves ``[T, ...]``.
+    supplied: values for ``SUPPLIED``.
+
+  Returns:
+    A delta, leaves ``[...]``, or a family of T deltas (``merge.TallMasks``).
+  """
+  result = stack
+  for call in method.calls:
+    given = dict(arguments.get(call.__name__, {}))
+    for name in public_calls.options(call):
+      if name in supplied:
+        given[name] = supplied[name]
+    if _takes_two_models(call):
+      a, b = (deltas.apply(base, _take(result, t)) for t in range(2))
+      merged = call(a, b, **given)
+      result = _take(deltas.stack(base, [merged]), 0)
+    else:
+      result = call(result, **given)
+  return result
+
+
+def check(
+  method: Method,
+  base: types.Params,
+  tasks: int,
+  supplied: Mapping[str, Any],
+) -> None:
+  """Runs a method on shapes alone, so that mistakes show before the training.
+
+  Args:
+    method: which; every candidate is tried.
+    base: arrays or ``jax.ShapeDtypeStruct``.
+    tasks: T.
+    supplied: abstract values for ``SUPPLIED``.
+
+  Raises:
+    ValueError: what the method says, with its place in the config.
+  """
+  where = f"methods: '{method.name}'"
+  if any(map(_takes_two_models, method.calls)) and tasks != 2:
+    raise ValueError(f'{where} takes 2 models, there are {tasks}: leave it out')
+  stack = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((tasks, *x.shape), x.dtype), base
+  )
+  for arguments in method.candidates:
+    try:
+      merged = jax.eval_shape(
+        lambda *a, arguments=arguments: apply(method, arguments, *a),
+        base,
+        stack,
+        supplied,
+      )
+    except (ValueError, TypeError) as error:
+      raise ValueError(f'{where}: {error}') from None
+    if is_family(merged):
+      continue
+    found = [x.shape for x in jax.tree.leaves(merged)]
+    if found != [x.shape for x in jax.tree.leaves(base)]:
+      raise ValueError(
+        f"{where} edits task vectors and does not merge them: add '+sum'"
+      )
+
+
+def is_family(merged: Any) -> bool:
+  """Says whether a result holds a model for each task."""
+  return isinstance(merged, merge.TallMasks)
+
+
+def _takes_two_models(call: Callable[..., Any]) -> bool:
+  first = inspect.Parameter.POSITIONAL_OR_KEYWORD
+  parameters = inspect.signature(call).parameters.values()
+  return sum(p.kind == first for p in parameters) == 2
+
+
+def _take(stack: types.Deltas, t: int) -> types.Delta:
+  return tree.map(_row, stack, t=t)
+
+
+def _row(x: types.Array, *, t: Any) -> types.Array:
+  return jnp.take(x, t, axis=0)

@@ -1,0 +1,161 @@
+"""The three trainings of a vision suite: base, experts, one model for all."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments._shared import side_by_side, suites
+from wsl import data, types
+
+
+def base(suite: suites.Suite) -> types.Params:
+  """Trains encoder and heads on a few images of every task.
+
+  Returns:
+    ``{'encoder': [S, ...], 'heads': [S, T, ...]}``.
+  """
+  config = suite.config.base
+  few = jax.tree.map(lambda x: x[:, : config.examples], suite.tasks.train)
+
+  def loss(
+    bound: None, params: types.Params, batch: Any, key: types.PRNGKey
+  ) -> types.Array:
+    del bound
+    heads, encoder = params['heads'], params['encoder']
+    return _mixture_loss(suite, heads, encoder, batch, key)
+
+  keys = suites.keys(suite, 0)
+  start = jax.jit(functools.partial(jax.lax.map, suite.init))
+  return side_by_side.advance_all(
+    'base',
+    loss,
+    start(keys),
+    keys,
+    _mixture(few),
+    lambda examples, run: (None, examples),
+    steps=config.steps,
+    batch_size=config.batch_size,
+    rate=config.learning_rate,
+    at_once=suite.config.at_once,
+  )
+
+
+def experts(
+  suite: suites.Suite, base: types.Params, heads: types.Params
+) -> types.Params:
+  """Trains the encoder on each task alone.
+
+  Args:
+    suite: what every stage needs.
+    base: encoders to begin from, ``[S, ...]``.
+    heads: ``[S, T, ...]``; they stay as they are.
+
+  Returns:
+    Encoders, ``[S, T, ...]``.
+  """
+  config, tasks = suite.config, suite.tasks
+  count = len(tasks.names)
+
+  def loss(
+    head: types.Params, encoder: types.Params, batch: Any, key: types.PRNGKey
+  ) -> types.Array:
+    del key
+    logits = suite.classify({'encoder': encoder, 'head': head}, batch.x)
+    return _cross_entropy(logits, batch.y)
+
+  def own(shared: Any, run: types.Array) -> tuple[types.Params, data.Split]:
+    heads, split = shared
+    head = jax.tree.map(lambda x: x[run], heads)
+    return head, jax.tree.map(lambda x: x[run % count], split)
+
+  flat = lambda x: x.reshape(-1, *x.shape[2:])
+  keys = jax.vmap(lambda key: jax.random.split(key, count))(
+    suites.keys(suite, 1)
+  )
+  trained = side_by_side.advance_all(
+    'experts',
+    loss,
+    jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), base),
+    flat(keys),
+    (jax.tree.map(flat, heads), tasks.train),
+    own,
+    steps=_expert_steps(suite),
+    batch_size=config.experts.batch_size,
+    rate=config.models[config.model].expert_rate,
+    at_once=config.at_once,
+  )
+  return jax.tree.map(
+    lambda x: x.reshape(config.seeds, count, *x.shape[1:]), trained
+  )
+
+
+def joint(
+  suite: suites.Suite, base: types.Params, heads: types.Params
+) -> types.Params:
+  """Trains the encoder on all tasks, in as many steps as all experts took.
+
+  Args:
+    suite: what every stage needs.
+    base: encoders to begin from, ``[S, ...]``.
+    heads: ``[S, T, ...]``; they stay as they are.
+
+  Returns:
+    Encoders, ``[S, ...]``.
+  """
+  config = suite.config
+
+  def own(shared: Any, run: types.Array) -> tuple[types.Params, Any]:
+    heads, examples = shared
+    return jax.tree.map(lambda x: x[run], heads), examples
+
+  return side_by_side.advance_all(
+    'joint',
+    functools.partial(_mixture_loss, suite),
+    base,
+    suites.keys(suite, 2),
+    (heads, _mixture(suite.tasks.train)),
+    own,
+    steps=_expert_steps(suite) * len(suite.tasks.names),
+    batch_size=config.experts.batch_size,
+    rate=config.models[config.model].expert_rate,
+    at_once=config.at_once,
+  )
+
+
+def _mixture(
+  split: data.Split,
+) -> tuple[types.Array, types.Array, types.Array]:
+  """Joins the tasks: (images, labels, number of the task), ``[T N, ...]``."""
+  x, y = jnp.asarray(split.x), jnp.asarray(split.y)
+  task = jnp.repeat(jnp.arange(y.shape[0], dtype=y.dtype), y.shape[1])
+  return x.reshape(-1, *x.shape[2:]), y.reshape(-1), task
+
+
+def _mixture_loss(
+  suite: suites.Suite,
+  heads: types.Params,
+  encoder: types.Params,
+  batch: tuple[types.Array, types.Array, types.Array],
+  key: types.PRNGKey,
+) -> types.Array:
+  """Returns the loss of examples that each have their own task's head."""
+  del key
+  x, y, task = batch
+  features = suite.encode(encoder, x)
+  logits = jnp.einsum('bw,twc->btc', features, heads['kernel'])
+  logits = logits + heads['bias'][None]
+  own = jnp.take_along_axis(logits, task[:, None, None], axis=1)[:, 0]
+  return _cross_entropy(own, y)
+
+
+def _cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  return jnp.mean(losses)
+
+
+def _expert_steps(suite: suites.Suite) -> int:
+  config = suite.config.experts
+  return config.epochs * (suite.tasks.train.y.shape[1] // config.batch_size)

@@ -1,0 +1,190 @@
+"""A vision suite: tasks, one encoder for all, and a head for each.
+
+S seeds and T tasks are axes of every leaf: a base has ``[S, ...]``, experts and
+heads have ``[S, T, ...]``.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from experiments._run import console, public_calls
+from experiments._shared import suite_tasks
+from wsl import models, stats, tree, types
+
+_MEASURES = {'fishers': stats.fisher, 'grams': stats.gram}
+
+
+class Suite(NamedTuple):
+  """What every stage needs.
+
+  Attributes:
+    config: the run's.
+    tasks: images and labels.
+    init: maps a key to ``{'encoder': ..., 'heads': [T, ...]}``.
+    encode: maps (encoder, images) to features ``[B, W]``.
+    classify: maps ({'encoder', 'head'}, images) to logits ``[B, C]``.
+  """
+
+  config: ml_collections.ConfigDict
+  tasks: suite_tasks.Tasks
+  init: Callable[[types.PRNGKey], types.Params]
+  encode: Callable[[types.Params, types.Array], types.Array]
+  classify: Callable[[types.Params, types.Array], types.Array]
+
+
+def load(config: ml_collections.ConfigDict) -> Suite:
+  """Reads the data and makes the model.
+
+  Args:
+    config: see ``configs/merge_vision.py``.
+
+  Returns:
+    The suite.
+
+  Raises:
+    ValueError: naming what is wrong in the config.
+    FileNotFoundError: if the data is missing.
+  """
+  model = _model(config)
+  tasks = suite_tasks.load(
+    config.data, config.tasks, validation=config.validation
+  )
+  _check_sizes(config, tasks)
+  image = jnp.zeros((1, *tasks.train.x.shape[2:]), jnp.float32)
+
+  def encode(encoder: types.Params, x: types.Array) -> types.Array:
+    x = (jnp.asarray(x, jnp.float32) - tasks.mean) / tasks.std
+    return model.apply({'params': encoder}, x)
+
+  def classify(params: types.Params, x: types.Array) -> types.Array:
+    features = encode(params['encoder'], x)
+    return features @ params['head']['kernel'] + params['head']['bias'][None]
+
+  def init(key: types.PRNGKey) -> types.Params:
+    keys = jax.random.split(key)
+    encoder = model.init(keys[0], image)['params']
+    width = jax.eval_shape(encode, encoder, image).shape[-1]
+    shape = (len(tasks.names), width, tasks.classes)
+    kernel = jax.random.normal(keys[1], shape, jnp.float32) / width**0.5
+    heads = {'kernel': kernel, 'bias': jnp.zeros_like(kernel[:, 0])}
+    return {'encoder': encoder, 'heads': heads}
+
+  return Suite(config, tasks, init, encode, classify)
+
+
+def _model(config: ml_collections.ConfigDict) -> Any:
+  if config.model not in config.models:
+    hint = tree.nearest(config.model, list(config.models))
+    raise ValueError(
+      f"model: no '{config.model}'{hint}: there are {', '.join(config.models)}"
+    )
+  chosen, where = config.models[config.model], f'models.{config.model}'
+  module = public_calls.find(chosen.module, [models], where=where)
+  public_calls.check(module, chosen.arguments, where=f'{where}.arguments')
+  return module(**chosen.arguments)
+
+
+def _check_sizes(
+  config: ml_collections.ConfigDict, tasks: suite_tasks.Tasks
+) -> None:
+  count = tasks.train.y.shape[1]
+  limits: dict[str, tuple[int, int | None]] = {
+    'seeds': (config.seeds, None),
+    'at_once': (config.at_once, None),
+    'base.examples': (config.base.examples, count),
+    'base.batch_size': (
+      config.base.batch_size,
+      config.base.examples * len(tasks.names),
+    ),
+    'base.steps': (config.base.steps, None),
+    'experts.epochs': (config.experts.epochs, None),
+    'experts.batch_size': (config.experts.batch_size, count),
+    'evaluation.batch_size': (config.evaluation.batch_size, None),
+  }
+  if 'statistics' in config:
+    limits['statistics.examples'] = (config.statistics.examples, count)
+  for name, (value, most) in limits.items():
+    if value < 1 or (most is not None and value > most):
+      wanted = '1 or more' if most is None else f'1 .. {most}'
+      raise ValueError(f'{name}={value}: expected {wanted}')
+
+
+def describe(suite: Suite) -> str:
+  """Returns one line: how many tasks, seeds, images and parameters."""
+  config, tasks = suite.config, suite.tasks
+  size = sum(tree.sizes(shapes(suite)['encoder']).values())
+  return (
+    f'{len(tasks.names)} tasks x {config.seeds} seeds, '
+    f'{tasks.train.y.shape[1]} training, {tasks.validation.y.shape[1]} '
+    f'validation and {tasks.test.y.shape[1]} test images each; '
+    f'{config.models[config.model].module} encoder of {size:,} parameters'
+  )
+
+
+def shapes(suite: Suite) -> types.Params:
+  """Returns what ``init`` makes, as shapes."""
+  return jax.eval_shape(suite.init, jax.random.key(0))
+
+
+def keys(suite: Suite, stage: int) -> types.PRNGKey:
+  """Returns a key for each seed, ``[S]``, different in every stage."""
+  key = jax.random.fold_in(jax.random.key(0), stage)
+  seeds = jnp.arange(suite.config.seeds, dtype=jnp.uint32)
+  return jax.vmap(functools.partial(jax.random.fold_in, key))(seeds)
+
+
+def statistic(
+  suite: Suite, name: str, params: types.Params, x: types.Array
+) -> types.Tree:
+  """Computes a statistic of one expert from images without labels.
+
+  Args:
+    suite: what every stage needs.
+    name: ``'fishers'`` or ``'grams'``.
+    params: ``{'encoder', 'head'}``.
+    x: images ``[N, ...]``.
+
+  Returns:
+    The statistic of the encoder, a tree like it.
+  """
+  return _MEASURES[name](suite.classify, params, [x])['encoder']
+
+
+def abstract(suite: Suite, name: str, lead: tuple[int, ...]) -> types.Tree:
+  """Returns a statistic's shapes, stacked along the axes ``lead``."""
+
+  def one(params: types.Params) -> types.Tree:
+    head = jax.tree.map(lambda x: x[0], params['heads'])
+    x = jnp.asarray(suite.tasks.train.x[0, :1])
+    own = {'encoder': params['encoder'], 'head': head}
+    return statistic(suite, name, own, x)
+
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype),
+    jax.eval_shape(one, shapes(suite)),
+  )
+
+
+def measure(
+  suite: Suite, name: str, experts: types.Params, heads: types.Params
+) -> types.Tree:
+  """Computes a statistic of every expert on its task, ``[S, T, ...]``."""
+  seeds, count = suite.config.seeds, len(suite.tasks.names)
+  compute = jax.jit(functools.partial(statistic, suite, name))
+  found = []
+  with console.progress(name, seeds * count) as tick:
+    for s, t in np.ndindex(seeds, count):
+      row = lambda x, s=s, t=t: x[s, t]
+      params = jax.tree.map(row, {'encoder': experts, 'head': heads})
+      x = suite.tasks.train.x[t, : suite.config.statistics.examples]
+      found.append(jax.block_until_ready(compute(params, jnp.asarray(x))))
+      tick('')
+  return jax.tree.map(
+    lambda x: x.reshape(seeds, count, *x.shape[1:]), tree.stack(found)
+  )

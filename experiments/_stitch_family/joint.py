@@ -1,0 +1,192 @@
+"""Joint training of a family, and of others at its cost.
+
+``Seeds`` is a list over seeds of ``{'held_out': [R], 'test': [R]}``.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments._stitch_family import settings, training, untrained
+from wsl import stitch
+
+SELECTIONS = ('selected', 'random')
+
+
+def budget(setting: settings.Setting, flops: dict[str, Any]) -> float:
+  """Returns the FLOPs of every training of a family: SN-Net's."""
+  steps = training.steps_of(setting, setting.config.joint.epochs)
+  return steps * training.step_cost(setting, np.mean(flops['v1']))
+
+
+def sn_net(
+  setting: settings.Setting,
+  anchors: untrained.Anchors,
+  flops: dict[str, Any],
+  name: str,
+) -> dict[str, Any]:
+  """Trains a family jointly and measures its routes.
+
+  Args:
+    setting: what every stage needs.
+    anchors: parameters by name, ``[S, ...]``; the last one teaches.
+    flops: for one image, from ``least_squares``.
+    name: ``'v1'``: one stitch, routes drawn alike; ``'v2'``: up to two, drawn
+      by buckets of cost, adapters frozen but for their low-rank updates.
+
+  Returns:
+    ``seeds``: Seeds; ``steps`` and ``flops``: of one seed's training.
+  """
+  config = setting.config
+  first = name == 'v1'
+  routes = settings.routes(setting) if first else settings.routes_v2(setting)
+  gap = None if first else np.ptp(flops[name]) / config.joint.buckets
+  probabilities = stitch.route_probabilities(
+    flops[name], gap=gap, rising=config.joint.rising
+  )
+  everything = [np.arange(len(routes))] * config.seeds
+  forward = float(np.dot(flops[name], probabilities))
+  return _train(
+    setting,
+    name,
+    _families(setting, anchors, routes, low_rank=not first),
+    routes,
+    everything,
+    probabilities,
+    forward=forward,
+    stage=10 if first else 11,
+    cost=budget(setting, flops),
+  )
+
+
+def selections(
+  setting: settings.Setting,
+  anchors: untrained.Anchors,
+  flops: dict[str, Any],
+) -> dict[str, Any]:
+  """Trains a few stitches of all, chosen by similarity or blindly.
+
+  Both choose one stitch from each of the same groups of cost, so both are
+  given as many steps.
+
+  Args:
+    setting: what every stage needs.
+    anchors: parameters by name, ``[S, ...]``; the last one teaches.
+    flops: for one image, from ``least_squares``.
+
+  Returns:
+    ``selected`` and ``random``, each as from ``sn_net``, with ``routes``: by
+    seed, numbers of the candidates that were trained.
+  """
+  config = setting.config
+  routes = settings.candidates(setting)
+  of, first = flops['candidates'], len(setting.depths)
+  count = config.selection.count
+  mean = (sum(of[:first]) + count * np.mean(of[first:])) / (first + count)
+  families = _families(setting, anchors, routes)
+  found = {}
+  for name in SELECTIONS:
+    chosen = [
+      _choose(setting, family, routes, of, name, seed)
+      for seed, family in enumerate(families)
+    ]
+    trained = _train(
+      setting,
+      name,
+      families,
+      routes,
+      chosen,
+      np.full(first + count, 1 / (first + count)),
+      forward=float(mean),
+      stage=12,
+      cost=budget(setting, flops),
+    )
+    found[name] = {**trained, 'routes': [own.tolist() for own in chosen]}
+  return found
+
+
+def _families(
+  setting: settings.Setting,
+  anchors: untrained.Anchors,
+  routes: settings.Routes,
+  *,
+  low_rank: bool = False,
+) -> list[stitch.Family]:
+  """Returns the start of each seed: least squares."""
+  found = []
+  for seed, key in enumerate(settings.keys(setting, 20)):
+    models = settings.views(setting, anchors, seed)
+    adapters = stitch.fit_joints(
+      untrained.moments(setting, models),
+      routes,
+      kind='low_rank' if low_rank else 'affine',
+      rank=setting.config.joint.rank,
+      key=key if low_rank else None,
+    )
+    found.append(stitch.Family(models, adapters))
+  return found
+
+
+def _choose(
+  setting: settings.Setting,
+  family: stitch.Family,
+  routes: settings.Routes,
+  flops: Sequence[float],
+  name: str,
+  seed: int,
+) -> np.ndarray:
+  """Returns the numbers of the routes that one seed trains."""
+  scores = np.random.default_rng(seed).random(len(routes))
+  if name == 'selected':
+    scores = stitch.route_similarity(
+      untrained.moments(setting, family.models),
+      routes,
+      measure=settings.MEASURES[setting.config.selection.measure],
+    )
+  kept = stitch.select_routes(
+    routes,
+    scores,
+    count=setting.config.selection.count,
+    flops=np.asarray(flops),
+  )
+  return np.asarray([routes.index(route) for route in kept])
+
+
+def _train(
+  setting: settings.Setting,
+  label: str,
+  families: Sequence[stitch.Family],
+  routes: settings.Routes,
+  chosen: Sequence[np.ndarray],
+  probabilities: np.ndarray,
+  *,
+  forward: float,
+  stage: int,
+  cost: float,
+) -> dict[str, Any]:
+  """Trains and measures the chosen routes of each seed, for a cost."""
+  one = training.step_cost(setting, forward)
+  steps = max(1, round(cost / one))
+  apply_fn, rows = stitch.program(families[0], routes)
+  trained = training.fit(
+    setting,
+    label,
+    [
+      stitch.random_route(apply_fn, rows[own], probabilities=probabilities)
+      for own in chosen
+    ],
+    families,
+    [
+      training.examples(setting, list(family.models.values())[-1])
+      for family in families
+    ],
+    stage=stage,
+    steps=steps,
+    config=setting.config.joint,
+  )
+  seeds = [
+    settings.accuracies(setting, apply_fn, family, rows[own])
+    for family, own in zip(trained, chosen, strict=True)
+  ]
+  return {'seeds': seeds, 'steps': steps, 'flops': steps * one}

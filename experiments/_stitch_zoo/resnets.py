@@ -1,0 +1,209 @@
+"""A zoo of residual networks of several depths, pretrained or trained here."""
+
+import pathlib
+from typing import Any, NamedTuple
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from experiments._shared import nets, nets_training, one_task
+from wsl import align, data, models, stitch, types
+
+PARTS = 9  # a cut is a number of ninths of the depth
+
+
+class Zoo(NamedTuple):
+  """What every stage needs.
+
+  Attributes:
+    config: the run's.
+    train: images ``[N, h, w, c]``, normalised, and labels ``[N]``.
+    test: the same.
+  """
+
+  config: ml_collections.ConfigDict
+  train: nets_training.Examples
+  test: nets_training.Examples
+
+
+def load(config: ml_collections.ConfigDict) -> Zoo:
+  """Reads the images, and checks the config.
+
+  Args:
+    config: see ``configs/stitch_zoo.py``.
+
+  Returns:
+    What every stage needs.
+
+  Raises:
+    ValueError: naming what is wrong in the config.
+    FileNotFoundError: if images or weights are missing.
+  """
+  task = _read(config)
+  images = Zoo(config, *(_normal(config.pixels, split) for split in task))
+  _check(config, images)
+  return images
+
+
+def _check(config: ml_collections.ConfigDict, images: Zoo) -> None:
+  count = len(images.train[1])
+  one_task.check_sizes(
+    {
+      'fit.examples': (config.fit.examples, 1, count),
+      'fit.batch_size': (config.fit.batch_size, 1, config.fit.examples),
+      'adapters.examples': (config.adapters.examples, 1, count),
+      'adapters.epochs': (config.adapters.epochs, 1, None),
+      'adapters.batch_size': (
+        config.adapters.batch_size,
+        1,
+        config.adapters.examples,
+      ),
+      'evaluation.examples': (
+        config.evaluation.examples,
+        1,
+        len(images.test[1]),
+      ),
+      'evaluation.batch_size': (config.evaluation.batch_size, 1, None),
+    }
+  )
+  _check_choices(config)
+  if config.weights:
+    for depth in config.depths:
+      if not weights_file(config, depth).exists():
+        raise FileNotFoundError(
+          f'no weights at {weights_file(config, depth)}: --config.weights='
+          'FOLDER with cifar_resnetDEPTH.npz'
+        )
+  else:
+    nets_training.check(config.training, count)
+
+
+def _check_choices(config: ml_collections.ConfigDict) -> None:
+  for cut in config.cuts:
+    if cut not in range(1, PARTS + 1):
+      raise ValueError(f'cuts: {cut} is none of the ninths 1 .. {PARTS}')
+  if len(set(config.depths)) < 2 or not config.cuts:
+    raise ValueError('depths, cuts: give two depths or more, and a cut')
+  for depth in config.depths:
+    if depth < 8 or depth % 6 != 2:
+      raise ValueError(f'depths: depth={depth}: expected 6 n + 2, as 8 and 20')
+  for bottom, top in config.close:
+    for depth in (bottom, top):
+      if depth not in config.depths:
+        raise ValueError(f'close: no depth {depth} among {list(config.depths)}')
+  for kind in config.kinds:
+    stitch.fit(jnp.zeros((2, 1)), jnp.zeros((2, 1)), kind=kind)
+
+
+def _read(config: ml_collections.ConfigDict) -> data.Task:
+  if config.data == 'digits':
+    return data.digits()
+  try:
+    return data.folder(config.data, tasks=[config.task])[config.task]
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'{error}: --config.data=PATH') from None
+
+
+def _normal(
+  pixels: ml_collections.ConfigDict, split: data.Split
+) -> nets_training.Examples:
+  """Scales pixels to 0 .. 1, then subtracts means and divides."""
+  x = split.x.astype(np.float64) / pixels.range
+  x = x[..., None] if x.ndim == 3 else x
+  x = (x - np.asarray(pixels.mean)) / np.asarray(pixels.std)
+  return jnp.asarray(x, jnp.float32), jnp.asarray(split.y, jnp.int32)
+
+
+def weights_file(config: ml_collections.ConfigDict, depth: int) -> pathlib.Path:
+  """Returns where the pretrained weights of a depth are."""
+  return pathlib.Path(config.weights) / f'cifar_resnet{depth}.npz'
+
+
+def name_of(depth: int) -> str:
+  """Returns what a network is called."""
+  return f'ResNet-{depth}'
+
+
+def module(config: ml_collections.ConfigDict, depth: int) -> Any:
+  """Returns the Flax module of a depth."""
+  widths = tuple(config.widths)
+  return models.CifarResNet(depth=depth, outputs=config.outputs, widths=widths)
+
+
+def variables(zoo: Zoo, depth: int) -> types.Params:
+  """Reads the pretrained variables of a depth, or trains them."""
+  config = zoo.config
+  if not config.weights:
+    return trained(zoo, depth)
+  file = weights_file(config, depth)
+  try:
+    with file.open('rb') as handle, np.load(handle) as stored:
+      return models.cifar_resnet_from_torch(dict(stored))
+  except (ValueError, OSError, zipfile.BadZipFile) as error:
+    raise ValueError(f'{file}: {error}') from None
+
+
+def trained(zoo: Zoo, depth: int) -> types.Params:
+  """Trains one network, and sets its running moments."""
+  net = nets.build(module(zoo.config, depth), zoo.train[0][:1])
+  keys = jax.random.split(_key(zoo, depth), 1)
+  found = nets_training.networks(net, zoo.config.training, keys, zoo.train)
+  return settled(zoo, net, jax.tree.map(lambda x: x[0], found))
+
+
+def random(zoo: Zoo, depth: int) -> types.Params:
+  """Draws a network that knows nothing; its moments are those of images."""
+  net = nets.build(module(zoo.config, depth), zoo.train[0][:1])
+  fresh = jax.jit(net.init)(jax.random.fold_in(_key(zoo, depth), 1))
+  return settled(zoo, net, fresh)
+
+
+def settled(zoo: Zoo, net: nets.Net, params: types.Params) -> types.Params:
+  """Sets running moments to those of the images that adapters are fitted to."""
+  assert net.update_fn is not None
+  moments = align.reset_batch_stats(
+    jax.tree_util.Partial(net.update_fn, params),
+    params['batch_stats'],
+    fit_batches(zoo),
+  )
+  return {**params, 'batch_stats': moments}
+
+
+def fit_batches(zoo: Zoo) -> list[types.Array]:
+  """Returns the images, without labels, that adapters are fitted to."""
+  config = zoo.config.fit
+  x = zoo.train[0][: config.examples]
+  return [
+    x[i : i + config.batch_size] for i in range(0, len(x), config.batch_size)
+  ]
+
+
+def position(depth: int, cut: int) -> int:
+  """Returns after which block a network of three stages is cut.
+
+  Cuts of two networks at the same ninth are in the same stage, so that widths
+  and resolutions agree.
+
+  Args:
+    depth: layers, ``6 n + 2``.
+    cut: ninths of the depth, 1 .. 9.
+
+  Returns:
+    The position, 1 .. 3 n.
+
+  Example:
+    >>> [position(20, cut) for cut in range(1, 10)]
+    [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    >>> [position(8, cut) for cut in range(1, 10)]
+    [1, 1, 1, 2, 2, 2, 3, 3, 3]
+  """
+  count = depth // 6
+  stage, within = divmod(cut - 1, 3)
+  return count * stage + max(1, round(count * (within + 1) / 3))
+
+
+def _key(zoo: Zoo, depth: int) -> types.PRNGKey:
+  return jax.random.fold_in(jax.random.key(zoo.config.seed), depth)

@@ -1,0 +1,18 @@
+"""All the functions made to mislead, by name."""
+
+from tests.align.find.adversarial import (
+  features,
+  loops,
+  mixing,
+  rare,
+  structure,
+)
+
+PARTS = (
+  features.CASES,
+  structure.CASES,
+  mixing.CASES,
+  loops.CASES,
+  rare.CASES,
+)
+CASES = {name: case for part in PARTS for name, case in part.items()}

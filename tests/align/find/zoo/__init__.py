@@ -1,0 +1,71 @@
+"""Small architectures whose permutation groups are known from theory.
+
+Sizes differ within a model, so that equal ones cannot hide an error;
+``equal_sizes`` is the exception. Build one by ``build(name)``.
+"""
+
+import functools
+import importlib.util
+
+import pytest
+
+from tests.align.find.zoo import (
+  attention,
+  base,
+  convolution,
+  dense,
+  library,
+  recurrent,
+)
+
+_MAKERS = (
+  dense.mlp,
+  dense.layer_norm,
+  dense.shared_twice,
+  dense.tied_autoencoder,
+  dense.mixer,
+  dense.soft_moe,
+  dense.top_k_moe,
+  dense.remat,
+  dense.while_cond,
+  convolution.resnet_batch_norm,
+  convolution.group_norm,
+  convolution.channels_first,
+  convolution.dense_net,
+  convolution.unet,
+  attention.transformer,
+  attention.scan_transformer,
+  attention.llama,
+  attention.llama_library,
+  attention.llama_without_positions,
+  attention.llama_key_norm,
+  attention.llama_rotary_key_norm,
+  attention.fused_split,
+  attention.fused_reshape,
+  attention.fused_unstack,
+  attention.relative_bias,
+  attention.perceiver,
+  attention.equal_sizes,
+  recurrent.lstm,
+  recurrent.gru,
+  recurrent.lstm_concatenated,
+  recurrent.gru_concatenated,
+  recurrent.state_space,
+  library.wsl_mlp,
+  library.wsl_resnet,
+  library.wsl_resnet_groups,
+  library.wsl_vit,
+  library.wsl_language,
+  library.nnx_attention,
+  library.equinox_attention,
+)
+
+ZOO = {maker.__name__: maker for maker in _MAKERS}
+
+
+@functools.cache
+def build(name: str) -> base.Model:
+  """Returns a model of the zoo; skips the test where its library is absent."""
+  if name.startswith('equinox') and not importlib.util.find_spec('equinox'):
+    pytest.skip('equinox is not installed (extra: test)')
+  return ZOO[name]()

@@ -1,0 +1,564 @@
+"""Weight matching against brute force, planted permutations and numpy."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.align.find import harness, oracle, zoo
+from wsl import align
+
+F = align.Factor
+
+
+def _fixed(size, name):
+  return F(name, size, 'an input or output')
+
+
+def _axis(*factors):
+  return (tuple(factors),)
+
+
+def _mlp(sizes=(5, 7, 6, 4)):
+  ends = {0: 'in', len(sizes) - 1: 'out'}
+  names = [ends.get(i, f'h{i}') for i in range(len(sizes))]
+  factors = tuple(
+    _fixed(n, name) if name in ('in', 'out') else F(name, n)
+    for name, n in zip(names, sizes)
+  )
+  axes = []
+  for i in range(len(sizes) - 1):
+    axes.append((f'b{i}', (_axis(names[i + 1]),)))
+    axes.append((f'w{i}', (_axis(names[i]), _axis(names[i + 1]))))
+  return align.Symmetry(factors, tuple(sorted(axes)))
+
+
+# Units of q and k, and of v and o, depend on the head.
+ATTENTION = align.Symmetry(
+  (
+    _fixed(6, 'x'),
+    F('h', 3),
+    F('qk', 4, outer=('h',)),
+    F('vo', 5, outer=('h',)),
+  ),
+  (
+    ('k', (_axis('x'), _axis('h', 'qk'))),
+    ('o', (_axis('h', 'vo'), _axis('x'))),
+    ('q', (_axis('x'), _axis('h', 'qk'))),
+    ('v', (_axis('x'), _axis('h'), _axis('vo'))),
+  ),
+)
+
+# Groups of channels, channels within them, a convolution to the next layer.
+GROUP_NORM = align.Symmetry(
+  (
+    _fixed(9, 'pixel'),
+    _fixed(3, 'in'),
+    F('g', 4),
+    F('c', 3, outer=('g',)),
+    _fixed(6, 'out'),
+  ),
+  (
+    ('conv', (_axis('pixel'), _axis('in'), _axis('g', 'c'))),
+    ('next', (_axis('pixel'), _axis('g', 'c'), _axis('out'))),
+    ('scale', (_axis('g', 'c'),)),
+  ),
+)
+
+RNN = align.Symmetry(
+  (_fixed(6, 'in'), F('h', 8), _fixed(4, 'out')),
+  (
+    ('b', (_axis('h'),)),
+    ('hh', (_axis('h'), _axis('h'))),
+    ('ih', (_axis('in'), _axis('h'))),
+    ('ho', (_axis('h'), _axis('out'))),
+  ),
+)
+
+# Gates [i, f, g, o] as four segments, which share the hidden units.
+LSTM = align.Symmetry(
+  (_fixed(5, 'in'), F('h', 6)),
+  (
+    ('b', ((('h',),) * 4,)),
+    ('hh', (_axis('h'), (('h',),) * 4)),
+    ('ih', (_axis('in'), (('h',),) * 4)),
+  ),
+)
+
+# Nothing but a recurrent matrix: there is no linear part to start from.
+LOOP = align.Symmetry((F('h', 7),), (('hh', (_axis('h'), _axis('h'))),))
+
+# A stack of layers: the stream is shared, the rest is permuted per layer.
+STACK = align.Symmetry(
+  (
+    _fixed(6, 'vocab'),
+    F('stream', 8),
+    F('layer', 3, 'layers are a sequence'),
+    F('mlp', 10, outer=('layer',)),
+    F('head', 2, outer=('layer',)),
+    F('unit', 4, outer=('layer', 'head')),
+  ),
+  (
+    ('down', (_axis('layer'), _axis('mlp'), _axis('stream'))),
+    ('embed', (_axis('vocab'), _axis('stream'))),
+    ('o', (_axis('layer'), _axis('head', 'unit'), _axis('stream'))),
+    ('up', (_axis('layer'), _axis('stream'), _axis('mlp'))),
+    ('v', (_axis('layer'), _axis('stream'), _axis('head', 'unit'))),
+  ),
+)
+
+# Query heads depend on the key-value head, as do both kinds of units; queries
+# hold two of the three, so that the value of a pair is bilinear.
+GQA = align.Symmetry(
+  (
+    _fixed(12, 'x'),
+    F('kv', 3),
+    F('q', 2, outer=('kv',)),
+    F('qk', 4, outer=('kv',)),
+    F('vo', 3, outer=('kv',)),
+  ),
+  (
+    ('k', (_axis('x'), _axis('kv', 'qk'))),
+    ('o', (_axis('kv', 'q', 'vo'), _axis('x'))),
+    ('q', (_axis('x'), _axis('kv', 'q', 'qk'))),
+    ('v', (_axis('x'), _axis('kv', 'vo'))),
+  ),
+)
+
+# A chain of three, with a block that lacks the middle one's dependents.
+CHAIN = align.Symmetry(
+  (
+    _fixed(9, 'x'),
+    F('a', 3),
+    F('b', 3, outer=('a',)),
+    F('c', 4, outer=('a', 'b')),
+  ),
+  (
+    ('scale', (_axis('a', 'b'),)),
+    ('w', (_axis('x'), _axis('a', 'b', 'c'))),
+  ),
+)
+
+# Heads are shared by all layers, their units are not; units of a grid depend
+# on both of its axes, neither of which depends on the other.
+SHARED = align.Symmetry(
+  (
+    F('layer', 2, 'layers are a sequence'),
+    _fixed(7, 'x'),
+    F('head', 3),
+    F('unit', 4, outer=('layer', 'head')),
+    F('row', 3),
+    F('column', 2),
+    F('cell', 3, outer=('row', 'column')),
+  ),
+  (
+    ('grid', (_axis('x'), _axis('row', 'column'), _axis('cell'))),
+    ('scale', (_axis('head'),)),
+    ('w', (_axis('layer'), _axis('head', 'unit'), _axis('x'))),
+  ),
+)
+
+# A recurrent matrix for each head: the units are quadratic and dependent.
+HEADS_RNN = align.Symmetry(
+  (_fixed(9, 'x'), F('h', 3), F('u', 4, outer=('h',))),
+  (
+    ('hh', (_axis('h'), _axis('u'), _axis('u'))),
+    ('ih', (_axis('x'), _axis('h', 'u'))),
+  ),
+)
+
+# Experts, which a router knows by name, and the hidden units of each.
+EXPERTS = align.Symmetry(
+  (_fixed(6, 'x'), F('expert', 4), F('hidden', 5, outer=('expert',))),
+  (
+    ('down', (_axis('expert'), _axis('hidden'), _axis('x'))),
+    ('router', (_axis('x'), _axis('expert'))),
+    ('up', (_axis('expert'), _axis('x'), _axis('hidden'))),
+  ),
+)
+
+SYMMETRIES = {
+  'mlp': _mlp(),
+  'attention': ATTENTION,
+  'group_norm': GROUP_NORM,
+  'rnn': RNN,
+  'lstm': LSTM,
+  'loop': LOOP,
+  'stack': STACK,
+  'gqa': GQA,
+  'chain': CHAIN,
+  'shared': SHARED,
+  'heads_rnn': HEADS_RNN,
+  'experts': EXPERTS,
+}
+
+
+def _params(symmetry, seed=0):
+  rng = np.random.default_rng(seed)
+
+  def draw(name):
+    widths = [
+      sum(math.prod(f.size for f in segment) for segment in axis)
+      for axis in symmetry.plan(name)
+    ]
+    return jnp.asarray(rng.normal(size=widths))
+
+  return {name: draw(name) for name in symmetry.leaf}
+
+
+def _match(fixed, moving, symmetry, seed=0, **options):
+  return align.weight_matching(
+    fixed, moving, symmetry=symmetry, key=jax.random.key(seed), **options
+  )
+
+
+def _agreement(fixed, moving, permutation, symmetry):
+  moved = align.permute(moving, permutation, symmetry=symmetry)
+  return sum(float(np.vdot(fixed[n], moved[n])) for n in fixed)
+
+
+def _group(symmetry):
+  """Yields every element of a group."""
+  shapes = [symmetry.table_shape(g.name) for g in symmetry.groups]
+  tables = []
+  for shape in shapes:
+    rows = itertools.product(
+      itertools.permutations(range(shape[-1])), repeat=math.prod(shape[:-1])
+    )
+    tables.append([jnp.asarray(row).reshape(shape) for row in rows])
+  for choice in itertools.product(*tables):
+    yield {g.name: table for g, table in zip(symmetry.groups, choice)}
+
+
+def _equal(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize('name', SYMMETRIES)
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_a_planted_permutation_is_inverted(name, seed):
+  symmetry = SYMMETRIES[name]
+  params = _params(symmetry, seed)
+  planted = align.random(symmetry, jax.random.key(seed + 10))
+  moving = align.permute(params, planted, symmetry=symmetry)
+  found = _match(params, moving, symmetry)
+  _equal(found, align.invert(planted, symmetry=symmetry))
+
+
+@pytest.mark.parametrize('name', zoo.ZOO)
+def test_a_planted_permutation_of_a_real_model_is_undone(name):
+  params = zoo.build(name).params
+  symmetry = harness.symmetry_of(name)
+  rng = np.random.default_rng(0)
+  planted = {g.name: harness.draw(g, symmetry, rng) for g in symmetry.groups}
+  moving = oracle.move(params, planted, symmetry)
+  found = _match(params, moving, symmetry)
+  back = oracle.move(moving, jax.tree.map(np.asarray, found), symmetry)
+  jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+@pytest.mark.parametrize('name', SYMMETRIES)
+def test_the_objective_is_the_agreement_and_never_falls(name):
+  symmetry = SYMMETRIES[name]
+  a, b = _params(symmetry, 1), _params(symmetry, 2)
+  visits = []
+  found = _match(a, b, symmetry, progress=visits.append, starts=2)
+  nothing = align.identity(symmetry)
+  for start in range(2):
+    mine = [visit for visit in visits if visit.start == start]
+    before = mine[0].objective - mine[0].gained
+    assert before >= _agreement(a, b, nothing, symmetry) - 1e-9
+    for visit in mine:
+      assert visit.gained >= 0
+      np.testing.assert_allclose(visit.objective, before + visit.gained)
+      before = visit.objective
+  best = max([v for v in visits if v.start == s][-1].objective for s in (0, 1))
+  np.testing.assert_allclose(_agreement(a, b, found, symmetry), best)
+  assert best > _agreement(a, b, nothing, symmetry)
+
+
+TINY = {
+  'one hidden layer': _mlp((2, 4, 3)),
+  'wreath': align.Symmetry(
+    (_fixed(2, 'x'), F('h', 3), F('u', 2, outer=('h',))),
+    (
+      ('s', (_axis('h'),)),
+      ('w', (_axis('x'), _axis('h', 'u'))),
+      ('z', (_axis('h', 'u'), _axis('x'))),
+    ),
+  ),
+  'chain': align.Symmetry(
+    (
+      _fixed(2, 'x'),
+      F('a', 2),
+      F('b', 2, outer=('a',)),
+      F('c', 2, outer=('a', 'b')),
+    ),
+    (
+      ('s', (_axis('a', 'b'),)),
+      ('w', (_axis('x'), _axis('a', 'b', 'c'))),
+    ),
+  ),
+}
+
+
+@pytest.mark.parametrize('name', TINY)
+@pytest.mark.parametrize('seed', [0, 1])
+def test_one_root_is_matched_to_the_optimum(name, seed):
+  symmetry = TINY[name]
+  a, b = _params(symmetry, seed), _params(symmetry, seed + 5)
+  best = max(_agreement(a, b, g, symmetry) for g in _group(symmetry))
+  found = _match(a, b, symmetry)
+  np.testing.assert_allclose(_agreement(a, b, found, symmetry), best)
+
+
+def test_every_group_alone_is_optimal_in_the_end():
+  symmetry = _mlp((3, 4, 4, 3))
+  a, b = _params(symmetry, 3), _params(symmetry, 4)
+  found = _match(a, b, symmetry)
+  reached = _agreement(a, b, found, symmetry)
+  for group in symmetry.groups:
+    for row in itertools.permutations(range(group.size)):
+      other = found | {group.name: jnp.asarray(row)}
+      assert _agreement(a, b, other, symmetry) <= reached + 1e-9
+
+
+@pytest.mark.parametrize('name', SYMMETRIES)
+def test_what_is_skipped_would_not_change(name):
+  symmetry = SYMMETRIES[name]
+  a, b = _params(symmetry, 1), _params(symmetry, 2)
+  visits, again = [], []
+  found = _match(a, b, symmetry, progress=visits.append)
+  _equal(_match(a, b, symmetry, initial=found, progress=again.append), found)
+  assert sum(visit.gained for visit in again) == 0
+
+
+def test_what_is_near_already_stays():
+  symmetry = _mlp((3, *[9] * 6, 3))
+  a, noise = _params(symmetry, 1), _params(symmetry, 2)
+  b = {n: x + 0.1 * noise[n] for n, x in a.items()}
+  _equal(_match(a, b, symmetry), align.identity(symmetry))
+
+
+def test_a_first_guess_that_is_worse_is_not_taken(monkeypatch):
+  from wsl.align._match import first_guess, updates
+
+  symmetry = _mlp((3, 9, 9, 3))
+  a = _params(symmetry, 1)
+
+  def worse(blocks, tables, moves, *, outers, solver, rng):
+    blocks, tables = [*blocks], {**tables}
+    order = {'h1': np.roll(np.arange(9, dtype=np.int32), 1)}
+    for move in moves:
+      if move.group == 'h1':
+        updates.take(move, order, blocks, tables, outers, {})
+    return blocks, tables
+
+  visits = []
+  monkeypatch.setattr(first_guess, 'grow', worse)
+  _equal(
+    _match(a, a, symmetry, progress=visits.append), align.identity(symmetry)
+  )
+  assert {visit.gained for visit in visits} == {0.0}
+
+
+def test_groups_are_skipped():
+  symmetry = _mlp((3, *[9] * 6, 3))
+  a, b = _params(symmetry, 1), _params(symmetry, 2)
+  visits = []
+  _match(a, b, symmetry, progress=visits.append)
+  sweeps = 1 + visits[-1].sweep
+  assert sweeps > 2
+  assert len(visits) < 6 * sweeps
+
+
+def test_more_starts_are_not_worse_and_differ():
+  symmetry = _mlp((4, 12, 12, 12, 4))
+  a, b = _params(symmetry, 1), _params(symmetry, 2)
+  visits = []
+  found = _match(a, b, symmetry, starts=5, progress=visits.append)
+  last = [[v for v in visits if v.start == s][-1].objective for s in range(5)]
+  assert len({round(x, 6) for x in last}) > 1
+  np.testing.assert_allclose(_agreement(a, b, found, symmetry), max(last))
+  _equal(_match(a, b, symmetry, starts=5), found)
+
+
+def test_a_warm_start_is_where_it_starts():
+  symmetry = _mlp((4, 12, 12, 4))
+  params = _params(symmetry, 1)
+  planted = align.random(symmetry, jax.random.key(3))
+  moving = align.permute(params, planted, symmetry=symmetry)
+  inverse = align.invert(planted, symmetry=symmetry)
+  visits = []
+  found = _match(
+    params, moving, symmetry, initial=inverse, progress=visits.append
+  )
+  _equal(found, inverse)
+  assert [visit.gained for visit in visits] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize('solver', ['assign_scipy', 'assign_optax'])
+def test_solvers_reach_the_same(solver):
+  params = _params(ATTENTION, 1)
+  planted = align.random(ATTENTION, jax.random.key(3))
+  moving = align.permute(params, planted, symmetry=ATTENTION)
+  found = _match(params, moving, ATTENTION, solver=getattr(align, solver))
+  _equal(found, align.invert(planted, symmetry=ATTENTION))
+
+
+def test_noise_does_not_hide_a_permutation():
+  symmetry = _mlp((20, 16, 16, 10))
+  params, noise = _params(symmetry, 1), _params(symmetry, 2)
+  near = {n: x + 0.3 * noise[n] for n, x in params.items()}
+  planted = align.random(symmetry, jax.random.key(3))
+  moving = align.permute(near, planted, symmetry=symmetry)
+  found = _match(params, moving, symmetry)
+  _equal(found, align.invert(planted, symmetry=symmetry))
+
+
+def test_large_gains_are_made_in_parts(monkeypatch):
+  from wsl.align._match import nested_heads, updates
+
+  symmetry = SYMMETRIES['stack']
+  a, b = _params(symmetry, 1), _params(symmetry, 2)
+  whole = _match(a, b, symmetry)
+  monkeypatch.setattr(updates, '_ENTRIES', 1)
+  monkeypatch.setattr(nested_heads, '_ENTRIES', 1)
+  _equal(_match(a, b, symmetry), whole)
+
+
+@pytest.mark.parametrize('name', ['experts', 'stack', 'gqa', 'chain'])
+def test_too_many_pairs_are_matched_apart(name, monkeypatch):
+  from wsl.align._match import schedule
+
+  symmetry = SYMMETRIES[name]
+  params = _params(symmetry)
+  planted = align.random(symmetry, jax.random.key(3))
+  near = align.permute(params, planted, symmetry=symmetry)
+  inverse = align.invert(planted, symmetry=symmetry)
+  monkeypatch.setattr(schedule, '_NESTED', 0)
+  visits = []
+  found = _match(params, near, symmetry, progress=visits.append)
+  assert {visit.group for visit in visits} == set(inverse)
+  if name == 'experts':
+    _equal(found, inverse)
+  _equal(_match(params, near, symmetry, initial=inverse), inverse)
+
+
+def test_an_axis_that_does_nothing_costs_nothing():
+  # Rows of a table that no input reaches: free in each column by itself.
+  symmetry = align.Symmetry(
+    (_fixed(8, 'x'), F('h', 300), F('row', 200, outer=('h',))),
+    (
+      ('table', (_axis('row'), _axis('h'))),
+      ('w', (_axis('x'), _axis('h'))),
+    ),
+  )
+  params = _params(symmetry)
+  planted = align.random(symmetry, jax.random.key(3))
+  moving = align.permute(params, planted, symmetry=symmetry)
+  found = _match(params, moving, symmetry)
+  _equal(found, align.invert(planted, symmetry=symmetry))
+
+
+def test_bfloat16_is_matched_in_float32():
+  symmetry = _mlp((20, 16, 10))
+  params = {n: x.astype(jnp.bfloat16) for n, x in _params(symmetry, 1).items()}
+  planted = align.random(symmetry, jax.random.key(3))
+  moving = align.permute(params, planted, symmetry=symmetry)
+  _equal(
+    _match(params, moving, symmetry), align.invert(planted, symmetry=symmetry)
+  )
+
+
+def _statistics(a, b):
+  """Gives weights that say one order and a statistic that says another."""
+  axes = (_axis('h'),)
+  names = ['batch_stats/bn/mean', 'bn/running_var', 'bn/var', 'n', 'w']
+  symmetry = align.Symmetry((F('h', 3),), tuple((n, axes) for n in names))
+  loud, quiet = 100 * jnp.asarray(b), jnp.asarray(a)
+  tree = lambda x, y: {
+    'batch_stats': {'bn': {'mean': y}},
+    'bn': {'running_var': y, 'var': y},
+    'n': jnp.arange(3),
+    'w': x,
+  }
+  turned = jnp.asarray([1, 2, 0])
+  return symmetry, tree(quiet, loud), tree(quiet[turned], loud)
+
+
+def test_running_statistics_do_not_count_unless_asked():
+  symmetry, fixed, moving = _statistics([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+  found = _match(fixed, moving, symmetry)
+  assert found['h'].tolist() == [2, 0, 1]
+  moved = align.permute(moving, found, symmetry=symmetry)
+  assert moved['bn']['running_var'].tolist() == [300.0, 100.0, 200.0]
+  assert _match(fixed, moving, symmetry, leaves='.*')['h'].tolist() == [0, 1, 2]
+  assert _match(fixed, moving, symmetry, leaves='^w')['h'].tolist() == [2, 0, 1]
+
+
+def test_a_group_without_leaves_that_count_stays():
+  symmetry = _mlp((3, 4, 4, 3))
+  a, b = _params(symmetry, 3), _params(symmetry, 4)
+  found = _match(a, b, symmetry, leaves='w2')
+  assert found['h1'].tolist() == [0, 1, 2, 3]
+
+
+def test_leaves_on_demand():
+  from wsl import tree
+
+  symmetry = _mlp((20, 16, 10))
+  params = _params(symmetry, 1)
+  planted = align.random(symmetry, jax.random.key(3))
+  moving = align.permute(params, planted, symmetry=symmetry)
+  stored = {
+    n: tree.Stored(lambda x=x: np.asarray(x), x.shape, np.dtype(x.dtype))
+    for n, x in moving.items()
+  }
+  _equal(
+    _match(params, stored, symmetry), align.invert(planted, symmetry=symmetry)
+  )
+
+
+def _nan(params):
+  return params | {'w1': params['w1'].at[0, 0].set(jnp.nan)}
+
+
+@pytest.mark.parametrize(
+  ('change', 'options', 'message'),
+  [
+    (_nan, {}, "moving: leaf 'w1' has NaN or inf"),
+    (lambda p: p | {'w1': jnp.ones((9, 6))}, {}, "moving: leaf 'w1' has shape"),
+    (lambda p: {'w1': p['w1']}, {}, "moving: leaf 'b0' of the symmetry is"),
+    (lambda p: p | {'z': p['b0']}, {}, "symmetry has no leaf 'z'"),
+    (lambda p: p, {'starts': 0}, 'at least 1'),
+    (lambda p: p, {'initial': {'h': 0}}, "has a group 'h'"),
+    (lambda p: p, {'leaves': 'nothing'}, "no leaf matches 'nothing'"),
+  ],
+)
+def test_bad_input_is_one_line(change, options, message):
+  symmetry = SYMMETRIES['mlp']
+  params = _params(symmetry)
+  with pytest.raises(ValueError, match=message) as error:
+    _match(params, change(params), symmetry, **options)
+  assert '\n' not in str(error.value)
+
+
+def test_a_cpu_compiles_nothing_and_an_accelerator_finds_the_same(monkeypatch):
+  from wsl.align._match import load, weight_gains
+
+  for name in ('lstm', 'stack'):
+    symmetry = SYMMETRIES[name]
+    a, b = _params(symmetry, 1), _params(symmetry, 2)
+    found = _match(a, b, symmetry)
+    assert weight_gains._product._cache_size() == 0
+    with monkeypatch.context() as patch:
+      patch.setattr(load, '_place', jnp.asarray)
+      _equal(_match(a, b, symmetry), found)
+    assert weight_gains._product._cache_size() > 0
+    weight_gains._product.clear_cache()

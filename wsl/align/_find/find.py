@@ -1,0 +1,181 @@
+"""Finds the permutation symmetries of a function by reading its jaxpr."""
+
+from collections.abc import Callable, Sequence
+import itertools
+from typing import Any, NamedTuple, TypeAlias
+
+from jax.extend import core
+
+from wsl import tree, types
+from wsl.align import _program, _symmetry
+from wsl.align._find import (
+  axis_tree,
+  certification,
+  facts,
+  jaxpr_reader,
+  known_constants,
+  write_symmetry,
+)
+
+_ROUNDS = 4
+Hints: TypeAlias = dict[tuple[str, int], list[int]]
+
+
+def find_symmetry(
+  apply_fn: Callable[..., Any],
+  params: types.Params,
+  *inputs: Any,
+  rules: jaxpr_reader.References | None = None,
+  certify: types.PRNGKey | None = None,
+) -> _symmetry.Symmetry:
+  r"""Finds the permutations of a model's units that leave its function alone.
+
+  .. math:: f(\pi\theta, x) = f(\theta, x) \quad \text{for all } \theta, x
+
+  The function is traced and each axis is followed through each operation. No
+  specification of the architecture is needed. What an unknown operation
+  touches stays where it is, so that what is found holds; more symmetries may
+  exist than are found.
+
+  Args:
+    apply_fn: a function ``apply_fn(params, *inputs)`` of arrays; its results,
+      any tree of arrays, are what must not change.
+    params: all arrays whose axes may be permuted, moments of BatchNorm
+      included; their shapes suffice (``jax.ShapeDtypeStruct``).
+    *inputs: the other arguments; shapes suffice. What is no array, as a
+      flag, is handed on as it is.
+    rules: for opaque kernels, by the name of the primitive or of the jitted
+      function, a function of the same operands that computes the same with
+      primitives that are known.
+    certify: a random key; with it, axes whose indices are picked by rank and
+      looked up, as those of experts, are tried on random parameters, and freed
+      where random permutations leave the output alone. This is evidence and no
+      proof: it sees only what the inputs, arrays then, reach.
+
+  Returns:
+    The symmetry; ``explain`` writes it as a table.
+
+  Raises:
+    ValueError: if params or results are not arrays, or if the function needs
+      values to be traced.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> def mlp(params, x):
+    ...   return jax.nn.relu(x @ params['a']) @ params['b']
+    >>> params = {'a': jnp.zeros((2, 5)), 'b': jnp.zeros((5, 3))}
+    >>> symmetry = find_symmetry(mlp, params, jnp.zeros((1, 2)))
+    >>> symmetry.groups
+    (Factor(name='a:1', size=5, pinned='', outer=()),)
+    >>> symmetry.leaf['b']
+    ((('a:1',),), (('b:1',),))
+  """
+  found = analyse(apply_fn, params, inputs, rules=rules or {})
+  if certify is None:
+    return found.symmetry
+  pairs = [
+    tuple(found.names.get(axis_tree.find(x), '') for x in pair)
+    for pair in found.trace.suspects
+  ]
+  suspects = [(a, b) for a, b in pairs if a and b]
+  return certification.certify(
+    found.symmetry, suspects, apply_fn, params, inputs, certify
+  )
+
+
+class Analysis(NamedTuple):
+  """A symmetry and what it was read from.
+
+  Attributes:
+    symmetry: what was found.
+    names: the factors' names by atom.
+    trace: all that was noted.
+    program: the function, without what its results do not need.
+  """
+
+  symmetry: _symmetry.Symmetry
+  names: dict[axis_tree.Axis, str]
+  trace: facts.Trace
+  program: core.ClosedJaxpr
+
+
+def analyse(
+  apply_fn: Callable[..., Any],
+  params: types.Params,
+  inputs: Sequence[Any],
+  *,
+  rules: jaxpr_reader.References,
+) -> Analysis:
+  """Reads a function until no more segments show, and keeps the best."""
+  shapes = {
+    name: _program.shape(name, x) for name, x in tree.named(params).items()
+  }
+  program = _program.trace(apply_fn, params, inputs)
+  hints: Hints = {}
+  rounds: list[Analysis] = []
+  for _ in range(_ROUNDS):
+    axes, trace = _follow(program, shapes, hints, rules)
+    more = _fused(axes)
+    rounds.append(
+      Analysis(*write_symmetry.assemble(axes, trace), trace, program)
+    )
+    if all(hints.get(key) == widths for key, widths in more.items()):
+      break
+    hints = {**hints, **more}
+  return max(rounds, key=lambda found: found.symmetry.log10_order)
+
+
+def _follow(
+  program: core.ClosedJaxpr,
+  shapes: dict[str, tuple[int, ...]],
+  hints: Hints,
+  rules: jaxpr_reader.References,
+) -> tuple[dict[str, facts.Axes], facts.Trace]:
+  """Reads the program; returns the axes of its leaves and what was found."""
+  trace = facts.Trace()
+  jaxpr: Any = program.jaxpr
+  args: list[facts.Axes] = []
+  for name in shapes:
+    widths = [hints.get((name, i), [n]) for i, n in enumerate(shapes[name])]
+    args.append(tuple(axis_tree.total(facts.fresh(w)) for w in widths))
+  leaves = dict(zip(shapes, args))
+  for var in jaxpr.invars[len(shapes) :]:
+    args.append(facts.fresh(facts.shape_of(var), 'an axis of the input'))
+  reader = jaxpr_reader.Reader(trace, rules)
+  results = reader.read(program, [facts.Value(axes) for axes in args])
+  for value in results:
+    for axis in trace.operand(value):
+      axis_tree.pin(axis, 'an axis of the output')
+  for axes, constant in trace.constants.values():
+    known_constants.constrain(axes, constant)
+  _pin_unused(leaves, trace)
+  return leaves, trace
+
+
+def _pin_unused(leaves: dict[str, facts.Axes], trace: facts.Trace) -> None:
+  """Pins leaves and parts of leaves that meet nothing.
+
+  To permute positions after the last token changes nothing for these inputs,
+  and much for longer ones.
+  """
+  seen = [axis for tensor in trace.tensors.values() for axis in tensor.axes]
+  seen += [axis for axis, _ in trace.mixed]
+  used = {atom for axis in seen for atom in axis_tree.atoms(axis)}
+  for axis in itertools.chain(*leaves.values()):
+    for atom in axis_tree.atoms(axis):
+      if atom not in used:
+        axis_tree.pin(atom, 'the function does not use it')
+
+
+def _fused(leaves: dict[str, facts.Axes]) -> Hints:
+  """Finds axes whose major factor is a sum: fused projections.
+
+  Their parts may have factors of their own, if that is known from the start.
+  """
+  found: Hints = {}
+  for name, axes in leaves.items():
+    for i, axis in enumerate(axes):
+      factors = axis_tree.factors(axis)
+      if len(factors) > 1 and factors[0].is_sum:
+        found[name, i] = [part.size for part in axis_tree.segments(axis)]
+  return found

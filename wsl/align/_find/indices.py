@@ -1,0 +1,61 @@
+"""Follows entries that are indices of an axis, to where they are looked up.
+
+What ``top_k`` picks is compared with numbers or used to gather. That cannot
+be proven to be a symmetry, as equal entries are picked by their position; it
+says which axes to try together on numbers.
+"""
+
+from collections.abc import Sequence
+
+from jax.extend import core
+import jax.numpy as jnp
+
+from wsl.align._find import axis_tree, facts
+
+
+def follow(
+  trace: facts.Trace,
+  eqn: core.JaxprEqn,
+  args: Sequence[facts.Value],
+  results: list[facts.Value],
+) -> list[facts.Value]:
+  """Returns the results, with the axes that they are indices of."""
+  name, p = eqn.primitive.name, eqn.params
+  into = tuple(axis for arg in args for axis in arg.into)
+  if name == 'top_k':
+    into = (args[0].axes[p.get('axis', -1)],)
+  elif name in ('argmax', 'argmin'):
+    into = tuple(args[0].axes[i] for i in p['axes'])
+  elif name == 'sort' and len(args) > 1:
+    into = (args[0].axes[p['dimension']],)
+  if not into:
+    return results
+  for axis in _looked_up(eqn, args):
+    trace.suspects += [(x, axis) for x in into if x.size == axis.size]
+  return [
+    result._replace(into=into) if _integer(var) else result
+    for var, result in zip(eqn.outvars, results)
+  ]
+
+
+def _looked_up(
+  eqn: core.JaxprEqn, args: Sequence[facts.Value]
+) -> Sequence[axis_tree.Axis]:
+  """Returns the axes in which an equation looks indices up."""
+  name = eqn.primitive.name
+  if name == 'eq':
+    constants = [arg for arg in args if arg.constant is not None]
+    return [axis for arg in constants for axis in arg.axes]
+  if name == 'gather':
+    dims = eqn.params['dimension_numbers'].start_index_map
+    return [args[0].axes[i] for i in dims]
+  if name.startswith('scatter'):
+    dims = eqn.params['dimension_numbers'].scatter_dims_to_operand_dims
+    return [args[0].axes[i] for i in dims]
+  if name in ('dynamic_slice', 'dynamic_update_slice'):
+    return args[0].axes
+  return ()
+
+
+def _integer(var: core.Var) -> bool:
+  return jnp.issubdtype(getattr(var.aval, 'dtype', jnp.float32), jnp.integer)

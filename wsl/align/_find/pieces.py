@@ -1,0 +1,193 @@
+"""Rules for arrays in pieces, whose parts along one axis differ in the others.
+
+A fused projection that is reshaped to ``[..., 3, heads, units]`` has three
+parts, and only what is done with them tells which of them belong together.
+Primitives that have no rule here get the pieces tied to each other.
+"""
+
+from collections.abc import Sequence
+import itertools
+import math
+
+from jax.extend import core
+
+from wsl.align._find import axis_tree, facts
+from wsl.align._find.rules import elementwise, shape, table
+
+Values = Sequence[facts.Value]
+
+
+def follow(
+  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+) -> list[facts.Value] | None:
+  """Returns the results of an equation piece by piece, if that can be."""
+  name = eqn.primitive.name
+  if name == 'reshape':
+    return _reshape(trace, eqn, args[0]) if len(args) == 1 else None
+  holders = [arg for arg in args if arg.pieces]
+  if not holders:
+    return None
+  if name in ('slice', 'split', 'unstack'):
+    return _select(trace, eqn, args[0])
+  dim = _dim_after(eqn, holders[0].dim)
+  if dim is None or any(arg.dim != holders[0].dim for arg in holders):
+    return None
+  columns = [_like(trace, arg, holders[0]) for arg in args]
+  rows: list[facts.Axes] = []
+  for axes in zip(*columns):
+    result = table.RULES[name](trace, eqn, [facts.Value(x) for x in axes])
+    if result is None or isinstance(result[0], facts.Value):
+      return None
+    rows.append(result[0])
+  return [facts.join(dim, rows)]
+
+
+def _dim_after(eqn: core.JaxprEqn, dim: int) -> int | None:
+  """Returns where an axis is in the result; ``None`` if it is lost."""
+  name, p = eqn.primitive.name, eqn.params
+  if name in elementwise.ELEMENTWISE and len(eqn.outvars) == 1:
+    return dim
+  if name == 'transpose':
+    return tuple(p['permutation']).index(dim)
+  if name == 'broadcast_in_dim':
+    return p['broadcast_dimensions'][dim]
+  if name in elementwise.REDUCTIONS and dim not in p['axes']:
+    return dim - sum(i < dim for i in p['axes'])
+  if name == 'squeeze' and dim not in p['dimensions']:
+    return dim - sum(i < dim for i in p['dimensions'])
+  return None
+
+
+def _like(
+  trace: facts.Trace, arg: facts.Value, model: facts.Value
+) -> Sequence[facts.Axes]:
+  """Returns an operand's axes for each piece of another."""
+  sizes = [piece[model.dim].size for piece in model.pieces]
+  if [piece[arg.dim].size for piece in arg.pieces] == sizes:
+    return arg.pieces
+  axes = trace.operand(arg)
+  i = model.dim
+  if not axes or axes[i].size == 1:
+    return [axes] * len(sizes)
+  ends = [sum(sizes[:k]) for k in range(len(sizes) + 1)]
+  return [
+    (
+      *axes[:i],
+      shape.part(trace, axes, i, a, b, 'in pieces along it'),
+      *axes[i + 1 :],
+    )
+    for a, b in itertools.pairwise(ends)
+  ]
+
+
+def _select(
+  trace: facts.Trace, eqn: core.JaxprEqn, arg: facts.Value
+) -> list[facts.Value] | None:
+  """Takes whole pieces."""
+  p, dim = eqn.params, arg.dim
+  size = arg.axes[dim].size
+  if eqn.primitive.name == 'slice':
+    full = facts.shape_of(eqn.invars[0])
+    others = [
+      stop - start == n or i == dim
+      for i, (start, stop, n) in enumerate(
+        zip(p['start_indices'], p['limit_indices'], full)
+      )
+    ]
+    if not all(others) or set(p['strides'] or (1,)) != {1}:
+      return None
+    ranges = [(p['start_indices'][dim], p['limit_indices'][dim])]
+  elif p['axis'] != dim:
+    return None
+  elif eqn.primitive.name == 'split':
+    ends = [0]
+    for n in p['sizes']:
+      ends.append(ends[-1] + int(n))
+    ranges = list(itertools.pairwise(ends))
+  else:
+    ranges = [(k, k + 1) for k in range(size)]
+  taken = [_between(arg, *limits) for limits in ranges]
+  if any(pieces is None for pieces in taken):
+    return None
+  values = [facts.join(dim, pieces) for pieces in taken if pieces]
+  values = [_whole(value) for value in values]
+  if eqn.primitive.name == 'unstack':
+    drop = lambda x: (*x[:dim], *x[dim + 1 :])
+    return [facts.Value(drop(value.axes)) for value in values]
+  return values
+
+
+def _between(
+  arg: facts.Value, start: int, stop: int
+) -> list[facts.Axes] | None:
+  taken, at = [], 0
+  for piece in arg.pieces:
+    end = at + piece[arg.dim].size
+    if start <= at and end <= stop:
+      taken.append(piece)
+    elif start < end and at < stop:
+      return None
+    at = end
+  return taken
+
+
+def _whole(value: facts.Value) -> facts.Value:
+  """Drops the pieces where they differ in nothing but one axis."""
+  same = all(
+    axis_tree.find(x) is axis_tree.find(y) or i == value.dim
+    for piece in value.pieces
+    for i, (x, y) in enumerate(zip(value.axes, piece))
+  )
+  return facts.Value(value.axes) if same else value
+
+
+def _reshape(
+  trace: facts.Trace, eqn: core.JaxprEqn, arg: facts.Value
+) -> list[facts.Value] | None:
+  """Reshapes piece by piece, also where a sum of segments becomes many axes."""
+  if eqn.params['dimensions'] is not None:
+    return None
+  old, new = facts.shape_of(eqn.invars[0]), facts.shape_of(eqn.outvars[0])
+  groups = shape.reshape_groups(old, new)
+  if not arg.pieces:
+    view = next((v for g in groups if (v := _view(arg, new, *g))), None)
+    if view is None:
+      return None
+    trace.operand(arg)
+    arg = view
+  before, after = next(g for g in groups if arg.dim in g[0])
+  first = next(i for i in before if old[i] > 1)
+  if first != arg.dim:
+    return None
+  dim = next(j for j in after if new[j] > 1)
+  width = math.prod(new[j] for j in after if j > dim)
+  rows = []
+  for piece in arg.pieces:
+    size = math.prod(piece[i].size for i in before)
+    if size % width:
+      return None
+    sizes = [*new[:dim], size // width, *new[dim + 1 :]]
+    row: list[axis_tree.Axis] = []
+    for xs, ys in groups:
+      axes = shape.reshape_axes([piece[i] for i in xs], [sizes[j] for j in ys])
+      if axes is None:
+        return None
+      row += axes
+    rows.append(tuple(row))
+  return [_whole(facts.join(dim, rows))]
+
+
+def _view(
+  arg: facts.Value, new: Sequence[int], before: range, after: range
+) -> facts.Value | None:
+  """Sees an array as pieces, if an axis that is split is a sum."""
+  axes = arg.axes
+  wide = [i for i in before if axes[i].size > 1]
+  if not wide or sum(new[j] > 1 for j in after) < 2:
+    return None
+  i = wide[0]
+  parts = axis_tree.segments(axes[i])
+  if len(parts) < 2 or len(parts) > axis_tree.MANY:
+    return None
+  pieces = [(*axes[:i], part, *axes[i + 1 :]) for part in parts]
+  return facts.join(i, pieces)

@@ -1,0 +1,1 @@
+"""What each primitive says about the axes that it touches."""

@@ -1,0 +1,150 @@
+"""Rules for gather, scatter and slices at positions that are computed."""
+
+from collections.abc import Sequence
+
+from jax.extend import core
+import numpy as np
+
+from wsl.align._find import axis_tree, facts
+from wsl.align._find.rules import shape
+
+Values = Sequence[facts.Value]
+Results = list[facts.Axes] | None
+_WHY = 'indexed by position'
+
+
+def gather(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+  """Pins what is indexed; other axes, and those of the indices, are kept."""
+  x, index = args[0].axes, args[1].axes
+  dn, sizes = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
+  chosen = _choose(trace, eqn, args)
+  pairs = zip(dn.operand_batching_dims, dn.start_indices_batching_dims)
+  for i, j in pairs:
+    axis_tree.tie(x[i], index[j])
+  if chosen is None:
+    axis_tree.pin(index[-1], 'the components of an index')
+  batch = list(index[:-1])
+  if chosen is not None and batch:
+    batch = [chosen]
+  windows = []
+  for i, axis in enumerate(x):
+    if i in dn.operand_batching_dims:
+      continue
+    whole = sizes[i] == axis.size
+    if i in dn.collapsed_slice_dims:
+      if not whole and chosen is None:
+        trace.moved(x, i, 1, _WHY)
+    elif whole:
+      windows.append(axis)
+    else:
+      windows.append(trace.moved(x, i, sizes[i], _WHY))
+  ndim = len(facts.shape_of(eqn.outvars[0]))
+  rest, window = iter(batch), iter(windows)
+  return [
+    tuple(next(window if i in dn.offset_dims else rest) for i in range(ndim))
+  ]
+
+
+def _choose(
+  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+) -> axis_tree.Axis | None:
+  """Splits an axis where known indices along it are taken, if that can be."""
+  x, index = args[0].axes, args[1]
+  dn = eqn.params['dimension_numbers']
+  dims = dn.start_index_map
+  if index.constant is None or len(dims) != 1 or dn.operand_batching_dims:
+    return None
+  i = dims[0]
+  if len(index.axes) > 2 or dn.collapsed_slice_dims != dims:
+    return None
+  array = index.constant.array()
+  if array is None or axis_tree.pinned(x[i]):
+    return None
+  places = array.reshape(-1).astype(np.int64)
+  if not places.size or places.min() < 0 or places.max() >= x[i].size:
+    return None
+  breaks = np.flatnonzero(np.diff(places) != 1) + 1
+  runs = [(int(r[0]), int(r[-1]) + 1) for r in np.split(places, breaks)]
+  if len(runs) + len(axis_tree.segments(x[i])) > axis_tree.MANY:
+    return None
+  taken = [shape.part(trace, x, i, a, b, _WHY) for a, b in runs]
+  return axis_tree.total(taken)
+
+
+def scatter(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+  """Pins what is indexed; other axes of the updates are those of the array."""
+  x, index, update = (arg.axes for arg in args)
+  dn = eqn.params['dimension_numbers']
+  pairs = zip(dn.operand_batching_dims, dn.scatter_indices_batching_dims)
+  for i, j in pairs:
+    axis_tree.tie(x[i], index[j])
+  rows = [j for j in range(len(update)) if j not in dn.update_window_dims]
+  for j, axis in zip(rows, index[:-1]):
+    axis_tree.tie(update[j], axis)
+    if eqn.primitive.name == 'scatter':
+      axis_tree.pin(axis, 'written in order')
+    trace.mix(update[j], update)
+  axis_tree.pin(index[-1], 'the components of an index')
+  window = iter(dn.update_window_dims)
+  for i, axis in enumerate(x):
+    if i in dn.operand_batching_dims:
+      continue
+    if i in dn.inserted_window_dims:
+      axis_tree.pin(axis, _WHY)
+      trace.mix(axis, x)
+      continue
+    j = next(window)
+    if update[j].size == axis.size:
+      axis_tree.tie(axis, update[j])
+    else:
+      for y, d in ((x, i), (update, j)):
+        axis_tree.pin(y[d], _WHY)
+        trace.mix(y[d], y)
+  return [x]
+
+
+def dynamic_slice(
+  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+) -> Results:
+  """Splits axes sliced at known positions, and pins others that are sliced."""
+  x = args[0].axes
+  starts = _starts(args[1:], len(x))
+  out = []
+  for i, size in enumerate(eqn.params['slice_sizes']):
+    start = starts[i]
+    if size == x[i].size:
+      out.append(x[i])
+    elif start is None:
+      out.append(trace.moved(x, i, size, _WHY))
+    else:
+      start = min(max(start, 0), x[i].size - size)
+      out.append(shape.part(trace, x, i, start, start + size, _WHY))
+  return [tuple(out)]
+
+
+def dynamic_update_slice(
+  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+) -> Results:
+  """Ties an update to the part of the array that it replaces."""
+  x, update = args[0].axes, args[1].axes
+  starts = _starts(args[2:], len(x))
+  for i, axis in enumerate(update):
+    start, size = starts[i], axis.size
+    if size == x[i].size:
+      axis_tree.tie(x[i], axis)
+    elif start is None or axis_tree.pinned(x[i]) or axis_tree.pinned(axis):
+      for y in (x, update):
+        axis_tree.pin(y[i], _WHY)
+        trace.mix(y[i], y)
+    else:
+      start = min(max(start, 0), x[i].size - size)
+      old = shape.part(trace, x, i, start, start + size, _WHY)
+      axis_tree.tie(old, axis)
+      if axis_tree.pinned(old):
+        trace.mix(axis, update)
+  return [x]
+
+
+def _starts(args: Values, count: int) -> list[int | None]:
+  arrays = [a.constant.array() if a.constant else None for a in args[:count]]
+  return [None if array is None else int(array) for array in arrays]

@@ -1,0 +1,86 @@
+"""Rules for products, convolutions and windows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jax.extend import core
+
+from wsl.align._find import axis_tree, facts
+
+Values = Sequence[facts.Value]
+Results = list[facts.Axes] | None
+
+
+def dot_general(
+  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+) -> Results:
+  """Ties what is contracted and what is paired."""
+  contract, batch = eqn.params['dimension_numbers']
+  x, y = args[0].axes, args[1].axes
+  left, right = (*batch[0], *contract[0]), (*batch[1], *contract[1])
+  for i, j in zip(left, right):
+    axis_tree.tie(x[i], y[j])
+  # A permutation of contracted units may depend on paired axes only.
+  trace.record(tuple(x[i] for i in left))
+  trace.drop(x, contract[0])
+  trace.drop(y, contract[1])
+  free = [axis for i, axis in enumerate(x) if i not in left]
+  free += [axis for i, axis in enumerate(y) if i not in right]
+  return [(*(x[i] for i in batch[0]), *free)]
+
+
+def convolution(
+  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+) -> Results:
+  """Ties channels; groups of channels are the outer factor of both."""
+  p = eqn.params
+  spec, groups = p['dimension_numbers'], p['feature_group_count']
+  if p['batch_group_count'] != 1:
+    return None
+  x, kernel = args[0].axes, args[1].axes
+  inputs, outputs = x[spec.lhs_spec[1]], kernel[spec.rhs_spec[0]]
+  group = axis_tree.Axis(groups)
+  inner = kernel[spec.rhs_spec[1]]
+  axis_tree.tie(inputs, axis_tree.product([group, inner]))
+  if groups > 1:
+    units = axis_tree.Axis(outputs.size // groups)
+    axis_tree.tie(outputs, axis_tree.product([group, units]))
+  trace.record((inputs,))
+  trace.drop((*x, inner), (len(x), spec.lhs_spec[1]))
+  trace.drop(kernel, (spec.rhs_spec[1], *spec.rhs_spec[2:]))
+  shape = facts.shape_of(eqn.outvars[0])
+  out: list[Any] = [None] * len(shape)
+  out[spec.out_spec[0]] = x[spec.lhs_spec[0]]
+  out[spec.out_spec[1]] = outputs
+  for k, i in enumerate(spec.out_spec[2:]):
+    window, space = kernel[spec.rhs_spec[2 + k]], spec.lhs_spec[2 + k]
+    axis_tree.pin(window, 'the window of a convolution')
+    still = window.size == p['window_strides'][k] == p['lhs_dilation'][k] == 1
+    if still and tuple(p['padding'][k]) == (0, 0):
+      out[i] = x[space]
+    else:
+      out[i] = trace.moved(x, space, shape[i], 'a convolution along it')
+  return [tuple(out)]
+
+
+def window(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+  """Pins the axes along which windows move."""
+  p, shape = eqn.params, facts.shape_of(eqn.outvars[0])
+  count = len(eqn.outvars)
+  for arg in args[1:count]:
+    for a, b in zip(args[0].axes, arg.axes):
+      axis_tree.tie(a, b)
+  out = []
+  for i, size in enumerate(shape):
+    still = p['window_dimensions'][i] == p['window_strides'][i] == 1
+    still &= tuple(p['padding'][i]) == (0, 0)
+    still &= p.get('base_dilation', (1,) * len(shape))[i] == 1
+    if still:
+      out.append(args[0].axes[i])
+    else:
+      moved = [
+        trace.moved(arg.axes, i, size, 'windows move along it')
+        for arg in args[:count]
+      ]
+      out.append(moved[0])
+  return [tuple(out)] * count

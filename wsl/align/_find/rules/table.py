@@ -1,0 +1,67 @@
+"""The table of rules: what each primitive says about the axes it touches.
+
+A rule gets what is known so far, an equation and its operands, ties and pins
+the operands' axes as the primitive demands, and returns the axes of each
+result, or ``None`` where it does not apply. What has no rule pins every axis
+of every operand and result.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from jax.extend import core
+
+from wsl.align._find import facts
+from wsl.align._find.rules import elementwise, indexing, linear, shape
+
+Results: TypeAlias = Sequence[facts.Axes | facts.Value] | None
+Rule: TypeAlias = Callable[
+  [facts.Trace, core.JaxprEqn, Sequence[facts.Value]], Results
+]
+
+RULES: dict[str, Rule] = {
+  **dict.fromkeys(elementwise.ELEMENTWISE, elementwise.elementwise),
+  **dict.fromkeys(elementwise.UNCHANGED, elementwise.unchanged),
+  **dict.fromkeys(elementwise.REDUCTIONS, elementwise.reduction),
+  **dict.fromkeys(elementwise.CUMULATIVE, elementwise.cumulative),
+  'argmax': elementwise.arg_reduction,
+  'argmin': elementwise.arg_reduction,
+  'broadcast_in_dim': shape.broadcast,
+  'concatenate': shape.concatenate,
+  'conv_general_dilated': linear.convolution,
+  'dot_general': linear.dot_general,
+  'dynamic_slice': indexing.dynamic_slice,
+  'dynamic_update_slice': indexing.dynamic_update_slice,
+  'expand_dims': shape.expand_dims,
+  'gather': indexing.gather,
+  'iota': shape.iota,
+  'pad': shape.pad,
+  'reduce': elementwise.any_reduction,
+  'reduce_window': linear.window,
+  'reduce_window_max': linear.window,
+  'reduce_window_min': linear.window,
+  'reduce_window_sum': linear.window,
+  'reshape': shape.reshape,
+  'rev': shape.reverse,
+  'scatter': indexing.scatter,
+  'scatter-add': indexing.scatter,
+  'scatter-max': indexing.scatter,
+  'scatter-min': indexing.scatter,
+  'scatter-mul': indexing.scatter,
+  'scatter-sub': indexing.scatter,
+  'scatter_add': indexing.scatter,
+  'scatter_max': indexing.scatter,
+  'scatter_min': indexing.scatter,
+  'scatter_mul': indexing.scatter,
+  'scatter_sub': indexing.scatter,
+  'slice': shape.slice_,
+  'sort': elementwise.sort,
+  'split': shape.split,
+  'squeeze': shape.squeeze,
+  'stack': shape.stack,
+  'tie': elementwise.second,
+  'tile': shape.tile,
+  'top_k': elementwise.top_k,
+  'transpose': shape.transpose,
+  'unstack': shape.unstack,
+}

@@ -1,0 +1,102 @@
+"""Writes what was found as a symmetry: factors with names, leaves with axes."""
+
+import itertools
+import math
+
+from wsl.align import _symmetry
+from wsl.align._find import axis_tree, facts, nesting
+
+_UNROLL = 256  # segments that an axis may have where pinned factors lead
+_ONES = 'its parts are used one by one'
+
+
+def assemble(
+  leaves: dict[str, facts.Axes], trace: facts.Trace
+) -> tuple[_symmetry.Symmetry, dict[axis_tree.Axis, str]]:
+  """Writes what was found as factors and axes with names."""
+  changed = True
+  while changed:
+    changed = any([_flatten(axis) for axes in leaves.values() for axis in axes])
+  written = {n: [_write(axis) for axis in axes] for n, axes in leaves.items()}
+  outer = nesting.outer(list(written.values()), trace)
+  names: dict[axis_tree.Axis, str] = {}
+  for name, rows in written.items():
+    for i, blocks in enumerate(rows):
+      atoms = list(itertools.chain(*blocks))
+      for k, atom in enumerate(atoms):
+        place = f'{name}:{i}' if len(atoms) == 1 else f'{name}:{i}.{k}'
+        names.setdefault(atom, place)
+  factors = tuple(
+    _symmetry.Factor(
+      name, atom.size, atom.why, tuple(names[a] for a in outer.get(atom, ()))
+    )
+    for atom, name in names.items()
+  )
+  label = lambda block: tuple(names[atom] for atom in block)
+  labels = tuple(
+    (name, tuple(tuple(map(label, blocks)) for blocks in rows))
+    for name, rows in written.items()
+  )
+  return _symmetry.Symmetry(factors, labels), names
+
+
+def _flatten(axis: axis_tree.Axis) -> bool:
+  """Brings an axis closer to a sum of products of atoms, if it is none.
+
+  A sum inside a product, as of queries and keys inside each head, is made a
+  product, where its parts can be tied, or pinned.
+  """
+  parts = axis_tree.segments(axis)
+  if len(parts) > 1 and all(part.size == 1 for part in parts):
+    _pin_whole(axis, _ONES)
+    return True
+  for part in parts:
+    inner = _inner_sum(part)
+    if inner is not None:
+      pieces = axis_tree.segments(inner)
+      sizes = [piece.size for piece in pieces]
+      if set(sizes) == {1}:
+        _pin_whole(inner, _ONES)
+      elif axis_tree.split(inner, inner.size // math.gcd(*sizes)) is None:
+        _pin_whole(inner, 'parts inside a product that cannot be told apart')
+      return True
+  return False
+
+
+def _inner_sum(part: axis_tree.Axis) -> axis_tree.Axis | None:
+  """Returns a sum inside a product, if it cannot be written as segments."""
+  factors = axis_tree.factors(part)
+  at = next((i for i, factor in enumerate(factors) if factor.is_sum), None)
+  if at is None:
+    return None
+  before, pieces = factors[:at], axis_tree.segments(factors[at])
+  unrolled = math.prod(factor.size for factor in before) * len(pieces)
+  if not all(map(axis_tree.pinned, before)) or unrolled > _UNROLL:
+    return factors[at]
+  inner = (
+    _inner_sum(axis_tree.product([p, *factors[at + 1 :]])) for p in pieces
+  )
+  return next((x for x in inner if x is not None), None)
+
+
+def _write(axis: axis_tree.Axis) -> list[tuple[axis_tree.Axis, ...]]:
+  """Writes an axis as segments; pinned factors of sums index by index."""
+  out: list[tuple[axis_tree.Axis, ...]] = []
+  for part in axis_tree.segments(axis):
+    factors = axis_tree.factors(part)
+    at = next((i for i, factor in enumerate(factors) if factor.is_sum), None)
+    if at is None:
+      out.append(tuple(factors))
+      continue
+    inner = _write(axis_tree.product(factors[at:]))
+    out += inner * math.prod(factor.size for factor in factors[:at])
+  return out
+
+
+def _pin_whole(axis: axis_tree.Axis, why: str) -> None:
+  """Makes an axis one pinned atom."""
+  reasons = [atom.why for atom in axis_tree.atoms(axis) if atom.why]
+  axis = axis_tree.find(axis)
+  axis_tree.pin(axis, why)
+  axis.parts, axis.is_sum = (), False
+  axis.why = reasons[0] if reasons else why

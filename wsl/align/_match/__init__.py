@@ -1,0 +1,1 @@
+"""Matching two models: one hard permutation of each group."""

@@ -1,0 +1,1 @@
+"""PLeaS: merge some units, keep others separate, refit the layers."""

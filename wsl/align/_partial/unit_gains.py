@@ -1,0 +1,170 @@
+"""How well the units of two aligned models match."""
+
+from collections.abc import Callable, Sequence
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from wsl import tree, types
+from wsl.align import _blocks, _symmetry
+from wsl.align._match import weight_gains
+from wsl.align._partial import separate_units
+
+
+def unit_gains(
+  a: types.Params,
+  b: types.Params,
+  *,
+  symmetry: _symmetry.Symmetry,
+  leaves: types.Leaves = weight_gains.default_leaves,
+) -> dict[str, types.Array]:
+  r"""Returns how well each unit of one model matches that of another.
+
+  .. math:: c_i = \sum_{W \ni i} \langle W^A_i, W^B_i \rangle
+
+  the sum running over all slices of leaves that belong to unit i: the diagonal
+  of what ``weight_matching`` maximises.
+
+  Args:
+    a: a model.
+    b: another one, aligned to it.
+    symmetry: their symmetry.
+    leaves: which leaves count, a regular expression or a predicate; by default
+      all but running statistics of normalisation.
+
+  Returns:
+    For each group an array ``[*outer sizes, size]``, float32 or wider.
+
+  Raises:
+    ValueError: if a model belongs to another symmetry.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import align
+    >>> hidden = align.Factor('a:0', 2)
+    >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
+    >>> a, b = {'a': jnp.asarray([1.0, 2.0])}, {'a': jnp.asarray([3.0, -1.0])}
+    >>> unit_gains(a, b, symmetry=symmetry)['a:0'].tolist()
+    [3.0, -2.0]
+  """
+  a, b = tree.read(a), tree.read(b)
+  tree.check_names('unit_gains: b', b, 'a', a)
+  _symmetry.check_leaves(symmetry, tree.named(a), 'unit_gains: a')
+  chosen, of_b = tree.named(tree.select(a, leaves)), tree.named(b)
+  for name, x in tree.named(a).items():
+    if chosen[name] and x.shape != of_b[name].shape:
+      raise ValueError(
+        f"unit_gains: leaf '{name}' has shape {x.shape} in a and "
+        f'{of_b[name].shape} in b: leave it out of leaves'
+      )
+  parts: dict[str, list[types.Array]] = {g.name: [] for g in symmetry.groups}
+  for name, x in tree.named(a).items():
+    if chosen[name] and jnp.issubdtype(x.dtype, jnp.inexact):
+      plan = symmetry.plan(name)
+      for group, gain in _leaf_gains(x, of_b[name], plan=plan):
+        parts[group].append(gain)
+  return {
+    name: sum(found[1:], found[0])
+    if found
+    else jnp.zeros(symmetry.table_shape(name))
+    for name, found in parts.items()
+  }
+
+
+def mismatch(
+  a: types.Params,
+  b: types.Params,
+  *,
+  symmetry: _symmetry.Symmetry,
+  leaves: types.Leaves = weight_gains.default_leaves,
+) -> dict[str, float]:
+  r"""Returns how badly each group of two aligned models matches.
+
+  .. math:: w_g = \frac{\sum_{W \ni g} \| W^A - W^B \|^2}
+    {\sum_{W \ni g} \| W^A \|^2 + \| W^B \|^2}
+
+  0 for copies, 1 for unrelated weights: a cheap guess of what a group gains
+  from being kept separate, for ``widths``.
+
+  Args:
+    a: a model.
+    b: another one, aligned to it.
+    symmetry: their symmetry.
+    leaves: which leaves count, as in ``unit_gains``.
+
+  Returns:
+    A number for each group; 0 for a group whose weights are all zero.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import align
+    >>> hidden = align.Factor('a:0', 2)
+    >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
+    >>> a, b = {'a': jnp.asarray([1.0, 0.0])}, {'a': jnp.asarray([0.0, 1.0])}
+    >>> mismatch(a, b, symmetry=symmetry)
+    {'a:0': 1.0}
+  """
+  ab, aa, bb = (
+    unit_gains(x, y, symmetry=symmetry, leaves=leaves)
+    for x, y in ((a, b), (a, a), (b, b))
+  )
+  sums = {g: [float(t[g].sum()) for t in (ab, aa, bb)] for g in ab}
+  return {
+    g: 1 - 2 * cross / (one + two) if one + two > 0 else 0.0
+    for g, (cross, one, two) in sums.items()
+  }
+
+
+def compared(
+  symmetry: _symmetry.Symmetry, outputs: Sequence[str]
+) -> Callable[[str, tuple[int, ...]], bool]:
+  """Returns a predicate for the leaves that mean the same in both models.
+
+  Args:
+    symmetry: a symmetry.
+    outputs: factors of it whose entries are different things.
+  """
+  apart = separate_units.holding(symmetry, outputs)
+
+  def leaves(name: str, shape: tuple[int, ...]) -> bool:
+    return name not in apart and weight_gains.default_leaves(name, shape)
+
+  return leaves
+
+
+def _leaf_gains(
+  x: types.Array, y: types.Array, *, plan: _symmetry.Plan
+) -> list[tuple[str, types.Array]]:
+  names = [
+    factor.name
+    for segments in itertools.product(*plan)
+    for segment in segments
+    for factor in segment
+    if not factor.pinned
+  ]
+  return list(zip(names, _sums(x, y, plan=plan)))
+
+
+@functools.partial(jax.jit, static_argnames='plan')
+def _sums(
+  x: types.Array, y: types.Array, *, plan: _symmetry.Plan
+) -> list[types.Array]:
+  return [
+    _per_unit(block, factors, i)
+    for block, factors in _blocks.split(tree.wide(x) * tree.wide(y), plan)
+    for i, factor in enumerate(factors)
+    if not factor.pinned
+  ]
+
+
+def _per_unit(
+  block: types.Array, factors: _blocks.Factors, i: int
+) -> types.Array:
+  """Sums a block over all axes but a factor and its outer ones, those first."""
+  names = [factor.name for factor in factors]
+  places = [*map(names.index, factors[i].outer), i]
+  rest = [axis for axis in range(block.ndim) if axis not in places]
+  order = [sorted(places).index(place) for place in places]
+  return jnp.transpose(block.sum(rest), order)

@@ -1,0 +1,1 @@
+"""Matching by doubly stochastic matrices, of two models or of many."""

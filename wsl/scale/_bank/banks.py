@@ -1,0 +1,239 @@
+"""A bank: task vectors of one base, kept as cheaply as they come."""
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from wsl import tree, types
+from wsl.scale._bank import bank_rows, base_checks, differences
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bank:
+  """Task vectors of one base; made by ``bank`` or ``as_bank``.
+
+  Attributes:
+    leaves: by name, what the T vectors hold: a stack ``[T, ...]``; a
+      ``LowRank`` of stacks; or a tuple of T, each an array ``[...]``, a
+      ``LowRank``, a leaf on demand, or ``None`` where the vector has no such
+      leaf. A name that no vector has is not here: the base's leaf stays.
+    checksums: ``[leaves of the base]``, uint32; 0 where the values were not
+      looked at.
+    names: the T vectors' names.
+    specs: (name, shape, dtype) of every leaf of the base.
+    ties: (name, first name) of every leaf of the base that is the same array as
+      an earlier one: it is composed with it, under the same coefficient.
+    structure: the base's structure.
+  """
+
+  leaves: dict[str, Any]
+  checksums: types.ArrayLike
+  names: tuple[str, ...] = dataclasses.field(metadata={'static': True})
+  specs: tuple[base_checks.Spec, ...] = dataclasses.field(
+    metadata={'static': True}
+  )
+  ties: tuple[tuple[str, str], ...] = dataclasses.field(
+    metadata={'static': True}
+  )
+  structure: Any = dataclasses.field(metadata={'static': True})
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+
+def bank(
+  base: types.Params,
+  models: Sequence[types.Params],
+  *,
+  names: Sequence[str] | None = None,
+  leaves: types.Leaves | None = None,
+  dtype: Any = None,
+) -> Bank:
+  r"""Takes the task vectors of T models.
+
+  .. math:: \tau_i = \theta_i - \theta_0
+
+  One rule each for what is not a weight: integer leaves are never scaled, the
+  base's are kept; running statistics stored as floats are leaves like any
+  other, and a learned coefficient may drive a variance below zero, so leave
+  them out by ``leaves`` and measure them anew on the composed model.
+
+  Args:
+    base: the model that the others were trained from, leaves ``[...]``. A leaf
+      that is the same array as another one is tied to it.
+    models: T >= 1 models of the base's names. A leaf that is ``None``, or the
+      base's own array, is absent from that vector and takes no memory; a
+      ``LowRank`` stands for the base's leaf plus a product; leaves on demand
+      stay on demand.
+    names: what to call the vectors; ``'0'``, ``'1'``, ... by default.
+    leaves: which leaves are scaled, a regular expression or a predicate on
+      (name, shape); by default all floats.
+    dtype: what differences are stored in, by default float32, or the base's
+      dtype if that is wider; bfloat16 halves the memory and keeps 8 bits of
+      each entry. Nothing is stored wider than by default.
+
+  Returns:
+    The bank.
+
+  Raises:
+    ValueError: if there is no model, or one does not fit the base, naming the
+      leaf.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> base = {'w': jnp.ones(2), 'b': jnp.zeros(1)}
+    >>> tuned = {'w': jnp.asarray([1.0, 3.0]), 'b': None}
+    >>> vectors = bank(base, [tuned], names=['cars'])
+    >>> {name: leaf.tolist() for name, leaf in vectors.leaves.items()}
+    {'w': [[0.0, 2.0]]}
+  """
+  if isinstance(models, dict):
+    raise ValueError(
+      'bank: the models are a dict, expected a list: give '
+      'list(models.values()) and names=list(models)'
+    )
+  models = list(models)
+  names = _names('bank', names, len(models))
+  is_vector = lambda x: x is None or isinstance(x, bank_rows.LowRank)
+  found = []
+  for name, model in zip(names, models):
+    tree.check_names(
+      f"bank: model '{name}'", model, 'the base', base, is_leaf=is_vector
+    )
+    found.append(tree.named(model, is_leaf=is_vector))
+  stored = {
+    leaf: differences.of_leaf(
+      leaf, x, [(n, f[leaf]) for n, f in zip(names, found)], dtype
+    )
+    for leaf, x in _scaled(base, leaves).items()
+  }
+  _check_ties(base, found, names)
+  return _make(base, stored, names)
+
+
+def as_bank(
+  base: types.Params,
+  deltas: types.Deltas,
+  *,
+  names: Sequence[str] | None = None,
+  dtype: Any = None,
+) -> Bank:
+  """Makes a bank of task vectors that are stacked already.
+
+  AdaMerging++ learns on trimmed vectors: ``as_bank(base, merge.trim(...))``.
+
+  Args:
+    base: leaves ``[...]``.
+    deltas: leaves ``[T, ...]`` as ``deltas.stack`` gives them, or ``None``.
+    names: what to call the vectors; ``'0'``, ``'1'``, ... by default.
+    dtype: what to store them in; by default as they are.
+
+  Returns:
+    The bank.
+
+  Raises:
+    ValueError: if a leaf does not fit the base's.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> as_bank({'w': jnp.ones(2)}, {'w': jnp.ones((3, 2))}).names
+    ('0', '1', '2')
+  """
+  is_none = lambda x: x is None
+  tree.check_names(
+    'as_bank: the deltas', deltas, 'the base', base, is_leaf=is_none
+  )
+  stacks = tree.named(deltas)
+  count = len(next(iter(stacks.values()))) if stacks else 0
+  names = _names('as_bank', names, count)
+  stored = {}
+  for leaf, x in _scaled(base, None).items():
+    stack = stacks.get(leaf)
+    if stack is None:
+      continue
+    wanted = (count, *x.shape)
+    if tuple(stack.shape) != wanted:
+      raise ValueError(
+        f"as_bank: leaf '{leaf}' has shape {tuple(stack.shape)}, expected "
+        f'{wanted}: T vectors of the shape of the base'
+      )
+    stored[leaf] = (
+      stack
+      if dtype is None
+      else tree.apply_kernel(
+        differences.cast, stack, dtype=tree.Static(np.dtype(dtype))
+      )
+    )
+  return _make(base, stored, names)
+
+
+def dtype_of(bank: Bank) -> np.dtype:
+  """Returns the dtype that coefficients of a bank should have."""
+  wide = any(dtype == 'float64' for _, _, dtype in bank.specs)
+  return np.dtype(np.float64 if wide else np.float32)
+
+
+def _make(
+  base: types.Params, stored: dict[str, Any], names: tuple[str, ...]
+) -> Bank:
+  leaves = {name: leaf for name, leaf in stored.items() if leaf is not None}
+  if not leaves:
+    raise ValueError(
+      'bank: no float leaf of the base is in any vector, nothing can be scaled'
+    )
+  return Bank(
+    leaves=leaves,
+    checksums=base_checks.checksums(base),
+    names=names,
+    specs=base_checks.specs(base),
+    ties=base_checks.ties(base),
+    structure=jax.tree.structure(base),
+  )
+
+
+def _names(
+  caller: str, names: Sequence[str] | None, count: int
+) -> tuple[str, ...]:
+  if not count:
+    raise ValueError(f'{caller}: no task vectors, at least one is needed')
+  if names is None:
+    return tuple(str(i) for i in range(count))
+  names = tuple(names)
+  if len(names) != count or len(set(names)) != count:
+    raise ValueError(
+      f'{caller}(names={list(names)}): expected {count} different names, one '
+      'for each vector'
+    )
+  return names
+
+
+def _scaled(base: types.Params, leaves: types.Leaves | None) -> dict[str, Any]:
+  """Returns the leaves of the base that may be scaled; tied ones once."""
+  chosen = tree.named(tree.select(base, leaves or (lambda name, shape: True)))
+  tied = dict(base_checks.ties(base))
+  return {
+    name: x
+    for name, x in tree.named(base).items()
+    if chosen[name] and name not in tied and base_checks.is_float(x)
+  }
+
+
+def _check_ties(
+  base: types.Params, found: list[dict[str, Any]], names: Sequence[str]
+) -> None:
+  """Checks that the models have not parted what the base ties."""
+  for leaf, first in base_checks.ties(base):
+    for name, model in zip(names, found):
+      x, y = model[leaf], model[first]
+      known = all(isinstance(v, (jax.Array, np.ndarray)) for v in (x, y))
+      if x is y or (known and isinstance(x, jax.core.Tracer)):
+        continue
+      if not known or not np.array_equal(np.asarray(x), np.asarray(y)):
+        raise ValueError(
+          f"bank: '{leaf}' and '{first}' are one array in the base, and two in "
+          f"model '{name}': copy one of them in the base to untie it"
+        )

@@ -1,0 +1,110 @@
+"""From models to rows of a bank, leaf by leaf."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import deltas as deltas_lib
+from wsl import tree, types
+from wsl.scale._bank import bank_rows
+
+
+def of_leaf(
+  leaf: str, base: Any, found: list[tuple[str, Any]], dtype: Any
+) -> Any:
+  """Returns what T vectors hold of one leaf, or None if it is nothing."""
+  rows = [None if x is base else _factors(x) for _, x in found]
+  present = [x for x in rows if x is not None]
+  if not present:
+    return None
+  for (name, _), x in zip(found, rows):
+    if x is not None:
+      _check_row(leaf, base, name, x)
+  if tree.on_demand((base, rows)):
+    return tuple(_row(leaf, base, x, dtype) for x in rows)
+  low = [isinstance(x, bank_rows.LowRank) for x in present]
+  if all(low) and len(present) == len(rows):
+    return _pad_and_stack(present, dtype)
+  if any(low) or len(present) < len(rows):
+    return tuple(_row(leaf, base, x, dtype) for x in rows)
+  stack = deltas_lib.stack({leaf: base}, [{leaf: x} for x in rows])[leaf]
+  return _narrow(stack, dtype)
+
+
+def cast(x: types.Array, *, dtype: np.dtype) -> types.Array:
+  """Returns the same in another dtype."""
+  return x.astype(dtype)
+
+
+def _factors(x: Any) -> Any:
+  """Reads factors that are on demand: they are small."""
+  return jax.tree.map(tree.read, x) if isinstance(x, bank_rows.LowRank) else x
+
+
+def _row(leaf: str, base: Any, x: Any, dtype: Any) -> Any:
+  """Returns one vector's leaf, on demand if the base's or the model's is."""
+  if x is None:
+    return None
+  if isinstance(x, bank_rows.LowRank):
+    return jax.tree.map(lambda y: _narrow(y, dtype), x)
+  kernel_dtype = tree.Static(_stored(np.dtype(base.dtype), dtype))
+  return tree.apply_kernel(_difference, base, x, dtype=kernel_dtype)
+
+
+def _difference(
+  base: types.Array, model: types.Array, *, dtype: np.dtype
+) -> types.Array:
+  return (tree.wide(model) - tree.wide(base)).astype(dtype)
+
+
+def _stored(source: np.dtype, dtype: Any) -> np.dtype:
+  """Returns the dtype to store in: at most as wide as the difference."""
+  wide = source if source.itemsize >= 4 else np.dtype(np.float32)
+  dtype = wide if dtype is None else np.dtype(dtype)
+  if not jnp.issubdtype(dtype, jnp.inexact):
+    raise ValueError(
+      f'bank(dtype={dtype}): task vectors are stored in a float dtype, such as '
+      'bfloat16'
+    )
+  return dtype if dtype.itemsize <= wide.itemsize else wide
+
+
+def _narrow(x: types.Array, dtype: Any) -> types.Array:
+  return tree.apply_kernel(
+    cast, x, dtype=tree.Static(_stored(np.dtype(x.dtype), dtype))
+  )
+
+
+def _check_row(leaf: str, base: Any, name: str, x: Any) -> None:
+  if isinstance(x, bank_rows.LowRank):
+    (*lead, r), (s, *rest) = x.left.shape, x.right.shape
+    if r != s or (*lead, *rest) != tuple(base.shape):
+      raise ValueError(
+        f"bank: model '{name}': leaf '{leaf}' has factors "
+        f'{tuple(x.left.shape)} and {tuple(x.right.shape)}, their product must '
+        f"have the base's shape {tuple(base.shape)}"
+      )
+    return
+  deltas_lib.check(
+    'bank', {'the base': {leaf: base}, f"model '{name}'": {leaf: x}}
+  )
+
+
+def _pad_and_stack(
+  rows: list[bank_rows.LowRank], dtype: Any
+) -> bank_rows.LowRank:
+  """Stacks factors; a smaller rank is filled up with zeros."""
+  rank = max(row.right.shape[0] for row in rows)
+
+  def fill(x: types.Array, axis: int) -> types.Array:
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, rank - x.shape[axis])
+    return jnp.pad(jnp.asarray(x), widths)
+
+  stacked = bank_rows.LowRank(
+    jnp.stack([fill(row.left, -1) for row in rows]),
+    jnp.stack([fill(row.right, 0) for row in rows]),
+  )
+  return jax.tree.map(lambda x: _narrow(x, dtype), stacked)

@@ -1,0 +1,1 @@
+"""Coefficients by block: their layout, start and constraints."""

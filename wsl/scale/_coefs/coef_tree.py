@@ -1,0 +1,130 @@
+"""Coefficients by block, and where each leaf finds its own."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wsl import tree, types
+from wsl.scale._bank import banks
+from wsl.scale._coefs import cell_maps
+
+
+class Place(NamedTuple):
+  """Where a leaf finds its coefficients.
+
+  Attributes:
+    block: the name of the block.
+    cells: how the leaf's entries share the block's coefficients.
+    seed: of random cells.
+  """
+
+  block: str
+  cells: cell_maps.Cells = None
+  seed: cell_maps.Seed = cell_maps.SEEDLESS
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Coefs:
+  """Coefficients by block; made by ``init``.
+
+  A pytree of one array for each block, named after it: ``tree.named``,
+  ``checkpoint.save`` and optimizers see a dict ``{block: array}``. To restore
+  what was saved, give ``checkpoint.load(path, like=init(...))``.
+
+  Attributes:
+    values: for each block ``[T]``; ``[]`` where all vectors share one number;
+      ``[T, cells...]`` where a leaf is split.
+    places: (name, place) of every leaf that is scaled.
+  """
+
+  values: dict[str, types.Array]
+  places: tuple[tuple[str, Place], ...]
+
+  def __getitem__(self, block: str) -> types.Array:
+    return self.values[block]
+
+  def __repr__(self) -> str:
+    shapes = {name: list(jnp.shape(x)) for name, x in self.values.items()}
+    return f'Coefs({shapes})'
+
+  def tree_flatten_with_keys(self) -> Any:
+    """Returns the values with the names of their blocks, and the layout."""
+    keys = tuple(self.values)
+    children = [(jax.tree_util.DictKey(k), self.values[k]) for k in keys]
+    return children, (keys, self.places)
+
+  @classmethod
+  def tree_unflatten(cls, layout: Any, children: Any) -> 'Coefs':
+    """Puts values back into their layout."""
+    keys, places = layout
+    return cls(dict(zip(keys, children)), places)
+
+
+def expand(coefs: Any, bank: banks.Bank) -> dict[str, types.Array]:
+  """Returns the coefficients of every leaf, ``[T, cells...]``.
+
+  Args:
+    coefs: ``Coefs``, or a tree of ``[]`` and ``[T]`` that is a prefix of the
+      parameters.
+    bank: the task vectors.
+
+  Raises:
+    ValueError: if the coefficients do not fit the bank.
+  """
+  full = lambda x, shape: jnp.broadcast_to(
+    x.reshape(x.shape + (1,) * (len(shape) - x.ndim)), shape
+  )
+  if not isinstance(coefs, Coefs):
+    return {
+      name: full(x, (len(bank),))
+      for name, x in _of_prefix(coefs, bank).items()
+      if name in bank.leaves
+    }
+  shapes = {name: shape for name, shape, _ in bank.specs}
+  by_leaf = {}
+  for name, place in coefs.places:
+    if name not in shapes:
+      raise ValueError(
+        f"compose: coefficients for '{name}', which the bank's base does not "
+        f'have{tree.nearest(name, list(shapes))}: init them on this bank'
+      )
+    x = jnp.asarray(coefs.values[place.block])
+    shape = (len(bank), *cell_maps.shape(place.cells, shapes[name]))
+    if x.shape not in ((), shape):
+      raise ValueError(
+        f"compose: block '{place.block}' has shape {x.shape}, leaf '{name}' "
+        f'needs {shape}: init the coefficients on this bank of {len(bank)}'
+      )
+    by_leaf[name] = full(x, shape)
+  for name in bank.leaves:
+    if name not in by_leaf:
+      raise ValueError(
+        f"compose: no coefficient for leaf '{name}': init them on this bank"
+      )
+  return by_leaf
+
+
+def cells_of(coefs: Any, name: str) -> tuple[cell_maps.Cells, cell_maps.Seed]:
+  """Returns how a leaf's entries share its coefficients."""
+  places = dict(coefs.places) if isinstance(coefs, Coefs) else {}
+  place = places.get(name, Place(name))
+  return place.cells, place.seed
+
+
+def _of_prefix(coefs: Any, bank: banks.Bank) -> dict[str, types.Array]:
+  names = [name for name, _, _ in bank.specs]
+  whole = jax.tree.unflatten(bank.structure, names)
+  values = tree.named(tree.broadcast_prefix(coefs, whole))
+  found = {name: jnp.asarray(x) for name, x in values.items()}
+  for name, x in found.items():
+    if x.shape not in ((), (len(bank),)):
+      raise ValueError(
+        f"compose: coefficient of '{name}' has shape {x.shape}, expected () or "
+        f'({len(bank)},), one for each vector'
+      )
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+      found[name] = x.astype(banks.dtype_of(bank))
+  return found

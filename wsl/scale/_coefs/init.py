@@ -1,0 +1,108 @@
+"""Lay out coefficients."""
+
+from typing import Any
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import types
+from wsl.scale._bank import banks
+from wsl.scale._coefs import block_rules, cell_maps, coef_tree
+
+
+def init(
+  bank: banks.Bank,
+  *,
+  by: Any,
+  value: types.Scalar = 0.0,
+  depth: str | None = None,
+  key: types.PRNGKey | None = None,
+) -> coef_tree.Coefs:
+  r"""Lays out blocks, and gives every coefficient the same value.
+
+  A coefficient lambda_ij scales vector i on block j. ``by`` says what a block
+  is:
+
+  ====================  ======================================================
+  ``'all'``             one number for all vectors and leaves
+  ``'task'``            one for each vector (isotropic)
+  ``'layer'``           and each layer, as ``depth`` numbers them; leaves
+                        outside the layers share the block ``'rest'``
+  ``'leaf'``            and each leaf (aTLAS; AdaMerging's layer-wise)
+  ``('head', H)``       and each of H runs of the last axis; ``('head', H, a)``
+                        of axis a
+  ``'channel'``         and each index of the last axis; ``('channel', a)``
+  ``('random', K)``     and each of K random cells of entries (aTLAS x K)
+  ``'entry'``           and each entry
+  a list of rules       ``(regex, block)`` or ``(regex, block, split)``: the
+                        first regex found in a leaf's name gives the block's
+                        name, in which ``\1`` stands for a group; ``None``
+                        stands for the leaf's own name. ``split`` is one of the
+                        last four above.
+  ====================  ======================================================
+
+  Args:
+    bank: the task vectors.
+    by: the granularity, see above.
+    value: what all coefficients are: 0 gives the base, 1 / T the mean.
+    depth: for ``'layer'``, a regular expression with one group that captures
+      the number of the layer: ``r'block_(\d+)/'``.
+    key: for random cells. An entry's cell depends on the key, the leaf's name
+      and the entry's place, so it is the same sharded or not.
+
+  Returns:
+    The coefficients, float32, or float64 if the base holds float64.
+
+  Raises:
+    ValueError: if a rule is unknown, covers no leaf, or leaves one uncovered;
+      if a leaf cannot be split as told; if a key or a depth is missing.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import scale
+    >>> base = {'block_0': {'w': jnp.ones((2, 3))}, 'out': jnp.ones(3)}
+    >>> vectors = scale.bank(base, [base | {'out': jnp.zeros(3)}] * 2)
+    >>> init(vectors, by='leaf')
+    Coefs({'out': [2]})
+
+  Reference:
+    Zhang et al., "Knowledge Composition using Task Vectors with Learned
+    Anisotropic Scaling", 2024, arXiv:2407.02880.
+
+  Differs from the official code, where a random partition leaves biases and
+  convolutions at zero, and leaves of one shape share it.
+  """
+  rules = block_rules.parse(bank, by, depth)
+  covered = block_rules.cover(bank, rules)
+  shapes = {name: shape for name, shape, _ in bank.specs}
+  places, blocks = [], dict[str, tuple[int, ...]]()
+  for name, (block, split) in covered.items():
+    cells = cell_maps.parse('init', split, name, shapes[name])
+    places.append(
+      (name, coef_tree.Place(block, cells, _seed(cells, name, key)))
+    )
+    rest = cell_maps.shape(cells, shapes[name])
+    shape = () if by == 'all' else (len(bank), *rest)
+    if blocks.setdefault(block, shape) != shape:
+      raise ValueError(
+        f"init: leaf '{name}' needs coefficients {shape}, others in block "
+        f"'{block}' {blocks[block]}: split them alike, or name another block"
+      )
+  dtype = banks.dtype_of(bank)
+  values = {
+    block: jnp.full(shape, value, dtype) for block, shape in blocks.items()
+  }
+  return coef_tree.Coefs(values, tuple(places))
+
+
+def _seed(
+  cells: cell_maps.Cells, name: str, key: types.PRNGKey | None
+) -> cell_maps.Seed:
+  if not isinstance(cells, cell_maps.Random):
+    return cell_maps.SEEDLESS
+  if key is None:
+    raise ValueError('init: a random partition needs key=jax.random.key(...)')
+  leaf = jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
+  return tuple(int(word) for word in jax.random.bits(leaf, (2,), np.uint32))

@@ -1,0 +1,118 @@
+"""From what is learned to coefficients, and back into a set after a step."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.scale._coefs import coef_tree
+
+
+def identity(coefs: Any) -> Any:
+  """Returns what it is given."""
+  return coefs
+
+
+def box(coefs: Any, *, low: float = 0.0, high: float = 1.0) -> Any:
+  """Projects every coefficient onto an interval.
+
+  Give it to ``fit`` as ``project``, to be taken after each step. A clamp in the
+  forward pass (AdaMerging's code) has no gradient outside the interval, so a
+  coefficient that leaves it never comes back.
+
+  Args:
+    coefs: any tree.
+    low: the least coefficient.
+    high: the greatest.
+
+  Returns:
+    The nearest coefficients in the interval.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> box({'w': jnp.asarray([-1.0, 0.5, 3.0])})['w'].tolist()
+    [0.0, 0.5, 1.0]
+  """
+  return jax.tree.map(lambda x: jnp.clip(x, low, high), coefs)
+
+
+def softmax(coefs: Any) -> Any:
+  """Makes each block's coefficients positive, with sum 1 over the vectors.
+
+  Args:
+    coefs: logits, leaves ``[T]`` or ``[T, cells...]``.
+
+  Returns:
+    Coefficients, the same tree.
+
+  Raises:
+    ValueError: if a block has one number for all vectors.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> softmax({'w': jnp.zeros(4)})['w'].tolist()
+    [0.25, 0.25, 0.25, 0.25]
+  """
+  for name, x in tree.named(coefs).items():
+    if not jnp.ndim(x):
+      raise ValueError(
+        f"softmax: block '{name}' has one number for all vectors: init "
+        "by='task' or finer"
+      )
+  return jax.tree.map(lambda x: jax.nn.softmax(x, axis=0), coefs)
+
+
+def line(ends: dict[str, types.Array], *, like: coef_tree.Coefs) -> Any:
+  r"""Draws the coefficients of layers on a line: two numbers to learn.
+
+  .. math:: \lambda_{il} = \alpha + (\omega - \alpha) \frac{l}{L - 1}
+
+  Bind ``like`` by ``functools.partial`` to get a transform.
+
+  Args:
+    ends: ``'start'``, alpha, and ``'end'``, omega; each ``[]``, or ``[T]`` to
+      give each vector its line.
+    like: the layout, by ``init(by='layer')``; blocks outside the layers take
+      ``start``.
+
+  Returns:
+    Coefficients like ``like``.
+
+  Raises:
+    ValueError: if ``like`` has fewer than two layers, or ``ends`` other names.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import scale
+    >>> base = {f'block_{i}/w': jnp.ones(1) for i in range(3)}
+    >>> bank = scale.bank(base, [{k: 2 * x for k, x in base.items()}])
+    >>> layers = scale.init(bank, by='layer', depth=r'block_(\d+)/')
+    >>> ends = {'start': jnp.asarray(0.5), 'end': jnp.asarray(1.0)}
+    >>> [x.tolist() for x in line(ends, like=layers).values.values()]
+    [[0.5], [0.75], [1.0]]
+
+  Reference:
+    Wang et al., "LiNeS: Post-training Layer Scaling Prevents Forgetting and
+    Enhances Model Merging", 2024, arXiv:2410.17146.
+  """
+  if set(ends) != {'start', 'end'}:
+    raise ValueError(f"line: expected 'start' and 'end', got {list(ends)}")
+  found = {block: re.fullmatch(r'layer_(\d+)', block) for block in like.values}
+  numbers = {block: int(match[1]) for block, match in found.items() if match}
+  last = max(numbers.values(), default=0)
+  if last < 1:
+    raise ValueError(
+      f'line: the blocks are {list(like.values)[:3]}, expected at least two '
+      "layers: init by='layer'"
+    )
+  start, end = jnp.asarray(ends['start']), jnp.asarray(ends['end'])
+
+  def at(block: str, x: types.Array) -> types.Array:
+    place = np.asarray(numbers.get(block, 0) / last, start.dtype)
+    return jnp.broadcast_to(start + (end - start) * place, x.shape)
+
+  values = {block: at(block, x) for block, x in like.values.items()}
+  return coef_tree.Coefs(values, like.places)

@@ -1,0 +1,1 @@
+"""Coefficients to weights, and gradients of weights back."""

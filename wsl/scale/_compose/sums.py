@@ -1,0 +1,153 @@
+"""Sums of rows, each times its coefficients."""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import types
+from wsl.scale._bank import bank_rows
+from wsl.scale._coefs import cell_maps
+
+
+def wide(dtype: np.dtype) -> np.dtype:
+  """Returns the dtype that entries of ``dtype`` are computed in."""
+  return dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
+
+
+def total_of(
+  like: types.Array,
+  coef: types.Array,
+  *rows: Any,
+  at: tuple[int, ...] | None,
+  cells: cell_maps.Cells,
+  seed: types.Array,
+  shape: tuple[int, ...],
+) -> types.Array:
+  """Returns sum_i coef_i row_i in the dtype of ``like``."""
+  coef = coef.astype(like.dtype)
+  if at is not None:
+    members = cell_maps.draw(cells, seed, shape)
+    total = jnp.zeros(shape, like.dtype)
+    for i, row in zip(at, rows):
+      total = total + scaled(coef[i], row, cells, members, shape)
+    return total
+  (stack,) = rows
+  if isinstance(stack, bank_rows.LowRank) and cells is None:
+    return _product(coef, stack)
+  if isinstance(cells, cell_maps.Random):
+    return _in_halves(coef, stack, cells, seed, shape)
+  term = functools.partial(_row_of, cells=cells, members=None, shape=shape)
+  return weighted_sum(stack, coef, term, shape)
+
+
+def weighted_sum(
+  stack: Any,
+  coef: types.Array,
+  term: Callable[[types.Array, Any, types.Array], types.Array],
+  shape: tuple[int, ...],
+  *,
+  start: types.Scalar = 0,
+) -> types.Array:
+  """Adds up ``term(coef[n], stack, start + n)``, one n at a time.
+
+  Args:
+    stack: an array ``[T, ...]``, or a ``LowRank`` of them.
+    coef: ``[N, cells...]``.
+    term: one vector's coefficients times its row of the stack, ``[...]``.
+    shape: of the result.
+    start: the first row that has a coefficient.
+  """
+
+  def add(total: types.Array, step: Any) -> tuple[types.Array, None]:
+    c, i = step
+    rows, i = jax.lax.optimization_barrier((stack, i))
+    return total + term(c, rows, i), None
+
+  index = np.arange(len(coef), dtype=np.int32) + jnp.asarray(start, np.int32)
+  return _loop(add, (coef, index), jnp.zeros(shape, coef.dtype))
+
+
+def _in_halves(
+  coef: types.Array,
+  stack: Any,
+  cells: cell_maps.Cells,
+  seed: types.Array,
+  shape: tuple[int, ...],
+) -> types.Array:
+  """Adds half of the vectors up, then the others; draws cells for each half.
+
+  What a loop draws is gone when the loop has ended. Drawn outside of one, the
+  cells of every leaf would be kept from the forward to the backward pass.
+  """
+  half = -(-len(coef) // 2)
+  widths = [(0, 2 * half - len(coef))] + [(0, 0)] * (coef.ndim - 1)
+  halves = jnp.pad(coef, widths).reshape(2, half, *coef.shape[1:])
+
+  def add(total: types.Array, step: Any) -> tuple[types.Array, None]:
+    c, start = step
+    words, start = jax.lax.optimization_barrier((seed, start))
+    members = cell_maps.draw(cells, words, shape)
+    term = functools.partial(_row_of, cells=cells, members=members, shape=shape)
+    return total + weighted_sum(stack, c, term, shape, start=start), None
+
+  starts = np.asarray([0, half], np.int32)
+  return _loop(add, (halves, starts), jnp.zeros(shape, coef.dtype))
+
+
+def _loop(add: Callable[..., Any], steps: Any, zeros: types.Array) -> Any:
+  """Loops over steps; what a step reads is read again in the backward pass.
+
+  A loop must not carry what can be computed before it: XLA would widen the
+  whole stack there, on a CPU even where nothing asks for it. So ``add`` puts a
+  barrier between what it reads and the number of the step.
+  """
+  return jax.lax.scan(jax.checkpoint(add, prevent_cse=False), zeros, steps)[0]
+
+
+def _row_of(
+  coef: types.Array,
+  stack: Any,
+  i: types.Array,
+  *,
+  cells: cell_maps.Cells,
+  members: types.Array | None,
+  shape: tuple[int, ...],
+) -> types.Array:
+  """Returns row i of a stack, the last one if there is none, scaled."""
+  row = jax.tree.map(
+    lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False), stack
+  )
+  return scaled(coef, row, cells, members, shape)
+
+
+def scaled(
+  coef: types.Array,
+  row: Any,
+  cells: cell_maps.Cells,
+  members: types.Array | None,
+  shape: tuple[int, ...],
+) -> types.Array:
+  """Returns one vector's leaf, dense, times its coefficients."""
+  if isinstance(row, bank_rows.LowRank):
+    row = jnp.tensordot(
+      row.left.astype(coef.dtype),
+      row.right.astype(coef.dtype),
+      1,
+      precision='highest',
+    )
+  return cell_maps.spread(coef, cells, members, shape) * row.astype(coef.dtype)
+
+
+def _product(coef: types.Array, stack: bank_rows.LowRank) -> types.Array:
+  """Returns the sum of scaled products as one product of rank T r."""
+  left = stack.left.astype(coef.dtype)
+  left = left * coef.reshape(coef.shape + (1,) * (left.ndim - 1))
+  left = jnp.moveaxis(left, 0, -2)
+  left = left.reshape(*left.shape[:-2], -1)
+  right = stack.right.astype(coef.dtype)
+  right = right.reshape(-1, *right.shape[2:])
+  return jnp.tensordot(left, right, 1, precision='highest')

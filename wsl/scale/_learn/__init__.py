@@ -1,0 +1,1 @@
+"""Learning coefficients by gradient: objectives, steps, selection."""

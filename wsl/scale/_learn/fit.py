@@ -1,0 +1,219 @@
+"""Learn coefficients by gradient."""
+
+from collections.abc import Callable, Iterable, Iterator
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.scale._bank import banks, base_checks
+from wsl.scale._coefs import transforms
+from wsl.scale._learn import learning_step
+
+
+class Fit(NamedTuple):
+  """What ``fit`` has found.
+
+  Attributes:
+    coefs: the coefficients, before ``transform``.
+    opt_state: the optimiser's state, to go on from.
+    losses: ``[steps made]``, the loss of each step before its update.
+  """
+
+  coefs: Any
+  opt_state: Any
+  losses: np.ndarray
+
+
+class StoppedError(RuntimeError):
+  """A fit that could not go on; ``result`` holds what it had found.
+
+  Attributes:
+    result: a ``Fit``: the last coefficients whose loss was finite, and the
+      losses up to the end, the bad one included. In a notebook, after the
+      error: ``sys.last_value.result``.
+  """
+
+  def __init__(self, message: str, result: Fit) -> None:
+    super().__init__(message)
+    self.result = result
+
+
+def fit(
+  objective: Callable[..., types.Array],
+  base: types.Params,
+  bank: banks.Bank,
+  coefs: Any,
+  batches: Iterable[Any],
+  *,
+  optimiser: Any,
+  steps: int,
+  key: types.PRNGKey,
+  transform: Callable[[Any], Any] = transforms.identity,
+  project: Callable[[Any], Any] = transforms.identity,
+  penalty: Callable[[Any], types.Array] | None = None,
+  opt_state: Any = None,
+  progress: Callable[[int, float, Any], None] | None = None,
+  stream: bool | None = None,
+) -> Fit:
+  r"""Minimises an objective of the composed model over the coefficients.
+
+  .. math:: \min_\lambda\; L\bigl(\theta_0 + \textstyle\sum_i \lambda_i
+    \tau_i\bigr) + R(\lambda)
+
+  Only the coefficients are differentiated; base and bank are arguments of the
+  compiled step, not constants. With ``stream`` the bank stays on the host or on
+  disk, read one leaf of one vector at a time: the same coefficients in memory
+  that does not grow with T. Each row is read twice a step, which is the least:
+  inner products need a gradient, and that needs the whole model composed.
+
+  Args:
+    objective: a function of (params, batch, key) to a scalar, see
+      ``supervised`` and its siblings. Arrays that it closes over by a
+      ``jax.tree_util.Partial`` are arguments too.
+    base: the bank's base.
+    bank: T task vectors.
+    coefs: where to start: from ``init``, or whatever ``transform`` takes.
+    batches: gone through again and again; an iterator is gone through once.
+    optimiser: any optax transformation. Pass the same object again to compile
+      once; likewise ``transform``, ``project`` and ``penalty``.
+    steps: how many updates.
+    key: the objective's key at step s is ``fold_in(key, s)``.
+    transform: from what is learned to coefficients: ``softmax``, ``line``.
+    project: applied to what is learned after each update: ``box``.
+    penalty: from coefficients, after ``transform``, to a number that is added
+      to the loss: ``shrinkage``.
+    opt_state: to go on from an earlier fit; by default a fresh one.
+    progress: called with the step, its loss, and the coefficients that had it.
+    stream: whether the bank is read row by row; by default if a leaf of it is
+      on demand. Numpy arrays stay on the host.
+
+  Returns:
+    The coefficients, and every loss.
+
+  Raises:
+    ValueError: before the first step, if the bank's base differs from the one
+      given or an argument is out of range.
+    StoppedError: if a loss or an update is not finite, or an iterator runs out;
+      it names the step and holds the last good coefficients.
+
+  Example:
+    >>> import jax, jax.numpy as jnp, optax
+    >>> from wsl import scale
+    >>> base = {'w': jnp.zeros(2)}
+    >>> bank = scale.bank(base, [{'w': jnp.ones(2)}])
+    >>> distance = lambda p, batch, key: jnp.sum((p['w'] - batch) ** 2)
+    >>> found = fit(
+    ...   distance, base, bank, scale.init(bank, by='task'), [jnp.full(2, 3.0)],
+    ...   optimiser=optax.sgd(0.1), steps=50, key=jax.random.key(0))
+    >>> print(f'{found.coefs["task"][0]:.3f}')
+    3.000
+
+  Reference:
+    Zhang et al., "Knowledge Composition using Task Vectors with Learned
+    Anisotropic Scaling", 2024, arXiv:2407.02880.
+  """
+  if steps < 0:
+    raise ValueError(f'fit(steps={steps}): expected 0 or more')
+  if stream is None:
+    stream = tree.on_demand(bank.leaves)
+  if not stream and tree.on_demand(bank.leaves):
+    raise ValueError(
+      'fit(stream=False): the bank has leaves on demand: read it first, or '
+      'stream'
+    )
+  base_checks.check('fit', base, bank)
+  if penalty is not None:
+    value = jax.eval_shape(lambda c: penalty(transform(c)), coefs)
+    if value.shape != ():
+      raise ValueError(
+        f'fit: the penalty has shape {value.shape}, expected a number, ()'
+      )
+  step = learning_step.stepper(
+    objective,
+    base,
+    bank,
+    optimiser=optimiser,
+    transform=transform,
+    project=project,
+    penalty=penalty,
+    stream=stream,
+  )
+  coefs = jax.tree.map(jnp.asarray, coefs)
+  if opt_state is None:
+    opt_state = optimiser.init(coefs)
+  return _run(
+    step, learning_step.State(coefs, opt_state), batches, steps, key, progress
+  )
+
+
+def _run(
+  step: Callable[..., tuple[learning_step.State, types.Array, types.Array]],
+  state: learning_step.State,
+  batches: Iterable[Any],
+  steps: int,
+  key: types.PRNGKey,
+  progress: Callable[[int, float, Any], None] | None,
+) -> Fit:
+  """Steps, and looks at a loss while the next step is under way."""
+  losses: list[float] = []
+  good = state  # the last whose loss is known to be finite
+  pending: Any = None  # (state before, state after, loss, is finite)
+
+  def look() -> None:
+    nonlocal good
+    before, _, loss, finite = pending
+    s = len(losses)
+    losses.append(float(loss))
+    if not math.isfinite(losses[s]):
+      raise _stopped(f'the loss of step {s} is {losses[s]}', good, losses)
+    good = before
+    if not finite:
+      raise _stopped(f'the update of step {s} is not finite', good, losses)
+    if progress is not None:
+      progress(s, losses[s], before.coefs)
+
+  feed = _cycle(batches)
+  for s in range(steps):
+    try:
+      batch = next(feed)
+    except StopIteration:
+      if pending is not None:
+        look()
+        good = state
+      raise _stopped(
+        f'batches ran out after {s} of {steps} steps, give a list or an '
+        'endless iterator',
+        good,
+        losses,
+      ) from None
+    after, loss, finite = step(state, batch, jax.random.fold_in(key, s))
+    if pending is not None:
+      look()
+    pending = (state, after, loss, finite)
+    state = after
+  if pending is not None:
+    look()
+  return Fit(state.coefs, state.opt_state, np.asarray(losses))
+
+
+def _stopped(
+  what: str, state: learning_step.State, losses: list[float]
+) -> StoppedError:
+  return StoppedError(
+    f"fit: {what}; this error's result holds the last good coefficients",
+    Fit(state.coefs, state.opt_state, np.asarray(losses)),
+  )
+
+
+def _cycle(batches: Iterable[Any]) -> Iterator[Any]:
+  """Yields batches for ever, unless they can be gone through once only."""
+  again = True
+  while again:
+    again = False
+    for batch in batches:
+      again = True
+      yield batch

@@ -1,0 +1,86 @@
+"""Gram matrices of the inputs that several models see on the same data."""
+
+from collections.abc import Callable, Iterable, Sequence
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from wsl import batches as batches_lib
+from wsl import tree, types
+from wsl.stats import _gram
+from wsl.stats._linear_maps import records
+
+_MODELS = 'models'
+
+
+def joint_gram(
+  apply_fn: Callable[[types.Params, Any], Any],
+  models: Sequence[types.Params],
+  batches: Iterable[Any],
+) -> types.Tree:
+  r"""Computes second moments of each linear map's inputs across models.
+
+  .. math:: G = \frac{1}{n} \sum_{i=1}^{n} z_i z_i^\top, \qquad
+    z_i = [x_i^{(1)}; \dots; x_i^{(T)}]
+
+  with x^(t) the input that the map has in model t, for the same example and
+  the same place in it. The blocks on the diagonal are the models' own Gram
+  matrices; the others tell how their units go together.
+
+  Args:
+    apply_fn: a hashable function ``(params, inputs) -> anything``, without
+      control flow that depends on values of the parameters.
+    models: T models of the same tree, shapes and dtypes, in memory or on
+      demand; leave out heads of different shapes, and let ``apply_fn`` return
+      the features.
+    batches: any iterable of ``inputs``, or of tuples ``(inputs, ...)``;
+      inputs are an array ``[B, ...]`` or a pytree of them.
+
+  Returns:
+    A tree like a model, with a ``Gram`` at each leaf that ``gram`` gives one,
+    ``matrix [groups, T d, T d]``, model by model, and ``None`` elsewhere.
+
+  Raises:
+    ValueError: if the models differ in their leaves or shapes, or there are no
+      batches.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> two = lambda p, x: (x * p['a'][None]) @ p['w']
+    >>> a, b = ({'a': jnp.full(1, s), 'w': jnp.ones((1, 2))} for s in (1., 3.))
+    >>> joint_gram(two, [a, b], [jnp.ones((5, 1))])['w'].matrix[0].tolist()
+    [[1.0, 3.0], [3.0, 9.0]]
+
+  Reference: the statistic of the least squares of Nasery et al., "PLeaS:
+  Merging Models with Permutations and Least Squares", 2024, arXiv:2407.02447.
+  """
+  if not models:
+    raise ValueError('joint_gram: no models given, at least one is needed')
+  for i, model in enumerate(models):
+    tree.check_names(f'joint_gram: model {i}', model, 'model 0', models[0])
+  stacked = tree.stack([tree.read(model) for model in models])
+  total: list[_gram.Sum | None] = []
+  for batch in batches_lib.stream(batches, name='joint_gram'):
+    part = _batch_sums(apply_fn, stacked, batches_lib.inputs_of(batch))
+    total = [_gram.add(a, b) for a, b in zip(total, part)] if total else part
+  return jax.tree.unflatten(
+    jax.tree.structure(models[0]), [_gram.mean(s) for s in total]
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _batch_sums(
+  apply_fn: Callable[..., Any], stacked: types.Params, inputs: Any
+) -> list[_gram.Sum | None]:
+  sums = functools.partial(_gram.sums, apply_fn, measure=_across)
+  return jax.vmap(sums, (0, None), None, axis_name=_MODELS)(stacked, inputs)
+
+
+def _across(inputs: types.Array, outputs: types.Array) -> types.Array:
+  """Returns the sum of z z^T over the rows, ``[groups, T d, T d]``."""
+  rows = jax.lax.all_gather(inputs, _MODELS)  # [T, groups, n, d]
+  groups, n, d = inputs.shape
+  rows = jnp.moveaxis(rows, 0, 2).reshape(groups, n, rows.shape[0] * d)
+  return records.second_moment(rows, outputs)

@@ -1,0 +1,1 @@
+"""The linear maps of a traced function, and their inputs' statistics."""

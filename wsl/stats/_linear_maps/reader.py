@@ -1,0 +1,200 @@
+"""Reads a jaxpr, keeping track of which variables are weights.
+
+Every equation is evaluated as it stands, next to that the views of the weights
+are carried along, through calls and scans, to the products they enter. Under
+``jit`` whatever does not feed a product's input is never computed.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend import core
+import jax.numpy as jnp
+
+from wsl.stats._linear_maps import records, uses, views
+
+_CALLS = {
+  'jit': 'jaxpr',
+  'pjit': 'jaxpr',
+  'closed_call': 'call_jaxpr',
+  'core_call': 'call_jaxpr',
+  'checkpoint': 'jaxpr',
+  'remat': 'jaxpr',
+  'remat2': 'jaxpr',
+  'custom_jvp_call': 'call_jaxpr',
+  'custom_vjp_call': 'call_jaxpr',
+  'custom_vjp_call_jaxpr': 'fun_jaxpr',
+}
+
+
+class Tracked(NamedTuple):
+  """A value, and what it has to do with weights.
+
+  Attributes:
+    value: the value.
+    view: which entries of a leaf it is, if it is nothing else.
+    term: the same, where entries may also be repeated along axes.
+    product: where the output axes of a weight lie in it, if it is the product
+      of a weight and a value, and nothing else.
+  """
+
+  value: Any
+  view: views.View | None = None
+  term: views.View | None = None
+  product: views.View | None = None
+
+  @classmethod
+  def leaf(cls, value: Any, view: views.View | None) -> 'Tracked':
+    """Returns a leaf, or a slice of one, as it is stored."""
+    return cls(value, view, view)
+
+
+def follow(
+  program: core.Jaxpr | core.ClosedJaxpr,
+  args: Sequence[Tracked],
+  record: records.Record,
+) -> list[Tracked]:
+  """Evaluates a jaxpr and records every product of a weight and a value.
+
+  Args:
+    program: a jaxpr, with its constants if it has any.
+    args: its arguments.
+    record: takes what is found.
+
+  Returns:
+    The program's results.
+  """
+  jaxpr: Any = getattr(program, 'jaxpr', program)
+  consts = getattr(program, 'consts', ())
+  env: dict[Any, Tracked] = dict(zip(jaxpr.constvars, map(Tracked, consts)))
+  env.update(zip(jaxpr.invars, args))
+
+  def read(var: Any) -> Tracked:
+    return Tracked(var.val) if isinstance(var, core.Literal) else env[var]
+
+  for eqn in jaxpr.eqns:
+    results = _equation(eqn, [read(v) for v in eqn.invars], record, jaxpr)
+    env.update(zip(eqn.outvars, results))
+  return [read(v) for v in jaxpr.outvars]
+
+
+def _equation(
+  eqn: core.JaxprEqn,
+  args: list[Tracked],
+  record: records.Record,
+  jaxpr: core.Jaxpr,
+) -> list[Tracked]:
+  name = eqn.primitive.name
+  if name in _CALLS:
+    return follow(eqn.params[_CALLS[name]], args, record)
+  weights = [a.view for a in args if a.view is not None]
+  if name == 'scan' and weights:
+    return _scan(eqn, args, record)
+  outs = _evaluate(eqn, args, jaxpr)
+  if name == 'optimization_barrier':
+    return [a._replace(value=out) for out, a in zip(outs, args)]
+  if name == 'dot_general' and len(weights) == 1:
+    side = 0 if args[0].view else 1
+    x = args[1 - side].value
+    product = uses.dot(record, eqn, weights[0], x, outs[0], side)
+    return [Tracked(outs[0], product=product)]
+  if name == 'conv_general_dilated' and weights == [args[1].view]:
+    x = args[0].value
+    made = uses.convolution(record, eqn, weights[0], x, outs[0])
+    return [Tracked(outs[0], product=made)]
+  if name in ('add', 'add_any'):
+    for a, b in (args, reversed(args)):
+      if a.product and b.term:
+        uses.added(record, a.product, b.term)
+  results = [Tracked(out) for out in outs]
+  if len(args) == len(outs) == 1:
+    results = [_move(eqn, args[0], outs[0])]
+  if not any(result.view for result in results):
+    for weight in weights:
+      record.note(weight.leaf, name)
+  return results
+
+
+def _move(eqn: core.JaxprEqn, arg: Tracked, out: Any) -> Tracked:
+  """Follows a value with one operand through casts and changes of shape."""
+  view, product = (
+    views.follow(v, eqn) if v else None for v in (arg.view, arg.product)
+  )
+  term = views.repeat(arg.term, eqn) if arg.term else None
+  return Tracked(out, view, term, product)
+
+
+def _evaluate(
+  eqn: core.JaxprEqn, args: list[Tracked], jaxpr: core.Jaxpr
+) -> list[Any]:
+  """Evaluates one equation, as a program of its own."""
+  values = {
+    var: a.value
+    for var, a in zip(eqn.invars, args)
+    if not isinstance(var, core.Literal)
+  }
+  alone = jaxpr.replace(
+    constvars=[], invars=[*values], outvars=eqn.outvars, eqns=[eqn]
+  )
+  return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*values.values())
+
+
+def _scan(
+  eqn: core.JaxprEqn, args: list[Tracked], record: records.Record
+) -> list[Tracked]:
+  """Scans a loop that takes weights whole, or layer by layer from a stack.
+
+  The sums of a whole weight are carried and grow; those of a stack come out
+  stacked. A weight in the carry may change on its way and is not followed.
+  """
+  p = eqn.params
+  n_consts, n_carry = _consts_and_carry(eqn)
+  consts = args[:n_consts]
+  carry = args[n_consts : n_consts + n_carry]
+  xs = args[n_consts + n_carry :]
+  for a in carry:
+    if a.view is not None:
+      record.note(a.view.leaf, 'the carry of a scan')
+  inner = record.inner()
+  slices = [_layer(a.view, inner.depth) for a in xs]
+
+  def step(state: Any, x: Any) -> tuple[Any, Any]:
+    nonlocal inner
+    inner = record.inner()
+    carry, totals = state
+    layers = map(Tracked.leaf, x, slices)
+    tracked = [*consts, *map(Tracked, carry), *layers]
+    results = [r.value for r in follow(p['jaxpr'], tracked, inner)]
+    whole, stack = inner.split()
+    totals = [a + b for a, b in zip(totals, whole)] if totals else whole
+    return (results[:n_carry], totals), (results[n_carry:], stack)
+
+  init = [a.value for a in carry]
+  layers = [a.value for a in xs]
+  first = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in layers]
+  (_, sums), _ = jax.eval_shape(step, (init, []), first)
+  zeros = [jnp.zeros(m.shape, m.dtype) for m in sums]
+  options = {k: p[k] for k in ('length', 'reverse', 'unroll')}
+  (last, whole), (ys, stack) = jax.lax.scan(
+    step, (init, zeros), layers, **options
+  )
+  record.close(inner, whole, stack, length=p['length'])
+  return [*map(Tracked, last), *map(Tracked, ys)]
+
+
+def _consts_and_carry(eqn: core.JaxprEqn) -> tuple[int, int]:
+  """Counts a scan's constants and its carry, of which bodies see no slices."""
+  body = eqn.params['jaxpr']
+  same = lambda outer, inner: len(outer.aval.shape) == len(inner.shape)
+  whole = sum(map(same, eqn.invars, body.in_avals))
+  carry = sum(map(same, eqn.outvars, body.out_avals))
+  return whole - carry, carry
+
+
+def _layer(view: views.View | None, depth: int) -> views.View | None:
+  """Returns the view of one slice along the first axis."""
+  if view is None:
+    return None
+  stacked = (*view.stacked, (depth, view.dims[0]))
+  return view._replace(dims=view.dims[1:], stacked=stacked)

@@ -1,0 +1,128 @@
+"""The statistics of every use of a weight, as they are found and added up."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from wsl import types
+from wsl.stats._linear_maps import views
+
+
+class Use(NamedTuple):
+  """One way of using a weight; its statistics add up.
+
+  Attributes:
+    leaf: the position of the leaf among the leaves of the parameters.
+    axes: the stored axes that are contracted with the input.
+    groups: into how many blocks the other axes fall, each with its own input.
+    stacked: as in ``View``.
+  """
+
+  leaf: int
+  axes: tuple[int, ...]
+  groups: int
+  stacked: tuple[tuple[int, views.Atoms], ...]
+
+
+# From the rows of a product, inputs [groups, n, d] and outputs [groups, n, m],
+# to a statistic [groups, ...] that adds up over rows.
+Measure: TypeAlias = Callable[[types.Array, types.Array], types.Array]
+
+
+def second_moment(inputs: types.Array, outputs: types.Array) -> types.Array:
+  """Returns the sum of x x^T over the rows, ``[groups, d, d]``."""
+  del outputs
+  highest = jax.lax.Precision.HIGHEST
+  return jnp.einsum('gnd,gne->gde', inputs, inputs, precision=highest)
+
+
+class Record:
+  """The uses found so far, and what else the weights ran into.
+
+  Attributes:
+    measure: what is summed over the rows of each use.
+    depth: the number of scans around the equations being read.
+    sums: the statistic of each use, ``[groups, ...]``.
+    rows: how many rows each sum holds.
+    times: how often a leaf was multiplied.
+    added: how often a leaf (second) was added to the product of another.
+    notes: by leaf, what it met that is no linear map.
+  """
+
+  def __init__(self, measure: Measure = second_moment, depth: int = 0) -> None:
+    self.measure = measure
+    self.depth = depth
+    self.sums: dict[Use, types.Array] = {}
+    self.rows: dict[Use, int] = {}
+    self.times: dict[int, int] = {}
+    self.added: dict[tuple[int, int], int] = {}
+    self.notes: dict[int, list[str]] = {}
+
+  def inner(self) -> 'Record':
+    """Returns an empty record for the body of a scan."""
+    return Record(self.measure, self.depth + 1)
+
+  def add(self, use: Use, matrix: types.Array, rows: int) -> None:
+    """Adds the rows of one more application of a weight."""
+    if use in self.sums:
+      matrix = self.sums[use] + matrix
+    self.sums[use] = matrix
+    self.rows[use] = self.rows.get(use, 0) + rows
+
+  def single(self, leaf: int) -> Use | None:
+    """Returns the use of a leaf, if there is exactly one."""
+    uses = [use for use in self.sums if use.leaf == leaf]
+    return uses[0] if len(uses) == 1 else None
+
+  def bias_of(self, leaf: int) -> int | None:
+    """Returns the leaf that every product of a leaf, and no other, meets."""
+    mine = [pair for pair in self.added if leaf == pair[0]]
+    if len(mine) != 1 or self.added[mine[0]] != self.times[leaf]:
+      return None
+    bias = mine[0][1]
+    return bias if sum(pair[1] == bias for pair in self.added) == 1 else None
+
+  def note(self, leaf: int, what: str) -> None:
+    """Notes that a weight met something that is no linear map."""
+    notes = self.notes.setdefault(leaf, [])
+    if what not in notes:
+      notes.append(what)
+
+  def split(self) -> tuple[list[types.Array], list[types.Array]]:
+    """Returns the sums of whole weights, and those of layers of a stack."""
+    whole: list[types.Array] = []
+    stack: list[types.Array] = []
+    for use, matrix in self.sums.items():
+      (stack if self._is_layer(use) else whole).append(matrix)
+    return whole, stack
+
+  def close(
+    self,
+    inner: 'Record',
+    whole: list[types.Array],
+    stack: list[types.Array],
+    *,
+    length: int,
+  ) -> None:
+    """Adds what a scan found: its ``split`` sums, totalled and stacked."""
+    whole, stack = list(whole), list(stack)
+    for use, rows in inner.rows.items():
+      if inner._is_layer(use):
+        layers = stack.pop(0)
+        blocks = layers.reshape(-1, *layers.shape[2:])
+        use = use._replace(groups=len(blocks), stacked=use.stacked[:-1])
+        self.add(use, blocks, rows)
+      else:
+        self.add(use, whole.pop(0), rows * length)
+    for leaf, times in inner.times.items():
+      self.times[leaf] = self.times.get(leaf, 0) + times
+    for pair, times in inner.added.items():
+      self.added[pair] = self.added.get(pair, 0) + times
+    for leaf, notes in inner.notes.items():
+      for what in notes:
+        self.note(leaf, what)
+
+  def _is_layer(self, use: Use) -> bool:
+    return bool(use.stacked) and use.stacked[-1][0] == self.depth

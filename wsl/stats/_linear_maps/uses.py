@@ -1,0 +1,250 @@
+"""What the weights of a traced function are multiplied with."""
+
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import jax
+from jax.extend import core
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.stats._linear_maps import records, views
+
+
+def dot(
+  record: records.Record,
+  eqn: core.JaxprEqn,
+  view: views.View,
+  x: types.Array,
+  y: types.Array,
+  side: int,
+) -> views.View:
+  """Records a ``dot_general`` whose operand number ``side`` is the weight.
+
+  Args:
+    record: takes what is found.
+    eqn: the equation.
+    view: the view of the weight.
+    x: the other operand.
+    y: the result.
+    side: 0 or 1.
+
+  Returns:
+    Where the weight's axes lie in the result; its other axes are rows.
+  """
+  contract, batch = eqn.params['dimension_numbers']
+  done = (*contract[side], *batch[side])
+  shared = [view.dims[i] for i in batch[side]]
+  free = [atoms for i, atoms in enumerate(view.dims) if i not in done]
+  start = len(shared) + (len(free) if side == 0 else 0)
+  rows = [_row(y, start + i) for i in range(y.ndim - len(shared) - len(free))]
+  outputs = view._replace(
+    dims=(*shared, *free, *rows) if side == 0 else (*shared, *rows, *free)
+  )
+  _capture(
+    record,
+    view,
+    x,
+    y,
+    outputs,
+    batch=list(zip(batch[1 - side], batch[side])),
+    contract=list(zip(contract[1 - side], contract[side])),
+  )
+  return outputs
+
+
+def convolution(
+  record: records.Record,
+  eqn: core.JaxprEqn,
+  view: views.View,
+  x: types.Array,
+  y: types.Array,
+) -> views.View | None:
+  """Records a ``conv_general_dilated`` whose kernel is the weight.
+
+  Args:
+    record: takes what is found.
+    eqn: the equation.
+    view: the view of the kernel.
+    x: the image.
+    y: the result.
+
+  Returns:
+    Where the kernel's axes lie in the result, if it could be followed.
+  """
+  p = eqn.params
+  spec, groups = p['dimension_numbers'], p['feature_group_count']
+  out, channel, *kernel = spec.rhs_spec
+  blocks = views.regroup(
+    view.dims[out], (groups, views.shape_of(eqn.invars[1])[out] // groups)
+  )
+  if p['batch_group_count'] != 1 or blocks is None:
+    record.note(view.leaf, 'a convolution with groups that cannot be followed')
+    return None
+  patches = _patches(
+    jnp.transpose(x, spec.lhs_spec),
+    [views.shape_of(eqn.invars[1])[k] for k in kernel],
+    [views.shape_of(eqn.outvars[0])[k] for k in spec.out_spec[2:]],
+    eqn,
+  )
+  n, c, *rest = patches.shape
+  patches = patches.reshape(n, groups, c // groups, *rest)
+  # Patches are now [n, group, channel, out, kernel, out, kernel, ...]; of the
+  # weight's output axis, split in two, the half in a group goes to the end.
+  dims = list(view.dims)
+  dims[out], in_group = blocks
+  pairs = [(4 + 2 * i, k) for i, k in enumerate(kernel)]
+  features = spec.out_spec[1]
+  outputs = view._replace(
+    dims=tuple(
+      dims[out] + in_group if i == features else _row(y, i)
+      for i in range(y.ndim)
+    )
+  )
+  _capture(
+    record,
+    view._replace(dims=(*dims, in_group)),
+    patches,
+    y,
+    outputs,
+    batch=[(1, out)],
+    contract=[(2, channel), *pairs],
+  )
+  return outputs
+
+
+def added(
+  record: records.Record, product: views.View, leaf: views.View
+) -> None:
+  """Records that a leaf was added to the product of another, if unit by unit.
+
+  Args:
+    record: takes what is found.
+    product: where the axes of a weight lie in its product; the rest are rows.
+    leaf: where the axes of the leaf lie in what is added.
+  """
+  ours = [_many(atoms) for atoms in product.dims]
+  units = [[a for a in atoms if a.axis >= 0] for atoms in ours]
+  theirs = [_many(atoms) for atoms in leaf.dims]
+  mixed = any(u and len(u) < len(atoms) for u, atoms in zip(units, ours))
+  same = _ranked(product.stacked, units) == _ranked(leaf.stacked, theirs)
+  if same and not mixed:
+    pair = product.leaf, leaf.leaf
+    record.added[pair] = record.added.get(pair, 0) + 1
+
+
+def _ranked(
+  stacked: Sequence[tuple[int, views.Atoms]],
+  dims: Sequence[Sequence[views.Atom]],
+) -> list[Any]:
+  """Numbers the axes that occur by their order, leaving out the others."""
+  runs = [*(_many(atoms) for _, atoms in stacked), *dims]
+  axes = sorted({a.axis for run in runs for a in run})
+  ranks = [[a._replace(axis=axes.index(a.axis)) for a in run] for run in runs]
+  return [[depth for depth, _ in stacked], ranks]
+
+
+def _row(y: types.Array, i: int) -> views.Atoms:
+  return (views.Atom(i - y.ndim, -1, y.shape[i]),)
+
+
+def _patches(
+  x: types.Array,
+  kernel: Sequence[int],
+  out: Sequence[int],
+  eqn: core.JaxprEqn,
+) -> types.Array:
+  """Cuts ``x [n, c, *space]`` to ``[n, c, out, kernel, out, kernel, ...]``.
+
+  Patches are gathered, not convolved with unit kernels: a gather is exact in
+  every dtype and at every matrix precision.
+  """
+  p = eqn.params
+  low_high_inner = [
+    (low, high, dilation - 1)
+    for (low, high), dilation in zip(p['padding'], p['lhs_dilation'])
+  ]
+  zero = jnp.zeros((), x.dtype)
+  x = jax.lax.pad(x, zero, [(0, 0, 0), (0, 0, 0), *low_high_inner])
+  for i, (k, o) in enumerate(zip(kernel, out)):
+    start = p['window_strides'][i] * np.arange(o)
+    index = start[:, None] + p['rhs_dilation'][i] * np.arange(k)[None]
+    x = jnp.take(x, index, axis=2 + 2 * i, mode='clip')
+  return x
+
+
+def _capture(
+  record: records.Record,
+  view: views.View,
+  x: types.Array,
+  y: types.Array,
+  outputs: views.View,
+  *,
+  batch: list[tuple[int, int]],
+  contract: list[tuple[int, int]],
+) -> None:
+  """Records a product, given the pairs of axes (of x, of the weight) in it."""
+  blocks = views.flatten([view.dims[i] for _, i in batch])
+  inputs = views.flatten([view.dims[i] for _, i in contract])
+  if not inputs:
+    record.note(view.leaf, 'a product that contracts none of its axes')
+    return
+  stacked = views.flatten([atoms for _, atoms in view.stacked])
+  others = sorted({*views.flatten(view.dims), *stacked} - {*inputs})
+  axes = tuple(sorted({atom.axis for atom in inputs}))
+  if any(atom.axis in axes for atom in others):
+    record.note(view.leaf, 'a product that contracts a part of one axis')
+    return
+  leading = _many([*stacked, *sorted(blocks)])
+  if leading != _many(others)[: len(leading)]:
+    record.note(view.leaf, 'a batched product over an axis that is not leading')
+    return
+  rows = _rows(
+    x, [i for i, _ in batch], [i for i, _ in contract], blocks, inputs
+  )
+  groups, count, _ = rows.shape
+  results = _results(y, outputs, groups)
+  record.times[view.leaf] = record.times.get(view.leaf, 0) + 1
+  use = records.Use(view.leaf, axes, groups, view.stacked)
+  record.add(use, record.measure(rows, results), count)
+
+
+def _many(atoms: Sequence[views.Atom]) -> list[views.Atom]:
+  """Leaves out atoms of size 1: where they stand makes no difference."""
+  return [atom for atom in atoms if atom.size > 1]
+
+
+def _rows(
+  x: types.Array,
+  batch: list[int],
+  contract: list[int],
+  blocks: views.Atoms,
+  inputs: views.Atoms,
+) -> types.Array:
+  """Lays out x as ``[groups, rows, d]``, groups and d in the stored order."""
+  free = [i for i in range(x.ndim) if i not in batch and i not in contract]
+  x = tree.wide(x).transpose(*batch, *free, *contract)
+  sizes = [a.size for a in blocks], [a.size for a in inputs]
+  x = x.reshape(*sizes[0], -1, *sizes[1])
+  middle = len(blocks)
+  x = x.transpose(
+    *_order(blocks), middle, *(middle + 1 + i for i in _order(inputs))
+  )
+  groups, d = (math.prod(size) for size in sizes)
+  return x.reshape(groups, -1, d)
+
+
+def _results(y: types.Array, outputs: views.View, groups: int) -> types.Array:
+  """Lays out y as ``[groups, rows, m]``, groups and m in the stored order."""
+  atoms = views.flatten(outputs.dims)
+  y = tree.wide(y).reshape([a.size for a in atoms])
+  y = y.transpose(_order(atoms))
+  count = math.prod(a.size for a in atoms if a.axis < 0)
+  y = y.reshape(count, groups, -1)
+  return jnp.swapaxes(y, 0, 1)
+
+
+def _order(atoms: views.Atoms) -> list[int]:
+  return sorted(range(len(atoms)), key=atoms.__getitem__)

@@ -1,0 +1,1 @@
+"""Networks trained in modules, or assembled from blocks of others."""

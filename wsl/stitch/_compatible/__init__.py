@@ -1,0 +1,1 @@
+"""Representations of different networks that can be compared."""

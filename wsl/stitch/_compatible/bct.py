@@ -1,0 +1,177 @@
+"""Losses that keep new features comparable to a gallery of old ones."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from wsl import tree, types
+from wsl.stitch import _directions
+from wsl.stitch._compatible import basis_transform
+
+Objective: TypeAlias = Callable[..., types.Array]
+
+
+def class_means(
+  features: types.ArrayLike, labels: types.ArrayLike, *, classes: int
+) -> types.Array:
+  r"""Makes a classifier of old features for any classes: their mean directions.
+
+  .. math:: w_c = \frac{1}{|c|} \sum_{i \in c} \frac{o_i}{\|o_i\|}
+
+  An old network's own classifier knows only the classes that it was trained on;
+  this one knows every class that its features were computed for.
+
+  Args:
+    features: old features of training examples, ``[N, d_old]``.
+    labels: ``[N]``, integers below ``classes``.
+    classes: how many, K.
+
+  Returns:
+    ``[K, d_old]``; 0 for a class without examples.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> class_means(2 * jnp.eye(2), [1, 1], classes=2).tolist()
+    [[0.0, 0.0], [0.5, 0.5]]
+  """
+  directions = _directions.unit(*_directions.widen(features))
+  member = jax.nn.one_hot(jnp.asarray(labels), classes, dtype=directions.dtype)
+  counts = jnp.maximum(jnp.sum(member, 0), 1)
+  return (member.T @ directions) / counts[:, None]
+
+
+def bct_loss(
+  features_fn: Callable[[types.Params, Any], tuple[types.Array, types.Array]],
+  old_classifier: types.ArrayLike,
+  *,
+  weight: float = 10.0,
+) -> Objective:
+  r"""Backward-compatible training: old classifier, new features.
+
+  .. math:: L = \mathrm{CE}(f_\text{new}) +
+    \lambda \, \mathrm{CE}(W_\text{old} \bar n)
+
+  Args:
+    features_fn: maps (params, inputs) to (features ``[B, d_old]``, logits
+      ``[B, K]``); a ``jax.tree_util.Partial`` may bind arrays.
+    old_classifier: W_old, ``[K, d_old]``, frozen: the old network's, or
+      ``class_means`` of old features.
+    weight: lambda.
+
+  Returns:
+    A loss of (params, batch, key) for ``wsl.train.advance``; batches are
+    (inputs, integer labels).
+
+  Reference:
+    Shen et al., "Towards Backward-Compatible Representation Learning", 2020,
+    arXiv:2003.11942. The weight, and classes by the means of their old
+    features, as in the code of BT^2 (arXiv:2211.03989).
+  """
+  return jax.tree_util.Partial(
+    _bct, tree.partial(features_fn), jnp.asarray(old_classifier), weight
+  )
+
+
+def bt2_loss(
+  features_fn: Callable[
+    [types.Params, Any], tuple[types.Array, types.Array, types.Array]
+  ],
+  old_classifier: types.ArrayLike,
+  *,
+  weights: tuple[float, float, float] = (1.0, 10.0, 5.0),
+) -> Objective:
+  r"""Backward-compatible training with basis transformation.
+
+  .. math:: L = \mathrm{CE}(f_\text{new}) + l_1 (1 - \cos(n, n^*)) +
+    l_2 \, \mathrm{CE}(W_\text{old} \bar b) + l_3 (1 - \cos(b, o^*))
+
+  where b are the first ``d_old`` entries of ``basis_transform(basis, n, o)``,
+  n* are the features of a network trained without regard to the old one, and
+  o* the old network's features, of the same inputs.
+
+  Args:
+    features_fn: maps (params, inputs) to (new features n ``[B, d]``, predicted
+      old features o ``[B, d_old]``, logits ``[B, K]``); a
+      ``jax.tree_util.Partial`` may bind arrays.
+    old_classifier: W_old, ``[K, d_old]``, frozen.
+    weights: ``(l1, l2, l3)``.
+
+  Returns:
+    A loss of (params, batch, key) for ``wsl.train.advance``: params are
+    ``(network, basis)``, batches (inputs, integer labels, n* ``[B, d]``, o*
+    ``[B, d_old]``).
+
+  Reference:
+    Zhou et al., "BT^2: Backward-compatible Training with Basis
+    Transformation", 2022, arXiv:2211.03989.
+
+  Differs from the official code in that labels are not smoothed.
+  """
+  return jax.tree_util.Partial(
+    _bt2, tree.partial(features_fn), jnp.asarray(old_classifier), weights
+  )
+
+
+def _bct(
+  features_fn: Callable[..., tuple[types.Array, types.Array]],
+  old_classifier: types.Array,
+  weight: types.Scalar,
+  params: types.Params,
+  batch: Any,
+  key: types.PRNGKey,
+) -> types.Array:
+  del key
+  inputs, labels = batch
+  features, logits = features_fn(params, inputs)
+  old = _old_logits(old_classifier, features, labels)
+  return cross_entropy(logits, labels) + weight * old
+
+
+def _bt2(
+  features_fn: Callable[..., tuple[types.Array, types.Array, types.Array]],
+  old_classifier: types.Array,
+  weights: tuple[types.Scalar, types.Scalar, types.Scalar],
+  params: tuple[types.Params, basis_transform.Basis],
+  batch: Any,
+  key: types.PRNGKey,
+) -> types.Array:
+  del key
+  inputs, labels, new_target, old_target = batch
+  network, basis = params
+  new, old, logits = features_fn(network, inputs)
+  part = basis_transform.basis_transform(basis, new, old)[
+    ..., : len(basis.outer)
+  ]
+  l1, l2, l3 = weights
+  return (
+    cross_entropy(logits, labels)
+    + l1 * _apart(new, new_target)
+    + l2 * _old_logits(old_classifier, part, labels)
+    + l3 * _apart(part, old_target)
+  )
+
+
+def _old_logits(
+  classifier: types.Array, features: types.Array, labels: types.Array
+) -> types.Array:
+  """Returns the cross-entropy by the frozen old classifier."""
+  if classifier.ndim != 2 or features.shape[-1] != classifier.shape[1]:
+    raise ValueError(
+      f'old_classifier is {list(classifier.shape)} and the features that it '
+      f'judges are {list(features.shape)}: give [classes, width]'
+    )
+  frozen = jnp.asarray(classifier, features.dtype)
+  return cross_entropy(_directions.unit(features) @ frozen.T, labels)
+
+
+def _apart(x: types.Array, target: types.Array) -> types.Array:
+  y = jnp.asarray(target, x.dtype)
+  return 1 - jnp.mean(jnp.sum(_directions.unit(x) * _directions.unit(y), -1))
+
+
+def cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:
+  """Returns the mean cross-entropy with integer labels."""
+  log_p = jax.nn.log_softmax(tree.wide(logits))
+  return -jnp.mean(jnp.take_along_axis(log_p, labels[:, None], axis=1))

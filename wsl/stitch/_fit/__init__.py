@@ -1,0 +1,1 @@
+"""Adapters fitted in closed form, from moments of features."""

@@ -1,0 +1,1 @@
+"""The stitching penalty of two networks, with its controls."""

@@ -1,0 +1,191 @@
+"""Runs the route of one row of integers."""
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from wsl import types
+from wsl.stitch import _adapter, _segmented
+from wsl.stitch._routes import joints, route_check
+
+State: TypeAlias = tuple[types.Array, ...]
+Join: TypeAlias = tuple[str, joints.Joint]
+
+
+class Used(NamedTuple):
+  """What some routes use.
+
+  Attributes:
+    models: the networks.
+    firsts: those whose embedding begins a route.
+    lasts: those whose head ends one.
+    joins: adapters and the positions between which they stand; a row counts
+      them from 1, and 0 is none.
+  """
+
+  models: tuple[str, ...]
+  firsts: tuple[str, ...]
+  lasts: tuple[str, ...]
+  joins: tuple[Join, ...]
+
+
+class Slots(NamedTuple):
+  """Where values of each shape are kept while a route runs.
+
+  Attributes:
+    shapes: one for each slot.
+    of: for each network, the slots of its positions.
+  """
+
+  shapes: tuple[jax.ShapeDtypeStruct, ...]
+  of: dict[str, tuple[int, ...]]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(
+  used: Used, family: route_check.Family, row: types.Array, inputs: Any
+) -> types.Array:
+  """Runs the route of one row; compiled once for a program and its shapes."""
+  slots = _slots(used, family, inputs)
+  adapters, branch = _join_branches(used, family, slots)
+  row = jnp.asarray(row, jnp.int32)
+
+  def embed(name: str, state: State) -> State:
+    model = family.models[name]
+    h = model.embed(model.params['embed'], inputs)
+    return _put(state, slots.of[name][0], h)
+
+  def hop(state: State, step: types.Array) -> tuple[State, None]:
+    join, model, start, stop = step
+    state = jax.lax.switch(branch[join], adapters, state)
+    for i, name in enumerate(used.models):
+      state = _blocks(
+        family.models[name], slots.of[name], state, (model == i, start, stop)
+      )
+    return state, None
+
+  def head(name: str, state: State) -> types.Array:
+    model = family.models[name]
+    return model.head(model.params['head'], state[slots.of[name][-1]])
+
+  state = tuple(jnp.zeros(s.shape, s.dtype) for s in slots.shapes)
+  embeds = [functools.partial(embed, name) for name in used.firsts]
+  state = jax.lax.switch(_among(used, used.firsts)[row[0, 1]], embeds, state)
+  state, _ = jax.lax.scan(hop, state, row)
+  heads = [functools.partial(head, name) for name in used.lasts]
+  _check_outputs(used, heads, state)
+  return jax.lax.switch(_among(used, used.lasts)[row[-1, 1]], heads, state)
+
+
+def _slots(used: Used, family: route_check.Family, inputs: Any) -> Slots:
+  shapes: dict[Any, int] = {}
+  of = {}
+  for name in used.models:
+    values = jax.eval_shape(_segmented.features, family.models[name], inputs)
+    of[name] = tuple(
+      shapes.setdefault((x.shape, x.dtype), len(shapes)) for x in values
+    )
+  return Slots(tuple(jax.ShapeDtypeStruct(*s) for s in shapes), of)
+
+
+def _join_branches(
+  used: Used, family: route_check.Family, slots: Slots
+) -> tuple[list[Callable[[State], State]], types.Array]:
+  """Returns the different maps between slots, and the map of each join."""
+  found: dict[tuple[str, int, int], int] = {}
+  branch = [0]
+  for name, joint in used.joins:
+    source = slots.of[joint.source][joint.stop]
+    target = slots.of[joint.target][joint.start]
+    key = (name, source, target)
+    if key not in found:
+      have, want = slots.shapes[source], slots.shapes[target]
+      place = (
+        f"'{joint.source}' at {joint.stop} to '{joint.target}' at {joint.start}"
+      )
+      route_check.check_join(family, name, have, want, place)
+    branch.append(found.setdefault(key, len(found) + 1))
+
+  def join(name: str, source: int, target: int, state: State) -> State:
+    h = state[source]
+    if name:
+      h = _adapter.apply_adapter(family.adapters[name], h)
+    return _put(state, target, h)
+
+  maps = [functools.partial(join, *key) for key in found]
+  return [lambda state: state, *maps], jnp.asarray(branch, jnp.int32)
+
+
+def _blocks(
+  model: _segmented.Segmented,
+  slots: tuple[int, ...],
+  state: State,
+  bounds: tuple[types.Array, types.Array, types.Array],
+) -> State:
+  """Runs the blocks of one network that are within the bounds."""
+  active, start, stop = bounds
+  blocks = model.params['blocks']
+  if isinstance(model.block, tuple):
+    for i, fn in enumerate(model.block):
+      source, target = (state[slot] for slot in slots[i : i + 2])
+      on = active & (start <= i) & (i < stop)
+      h = _block_if(on, fn, blocks[i], source, target)
+      state = _put(state, slots[i + 1], h)
+    return state
+
+  fn = model.block
+
+  def one(h: types.Array, step: Any) -> tuple[types.Array, None]:
+    i, params = step
+    return _block_if((start <= i) & (i < stop), fn, params, h, h), None
+
+  def scan(h: types.Array) -> types.Array:
+    steps = jnp.arange(model.depth, dtype=jnp.int32), blocks
+    return jax.lax.scan(one, h, steps)[0]
+
+  h = jax.lax.cond(active, scan, lambda h: h, state[slots[0]])
+  return _put(state, slots[0], h)
+
+
+def _block_if(
+  on: types.Array,
+  fn: _segmented.PartFn,
+  params: types.Params,
+  h: types.Array,
+  otherwise: types.Array,
+) -> types.Array:
+  # A conditional keeps for the gradient what either side computed, as zeros
+  # where it did not run: computing a block again costs far less.
+  again = jax.checkpoint(fn, prevent_cse=False)
+  return jax.lax.cond(
+    on,
+    lambda: jnp.asarray(again(params, h), otherwise.dtype),
+    lambda: otherwise,
+  )
+
+
+def _put(state: State, slot: int, h: types.Array) -> State:
+  h = jnp.asarray(h, state[slot].dtype)
+  return (*state[:slot], h, *state[slot + 1 :])
+
+
+def _among(used: Used, names: tuple[str, ...]) -> types.Array:
+  """Returns the place of each network in ``names``, 0 for one that is not."""
+  return jnp.asarray(
+    [names.index(m) if m in names else 0 for m in used.models], jnp.int32
+  )
+
+
+def _check_outputs(
+  used: Used, heads: Sequence[Callable[[State], types.Array]], state: State
+) -> None:
+  outputs = [jax.eval_shape(head, state) for head in heads]
+  for name, output in zip(used.lasts, outputs, strict=True):
+    if output != outputs[0]:
+      raise ValueError(
+        f"the head of '{name}' gives {output}, that of '{used.lasts[0]}' "
+        f'{outputs[0]}: make a program for the routes of each'
+      )

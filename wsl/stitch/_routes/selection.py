@@ -1,0 +1,96 @@
+"""Choosing stitches by what is measured, before any of them is trained."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from wsl import types
+from wsl.stitch._routes import joints, route_check
+
+
+def route_similarity(
+  moments: Mapping[joints.Joint, types.CrossMoments],
+  routes: Sequence[route_check.Route],
+  *,
+  measure: Callable[[types.CrossMoments], types.Array],
+) -> np.ndarray:
+  r"""Scores routes by how alike the features are where they are stitched.
+
+  .. math:: s_r = \min_{i \in \mathrm{joints}(r)} \mathrm{sim}(X_i, Y_i)
+
+  Args:
+    moments: of each joint, from ``joint_moments``.
+    routes: routes of one family.
+    measure: similarity of two sets of features, higher is more alike:
+      ``stats.cka``, or ``lambda m: 1 - stats.residual(m)``.
+
+  Returns:
+    Scores ``[R]``; ``inf`` for a route without a stitch.
+
+  Reference:
+    The measures are those of Kornblith et al., "Similarity of Neural Network
+    Representations Revisited", 2019, arXiv:1905.00414.
+  """
+  found = {joint: float(measure(m)) for joint, m in moments.items()}
+  worst = lambda route: min(
+    (found[joint] for joint in joints.joints(route)), default=np.inf
+  )
+  return np.asarray([worst(route) for route in routes])
+
+
+def select_routes(
+  routes: Sequence[route_check.Route],
+  scores: types.ArrayLike,
+  *,
+  count: int,
+  flops: types.ArrayLike | None = None,
+) -> tuple[route_check.Route, ...]:
+  """Keeps the best-scored stitches of a family, and every anchor.
+
+  With ``flops``, the stitches are cut by cost into ``count`` groups, as equal
+  in number as can be, and the best of each is kept, so that the choice covers
+  all costs. Without, the best are kept wherever they are.
+
+  Args:
+    routes: routes of one family.
+    scores: of each route, ``[R]``, as from ``route_similarity``; those of
+      anchors are not read.
+    count: stitches to keep.
+    flops: of each route, ``[R]``.
+
+  Returns:
+    The routes kept, in their order.
+
+  Raises:
+    ValueError: if there are not so many stitches, or not one score for each.
+
+  Example:
+    >>> from wsl import stitch
+    >>> routes = stitch.sn_net_routes({'s': 2, 'm': 2}, window=1)
+    >>> kept = select_routes(routes, [0.0, 0.0, 0.3, 0.9], count=1)
+    >>> [route.adapters for route in kept]
+    [(), (), ('s_m_1',)]
+  """
+  s = np.asarray(scores, np.float64)
+  stitched = np.asarray([i for i, r in enumerate(routes) if r.adapters], int)
+  costs = s if flops is None else np.asarray(flops, np.float64)
+  if s.shape != (len(routes),) or costs.shape != s.shape:
+    raise ValueError(
+      f'select_routes: scores {list(s.shape)}, flops {list(costs.shape)}: '
+      f'expected one for each of {len(routes)} routes'
+    )
+  if not 0 <= count <= len(stitched):
+    raise ValueError(
+      f'select_routes: count={count}: expected 0 .. {len(stitched)}, the '
+      'number of routes with a stitch'
+    )
+  if flops is None:
+    kept = stitched[np.argsort(-s[stitched], kind='stable')[:count]]
+  else:
+    by_cost = stitched[np.argsort(costs[stitched], kind='stable')]
+    groups = np.array_split(by_cost, count) if count else []
+    kept = np.asarray([group[np.argmax(s[group])] for group in groups], int)
+  keep = {*kept.tolist()}
+  return tuple(
+    route for i, route in enumerate(routes) if i in keep or not route.adapters
+  )
