@@ -17,6 +17,13 @@ from wsl.tree._names import map_named as map_named
 from wsl.tree._names import named as named
 from wsl.tree._names import nearest as nearest
 from wsl.tree._names import select as select
+from wsl.tree._numerics import matmul as matmul
+from wsl.tree._numerics import name_key as name_key
+from wsl.tree._numerics import safe_divide as safe_divide
+from wsl.tree._numerics import unit as unit
+from wsl.tree._numerics import wide as wide
+from wsl.tree._numerics import wide_dtype as wide_dtype
+from wsl.tree._numerics import widen as widen
 from wsl.tree._on_demand import apply_kernel as apply_kernel
 from wsl.tree._on_demand import Computed as Computed
 from wsl.tree._on_demand import defer as defer
@@ -28,4 +35,3 @@ from wsl.tree._partial import partial as partial
 from wsl.tree._sums import norm as norm
 from wsl.tree._sums import sum_entries as sum_entries
 from wsl.tree._sums import total as total
-from wsl.tree._sums import wide as wide

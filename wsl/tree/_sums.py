@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _on_demand
+from wsl.tree import _numerics, _on_demand
 
 BLOCK = 8192
 
@@ -99,17 +99,6 @@ def split_blocks(x: types.Array) -> tuple[types.Array, types.Array]:
   return x[:, :whole].reshape(len(x), -1, BLOCK), x[:, whole:]
 
 
-def wide(x: types.Array) -> types.Array:
-  """Returns ``x`` in float32, or in its own dtype if that is wider.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> wide(jnp.ones(2, jnp.bfloat16)).dtype.name
-    'float32'
-  """
-  return x if x.dtype.itemsize >= 4 else x.astype(np.float32)
-
-
 def norm(tree: types.Tree) -> Any:
   r"""Returns the Euclidean norm of a whole model.
 
@@ -131,5 +120,5 @@ def norm(tree: types.Tree) -> Any:
 
 
 def _square(x: types.Array) -> types.Array:
-  x = wide(x)[None]
+  x = _numerics.wide(x)[None]
   return sum_entries(x * x)[0]

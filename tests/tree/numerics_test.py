@@ -1,0 +1,60 @@
+"""The arithmetic that every room shares."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsl import tree
+
+
+@pytest.mark.parametrize(
+  ('dtypes', 'wanted'),
+  [
+    (['bfloat16', 'float16'], 'float32'),
+    (['uint8', 'int32'], 'float32'),
+    (['float32', 'float64'], 'float64'),
+    (['float8_e4m3fn'], 'float32'),
+    (['complex64'], 'complex64'),
+    ([], 'float32'),
+  ],
+)
+def test_the_dtype_of_arithmetic(dtypes, wanted):
+  arrays = [np.ones(2, jnp.dtype(dtype)) for dtype in dtypes]
+  assert tree.wide_dtype(*arrays) == wanted
+  assert tree.wide_dtype(*(x.dtype for x in arrays)) == wanted
+  assert all(x.dtype == wanted for x in tree.widen(*arrays))
+
+
+def test_products_state_their_precision():
+  jaxpr = jax.make_jaxpr(tree.matmul)(jnp.ones((2, 3)), jnp.ones((3, 2)))
+  (dot,) = [e for e in jaxpr.eqns if e.primitive.name == 'dot_general']
+  assert dot.params['precision'] == (jax.lax.Precision.HIGHEST,) * 2
+
+
+@pytest.mark.parametrize('function', ['unit', 'safe_divide'])
+def test_zeros_give_zeros_and_finite_gradients(function):
+  zero = jnp.zeros(3)
+  call = {
+    'unit': lambda x: jnp.sum(tree.unit(x)),
+    'safe_divide': lambda x: jnp.sum(tree.safe_divide(x, x)),
+  }[function]
+  assert float(call(zero)) == 0
+  assert bool(jnp.isfinite(jax.grad(call)(zero)).all())
+
+
+def test_directions_have_norm_one():
+  x = jax.random.normal(jax.random.key(0), (4, 7))
+  np.testing.assert_allclose(
+    np.linalg.norm(tree.unit(x), axis=-1), 1, rtol=0, atol=1e-14
+  )
+
+
+def test_a_name_decides_its_key():
+  key = jax.random.key(3)
+  data = [jax.random.key_data(tree.name_key(key, n)) for n in ('a', 'b', 'a')]
+  assert (data[0] == data[2]).all()
+  assert (data[0] != data[1]).any()
+  # crc32 of 'a', written out: a saved run must find its keys again.
+  wanted = jax.random.fold_in(key, np.uint32(0xE8B7BE43))
+  assert (data[0] == jax.random.key_data(wanted)).all()

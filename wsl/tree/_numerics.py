@@ -1,0 +1,103 @@
+"""Arithmetic that every room does in the same way.
+
+Everything is computed in float32 or wider, products at full precision (an
+accelerator would else round their operands), and randomness is keyed by name.
+"""
+
+import functools
+from typing import Any
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import types
+
+
+def wide_dtype(*arrays: Any) -> np.dtype:
+  """Returns the dtype to compute in: float32, or the widest float given.
+
+  Args:
+    *arrays: arrays or dtypes; integers count as float32.
+
+  Example:
+    >>> wide_dtype(jnp.ones(2, jnp.bfloat16), np.ones(2, np.uint8)).name
+    'float32'
+    >>> wide_dtype(np.dtype(np.float64)).name
+    'float64'
+  """
+  dtypes = [getattr(x, 'dtype', x) for x in arrays]
+  dtypes = [jnp.result_type(x) if np.isscalar(x) else x for x in dtypes]
+  inexact = [d for d in dtypes if jnp.issubdtype(d, jnp.inexact)]
+  return functools.reduce(np.promote_types, inexact, np.dtype(np.float32))
+
+
+def wide(x: types.Array) -> types.Array:
+  """Returns ``x`` in float32, or in its own dtype if that is wider.
+
+  Example:
+    >>> wide(jnp.ones(2, jnp.bfloat16)).dtype.name
+    'float32'
+  """
+  return x if x.dtype.itemsize >= 4 else x.astype(np.float32)
+
+
+def widen(*arrays: types.ArrayLike) -> list[types.Array]:
+  """Casts arrays to one dtype: the widest of float32 and their own floats.
+
+  Args:
+    *arrays: arrays of any shapes; integers count as float32.
+
+  Returns:
+    The arrays, all of one dtype.
+
+  Example:
+    >>> half, byte = jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.uint8)
+    >>> [str(x.dtype) for x in widen(half, byte)]
+    ['float32', 'float32']
+  """
+  dtype = wide_dtype(*arrays)
+  return [jnp.asarray(x, dtype) for x in arrays]
+
+
+def matmul(x: types.ArrayLike, y: types.ArrayLike) -> types.Array:
+  """Multiplies as ``jnp.matmul`` does, at full precision on every device.
+
+  Example:
+    >>> float(matmul(jnp.ones(3), jnp.ones(3)))
+    3.0
+  """
+  return jnp.matmul(x, y, precision='highest')
+
+
+def unit(x: types.Array) -> types.Array:
+  """Scales the last axis to norm 1; a zero vector stays, gradients are finite.
+
+  Example:
+    >>> unit(jnp.asarray([[0.0, 2.0], [0.0, 0.0]])).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+  """
+  square = jnp.sum(jnp.square(x), -1, keepdims=True)
+  return x * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))
+
+
+def safe_divide(x: types.Array, y: types.Array) -> types.Array:
+  """Divides, with 0 where the denominator is 0; gradients are finite.
+
+  Example:
+    >>> safe_divide(jnp.asarray([1.0, 1.0]), jnp.asarray([2.0, 0.0])).tolist()
+    [0.5, 0.0]
+  """
+  return x / jnp.where(y == 0, jnp.full_like(y, jnp.inf), y)
+
+
+def name_key(key: types.PRNGKey, name: str) -> types.PRNGKey:
+  """Returns the key of a leaf: the same whatever other leaves there are.
+
+  Example:
+    >>> key = jax.random.key(0)
+    >>> bool(name_key(key, 'a') == name_key(key, 'b'))
+    False
+  """
+  return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
