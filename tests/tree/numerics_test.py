@@ -26,6 +26,12 @@ def test_the_dtype_of_arithmetic(dtypes, wanted):
   assert all(x.dtype == wanted for x in tree.widen(*arrays))
 
 
+def test_widening_without_float64_takes_lists_and_float64():
+  with jax.enable_x64(False):
+    found = tree.widen([1.0, 2.0], np.ones(2), np.ones(2, jnp.bfloat16))
+  assert [x.dtype.name for x in found] == ['float32'] * 3
+
+
 def test_products_state_their_precision():
   jaxpr = jax.make_jaxpr(tree.matmul)(jnp.ones((2, 3)), jnp.ones((3, 2)))
   (dot,) = [e for e in jaxpr.eqns if e.primitive.name == 'dot_general']

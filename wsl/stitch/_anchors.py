@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import types
-from wsl.stitch import _directions
+from wsl import tree, types
 
 
 @jax.tree_util.register_dataclass
@@ -66,7 +65,7 @@ def anchors(
         f'anchors: id {name!r} is given twice: take each example once'
       )
     seen.add(name)
-  return Anchors(_directions.widen(x)[0], names)
+  return Anchors(tree.widen(x)[0], names)
 
 
 def check_anchors(*each: Anchors) -> None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.stitch import _anchors, _directions
+from wsl.stitch import _anchors
 
 
 def relative(
@@ -95,7 +95,7 @@ def relative(
       f'relative: features are {list(x.shape)} and anchors {list(a.shape)}: '
       'both must come from one encoder'
     )
-  x, a = _directions.widen(x, a)
+  x, a = tree.widen(x, a)
   rows = x.reshape(-1, x.shape[-1])
   if center is not False:
     middle = jnp.mean(a, 0) if center is True else jnp.asarray(center, x.dtype)
@@ -103,7 +103,7 @@ def relative(
   found = KINDS[kind](rows, a)
   if normalize:
     middle = jnp.mean(found, -1, keepdims=True)
-    found = _directions.unit(found - middle) * len(a) ** 0.5
+    found = tree.unit(found - middle) * len(a) ** 0.5
   return found.reshape(*x.shape[:-1], len(a))
 
 
@@ -112,9 +112,7 @@ def _inner(x: types.Array, a: types.Array) -> types.Array:
 
 
 def _cosine(x: types.Array, a: types.Array) -> types.Array:
-  return jnp.matmul(
-    _directions.unit(x), _directions.unit(a).T, precision='highest'
-  )
+  return jnp.matmul(tree.unit(x), tree.unit(a).T, precision='highest')
 
 
 def _angle(x: types.Array, a: types.Array) -> types.Array:

@@ -57,8 +57,9 @@ def widen(*arrays: types.ArrayLike) -> list[types.Array]:
     >>> [str(x.dtype) for x in widen(half, byte)]
     ['float32', 'float32']
   """
-  dtype = wide_dtype(*arrays)
-  return [jnp.asarray(x, dtype) for x in arrays]
+  found = [jnp.asarray(x) for x in arrays]
+  dtype = wide_dtype(*found)
+  return [x.astype(dtype) for x in found]
 
 
 def matmul(x: types.ArrayLike, y: types.ArrayLike) -> types.Array:

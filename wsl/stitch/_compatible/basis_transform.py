@@ -5,8 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from wsl import types
-from wsl.stitch import _directions
+from wsl import tree, types
 from wsl.stitch._compatible import orthogonal
 
 
@@ -118,10 +117,10 @@ def basis_transform(
         f'basis_transform: {name} features are {list(x.shape)}, the basis '
         f'takes [..., {len(matrix)}], one row for each row of the new ones'
       )
-  n, o, *free = _directions.widen(n, o, basis.inner, basis.outer)
+  n, o, *free = tree.widen(n, o, basis.inner, basis.outer)
   inner, outer = (orthogonal.orthogonal(x, kind=basis.kind) for x in free)
-  few = _directions.unit(o[..., : basis.extra])
-  many = _directions.unit(n) * basis.scale
+  few = tree.unit(o[..., : basis.extra])
+  many = tree.unit(n) * basis.scale
   v = jnp.concatenate([few, _rotate(inner, many)], -1)
   width = len(outer)
   return jnp.concatenate([_rotate(outer, v[..., :width]), v[..., width:]], -1)

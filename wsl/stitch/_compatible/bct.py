@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.stitch import _directions
 from wsl.stitch._compatible import basis_transform
 
 Objective: TypeAlias = Callable[..., types.Array]
@@ -36,7 +35,7 @@ def class_means(
     >>> class_means(2 * jnp.eye(2), [1, 1], classes=2).tolist()
     [[0.0, 0.0], [0.5, 0.5]]
   """
-  directions = _directions.unit(*_directions.widen(features))
+  directions = tree.unit(*tree.widen(features))
   member = jax.nn.one_hot(jnp.asarray(labels), classes, dtype=directions.dtype)
   counts = jnp.maximum(jnp.sum(member, 0), 1)
   return (member.T @ directions) / counts[:, None]
@@ -163,12 +162,12 @@ def _old_logits(
       f'judges are {list(features.shape)}: give [classes, width]'
     )
   frozen = jnp.asarray(classifier, features.dtype)
-  return cross_entropy(_directions.unit(features) @ frozen.T, labels)
+  return cross_entropy(tree.unit(features) @ frozen.T, labels)
 
 
 def _apart(x: types.Array, target: types.Array) -> types.Array:
   y = jnp.asarray(target, x.dtype)
-  return 1 - jnp.mean(jnp.sum(_directions.unit(x) * _directions.unit(y), -1))
+  return 1 - jnp.mean(jnp.sum(tree.unit(x) * tree.unit(y), -1))
 
 
 def cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:

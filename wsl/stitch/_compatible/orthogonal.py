@@ -6,7 +6,6 @@ from types import MappingProxyType
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.stitch import _directions
 
 
 def orthogonal(free: types.Array, *, kind: str = 'cayley') -> types.Array:
@@ -51,7 +50,7 @@ def orthogonal(free: types.Array, *, kind: str = 'cayley') -> types.Array:
   shape = jnp.shape(free)
   if len(shape) != 2 or shape[0] != shape[1]:
     raise ValueError(f'orthogonal: {list(shape)} is not square: give [d, d]')
-  (wide,) = _directions.widen(free)
+  (wide,) = tree.widen(free)
   return _MAPS[kind](wide - wide.T)
 
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.stitch import _directions
 
 _CHUNK = 64  # queries that are compared to the gallery at once
 
@@ -52,7 +51,7 @@ def retrieval(
     raise ValueError(
       f"retrieval: no metric '{metric}'{hint}: there are {', '.join(_METRICS)}"
     )
-  q, g = _directions.widen(queries[0], gallery[0])
+  q, g = tree.widen(queries[0], gallery[0])
   q_labels, g_labels = jnp.asarray(queries[1]), jnp.asarray(gallery[1])
   for name, x, y in (('queries', q, q_labels), ('gallery', g, g_labels)):
     if x.ndim != 2 or y.shape != x.shape[:1] or not len(x):
@@ -76,13 +75,13 @@ def _retrieval(
   g_labels: types.Array,
   metric: str,
 ) -> types.Array:
-  directions = _directions.unit(g)
+  directions = tree.unit(g)
 
   def one(query: tuple[types.Array, types.Array]) -> types.Array:
     near = jnp.matmul(directions, query[0], precision='highest')
     return _METRICS[metric](near, g_labels == query[1])
 
-  found = jax.lax.map(one, (_directions.unit(q), q_labels), batch_size=_CHUNK)
+  found = jax.lax.map(one, (tree.unit(q), q_labels), batch_size=_CHUNK)
   return jnp.mean(found)
 
 

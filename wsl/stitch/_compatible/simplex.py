@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.stitch import _directions
 from wsl.stitch._compatible import bct
 
 
@@ -113,7 +112,7 @@ def _hoc(
       f'hoc_loss: new features are {list(new.shape)}, old ones '
       f'{list(old.shape)}: both need the width of one simplex'
     )
-  near = sharpness * (_directions.unit(old) @ _directions.unit(new).T)
+  near = sharpness * (tree.unit(old) @ tree.unit(new).T)
   itself = jnp.eye(len(new), dtype=bool)
   kept = (labels[:, None] != labels[None]) | itself
   others = jax.nn.logsumexp(jnp.where(kept, near, -jnp.inf), axis=1)

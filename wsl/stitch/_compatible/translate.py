@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.stitch import _adapter, _anchors, _directions
+from wsl.stitch import _adapter, _anchors
 from wsl.stitch._fit import features
 
 KINDS = ('affine', 'orthogonal', 'nearest_orthogonal')
@@ -75,7 +75,7 @@ def translate(
     source = source.features
   if isinstance(target, _anchors.Anchors):
     target = target.features
-  x, y = _directions.widen(source, target)
+  x, y = tree.widen(source, target)
   if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
     raise ValueError(
       f'translate: features are {list(x.shape)} and {list(y.shape)}, expected '
