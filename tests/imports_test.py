@@ -12,6 +12,7 @@ WSL = pathlib.Path(__file__).parents[1] / 'wsl'
 # Each room may import the floors below its own.
 FLOORS = (
   {'types'},
+  {'deprecation'},
   {'tree'},
   {'batches', 'deltas', 'jaxprs', 'mesh'},
   {'stats'},

@@ -1,0 +1,35 @@
+"""Old names and arguments warn, at the line of the caller, and still work."""
+
+import inspect
+
+import jax
+import pytest
+
+from wsl import deprecation, tree
+
+
+def test_an_alias_warns_at_its_caller_and_does_the_same() -> None:
+  old = deprecation.renamed('widest', tree.wide)
+  x = jax.numpy.ones(2, jax.numpy.bfloat16)
+  with pytest.warns(
+    DeprecationWarning, match=r'tree\.widest .*tree\.wide'
+  ) as w:
+    y = old(x)
+  assert w[0].filename == __file__
+  assert y.dtype == tree.wide(x).dtype
+  assert inspect.signature(old) == inspect.signature(tree.wide)
+
+
+def test_a_seed_becomes_a_key_with_a_warning() -> None:
+  def draw(*, key=None, seed=None):
+    return deprecation.key_or_seed('room.draw', key, seed)
+
+  key = jax.random.key(3)
+  with pytest.warns(DeprecationWarning, match=r'room\.draw\(seed=\)') as w:
+    assert draw(seed=3) == key
+  assert w[0].filename == __file__
+  assert draw(key=key) == key
+  with pytest.raises(TypeError, match=r'room\.draw: missing key'):
+    draw()
+  with pytest.raises(TypeError, match=r'room\.draw: both key and seed'):
+    draw(key=key, seed=3)
