@@ -33,9 +33,9 @@ Example:
 
 from wsl.stitch._adapter import Adapter as Adapter
 from wsl.stitch._adapter import apply_adapter as apply_adapter
+from wsl.stitch._adapter import fold as fold
 from wsl.stitch._adapter import Norm as Norm
 from wsl.stitch._adapter import trainable as trainable
-from wsl.stitch._adapter_fold import fold as fold
 from wsl.stitch._anchors import Anchors as Anchors
 from wsl.stitch._anchors import anchors as anchors
 from wsl.stitch._anchors import check_anchors as check_anchors
@@ -86,9 +86,9 @@ from wsl.stitch._fit.closed_form import settle as settle
 from wsl.stitch._fit.family import fit_family as fit_family
 from wsl.stitch._fit.family import fit_joints as fit_joints
 from wsl.stitch._fit.feature_moments import moments as moments
-from wsl.stitch._fit.feature_pairs import fit_each as fit_each
-from wsl.stitch._fit.feature_pairs import fit_pairs as fit_pairs
 from wsl.stitch._fit.features import fit as fit
+from wsl.stitch._fit.features import fit_each as fit_each
+from wsl.stitch._fit.features import fit_pairs as fit_pairs
 from wsl.stitch._penalty.all_pairs import cut_errors as cut_errors
 from wsl.stitch._penalty.all_pairs import cut_outputs as cut_outputs
 from wsl.stitch._penalty.all_pairs import penalty_loss as penalty_loss
@@ -101,24 +101,24 @@ from wsl.stitch._routes.cost import Cost as Cost
 from wsl.stitch._routes.cost import cost as cost
 from wsl.stitch._routes.cost import Costs as Costs
 from wsl.stitch._routes.cost import route_cost as route_cost
-from wsl.stitch._routes.family_routes import routes as routes
 from wsl.stitch._routes.joints import Joint as Joint
 from wsl.stitch._routes.joints import joint_moments as joint_moments
 from wsl.stitch._routes.joints import joints as joints
-from wsl.stitch._routes.pareto import pareto as pareto
 from wsl.stitch._routes.program import program as program
-from wsl.stitch._routes.route_check import check_route as check_route
-from wsl.stitch._routes.route_check import Family as Family
-from wsl.stitch._routes.route_check import materialize as materialize
-from wsl.stitch._routes.route_check import Piece as Piece
-from wsl.stitch._routes.route_check import Route as Route
-from wsl.stitch._routes.route_check import stitch as stitch
+from wsl.stitch._routes.routing import check_route as check_route
+from wsl.stitch._routes.routing import Family as Family
+from wsl.stitch._routes.routing import materialize as materialize
+from wsl.stitch._routes.routing import Piece as Piece
+from wsl.stitch._routes.routing import Route as Route
+from wsl.stitch._routes.routing import stitch as stitch
 from wsl.stitch._routes.sampling import random_route as random_route
 from wsl.stitch._routes.sampling import (
   route_probabilities as route_probabilities,
 )
+from wsl.stitch._routes.selection import pareto as pareto
 from wsl.stitch._routes.selection import route_similarity as route_similarity
 from wsl.stitch._routes.selection import select_routes as select_routes
+from wsl.stitch._routes.sn_net import routes as routes
 from wsl.stitch._routes.sn_net import sn_net_routes as sn_net_routes
 from wsl.stitch._routes.sn_net import sn_net_v2_routes as sn_net_v2_routes
 from wsl.stitch._segmented import advance as advance

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wsl.stitch._routes import route_check
+from wsl.stitch._routes import routing
 
 _LEAST_GAIN = 1e-9  # a smaller one is rounding, and could go on for ever
 
@@ -25,9 +25,9 @@ class Partition(NamedTuple):
     history: the same after each accepted move of the best restart.
   """
 
-  pieces: Mapping[str, tuple[route_check.Piece, ...]]
+  pieces: Mapping[str, tuple[routing.Piece, ...]]
   groups: Mapping[str, tuple[int, ...]]
-  centres: tuple[route_check.Piece, ...]
+  centres: tuple[routing.Piece, ...]
   similarity: float
   history: tuple[float, ...]
 
@@ -109,7 +109,7 @@ def partition(
     raise ValueError(f'partition: restarts={restarts}: expected 1 or more')
   value, state, history = best
   blocks = [
-    route_check.Piece(name, int(start), int(stop))
+    routing.Piece(name, int(start), int(stop))
     for name, cuts in zip(depths, state.cuts)
     for start, stop in itertools.pairwise(cuts)
   ]

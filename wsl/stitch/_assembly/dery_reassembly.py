@@ -7,9 +7,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from wsl.stitch._assembly import dery_partition
-from wsl.stitch._routes import route_check
+from wsl.stitch._routes import routing
 
-Pieces: TypeAlias = tuple[route_check.Piece, ...]
+Pieces: TypeAlias = tuple[routing.Piece, ...]
 
 
 class Reassembly(NamedTuple):
@@ -31,7 +31,7 @@ class Reassembly(NamedTuple):
 
 
 class _Block(NamedTuple):
-  piece: route_check.Piece
+  piece: routing.Piece
   group: int
   cost: np.ndarray
 
@@ -43,7 +43,7 @@ def reassemble(
   costs: Mapping[str, np.ndarray],
   most: Sequence[float],
   least: Sequence[float] | None = None,
-  follows: Callable[[route_check.Piece, route_check.Piece], bool] | None = None,
+  follows: Callable[[routing.Piece, routing.Piece], bool] | None = None,
   restarts: int = 10,
   seed: int = 0,
 ) -> Reassembly:

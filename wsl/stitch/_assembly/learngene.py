@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from wsl import types
 from wsl.stitch import _adapter, _segmented
 from wsl.stitch._assembly import m2m
-from wsl.stitch._routes import route_check
+from wsl.stitch._routes import routing
 
 
 class Auxiliary(NamedTuple):
@@ -184,8 +184,8 @@ def distilled(
 
 
 def descendant(
-  pool: Mapping[str, Auxiliary], pieces: Sequence[route_check.Piece]
-) -> tuple[route_check.Family, route_check.Route]:
+  pool: Mapping[str, Auxiliary], pieces: Sequence[routing.Piece]
+) -> tuple[routing.Family, routing.Route]:
   """Builds a network of instances, from small to large.
 
   Where one auxiliary network's blocks end and another's begin there is a
@@ -228,5 +228,5 @@ def descendant(
     names.append(f'{one.model}_{one.stop}_{two.model}_{two.start}')
     adapters[names[-1]] = stitch
   models = {name: member.model for name, member in pool.items()}
-  family = route_check.Family(models, adapters)
-  return family, route_check.Route(tuple(pieces), tuple(names))
+  family = routing.Family(models, adapters)
+  return family, routing.Route(tuple(pieces), tuple(names))

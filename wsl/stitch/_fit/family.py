@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from wsl import types
 from wsl.stitch import _adapter, _segmented
 from wsl.stitch._fit import closed_form
-from wsl.stitch._routes import joints, route_check
+from wsl.stitch._routes import joints, routing
 
 SHARED = ('mean', 'pooled')
 AVERAGED = ('affine', 'low_rank')  # kinds whose mean is of the same kind
@@ -19,7 +19,7 @@ AVERAGED = ('affine', 'low_rank')  # kinds whose mean is of the same kind
 
 def fit_family(
   models: Mapping[str, _segmented.Segmented],
-  routes: Sequence[route_check.Route],
+  routes: Sequence[routing.Route],
   batches: Iterable[Any],
   *,
   kind: str = 'affine',
@@ -28,7 +28,7 @@ def fit_family(
   rank: int = 64,
   alpha: float = 1.0,
   key: types.PRNGKey | None = None,
-) -> route_check.Family:
+) -> routing.Family:
   """Fits the adapter of every stitch that some routes need.
 
   ``fit_joints`` after ``joint_moments``: one pass of the data, each batch once
@@ -90,12 +90,12 @@ def fit_family(
     alpha=alpha,
     key=key,
   )
-  return route_check.Family(dict(models), adapters)
+  return routing.Family(dict(models), adapters)
 
 
 def fit_joints(
   moments: Mapping[joints.Joint, types.CrossMoments],
-  routes: Sequence[route_check.Route],
+  routes: Sequence[routing.Route],
   *,
   kind: str = 'affine',
   shared: str = 'mean',
@@ -161,7 +161,7 @@ def fit_joints(
 
 def _served(
   moments: Mapping[joints.Joint, types.CrossMoments],
-  routes: Sequence[route_check.Route],
+  routes: Sequence[routing.Route],
 ) -> dict[str, list[types.CrossMoments]]:
   """Returns the moments of the joints that each adapter serves, each once."""
   served: dict[str, dict[joints.Joint, types.CrossMoments]] = {}

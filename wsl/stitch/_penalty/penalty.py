@@ -10,7 +10,7 @@ import numpy as np
 
 from wsl import stats, types
 from wsl.stitch import _adapter, _segmented
-from wsl.stitch._fit import feature_moments, feature_pairs
+from wsl.stitch._fit import feature_moments, features
 from wsl.stitch._penalty import all_pairs
 
 Tune: TypeAlias = Callable[
@@ -165,7 +165,7 @@ def _measure(
 ) -> dict[all_pairs.Pair, list[float]]:
   """Returns error, residual and CKA of each pair."""
   moments = feature_moments.moments(bottom, top, batches, pairs=pairs)
-  adapters: all_pairs.Adapters = feature_pairs.fit_each(
+  adapters: all_pairs.Adapters = features.fit_each(
     moments, kind=kind, ridge=ridge
   )
   if tune is not None:

@@ -10,7 +10,7 @@ import jax
 
 from wsl import types
 from wsl.stitch import _adapter, _segmented
-from wsl.stitch._routes import route_check
+from wsl.stitch._routes import routing
 
 
 class Cost(NamedTuple):
@@ -45,7 +45,7 @@ class Costs(NamedTuple):
   adapters: dict[str, _adapter.Adapter]
 
 
-def cost(family: route_check.Family, inputs: Any) -> Costs:
+def cost(family: routing.Family, inputs: Any) -> Costs:
   r"""Counts the parameters and products of every part of a family.
 
   .. math:: \text{FLOPs} = 2 \sum_{\text{products}} B M N K
@@ -85,7 +85,7 @@ def cost(family: route_check.Family, inputs: Any) -> Costs:
   return Costs(embed, blocks, head, shapes, adapters)
 
 
-def route_cost(costs: Costs, route: route_check.Route) -> Cost:
+def route_cost(costs: Costs, route: routing.Route) -> Cost:
   """Adds up the parts of a route.
 
   Args:
@@ -114,7 +114,7 @@ def route_cost(costs: Costs, route: route_check.Route) -> Cost:
   )
 
 
-def adapter_cost(costs: Costs, name: str, piece: route_check.Piece) -> Cost:
+def adapter_cost(costs: Costs, name: str, piece: routing.Piece) -> Cost:
   """Returns what an adapter costs after a piece."""
   adapter = dataclasses.replace(costs.adapters[name], ridge=None)
   shape = costs.shapes[piece.model][piece.stop]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from wsl import types
 from wsl.stitch import _adapter, _segmented
-from wsl.stitch._routes import joints, route_check
+from wsl.stitch._routes import joints, routing
 
 State: TypeAlias = tuple[types.Array, ...]
 Join: TypeAlias = tuple[str, joints.Joint]
@@ -46,7 +46,7 @@ class Slots(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def run(
-  used: Used, family: route_check.Family, row: types.Array, inputs: Any
+  used: Used, family: routing.Family, row: types.Array, inputs: Any
 ) -> types.Array:
   """Runs the route of one row; compiled once for a program and its shapes."""
   slots = _slots(used, family, inputs)
@@ -80,7 +80,7 @@ def run(
   return jax.lax.switch(_among(used, used.lasts)[row[-1, 1]], heads, state)
 
 
-def _slots(used: Used, family: route_check.Family, inputs: Any) -> Slots:
+def _slots(used: Used, family: routing.Family, inputs: Any) -> Slots:
   shapes: dict[Any, int] = {}
   of = {}
   for name in used.models:
@@ -92,7 +92,7 @@ def _slots(used: Used, family: route_check.Family, inputs: Any) -> Slots:
 
 
 def _join_branches(
-  used: Used, family: route_check.Family, slots: Slots
+  used: Used, family: routing.Family, slots: Slots
 ) -> tuple[list[Callable[[State], State]], types.Array]:
   """Returns the different maps between slots, and the map of each join."""
   found: dict[tuple[str, int, int], int] = {}
@@ -106,7 +106,7 @@ def _join_branches(
       place = (
         f"'{joint.source}' at {joint.stop} to '{joint.target}' at {joint.start}"
       )
-      route_check.check_join(family, name, have, want, place)
+      routing.check_join(family, name, have, want, place)
     branch.append(found.setdefault(key, len(found) + 1))
 
   def join(name: str, source: int, target: int, state: State) -> State:

@@ -11,7 +11,7 @@ import jax
 from wsl import batches as batches_lib
 from wsl import stats, tree, types
 from wsl.stitch import _resize, _segmented
-from wsl.stitch._routes import route_check
+from wsl.stitch._routes import routing
 
 
 class Joint(NamedTuple):
@@ -30,7 +30,7 @@ class Joint(NamedTuple):
   start: int
 
 
-def joints(route: route_check.Route) -> tuple[Joint, ...]:
+def joints(route: routing.Route) -> tuple[Joint, ...]:
   """Returns where the pieces of a route meet, one place for each adapter."""
   return tuple(
     Joint(a.model, a.stop, b.model, b.start)
@@ -40,7 +40,7 @@ def joints(route: route_check.Route) -> tuple[Joint, ...]:
 
 def joint_moments(
   models: Mapping[str, _segmented.Segmented],
-  routes: Sequence[route_check.Route],
+  routes: Sequence[routing.Route],
   batches: Iterable[Any],
 ) -> dict[Joint, types.CrossMoments]:
   """Computes the moments of the features on both sides of every stitch.

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from wsl import types
-from wsl.stitch._routes import interpreter, joints, route_check
+from wsl.stitch._routes import interpreter, joints, routing
 
 
 def program(
-  family: route_check.Family, routes: Sequence[route_check.Route]
+  family: routing.Family, routes: Sequence[routing.Route]
 ) -> tuple[
-  Callable[[route_check.Family, types.Array, Any], types.Array], np.ndarray
+  Callable[[routing.Family, types.Array, Any], types.Array], np.ndarray
 ]:
   """Returns one function for many routes, which compiles once.
 
@@ -62,7 +62,7 @@ def program(
   if not routes:
     raise ValueError('program: no routes given, at least one is needed')
   for route in routes:
-    route_check.check_cover(family, route)
+    routing.check_cover(family, route)
   joins: dict[interpreter.Join, int] = {}
   for route in routes:
     for join in zip(route.adapters, joints.joints(route), strict=True):
@@ -86,14 +86,14 @@ class Program:
   used: interpreter.Used
 
   def __call__(
-    self, family: route_check.Family, row: types.ArrayLike, inputs: Any
+    self, family: routing.Family, row: types.ArrayLike, inputs: Any
   ) -> types.Array:
     """Runs a row ``[K, 4]``."""
     return interpreter.run(self.used, family, row, inputs)
 
 
 def _row(
-  route: route_check.Route,
+  route: routing.Route,
   models: tuple[str, ...],
   joins: dict[interpreter.Join, int],
   hops: int,

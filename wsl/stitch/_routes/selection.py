@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from wsl import types
-from wsl.stitch._routes import joints, route_check
+from wsl.stitch._routes import joints, routing
 
 
 def route_similarity(
   moments: Mapping[joints.Joint, types.CrossMoments],
-  routes: Sequence[route_check.Route],
+  routes: Sequence[routing.Route],
   *,
   measure: Callable[[types.CrossMoments], types.Array],
 ) -> np.ndarray:
@@ -39,12 +39,12 @@ def route_similarity(
 
 
 def select_routes(
-  routes: Sequence[route_check.Route],
+  routes: Sequence[routing.Route],
   scores: types.ArrayLike,
   *,
   count: int,
   flops: types.ArrayLike | None = None,
-) -> tuple[route_check.Route, ...]:
+) -> tuple[routing.Route, ...]:
   """Keeps the best-scored stitches of a family, and every anchor.
 
   With ``flops``, the stitches are cut by cost into ``count`` groups, as equal
@@ -94,3 +94,36 @@ def select_routes(
   return tuple(
     route for i, route in enumerate(routes) if i in keep or not route.adapters
   )
+
+
+def pareto(costs: types.ArrayLike, scores: types.ArrayLike) -> np.ndarray:
+  r"""Finds what is on the front of cost against score.
+
+  .. math:: \{i : \nexists j \;\; c_j \le c_i, \; s_j \ge s_i,
+    \; (c_j, s_j) \ne (c_i, s_i)\}
+
+  Args:
+    costs: of each network, ``[R]``: FLOPs, parameters, seconds.
+    scores: of each network, ``[R]``; higher is better.
+
+  Returns:
+    Numbers of the networks on the front, by rising cost, ``[F]``. Networks of
+    one cost and one score are on it together.
+
+  Raises:
+    ValueError: if the two differ in length, or one is not a number.
+
+  Example:
+    >>> pareto([1.0, 2.0, 3.0, 4.0], [0.5, 0.8, 0.7, 0.9]).tolist()
+    [0, 1, 3]
+  """
+  c, s = np.asarray(costs, np.float64), np.asarray(scores, np.float64)
+  if c.ndim != 1 or c.shape != s.shape or not np.isfinite(c + s).all():
+    raise ValueError(
+      f'pareto: costs {list(c.shape)} and scores {list(s.shape)}: expected two '
+      'lists of one length, of finite numbers'
+    )
+  cheaper = (c[None, :] <= c[:, None]) & (s[None, :] > s[:, None])
+  as_good = (c[None, :] < c[:, None]) & (s[None, :] >= s[:, None])
+  front = np.flatnonzero(~(cheaper | as_good).any(1))
+  return front[np.argsort(c[front], kind='stable')]

@@ -3,7 +3,46 @@
 from collections.abc import Iterator, Mapping
 import itertools
 
-from wsl.stitch._routes import route_check
+from wsl.stitch._routes import routing
+
+
+def routes(
+  depths: Mapping[str, int], *, hops: int = 1, window: int = 2, stride: int = 1
+) -> tuple[routing.Route, ...]:
+  """Lists the networks that anchors become when they are stitched.
+
+  One hop is SN-Net (``sn_net_routes``): a less complex network begins, the next
+  one ends. Two hops are SN-Netv2 (``sn_net_v2_routes``): two networks, there
+  and back. Any other family is a tuple of ``Route`` written by hand.
+
+  Args:
+    depths: blocks of every anchor by name, from the least complex to the most;
+      two anchors for two hops.
+    hops: stitches in a route at most, 1 or 2.
+    window: of one hop, see ``sn_net_routes``.
+    stride: likewise.
+
+  Returns:
+    The anchors, then what is stitched.
+
+  Raises:
+    ValueError: if there are not 1 or 2 hops, or as the two functions.
+
+  Example:
+    >>> len(routes({'tiny': 12, 'small': 12, 'base': 12}))
+    71
+    >>> len(routes({'small': 12, 'large': 24}, hops=2))
+    135
+
+  Reference:
+    Pan et al., "Stitchable Neural Networks", 2023, arXiv:2302.06586; "Stitched
+    ViTs are Flexible Vision Backbones", 2023, arXiv:2307.00154.
+  """
+  if hops == 1:
+    return sn_net_routes(depths, window=window, stride=stride)
+  if hops == 2:
+    return sn_net_v2_routes(depths)
+  raise ValueError(f'routes(hops={hops}): expected 1 or 2')
 
 
 def sn_net_routes(
@@ -12,7 +51,7 @@ def sn_net_routes(
   window: int = 2,
   stride: int = 1,
   deeper: bool = True,
-) -> tuple[route_check.Route, ...]:
+) -> tuple[routing.Route, ...]:
   """Lists the networks of a stitchable family: anchors, and one stitch each.
 
   Only neighbours in complexity are stitched, the less complex one in front.
@@ -65,10 +104,10 @@ def sn_net_routes(
     for j, k, adapter in pairs:
       if deeper or j < k or depths[front] != depths[end]:
         routes.append(
-          route_check.Route(
+          routing.Route(
             (
-              route_check.Piece(front, 0, j + 1),
-              route_check.Piece(end, k, depths[end]),
+              routing.Piece(front, 0, j + 1),
+              routing.Piece(end, k, depths[end]),
             ),
             (f'{front}_{end}_{adapter}',),
           )
@@ -78,7 +117,7 @@ def sn_net_routes(
 
 def sn_net_v2_routes(
   depths: Mapping[str, int], *, hops: int = 2, last: bool = True
-) -> tuple[route_check.Route, ...]:
+) -> tuple[routing.Route, ...]:
   r"""Lists the networks of two anchors stitched both ways, up to two hops.
 
   With S and L blocks, S <= L and r = L / S: small block i is followed by large
@@ -152,8 +191,8 @@ def _check(depths: Mapping[str, int], **numbers: int) -> None:
       raise ValueError(f'sn_net_routes: {name}={value}: expected 1 or more')
 
 
-def _anchor(name: str, depth: int) -> route_check.Route:
-  return route_check.Route((route_check.Piece(name, 0, depth),), ())
+def _anchor(name: str, depth: int) -> routing.Route:
+  return routing.Route((routing.Piece(name, 0, depth),), ())
 
 
 def _paired(
@@ -186,7 +225,7 @@ def _hop(
   leaves: tuple[int, ...],
   maps: tuple[Mapping[int, int], ...],
   depth: int,
-) -> route_check.Route:
+) -> routing.Route:
   """Returns the route that leaves after these blocks, to and fro.
 
   Args:
@@ -199,11 +238,11 @@ def _hop(
   pieces, adapters, start = [], [], 0
   names = (first, second, first)
   for hop, (leave, landing) in enumerate(zip(leaves, maps)):
-    pieces.append(route_check.Piece(names[hop], start, leave + 1))
+    pieces.append(routing.Piece(names[hop], start, leave + 1))
     adapters.append(f'{names[hop]}_{names[hop + 1]}_{leave}')
     start = landing[leave]
-  pieces.append(route_check.Piece(names[len(leaves)], start, depth))
-  return route_check.Route(tuple(pieces), tuple(adapters))
+  pieces.append(routing.Piece(names[len(leaves)], start, depth))
+  return routing.Route(tuple(pieces), tuple(adapters))
 
 
 def _twice(
@@ -212,7 +251,7 @@ def _twice(
   there: Mapping[int, int],
   back: Mapping[int, int],
   depth: int,
-) -> list[route_check.Route]:
+) -> list[routing.Route]:
   """Returns the routes with two hops whose last network has blocks left."""
   return [
     _hop(first, second, (i, j), (there, back), depth)
