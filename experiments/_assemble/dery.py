@@ -113,11 +113,12 @@ def _one(setting: settings.Setting, zoo: Zoo, seed: int) -> dict[str, Any]:
   node = {name: np.asarray(parts) for name, parts in costs.blocks.items()}
   most = config.budget * max(table[:, 1].sum() for table in node.values())
   depths = {name: len(table) for name, table in node.items()}
+  key = jax.random.key(seed)
   partition = stitch.partition(
-    similarity(zoo), depths, count=config.blocks, slack=config.slack, seed=seed
+    similarity(zoo), depths, key=key, count=config.blocks, slack=config.slack
   )
   choose = functools.partial(
-    stitch.reassemble, partition, costs=node, most=[np.inf, most], seed=seed
+    stitch.reassemble, partition, key=key, costs=node, most=[np.inf, most]
   )
   batch = images.train[0][: config.statistics.batch_size]
   random = np.random.RandomState(seed)

@@ -1,4 +1,4 @@
-"""Anchors: the examples that several encoders have in common."""
+"""Anchors: examples that several encoders share as reference points."""
 
 from collections.abc import Hashable, Iterable
 import dataclasses
@@ -13,13 +13,12 @@ from wsl import tree, types
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Anchors:
-  """Features of anchors, and which examples they are.
+  """One encoder's features of the anchors, with the examples' ids.
 
   Attributes:
-    features: ``[k, d]``, one encoder's features of the k anchors.
-    ids: k different ids, such as the indices of the examples in a data set;
-      static, so that two encoders' anchors are compared when a program is
-      traced.
+    features: ``[k, d]``, features of the k anchors.
+    ids: k distinct ids, such as indices into a data set. They are static, so
+      a mismatch between two encoders is found at trace time.
   """
 
   features: types.Array
@@ -29,18 +28,18 @@ class Anchors:
 def anchors(
   features: types.ArrayLike, ids: Iterable[Hashable] | types.Array
 ) -> Anchors:
-  """Makes anchors of features and ids.
+  """Pairs the features of anchor examples with their ids.
 
   Args:
-    features: ``[k, d]``, floats; computed in float32 or wider.
-    ids: k different ids: indices in a data set, keys, file names.
+    features: ``[k, d]``, floats; stored in float32 or wider.
+    ids: k distinct ids: indices into a data set, keys or file names.
 
   Returns:
-    The anchors.
+    The anchors of one encoder.
 
   Raises:
-    ValueError: if features are not ``[k, d]``, if there is not one id for each
-      row, or if two ids are the same.
+    ValueError: if features are not ``[k, d]``, if the number of ids is not k,
+      or if an id is repeated.
 
   Example:
     >>> import jax.numpy as jnp
@@ -62,7 +61,7 @@ def anchors(
   for name in names:
     if name in seen:
       raise ValueError(
-        f'anchors: id {name!r} is given twice: take each example once'
+        f'anchors: id {name!r} is given twice: use each example once'
       )
     seen.add(name)
   return Anchors(tree.widen(x)[0], names)
@@ -75,7 +74,7 @@ def check_anchors(*each: Anchors) -> None:
     *each: the anchors of each encoder.
 
   Raises:
-    ValueError: naming the first place where they differ.
+    ValueError: if two encoders differ; the message names the first place.
 
   Example:
     >>> import jax.numpy as jnp

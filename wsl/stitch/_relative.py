@@ -1,4 +1,10 @@
-"""Relative representations: features as similarities to anchors."""
+"""Relative representations: features as similarities to anchors.
+
+Each kind of similarity is a function of inner products, distances or spans, and
+inherits the invariances of that quantity. If two encoders differ by such a map,
+``g(x) = T f(x)`` for features and anchors both, their relative representations
+are equal, and a decoder trained on one encoder can read the other.
+"""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -19,16 +25,16 @@ def relative(
   normalize: bool = False,
   like: _anchors.Anchors | None = None,
 ) -> types.Array:
-  r"""Describes features by what they have in common with anchors.
+  r"""Represents features by their similarities to anchors.
 
   .. math:: r(z) = (s(z, a_1), \dots, s(z, a_k)), \quad
     s(z, a) = \frac{z^\top a}{\|z\| \|a\|}
 
-  Two encoders that differ by a rotation and a scale agree on r, so that a
-  decoder learnt on one encoder's r decodes another's: zero-shot stitching.
+  Encoders that differ by a rotation and a scale have equal r: a decoder that is
+  trained on one encoder's r decodes the other's (zero-shot stitching).
 
   ==============  ========================================  ==================
-  ``kind``        s(z, a)                                   unchanged by
+  ``kind``        s(z, a)                                   invariant to
   ==============  ========================================  ==================
   ``cosine``      the cosine of the angle, -1 .. 1          rotation, scale
   ``angle``       the angle over pi, 0 .. 1                 rotation, scale
@@ -42,23 +48,24 @@ def relative(
                                                             scale
   ==============  ========================================  ==================
 
-  A shift changes the others; with ``center`` it changes none, and with
-  ``normalize`` a scale changes none but ``basis`` (which has no need of it).
+  With ``center``, every kind is invariant to shifts too. With ``normalize``,
+  every kind but ``basis`` is invariant to scale too (``basis`` already is).
 
   Args:
     features: ``[..., d]``, floats.
-    anchors: of the same encoder; or their features ``[k, d]`` alone, if no
-      ``like`` is to be compared.
-    kind: the similarity.
+    anchors: anchors of the same encoder; or their features ``[k, d]`` alone,
+      if ``like`` is not given.
+    kind: the similarity, a row of the table.
     center: whether to subtract the mean of the anchors from features and
-      anchors first; or what to subtract, ``[d]``, such as a mean of more
+      anchors first; or the vector ``[d]`` to subtract, such as a mean over more
       examples.
-    normalize: whether the result is normalised over its k entries: mean 0,
-      variance 1 (a layer normalisation without parameters or epsilon).
-    like: the anchors that the decoder learnt with, to be compared by id.
+    normalize: whether to normalise the k entries to mean 0 and variance 1 (a
+      layer normalisation without parameters or epsilon).
+    like: the anchors that the decoder was trained with, compared by id.
 
   Returns:
-    ``[..., k]``, float32 or wider. A zero vector has cosine 0 with all.
+    ``[..., k]``, float32 or wider. A zero vector has cosine 0 with every
+    anchor.
 
   Raises:
     ValueError: if the widths differ, the kind is unknown, or the anchors are
@@ -98,43 +105,56 @@ def relative(
   x, a = tree.widen(x, a)
   rows = x.reshape(-1, x.shape[-1])
   if center is not False:
-    middle = jnp.mean(a, 0) if center is True else jnp.asarray(center, x.dtype)
-    rows, a = rows - middle[None], a - middle[None]
-  found = KINDS[kind](rows, a)
+    shift = jnp.mean(a, 0) if center is True else jnp.asarray(center, x.dtype)
+    rows, a = rows - shift[None], a - shift[None]
+  similarities = KINDS[kind](rows, a)
   if normalize:
-    middle = jnp.mean(found, -1, keepdims=True)
-    found = tree.unit(found - middle) * len(a) ** 0.5
-  return found.reshape(*x.shape[:-1], len(a))
+    # A centred row of norm sqrt(k) has variance 1.
+    mean = jnp.mean(similarities, -1, keepdims=True)
+    similarities = tree.unit(similarities - mean) * len(a) ** 0.5
+  return similarities.reshape(*x.shape[:-1], len(a))
 
 
 def _inner(x: types.Array, a: types.Array) -> types.Array:
-  return jnp.matmul(x, a.T, precision='highest') / a.shape[1] ** 0.5
+  """Returns inner products over sqrt(d); (Q z)^T (Q a) = z^T a."""
+  return tree.matmul(x, a.T) / a.shape[1] ** 0.5
 
 
 def _cosine(x: types.Array, a: types.Array) -> types.Array:
-  return jnp.matmul(tree.unit(x), tree.unit(a).T, precision='highest')
+  """Returns cosines: inner products of unit vectors, 0 for a zero vector."""
+  return tree.matmul(tree.unit(x), tree.unit(a).T)
 
 
 def _angle(x: types.Array, a: types.Array) -> types.Array:
-  """The slope of arccos is infinite at its ends; there it is taken as 0."""
+  """Returns angles over pi, 0 .. 1."""
   cosine = _cosine(x, a)
+  # arccos has infinite slope at -1 and 1. A select of a safe argument there
+  # makes the gradient 0 instead of NaN (both branches of `where` are
+  # differentiated).
   inside = jnp.abs(cosine) < 1
-  found = jnp.arccos(jnp.where(inside, cosine, 0.0)) / jnp.pi
-  return jnp.where(inside, found, jnp.where(cosine > 0, 0.0, 1.0))
+  angle = jnp.arccos(jnp.where(inside, cosine, 0.0)) / jnp.pi
+  return jnp.where(inside, angle, jnp.where(cosine > 0, 0.0, 1.0))
 
 
 def _euclidean(x: types.Array, a: types.Array) -> types.Array:
+  """Returns Euclidean distances, with gradient 0 at distance 0."""
+  # Differences, not |x|^2 - 2 x.a + |a|^2, which cancels for close points; one
+  # anchor at a time, so that the memory is N d and not N k d.
   square = jax.lax.map(lambda row: jnp.sum(jnp.square(x - row[None]), -1), a).T
-  apart = square > 0
-  return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 0.0)
+  positive = square > 0
+  return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
 
 
 def _manhattan(x: types.Array, a: types.Array) -> types.Array:
+  """Returns sums of absolute differences, one anchor at a time."""
   return jax.lax.map(lambda row: jnp.sum(jnp.abs(x - row[None]), -1), a).T
 
 
 def _basis(x: types.Array, a: types.Array) -> types.Array:
-  return jnp.matmul(x, jnp.linalg.pinv(a), precision='highest')
+  """Returns the coefficients c = z A^+ of least norm with c A closest to z."""
+  # For z' = z T and A' = A T with T invertible and A of full column rank,
+  # (A T)^+ = T^-1 A^+, so c' = z T T^-1 A^+ = c.
+  return tree.matmul(x, jnp.linalg.pinv(a))
 
 
 KINDS: Mapping[str, Callable[[types.Array, types.Array], types.Array]] = (

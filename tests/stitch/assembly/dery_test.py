@@ -1,15 +1,19 @@
-"""Partition and reassembly on similarity matrices; the score."""
+"""DeRy: partition and reassembly on similarity matrices; NASWOT's score."""
 
+import functools
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
 from wsl import stitch
 
+KEY = jax.random.key(0)
+
 
 def planted(cuts, noise=0.05, seed=0):
-  """Networks whose nodes are of K kinds, one after the other."""
+  """Similarities of networks whose nodes are of K kinds, stage by stage."""
   kinds = np.concatenate(
     [np.repeat(np.arange(len(c) - 1), np.diff(c)) for c in cuts]
   )
@@ -36,7 +40,7 @@ def bounds(found):
 
 
 def similarity_of(s, depths, b, c):
-  """The similarity of two blocks, from its definition."""
+  """Similarity of two blocks by its definition."""
   if b.model == c.model and b != c:
     return 0.0
   start = dict(zip(depths, np.cumsum([0, *depths.values()])))
@@ -47,7 +51,7 @@ def similarity_of(s, depths, b, c):
 def test_a_planted_partition_is_recovered():
   cuts = [[0, 3, 4, 8], [0, 1, 5, 7], [0, 2, 4, 6]]
   s, depths = planted(cuts)
-  found = stitch.partition(s, depths, count=3, slack=0.4, restarts=30)
+  found = stitch.partition(s, depths, count=3, slack=0.4, key=KEY, restarts=30)
   assert list(bounds(found).values()) == cuts
   assert len(set(found.groups.values())) == 1
   assert sorted(found.groups['n0']) == [0, 1, 2]
@@ -56,9 +60,10 @@ def test_a_planted_partition_is_recovered():
 @pytest.mark.parametrize('seed', range(4))
 def test_the_result_is_a_partition(seed):
   s, depths = random_problem(seed, (7, 4, 9))
-  found = stitch.partition(s, depths, count=3, restarts=4, seed=seed)
+  key = jax.random.key(seed)
+  found = stitch.partition(s, depths, count=3, restarts=4, key=key)
   for name, pieces in found.pieces.items():
-    # Every node is in one block, and no block is larger than it may be.
+    # Every node is in exactly one block, and block sizes are within bounds.
     nodes = [i for p in pieces for i in range(p.start, p.stop)]
     assert nodes == list(range(depths[name]))
     most = int(-(-depths[name] // 3) * 1.2)
@@ -68,7 +73,7 @@ def test_the_result_is_a_partition(seed):
   groups = [g for own in found.groups.values() for g in own]
   for g, centre in enumerate(found.centres):
     assert groups[blocks.index(centre)] == g
-  # The similarity is the definition's, and it rose with every accepted move.
+  # The similarity is the defined sum, and every accepted move raised it.
   total = sum(
     similarity_of(s, depths, b, found.centres[g])
     for b, g in zip(blocks, groups)
@@ -78,7 +83,7 @@ def test_the_result_is_a_partition(seed):
   assert (np.diff(found.history) > 0).all()
 
 
-def best_by_force(s, depths, count, most):
+def exhaustive_best(s, depths, count, most):
   cuts = []
   for name, depth in depths.items():
     inner = itertools.combinations(range(1, depth), count - 1)
@@ -94,7 +99,7 @@ def best_by_force(s, depths, count, most):
   for choice in itertools.product(*cuts):
     blocks = [b for row in choice for b in row]
     for centres in itertools.combinations(blocks, count):
-      # A block joins the best centre, but a centre stays in its own group.
+      # A block has the best centre, but a centre stays in its own group.
       total = sum(
         similarity_of(s, depths, b, b)
         if b in centres
@@ -106,28 +111,46 @@ def best_by_force(s, depths, count, most):
 
 
 @pytest.mark.parametrize('seed', range(5))
-def test_it_finds_what_trying_everything_finds(seed):
+def test_it_finds_the_optimum_of_an_exhaustive_search(seed):
   s, depths = random_problem(seed, (4, 5))
-  found = stitch.partition(s, depths, count=2, slack=0.5, restarts=60)
+  found = stitch.partition(s, depths, count=2, slack=0.5, key=KEY, restarts=60)
   most = {'n0': 3, 'n1': 4}
-  assert abs(found.similarity - best_by_force(s, depths, 2, most)) < 1e-9
+  assert abs(found.similarity - exhaustive_best(s, depths, 2, most)) < 1e-9
 
 
-def test_a_seed_gives_one_partition():
+def test_a_key_determines_the_partition():
   s, depths = random_problem(1, (8, 8))
-  one = stitch.partition(s, depths, count=4, restarts=3, seed=5)
-  assert one == stitch.partition(s, depths, count=4, restarts=3, seed=5)
+  one = stitch.partition(s, depths, count=4, restarts=3, key=jax.random.key(5))
+  assert one == stitch.partition(
+    s, depths, count=4, restarts=3, key=jax.random.key(5)
+  )
+
+
+def test_a_seed_still_works_for_one_release(cut):
+  s, depths = random_problem(1, (8, 8))
+  score = table_score(cut, 0)
+  with pytest.warns(DeprecationWarning, match=r'stitch\.partition\(seed=\)'):
+    old = stitch.partition(s, depths, count=4, restarts=3, seed=5)
+  assert old == stitch.partition(
+    s, depths, count=4, restarts=3, key=jax.random.key(5)
+  )
+  with pytest.warns(DeprecationWarning, match=r'stitch\.reassemble\(seed=\)'):
+    stitch.reassemble(cut, score, costs=COSTS, most=[99], seed=5)
+  with pytest.raises(TypeError, match=r'stitch\.partition: missing key'):
+    stitch.partition(s, depths)
+  with pytest.raises(TypeError, match=r'stitch\.reassemble: missing key'):
+    stitch.reassemble(cut, score, costs=COSTS, most=[99])
 
 
 def test_a_group_holds_counterparts_not_neighbours():
-  """Blocks of one network are all alike here, and still come apart."""
+  """Similar blocks of one network still get different groups."""
   s = np.kron(np.eye(2), np.ones((3, 3))) + 0.3 * np.kron(
     np.ones((2, 2)) - np.eye(2), np.eye(3)
   )
-  found = stitch.partition(s, {'a': 3, 'b': 3}, count=3, restarts=20)
+  found = stitch.partition(s, {'a': 3, 'b': 3}, count=3, key=KEY, restarts=20)
   assert found.groups['a'] == found.groups['b']
   assert sorted(found.groups['a']) == [0, 1, 2]
-  # With the official code's comparison every block but the centres has 0.
+  # The official code's comparison gives every block but the centres 0.
   np.testing.assert_allclose(found.similarity, 3 * 2 + 3 * 0.6)
 
 
@@ -141,7 +164,7 @@ COSTS = {
 @pytest.fixture(scope='module')
 def cut():
   s, depths = planted([[0, 3, 4, 8], [0, 1, 5, 7], [0, 2, 4, 6]])
-  return stitch.partition(s, depths, count=3, slack=0.4, restarts=30)
+  return stitch.partition(s, depths, count=3, slack=0.4, key=KEY, restarts=30)
 
 
 def choices(cut):
@@ -165,7 +188,7 @@ def table_score(cut, seed):
 def test_reassembly_is_the_best_within_its_budget(cut, seed, least, most):
   score = table_score(cut, seed)
   found = stitch.reassemble(
-    cut, score, costs=COSTS, most=[most], least=[least], restarts=20
+    cut, score, key=KEY, costs=COSTS, most=[most], least=[least], restarts=20
   )
   fitting = [p for p, cost in choices(cut) if least <= cost <= most]
   assert found.pieces in fitting
@@ -175,12 +198,13 @@ def test_reassembly_is_the_best_within_its_budget(cut, seed, least, most):
   assert (np.diff(found.history) > 0).all()
 
 
-def test_what_follows_what(cut):
+def test_consecutive_pieces_satisfy_follows(cut):
   order = {'n0': 0, 'n1': 1, 'n2': 2}
   rises = lambda a, b: order[a.model] <= order[b.model]
   found = stitch.reassemble(
     cut,
     lambda pieces: -order[pieces[-1].model] + order[pieces[0].model],
+    key=KEY,
     costs=COSTS,
     most=[99],
     follows=rises,
@@ -192,7 +216,7 @@ def test_what_follows_what(cut):
 
 def test_bad_input_is_refused(cut):
   s, depths = random_problem(0, (4, 5))
-  refused = [
+  cases = [
     ((s[:8, :8], depths), {}, r'similarity is \[8, 8\].* 9: expected \[9, 9\]'),
     ((s + np.triu(s), depths), {}, 'finite and symmetric'),
     ((s * np.nan, depths), {}, 'finite and symmetric'),
@@ -204,16 +228,18 @@ def test_bad_input_is_refused(cut):
     ((s, depths), {'slack': -1}, 'slack=-1'),
     ((s, depths), {'restarts': 0}, 'restarts=0'),
   ]
-  for operands, options, message in refused:
+  for operands, options, message in cases:
     with pytest.raises(ValueError, match=message):
-      stitch.partition(*operands, **options)
-  one = lambda pieces: 1.0
+      stitch.partition(*operands, key=KEY, **options)
+  reassemble = functools.partial(
+    stitch.reassemble, cut, lambda pieces: 1.0, key=KEY
+  )
   with pytest.raises(ValueError, match=r'costs \[0\.0\] \.\. \[2\.0\]: widen'):
-    stitch.reassemble(cut, one, costs=COSTS, most=[2])
+    reassemble(costs=COSTS, most=[2])
   with pytest.raises(ValueError, match="costs has no 'n1'"):
-    stitch.reassemble(cut, one, costs={'n0': COSTS['n0']}, most=[2])
+    reassemble(costs={'n0': COSTS['n0']}, most=[2])
   with pytest.raises(ValueError, match=r"'n0' are \[8, 1\]: expected \[8, 2\]"):
-    stitch.reassemble(cut, one, costs=COSTS, most=[2, 2])
+    reassemble(costs=COSTS, most=[2, 2])
 
 
 def test_naswot_counts_the_units_that_agree():

@@ -1,11 +1,21 @@
-"""DeRy's reassembly: one block for each place, within a budget."""
+"""DeRy's reassembly: one block for each position, within a budget.
+
+A choice is a permutation of the K groups over the positions and a block for
+each. Feasible starts are found exactly, by backtracking with a lower bound on
+the cost of the open positions; the score is a black box (an accuracy, NASWOT)
+and is maximised by local search, whose neighbourhoods exchange one block or the
+groups of two positions.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import itertools
+import math
 from typing import NamedTuple, TypeAlias
 
+import jax
 import numpy as np
 
+from wsl import deprecation, types
 from wsl.stitch._assembly import dery_partition
 from wsl.stitch._routes import routing
 
@@ -16,11 +26,11 @@ class Reassembly(NamedTuple):
   """A network made of blocks of others.
 
   Attributes:
-    pieces: the block for each of the K positions.
-    groups: which group each is of; all differ.
-    cost: what they cost together, ``[C]``.
-    score: what the score function said.
-    history: the scores of the best restart, as they rose.
+    pieces: the block at each of the K positions.
+    groups: the group of each block; all differ.
+    cost: sum of the costs of the blocks, ``[C]``.
+    score: value of the score function.
+    history: scores of the accepted choices of the best restart; increasing.
   """
 
   pieces: Pieces
@@ -31,6 +41,8 @@ class Reassembly(NamedTuple):
 
 
 class _Block(NamedTuple):
+  """A candidate for a position, with its group and its costs ``[C]``."""
+
   piece: routing.Piece
   group: int
   cost: np.ndarray
@@ -40,71 +52,78 @@ def reassemble(
   partition: dery_partition.Partition,
   score: Callable[[Pieces], float],
   *,
+  key: types.PRNGKey | None = None,
   costs: Mapping[str, np.ndarray],
   most: Sequence[float],
   least: Sequence[float] | None = None,
   follows: Callable[[routing.Piece, routing.Piece], bool] | None = None,
   restarts: int = 10,
-  seed: int = 0,
+  seed: int | None = None,
 ) -> Reassembly:
-  r"""Picks one block of each group for the K positions of a new network.
+  r"""Selects one block of each group for the K positions of a new network.
 
   .. math:: \max_{b_1 \dots b_K} \mathrm{score}(b_1, \dots, b_K), \quad
     c_- \le \sum_k c(b_k) \le c_+
 
-  The block for position k is the k-th block of its network, and no two blocks
-  are of one group. From a random choice within the budget, positions in random
-  order exchange their block for another of the same group, or two positions
-  exchange groups; an exchange is kept if the score rises. Every choice is
-  scored once.
+  The block at position k is the k-th block of its network, and no two blocks
+  are of one group. Each restart begins with a random choice within the budget.
+  Local search then tries, in random order, to replace one block by another of
+  its group or to exchange the groups of two positions, and accepts a change
+  that raises the score, until none does. Each choice is scored once.
 
   Args:
     partition: from ``partition``.
-    score: maps K pieces to a number, larger is better: an accuracy, or
-      ``naswot`` of the network that they make.
+    score: maps K pieces to a number to maximise, such as an accuracy, or
+      ``naswot`` of the network of these pieces.
+    key: source of the random starts and orders, required; a key determines the
+      result.
     costs: for each network ``[D, C]``, C costs of each node (parameters, FLOPs,
       see ``cost``). Embedding, head and adapters are not counted.
-    most: the largest sum allowed of each cost, ``[C]``.
-    least: the smallest, ``[C]``; zeros if ``None``.
-    follows: maps two pieces to whether the second may come right after the
-      first (convolutions before attention); any may if ``None``.
-    restarts: random choices to begin with, the best result is kept.
-    seed: of these and of the orders.
+    most: upper bounds of the summed costs, ``[C]``.
+    least: lower bounds, ``[C]``; zeros if ``None``.
+    follows: maps two pieces to whether the second may directly follow the
+      first (convolutions before attention); always true if ``None``.
+    restarts: number of random starts, of which the best result is kept.
+    seed: deprecated: ``key=jax.random.key(seed)``.
 
   Returns:
-    The best choice; its pieces and an adapter between each two are a ``Route``.
+    The best choice. Its pieces, with an adapter between consecutive ones, are a
+    ``Route``.
 
   Raises:
+    TypeError: if no key is given.
     ValueError: if no choice is within the budget.
 
   Example:
     >>> kind = np.array([0, 1, 0, 1])
     >>> same = (kind[:, None] == kind[None]).astype(float)
     >>> sizes = {'a': 2, 'b': 2}
-    >>> cut = dery_partition.partition(same, sizes, count=2, restarts=5)
+    >>> key = jax.random.key(0)
+    >>> cut = dery_partition.partition(
+    ...   same, sizes, key=key, count=2, restarts=5)
     >>> costs = {'a': np.array([[1], [1]]), 'b': np.array([[5], [2]])}
     >>> of_b = lambda pieces: sum(piece.model == 'b' for piece in pieces)
-    >>> found = reassemble(cut, of_b, costs=costs, most=[4])
+    >>> found = reassemble(cut, of_b, key=key, costs=costs, most=[4])
     >>> [p.model for p in found.pieces], found.cost
     (['a', 'b'], (3.0,))
 
   Reference:
-    Yang et al., "Deep Model Reassembly", 2022, arXiv:2210.17409. There it is
-    called an integer program; the official code, as this, is a random greedy
-    search.
+    Yang et al., "Deep Model Reassembly", 2022, arXiv:2210.17409. The paper
+    calls it an integer program; the official code is a randomised greedy search
+    too.
   """
+  key = deprecation.key_or_seed('stitch.reassemble', key, seed)
   blocks = _blocks(partition, costs, len(most))
   low = np.zeros(len(most)) if least is None else np.asarray(least, np.float64)
   high = np.asarray(most, np.float64)
   allowed = follows or (lambda first, second: True)
-  random = np.random.RandomState(seed)
-  known: dict[Pieces, float] = {}
+  scores: dict[Pieces, float] = {}
 
   def value(chosen: Sequence[_Block]) -> float:
     pieces = tuple(block.piece for block in chosen)
-    if pieces not in known:
-      known[pieces] = float(score(pieces))
-    return known[pieces]
+    if pieces not in scores:
+      scores[pieces] = float(score(pieces))
+    return scores[pieces]
 
   def fits(chosen: Sequence[_Block]) -> bool:
     total = np.sum([block.cost for block in chosen], 0)
@@ -116,16 +135,14 @@ def reassemble(
     )
 
   best: Reassembly | None = None
-  for _ in range(restarts):
-    chosen = _feasible(random, blocks, fits, high)
-    if chosen is None:
+  for restart in range(restarts):
+    for_start, for_search = jax.random.split(jax.random.fold_in(key, restart))
+    start = _feasible(for_start, blocks, fits, high)
+    if start is None:
       break
-    history = [value(chosen)]
-    while (better := _better(random, blocks, chosen, fits, value)) is not None:
-      chosen = better
-      history.append(value(chosen))
-    if best is None or history[-1] > best.score:
-      best = _reassembly(chosen, history)
+    found = _search(for_search, blocks, start, fits, value)
+    if best is None or found.score > best.score:
+      best = found
   if best is None:
     raise ValueError(
       f'reassemble: no choice of one block for each position and group costs '
@@ -140,7 +157,7 @@ def _blocks(
   costs: Mapping[str, np.ndarray],
   width: int,
 ) -> list[list[_Block]]:
-  """Returns the blocks for each position, with their costs."""
+  """Returns the candidates of position k: the k-th block of each network."""
   table: list[list[_Block]] = [[] for _ in partition.centres]
   for name, pieces in partition.pieces.items():
     if name not in costs:
@@ -158,18 +175,24 @@ def _blocks(
 
 
 def _feasible(
-  random: np.random.RandomState,
+  key: types.PRNGKey,
   blocks: list[list[_Block]],
   fits: Callable[[Sequence[_Block]], bool],
   high: np.ndarray,
 ) -> list[_Block] | None:
   """Returns a random choice within the budget, or None if there is none."""
-  orders = [[row[i] for i in random.permutation(len(row))] for row in blocks]
+  shuffle = jax.vmap(lambda key: jax.random.permutation(key, len(blocks[0])))
+  rows = np.asarray(shuffle(jax.random.split(key, len(blocks))))
+  orders = [[row[i] for i in order] for row, order in zip(blocks, rows)]
+  # rest[k] bounds the cost of positions k, k + 1, ... from below: the cheapest
+  # block of each, whatever its group. Backtracking discards a partial choice
+  # that exceeds the budget together with this bound, so it stays exact.
   rest = np.zeros((len(orders) + 1, len(high)))
   for k in reversed(range(len(orders))):
     rest[k] = rest[k + 1] + np.min([block.cost for block in orders[k]], 0)
 
   def extend(chosen: list[_Block]) -> list[_Block] | None:
+    """Completes a partial choice, depth first."""
     k = len(chosen)
     if k == len(orders):
       return chosen if fits(chosen) else None
@@ -187,26 +210,42 @@ def _feasible(
   return extend([])
 
 
-def _better(
-  random: np.random.RandomState,
+def _search(
+  key: types.PRNGKey,
   blocks: list[list[_Block]],
   chosen: list[_Block],
   fits: Callable[[Sequence[_Block]], bool],
   value: Callable[[Sequence[_Block]], float],
-) -> list[_Block] | None:
-  """Returns the first exchange that raises the score, in random order."""
-  now = value(chosen)
-  exchanges = list(_exchanges(blocks, chosen))
-  for i in random.permutation(len(exchanges)):
-    if fits(exchanges[i]) and value(exchanges[i]) > now:
-      return exchanges[i]
-  return None
+) -> Reassembly:
+  """Accepts the first neighbour that raises the score, until there is none."""
+  # A draw of one size for all steps compiles once: at most M candidates for
+  # each position, and M^2 for each pair of positions.
+  count, models = len(blocks), len(blocks[0])
+  size = count * models + math.comb(count, 2) * models**2
+  history = [value(chosen)]
+  while True:
+    near = list(_neighbours(blocks, chosen))
+    order = jax.random.permutation(jax.random.fold_in(key, len(history)), size)
+    shuffled = (near[i] for i in np.asarray(order) if i < len(near))
+    better = (x for x in shuffled if fits(x) and value(x) > history[-1])
+    accepted = next(better, None)
+    if accepted is None:
+      break
+    chosen = accepted
+    history.append(value(chosen))
+  return Reassembly(
+    tuple(block.piece for block in chosen),
+    tuple(block.group for block in chosen),
+    tuple(np.sum([block.cost for block in chosen], 0).tolist()),
+    history[-1],
+    tuple(history),
+  )
 
 
-def _exchanges(
+def _neighbours(
   blocks: list[list[_Block]], chosen: list[_Block]
 ) -> Iterator[list[_Block]]:
-  """Yields what one position, or two that exchange groups, can become."""
+  """Yields choices with one other block, or with two groups exchanged."""
   of = lambda k, group: [b for b in blocks[k] if b.group == group]
   for k, block in enumerate(chosen):
     for other in of(k, block.group):
@@ -218,13 +257,3 @@ def _exchanges(
       changed = list(chosen)
       changed[k], changed[m] = first, second
       yield changed
-
-
-def _reassembly(chosen: list[_Block], history: list[float]) -> Reassembly:
-  return Reassembly(
-    tuple(block.piece for block in chosen),
-    tuple(block.group for block in chosen),
-    tuple(np.sum([block.cost for block in chosen], 0).tolist()),
-    history[-1],
-    tuple(history),
-  )
