@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import tree, types
-from wsl.align import _blocks, _permutation, _program, _symmetry
+from wsl import jaxprs, tree, types
+from wsl.align import _blocks, _permutation, _symmetry
 
 
 class Report(NamedTuple):
@@ -89,7 +89,7 @@ def compiled(
   apply_fn: Callable[..., Any], inputs: tuple[Any, ...]
 ) -> Callable[[types.Params], list[np.ndarray]]:
   """Returns the outputs, on the host, as a function of the parameters."""
-  call, arrays = _program.split(apply_fn, inputs)
+  call, arrays = jaxprs.bind_static(apply_fn, inputs)
   leaves = jax.jit(lambda params, arrays: jax.tree.leaves(call(params, arrays)))
 
   def run(params: types.Params) -> list[np.ndarray]:

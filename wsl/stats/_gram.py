@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from wsl import batches as batches_lib
 from wsl import tree, types
-from wsl.stats._linear_maps import records, traced
+from wsl.stats._linear_maps import reader, records
 
 
 @jax.tree_util.register_dataclass
@@ -113,7 +113,7 @@ def linear_maps(
   lines: list[str] = []
 
   def trace(params: types.Params, inputs: Any) -> None:
-    record = traced.record(apply_fn, params, inputs)
+    record = reader.record_products(apply_fn, params, inputs)
     count = len(jax.tree.leaves(params))
     lines.extend(_line(record, leaf) for leaf in range(count))
 
@@ -145,7 +145,7 @@ def sums(
   measure: records.Measure = records.second_moment,
 ) -> list[Sum | None]:
   """Returns for each leaf its statistic on one batch, if it has just one."""
-  record = traced.record(apply_fn, params, inputs, measure)
+  record = reader.record_products(apply_fn, params, inputs, measure)
   uses = map(record.single, range(len(jax.tree.leaves(params))))
   return [
     use and Sum(record.sums[use], record.rows[use], use.axes) for use in uses

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from wsl import batches as batches_lib
 from wsl import tree, types
-from wsl.stats._linear_maps import traced
+from wsl.stats._linear_maps import reader
 
 
 @jax.tree_util.register_dataclass
@@ -83,7 +83,7 @@ def moments(
 def _batch_moments(
   apply_fn: Callable[..., Any], params: types.Params, inputs: Any
 ) -> list[_Part | None]:
-  record = traced.record(apply_fn, params, inputs, _power_sums)
+  record = reader.record_products(apply_fn, params, inputs, _power_sums)
   leaves = jax.tree.leaves(params)
   parts: list[_Part | None] = []
   for i, leaf in enumerate(leaves):

@@ -21,20 +21,22 @@ class Axis:
     link: the axis that this one was found to be the same as.
     parts: the factors or segments; ``()`` makes it an atom.
     is_sum: whether the parts are segments.
-    why: of an atom, why it is pinned; ``''`` if it is not.
-    blurred: of an atom, whether indices of axes tied to it may have been
+    pin_reason: of an atom, why it is pinned; ``''`` if it is not.
+    index_mixed: of an atom, whether indices of axes tied to it may have been
       mixed up, so that nothing can depend on its index.
   """
 
-  __slots__ = ('blurred', 'is_sum', 'link', 'parts', 'size', 'why')
+  __slots__ = ('index_mixed', 'is_sum', 'link', 'parts', 'pin_reason', 'size')
 
-  def __init__(self, size: int, why: str = '', blurred: bool = False) -> None:
+  def __init__(
+    self, size: int, pin_reason: str = '', index_mixed: bool = False
+  ) -> None:
     self.size = int(size)
     self.link: Axis | None = None
     self.parts: tuple[Axis, ...] = ()
     self.is_sum = False
-    self.why = why
-    self.blurred = blurred
+    self.pin_reason = pin_reason
+    self.index_mixed = index_mixed
 
 
 def find(x: Axis) -> Axis:
@@ -109,16 +111,16 @@ def blocks(x: Axis) -> list[tuple[Axis, ...]]:
   return [tuple(itertools.chain(*c)) for c in itertools.product(*inner)]
 
 
-def pin(x: Axis, why: str, blurred: bool = False) -> None:
+def pin(x: Axis, why: str, index_mixed: bool = False) -> None:
   """Allows only the identity on an axis."""
   for atom in atoms(x):
-    atom.why = atom.why or why
-    atom.blurred |= blurred
+    atom.pin_reason = atom.pin_reason or why
+    atom.index_mixed |= index_mixed
 
 
 def pinned(x: Axis) -> str:
   """Returns why an axis is pinned as a whole; ``''`` if it is not."""
-  reasons = [atom.why for atom in atoms(x)]
+  reasons = [atom.pin_reason for atom in atoms(x)]
   if not reasons:
     return 'size 1'
   return reasons[0] if all(reasons) else ''
@@ -133,11 +135,11 @@ def tie(x: Axis, y: Axis) -> None:
     x, y = y, x
   if not y.parts:
     y.link = x
-    if y.why:
-      pin(x, y.why, y.blurred)
-    elif y.blurred:
+    if y.pin_reason:
+      pin(x, y.pin_reason, y.index_mixed)
+    elif y.index_mixed:
       for atom in atoms(x):
-        atom.blurred = True
+        atom.index_mixed = True
     return
   sums = len(segments(x)) > 1 or len(segments(y)) > 1
   if not (_tie_sums(x, y) if sums else _tie_products(x, y)):
@@ -174,7 +176,7 @@ def cut(x: Axis, k: int) -> tuple[Axis, Axis] | None:
   return product([halves[0], *rest]), product([halves[1], *rest])
 
 
-def split(x: Axis, major: int) -> tuple[Axis, Axis] | None:
+def factorize(x: Axis, major: int) -> tuple[Axis, Axis] | None:
   """Splits an atom or a sum into a major factor and the rest, if possible.
 
   A sum is split by tying equal parts of it to each other.
@@ -221,7 +223,7 @@ def _node(parts: Sequence[Axis], size: int) -> Axis:
 
 
 def _part(x: Axis, size: int) -> Axis:
-  return Axis(size, x.why, x.blurred)
+  return Axis(size, x.pin_reason, x.index_mixed)
 
 
 def _tie_sums(x: Axis, y: Axis) -> bool:
@@ -248,7 +250,7 @@ def _tie_products(x: Axis, y: Axis) -> bool:
     p, q = left.pop(), right.pop()
     if p.size != q.size:
       small, large, rest = (p, q, right) if p.size < q.size else (q, p, left)
-      halves = split(large, small.size)
+      halves = factorize(large, small.size)
       if halves is None:
         return False
       rest.append(halves[1])

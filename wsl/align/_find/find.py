@@ -6,12 +6,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from jax.extend import core
 
-from wsl import tree, types
-from wsl.align import _program, _symmetry
+from wsl import jaxprs, types
+from wsl.align import _symmetry
 from wsl.align._find import (
+  axis_facts,
   axis_tree,
   certification,
-  facts,
   jaxpr_reader,
   known_constants,
   write_symmetry,
@@ -75,7 +75,7 @@ def find_symmetry(
     return found.symmetry
   pairs = [
     tuple(found.names.get(axis_tree.find(x), '') for x in pair)
-    for pair in found.trace.suspects
+    for pair in found.facts.suspects
   ]
   suspects = [(a, b) for a, b in pairs if a and b]
   return certification.certify(
@@ -89,13 +89,13 @@ class Analysis(NamedTuple):
   Attributes:
     symmetry: what was found.
     names: the factors' names by atom.
-    trace: all that was noted.
+    facts: all that was noted.
     program: the function, without what its results do not need.
   """
 
   symmetry: _symmetry.Symmetry
   names: dict[axis_tree.Axis, str]
-  trace: facts.Trace
+  facts: axis_facts.Facts
   program: core.ClosedJaxpr
 
 
@@ -107,17 +107,15 @@ def analyse(
   rules: jaxpr_reader.References,
 ) -> Analysis:
   """Reads a function until no more segments show, and keeps the best."""
-  shapes = {
-    name: _program.shape(name, x) for name, x in tree.named(params).items()
-  }
-  program = _program.trace(apply_fn, params, inputs)
+  shapes = jaxprs.leaf_shapes(params, caller='find_symmetry')
+  program = jaxprs.trace(apply_fn, params, inputs, caller='find_symmetry')
   hints: Hints = {}
   rounds: list[Analysis] = []
   for _ in range(_ROUNDS):
-    axes, trace = _follow(program, shapes, hints, rules)
+    axes, facts = _follow(program, shapes, hints, rules)
     more = _fused(axes)
     rounds.append(
-      Analysis(*write_symmetry.assemble(axes, trace), trace, program)
+      Analysis(*write_symmetry.assemble(axes, facts), facts, program)
     )
     if all(hints.get(key) == widths for key, widths in more.items()):
       break
@@ -130,36 +128,38 @@ def _follow(
   shapes: dict[str, tuple[int, ...]],
   hints: Hints,
   rules: jaxpr_reader.References,
-) -> tuple[dict[str, facts.Axes], facts.Trace]:
+) -> tuple[dict[str, axis_facts.Axes], axis_facts.Facts]:
   """Reads the program; returns the axes of its leaves and what was found."""
-  trace = facts.Trace()
+  facts = axis_facts.Facts()
   jaxpr: Any = program.jaxpr
-  args: list[facts.Axes] = []
+  args: list[axis_facts.Axes] = []
   for name in shapes:
     widths = [hints.get((name, i), [n]) for i, n in enumerate(shapes[name])]
-    args.append(tuple(axis_tree.total(facts.fresh(w)) for w in widths))
+    args.append(tuple(axis_tree.total(axis_facts.fresh(w)) for w in widths))
   leaves = dict(zip(shapes, args))
   for var in jaxpr.invars[len(shapes) :]:
-    args.append(facts.fresh(facts.shape_of(var), 'an axis of the input'))
-  reader = jaxpr_reader.Reader(trace, rules)
-  results = reader.read(program, [facts.Value(axes) for axes in args])
+    args.append(axis_facts.fresh(jaxprs.shape_of(var), 'an axis of the input'))
+  reader = jaxpr_reader.Reader(facts, rules)
+  results = reader.read(program, [axis_facts.Value(axes) for axes in args])
   for value in results:
-    for axis in trace.operand(value):
+    for axis in facts.operand(value):
       axis_tree.pin(axis, 'an axis of the output')
-  for axes, constant in trace.constants.values():
+  for axes, constant in facts.constants.values():
     known_constants.constrain(axes, constant)
-  _pin_unused(leaves, trace)
-  return leaves, trace
+  _pin_unused(leaves, facts)
+  return leaves, facts
 
 
-def _pin_unused(leaves: dict[str, facts.Axes], trace: facts.Trace) -> None:
+def _pin_unused(
+  leaves: dict[str, axis_facts.Axes], facts: axis_facts.Facts
+) -> None:
   """Pins leaves and parts of leaves that meet nothing.
 
   To permute positions after the last token changes nothing for these inputs,
   and much for longer ones.
   """
-  seen = [axis for tensor in trace.tensors.values() for axis in tensor.axes]
-  seen += [axis for axis, _ in trace.mixed]
+  seen = [axis for tensor in facts.tensors.values() for axis in tensor.axes]
+  seen += [axis for axis, _ in facts.mixed]
   used = {atom for axis in seen for atom in axis_tree.atoms(axis)}
   for axis in itertools.chain(*leaves.values()):
     for atom in axis_tree.atoms(axis):
@@ -167,7 +167,7 @@ def _pin_unused(leaves: dict[str, facts.Axes], trace: facts.Trace) -> None:
         axis_tree.pin(atom, 'the function does not use it')
 
 
-def _fused(leaves: dict[str, facts.Axes]) -> Hints:
+def _fused(leaves: dict[str, axis_facts.Axes]) -> Hints:
   """Finds axes whose major factor is a sum: fused projections.
 
   Their parts may have factors of their own, if that is known from the start.

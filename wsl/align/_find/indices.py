@@ -10,36 +10,36 @@ from collections.abc import Sequence
 from jax.extend import core
 import jax.numpy as jnp
 
-from wsl.align._find import axis_tree, facts
+from wsl.align._find import axis_facts, axis_tree
 
 
 def follow(
-  trace: facts.Trace,
+  facts: axis_facts.Facts,
   eqn: core.JaxprEqn,
-  args: Sequence[facts.Value],
-  results: list[facts.Value],
-) -> list[facts.Value]:
+  args: Sequence[axis_facts.Value],
+  results: list[axis_facts.Value],
+) -> list[axis_facts.Value]:
   """Returns the results, with the axes that they are indices of."""
   name, p = eqn.primitive.name, eqn.params
-  into = tuple(axis for arg in args for axis in arg.into)
+  indexes = tuple(axis for arg in args for axis in arg.indexes)
   if name == 'top_k':
-    into = (args[0].axes[p.get('axis', -1)],)
+    indexes = (args[0].axes[p.get('axis', -1)],)
   elif name in ('argmax', 'argmin'):
-    into = tuple(args[0].axes[i] for i in p['axes'])
+    indexes = tuple(args[0].axes[i] for i in p['axes'])
   elif name == 'sort' and len(args) > 1:
-    into = (args[0].axes[p['dimension']],)
-  if not into:
+    indexes = (args[0].axes[p['dimension']],)
+  if not indexes:
     return results
   for axis in _looked_up(eqn, args):
-    trace.suspects += [(x, axis) for x in into if x.size == axis.size]
+    facts.suspects += [(x, axis) for x in indexes if x.size == axis.size]
   return [
-    result._replace(into=into) if _integer(var) else result
+    result._replace(indexes=indexes) if _integer(var) else result
     for var, result in zip(eqn.outvars, results)
   ]
 
 
 def _looked_up(
-  eqn: core.JaxprEqn, args: Sequence[facts.Value]
+  eqn: core.JaxprEqn, args: Sequence[axis_facts.Value]
 ) -> Sequence[axis_tree.Axis]:
   """Returns the axes in which an equation looks indices up."""
   name = eqn.primitive.name

@@ -7,24 +7,18 @@ import jax
 from jax.extend import core
 import numpy as np
 
-from wsl.align._find import axis_tree, facts, indices, known_constants, pieces
+from wsl import jaxprs
+from wsl.align._find import (
+  axis_facts,
+  axis_tree,
+  indices,
+  known_constants,
+  pieces,
+)
 from wsl.align._find.rules import table
 
 References: TypeAlias = Mapping[str, Callable[..., Any]]
 
-CALLS = {
-  'jit': 'jaxpr',
-  'pjit': 'jaxpr',
-  'closed_call': 'call_jaxpr',
-  'core_call': 'call_jaxpr',
-  'checkpoint': 'jaxpr',
-  'remat': 'jaxpr',
-  'remat2': 'jaxpr',
-  'custom_jvp_call': 'call_jaxpr',
-  'custom_vjp_call': 'call_jaxpr',
-  'custom_vjp_call_jaxpr': 'fun_jaxpr',
-}
-PRODUCTS = ('dot_general', 'conv_general_dilated')
 _EMPTY = ('concatenate', 'pad')  # what follows even where an operand is empty
 _WRITES = ('addupdate', 'swap')  # what leaves its results in a reference
 
@@ -33,60 +27,56 @@ class Reader:
   """Follows the axes of values through equations.
 
   Attributes:
-    trace: takes what is found.
+    facts: takes what is found.
     references: functions to read in place of primitives or named calls.
   """
 
-  def __init__(self, trace: facts.Trace, references: References) -> None:
-    self.trace = trace
+  def __init__(self, facts: axis_facts.Facts, references: References) -> None:
+    self.facts = facts
     self.references = references
     self._interned: dict[Any, list[known_constants.Constant]] = {}
 
   def read(
     self,
-    program: core.Jaxpr | core.ClosedJaxpr,
-    args: Sequence[facts.Value],
-  ) -> list[facts.Value]:
+    program: jaxprs.Program,
+    args: Sequence[axis_facts.Value],
+  ) -> list[axis_facts.Value]:
     """Returns the results of a program whose arguments are given."""
-    jaxpr: Any = getattr(program, 'jaxpr', program)
-    consts = getattr(program, 'consts', ())
-    env: dict[Any, facts.Value] = {}
-    for var, const in zip(jaxpr.constvars, consts):
-      env[var] = self._value(
-        known_constants.Constant(np.shape(const), value=const)
-      )
-    env.update(zip(jaxpr.invars, args))
+    outside = self.facts.path
 
-    def get(var: Any) -> facts.Value:
-      if not isinstance(var, core.Literal):
-        return env[var]
-      shape = np.shape(var.val)
-      return self._value(known_constants.Constant(shape, value=var.val))
-
-    outside = self.trace.path
-    for k, eqn in enumerate(jaxpr.eqns):
-      self.trace.path = (*outside, k)
-      results = self._equation(eqn, [get(v) for v in eqn.invars])
+    def visit(
+      k: int, eqn: core.JaxprEqn, values: list[axis_facts.Value]
+    ) -> list[axis_facts.Value]:
+      self.facts.path = (*outside, k)
+      results = self._equation(eqn, values)
       for result in results:
         if result.constant is None:
           for axes in result.pieces or (result.axes,):
-            self.trace.record(axes)
-      env.update(zip(eqn.outvars, results))
-    self.trace.path = outside
-    return [get(v) for v in jaxpr.outvars]
+            self.facts.record(axes)
+      return results
 
-  def _value(self, constant: known_constants.Constant) -> facts.Value:
-    return facts.Value(facts.fresh(constant.shape), constant)
+    results = jaxprs.interpret(program, args, visit, lift=self._constant)
+    self.facts.path = outside
+    return results
+
+  def _constant(self, value: Any) -> axis_facts.Value:
+    """Wraps a literal or a constant of the program."""
+    constant = known_constants.Constant(np.shape(value), value=value)
+    return self._value(constant)
+
+  def _value(self, constant: known_constants.Constant) -> axis_facts.Value:
+    return axis_facts.Value(axis_facts.fresh(constant.shape), constant)
 
   def _equation(
-    self, eqn: core.JaxprEqn, args: list[facts.Value]
-  ) -> list[facts.Value]:
+    self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
+  ) -> list[axis_facts.Value]:
     name = eqn.primitive.name
     for key in (name, eqn.params.get('name')):
       if isinstance(key, str) and key in self.references:
         return self.read(self._reference(key, eqn), args)
-    if name in CALLS:
-      return self.read(eqn.params[CALLS[name]], args)
+    program = jaxprs.called(eqn)
+    if program is not None:
+      return self.read(program, args)
     if name in ('scan', 'while', 'cond') and _filled(eqn):
       loop = {'scan': self._scan, 'while': self._while, 'cond': self._cond}
       return loop[name](eqn, args)
@@ -96,13 +86,13 @@ class Reader:
     return self._apply(eqn, args)
 
   def _fold(
-    self, eqn: core.JaxprEqn, args: list[facts.Value]
+    self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
   ) -> list[known_constants.Constant] | None:
     """Returns results that depend on nothing but constants."""
     operands = [arg.constant for arg in args if arg.constant is not None]
     if len(operands) < len(args) or eqn.effects:
       return None
-    shapes = [facts.shape_of(v) for v in eqn.outvars]
+    shapes = [jaxprs.shape_of(v) for v in eqn.outvars]
     if sum(np.prod(s, dtype=float) for s in shapes) > known_constants.LIMIT:
       return None
     make = lambda: [
@@ -116,34 +106,39 @@ class Reader:
       return make()
 
   def _apply(
-    self, eqn: core.JaxprEqn, args: list[facts.Value]
-  ) -> list[facts.Value]:
+    self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
+  ) -> list[axis_facts.Value]:
     """Applies the rule of a primitive; without one, pins all it touches."""
     name = eqn.primitive.name
     if all(map(_empty, eqn.outvars)) and name not in _WRITES:
-      return [facts.Value(facts.fresh(facts.shape_of(v))) for v in eqn.outvars]
+      return [
+        axis_facts.Value(axis_facts.fresh(jaxprs.shape_of(v)))
+        for v in eqn.outvars
+      ]
     if name in table.RULES and (_filled(eqn) or name in _EMPTY):
-      results: Any = pieces.follow(self.trace, eqn, args)
+      results: Any = pieces.follow(self.facts, eqn, args)
       if results is None:
         for arg in args:
-          self.trace.operand(arg)
-        results = table.RULES[name](self.trace, eqn, args)
-      if name in PRODUCTS:
-        self.trace.products[self.trace.path] = [
-          facts.Tensor(arg.axes, self.trace.layers) for arg in args
+          self.facts.operand(arg)
+        results = table.RULES[name](self.facts, eqn, args)
+      if name in jaxprs.PRODUCTS:
+        self.facts.products[self.facts.path] = [
+          axis_facts.Tensor(arg.axes, self.facts.layers) for arg in args
         ]
       if results is not None:
         values = [
-          r if isinstance(r, facts.Value) else facts.Value(r) for r in results
+          r if isinstance(r, axis_facts.Value) else axis_facts.Value(r)
+          for r in results
         ]
         if all(map(_fits, values, eqn.outvars)):
-          return indices.follow(self.trace, eqn, args, values)
+          return indices.follow(self.facts, eqn, args, values)
     why = f'no rule follows {name}'
     for arg in args:
-      for axis in self.trace.operand(arg):
+      for axis in self.facts.operand(arg):
         axis_tree.pin(axis, why)
     return [
-      facts.Value(facts.fresh(facts.shape_of(v), why)) for v in eqn.outvars
+      axis_facts.Value(axis_facts.fresh(jaxprs.shape_of(v), why))
+      for v in eqn.outvars
     ]
 
   def _reference(self, key: str, eqn: core.JaxprEqn) -> core.ClosedJaxpr:
@@ -161,75 +156,69 @@ class Reader:
       )
     return program
 
-  def _plain(self, values: Sequence[facts.Value]) -> list[facts.Value]:
+  def _plain(
+    self, values: Sequence[axis_facts.Value]
+  ) -> list[axis_facts.Value]:
     """Forgets that values are constant, as what is carried changes."""
-    return [facts.Value(self.trace.operand(value)) for value in values]
+    return [axis_facts.Value(self.facts.operand(value)) for value in values]
 
-  def _tie(self, xs: Sequence[facts.Value], ys: Sequence[facts.Value]) -> None:
+  def _tie(
+    self, xs: Sequence[axis_facts.Value], ys: Sequence[axis_facts.Value]
+  ) -> None:
     for x, y in zip(xs, ys):
-      for a, b in zip(self.trace.operand(x), self.trace.operand(y)):
+      for a, b in zip(self.facts.operand(x), self.facts.operand(y)):
         axis_tree.tie(a, b)
 
   def _scan(
-    self, eqn: core.JaxprEqn, args: list[facts.Value]
-  ) -> list[facts.Value]:
+    self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
+  ) -> list[axis_facts.Value]:
     """Reads the body once, with the scanned axis present in all it holds."""
-    body = eqn.params['jaxpr']
-    whole, count = whole_and_carry(eqn)
-    consts = args[: whole - count]
-    carry = self._plain(args[whole - count : whole])
-    stacks = self._plain(args[whole:])
+    consts, carry, stacks = map(list, jaxprs.split_scan(eqn, args))
+    carry, stacks = self._plain(carry), self._plain(stacks)
+    count = len(carry)
     layer = axis_tree.Axis(eqn.params['length'], 'the steps of a scan')
     for value in stacks:
       axis_tree.tie(value.axes[0], layer)
     for value in carry:
-      self.trace.record(value.axes)  # the same in all layers
-    outside = self.trace.layers
-    self.trace.layers = (*outside, layer)
-    slices = [facts.Value(value.axes[1:]) for value in stacks]
-    results = self.read(body, [*consts, *carry, *slices])
+      self.facts.record(value.axes)  # the same in all layers
+    outside = self.facts.layers
+    self.facts.layers = (*outside, layer)
+    slices = [axis_facts.Value(value.axes[1:]) for value in stacks]
+    results = self.read(eqn.params['jaxpr'], [*consts, *carry, *slices])
     self._tie(carry, results[:count])
     outs = self._plain(results[count:])
-    self.trace.layers = outside
-    return [*carry, *(facts.Value((layer, *out.axes)) for out in outs)]
+    self.facts.layers = outside
+    return [*carry, *(axis_facts.Value((layer, *out.axes)) for out in outs)]
 
   def _while(
-    self, eqn: core.JaxprEqn, args: list[facts.Value]
-  ) -> list[facts.Value]:
+    self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
+  ) -> list[axis_facts.Value]:
     p = eqn.params
-    a, b = p['cond_nconsts'], p['body_nconsts']
-    carry = self._plain(args[a + b :])
+    test, body, carry = map(list, jaxprs.split_while(eqn, args))
+    carry = self._plain(carry)
     for value in carry:
-      self.trace.record(value.axes)
-    here = self.trace.path
-    self.trace.path = (*here, 0)
-    self.read(p['cond_jaxpr'], [*args[:a], *carry])
-    self.trace.path = (*here, 1)
-    self._tie(carry, self.read(p['body_jaxpr'], [*args[a : a + b], *carry]))
+      self.facts.record(value.axes)
+    here = self.facts.path
+    self.facts.path = (*here, 0)
+    self.read(p['cond_jaxpr'], [*test, *carry])
+    self.facts.path = (*here, 1)
+    self._tie(carry, self.read(p['body_jaxpr'], [*body, *carry]))
     return carry
 
   def _cond(
-    self, eqn: core.JaxprEqn, args: list[facts.Value]
-  ) -> list[facts.Value]:
-    self.trace.operand(args[0])
-    here, outs = self.trace.path, []
+    self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
+  ) -> list[axis_facts.Value]:
+    self.facts.operand(args[0])
+    here, outs = self.facts.path, []
     for k, branch in enumerate(eqn.params['branches']):
-      self.trace.path = (*here, k)
+      self.facts.path = (*here, k)
       outs.append(self.read(branch, args[1:]))
     for other in outs[1:]:
       self._tie(outs[0], other)
     return self._plain(outs[0])
 
 
-def whole_and_carry(eqn: core.JaxprEqn) -> tuple[int, int]:
-  """Counts what a scan's body sees whole, and what of it is carried."""
-  body = eqn.params['jaxpr']
-  same = lambda v, aval: len(facts.shape_of(v)) == len(aval.shape)
-  whole = sum(map(same, eqn.invars, body.in_avals))
-  return whole, sum(map(same, eqn.outvars, body.out_avals))
-
-
-def _keys(args: Sequence[facts.Value]) -> tuple[Any, ...]:
+def _keys(args: Sequence[axis_facts.Value]) -> tuple[Any, ...]:
   """Names constants: small ones by their value, others by identity."""
   keys: list[Any] = []
   for arg in args:
@@ -248,8 +237,8 @@ def _filled(eqn: core.JaxprEqn) -> bool:
 
 
 def _empty(var: Any) -> bool:
-  return 0 in facts.shape_of(var)
+  return 0 in jaxprs.shape_of(var)
 
 
-def _fits(value: facts.Value, var: Any) -> bool:
-  return tuple(axis.size for axis in value.axes) == facts.shape_of(var)
+def _fits(value: axis_facts.Value, var: Any) -> bool:
+  return tuple(axis.size for axis in value.axes) == jaxprs.shape_of(var)

@@ -11,6 +11,7 @@ import jax
 from jax.extend import core
 import numpy as np
 
+from wsl import jaxprs
 from wsl.align._find import axis_tree
 
 LIMIT = 1 << 22  # entries; larger constants are not looked at
@@ -43,7 +44,8 @@ class Constant:
       try:
         operands = [x.value() for x in self.operands]
         if all(x is not None for x in operands):
-          self._value = _evaluate(self.eqn, operands)[self.index]
+          with jax.ensure_compile_time_eval():
+            self._value = jaxprs.evaluate(self.eqn, operands)[self.index]
       except (Exception, RecursionError):  # whatever the primitive raises
         self._value = None
       self.eqn, self.operands = None, ()
@@ -75,12 +77,6 @@ def constrain(axes: Sequence[axis_tree.Axis], constant: Constant) -> None:
       _pin_labels(axis, _labels(rows))
 
 
-def _evaluate(eqn: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
-  with jax.ensure_compile_time_eval():
-    out = eqn.primitive.bind(*operands, **eqn.params)
-  return list(out) if eqn.primitive.multiple_results else [out]
-
-
 def _labels(rows: np.ndarray) -> np.ndarray:
   """Numbers the distinct rows; equal bytes are equal numbers."""
   seen: dict[bytes, int] = {}
@@ -108,7 +104,7 @@ def _pin_labels(axis: axis_tree.Axis, labels: np.ndarray) -> None:
   if len(runs) < len(labels) and len(runs) <= axis_tree.MANY // 4:
     axis_tree.slices(axis, runs.tolist())
   elif len(runs) < len(labels) and (runs == runs[0]).all():
-    halves = axis_tree.split(axis, len(runs))
+    halves = axis_tree.factorize(axis, len(runs))
     axis_tree.pin(axis if halves is None else halves[0], _WHY)
   else:
     axis_tree.pin(axis, _WHY)

@@ -15,7 +15,7 @@ import itertools
 import math
 from typing import TypeAlias
 
-from wsl.align._find import axis_tree, facts
+from wsl.align._find import axis_facts, axis_tree
 
 Blocks: TypeAlias = list[tuple[axis_tree.Axis, ...]]
 Together: TypeAlias = dict[axis_tree.Axis, set[axis_tree.Axis]]
@@ -23,13 +23,13 @@ _LIMIT = 1024  # blocks of a tensor; of tensors with more nothing is claimed
 
 
 def outer(
-  leaves: Sequence[Sequence[Blocks]], trace: facts.Trace
+  leaves: Sequence[Sequence[Blocks]], facts: axis_facts.Facts
 ) -> dict[axis_tree.Axis, list[axis_tree.Axis]]:
   """Returns for every free atom those it depends on, outermost first.
 
   Args:
     leaves: for each leaf its axes, as sums of products of atoms.
-    trace: what happened to them.
+    facts: what happened to them.
 
   Returns:
     A dict over the free atoms; what an outer atom depends on is in it too.
@@ -41,15 +41,15 @@ def outer(
       order.setdefault(atom, len(order))
     for block in _combine(axes) or ():
       for atom in block:
-        if not atom.why:
+        if not atom.pin_reason:
           together.setdefault(atom, set()).update(block)
   for axes in leaves:
     _restrict(together, axes)
-  for tensor in trace.tensors.values():
+  for tensor in facts.tensors.values():
     _restrict(
       together, [*map(axis_tree.blocks, (*tensor.axes, *tensor.layers))]
     )
-  for axis, tensor in trace.mixed:
+  for axis, tensor in facts.mixed:
     mixed = set(axis_tree.atoms(axis))
     for other in tensor.axes:
       for atom in axis_tree.atoms(other):
@@ -57,7 +57,7 @@ def outer(
           together[atom] -= mixed
 
   for others in together.values():
-    others.difference_update([a for a in others if a.blurred])
+    others.difference_update([a for a in others if a.index_mixed])
 
   def indexes(a: axis_tree.Axis, b: axis_tree.Axis) -> bool:
     mutual = b in together.get(a, ())

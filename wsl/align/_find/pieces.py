@@ -11,35 +11,36 @@ import math
 
 from jax.extend import core
 
-from wsl.align._find import axis_tree, facts
+from wsl import jaxprs
+from wsl.align._find import axis_facts, axis_tree
 from wsl.align._find.rules import elementwise, shape, table
 
-Values = Sequence[facts.Value]
+Values = Sequence[axis_facts.Value]
 
 
 def follow(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
-) -> list[facts.Value] | None:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> list[axis_facts.Value] | None:
   """Returns the results of an equation piece by piece, if that can be."""
   name = eqn.primitive.name
   if name == 'reshape':
-    return _reshape(trace, eqn, args[0]) if len(args) == 1 else None
+    return _reshape(facts, eqn, args[0]) if len(args) == 1 else None
   holders = [arg for arg in args if arg.pieces]
   if not holders:
     return None
   if name in ('slice', 'split', 'unstack'):
-    return _select(trace, eqn, args[0])
+    return _select(facts, eqn, args[0])
   dim = _dim_after(eqn, holders[0].dim)
   if dim is None or any(arg.dim != holders[0].dim for arg in holders):
     return None
-  columns = [_like(trace, arg, holders[0]) for arg in args]
-  rows: list[facts.Axes] = []
+  columns = [_like(facts, arg, holders[0]) for arg in args]
+  rows: list[axis_facts.Axes] = []
   for axes in zip(*columns):
-    result = table.RULES[name](trace, eqn, [facts.Value(x) for x in axes])
-    if result is None or isinstance(result[0], facts.Value):
+    result = table.RULES[name](facts, eqn, [axis_facts.Value(x) for x in axes])
+    if result is None or isinstance(result[0], axis_facts.Value):
       return None
     rows.append(result[0])
-  return [facts.join(dim, rows)]
+  return [axis_facts.join(dim, rows)]
 
 
 def _dim_after(eqn: core.JaxprEqn, dim: int) -> int | None:
@@ -59,13 +60,13 @@ def _dim_after(eqn: core.JaxprEqn, dim: int) -> int | None:
 
 
 def _like(
-  trace: facts.Trace, arg: facts.Value, model: facts.Value
-) -> Sequence[facts.Axes]:
+  facts: axis_facts.Facts, arg: axis_facts.Value, model: axis_facts.Value
+) -> Sequence[axis_facts.Axes]:
   """Returns an operand's axes for each piece of another."""
   sizes = [piece[model.dim].size for piece in model.pieces]
   if [piece[arg.dim].size for piece in arg.pieces] == sizes:
     return arg.pieces
-  axes = trace.operand(arg)
+  axes = facts.operand(arg)
   i = model.dim
   if not axes or axes[i].size == 1:
     return [axes] * len(sizes)
@@ -73,7 +74,7 @@ def _like(
   return [
     (
       *axes[:i],
-      shape.part(trace, axes, i, a, b, 'in pieces along it'),
+      shape.part(facts, axes, i, a, b, 'in pieces along it'),
       *axes[i + 1 :],
     )
     for a, b in itertools.pairwise(ends)
@@ -81,13 +82,13 @@ def _like(
 
 
 def _select(
-  trace: facts.Trace, eqn: core.JaxprEqn, arg: facts.Value
-) -> list[facts.Value] | None:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, arg: axis_facts.Value
+) -> list[axis_facts.Value] | None:
   """Takes whole pieces."""
   p, dim = eqn.params, arg.dim
   size = arg.axes[dim].size
   if eqn.primitive.name == 'slice':
-    full = facts.shape_of(eqn.invars[0])
+    full = jaxprs.shape_of(eqn.invars[0])
     others = [
       stop - start == n or i == dim
       for i, (start, stop, n) in enumerate(
@@ -109,17 +110,17 @@ def _select(
   taken = [_between(arg, *limits) for limits in ranges]
   if any(pieces is None for pieces in taken):
     return None
-  values = [facts.join(dim, pieces) for pieces in taken if pieces]
+  values = [axis_facts.join(dim, pieces) for pieces in taken if pieces]
   values = [_whole(value) for value in values]
   if eqn.primitive.name == 'unstack':
     drop = lambda x: (*x[:dim], *x[dim + 1 :])
-    return [facts.Value(drop(value.axes)) for value in values]
+    return [axis_facts.Value(drop(value.axes)) for value in values]
   return values
 
 
 def _between(
-  arg: facts.Value, start: int, stop: int
-) -> list[facts.Axes] | None:
+  arg: axis_facts.Value, start: int, stop: int
+) -> list[axis_facts.Axes] | None:
   taken, at = [], 0
   for piece in arg.pieces:
     end = at + piece[arg.dim].size
@@ -131,29 +132,29 @@ def _between(
   return taken
 
 
-def _whole(value: facts.Value) -> facts.Value:
+def _whole(value: axis_facts.Value) -> axis_facts.Value:
   """Drops the pieces where they differ in nothing but one axis."""
   same = all(
     axis_tree.find(x) is axis_tree.find(y) or i == value.dim
     for piece in value.pieces
     for i, (x, y) in enumerate(zip(value.axes, piece))
   )
-  return facts.Value(value.axes) if same else value
+  return axis_facts.Value(value.axes) if same else value
 
 
 def _reshape(
-  trace: facts.Trace, eqn: core.JaxprEqn, arg: facts.Value
-) -> list[facts.Value] | None:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, arg: axis_facts.Value
+) -> list[axis_facts.Value] | None:
   """Reshapes piece by piece, also where a sum of segments becomes many axes."""
   if eqn.params['dimensions'] is not None:
     return None
-  old, new = facts.shape_of(eqn.invars[0]), facts.shape_of(eqn.outvars[0])
+  old, new = jaxprs.shape_of(eqn.invars[0]), jaxprs.shape_of(eqn.outvars[0])
   groups = shape.reshape_groups(old, new)
   if not arg.pieces:
     view = next((v for g in groups if (v := _view(arg, new, *g))), None)
     if view is None:
       return None
-    trace.operand(arg)
+    facts.operand(arg)
     arg = view
   before, after = next(g for g in groups if arg.dim in g[0])
   first = next(i for i in before if old[i] > 1)
@@ -174,12 +175,12 @@ def _reshape(
         return None
       row += axes
     rows.append(tuple(row))
-  return [_whole(facts.join(dim, rows))]
+  return [_whole(axis_facts.join(dim, rows))]
 
 
 def _view(
-  arg: facts.Value, new: Sequence[int], before: range, after: range
-) -> facts.Value | None:
+  arg: axis_facts.Value, new: Sequence[int], before: range, after: range
+) -> axis_facts.Value | None:
   """Sees an array as pieces, if an axis that is split is a sum."""
   axes = arg.axes
   wide = [i for i in before if axes[i].size > 1]
@@ -190,4 +191,4 @@ def _view(
   if len(parts) < 2 or len(parts) > axis_tree.MANY:
     return None
   pieces = [(*axes[:i], part, *axes[i + 1 :]) for part in parts]
-  return facts.join(i, pieces)
+  return axis_facts.join(i, pieces)

@@ -4,21 +4,21 @@ import itertools
 import math
 
 from wsl.align import _symmetry
-from wsl.align._find import axis_tree, facts, nesting
+from wsl.align._find import axis_facts, axis_tree, nesting
 
 _UNROLL = 256  # segments that an axis may have where pinned factors lead
 _ONES = 'its parts are used one by one'
 
 
 def assemble(
-  leaves: dict[str, facts.Axes], trace: facts.Trace
+  leaves: dict[str, axis_facts.Axes], facts: axis_facts.Facts
 ) -> tuple[_symmetry.Symmetry, dict[axis_tree.Axis, str]]:
   """Writes what was found as factors and axes with names."""
   changed = True
   while changed:
     changed = any([_flatten(axis) for axes in leaves.values() for axis in axes])
   written = {n: [_write(axis) for axis in axes] for n, axes in leaves.items()}
-  outer = nesting.outer(list(written.values()), trace)
+  outer = nesting.outer(list(written.values()), facts)
   names: dict[axis_tree.Axis, str] = {}
   for name, rows in written.items():
     for i, blocks in enumerate(rows):
@@ -28,7 +28,10 @@ def assemble(
         names.setdefault(atom, place)
   factors = tuple(
     _symmetry.Factor(
-      name, atom.size, atom.why, tuple(names[a] for a in outer.get(atom, ()))
+      name,
+      atom.size,
+      atom.pin_reason,
+      tuple(names[a] for a in outer.get(atom, ())),
     )
     for atom, name in names.items()
   )
@@ -57,7 +60,7 @@ def _flatten(axis: axis_tree.Axis) -> bool:
       sizes = [piece.size for piece in pieces]
       if set(sizes) == {1}:
         _pin_whole(inner, _ONES)
-      elif axis_tree.split(inner, inner.size // math.gcd(*sizes)) is None:
+      elif axis_tree.factorize(inner, inner.size // math.gcd(*sizes)) is None:
         _pin_whole(inner, 'parts inside a product that cannot be told apart')
       return True
   return False
@@ -95,8 +98,10 @@ def _write(axis: axis_tree.Axis) -> list[tuple[axis_tree.Axis, ...]]:
 
 def _pin_whole(axis: axis_tree.Axis, why: str) -> None:
   """Makes an axis one pinned atom."""
-  reasons = [atom.why for atom in axis_tree.atoms(axis) if atom.why]
+  reasons = [
+    atom.pin_reason for atom in axis_tree.atoms(axis) if atom.pin_reason
+  ]
   axis = axis_tree.find(axis)
   axis_tree.pin(axis, why)
   axis.parts, axis.is_sum = (), False
-  axis.why = reasons[0] if reasons else why
+  axis.pin_reason = reasons[0] if reasons else why

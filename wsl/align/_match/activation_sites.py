@@ -13,9 +13,9 @@ import jax
 from jax.extend import core
 import jax.numpy as jnp
 
-from wsl import tree, types
-from wsl.align import _program, _symmetry
-from wsl.align._find import axis_tree, facts, find
+from wsl import jaxprs, tree, types
+from wsl.align import _symmetry
+from wsl.align._find import axis_facts, axis_tree, find
 from wsl.align._match import capture
 
 
@@ -86,7 +86,7 @@ def activations(
       )
   sites = _sites(symmetry, found)
   wanted = {(site.path, site.operand) for site in sites.values()}
-  _, arrays = _program.split(apply_fn, inputs)
+  _, arrays = jaxprs.bind_static(apply_fn, inputs)
   args = jax.tree.leaves((params, arrays))
   values = [jnp.asarray(x) for x in args]
   _, seen = capture.watch(found.program, values, wanted)
@@ -102,7 +102,7 @@ def _sites(
   """Chooses a site for each group."""
   best: dict[str, tuple[bool, Site]] = {}
   for path, operand in _live(found, len(symmetry.axes)):
-    axes, layers = found.trace.products[path][operand]
+    axes, layers = found.facts.products[path][operand]
     for group in symmetry.groups:
       site = _site(group, symmetry, found.names, path, operand, layers + axes)
       if site is not None:
@@ -118,7 +118,7 @@ def _site(
   names: dict[axis_tree.Axis, str],
   path: capture.Path,
   operand: int,
-  axes: facts.Axes,
+  axes: axis_facts.Axes,
 ) -> Site | None:
   """Describes the first block of an array that holds a group once."""
   parts = [_spans(axis) for axis in axes]
@@ -137,7 +137,7 @@ def _site(
       continue
     last = [labels.index(name) for name in needed]
     rest = [i for i in range(len(atoms)) if i not in last]
-    other = [i for i in rest if labels[i] and not atoms[i].why]
+    other = [i for i in rest if labels[i] and not atoms[i].pin_reason]
     rows = [i for i in rest if i not in other]
     window = tuple(span for span, _ in choice)
     sizes = tuple(a.size for a in atoms)
@@ -171,19 +171,20 @@ def _lay_out(x: types.Array, site: Site) -> types.Array:
 def _live(found: find.Analysis, leaves: int) -> list[capture.Key]:
   """Lists the operands of products that depend on the inputs, in order."""
   live: list[capture.Key] = []
+  constant = lambda value: False
+  constant = lambda value: False
 
   def visit(
     path: capture.Path, eqn: core.JaxprEqn, args: list[bool]
   ) -> list[bool]:
     if eqn.primitive.name == 'scan':
       inner = [any(args)] * len(args)
-      capture.walk(eqn.params['jaxpr'], inner, visit, path, False)
-    if path in found.trace.products:
+      capture.walk(eqn.params['jaxpr'], inner, visit, path, lift=constant)
+    if path in found.facts.products:
       live.extend((path, i) for i, arg in enumerate(args) if arg)
     return [any(args)] * len(eqn.outvars)
 
   count = len(found.program.jaxpr.invars)
-  capture.walk(
-    found.program, [i >= leaves for i in range(count)], visit, (), False
-  )
+  given = [i >= leaves for i in range(count)]
+  capture.walk(found.program, given, visit, lift=constant)
   return live

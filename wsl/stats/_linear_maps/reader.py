@@ -5,27 +5,15 @@ are carried along, through calls and scans, to the products they enter. Under
 ``jit`` whatever does not feed a product's input is never computed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
 import jax.numpy as jnp
 
+from wsl import jaxprs, types
 from wsl.stats._linear_maps import records, uses, views
-
-_CALLS = {
-  'jit': 'jaxpr',
-  'pjit': 'jaxpr',
-  'closed_call': 'call_jaxpr',
-  'core_call': 'call_jaxpr',
-  'checkpoint': 'jaxpr',
-  'remat': 'jaxpr',
-  'remat2': 'jaxpr',
-  'custom_jvp_call': 'call_jaxpr',
-  'custom_vjp_call': 'call_jaxpr',
-  'custom_vjp_call_jaxpr': 'fun_jaxpr',
-}
 
 
 class Tracked(NamedTuple):
@@ -50,8 +38,33 @@ class Tracked(NamedTuple):
     return cls(value, view, view)
 
 
+def record_products(
+  apply_fn: Callable[..., Any],
+  params: types.Params,
+  inputs: Any,
+  measure: records.Measure = records.second_moment,
+) -> records.Record:
+  """Returns a statistic of every product of a weight and a value.
+
+  Args:
+    apply_fn: a function ``(params, inputs) -> anything``.
+    params: any pytree of arrays; leaves are numbered in its order.
+    inputs: one batch of inputs.
+    measure: what is summed over the rows of each product.
+  """
+  program = jax.make_jaxpr(apply_fn)(params, inputs)
+  args = [
+    Tracked.leaf(x, views.of_leaf(i, x.shape) if _real(x) else None)
+    for i, x in enumerate(jax.tree.leaves(params))
+  ]
+  args += map(Tracked, jax.tree.leaves(inputs))
+  found = records.Record(measure)
+  follow(program, args, found)
+  return found
+
+
 def follow(
-  program: core.Jaxpr | core.ClosedJaxpr,
+  program: jaxprs.Program,
   args: Sequence[Tracked],
   record: records.Record,
 ) -> list[Tracked]:
@@ -65,33 +78,23 @@ def follow(
   Returns:
     The program's results.
   """
-  jaxpr: Any = getattr(program, 'jaxpr', program)
-  consts = getattr(program, 'consts', ())
-  env: dict[Any, Tracked] = dict(zip(jaxpr.constvars, map(Tracked, consts)))
-  env.update(zip(jaxpr.invars, args))
-
-  def read(var: Any) -> Tracked:
-    return Tracked(var.val) if isinstance(var, core.Literal) else env[var]
-
-  for eqn in jaxpr.eqns:
-    results = _equation(eqn, [read(v) for v in eqn.invars], record, jaxpr)
-    env.update(zip(eqn.outvars, results))
-  return [read(v) for v in jaxpr.outvars]
+  visit = lambda k, eqn, values: _equation(eqn, values, record)
+  return jaxprs.interpret(program, args, visit, lift=Tracked)
 
 
 def _equation(
   eqn: core.JaxprEqn,
   args: list[Tracked],
   record: records.Record,
-  jaxpr: core.Jaxpr,
 ) -> list[Tracked]:
   name = eqn.primitive.name
-  if name in _CALLS:
-    return follow(eqn.params[_CALLS[name]], args, record)
+  program = jaxprs.called(eqn)
+  if program is not None:
+    return follow(program, args, record)
   weights = [a.view for a in args if a.view is not None]
   if name == 'scan' and weights:
     return _scan(eqn, args, record)
-  outs = _evaluate(eqn, args, jaxpr)
+  outs = jaxprs.evaluate(eqn, [a.value for a in args])
   if name == 'optimization_barrier':
     return [a._replace(value=out) for out, a in zip(outs, args)]
   if name == 'dot_general' and len(weights) == 1:
@@ -125,21 +128,6 @@ def _move(eqn: core.JaxprEqn, arg: Tracked, out: Any) -> Tracked:
   return Tracked(out, view, term, product)
 
 
-def _evaluate(
-  eqn: core.JaxprEqn, args: list[Tracked], jaxpr: core.Jaxpr
-) -> list[Any]:
-  """Evaluates one equation, as a program of its own."""
-  values = {
-    var: a.value
-    for var, a in zip(eqn.invars, args)
-    if not isinstance(var, core.Literal)
-  }
-  alone = jaxpr.replace(
-    constvars=[], invars=[*values], outvars=eqn.outvars, eqns=[eqn]
-  )
-  return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*values.values())
-
-
 def _scan(
   eqn: core.JaxprEqn, args: list[Tracked], record: records.Record
 ) -> list[Tracked]:
@@ -149,10 +137,8 @@ def _scan(
   stacked. A weight in the carry may change on its way and is not followed.
   """
   p = eqn.params
-  n_consts, n_carry = _consts_and_carry(eqn)
-  consts = args[:n_consts]
-  carry = args[n_consts : n_consts + n_carry]
-  xs = args[n_consts + n_carry :]
+  consts, carry, xs = jaxprs.split_scan(eqn, args)
+  n_carry = len(carry)
   for a in carry:
     if a.view is not None:
       record.note(a.view.leaf, 'the carry of a scan')
@@ -175,21 +161,9 @@ def _scan(
   first = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in layers]
   (_, sums), _ = jax.eval_shape(step, (init, []), first)
   zeros = [jnp.zeros(m.shape, m.dtype) for m in sums]
-  options = {k: p[k] for k in ('length', 'reverse', 'unroll')}
-  (last, whole), (ys, stack) = jax.lax.scan(
-    step, (init, zeros), layers, **options
-  )
+  (last, whole), (ys, stack) = jaxprs.run_scan(eqn, step, (init, zeros), layers)
   record.close(inner, whole, stack, length=p['length'])
   return [*map(Tracked, last), *map(Tracked, ys)]
-
-
-def _consts_and_carry(eqn: core.JaxprEqn) -> tuple[int, int]:
-  """Counts a scan's constants and its carry, of which bodies see no slices."""
-  body = eqn.params['jaxpr']
-  same = lambda outer, inner: len(outer.aval.shape) == len(inner.shape)
-  whole = sum(map(same, eqn.invars, body.in_avals))
-  carry = sum(map(same, eqn.outvars, body.out_avals))
-  return whole - carry, carry
 
 
 def _layer(view: views.View | None, depth: int) -> views.View | None:
@@ -198,3 +172,7 @@ def _layer(view: views.View | None, depth: int) -> views.View | None:
     return None
   stacked = (*view.stacked, (depth, view.dims[0]))
   return view._replace(dims=view.dims[1:], stacked=stacked)
+
+
+def _real(x: types.Array) -> bool:
+  return jnp.issubdtype(x.dtype, jnp.floating) and x.size > 0

@@ -9,7 +9,7 @@ from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import tree, types
+from wsl import jaxprs, tree, types
 from wsl.stats._linear_maps import records, views
 
 
@@ -78,15 +78,15 @@ def convolution(
   spec, groups = p['dimension_numbers'], p['feature_group_count']
   out, channel, *kernel = spec.rhs_spec
   blocks = views.regroup(
-    view.dims[out], (groups, views.shape_of(eqn.invars[1])[out] // groups)
+    view.dims[out], (groups, jaxprs.shape_of(eqn.invars[1])[out] // groups)
   )
   if p['batch_group_count'] != 1 or blocks is None:
     record.note(view.leaf, 'a convolution with groups that cannot be followed')
     return None
   patches = _patches(
     jnp.transpose(x, spec.lhs_spec),
-    [views.shape_of(eqn.invars[1])[k] for k in kernel],
-    [views.shape_of(eqn.outvars[0])[k] for k in spec.out_spec[2:]],
+    [jaxprs.shape_of(eqn.invars[1])[k] for k in kernel],
+    [jaxprs.shape_of(eqn.outvars[0])[k] for k in spec.out_spec[2:]],
     eqn,
   )
   n, c, *rest = patches.shape

@@ -9,9 +9,11 @@ being a stored axis or a factor of one.
 
 from collections.abc import Sequence
 import math
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from jax.extend import core
+
+from wsl import jaxprs
 
 
 class Atom(NamedTuple):
@@ -50,11 +52,6 @@ class View(NamedTuple):
 def of_leaf(leaf: int, shape: Sequence[int]) -> View:
   """Returns the view of a leaf as it is stored."""
   return View(leaf, tuple((Atom(i, -1, n),) for i, n in enumerate(shape)))
-
-
-def shape_of(var: Any) -> tuple[int, ...]:
-  """Returns the shape of a variable of a jaxpr."""
-  return var.aval.shape
 
 
 def flatten(runs: Sequence[Atoms]) -> Atoms:
@@ -102,8 +99,8 @@ def follow(view: View, eqn: core.JaxprEqn) -> View | None:
       reshapes, or adds or drops axes of size 1.
   """
   name, p = eqn.primitive.name, eqn.params
-  shape = shape_of(eqn.outvars[0])
-  if name in _SAME:
+  shape = jaxprs.shape_of(eqn.outvars[0])
+  if name in jaxprs.CASTS:
     return view
   if name == 'transpose':
     return view._replace(dims=tuple(view.dims[i] for i in p['permutation']))
@@ -113,7 +110,7 @@ def follow(view: View, eqn: core.JaxprEqn) -> View | None:
     return _with(view, regroup(flatten(view.dims), shape))
   if name == 'broadcast_in_dim':
     kept = dict(zip(p['broadcast_dimensions'], view.dims))
-    if math.prod(shape_of(eqn.invars[0])) == math.prod(shape):
+    if math.prod(jaxprs.shape_of(eqn.invars[0])) == math.prod(shape):
       return view._replace(
         dims=tuple(kept.get(i, ()) for i in range(len(shape)))
       )
@@ -125,14 +122,8 @@ def repeat(view: View, eqn: core.JaxprEqn) -> View | None:
   if eqn.primitive.name != 'broadcast_in_dim':
     return follow(view, eqn)
   kept = dict(zip(eqn.params['broadcast_dimensions'], view.dims))
-  rank = len(shape_of(eqn.outvars[0]))
+  rank = len(jaxprs.shape_of(eqn.outvars[0]))
   return view._replace(dims=tuple(kept.get(i, ()) for i in range(rank)))
-
-
-_SAME = frozenset({
-  'convert_element_type', 'copy', 'copy_p', 'stop_gradient', 'name',
-  'reduce_precision', 'sharding_constraint', 'reshard', 'mesh_cast',
-})  # fmt: skip
 
 
 def _with(view: View, dims: tuple[Atoms, ...] | None) -> View | None:

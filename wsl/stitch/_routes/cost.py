@@ -1,6 +1,6 @@
 """What a route costs: parameters and products, which add up over its parts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import dataclasses
 import functools
 import math
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from wsl import types
+from wsl import jaxprs, types
 from wsl.stitch import _adapter, _segmented
 from wsl.stitch._routes import routing
 
@@ -166,17 +166,8 @@ def _flops(jaxpr: Any) -> int:
         'the parts around it'
       )
     elif name == 'cond':
-      count += max(_flops(branch.jaxpr) for branch in eqn.params['branches'])
-    else:
+      count += max(map(_flops, jaxprs.inner(eqn)))
+    elif name != 'custom_linear_solve':  # a solve is not a product
       times = eqn.params['length'] if name == 'scan' else 1
-      count += times * sum(map(_flops, _inside(eqn)))
+      count += times * sum(map(_flops, jaxprs.inner(eqn)))
   return count
-
-
-def _inside(eqn: Any) -> Iterator[Any]:
-  """Yields the jaxprs that an equation calls."""
-  for value in eqn.params.values():
-    if hasattr(value, 'jaxpr'):
-      yield value.jaxpr
-    elif hasattr(value, 'eqns'):
-      yield value

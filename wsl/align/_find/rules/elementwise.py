@@ -4,99 +4,96 @@ from collections.abc import Sequence
 
 from jax.extend import core
 
-from wsl.align._find import axis_tree, facts
+from wsl import jaxprs
+from wsl.align._find import axis_facts, axis_tree
 
-Values = Sequence[facts.Value]
+Values = Sequence[axis_facts.Value]
 
-ELEMENTWISE = frozenset(
-  [
-    'abs',
-    'acos',
-    'acosh',
-    'add',
-    'add_any',
-    'and',
-    'asin',
-    'asinh',
-    'atan',
-    'atan2',
-    'atanh',
-    'bessel_i0e',
-    'bessel_i1e',
-    'bitcast_convert_type',
-    'cbrt',
-    'ceil',
-    'clamp',
-    'clz',
-    'complex',
-    'conj',
-    'convert_element_type',
-    'copy',
-    'copy_p',
-    'cos',
-    'cosh',
-    'digamma',
-    'div',
-    'eq',
-    'eq_to',
-    'erf',
-    'erf_inv',
-    'erfc',
-    'exp',
-    'exp2',
-    'expm1',
-    'floor',
-    'ge',
-    'gt',
-    'igamma',
-    'igammac',
-    'imag',
-    'integer_pow',
-    'is_finite',
-    'le',
-    'le_to',
-    'lgamma',
-    'log',
-    'log1p',
-    'logistic',
-    'lt',
-    'lt_to',
-    'max',
-    'min',
-    'mul',
-    'mulhi',
-    'name',
-    'ne',
-    'neg',
-    'nextafter',
-    'not',
-    'or',
-    'polygamma',
-    'population_count',
-    'pow',
-    'real',
-    'reduce_precision',
-    'regularized_incomplete_beta',
-    'rem',
-    'round',
-    'rsqrt',
-    'select_n',
-    'sharding_constraint',
-    'shift_left',
-    'shift_right_arithmetic',
-    'shift_right_logical',
-    'sign',
-    'sin',
-    'sinh',
-    'sqrt',
-    'square',
-    'stop_gradient',
-    'sub',
-    'tan',
-    'tanh',
-    'xor',
-    'zeta',
-  ]
+ELEMENTWISE = (
+  frozenset(
+    [
+      'abs',
+      'acos',
+      'acosh',
+      'add',
+      'add_any',
+      'and',
+      'asin',
+      'asinh',
+      'atan',
+      'atan2',
+      'atanh',
+      'bessel_i0e',
+      'bessel_i1e',
+      'bitcast_convert_type',
+      'cbrt',
+      'ceil',
+      'clamp',
+      'clz',
+      'complex',
+      'conj',
+      'cos',
+      'cosh',
+      'digamma',
+      'div',
+      'eq',
+      'eq_to',
+      'erf',
+      'erf_inv',
+      'erfc',
+      'exp',
+      'exp2',
+      'expm1',
+      'floor',
+      'ge',
+      'gt',
+      'igamma',
+      'igammac',
+      'imag',
+      'integer_pow',
+      'is_finite',
+      'le',
+      'le_to',
+      'lgamma',
+      'log',
+      'log1p',
+      'logistic',
+      'lt',
+      'lt_to',
+      'max',
+      'min',
+      'mul',
+      'mulhi',
+      'ne',
+      'neg',
+      'nextafter',
+      'not',
+      'or',
+      'polygamma',
+      'population_count',
+      'pow',
+      'real',
+      'regularized_incomplete_beta',
+      'rem',
+      'round',
+      'rsqrt',
+      'select_n',
+      'shift_left',
+      'shift_right_arithmetic',
+      'shift_right_logical',
+      'sign',
+      'sin',
+      'sinh',
+      'sqrt',
+      'square',
+      'sub',
+      'tan',
+      'tanh',
+      'xor',
+      'zeta',
+    ]
+  )
+  | jaxprs.CASTS
 )
 UNCHANGED = ('optimization_barrier', 'device_put')
 REDUCTIONS = tuple(
@@ -108,8 +105,8 @@ CUMULATIVE = tuple(f'cum{name}' for name in ('sum', 'max', 'min', 'prod')) + (
 
 
 def elementwise(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
-) -> list[facts.Axes] | None:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> list[axis_facts.Axes] | None:
   """Ties the axes of all operands; scalars and axes of size 1 broadcast."""
   ranks = {len(arg.axes) for arg in args} - {0}
   if len(ranks) > 1 or len(eqn.outvars) > 1:
@@ -126,30 +123,30 @@ def elementwise(
 
 
 def unchanged(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
-) -> list[facts.Axes]:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> list[axis_facts.Axes]:
   """Hands each operand on."""
   return [arg.axes for arg in args][: len(eqn.outvars)]
 
 
 def second(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
-) -> list[facts.Axes]:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> list[axis_facts.Axes]:
   """Hands the second operand on; the first is there for its place only."""
   return [args[1].axes]
 
 
 def reduction(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
-) -> list[facts.Axes]:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> list[axis_facts.Axes]:
   """Drops the reduced axes: the order of summands does not matter."""
-  trace.drop(args[0].axes, eqn.params['axes'])
+  facts.reduce(args[0].axes, eqn.params['axes'])
   return [_without(args[0].axes, eqn.params['axes'])]
 
 
 def any_reduction(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
-) -> list[facts.Axes]:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> list[axis_facts.Axes]:
   """Drops the reduced axes and pins them: any function may be reducing."""
   count = len(eqn.outvars)
   for arg in args[:count]:
@@ -162,8 +159,8 @@ def any_reduction(
 
 
 def arg_reduction(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
-) -> list[facts.Axes]:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> list[axis_facts.Axes]:
   """Drops the axes whose indices are returned, and pins them."""
   for i in eqn.params['axes']:
     axis_tree.pin(args[0].axes[i], f'{eqn.primitive.name} returns its indices')
@@ -171,45 +168,47 @@ def arg_reduction(
 
 
 def cumulative(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
-) -> list[facts.Axes]:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> list[axis_facts.Axes]:
   """Pins the axis along which entries accumulate."""
   x = args[0].axes
   return [
-    _moved(trace, x, eqn.params['axis'], f'{eqn.primitive.name} along it')
+    _moved(facts, x, eqn.params['axis'], f'{eqn.primitive.name} along it')
   ]
 
 
 def sort(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
-) -> list[facts.Axes]:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> list[axis_facts.Axes]:
   """Pins the sorted axis; sorting a single array forgets its order."""
   i = eqn.params['dimension']
   x = args[0].axes
   if len(args) == 1:
-    trace.mix(x[i], x)
+    facts.index_dependent(x[i], x)
     return [(*x[:i], axis_tree.Axis(x[i].size, 'sorted along it'), *x[i + 1 :])]
   for arg in args[1:]:
     for a, b in zip(x, arg.axes):
       axis_tree.tie(a, b)
-  moved = [_moved(trace, arg.axes, i, 'sort along it') for arg in args]
+  moved = [_moved(facts, arg.axes, i, 'sort along it') for arg in args]
   return [moved[0]] * len(args)
 
 
 def top_k(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
-) -> list[facts.Axes]:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> list[axis_facts.Axes]:
   """Pins the axis whose indices are returned."""
   x = args[0].axes
   i = eqn.params.get('axis', len(x) - 1) % len(x)
-  k = facts.shape_of(eqn.outvars[0])[i]
-  out = trace.moved(x, i, k, 'top_k along it')
+  k = jaxprs.shape_of(eqn.outvars[0])[i]
+  out = facts.pin_moved(x, i, k, 'top_k along it')
   return [(*x[:i], out, *x[i + 1 :])] * 2
 
 
-def _without(x: facts.Axes, dims: Sequence[int]) -> facts.Axes:
+def _without(x: axis_facts.Axes, dims: Sequence[int]) -> axis_facts.Axes:
   return tuple(axis for i, axis in enumerate(x) if i not in dims)
 
 
-def _moved(trace: facts.Trace, x: facts.Axes, i: int, why: str) -> facts.Axes:
-  return (*x[:i], trace.moved(x, i, x[i].size, why), *x[i + 1 :])
+def _moved(
+  facts: axis_facts.Facts, x: axis_facts.Axes, i: int, why: str
+) -> axis_facts.Axes:
+  return (*x[:i], facts.pin_moved(x, i, x[i].size, why), *x[i + 1 :])

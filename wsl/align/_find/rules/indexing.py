@@ -5,19 +5,22 @@ from collections.abc import Sequence
 from jax.extend import core
 import numpy as np
 
-from wsl.align._find import axis_tree, facts
+from wsl import jaxprs
+from wsl.align._find import axis_facts, axis_tree
 from wsl.align._find.rules import shape
 
-Values = Sequence[facts.Value]
-Results = list[facts.Axes] | None
+Values = Sequence[axis_facts.Value]
+Results = list[axis_facts.Axes] | None
 _WHY = 'indexed by position'
 
 
-def gather(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def gather(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> Results:
   """Pins what is indexed; other axes, and those of the indices, are kept."""
   x, index = args[0].axes, args[1].axes
   dn, sizes = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
-  chosen = _choose(trace, eqn, args)
+  chosen = _choose(facts, eqn, args)
   pairs = zip(dn.operand_batching_dims, dn.start_indices_batching_dims)
   for i, j in pairs:
     axis_tree.tie(x[i], index[j])
@@ -33,12 +36,12 @@ def gather(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
     whole = sizes[i] == axis.size
     if i in dn.collapsed_slice_dims:
       if not whole and chosen is None:
-        trace.moved(x, i, 1, _WHY)
+        facts.pin_moved(x, i, 1, _WHY)
     elif whole:
       windows.append(axis)
     else:
-      windows.append(trace.moved(x, i, sizes[i], _WHY))
-  ndim = len(facts.shape_of(eqn.outvars[0]))
+      windows.append(facts.pin_moved(x, i, sizes[i], _WHY))
+  ndim = len(jaxprs.shape_of(eqn.outvars[0]))
   rest, window = iter(batch), iter(windows)
   return [
     tuple(next(window if i in dn.offset_dims else rest) for i in range(ndim))
@@ -46,7 +49,7 @@ def gather(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
 
 
 def _choose(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> axis_tree.Axis | None:
   """Splits an axis where known indices along it are taken, if that can be."""
   x, index = args[0].axes, args[1]
@@ -67,11 +70,13 @@ def _choose(
   runs = [(int(r[0]), int(r[-1]) + 1) for r in np.split(places, breaks)]
   if len(runs) + len(axis_tree.segments(x[i])) > axis_tree.MANY:
     return None
-  taken = [shape.part(trace, x, i, a, b, _WHY) for a, b in runs]
+  taken = [shape.part(facts, x, i, a, b, _WHY) for a, b in runs]
   return axis_tree.total(taken)
 
 
-def scatter(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def scatter(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> Results:
   """Pins what is indexed; other axes of the updates are those of the array."""
   x, index, update = (arg.axes for arg in args)
   dn = eqn.params['dimension_numbers']
@@ -83,7 +88,7 @@ def scatter(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
     axis_tree.tie(update[j], axis)
     if eqn.primitive.name == 'scatter':
       axis_tree.pin(axis, 'written in order')
-    trace.mix(update[j], update)
+    facts.index_dependent(update[j], update)
   axis_tree.pin(index[-1], 'the components of an index')
   window = iter(dn.update_window_dims)
   for i, axis in enumerate(x):
@@ -91,7 +96,7 @@ def scatter(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
       continue
     if i in dn.inserted_window_dims:
       axis_tree.pin(axis, _WHY)
-      trace.mix(axis, x)
+      facts.index_dependent(axis, x)
       continue
     j = next(window)
     if update[j].size == axis.size:
@@ -99,12 +104,12 @@ def scatter(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
     else:
       for y, d in ((x, i), (update, j)):
         axis_tree.pin(y[d], _WHY)
-        trace.mix(y[d], y)
+        facts.index_dependent(y[d], y)
   return [x]
 
 
 def dynamic_slice(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
   """Splits axes sliced at known positions, and pins others that are sliced."""
   x = args[0].axes
@@ -115,15 +120,15 @@ def dynamic_slice(
     if size == x[i].size:
       out.append(x[i])
     elif start is None:
-      out.append(trace.moved(x, i, size, _WHY))
+      out.append(facts.pin_moved(x, i, size, _WHY))
     else:
       start = min(max(start, 0), x[i].size - size)
-      out.append(shape.part(trace, x, i, start, start + size, _WHY))
+      out.append(shape.part(facts, x, i, start, start + size, _WHY))
   return [tuple(out)]
 
 
 def dynamic_update_slice(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
   """Ties an update to the part of the array that it replaces."""
   x, update = args[0].axes, args[1].axes
@@ -135,13 +140,13 @@ def dynamic_update_slice(
     elif start is None or axis_tree.pinned(x[i]) or axis_tree.pinned(axis):
       for y in (x, update):
         axis_tree.pin(y[i], _WHY)
-        trace.mix(y[i], y)
+        facts.index_dependent(y[i], y)
     else:
       start = min(max(start, 0), x[i].size - size)
-      old = shape.part(trace, x, i, start, start + size, _WHY)
+      old = shape.part(facts, x, i, start, start + size, _WHY)
       axis_tree.tie(old, axis)
       if axis_tree.pinned(old):
-        trace.mix(axis, update)
+        facts.index_dependent(axis, update)
   return [x]
 
 

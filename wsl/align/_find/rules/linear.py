@@ -5,14 +5,15 @@ from typing import Any
 
 from jax.extend import core
 
-from wsl.align._find import axis_tree, facts
+from wsl import jaxprs
+from wsl.align._find import axis_facts, axis_tree
 
-Values = Sequence[facts.Value]
-Results = list[facts.Axes] | None
+Values = Sequence[axis_facts.Value]
+Results = list[axis_facts.Axes] | None
 
 
 def dot_general(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
   """Ties what is contracted and what is paired."""
   contract, batch = eqn.params['dimension_numbers']
@@ -21,16 +22,16 @@ def dot_general(
   for i, j in zip(left, right):
     axis_tree.tie(x[i], y[j])
   # A permutation of contracted units may depend on paired axes only.
-  trace.record(tuple(x[i] for i in left))
-  trace.drop(x, contract[0])
-  trace.drop(y, contract[1])
+  facts.record(tuple(x[i] for i in left))
+  facts.reduce(x, contract[0])
+  facts.reduce(y, contract[1])
   free = [axis for i, axis in enumerate(x) if i not in left]
   free += [axis for i, axis in enumerate(y) if i not in right]
   return [(*(x[i] for i in batch[0]), *free)]
 
 
 def convolution(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
   """Ties channels; groups of channels are the outer factor of both."""
   p = eqn.params
@@ -45,10 +46,10 @@ def convolution(
   if groups > 1:
     units = axis_tree.Axis(outputs.size // groups)
     axis_tree.tie(outputs, axis_tree.product([group, units]))
-  trace.record((inputs,))
-  trace.drop((*x, inner), (len(x), spec.lhs_spec[1]))
-  trace.drop(kernel, (spec.rhs_spec[1], *spec.rhs_spec[2:]))
-  shape = facts.shape_of(eqn.outvars[0])
+  facts.record((inputs,))
+  facts.reduce((*x, inner), (len(x), spec.lhs_spec[1]))
+  facts.reduce(kernel, (spec.rhs_spec[1], *spec.rhs_spec[2:]))
+  shape = jaxprs.shape_of(eqn.outvars[0])
   out: list[Any] = [None] * len(shape)
   out[spec.out_spec[0]] = x[spec.lhs_spec[0]]
   out[spec.out_spec[1]] = outputs
@@ -59,13 +60,15 @@ def convolution(
     if still and tuple(p['padding'][k]) == (0, 0):
       out[i] = x[space]
     else:
-      out[i] = trace.moved(x, space, shape[i], 'a convolution along it')
+      out[i] = facts.pin_moved(x, space, shape[i], 'a convolution along it')
   return [tuple(out)]
 
 
-def window(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def window(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> Results:
   """Pins the axes along which windows move."""
-  p, shape = eqn.params, facts.shape_of(eqn.outvars[0])
+  p, shape = eqn.params, jaxprs.shape_of(eqn.outvars[0])
   count = len(eqn.outvars)
   for arg in args[1:count]:
     for a, b in zip(args[0].axes, arg.axes):
@@ -79,7 +82,7 @@ def window(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
       out.append(args[0].axes[i])
     else:
       moved = [
-        trace.moved(arg.axes, i, size, 'windows move along it')
+        facts.pin_moved(arg.axes, i, size, 'windows move along it')
         for arg in args[:count]
       ]
       out.append(moved[0])

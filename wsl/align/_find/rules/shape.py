@@ -5,10 +5,11 @@ import itertools
 
 from jax.extend import core
 
-from wsl.align._find import axis_tree, facts
+from wsl import jaxprs
+from wsl.align._find import axis_facts, axis_tree
 
-Values = Sequence[facts.Value]
-Results = list[facts.Axes] | None
+Values = Sequence[axis_facts.Value]
+Results = list[axis_facts.Axes] | None
 
 
 def reshape_axes(
@@ -24,7 +25,7 @@ def reshape_axes(
       first, *rest = axis_tree.factors(queue.pop())
       queue.extend(rest[::-1])
       if need % first.size:
-        halves = None if first.size % need else axis_tree.split(first, need)
+        halves = None if first.size % need else axis_tree.factorize(first, need)
         if halves is None:
           return None
         queue.append(halves[1])
@@ -58,11 +59,13 @@ def reshape_groups(
   return groups
 
 
-def reshape(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def reshape(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> Results:
   """Finds the factors of the new axes among those of the old."""
   if eqn.params['dimensions'] is not None or len(args) > 1:
     return None
-  x, shape = args[0].axes, facts.shape_of(eqn.outvars[0])
+  x, shape = args[0].axes, jaxprs.shape_of(eqn.outvars[0])
   out: list[axis_tree.Axis] = []
   for old, new in reshape_groups([axis.size for axis in x], shape):
     sizes = [shape[j] for j in new]
@@ -71,42 +74,48 @@ def reshape(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
       why = 'a reshape that does not keep its factors'
       for i in old:
         axis_tree.pin(x[i], why)
-        trace.mix(x[i], x)
-      axes = list(facts.fresh(sizes, why))
+        facts.index_dependent(x[i], x)
+      axes = list(axis_facts.fresh(sizes, why))
     out += axes
   return [tuple(out)]
 
 
-def transpose(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def transpose(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> Results:
   """Moves axes."""
   return [tuple(args[0].axes[i] for i in eqn.params['permutation'])]
 
 
-def squeeze(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def squeeze(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> Results:
   """Drops axes of size 1."""
   dims = eqn.params['dimensions']
   return [tuple(a for i, a in enumerate(args[0].axes) if i not in dims)]
 
 
 def expand_dims(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
   """Puts axes of size 1 in."""
   rest = iter(args[0].axes)
-  ndim = len(facts.shape_of(eqn.outvars[0]))
+  ndim = len(jaxprs.shape_of(eqn.outvars[0]))
   dims = eqn.params['dimensions']
   return [
     tuple(axis_tree.Axis(1) if i in dims else next(rest) for i in range(ndim))
   ]
 
 
-def broadcast(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def broadcast(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> Results:
   """Adds axes along which nothing varies."""
   shape = eqn.params['shape']
   if len(args) > 1:
     return None
-  out = list(facts.fresh(shape))
-  old = facts.shape_of(eqn.invars[0])
+  out = list(axis_facts.fresh(shape))
+  old = jaxprs.shape_of(eqn.invars[0])
   for axis, n, i in zip(args[0].axes, old, eqn.params['broadcast_dimensions']):
     if n == shape[i]:
       out[i] = axis
@@ -114,7 +123,12 @@ def broadcast(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
 
 
 def part(
-  trace: facts.Trace, x: facts.Axes, i: int, start: int, stop: int, why: str
+  facts: axis_facts.Facts,
+  x: axis_facts.Axes,
+  i: int,
+  start: int,
+  stop: int,
+  why: str,
 ) -> axis_tree.Axis:
   """Returns consecutive indices of the i-th axis of x, split off if free."""
   axis = x[i]
@@ -128,10 +142,12 @@ def part(
     pieces = axis_tree.slices(axis, sizes)
     if pieces is not None:
       return pieces[1 if start else 0]
-  return trace.moved(x, i, stop - start, why)
+  return facts.pin_moved(x, i, stop - start, why)
 
 
-def slice_(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def slice_(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> Results:
   """Splits axes where they are sliced."""
   x, p = args[0].axes, eqn.params
   strides = p['strides'] or (1,) * len(x)
@@ -139,42 +155,44 @@ def slice_(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
   for i, stride in enumerate(strides):
     start, stop = p['start_indices'][i], p['limit_indices'][i]
     if stride == 1 or stop - start <= 1:
-      out.append(part(trace, x, i, start, stop, 'a slice of it'))
+      out.append(part(facts, x, i, start, stop, 'a slice of it'))
       continue
     count = -(-(stop - start) // stride)
     halves = None
     if count * stride == x[i].size and not axis_tree.pinned(x[i]):
       halves = reshape_axes([x[i]], [count, stride])
     if halves is None:
-      out.append(trace.moved(x, i, count, 'a slice with strides'))
+      out.append(facts.pin_moved(x, i, count, 'a slice with strides'))
     else:
       axis_tree.pin(halves[1], 'a slice with strides')
       out.append(halves[0])
   return [tuple(out)]
 
 
-def split(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def split(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
   """Splits an axis into segments."""
   x, i = args[0].axes, eqn.params['axis']
   ends = [0]
   for size in eqn.params['sizes']:
     ends.append(ends[-1] + int(size))
   return [
-    (*x[:i], part(trace, x, i, a, b, 'split along it'), *x[i + 1 :])
+    (*x[:i], part(facts, x, i, a, b, 'split along it'), *x[i + 1 :])
     for a, b in itertools.pairwise(ends)
   ]
 
 
-def unstack(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def unstack(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> Results:
   """Takes an axis apart."""
   x, i = args[0].axes, eqn.params['axis']
   for k in range(x[i].size):
-    part(trace, x, i, k, k + 1, 'taken apart along it')
+    part(facts, x, i, k, k + 1, 'taken apart along it')
   return [(*x[:i], *x[i + 1 :])] * x[i].size
 
 
 def concatenate(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
   """Puts segments one after the other; ties the other axes."""
   i = eqn.params['dimension']
@@ -189,7 +207,8 @@ def concatenate(
   count = sum(len(axis_tree.segments(axis)) for axis in along)
   if all(map(axis_tree.pinned, along)) or count > axis_tree.MANY:
     moved = [
-      trace.moved(arg.axes, i, size, 'concatenated along it') for arg in args
+      facts.pin_moved(arg.axes, i, size, 'concatenated along it')
+      for arg in args
     ]
     out = moved[0]
   else:
@@ -198,15 +217,15 @@ def concatenate(
 
 
 def stack(
-  trace: facts.Trace, eqn: core.JaxprEqn, args: Values
-) -> list[facts.Value]:
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> list[axis_facts.Value]:
   """Puts arrays next to each other, each with axes of its own."""
   i = eqn.params['axis']
   pieces = [(*a.axes[:i], axis_tree.Axis(1), *a.axes[i:]) for a in args]
-  return [facts.join(i, pieces)]
+  return [axis_facts.join(i, pieces)]
 
 
-def pad(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def pad(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
   """Adds segments of a constant."""
   x = args[0].axes
   out = []
@@ -216,25 +235,29 @@ def pad(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
     if (low, high, inner) == (0, 0, 0):
       out.append(axis)
     elif inner or axis_tree.pinned(axis) or min(low, high) < 0:
-      out.append(trace.moved(x, i, size, 'padded along it'))
+      out.append(facts.pin_moved(x, i, size, 'padded along it'))
     else:
-      ends = facts.fresh((low, high))
+      ends = axis_facts.fresh((low, high))
       out.append(axis_tree.total([ends[0], axis, ends[1]]))
   return [tuple(out)]
 
 
-def reverse(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def reverse(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> Results:
   """Pins what is reversed."""
   x, dims = args[0].axes, eqn.params['dimensions']
   return [
     tuple(
-      trace.moved(x, i, axis.size, 'reversed along it') if i in dims else axis
+      facts.pin_moved(x, i, axis.size, 'reversed along it')
+      if i in dims
+      else axis
       for i, axis in enumerate(x)
     )
   ]
 
 
-def tile(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def tile(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
   """Repeats axes."""
   return [
     tuple(
@@ -244,8 +267,8 @@ def tile(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
   ]
 
 
-def iota(trace: facts.Trace, eqn: core.JaxprEqn, args: Values) -> Results:
+def iota(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
   """Pins the axis that is numbered."""
-  out = list(facts.fresh(eqn.params['shape']))
+  out = list(axis_facts.fresh(eqn.params['shape']))
   axis_tree.pin(out[eqn.params['dimension']], 'iota numbers it')
   return [tuple(out)]

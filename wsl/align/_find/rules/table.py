@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 from jax.extend import core
 
-from wsl.align._find import facts
+from wsl.align._find import axis_facts
 from wsl.align._find.rules import elementwise, indexing, linear, shape
 
-Results: TypeAlias = Sequence[facts.Axes | facts.Value] | None
+Results: TypeAlias = Sequence[axis_facts.Axes | axis_facts.Value] | None
 Rule: TypeAlias = Callable[
-  [facts.Trace, core.JaxprEqn, Sequence[facts.Value]], Results
+  [axis_facts.Facts, core.JaxprEqn, Sequence[axis_facts.Value]], Results
 ]
 
 RULES: dict[str, Rule] = {

@@ -1,7 +1,7 @@
 """What is known while a function is read: values, their axes, and ties."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from wsl.align._find import axis_tree, known_constants
 
@@ -17,14 +17,14 @@ class Value(NamedTuple):
     dim: where there are pieces, the axis along which they follow.
     pieces: the axes of consecutive parts of the array, which differ in more
       than the axis ``dim``; ``()`` if ``axes`` says all.
-    into: axes of which the entries are indices, as those of ``top_k``.
+    indexes: axes of which the entries are indices, as those of ``top_k``.
   """
 
   axes: Axes
   constant: known_constants.Constant | None = None
   dim: int = 0
   pieces: tuple[Axes, ...] = ()
-  into: Axes = ()
+  indexes: Axes = ()
 
 
 class Tensor(NamedTuple):
@@ -34,7 +34,7 @@ class Tensor(NamedTuple):
   layers: Axes
 
 
-class Trace:
+class Facts:
   """Collects what the equations of a function say about its axes.
 
   Attributes:
@@ -63,11 +63,11 @@ class Trace:
     if key not in self.tensors:
       self.tensors[key] = Tensor(axes, self.layers)
 
-  def mix(self, axis: axis_tree.Axis, axes: Axes) -> None:
+  def index_dependent(self, axis: axis_tree.Axis, axes: Axes) -> None:
     """Notes that what comes at an index depends on other indices."""
     self.mixed.append((axis, Tensor(axes, self.layers)))
 
-  def drop(self, x: Axes, dims: Sequence[int]) -> None:
+  def reduce(self, x: Axes, dims: Sequence[int]) -> None:
     """Notes that axes of x are summed over: the others lose sight of them.
 
     Without it, one that is summed over could seem to stay where another
@@ -75,13 +75,13 @@ class Trace:
     """
     kept = tuple(axis for i, axis in enumerate(x) if i not in dims)
     for i in dims:
-      self.mix(x[i], kept)
+      self.index_dependent(x[i], kept)
 
-  def moved(self, x: Axes, i: int, size: int, why: str) -> axis_tree.Axis:
+  def pin_moved(self, x: Axes, i: int, size: int, why: str) -> axis_tree.Axis:
     """Pins the i-th axis of x, and returns what it becomes, pinned too."""
     axis_tree.pin(x[i], why)
-    self.mix(x[i], x)
-    reasons = [atom.why for atom in axis_tree.atoms(x[i])]
+    self.index_dependent(x[i], x)
+    reasons = [atom.pin_reason for atom in axis_tree.atoms(x[i])]
     return axis_tree.Axis(size, reasons[0] if reasons else why)
 
   def operand(self, value: Value) -> Axes:
@@ -91,11 +91,6 @@ class Trace:
     if value.constant is not None and value.axes:
       self.constants[id(value.axes)] = value.axes, value.constant
     return value.axes
-
-
-def shape_of(var: Any) -> tuple[int, ...]:
-  """Returns the shape of a variable; tokens and such count as empty."""
-  return tuple(getattr(var.aval, 'shape', (0,)))
 
 
 def fresh(shape: Sequence[int], why: str = '') -> Axes:
