@@ -12,7 +12,7 @@ from wsl.align import _symmetry
 Factors: TypeAlias = tuple[_symmetry.Factor, ...]
 
 
-def split(x: Any, plan: _symmetry.Plan) -> list[tuple[Any, Factors]]:
+def to_blocks(x: Any, plan: _symmetry.Plan) -> list[tuple[Any, Factors]]:
   """Cuts a leaf into blocks ``[*sizes of factors]``, with their factors.
 
   An array of NumPy stays one, and its blocks are views.

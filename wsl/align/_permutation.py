@@ -206,7 +206,7 @@ def check_permutation(
 def _permute(
   x: types.Array, tables: Permutation, *, plan: _symmetry.Plan
 ) -> types.Array:
-  blocks = _blocks.split(x, plan)
+  blocks = _blocks.to_blocks(x, plan)
   return _blocks.join([_gather(*block, tables) for block in blocks], plan)
 
 

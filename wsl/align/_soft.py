@@ -89,7 +89,7 @@ def apply(
     if not groups_of(plan) or not jnp.issubdtype(x.dtype, jnp.floating):
       return x
     wide = x.astype(next(iter(matrices.values())).dtype)
-    blocks = [_contract(*b, matrices) for b in _blocks.split(wide, plan)]
+    blocks = [_contract(*b, matrices) for b in _blocks.to_blocks(wide, plan)]
     return _blocks.join(blocks, plan).astype(x.dtype)
 
   return tree.map_named(one, params)

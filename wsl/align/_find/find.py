@@ -115,7 +115,7 @@ def analyse(
     axes, facts = _follow(program, shapes, hints, rules)
     more = _fused(axes)
     rounds.append(
-      Analysis(*write_symmetry.assemble(axes, facts), facts, program)
+      Analysis(*write_symmetry.from_axes(axes, facts), facts, program)
     )
     if all(hints.get(key) == widths for key, widths in more.items()):
       break

@@ -10,7 +10,7 @@ _UNROLL = 256  # segments that an axis may have where pinned factors lead
 _ONES = 'its parts are used one by one'
 
 
-def assemble(
+def from_axes(
   leaves: dict[str, axis_facts.Axes], facts: axis_facts.Facts
 ) -> tuple[_symmetry.Symmetry, dict[axis_tree.Axis, str]]:
   """Writes what was found as factors and axes with names."""

@@ -172,7 +172,6 @@ def _live(found: find.Analysis, leaves: int) -> list[capture.Key]:
   """Lists the operands of products that depend on the inputs, in order."""
   live: list[capture.Key] = []
   constant = lambda value: False
-  constant = lambda value: False
 
   def visit(
     path: capture.Path, eqn: core.JaxprEqn, args: list[bool]

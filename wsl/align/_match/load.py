@@ -32,8 +32,8 @@ def load(
     dtype = np.result_type(a, b)
     plan = symmetry.plan(name)
     pieces = zip(
-      _blocks.split(a.astype(dtype, copy=False), plan),
-      _blocks.split(b.astype(dtype, copy=False), plan),
+      _blocks.to_blocks(a.astype(dtype, copy=False), plan),
+      _blocks.to_blocks(b.astype(dtype, copy=False), plan),
     )
     for (x, factors), (y, _) in pieces:
       names = tuple(factor.name for factor in factors)

@@ -153,7 +153,7 @@ def _sums(
 ) -> list[types.Array]:
   return [
     _per_unit(block, factors, i)
-    for block, factors in _blocks.split(tree.wide(x) * tree.wide(y), plan)
+    for block, factors in _blocks.to_blocks(tree.wide(x) * tree.wide(y), plan)
     for i, factor in enumerate(factors)
     if not factor.pinned
   ]

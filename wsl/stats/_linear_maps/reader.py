@@ -152,7 +152,7 @@ def _scan(
     layers = map(Tracked.leaf, x, slices)
     tracked = [*consts, *map(Tracked, carry), *layers]
     results = [r.value for r in follow(p['jaxpr'], tracked, inner)]
-    whole, stack = inner.split()
+    whole, stack = inner.partition()
     totals = [a + b for a, b in zip(totals, whole)] if totals else whole
     return (results[:n_carry], totals), (results[n_carry:], stack)
 

@@ -90,7 +90,7 @@ class Record:
     if what not in notes:
       notes.append(what)
 
-  def split(self) -> tuple[list[types.Array], list[types.Array]]:
+  def partition(self) -> tuple[list[types.Array], list[types.Array]]:
     """Returns the sums of whole weights, and those of layers of a stack."""
     whole: list[types.Array] = []
     stack: list[types.Array] = []
@@ -106,7 +106,7 @@ class Record:
     *,
     length: int,
   ) -> None:
-    """Adds what a scan found: its ``split`` sums, totalled and stacked."""
+    """Adds the uses found in the body of a scan, and their sums."""
     whole, stack = list(whole), list(stack)
     for use, rows in inner.rows.items():
       if inner._is_layer(use):
