@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import align, tree
-from wsl.align._match import weight_gains
+from wsl.align._match import block_pairs, weight_gains
 
 _CASES = flags.DEFINE_list(
   'cases', ['symmetry', 'planted', 'unrelated', 'assignments'], 'which to run'
@@ -194,7 +194,7 @@ def _match(case: str) -> dict[str, Any]:
   solver = getattr(align, _SOLVER.value)
   with (
     _clock(seconds, 'products', weight_gains, 'gains'),
-    _clock(seconds, 'gathers', weight_gains, 'moved'),
+    _clock(seconds, 'gathers', block_pairs, 'permute_moving'),
   ):
     start, cpu = time.perf_counter(), time.process_time()
     found = align.weight_matching(

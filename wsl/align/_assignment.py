@@ -1,9 +1,9 @@
-r"""Assignment solvers: the permutation of the greatest gain.
+r"""Linear assignment: the permutation with the largest total gain.
 
-Whatever aligns models takes its solver as an argument: any function from gains
-``[..., n, n]`` to the indices ``[..., n]`` of the pairing
+.. math:: \pi^* = \arg\max_\pi \sum_i S[i, \pi(i)]
 
-.. math:: \arg\max_\pi \sum_i S[i, \pi(i)].
+Every matching function takes its solver as an argument: any function from gains
+``[..., n, n]`` to indices ``[..., n]``.
 """
 
 from collections.abc import Callable
@@ -14,20 +14,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.align import _prices
 
 Solver: TypeAlias = Callable[[Any], Any]
-_LARGE = 512  # the size from which an auction before the solver pays
+
+_AUCTION_SIZE = 512  # the smallest n for which an auction saves time
+_INCREMENTS = (0.1, 0.0125)  # minimum bid increments, in standard deviations
+_UNASSIGNED = 0.02  # the auction ends at this fraction of unassigned rows
+_MAX_PASSES = 12  # the auction is abandoned after this many passes over gains
 
 
 def assign_scipy(gains: types.ArrayLike) -> np.ndarray:
-  """Solves assignments one by one on the host with SciPy.
+  r"""Solves assignments one at a time on the host with SciPy.
 
-  Large ones are prepared by a short auction, which makes those of unrelated
-  models several times faster.
+  .. math:: \arg\max_\pi \sum_i S[i, \pi(i)]
+
+  A short auction first computes column prices for large problems. This makes
+  the assignments of unrelated models several times faster.
 
   Args:
-    gains: ``[..., n, n]``, finite; what pairing i with j is worth.
+    gains: ``[..., n, n]``, finite; entry (i, j) is the gain of pairing i with
+      j.
 
   Returns:
     int32 ``[..., n]``: for each i its j.
@@ -45,24 +51,78 @@ def assign_scipy(gains: types.ArrayLike) -> np.ndarray:
   from scipy import optimize
 
   gains = np.asarray(gains)
-  _check(gains, 'assign_scipy')
+  _check_gains(gains, 'assign_scipy')
   n = gains.shape[-1]
+  # If the row-wise maxima lie in distinct columns, they are the optimum.
   result = gains.argmax(-1).astype(np.int32)
-  clash = (np.sort(result, -1) != np.arange(n)).any(-1)
-  for where in map(tuple, np.argwhere(clash)):
-    square = gains[where]
-    # Prices of columns change no optimum; they shorten the search.
-    price = _prices.prices(square) if n >= _LARGE else square.max(0)
-    costs = price.astype(np.float64) - square
-    result[where] = optimize.linear_sum_assignment(costs)[1]
+  conflict = (np.sort(result, -1) != np.arange(n)).any(-1)
+  for index in map(tuple, np.argwhere(conflict)):
+    square = gains[index]
+    # A price of column j lowers every permutation's total by the same amount:
+    # sum_i (S[i, pi(i)] - p[pi(i)]) = sum_i S[i, pi(i)] - sum_j p[j].
+    prices = _auction(square) if n >= _AUCTION_SIZE else square.max(0)
+    costs = prices.astype(np.float64) - square
+    result[index] = optimize.linear_sum_assignment(costs)[1]
   return result
 
 
-def assign_lapx(gains: types.ArrayLike) -> np.ndarray:
-  """Solves assignments on the host with lapx, the fastest for many small ones.
+def _auction(gains: np.ndarray) -> np.ndarray:
+  r"""Computes column prices at which most rows prefer distinct columns.
+
+  Each unassigned row i bids for its column of largest profit
+  :math:`S_{ij} - p_j`. The bid raises the price until the column is worse than
+  the second best by a minimum increment :math:`\epsilon`.
 
   Args:
-    gains: ``[..., n, n]``, finite; what pairing i with j is worth.
+    gains: ``[n, n]``, finite.
+
+  Returns:
+    float32 ``[n]``, the price of each column; 0 if the auction is abandoned.
+
+  Reference: Bertsekas, "The auction algorithm: a distributed relaxation method
+    for the assignment problem", 1988, Annals of Operations Research 14.
+  """
+  # The dual of the assignment problem is
+  #   min_p sum_j p_j + sum_i max_j (S_ij - p_j).
+  # By complementary slackness an assignment is optimal if for some prices each
+  # row receives a column of maximum profit. Bids keep every assigned row within
+  # epsilon of its maximum. So the reduced costs p_j - S_ij are nearly minimal
+  # along the assignment, and the solver's shortest augmenting paths have nearly
+  # all length one.
+  n, gains = len(gains), gains.astype(np.float32, copy=False)
+  prices = gains.max(0)
+  for fraction in _INCREMENTS:
+    increment = fraction * gains.std()
+    owner, unassigned, bids = np.full(n, -1), np.arange(n), 0
+    while len(unassigned) > _UNASSIGNED * n:
+      bids += len(unassigned)
+      if bids > _MAX_PASSES * n:
+        return np.zeros(n, np.float32)
+      profit = gains[unassigned] - prices
+      rows, column = np.arange(len(unassigned)), profit.argmax(1)
+      best = profit[rows, column]
+      profit[rows, column] = -np.inf
+      bid = best - profit.max(1) + increment
+      # Sorted by column, then bid: the last entry of a column is its winner.
+      order = np.lexsort((bid, column))
+      highest = np.append(np.diff(column[order]) != 0, True)
+      winner = order[highest]
+      sold = column[winner]
+      prices[sold] += bid[winner]
+      outbid = owner[sold]
+      owner[sold] = unassigned[winner]
+      unassigned = np.append(np.delete(unassigned, winner), outbid[outbid >= 0])
+  return prices
+
+
+def assign_lapx(gains: types.ArrayLike) -> np.ndarray:
+  r"""Solves assignments on the host with lapx, the fastest for many small ones.
+
+  .. math:: \arg\max_\pi \sum_i S[i, \pi(i)]
+
+  Args:
+    gains: ``[..., n, n]``, finite; entry (i, j) is the gain of pairing i with
+      j.
 
   Returns:
     int32 ``[..., n]``: for each i its j.
@@ -84,53 +144,57 @@ def assign_lapx(gains: types.ArrayLike) -> np.ndarray:
     import lap
   except ImportError:
     raise ImportError(
-      'assign_lapx: lapx is not installed: pip install lapx, or take '
+      'assign_lapx: lapx is not installed: pip install lapx, or use '
       'assign_scipy'
     ) from None
   gains = np.asarray(gains)
-  _check(gains, 'assign_lapx')
+  _check_gains(gains, 'assign_lapx')
   costs = -gains.astype(np.float64, order='C')
   result = np.empty(costs.shape[:-1], np.int32)
-  for where in np.ndindex(costs.shape[:-2]):
-    result[where] = lap.lapjvs(
-      costs[where], return_cost=False, prefer_float32=False
+  for index in np.ndindex(costs.shape[:-2]):
+    result[index] = lap.lapjvs(
+      costs[index], return_cost=False, prefer_float32=False
     )[1]
   return result
 
 
 def assign_optax(gains: types.ArrayLike) -> types.Array:
-  """Solves assignments in JAX, all of a batch at once; may be traced.
+  r"""Solves a batch of assignments in JAX; works under ``jit``.
 
-  On a CPU the other two are faster; this one serves under ``jit``.
+  .. math:: \arg\max_\pi \sum_i S[i, \pi(i)]
+
+  On a CPU the host solvers are faster.
 
   Args:
-    gains: ``[..., n, n]``, finite; what pairing i with j is worth.
+    gains: ``[..., n, n]``, finite; entry (i, j) is the gain of pairing i with
+      j.
 
   Returns:
     int32 ``[..., n]``: for each i its j.
 
   Raises:
-    ValueError: if a gain is not finite and is not traced.
+    ValueError: if a gain is not finite, unless it is traced.
 
   Example:
     >>> assign_optax([[1.0, 3.0], [2.0, 5.0]]).tolist()
     [0, 1]
   """
   if not isinstance(gains, jax.core.Tracer):
-    _check(np.asarray(gains), 'assign_optax')
-  # The solver mixes float dtypes where x64 is enabled.
+    _check_gains(np.asarray(gains), 'assign_optax')
+  # With x64 enabled the optax solver mixes float dtypes.
   with jax.numpy_dtype_promotion('standard'):
     return _solve_all(jnp.asarray(gains))
 
 
 @jax.jit
 def _solve_all(gains: types.Array) -> types.Array:
+  """Maps the optax solver over the leading axes of ``[..., n, n]``."""
   import optax
 
   n = gains.shape[-1]
 
   def solve(square: types.Array) -> types.Array:
-    # The pairs come in any order of the rows.
+    # The solver returns (row, column) pairs in no particular row order.
     rows, columns = optax.assignment.hungarian_algorithm(-square)
     result = jnp.zeros(n, np.int32)
     return result.at[rows].set(columns.astype(np.int32))
@@ -138,7 +202,8 @@ def _solve_all(gains: types.Array) -> types.Array:
   return jax.vmap(solve)(gains.reshape(-1, n, n)).reshape(gains.shape[:-1])
 
 
-def _check(gains: np.ndarray, solver: str) -> None:
+def _check_gains(gains: np.ndarray, solver: str) -> None:
+  """Raises a ValueError unless gains are square and finite."""
   if gains.ndim < 2 or gains.shape[-1] != gains.shape[-2]:
     raise ValueError(
       f'{solver}: gains have shape {gains.shape}, expected [..., n, n]'

@@ -351,12 +351,12 @@ def test_a_first_guess_that_is_worse_is_not_taken(monkeypatch):
   symmetry = _mlp((3, 9, 9, 3))
   a = _params(symmetry, 1)
 
-  def worse(blocks, tables, moves, *, outers, solver, rng):
+  def worse(blocks, tables, moves, *, outer_of, solver, rng):
     blocks, tables = [*blocks], {**tables}
     order = {'h1': np.roll(np.arange(9, dtype=np.int32), 1)}
     for move in moves:
       if move.group == 'h1':
-        updates.take(move, order, blocks, tables, outers, {})
+        updates.apply_step(move, order, blocks, tables, outer_of, {})
     return blocks, tables
 
   visits = []
@@ -427,8 +427,8 @@ def test_large_gains_are_made_in_parts(monkeypatch):
   symmetry = SYMMETRIES['stack']
   a, b = _params(symmetry, 1), _params(symmetry, 2)
   whole = _match(a, b, symmetry)
-  monkeypatch.setattr(updates, '_ENTRIES', 1)
-  monkeypatch.setattr(nested_heads, '_ENTRIES', 1)
+  monkeypatch.setattr(updates, '_MAX_ENTRIES', 1)
+  monkeypatch.setattr(nested_heads, '_MAX_ENTRIES', 1)
   _equal(_match(a, b, symmetry), whole)
 
 
@@ -441,7 +441,7 @@ def test_too_many_pairs_are_matched_apart(name, monkeypatch):
   planted = align.random(symmetry, jax.random.key(3))
   near = align.permute(params, planted, symmetry=symmetry)
   inverse = align.invert(planted, symmetry=symmetry)
-  monkeypatch.setattr(schedule, '_NESTED', 0)
+  monkeypatch.setattr(schedule, '_MAX_GRAM', 0)
   visits = []
   found = _match(params, near, symmetry, progress=visits.append)
   assert {visit.group for visit in visits} == set(inverse)
@@ -550,15 +550,15 @@ def test_bad_input_is_one_line(change, options, message):
 
 
 def test_a_cpu_compiles_nothing_and_an_accelerator_finds_the_same(monkeypatch):
-  from wsl.align._match import load, weight_gains
+  from wsl.align._match import block_pairs, weight_gains
 
   for name in ('lstm', 'stack'):
     symmetry = SYMMETRIES[name]
     a, b = _params(symmetry, 1), _params(symmetry, 2)
     found = _match(a, b, symmetry)
-    assert weight_gains._product._cache_size() == 0
+    assert weight_gains._add_product._cache_size() == 0
     with monkeypatch.context() as patch:
-      patch.setattr(load, '_place', jnp.asarray)
+      patch.setattr(block_pairs, '_to_device', jnp.asarray)
       _equal(_match(a, b, symmetry), found)
-    assert weight_gains._product._cache_size() > 0
-    weight_gains._product.clear_cache()
+    assert weight_gains._add_product._cache_size() > 0
+    weight_gains._add_product.clear_cache()

@@ -1,63 +1,66 @@
-"""A first guess for weight matching, grown from inputs and outputs inwards."""
+"""The initial permutation of weight matching, grown from inputs and outputs."""
 
 import numpy as np
 
 from wsl.align import _assignment
-from wsl.align._match import schedule, updates, weight_gains
+from wsl.align._match import block_pairs, schedule, updates
 
-_SPREAD = 0.5  # the least random factor in the choice of the next group
+_MIN_FACTOR = 0.5  # lower bound of the random factors on the order of groups
 
 
 def grow(
-  blocks: list[weight_gains.Block],
-  tables: weight_gains.Tables,
+  blocks: list[block_pairs.BlockPair],
+  tables: block_pairs.Tables,
   moves: list[schedule.Move],
   *,
-  outers: dict[str, weight_gains.Names],
+  outer_of: dict[str, block_pairs.Names],
   solver: _assignment.Solver,
   rng: np.random.Generator,
-) -> tuple[list[weight_gains.Block], weight_gains.Tables]:
-  """Matches every group once, by what has been matched before it.
+) -> tuple[list[block_pairs.BlockPair], block_pairs.Tables]:
+  """Matches every group once, from the groups that are matched already.
 
-  A block in which another group is still in its old order says nothing about
-  how to pair units, and may mislead. So the groups that input and output axes
-  determine come first, then those that these determine.
+  A block with another unmatched group contributes only noise to the gains, and
+  may mislead. So each move uses the blocks whose other groups are all matched
+  (or pinned, as inputs and outputs are), and the next move is the one for which
+  these blocks hold the largest share of the entries.
 
   Args:
-    blocks: the blocks of both models.
-    tables: the present order.
+    blocks: the block pairs of both models.
+    tables: the current permutation.
     moves: all moves.
-    outers: for each group the factors it depends on.
+    outer_of: for each group the factors on which its permutation depends.
     solver: an assignment solver.
-    rng: draws among groups that are about as well determined.
+    rng: a random generator; perturbs the order of groups with similar shares.
 
   Returns:
-    The blocks and the tables of the guess.
+    The permuted blocks and the tables of the guess.
   """
   blocks, tables = [*blocks], {**tables}
-  unknown = {name for move in moves for name in move.family}
+  unmatched = {name for move in moves for name in move.dependents}
   waiting = [move for move in moves if not move.quadratic]
   while waiting:
-    known = [_known(move, blocks, unknown) for move in waiting]
+    usable = [_usable_blocks(move, blocks, unmatched) for move in waiting]
     shares = [
-      sum(blocks[i].fixed.size for i in some)
+      sum(blocks[i].fixed.size for i in indices)
       / sum(blocks[i].fixed.size for i in move.blocks)
-      for move, some in zip(waiting, known)
+      for move, indices in zip(waiting, usable)
     ]
-    chance = np.asarray(shares) * rng.uniform(_SPREAD, 1, len(shares))
-    index = int(chance.argmax())
-    move, some = waiting.pop(index), known[index]
-    if some:
-      part = move._replace(blocks=tuple(some))
-      step = updates.step(part, blocks, outers, solver, {})
-      updates.take(move, step.tables, blocks, tables, outers, {})
-    unknown -= move.matched
+    scores = np.asarray(shares) * rng.uniform(_MIN_FACTOR, 1, len(shares))
+    best = int(scores.argmax())
+    move, indices = waiting.pop(best), usable[best]
+    if indices:
+      restricted = move._replace(blocks=tuple(indices))
+      step = updates.propose(restricted, blocks, outer_of, solver, {})
+      updates.apply_step(move, step.tables, blocks, tables, outer_of, {})
+    unmatched -= move.matched
   return blocks, tables
 
 
-def _known(
-  move: schedule.Move, blocks: list[weight_gains.Block], unknown: set[str]
+def _usable_blocks(
+  move: schedule.Move,
+  blocks: list[block_pairs.BlockPair],
+  unmatched: set[str],
 ) -> list[int]:
-  """Returns the blocks of a move that have no other unknown group."""
-  others = unknown - move.matched
+  """Returns the blocks of a move in which every other group is matched."""
+  others = unmatched - move.matched
   return [i for i in move.blocks if not others & {*blocks[i].names}]

@@ -1,13 +1,27 @@
-r"""Assignments within assignments, for groups that others depend on.
+r"""Nested matching: attention heads together with the units inside each head.
 
-If units are permuted within heads, pairing head i with head j is worth the best
-pairing of their units. So the outer assignment's gains are the values of inner
-ones, all of which are solved at once:
+This covers every group on whose index other permutations depend: heads and
+their query, key and value units, key-value heads and their query heads, groups
+of a GroupNorm and their channels, experts and their hidden units. A permutation
+of such a wreath product is an outer permutation :math:`\sigma` and inner ones
+:math:`\tau_i`, one for each new outer index i. The agreement is
 
-.. math:: S[i, j] = S_0[i, j] + \sum_d \max_\tau \sum_p G_d[i, j, p, \tau(p)].
+.. math:: \sum_i \Big( S_0[i, \sigma(i)]
+  + \sum_p G[i, \sigma(i), p, \tau_i(p)] \Big).
 
-Where two inner groups meet in one block (queries of a head, and their units),
-the value is bilinear in them: they take turns until neither changes.
+Only the i-th term contains :math:`\tau_i`, so the maximum over the inner
+permutations can be taken first, separately for each pair of outer indices:
+
+.. math:: \max_\sigma \sum_i S[i, \sigma(i)], \qquad
+  S[i, j] = S_0[i, j] + \max_\tau \sum_p G[i, j, p, \tau(p)].
+
+Solving all inner assignments and then the outer one is therefore exact. It also
+holds recursively, for groups nested more deeply.
+
+The exception are two inner groups on one block, such as the query heads of a
+key-value head and the query units. Its agreement is bilinear in their
+permutations. They are maximised in alternation, which is monotone but may end
+in a local optimum.
 """
 
 from typing import Any
@@ -15,202 +29,211 @@ from typing import Any
 import numpy as np
 
 from wsl.align import _assignment
-from wsl.align._match import labelled, weight_gains
+from wsl.align._match import block_pairs, labelled_array, weight_gains
 
-_TURNS = 10  # of inner groups that meet in a block
-_ENTRIES = 2**27  # of one table of products, before it is made in parts
+_MAX_ROUNDS = 10  # of alternation between inner groups of the same block
+_MAX_ENTRIES = 2**27  # of one gram; a larger one is computed in slices
 
 
 def solve(
-  blocks: list[weight_gains.Block],
+  blocks: list[block_pairs.BlockPair],
   group: str,
   *,
-  lead: weight_gains.Names,
-  outers: dict[str, weight_gains.Names],
+  outer: block_pairs.Names,
+  outer_of: dict[str, block_pairs.Names],
   solver: _assignment.Solver,
-) -> weight_gains.Tables:
-  """Pairs the units of a group and of those that depend on it.
+) -> block_pairs.Tables:
+  """Matches the units of a group and of all groups that depend on it.
 
   Args:
-    blocks: blocks that have the group on exactly one axis, and no group that
-      depends on it on more than one.
-    group: a group.
-    lead: the pinned factors that it depends on.
-    outers: for each group the factors it depends on.
+    blocks: pairs of blocks in which the group occurs exactly once and each of
+      its dependents at most once.
+    group: a group, e.g. the heads.
+    outer: the factors on which its permutation depends.
+    outer_of: for each group the factors on which its permutation depends.
     solver: an assignment solver.
 
   Returns:
-    Tables of the group and of those that depend on it, outer ones first,
-    relative to the present order.
+    Tables of the group and its dependents, outer groups first, relative to the
+    current order.
   """
+  # Grams of all pairs of heads may not fit in memory: the rows of S are
+  # computed in slices of new outer indices, the outer assignment follows.
   size = blocks[0].fixed.shape[blocks[0].names.index(group)]
-  step = max(
-    1, _ENTRIES * size // max(entries(b, group, outers) for b in blocks)
-  )
-  parts = []
+  largest = max(gram_size(block, group, outer_of) for block in blocks)
+  step = max(1, _MAX_ENTRIES * size // largest)
+  slices = []
   for start in range(0, size, step):
     grams = [
-      _gram(block, group, slice(start, start + step), lead, outers)
+      _gram(block, group, slice(start, start + step), outer, outer_of)
       for block in blocks
     ]
-    parts.append(_values(group, grams, lead, outers, solver))
-  axis = len(lead)
-  values = np.concatenate([value for value, _ in parts], axis)
-  tables = {
-    name: labelled.Labelled(
-      np.concatenate([table[name].array for _, table in parts], axis), labels
+    slices.append(_pair_values(group, grams, outer, outer_of, solver))
+  axis = len(outer)
+  values = np.concatenate([value for value, _ in slices], axis)
+  inner_tables = {
+    name: labelled_array.LabelledArray(
+      np.concatenate([tables[name].array for _, tables in slices], axis), labels
     )
-    for name, (_, labels) in parts[0][1].items()
+    for name, (_, labels) in slices[0][1].items()
   }
-  chosen = _choose(group, values, tables, lead, solver)
+  found = _outer_assignment(group, values, inner_tables, outer, solver)
   return {
-    name: labelled.arrange(chosen[name], (*outers[name], name))
-    for name in sorted(chosen, key=lambda name: len(outers[name]))
+    name: labelled_array.sum_to(found[name], (*outer_of[name], name))
+    for name in sorted(found, key=lambda name: len(outer_of[name]))
   }
 
 
-def _inner(
-  block: weight_gains.Block, group: str, outers: Any
-) -> weight_gains.Names:
-  return tuple(n for n in block.names if group in outers.get(n, ()))
-
-
-def entries(
-  block: weight_gains.Block, group: str, outers: dict[str, weight_gains.Names]
+def gram_size(
+  block: block_pairs.BlockPair,
+  group: str,
+  outer_of: dict[str, block_pairs.Names],
 ) -> int:
-  """Returns how many products a block of a group makes."""
-  inner = (group, *_inner(block, group, outers))
+  """Returns the number of entries of the gram of a block."""
+  matched = (group, *_inner_groups(block, group, outer_of))
   total = 1
   for name, size in zip(block.names, block.fixed.shape):
-    diagonal = any(name in outers[n] for n in inner)
-    total *= size**2 if name in inner else size if diagonal else 1
+    is_batch = any(name in outer_of[n] for n in matched)
+    total *= size**2 if name in matched else size if is_batch else 1
   return total
 
 
+def _inner_groups(
+  block: block_pairs.BlockPair,
+  group: str,
+  outer_of: dict[str, block_pairs.Names],
+) -> block_pairs.Names:
+  """Returns the groups of a block that depend on a group."""
+  return tuple(n for n in block.names if group in outer_of.get(n, ()))
+
+
 def _gram(
-  block: weight_gains.Block,
+  block: block_pairs.BlockPair,
   group: str,
   rows: slice,
-  lead: weight_gains.Names,
-  outers: dict[str, weight_gains.Names],
-) -> labelled.Labelled:
-  """Contracts a block over all but nested groups, which get two indices."""
+  outer: block_pairs.Names,
+  outer_of: dict[str, block_pairs.Names],
+) -> labelled_array.LabelledArray:
+  """Contracts both models' blocks over all axes but the matched groups.
+
+  The group and its dependents keep an index of each model; other factors on
+  which these depend are batch axes with one index. ``rows`` selects the
+  group's indices in the fixed model.
+  """
   names = block.names
-  free = (group, *_inner(block, group, outers))
-  diagonal = tuple(
+  matched = (group, *_inner_groups(block, group, outer_of))
+  batch = tuple(
     n
     for n in names
-    if n not in free and (n in lead or any(n in outers[f] for f in free))
+    if n not in matched
+    and (n in outer or any(n in outer_of[m] for m in matched))
   )
-  where = (slice(None),) * names.index(group) + (rows,)
-  labels = weight_gains.unique(names, names.index(group))
-  x = weight_gains.matrix(block.fixed[where], labels, diagonal, free)
-  y = weight_gains.matrix(block.moving, labels, diagonal, free)
+  axis = names.index(group)
+  labels = weight_gains.unique_labels(names, axis)
+  selected = block.fixed[(slice(None),) * axis + (rows,)]
+  x = weight_gains.as_matrices(selected, labels, batch, matched)
+  y = weight_gains.as_matrices(block.moving, labels, batch, matched)
   sizes = dict(zip(names, block.moving.shape))
-  shape = [sizes[name] for name in (*diagonal, *free)]
-  part = [*shape]
-  part[len(diagonal)] = len(range(*rows.indices(sizes[group])))
-  gram = np.asarray(weight_gains.product(x, y))
-  return labelled.Labelled(
-    gram.reshape(*part, *shape[len(diagonal) :]),
-    (*diagonal, *free, *map(labelled.old, free)),
+  shape = [sizes[name] for name in (*batch, *matched)]
+  fixed_shape = [*shape]
+  fixed_shape[len(batch)] = len(range(*rows.indices(sizes[group])))
+  gram = np.asarray(weight_gains.add_product(x, y))
+  return labelled_array.LabelledArray(
+    gram.reshape(*fixed_shape, *shape[len(batch) :]),
+    (*batch, *matched, *map(labelled_array.old_index, matched)),
   )
 
 
-def _values(
+def _pair_values(
   group: str,
-  grams: list[labelled.Labelled],
-  lead: weight_gains.Names,
-  outers: dict[str, weight_gains.Names],
+  grams: list[labelled_array.LabelledArray],
+  outer: block_pairs.Names,
+  outer_of: dict[str, block_pairs.Names],
   solver: _assignment.Solver,
-) -> tuple[np.ndarray, dict[str, labelled.Labelled]]:
-  """Returns what each pair is worth, and the inner tables of each pair."""
-  both = (*lead, group, labelled.old(group))
-  inner = [gram for gram in grams if labelled.pairs(gram, both)]
-  total: Any = 0.0
+) -> tuple[np.ndarray, dict[str, labelled_array.LabelledArray]]:
+  """Returns ``S[*outer, i, j]`` and the inner tables that attain it."""
+  batch = (*outer, group, labelled_array.old_index(group))
+  nested = [g for g in grams if labelled_array.unmatched_groups(g, batch)]
+  values: Any = 0.0
   for gram in grams:
-    if not labelled.pairs(gram, both):
-      total = total + labelled.arrange(gram, both)
-  if not inner:
-    return total, {}
-  tables = _take_turns(inner, both, outers, solver)
-  for gram in inner:
-    reduced = labelled.reduce(gram, labelled.pairs(gram, both), tables)
-    total = total + labelled.arrange(reduced, both)
-  return total, tables
+    if not labelled_array.unmatched_groups(gram, batch):
+      values = values + labelled_array.sum_to(gram, batch)
+  if not nested:
+    return values, {}
+  tables = _alternate(nested, batch, outer_of, solver)
+  for gram in nested:
+    inner = labelled_array.unmatched_groups(gram, batch)
+    best = labelled_array.take_all_matched(gram, inner, tables)
+    values = values + labelled_array.sum_to(best, batch)
+  return values, tables
 
 
-def _take_turns(
-  grams: list[labelled.Labelled],
-  lead: weight_gains.Names,
-  outers: dict[str, weight_gains.Names],
+def _alternate(
+  grams: list[labelled_array.LabelledArray],
+  batch: block_pairs.Names,
+  outer_of: dict[str, block_pairs.Names],
   solver: _assignment.Solver,
-) -> dict[str, labelled.Labelled]:
-  """Solves for inner groups, each given the others."""
-  names = {n for gram in grams for n in labelled.pairs(gram, lead)}
-  direct = [n for n in names if not names & set(outers[n])]
-  families = {
-    d: {d, *(n for n in names if d in outers[n])} for d in sorted(direct)
-  }
-  others = [
-    {
-      d: [n for n in labelled.pairs(g, lead) if n not in families[d]]
-      for d in direct
-    }
-    for g in grams
+) -> dict[str, labelled_array.LabelledArray]:
+  """Solves for the inner groups, each given the others of the same gram."""
+  inner = [labelled_array.unmatched_groups(gram, batch) for gram in grams]
+  names = {name for groups in inner for name in groups}
+  # The outermost of the inner groups; each is solved with its own dependents.
+  tops = sorted(n for n in names if not names & set(outer_of[n]))
+  nested = {t: {t, *(n for n in names if t in outer_of[n])} for t in tops}
+  partners = [
+    {t: [n for n in groups if n not in nested[t]] for t in tops}
+    for groups in inner
   ]
-  member = lambda i, d: d in labelled.pairs(grams[i], lead)
-  alone = {
-    d: any(member(i, d) and not others[i][d] for i in range(len(grams)))
-    for d in direct
+  # Groups with a linear term first: they need no partner's table to begin.
+  has_linear = {
+    t: any(t in groups and not p[t] for groups, p in zip(inner, partners))
+    for t in tops
   }
-  order = sorted(families, key=lambda d: not alone[d])
-  tables: dict[str, labelled.Labelled] = {}
-  for _ in range(_TURNS):
+  coupled = any(
+    t in groups and p[t] for groups, p in zip(inner, partners) for t in tops
+  )
+  tables: dict[str, labelled_array.LabelledArray] = {}
+  for _ in range(_MAX_ROUNDS):
     before = dict(tables)
-    for d in order:
-      mine = [i for i in range(len(grams)) if member(i, d)]
-      known = [i for i in mine if all(n in tables for n in others[i][d])]
-      parts = [
-        labelled.reduce(grams[i], others[i][d], tables) for i in known or mine
+    for top in sorted(tops, key=lambda t: not has_linear[t]):
+      mine = [i for i, groups in enumerate(inner) if top in groups]
+      known = [i for i in mine if all(n in tables for n in partners[i][top])]
+      given = [
+        labelled_array.take_all_matched(grams[i], partners[i][top], tables)
+        for i in known or mine
       ]
       extra = tuple(
-        o for o in outers[d] if o not in lead and o in parts[0].labels
+        o for o in outer_of[top] if o not in batch and o in given[0].labels
       )
-      tables |= _best(d, parts, (*lead, *extra), outers, solver)
-    meet = any(
-      others[i][d] for i in range(len(grams)) for d in order if member(i, d)
-    )
-    if not meet or (before and _same(before, tables)):
+      outer = (*batch, *extra)
+      values, below = _pair_values(top, given, outer, outer_of, solver)
+      tables |= _outer_assignment(top, values, below, outer, solver)
+    if not coupled or (before and _equal(before, tables)):
       break
   return tables
 
 
-def _best(
-  group: str,
-  grams: list[labelled.Labelled],
-  lead: weight_gains.Names,
-  outers: dict[str, weight_gains.Names],
-  solver: _assignment.Solver,
-) -> dict[str, labelled.Labelled]:
-  values, tables = _values(group, grams, lead, outers, solver)
-  return _choose(group, values, tables, lead, solver)
-
-
-def _choose(
+def _outer_assignment(
   group: str,
   values: np.ndarray,
-  tables: dict[str, labelled.Labelled],
-  lead: weight_gains.Names,
+  inner_tables: dict[str, labelled_array.LabelledArray],
+  outer: block_pairs.Names,
   solver: _assignment.Solver,
-) -> dict[str, labelled.Labelled]:
-  """Pairs the units of a group; keeps the inner tables of those pairs."""
-  indices = labelled.Labelled(np.asarray(solver(values)), (*lead, group))
-  kept = {name: labelled.pick(x, group, indices) for name, x in tables.items()}
-  return {group: indices} | kept
+) -> dict[str, labelled_array.LabelledArray]:
+  """Matches a group's units; selects the inner tables of the matched pairs."""
+  indices = labelled_array.LabelledArray(
+    np.asarray(solver(values)), (*outer, group)
+  )
+  selected = {
+    name: labelled_array.take_matched(table, group, indices)
+    for name, table in inner_tables.items()
+  }
+  return {group: indices} | selected
 
 
-def _same(
-  one: dict[str, labelled.Labelled], two: dict[str, labelled.Labelled]
+def _equal(
+  first: dict[str, labelled_array.LabelledArray],
+  second: dict[str, labelled_array.LabelledArray],
 ) -> bool:
-  return all(np.array_equal(one[n].array, two[n].array) for n in two)
+  """Returns True if two sets of tables are the same."""
+  return all(np.array_equal(first[n].array, second[n].array) for n in second)

@@ -1,8 +1,15 @@
-r"""Assignments for a group that occurs twice in a tensor.
+r"""Quadratic assignment for a group that occurs twice in one tensor.
 
-The gain of such a group is quadratic in its permutation, as that of a recurrent
-matrix, :math:`\langle W_A, P W_B P^\top \rangle`. Frank-Wolfe climbs from the
-present order and from the barycentre of all orders, and rounds to the nearest.
+For a recurrent matrix both axes are permuted by the same P, and the agreement
+is quadratic in it:
+
+.. math:: f(P) = \langle L, P \rangle + \mathrm{tr}(W_A^\top P W_B P^\top),
+  \qquad \nabla f(P) = L + W_A P W_B^\top + W_A^\top P W_B.
+
+Frank-Wolfe maximises f over doubly stochastic matrices: it solves the linear
+assignment problem of the gradient, then searches exactly along the segment to
+that permutation. It starts from the current order and from the barycentre of
+all permutations; the results are rounded to the nearest permutation.
 """
 
 from collections.abc import Callable
@@ -10,95 +17,116 @@ from collections.abc import Callable
 import numpy as np
 
 from wsl.align import _assignment
-from wsl.align._match import weight_gains
+from wsl.align._match import block_pairs, weight_gains
 
-_STEPS = 30
-_FLAT = 1e-12
+_MAX_STEPS = 30
+_TOLERANCE = 1e-12  # of the slope, relative to the gradient's entries
 
 
 def solve(
-  blocks: list[weight_gains.Block],
+  blocks: list[block_pairs.BlockPair],
   group: str,
   *,
-  lead: weight_gains.Names,
-  outers: dict[str, weight_gains.Names],
+  outer: block_pairs.Names,
+  outer_of: dict[str, block_pairs.Names],
   solver: _assignment.Solver,
 ) -> list[np.ndarray]:
-  """Proposes orders for a group; the caller takes one that is better.
+  """Proposes tables for a group; the caller keeps one only if it is better.
 
   Args:
-    blocks: all blocks that have the group.
+    blocks: all pairs of blocks that have the group.
     group: a group.
-    lead: the factors that it depends on.
-    outers: for each group the factors it depends on.
+    outer: the factors on which its permutation depends.
+    outer_of: for each group the factors on which its permutation depends.
     solver: an assignment solver.
 
   Returns:
-    Tables ``[*lead, n]`` relative to the present order.
+    Tables ``[*outer, n]`` relative to the current order.
 
   Reference: Vogelstein et al., "Fast approximate quadratic programming for
     graph matching", 2015, PLOS ONE, arXiv:1112.5507.
   """
-  once = [b for b in blocks if b.names.count(group) == 1]
-  again = [b for b in blocks if b.names.count(group) > 1]
-  linear = _derivative(once, group, lead) if once else np.zeros(())
+  linear_blocks = [b for b in blocks if b.names.count(group) == 1]
+  quadratic_blocks = [b for b in blocks if b.names.count(group) > 1]
+  linear: np.ndarray = np.zeros(())
+  if linear_blocks:
+    linear = _gradient(linear_blocks, group, outer)
 
-  def at(order: np.ndarray) -> np.ndarray:
-    """Returns the derivative where a permutation is."""
-    moved = [
-      weight_gains.moved(block, {group: order}, outers) for block in again
+  def gradient_at(order: np.ndarray) -> np.ndarray:
+    """Returns the gradient at a permutation."""
+    permuted = [
+      block_pairs.permute_moving(block, {group: order}, outer_of)
+      for block in quadratic_blocks
     ]
-    back = np.argsort(order, axis=-1)[..., None, :]
-    found = _derivative(moved, group, lead)
-    return linear + np.take_along_axis(found, back, -1)
+    # The permuted blocks hold P W_B P^T, so that their gains are
+    # M = W_A P W_B^T P^T + ...; the gradient is M P, a gather of columns.
+    inverse = np.argsort(order, axis=-1)[..., None, :]
+    gains = _gradient(permuted, group, outer)
+    return linear + np.take_along_axis(gains, inverse, -1)
 
-  middle = linear + _derivative(_averaged(again, group), group, lead)
-  n = middle.shape[-1]
-  eye = np.broadcast_to(np.eye(n), middle.shape)
-  stay = np.broadcast_to(np.arange(n, dtype=np.int32), middle.shape[:-1])
-  starts = [(eye, at(stay)), (np.full_like(middle, 1 / n), middle)]
-  return [_climb(place, slope, at, solver) for place, slope in starts]
+  averaged = _averaged(quadratic_blocks, group)
+  at_barycentre = linear + _gradient(averaged, group, outer)
+  n = at_barycentre.shape[-1]
+  identity = np.broadcast_to(
+    np.arange(n, dtype=np.int32), at_barycentre.shape[:-1]
+  )
+  eye = np.broadcast_to(np.eye(n), at_barycentre.shape)
+  uniform = np.full_like(at_barycentre, 1 / n)
+  return [
+    _frank_wolfe(eye, gradient_at(identity), gradient_at, solver),
+    _frank_wolfe(uniform, at_barycentre, gradient_at, solver),
+  ]
 
 
-def _climb(
-  place: np.ndarray,
-  slope: np.ndarray,
-  at: Callable[[np.ndarray], np.ndarray],
+def _frank_wolfe(
+  point: np.ndarray,
+  gradient: np.ndarray,
+  gradient_at: Callable[[np.ndarray], np.ndarray],
   solver: _assignment.Solver,
 ) -> np.ndarray:
-  """Follows vertices uphill, each step as far as the parabola rises."""
-  for _ in range(_STEPS):
-    order = np.asarray(solver(slope))
-    way = np.eye(slope.shape[-1])[order] - place
-    change = at(order) - slope
-    rise = (slope * way).sum((-2, -1), keepdims=True)
-    bend = (change * way).sum((-2, -1), keepdims=True) / 2
-    if (rise <= _FLAT * np.abs(slope).sum((-2, -1), keepdims=True)).all():
+  """Maximises from a point ``[*outer, n, n]``; returns a permutation."""
+  for _ in range(_MAX_STEPS):
+    vertex = np.asarray(solver(gradient))
+    direction = np.eye(gradient.shape[-1])[vertex] - point
+    # The gradient is affine: at point + t * direction it is gradient + t *
+    # change, hence f(t) = f(0) + slope * t + curvature * t^2. If the parabola
+    # is concave its maximum is at -slope / (2 curvature), else at t = 1.
+    change = gradient_at(vertex) - gradient
+    slope = (gradient * direction).sum((-2, -1), keepdims=True)
+    curvature = (change * direction).sum((-2, -1), keepdims=True) / 2
+    scale = np.abs(gradient).sum((-2, -1), keepdims=True)
+    if (slope <= _TOLERANCE * scale).all():
       break
-    top = -rise / np.where(bend < 0, 2 * bend, 1)
-    step = np.where(bend < 0, np.clip(top, 0, 1), 1)
-    place, slope = place + step * way, slope + step * change
-  return np.asarray(solver(place))
+    concave = curvature < 0
+    maximum = -slope / np.where(concave, 2 * curvature, 1)
+    step = np.where(concave, np.clip(maximum, 0, 1), 1)
+    point, gradient = point + step * direction, gradient + step * change
+  return np.asarray(solver(point))
 
 
-def _derivative(
-  blocks: list[weight_gains.Block], group: str, lead: weight_gains.Names
+def _gradient(
+  blocks: list[block_pairs.BlockPair], group: str, outer: block_pairs.Names
 ) -> np.ndarray:
-  return np.asarray(weight_gains.gains(blocks, group, lead), np.float64)
+  """Returns the gains of a group in float64, ``[*outer, n, n]``."""
+  return np.asarray(weight_gains.gains(blocks, group, outer), np.float64)
 
 
 def _averaged(
-  blocks: list[weight_gains.Block], group: str
-) -> list[weight_gains.Block]:
-  """Averages over all orders of a group on every axis of it but one."""
+  blocks: list[block_pairs.BlockPair], group: str
+) -> list[block_pairs.BlockPair]:
+  """Averages the moving blocks over all but one of a group's axes.
+
+  At the barycentre P = 1 1^T / n, the term W_A P W_B^T is the outer product of
+  W_A's row sums and W_B's row means.
+  """
   result = []
   for names, fixed, moving in blocks:
-    places = [i for i, name in enumerate(names) if name == group]
-    for place in places:
-      others = tuple(i for i in places if i != place)
+    axes = block_pairs.axes_of(names, group)
+    for axis in axes:
+      others = tuple(i for i in axes if i != axis)
       result.append(
-        weight_gains.Block(
-          weight_gains.unique(names, place),
+        block_pairs.BlockPair(
+          weight_gains.unique_labels(names, axis),
           fixed.sum(others, keepdims=True),
           moving.mean(others, keepdims=True),
         )

@@ -1,68 +1,89 @@
-"""Moves of weight matching: which groups are matched together."""
+"""The schedule of weight matching: which groups are matched together.
+
+A move matches one group, with those that depend on it where possible (heads
+with the units inside them), and holds all other groups in their current order.
+"""
 
 import math
 from typing import NamedTuple
 
 from wsl.align import _symmetry
-from wsl.align._match import nested_heads, weight_gains
+from wsl.align._match import block_pairs, nested_heads
 
-_NESTED = 2**28  # the most products of pairs within pairs
+_MAX_GRAM = 2**28  # entries of a nested gram for each outer index
 
 
 class Move(NamedTuple):
-  """A group that is matched, perhaps with those that depend on it.
+  """A group to match, possibly together with those that depend on it.
 
   Attributes:
     group: its name.
-    matched: the groups that are matched at once, its own included.
-    family: the group and all that depend on it: they are carried along.
-    lead: the factors that it depends on.
-    blocks: the indices of the blocks that have it.
-    quadratic: whether to climb where it occurs twice; else such blocks only
-      judge what the others propose.
+    matched: the groups that are matched at once, including the group.
+    dependents: the group and all that depend on it; their tables change with
+      its order.
+    outer: the factors on which its permutation depends; held by this move.
+    blocks: the indices of the block pairs that have the group.
+    quadratic: whether the group is matched by Frank-Wolfe, because it occurs
+      twice in a block. Other moves ignore such blocks when they solve, and
+      count them when they compare the agreements.
   """
 
   group: str
   matched: frozenset[str]
-  family: frozenset[str]
-  lead: weight_gains.Names
+  dependents: frozenset[str]
+  outer: block_pairs.Names
   blocks: tuple[int, ...]
   quadratic: bool
 
 
 def moves(
-  blocks: list[weight_gains.Block], symmetry: _symmetry.Symmetry
+  blocks: list[block_pairs.BlockPair], symmetry: _symmetry.Symmetry
 ) -> list[Move]:
-  """Lists the moves by which every group of the blocks is matched.
+  """Lists moves that together match every group of the blocks.
 
-  A group is matched with those that depend on it, unless there were too many
-  pairs within pairs: then each is matched by itself.
+  A group is matched together with its dependents, unless the nested gram would
+  be too large; then each of them is matched separately.
+
+  Args:
+    blocks: the block pairs of both models.
+    symmetry: the symmetry of both.
+
+  Returns:
+    The moves, those of outer groups first.
   """
   result = []
-  outers = {group.name: group.outer for group in symmetry.groups}
-  apart: set[str] = set()
-  for group in symmetry.groups:  # outer ones come first
+  outer_of = {group.name: group.outer for group in symmetry.groups}
+  separate: set[str] = set()  # groups matched without their dependents
+  for group in symmetry.groups:  # sorted: outer groups first
     name = group.name
     mine = [i for i, block in enumerate(blocks) if name in block.names]
-    inner = {g for g, outer in outers.items() if name in outer}
-    family = frozenset({name, *inner})
-    what = (family, group.outer, tuple(mine))
-    clean = [blocks[i] for i in mine if once(blocks[i], family)]
-    if all(outer in apart for outer in group.outer if outer in outers):
-      leading = math.prod(symmetry.factor[f].size for f in group.outer)
-      most = max(
-        (nested_heads.entries(x, name, outers) for x in clean), default=0
+    inner = {g for g, outer in outer_of.items() if name in outer}
+    dependents = frozenset({name, *inner})
+    linear = [blocks[i] for i in mine if at_most_once(blocks[i], dependents)]
+    # A group whose outer group has a nested move is matched in that move.
+    if all(outer in separate for outer in group.outer if outer in outer_of):
+      held = math.prod(symmetry.factor[f].size for f in group.outer)
+      largest = max(
+        (nested_heads.gram_size(x, name, outer_of) for x in linear), default=0
       )
-      matched = family if most <= _NESTED * leading else frozenset({name})
-      if matched != family or not clean:
-        apart.add(name)
-      if any(once(blocks[i], matched) for i in mine):
-        result.append(Move(name, matched, *what, False))
+      matched = dependents
+      if largest > _MAX_GRAM * held:
+        matched = frozenset({name})
+      if matched != dependents or not linear:
+        separate.add(name)
+      if any(at_most_once(blocks[i], matched) for i in mine):
+        result.append(
+          Move(name, matched, dependents, group.outer, tuple(mine), False)
+        )
     if any(blocks[i].names.count(name) > 1 for i in mine):
-      result.append(Move(name, frozenset({name}), *what, True))
+      result.append(
+        Move(
+          name, frozenset({name}), dependents, group.outer, tuple(mine), True
+        )
+      )
   return result
 
 
-def once(block: weight_gains.Block, names: frozenset[str]) -> bool:
-  """Tells whether no group of some occurs twice in a block."""
+def at_most_once(block: block_pairs.BlockPair, names: frozenset[str]) -> bool:
+  """Returns True if each of ``names`` occurs at most once in the block."""
   return all(block.names.count(name) <= 1 for name in names)

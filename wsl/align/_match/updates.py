@@ -1,146 +1,159 @@
-"""Steps of weight matching: what a move proposes, and taking it."""
+"""One move of weight matching: propose better tables, then apply them."""
 
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from wsl.align import _assignment
-from wsl.align._match import nested_heads, quadratic, schedule, weight_gains
+from wsl.align._match import (
+  block_pairs,
+  nested_heads,
+  quadratic,
+  schedule,
+  weight_gains,
+)
 
-Kept: TypeAlias = dict[str, Any]  # gains ``[n, n]`` of groups
-_ENTRIES = 2**27  # of the gains of a group, before they are made in parts
+GainCache: TypeAlias = dict[str, Any]  # gains ``[n, n]`` by group
+_MAX_ENTRIES = 2**27  # of a group's gains; more are computed in slices
 
 
 class Step(NamedTuple):
-  """What a move proposes.
+  """The result of a move.
 
   Attributes:
-    tables: of groups of the family, relative to the present order, outer ones
-      first; empty if nothing is better.
-    gained: by how much the agreement grows.
-    value: the agreement of the move's blocks after it.
+    tables: of the matched groups, relative to the current order, outer groups
+      first; empty if nothing improves.
+    gained: the increase of the agreement.
+    value: the agreement of the move's blocks afterwards.
   """
 
-  tables: weight_gains.Tables
+  tables: block_pairs.Tables
   gained: float
   value: float
 
 
-def step(
+def propose(
   move: schedule.Move,
-  blocks: list[weight_gains.Block],
-  outers: dict[str, weight_gains.Names],
+  blocks: list[block_pairs.BlockPair],
+  outer_of: dict[str, block_pairs.Names],
   solver: _assignment.Solver,
-  kept: Kept,
+  cache: GainCache,
 ) -> Step:
-  """Finds better tables for a move, given all other groups.
+  """Solves for the groups of a move, given all other groups.
 
-  Uses the gains that are kept for its group, and keeps them if there is room.
+  Args:
+    move: the move.
+    blocks: the block pairs of both models, in the current order.
+    outer_of: for each group the factors on which its permutation depends.
+    solver: an assignment solver.
+    cache: gains of groups; read, and extended if there is room.
+
+  Returns:
+    The step, whose tables never lower the agreement.
   """
   mine = [blocks[i] for i in move.blocks]
-  group, lead = move.group, move.lead
+  group, outer = move.group, move.outer
   if move.quadratic:
     orders = quadratic.solve(
-      mine, group, lead=lead, outers=outers, solver=solver
+      mine, group, outer=outer, outer_of=outer_of, solver=solver
     )
-    steps = [_judge({group: order}, mine, lead, outers) for order in orders]
-    return max(steps, key=lambda found: found.gained)
-  clean = [block for block in mine if schedule.once(block, move.matched)]
-  if any(len(move.matched & {*block.names}) > 1 for block in clean):
+    steps = [
+      _by_agreement({group: order}, mine, outer, outer_of) for order in orders
+    ]
+    return max(steps, key=lambda step: step.gained)
+  linear = [b for b in mine if schedule.at_most_once(b, move.matched)]
+  if any(len(move.matched & {*block.names}) > 1 for block in linear):
     solved = [
-      nested_heads.solve(part, group, lead=lead, outers=outers, solver=solver)
-      for part in _parts(clean, group, lead, outers)
+      nested_heads.solve(
+        part, group, outer=outer, outer_of=outer_of, solver=solver
+      )
+      for part in _slices(linear, group, outer, outer_of)
     ]
     tables = {
-      name: _join([found[name] for found in solved], lead, outers[name])
+      name: _concatenate([s[name] for s in solved], outer, outer_of[name])
       for name in solved[0]
     }
-    return _judge(tables, mine, lead, outers)
-  if group in kept:
-    pairs = [_pair(kept[group], solver)]
-  elif len(clean) == 1 and len({*clean[0].names} - {*lead}) == 1:
-    pairs = [_rank(clean[0], group, lead)]
-  elif lead or len(clean) < len(mine):
-    pairs = [
-      _pair(weight_gains.gains(part, group, lead), solver)
-      for part in _parts(clean, group, lead, outers)
+    return _by_agreement(tables, mine, outer, outer_of)
+  if group in cache:
+    matches = [_match_by_gain(cache[group], solver)]
+  elif len(linear) == 1 and len({*linear[0].names} - {*outer}) == 1:
+    matches = [_match_by_rank(linear[0], group, outer)]
+  elif outer or len(linear) < len(mine):
+    matches = [
+      _match_by_gain(weight_gains.gains(part, group, outer), solver)
+      for part in _slices(linear, group, outer, outer_of)
     ]
   else:
-    gains = weight_gains.gains(clean, group, lead)
+    gains = weight_gains.gains(linear, group, outer)
     room = sum(block.fixed.size for block in blocks)
-    if gains.size + sum(x.size for x in kept.values()) <= room:
-      kept[group] = gains
-    pairs = [_pair(gains, solver)]
-  order, before, after = (_join([*x], lead, lead) for x in zip(*pairs))
-  if len(clean) < len(mine):
-    return _judge({group: order}, mine, lead, outers)
-  return _better({group: order}, before, after, lead, outers)
+    if gains.size + sum(x.size for x in cache.values()) <= room:
+      cache[group] = gains
+    matches = [_match_by_gain(gains, solver)]
+  order, before, after = (
+    _concatenate([*x], outer, outer) for x in zip(*matches)
+  )
+  if len(linear) < len(mine):
+    # The gains lack the blocks that are quadratic in this group.
+    return _by_agreement({group: order}, mine, outer, outer_of)
+  return _keep_improvements({group: order}, before, after, outer, outer_of)
 
 
-def _rank(
-  block: weight_gains.Block, group: str, lead: weight_gains.Names
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Solves for units of one number each: the greatest go together."""
-  order = [*map(block.names.index, (*lead, group))]
-  x, y = (np.asarray(v).transpose(order) for v in (block.fixed, block.moving))
-  indices = np.empty(x.shape, np.int32)
-  ranked = np.argsort(y, -1, kind='stable').astype(np.int32)
-  np.put_along_axis(indices, np.argsort(x, -1, kind='stable'), ranked, -1)
-  moved = np.take_along_axis(y, indices, -1)
-  sums = [np.asarray((x * v).sum(-1, dtype=np.float64)) for v in (y, moved)]
-  return indices, sums[0], sums[1]
-
-
-def take(
+def apply_step(
   move: schedule.Move,
-  step: weight_gains.Tables,
-  blocks: list[weight_gains.Block],
-  tables: weight_gains.Tables,
-  outers: dict[str, weight_gains.Names],
-  kept: Kept,
+  tables: block_pairs.Tables,
+  blocks: list[block_pairs.BlockPair],
+  permutation: block_pairs.Tables,
+  outer_of: dict[str, block_pairs.Names],
+  cache: GainCache,
 ) -> None:
-  """Permutes blocks and tables by a step; the gains that are kept follow."""
-  if not step:
+  """Permutes the blocks, the permutation and the cached gains in place."""
+  if not tables:
     return
-  order = step.get(move.group) if len(step) == 1 else None
-  if move.group in kept:
-    kept[move.group] = kept[move.group].take(order, axis=-1)
+  order = tables.get(move.group) if len(tables) == 1 else None
+  if move.group in cache:
+    cache[move.group] = cache[move.group].take(order, axis=-1)
   for i in move.blocks:
     before = blocks[i]
-    blocks[i] = after = weight_gains.moved(before, step, outers)
+    blocks[i] = after = block_pairs.permute_moving(before, tables, outer_of)
+    # Gains are linear in the moving block: other groups' gains change by the
+    # gains of the difference.
     change = None
-    for group in set(after.names) & kept.keys() - {move.group}:
+    for group in set(after.names) & cache.keys() - {move.group}:
       if change is None:
-        change = _change(before, after, move, order)
-      kept[group] = weight_gains.gains([change], group, (), kept[group])
-  for name in move.family:
-    names = (*outers[name], name)
-    tables[name] = weight_gains.gather(tables[name], names, step, outers)
+        change = _difference(before, after, move, order)
+      cache[group] = weight_gains.gains([change], group, (), cache[group])
+  for name in move.dependents:
+    names = (*outer_of[name], name)
+    permutation[name] = block_pairs.gather(
+      permutation[name], names, tables, outer_of
+    )
 
 
-def _change(
-  before: weight_gains.Block,
-  after: weight_gains.Block,
+def _difference(
+  before: block_pairs.BlockPair,
+  after: block_pairs.BlockPair,
   move: schedule.Move,
   order: np.ndarray | None,
-) -> weight_gains.Block:
-  """Returns what a move changed in a block: if few units, those alone."""
+) -> block_pairs.BlockPair:
+  """Returns the change of a moving block, restricted to the moved units."""
   fixed, old, new = after.fixed, before.moving, after.moving
-  once = after.names.count(move.group) == 1
-  # An accelerator would compile for each number of units.
-  if (
-    order is not None and order.ndim == 1 and once and weight_gains.on_host(new)
-  ):
+  linear = after.names.count(move.group) == 1
+  # On an accelerator each number of moved units would compile a program.
+  on_host = block_pairs.on_host(new)
+  if order is not None and order.ndim == 1 and linear and on_host:
     axis = after.names.index(move.group)
     units = np.nonzero(order != np.arange(len(order)))[0]
     fixed, old, new = (x.take(units, axis=axis) for x in (fixed, old, new))
-  return weight_gains.Block(after.names, fixed, new - old)
+  return block_pairs.BlockPair(after.names, fixed, new - old)
 
 
-def _pair(
+def _match_by_gain(
   gains: Any, solver: _assignment.Solver
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns the best order, and the agreements ``[*lead]`` before and after."""
+  """Returns the best order and the total gains ``[*outer]`` before and after.
+
+  The identity is the current order: its total is the trace.
+  """
   gains = np.asarray(gains)
   order = np.asarray(solver(gains))
   before = np.diagonal(gains, axis1=-2, axis2=-1)
@@ -149,26 +162,45 @@ def _pair(
   return order, sums[0], sums[1]
 
 
-def _judge(
-  tables: weight_gains.Tables,
-  blocks: list[weight_gains.Block],
-  lead: weight_gains.Names,
-  outers: dict[str, weight_gains.Names],
+def _match_by_rank(
+  block: block_pairs.BlockPair, group: str, outer: block_pairs.Names
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Matches scalar units by sorting both sides; returns as by gain.
+
+  If each unit is one number, the gains are the products x_i y_j, and by the
+  rearrangement inequality pairing equal ranks maximises their sum.
+  """
+  axes = [*map(block.names.index, (*outer, group))]
+  x, y = (np.asarray(v).transpose(axes) for v in (block.fixed, block.moving))
+  indices = np.empty(x.shape, np.int32)
+  ranked = np.argsort(y, -1, kind='stable').astype(np.int32)
+  np.put_along_axis(indices, np.argsort(x, -1, kind='stable'), ranked, -1)
+  matched = np.take_along_axis(y, indices, -1)
+  sums = [np.asarray((x * v).sum(-1, dtype=np.float64)) for v in (y, matched)]
+  return indices, sums[0], sums[1]
+
+
+def _by_agreement(
+  tables: block_pairs.Tables,
+  blocks: list[block_pairs.BlockPair],
+  outer: block_pairs.Names,
+  outer_of: dict[str, block_pairs.Names],
 ) -> Step:
-  """Compares the agreements themselves."""
-  moved = [weight_gains.moved(block, tables, outers) for block in blocks]
-  before, after = (weight_gains.agreement(x, lead) for x in (blocks, moved))
-  return _better(tables, before, after, lead, outers)
+  """Keeps the tables where the agreement of the permuted blocks is larger."""
+  permuted = [block_pairs.permute_moving(b, tables, outer_of) for b in blocks]
+  before = weight_gains.agreement(blocks, outer)
+  after = weight_gains.agreement(permuted, outer)
+  return _keep_improvements(tables, before, after, outer, outer_of)
 
 
-def _better(
-  tables: weight_gains.Tables,
+def _keep_improvements(
+  tables: block_pairs.Tables,
   before: np.ndarray,
   after: np.ndarray,
-  lead: weight_gains.Names,
-  outers: dict[str, weight_gains.Names],
+  outer: block_pairs.Names,
+  outer_of: dict[str, block_pairs.Names],
 ) -> Step:
-  """Keeps tables for those leading indices where the agreement grows."""
+  """Resets tables to the identity where the agreement does not increase."""
   better = after > before
   value = float(np.maximum(before, after).sum())
   if not better.any():
@@ -176,41 +208,45 @@ def _better(
   kept = {}
   for name, table in tables.items():
     axes = [
-      i for i, outer in enumerate((*outers[name], name)) if outer not in lead
+      i for i, label in enumerate((*outer_of[name], name)) if label not in outer
     ]
-    stay = np.arange(table.shape[-1], dtype=table.dtype)
-    kept[name] = np.where(np.expand_dims(better, axes), table, stay)
+    identity = np.arange(table.shape[-1], dtype=table.dtype)
+    kept[name] = np.where(np.expand_dims(better, axes), table, identity)
   return Step(kept, float((after - before)[better].sum()), value)
 
 
-def _parts(
-  blocks: list[weight_gains.Block],
+def _slices(
+  blocks: list[block_pairs.BlockPair],
   group: str,
-  lead: weight_gains.Names,
-  outers: dict[str, weight_gains.Names],
-) -> list[list[weight_gains.Block]]:
-  """Cuts blocks along the first leading factor if all gains would be large."""
-  if not lead:
+  outer: block_pairs.Names,
+  outer_of: dict[str, block_pairs.Names],
+) -> list[list[block_pairs.BlockPair]]:
+  """Slices blocks along the first outer factor, to bound memory for gains."""
+  if not outer:
     return [blocks]
-  places = [block.names.index(lead[0]) for block in blocks]
-  size = blocks[0].fixed.shape[places[0]]
-  entries = max(nested_heads.entries(block, group, outers) for block in blocks)
-  length = max(1, _ENTRIES * size // entries)
-  return [
-    [
-      block._replace(
-        fixed=block.fixed[(slice(None),) * i + (slice(j, j + length),)],
-        moving=block.moving[(slice(None),) * i + (slice(j, j + length),)],
-      )
-      for block, i in zip(blocks, places)
-    ]
-    for j in range(0, size, length)
-  ]
+  axes = [block.names.index(outer[0]) for block in blocks]
+  size = blocks[0].fixed.shape[axes[0]]
+  entries = max(nested_heads.gram_size(b, group, outer_of) for b in blocks)
+  length = max(1, _MAX_ENTRIES * size // entries)
+  result = []
+  for start in range(0, size, length):
+    rows = slice(start, start + length)
+    indices = [(slice(None),) * axis + (rows,) for axis in axes]
+    result.append(
+      [
+        b._replace(fixed=b.fixed[index], moving=b.moving[index])
+        for b, index in zip(blocks, indices)
+      ]
+    )
+  return result
 
 
-def _join(
-  parts: list[np.ndarray], lead: weight_gains.Names, names: weight_gains.Names
+def _concatenate(
+  parts: list[np.ndarray],
+  outer: block_pairs.Names,
+  names: block_pairs.Names,
 ) -> np.ndarray:
+  """Joins the results of slices along the axis of the first outer factor."""
   if len(parts) == 1:
     return parts[0]
-  return np.concatenate(parts, names.index(lead[0]))
+  return np.concatenate(parts, names.index(outer[0]))

@@ -1,7 +1,10 @@
-r"""Weight matching: the permutation that brings one model's weights near.
+r"""Weight matching: the permutation of a model closest to another model.
 
-Groups are visited in random order; each takes the best assignment given all
-others, so that the agreement of both models never falls.
+Coordinate ascent on the agreement :math:`\langle\theta^A, \pi\theta^B\rangle`:
+groups are visited in random order, and each takes its best permutation with all
+others held fixed. The agreement never decreases, and a table changes only where
+it strictly increases. There are finitely many permutations, so the ascent
+terminates.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,18 +16,24 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import _assignment, _permutation, _symmetry
-from wsl.align._match import first_guess, load, schedule, updates, weight_gains
+from wsl.align._match import (
+  block_pairs,
+  first_guess,
+  schedule,
+  updates,
+  weight_gains,
+)
 
 
 class Visit(NamedTuple):
-  """What a step of weight matching did.
+  """The result of one visit to a group.
 
   Attributes:
-    start: which start, from 0.
-    sweep: which sweep over all groups, from 0.
-    group: the group that was visited.
-    objective: the agreement of both models after it, summed in float64.
-    gained: by how much it grew, at least 0.
+    start: the index of the start, from 0.
+    sweep: the index of the sweep over all groups, from 0.
+    group: the name of the group.
+    objective: the agreement of both models afterwards, summed in float64.
+    gained: the increase of the agreement, at least 0.
   """
 
   start: int
@@ -48,42 +57,45 @@ def weight_matching(
   tolerance: float = 1e-6,
   progress: Callable[[Visit], None] | None = None,
 ) -> _permutation.Permutation:
-  r"""Finds the permutation of a model that is nearest to another model.
+  r"""Finds the permutation that brings a model closest to another model.
 
   .. math:: \arg\max_\pi \sum_k \langle\theta^A_k, (\pi\theta^B)_k\rangle
      = \arg\min_\pi \lVert \theta^A - \pi\theta^B \rVert^2
 
-  A first guess is grown from the inputs and outputs inwards; it stands if it is
-  better than the present order. Then coordinate descent: one group after the
-  other takes the best assignment given the rest, and is visited again only if
-  one that shares a leaf with it has changed. A group on which others depend
-  (heads, on which their units depend) is matched together with them; one that
-  occurs twice in a tensor moves only where that is better. Runs on the host
-  and is not traced; on an accelerator the products are made there.
+  An initial permutation is grown from the inputs and outputs inwards; it is
+  used if it is better than the current order. Coordinate ascent follows: each
+  group in turn takes its best assignment given all others, and is visited again
+  only if a group that shares a leaf with it has changed. A group on which
+  others depend (attention heads and the units inside them) is matched together
+  with them. A group that occurs twice in a tensor, as in a recurrent matrix, is
+  a quadratic assignment problem, and changes only if the agreement increases.
+  Runs on the host and cannot be traced; products are computed on the
+  accelerator if there is one.
 
   Args:
-    fixed: the model that stays; in memory or on demand.
-    moving: the model to be permuted, of the same leaves.
+    fixed: the model that stays in its order; in memory or on demand.
+    moving: the model to permute, of the same leaves.
     symmetry: the symmetry of both.
     key: a random key, for the order of visits.
-    starts: how many orders to try; the best agreement wins.
-    initial: where to start instead of a guess.
-    leaves: which leaves count: a regular expression or a predicate on (name,
-      shape). By default all but running statistics of normalisation; those
-      that do not count are permuted all the same.
+    starts: the number of random orders, at least 1; the best agreement is
+      returned.
+    initial: the permutation to start from, in place of the grown one.
+    leaves: the leaves that count: a regular expression or a predicate on (name,
+      shape). By default all but running statistics of normalisation; the other
+      leaves are permuted all the same.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
-    max_sweeps: the greatest number of sweeps over all groups.
-    tolerance: a group has changed if its part of the agreement grew by more
-      than this fraction.
+    max_sweeps: the maximum number of sweeps over all groups, at least 1.
+    tolerance: a group has changed if its part of the agreement increased by
+      more than this fraction.
     progress: called after every visit.
 
   Returns:
-    The permutation; ``permute(moving, it, symmetry=symmetry)`` is near
-    ``fixed``.
+    The permutation, for each group indices ``[*outer, n]``;
+    ``permute(moving, permutation, symmetry=symmetry)`` is close to ``fixed``.
 
   Raises:
-    ValueError: if a model is not of this symmetry or is not finite, naming the
-      leaf.
+    ValueError: if a model does not fit the symmetry or is not finite, naming
+      the leaf; or if ``starts`` or ``max_sweeps`` is less than 1.
 
   Example:
     >>> import jax
@@ -101,11 +113,11 @@ def weight_matching(
 
   Reference: Ainsworth et al., "Git Re-Basin: Merging Models modulo Permutation
     Symmetries", 2022, arXiv:2209.04836, algorithm 1.
-  Differs from the official code, which starts from the order as it is, in the
-  first guess (it finds planted permutations where descent alone is caught in a
-  local optimum), in the relative tolerance, in skipping groups whose
-  surroundings did not change, and in groups that depend on others or occur
-  twice in a tensor, which it does not have.
+  Differs from the official code, which starts from the current order, in the
+  initial permutation (it recovers planted permutations where ascent alone ends
+  in a local optimum); in the relative tolerance; in skipping groups whose
+  neighbours did not change; and in nested and quadratic groups, which the
+  official code does not support.
   """
   if starts < 1 or max_sweeps < 1:
     raise ValueError(
@@ -116,68 +128,78 @@ def weight_matching(
     _symmetry.check_leaves(
       symmetry, tree.named(model), f'weight_matching: {name}'
     )
-  tables = _start(symmetry, initial)
-  outers = {group.name: group.outer for group in symmetry.groups}
-  blocks = load.load(fixed, moving, symmetry, leaves)
+  tables = _initial_tables(symmetry, initial)
+  outer_of = {group.name: group.outer for group in symmetry.groups}
+  blocks = block_pairs.load(fixed, moving, symmetry, leaves)
   if initial is not None:
-    blocks = [weight_gains.moved(block, tables, outers) for block in blocks]
+    blocks = [block_pairs.permute_moving(b, tables, outer_of) for b in blocks]
   moves = schedule.moves(blocks, symmetry)
   best = -np.inf
   for start in range(starts):
     rng = np.random.default_rng([start, *_seed(key)])
-    pair = ([*blocks], {**tables})
+    state = ([*blocks], {**tables})
     objective = float(weight_gains.agreement(blocks, ()))
     if initial is None:
-      grown = first_guess.grow(
-        *pair, moves, outers=outers, solver=solver, rng=rng
+      guess = first_guess.grow(
+        *state, moves, outer_of=outer_of, solver=solver, rng=rng
       )
-      reached = float(weight_gains.agreement(grown[0], ()))
-      if reached > objective:
-        pair, objective = grown, reached
-    for sweep, group, gained in _descend(
-      *pair, moves, outers, solver, rng, max_sweeps, tolerance
+      guessed = float(weight_gains.agreement(guess[0], ()))
+      if guessed > objective:
+        state, objective = guess, guessed
+    for sweep, group, gained in _ascend(
+      *state, moves, outer_of, solver, rng, max_sweeps, tolerance
     ):
       objective += gained
       if progress is not None:
         progress(Visit(start, sweep, group, objective, gained))
     if objective > best:
-      best, found = objective, pair[1]
+      best, found = objective, state[1]
   return {name: jnp.asarray(table) for name, table in found.items()}
 
 
-def _descend(
-  blocks: list[weight_gains.Block],
-  tables: weight_gains.Tables,
+def _ascend(
+  blocks: list[block_pairs.BlockPair],
+  tables: block_pairs.Tables,
   moves: list[schedule.Move],
-  outers: dict[str, weight_gains.Names],
+  outer_of: dict[str, block_pairs.Names],
   solver: _assignment.Solver,
   rng: np.random.Generator,
   max_sweeps: int,
   tolerance: float,
 ) -> Iterator[tuple[int, str, float]]:
-  """Visits groups until none changes; ``blocks`` and ``tables`` follow."""
-  touched = [{n for i in m.blocks for n in blocks[i].names} for m in moves]
+  """Coordinate ascent; updates ``blocks`` and ``tables`` in place.
+
+  Yields:
+    The sweep, the group and the increase of the agreement of every visit.
+  """
+  # The result of a move depends only on the groups in its blocks. A move waits
+  # if one of these has changed since its last visit; another visit to the
+  # remaining moves would change nothing.
+  present = [{n for i in m.blocks for n in blocks[i].names} for m in moves]
   waiting = set(range(len(moves)))
-  kept: updates.Kept = {}
+  cache: updates.GainCache = {}
   for sweep in range(max_sweeps):
     for index in rng.permutation(len(moves)):
       if index not in waiting:
         continue
       waiting.remove(index)
       move = moves[index]
-      step = updates.step(move, blocks, outers, solver, kept)
-      updates.take(move, step.tables, blocks, tables, outers, kept)
+      step = updates.propose(move, blocks, outer_of, solver, cache)
+      updates.apply_step(move, step.tables, blocks, tables, outer_of, cache)
       if step.gained > tolerance * abs(step.value):
-        near = (i for i, names in enumerate(touched) if names & move.family)
-        waiting |= {*near} - {index}
+        affected = (
+          i for i, names in enumerate(present) if names & move.dependents
+        )
+        waiting |= {*affected} - {index}
       yield sweep, move.group, step.gained
     if not waiting:
       break
 
 
-def _start(
+def _initial_tables(
   symmetry: _symmetry.Symmetry, initial: _permutation.Permutation | None
-) -> weight_gains.Tables:
+) -> block_pairs.Tables:
+  """Returns the initial permutation on the host, by default the identity."""
   if initial is None:
     shapes = {g.name: symmetry.table_shape(g.name) for g in symmetry.groups}
     return {
@@ -189,4 +211,5 @@ def _start(
 
 
 def _seed(key: types.PRNGKey) -> list[int]:
+  """Returns the words of a key, to seed a numpy generator."""
   return np.asarray(jax.random.key_data(key)).ravel().tolist()

@@ -1,0 +1,147 @@
+"""Pairs of blocks: the same part of a leaf in two models, one axis per factor.
+
+Weight matching works on a list of such pairs. On a CPU the blocks are numpy
+arrays and nothing is compiled; otherwise they stay on the accelerator.
+"""
+
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.align import _blocks, _symmetry
+
+Names: TypeAlias = tuple[str, ...]
+Tables: TypeAlias = dict[str, np.ndarray]  # a permutation, on the host
+
+
+class BlockPair(NamedTuple):
+  """One block of one leaf in both models.
+
+  Attributes:
+    names: the factor of each axis.
+    fixed: ``[*sizes]``, the block of the fixed model.
+    moving: ``[*sizes]``, the block of the moving model in its current order.
+  """
+
+  names: Names
+  fixed: Any
+  moving: Any
+
+
+def load(
+  fixed: types.Params,
+  moving: types.Params,
+  symmetry: _symmetry.Symmetry,
+  leaves: types.Leaves,
+) -> list[BlockPair]:
+  """Reads the selected float leaves of two models as blocks.
+
+  Args:
+    fixed: the fixed model; in memory or on demand.
+    moving: the moving model, of the same leaves.
+    symmetry: the symmetry of both.
+    leaves: selects leaves by name and shape.
+
+  Returns:
+    The pairs of blocks, in float32 or wider.
+
+  Raises:
+    ValueError: naming the leaf that is not finite.
+  """
+  selected = tree.named(tree.select(fixed, leaves))
+  moving_leaves = tree.named(moving)
+  blocks = []
+  for name, leaf in tree.named(fixed).items():
+    if not (selected[name] and jnp.issubdtype(leaf.dtype, jnp.floating)):
+      continue
+    x = _read_finite(leaf, 'fixed', name)
+    y = _read_finite(moving_leaves[name], 'moving', name)
+    dtype, plan = tree.wide_dtype(x, y), symmetry.plan(name)
+    pairs = zip(
+      _blocks.to_blocks(x.astype(dtype, copy=False), plan),
+      _blocks.to_blocks(y.astype(dtype, copy=False), plan),
+    )
+    for (a, factors), (b, _) in pairs:
+      names = tuple(factor.name for factor in factors)
+      blocks.append(BlockPair(names, _to_device(a), _to_device(b)))
+  return blocks
+
+
+def permute_moving(
+  block: BlockPair, tables: Tables, outer_of: dict[str, Names]
+) -> BlockPair:
+  """Returns a block pair with the moving model's block permuted."""
+  moving = gather(block.moving, block.names, tables, outer_of)
+  return block._replace(moving=moving)
+
+
+def gather(
+  x: Any, names: Names, tables: Tables, outer_of: dict[str, Names]
+) -> Any:
+  """Permutes the axes of a block by the tables of some groups.
+
+  Args:
+    x: ``[*sizes]``, a block.
+    names: the factor of each axis.
+    tables: for some groups indices ``[*outer, n]``, outer groups first.
+    outer_of: for each group the factors on which its permutation depends.
+
+  Returns:
+    The permuted block.
+  """
+  for name, table in tables.items():
+    for axis in axes_of(names, name):
+      if outer_of[name]:
+        axes = [*map(names.index, outer_of[name]), axis]
+        x = _gather_nested(x, axes, table)
+      else:
+        x = x.take(table, axis=axis)
+  return x
+
+
+def axes_of(names: Names, group: str) -> list[int]:
+  """Returns all axes of a block that belong to a group."""
+  return [i for i, name in enumerate(names) if name == group]
+
+
+def on_host(x: Any) -> bool:
+  """Returns True for a numpy array; operations on it are not compiled."""
+  return isinstance(x, np.ndarray)
+
+
+def _read_finite(leaf: Any, model: str, name: str) -> np.ndarray:
+  """Reads a leaf in float32 or wider; raises a ValueError if not finite."""
+  x: Any = tree.wide(np.asarray(tree.read(leaf)))
+  if not np.isfinite(x).all():
+    raise ValueError(
+      f"weight_matching: {model}: leaf '{name}' has NaN or inf: such a model "
+      'cannot be matched'
+    )
+  return x
+
+
+def _to_device(x: np.ndarray) -> Any:
+  """Copies a block to the accelerator; on a CPU it stays a numpy array."""
+  return x if jax.default_backend() == 'cpu' else jnp.asarray(x)
+
+
+def _gather_nested(x: Any, axes: list[int], table: np.ndarray) -> Any:
+  """Permutes the last of ``axes`` by a table that the other axes index."""
+  # With the axes flattened to one, the indices [*outer, n] become
+  # outer_index * n + table, and a single ``take`` suffices. Outer axes next to
+  # each other, the usual case, need no transpose.
+  ndim, first, depth = x.ndim, axes[0], len(axes)
+  adjacent = axes == list(range(first, first + depth))
+  order = [*axes, *(i for i in range(ndim) if i not in axes)]
+  y = x if adjacent else x.transpose(order)
+  start = first if adjacent else 0
+  shape = y.shape
+  rows = np.arange(table.size // table.shape[-1], dtype=table.dtype)
+  flat = (rows[:, None] * table.shape[-1]).repeat(table.shape[-1], 1)
+  flat = (flat + table.reshape(flat.shape)).ravel()
+  y = y.reshape(*shape[:start], -1, *shape[start + depth :])
+  y = y.take(flat, axis=start).reshape(shape)
+  return y if adjacent else y.transpose(np.argsort(order))

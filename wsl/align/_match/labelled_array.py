@@ -1,0 +1,63 @@
+"""Arrays with labelled axes, for the gains of nested groups."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from wsl.align._match import block_pairs
+
+
+class LabelledArray(NamedTuple):
+  """An array and a label for each axis.
+
+  A group g has up to two axes: ``g`` is its index in the fixed model, ``g'``
+  its index in the moving model.
+  """
+
+  array: np.ndarray
+  labels: block_pairs.Names
+
+
+def old_index(group: str) -> str:
+  """Returns the label of a group's index in the moving model."""
+  return group + "'"
+
+
+def unmatched_groups(
+  gram: LabelledArray, batch: block_pairs.Names
+) -> list[str]:
+  """Lists the groups that have both indices in a gram and are not in batch."""
+  labels = gram.labels
+  return [g for g in labels if old_index(g) in labels and g not in batch]
+
+
+def take_matched(
+  x: LabelledArray, group: str, table: LabelledArray
+) -> LabelledArray:
+  """Replaces a group's old index by a table: ``x[.., g, table[g]]``."""
+  axis = x.labels.index(old_index(group))
+  order = [label for label in x.labels if label in table.labels]
+  index = sum_to(table, tuple(order))
+  missing = [i for i, n in enumerate(x.labels) if n not in table.labels]
+  index = np.expand_dims(index, missing)
+  array = np.take_along_axis(x.array, index, axis).squeeze(axis)
+  return LabelledArray(array, (*x.labels[:axis], *x.labels[axis + 1 :]))
+
+
+def take_all_matched(
+  gram: LabelledArray, groups: list[str], tables: dict[str, LabelledArray]
+) -> LabelledArray:
+  """Replaces the old indices of groups by tables; the identity by default."""
+  for group in groups:
+    size = gram.array.shape[gram.labels.index(group)]
+    identity = LabelledArray(np.arange(size), (group,))
+    gram = take_matched(gram, group, tables.get(group, identity))
+  return gram
+
+
+def sum_to(x: LabelledArray, labels: block_pairs.Names) -> np.ndarray:
+  """Transposes the axes to ``labels``; sums over all other axes."""
+  axes = tuple(i for i, n in enumerate(x.labels) if n not in labels)
+  remaining = [n for n in x.labels if n in labels]
+  array = x.array.sum(axes) if axes else x.array
+  return array.transpose([remaining.index(n) for n in labels])
