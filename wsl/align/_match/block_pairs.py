@@ -114,7 +114,8 @@ def on_host(x: Any) -> bool:
 
 def _read_finite(leaf: Any, model: str, name: str) -> np.ndarray:
   """Reads a leaf in float32 or wider; raises a ValueError if not finite."""
-  x: Any = tree.wide(np.asarray(tree.read(leaf)))
+  x = np.asarray(tree.read(leaf))
+  x = x.astype(tree.wide_dtype(x), copy=False)
   if not np.isfinite(x).all():
     raise ValueError(
       f"weight_matching: {model}: leaf '{name}' has NaN or inf: such a model "
