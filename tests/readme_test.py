@@ -47,7 +47,8 @@ def test_every_public_method_is_in_the_table():
   table = README.read_text()
   for room in (align, merge, scale, stats, stitch):
     for name, value in vars(room).items():
-      if isinstance(value, types.FunctionType):
+      alias = hasattr(value, '__deprecated__')
+      if isinstance(value, types.FunctionType) and not alias:
         assert f'{name}`' in table, name
 
 

@@ -50,7 +50,7 @@ def test_an_adapter_without_parts_hands_on() -> None:
 
 
 def test_norms_without_moments_take_those_of_the_batch() -> None:
-  adapter = stitch.settle(full(), None)
+  adapter = stitch.set_norm_moments(full(), None)
   assert adapter.before.mean is None
   x = draw(2, 4, 4, 3)
   found = stitch.apply_adapter(adapter, x)
@@ -64,6 +64,12 @@ def test_norms_without_moments_take_those_of_the_batch() -> None:
   assert np.abs(first - found[:1]).max() > 1e-3
   settled = [stitch.apply_adapter(full(), v) for v in (x, x[:1])]
   np.testing.assert_allclose(settled[0][:1], settled[1], rtol=1e-12)
+
+
+def test_the_old_name_of_set_norm_moments_warns() -> None:
+  with pytest.warns(DeprecationWarning, match=r'use stitch\.set_norm_moments'):
+    old = stitch.settle(full(), None)
+  assert old.before.mean is None
 
 
 def test_gradients_are_stopped_where_nothing_is_trained() -> None:
@@ -116,8 +122,8 @@ def test_folding_changes_nothing() -> None:
 
 
 def test_what_cannot_be_folded() -> None:
-  with pytest.raises(ValueError, match='settle the adapter first'):
-    stitch.fold(stitch.settle(full(), None))
+  with pytest.raises(ValueError, match=r'fix them with set_norm_moments'):
+    stitch.fold(stitch.set_norm_moments(full(), None))
   with pytest.raises(ValueError, match='without a weight'):
     stitch.fold(stitch.Adapter())
 

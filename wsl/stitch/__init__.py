@@ -82,13 +82,14 @@ from wsl.stitch._compatible.translate import invert as invert
 from wsl.stitch._compatible.translate import translate as translate
 from wsl.stitch._cut import cut as cut
 from wsl.stitch._fit.closed_form import fit_moments as fit_moments
-from wsl.stitch._fit.closed_form import settle as settle
 from wsl.stitch._fit.family import fit_family as fit_family
 from wsl.stitch._fit.family import fit_joints as fit_joints
 from wsl.stitch._fit.feature_moments import moments as moments
 from wsl.stitch._fit.features import fit as fit
 from wsl.stitch._fit.features import fit_each as fit_each
 from wsl.stitch._fit.features import fit_pairs as fit_pairs
+from wsl.stitch._fit.norm_moments import set_norm_moments as set_norm_moments
+from wsl.stitch._fit.norm_moments import settle as settle
 from wsl.stitch._penalty.all_pairs import cut_errors as cut_errors
 from wsl.stitch._penalty.all_pairs import cut_outputs as cut_outputs
 from wsl.stitch._penalty.all_pairs import penalty_loss as penalty_loss

@@ -19,10 +19,10 @@ class Norm:
   Attributes:
     scale: gamma, ``[d]``.
     offset: beta, ``[d]``.
-    mean: mu, ``[d]``; ``None`` for that of the batch at hand, over all axes
-      but the last.
-    variance: sigma^2, ``[d]``, likewise.
-    epsilon: keeps features of no variance finite.
+    mean: mu, ``[d]``; ``None`` for the mean of each batch, over all axes but
+      the last.
+    variance: sigma^2, ``[d]``; ``None`` for the variance of each batch.
+    epsilon: avoids a division by zero for constant features.
   """
 
   scale: types.Array
@@ -35,28 +35,28 @@ class Norm:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Adapter:
-  r"""A map of the last axis, all of whose parts are optional.
+  r"""A map of the last axis; every part is optional.
 
   .. math:: y = \nu' \big( \nu(r(x)) \,
     (W + \tfrac{\alpha}{r} A B) + b \big)
 
-  Its leaves are parameters, but for those that ``trainable`` denies: W where
-  there are A and B, the moments of norms, anchors, and ``ridge``.
+  The leaves are parameters except those that ``trainable`` excludes: W if A
+  and B are present, the moments of normalisations, anchors, and ``ridge``.
 
   Attributes:
-    weight: W ``[d, m]``; none leaves the features as they are.
+    weight: W ``[d, m]``; ``None`` for the identity.
     bias: b ``[m]``.
-    down: A ``[d, r]``; with it W is frozen.
+    down: A ``[d, r]``; freezes W.
     up: B ``[r, m]``.
-    before: a normalisation of the input.
-    after: a normalisation of the output.
-    anchors: k of them; r(x) is then the cosine of x with each, ``[k]``, and d
-      stands for k.
-    ridge: ``[]``, a report: the share of the variance that was added to solve
-      for W. ``apply_adapter`` has no use for it.
-    alpha: of the low-rank update.
-    grid: the axes between the first and the last of what is given; the input
-      is resized to it. ``None`` keeps those of the input.
+    before: nu, a normalisation of the input.
+    after: nu', a normalisation of the output.
+    anchors: k anchors; r(x) is then the cosine of x with each, ``[k]``, and d
+      equals k.
+    ridge: ``[]``, a report: the ridge with which W was solved, as a share of
+      the mean variance. ``apply_adapter`` ignores it.
+    alpha: scale of the low-rank update.
+    grid: sizes of the axes between the first and the last; the input is
+      resized to it. ``None`` keeps those of the input.
   """
 
   weight: types.Array | None = None
@@ -81,8 +81,8 @@ def apply_adapter(adapter: Adapter, x: types.Array) -> types.Array:
     x: ``[B, ..., d]``.
 
   Returns:
-    ``[B, ..., m]`` in the dtype of x, computed in float32 or wider; the axes
-    between are ``adapter.grid``, if it has one.
+    ``[B, ..., m]`` in the dtype of x, computed in float32 or wider; the middle
+    axes are ``adapter.grid``, if given.
 
   Example:
     >>> import jax.numpy as jnp
@@ -91,8 +91,7 @@ def apply_adapter(adapter: Adapter, x: types.Array) -> types.Array:
     [[3.0, 3.0, 3.0]]
   """
   dtype = x.dtype
-  double = any(v.dtype == jnp.float64 for v in jax.tree.leaves((adapter, x)))
-  wide = jnp.float64 if double else jnp.float32
+  wide = tree.wide_dtype(*jax.tree.leaves((adapter, x)))
   h, adapter = jax.tree.map(lambda v: v.astype(wide), (x, adapter))
   if adapter.grid is not None:
     h = _resize.resize(h, adapter.grid)
@@ -110,11 +109,11 @@ def apply_adapter(adapter: Adapter, x: types.Array) -> types.Array:
 
 
 def effective_weight(weight: types.Array, adapter: Adapter) -> types.Array:
-  """Returns the matrix that the features are multiplied with, ``[d, m]``.
+  """Returns the weight with its low-rank update, ``[d, m]``.
 
   Args:
-    weight: W, the adapter's.
-    adapter: the adapter.
+    weight: W of the adapter, which is not ``None``.
+    adapter: the adapter; gives A, B and alpha.
 
   Returns:
     W, or W + (alpha / r) A B with the gradient of W stopped.
@@ -127,16 +126,16 @@ def effective_weight(weight: types.Array, adapter: Adapter) -> types.Array:
 
 
 def trainable(adapter: Adapter) -> Adapter:
-  """Says which leaves are trained, for ``optax.masked`` and the like.
+  """Returns the mask of trainable leaves, for example for ``optax.masked``.
 
-  ``apply_adapter`` stops the gradients of the others, but weight decay would
-  still move them.
+  ``apply_adapter`` stops the gradients of the other leaves, but weight decay
+  would still change them.
 
   Args:
     adapter: the adapter.
 
   Returns:
-    A tree like it, of booleans.
+    A tree of booleans with the structure of the adapter.
 
   Example:
     >>> import jax.numpy as jnp
@@ -172,13 +171,14 @@ def fold(adapter: Adapter) -> Adapter:
     \mathrm{diag}(s'), \quad s = \gamma / \sqrt{\sigma^2 + \epsilon}
 
   Args:
-    adapter: one with a weight, its normalisations settled.
+    adapter: has a weight, and fixed moments in its normalisations
+      (``set_norm_moments``).
 
   Returns:
-    One that does the same with fewer products. All of it is trainable.
+    An equal map with fewer products, all leaves of which are trainable.
 
   Raises:
-    ValueError: if it has no weight, or takes the moments of each batch.
+    ValueError: if it has no weight, or uses the moments of each batch.
 
   Example:
     >>> one = jnp.ones((1, 1))
@@ -192,6 +192,8 @@ def fold(adapter: Adapter) -> Adapter:
   bias = jnp.zeros(weight.shape[1:], weight.dtype)
   if adapter.bias is not None:
     bias = adapter.bias
+  # (x * rate + shift) W + b = x (diag(rate) W) + (shift W + b), and
+  # (x W + b) * rate + shift = x (W diag(rate)) + (b * rate + shift).
   if adapter.before is not None:
     rate, shift = _affine(adapter.before)
     bias = bias + tree.matmul(shift, weight)
@@ -209,6 +211,7 @@ def fold(adapter: Adapter) -> Adapter:
 
 
 def _normalize(norm: Norm, x: types.Array) -> types.Array:
+  """Normalises the last axis; gradients of given moments are stopped."""
   axes = tuple(range(x.ndim - 1))
   mean, variance = jax.lax.stop_gradient((norm.mean, norm.variance))
   if mean is None or variance is None:
@@ -221,11 +224,11 @@ def _normalize(norm: Norm, x: types.Array) -> types.Array:
 
 
 def _affine(norm: Norm) -> tuple[types.Array, types.Array]:
-  """Returns factor and shift of a normalisation."""
+  """Writes a normalisation as x * rate + shift; returns rate and shift."""
   if norm.mean is None or norm.variance is None:
     raise ValueError(
-      'fold: a normalisation by the moments of each batch is not one map: '
-      'settle the adapter first'
+      "fold: a normalisation by each batch's moments is not one affine map: "
+      'fix them with set_norm_moments first'
     )
   rate = norm.scale * jax.lax.rsqrt(norm.variance + norm.epsilon)
   return rate, norm.offset - norm.mean * rate

@@ -119,7 +119,7 @@ def test_norm_conv_is_affine_on_its_data_by_either_moments() -> None:
   adapter = stitch.fit_moments(both, kind='norm_conv')
   np.testing.assert_allclose(apply(adapter, x), expected, atol=1e-10)
   # The batch is all of the data, so its own moments are the same.
-  own = stitch.settle(adapter, None)
+  own = stitch.set_norm_moments(adapter, None)
   np.testing.assert_allclose(apply(own, x), expected, atol=1e-10)
   assert np.abs(apply(own, x[:9]) - expected[:9]).max() > 1e-2
   np.testing.assert_allclose(apply(adapter, x[:9]), expected[:9], atol=1e-10)
@@ -128,12 +128,13 @@ def test_norm_conv_is_affine_on_its_data_by_either_moments() -> None:
 def test_settling_a_trained_norm_conv_makes_it_what_it_is_on_all_data() -> None:
   x, y = draws()
   both = moments(x, y)
-  trained = stitch.settle(stitch.fit_moments(both, kind='norm_conv'), None)
+  fitted = stitch.fit_moments(both, kind='norm_conv')
+  trained = stitch.set_norm_moments(fitted, None)
   noise = iter(range(100))
   trained = jax.tree.map(
     lambda v: v + 0.3 * draw(*v.shape, seed=next(noise)), trained
   )
-  settled = stitch.settle(trained, both)
+  settled = stitch.set_norm_moments(trained, both)
   np.testing.assert_allclose(apply(settled, x), apply(trained, x), atol=1e-10)
   folded = stitch.fold(settled)
   np.testing.assert_allclose(apply(folded, x), apply(trained, x), atol=1e-10)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from wsl import stats, tree, types
 from wsl.stitch import _adapter
+from wsl.stitch._fit import norm_moments
 
 KINDS = ('affine', 'orthogonal', 'low_rank', 'norm_conv', 'identity')
 
@@ -26,29 +27,30 @@ def fit_moments(
   ==============  ==========================================================
   ``kind``        the adapter
   ==============  ==========================================================
-  ``affine``      x W + b of least squares, ``stats.least_squares``
+  ``affine``      x W + b by least squares, ``stats.least_squares``
   ``orthogonal``  :math:`W = U V^\top` for :math:`C_{xy} = U S V^\top`: the
-                  rotation of the centred features that comes closest to the
-                  target's, the narrower ones padded with zeros; b takes mean
-                  to mean
-  ``low_rank``    ``affine``, then frozen, with a trainable update
-                  :math:`\frac{\alpha}{r} A B` that is 0 at first (B = 0)
-  ``norm_conv``   a batch normalisation, a linear map and another
-                  normalisation, which together are ``affine``; their moments
-                  are those of the data, ``settle`` makes them the batch's own
-  ``identity``    the features as they are
+                  rotation of the centred features with the least squared
+                  error, the narrower side padded with zeros; b maps mean to
+                  mean
+  ``low_rank``    ``affine`` with a frozen weight, and a trainable update
+                  :math:`\frac{\alpha}{r} A B` that starts at 0 (B = 0)
+  ``norm_conv``   a batch normalisation, a linear map and a second
+                  normalisation, whose composition is ``affine``; the
+                  normalisations use the moments of the data,
+                  ``set_norm_moments`` switches them to those of each batch
+  ``identity``    no parameters: the features unchanged
   ==============  ==========================================================
 
   Args:
     moments: of the source, x, and the target, y.
-    kind: which.
-    ridge: of the least squares, ``None`` to have one chosen where needed; the
-      adapter reports it.
-    rank: r of ``low_rank``.
-    alpha: of ``low_rank``.
-    scale: whether ``orthogonal`` also has a common factor, that of least
-      squares.
-    key: for A, which is random; only for ``low_rank``.
+    kind: one of the table.
+    ridge: rho >= 0 of the least squares, in units of the mean variance of a
+      feature; ``None`` chooses the smallest that is needed. The adapter
+      reports it.
+    rank: r >= 1, of ``low_rank``.
+    alpha: the scale of the update, of ``low_rank``.
+    scale: whether ``orthogonal`` multiplies W by the scalar of least squares.
+    key: for the random A; required by ``low_rank`` only.
 
   Returns:
     The adapter.
@@ -75,55 +77,106 @@ def fit_moments(
     Maiorca et al., "Latent Space Translation via Semantic Alignment", 2023,
     arXiv:2311.00664 (``orthogonal``).
 
-  Differs from their code in solving from streamed moments, in one Cholesky
-  factorisation, and in giving ``norm_conv`` the solution of least squares as
-  its initial value.
+  Differs from their code: the systems are solved from streamed moments, by one
+  Cholesky factorisation, and ``norm_conv`` starts from the least-squares
+  solution instead of a random one.
   """
-  if kind not in KINDS:
-    hint = tree.nearest(kind, list(KINDS))
-    raise ValueError(
-      f"no kind '{kind}' of adapter{hint}: there are {', '.join(KINDS)}"
-    )
-  if kind == 'affine':
-    adapter = _affine(moments, ridge)
-  elif kind == 'orthogonal':
-    adapter = _orthogonal(moments, scale=scale)
-  elif kind == 'low_rank':
-    adapter = _low_rank(moments, ridge, rank, alpha, key)
-  elif kind == 'norm_conv':
-    adapter = _norm_conv(moments, ridge)
-  else:
-    adapter = _identity(moments)
-  return dataclasses.replace(adapter, grid=moments.grid)
+  return Fitter(kind, ridge, rank, alpha, key, scale)(moments)
 
 
-def _affine(
-  moments: types.CrossMoments, ridge: float | None
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitter:
+  """A kind of adapter with its hyperparameters, as a function of moments.
+
+  The attributes are the arguments of ``fit_moments``. Make it before any data
+  are read: a misspelt kind then costs no pass over them.
+  """
+
+  kind: str
+  ridge: float | None
+  rank: int
+  alpha: float
+  key: types.PRNGKey | None
+  scale: bool = False
+
+  def __post_init__(self) -> None:
+    """Checks the kind."""
+    if self.kind not in KINDS:
+      hint = tree.nearest(self.kind, list(KINDS))
+      raise ValueError(
+        f"no kind '{self.kind}' of adapter{hint}: there are {', '.join(KINDS)}"
+      )
+
+  def __call__(self, moments: types.CrossMoments) -> _adapter.Adapter:
+    """Solves for the adapter of these moments."""
+    if self.kind == 'affine':
+      adapter = affine(moments, ridge=self.ridge)
+    elif self.kind == 'orthogonal':
+      adapter = orthogonal(moments, scale=self.scale)
+    elif self.kind == 'low_rank':
+      adapter = low_rank(
+        moments,
+        ridge=self.ridge,
+        rank=self.rank,
+        alpha=self.alpha,
+        key=self.key,
+      )
+    elif self.kind == 'norm_conv':
+      adapter = norm_conv(moments, ridge=self.ridge)
+    else:
+      adapter = identity(moments)
+    return dataclasses.replace(adapter, grid=moments.grid)
+
+  def fold_in(self, *numbers: int) -> 'Fitter':
+    """Returns the fitter with numbers folded into its key, for one of many."""
+    key = self.key
+    for number in numbers:
+      key = None if key is None else jax.random.fold_in(key, number)
+    return dataclasses.replace(self, key=key)
+
+
+def affine(
+  moments: types.CrossMoments, *, ridge: float | None
 ) -> _adapter.Adapter:
+  """Solves least squares, min_{W, b} E |x W + b - y|^2.
+
+  Both gradients vanish where C_xx W = C_xy and b = E y - (E x) W; the ridge
+  adds rho tr(C_xx) / d to the diagonal of C_xx.
+  """
   found = stats.least_squares(moments, ridge=ridge)
   return _adapter.Adapter(found.weight, found.bias, ridge=found.ridge)
 
 
-def _orthogonal(
-  moments: types.CrossMoments, *, scale: bool
-) -> _adapter.Adapter:
+def orthogonal(moments: types.CrossMoments, *, scale: bool) -> _adapter.Adapter:
+  """Solves orthogonal Procrustes from the singular vectors of C_xy."""
+  # For centred x, y and an orthogonal W, E |x W - y|^2 is a constant minus
+  # 2 tr(W^T C_xy). With C_xy = U S V^T the trace is at most tr(S), reached by
+  # W = U V^T (Schoenemann 1966, doi:10.1007/BF02289451). The thin SVD gives
+  # the same W as features padded with zeros to one width.
   u, _, vt = jnp.linalg.svd(moments.xy, full_matrices=False)
-  weight = _product(u, vt)
+  weight = tree.matmul(u, vt)
   if scale:
+    # min_s E |s x W - y|^2: s = tr(W^T C_xy) / tr(W^T C_xx W).
     gain = jnp.sum(weight * moments.xy)
-    power = jnp.sum(weight * _product(moments.xx, weight))
+    power = jnp.sum(weight * tree.matmul(moments.xx, weight))
     weight = weight * jnp.where(power > 0, gain / power, 1)
-  bias = moments.mean_y - _product(moments.mean_x, weight)
+  bias = moments.mean_y - tree.matmul(moments.mean_x, weight)
   return _adapter.Adapter(weight=weight, bias=bias)
 
 
-def _low_rank(
+def low_rank(
   moments: types.CrossMoments,
+  *,
   ridge: float | None,
   rank: int,
   alpha: float,
   key: types.PRNGKey | None,
 ) -> _adapter.Adapter:
+  """Adds a trainable low-rank update, 0 at first, to least squares (LoRA).
+
+  This is no reduced-rank regression: W keeps its full rank and is frozen, only
+  the update that training adds has rank r.
+  """
   if rank < 1 or key is None:
     raise ValueError(
       f'low_rank with rank={rank} and key={key}: expected rank >= 1 and a key, '
@@ -131,106 +184,51 @@ def _low_rank(
     )
   d, m = moments.xy.shape
   dtype = moments.xy.dtype
+  # B = 0, and A uniform within 1 / sqrt(d), as in the code of LoRA (Hu et al.
+  # 2021, arXiv:2106.09685): kaiming_uniform with a = sqrt(5).
   bound = d**-0.5
   down = jax.random.uniform(key, (d, rank), dtype, -bound, bound)
   return dataclasses.replace(
-    _affine(moments, ridge),
+    affine(moments, ridge=ridge),
     down=down,
     up=jnp.zeros((rank, m), dtype),
     alpha=alpha,
   )
 
 
-def _norm_conv(
-  moments: types.CrossMoments, ridge: float | None
+def norm_conv(
+  moments: types.CrossMoments, *, ridge: float | None
 ) -> _adapter.Adapter:
-  affine = _affine(moments, ridge)
-  assert affine.weight is not None
-  d, m = affine.weight.shape
-  dtype = affine.weight.dtype
-  flat = lambda size: _adapter.Norm(
-    jnp.ones(size, dtype), jnp.zeros(size, dtype)
-  )
-  epsilon = flat(0).epsilon
-  deviation = jnp.sqrt(jnp.diagonal(moments.xx) + epsilon)
-  weight = deviation[:, None] * affine.weight
-  variance = _variance(moments.xx, affine.weight)
-  after = dataclasses.replace(
-    flat(m), scale=jnp.sqrt(variance + epsilon), offset=moments.mean_y
-  )
+  """Splits least squares into a normalisation, a linear map, a normalisation.
+
+  The first normalisation gives (x - E x) / s_x, and the weight diag(s_x) W
+  turns it into (x - E x) W. The second divides this by its deviation s_h and,
+  with gamma = s_h and beta = E y, returns x W + b.
+  """
+  solution = affine(moments, ridge=ridge)
+  assert solution.weight is not None
+  d, m = solution.weight.shape
+  dtype = solution.weight.dtype
+  before = _adapter.Norm(jnp.ones(d, dtype), jnp.zeros(d, dtype))
+  # The deviations include epsilon, as in the normalisations that they cancel.
+  deviation = jnp.sqrt(jnp.diagonal(moments.xx) + before.epsilon)
+  variance = norm_moments.variances(moments.xx, solution.weight)
+  after = _adapter.Norm(jnp.sqrt(variance + before.epsilon), moments.mean_y)
   adapter = _adapter.Adapter(
-    weight=weight,
+    weight=deviation[:, None] * solution.weight,
     bias=jnp.zeros(m, dtype),
-    before=flat(d),
+    before=before,
     after=after,
-    ridge=affine.ridge,
+    ridge=solution.ridge,
   )
-  return settle(adapter, moments)
+  return norm_moments.set_norm_moments(adapter, moments)
 
 
-def _identity(moments: types.CrossMoments) -> _adapter.Adapter:
+def identity(moments: types.CrossMoments) -> _adapter.Adapter:
+  """Returns the adapter without parts, if the widths agree."""
   d, m = moments.xy.shape
   if d != m:
     raise ValueError(
       f'an identity from width {d} to width {m}: take another kind of adapter'
     )
   return _adapter.Adapter()
-
-
-def settle(
-  adapter: _adapter.Adapter, moments: types.CrossMoments | None
-) -> _adapter.Adapter:
-  """Sets the moments of an adapter's normalisations.
-
-  While it is trained, a normalisation takes the moments of the batch at hand;
-  afterwards, for a network whose outputs do not depend on the batch, those of
-  the data. The moments of the second normalisation follow from those of the
-  first one's input, so no further pass is needed.
-
-  Args:
-    adapter: of kind ``norm_conv``; others come back as they are.
-    moments: of its input, x; ``None`` for those of each batch.
-
-  Returns:
-    The adapter.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> from wsl.stitch import Adapter, Norm
-    >>> adapter = Adapter(before=Norm(jnp.ones(1), jnp.zeros(1)))
-    >>> both = types.CrossMoments(
-    ...   5, jnp.ones(1), jnp.ones(1), jnp.full((1, 1), 4.0), jnp.ones((1, 1)))
-    >>> settle(adapter, both).before.variance.tolist()
-    [4.0]
-  """
-  before, after = adapter.before, adapter.after
-  if moments is None:
-    drop = lambda norm: (
-      norm and dataclasses.replace(norm, mean=None, variance=None)
-    )
-    return dataclasses.replace(adapter, before=drop(before), after=drop(after))
-  mean, covariance = moments.mean_x, moments.xx
-  if before is not None:
-    variance = jnp.diagonal(covariance)
-    before = dataclasses.replace(before, mean=mean, variance=variance)
-    rate = before.scale * jax.lax.rsqrt(variance + before.epsilon)
-    mean, covariance = before.offset, rate[:, None] * covariance * rate[None]
-  if after is not None:
-    variance = jnp.diagonal(covariance)
-    if adapter.weight is not None:
-      weight = _adapter.effective_weight(adapter.weight, adapter)
-      mean, variance = _product(mean, weight), _variance(covariance, weight)
-    if adapter.bias is not None:
-      mean = mean + adapter.bias
-    after = dataclasses.replace(after, mean=mean, variance=variance)
-  return dataclasses.replace(adapter, before=before, after=after)
-
-
-def _variance(covariance: types.Array, weight: types.Array) -> types.Array:
-  """Returns the variances of x W, ``[m]``, from the covariance of x."""
-  found = jnp.sum(weight * _product(covariance, weight), 0)
-  return jnp.maximum(found, 0)
-
-
-def _product(x: types.Array, y: types.Array) -> types.Array:
-  return jnp.matmul(x, y, precision='highest')

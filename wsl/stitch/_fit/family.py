@@ -1,20 +1,19 @@
-"""The adapters of a family by least squares, before anything is trained."""
+"""Fits the adapters of a family of routes, before joint training."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import tree, types
 from wsl.stitch import _adapter, _segmented
 from wsl.stitch._fit import closed_form
 from wsl.stitch._routes import joints, routing
 
 SHARED = ('mean', 'pooled')
-AVERAGED = ('affine', 'low_rank')  # kinds whose mean is of the same kind
+AVERAGED = ('affine', 'low_rank')  # a mean of these kinds is of the same kind
 
 
 def fit_family(
@@ -29,26 +28,26 @@ def fit_family(
   alpha: float = 1.0,
   key: types.PRNGKey | None = None,
 ) -> routing.Family:
-  """Fits the adapter of every stitch that some routes need.
+  """Fits the adapters of all stitches of a set of routes.
 
-  ``fit_joints`` after ``joint_moments``: one pass of the data, each batch once
-  through each network. The papers give it 100 images; what is needed is some
-  times more tokens than features.
+  Equals ``fit_joints`` on the result of ``joint_moments``: one pass over the
+  data, in which each batch runs once through each network. The papers use 100
+  images; the number of tokens should be several times the number of features.
 
   Args:
     models: trained networks by name.
-    routes: as from ``sn_net_routes`` or ``sn_net_v2_routes``.
-    batches: inputs, or tuples that begin with them; labels are not needed.
+    routes: such as those of ``sn_net_routes`` or ``sn_net_v2_routes``.
+    batches: inputs, or tuples ``(inputs, ...)``; labels are not used.
     kind: of all adapters, see ``fit_moments``: ``'affine'`` for SN-Net,
-      ``'low_rank'`` for SN-Netv2 (least squares, frozen, and an update).
-    shared: see ``fit_joints``, as all that follow.
-    ridge: see there.
-    rank: see there; SN-Netv2 has 64.
-    alpha: see there; SN-Netv2 has 1.
-    key: see there.
+      ``'low_rank'`` (frozen least squares and an update) for SN-Netv2.
+    shared: see ``fit_joints``.
+    ridge: see ``fit_moments``.
+    rank: see ``fit_moments``; SN-Netv2 uses 64.
+    alpha: see ``fit_moments``; SN-Netv2 uses 1.
+    key: see ``fit_joints``.
 
   Returns:
-    The networks and the adapters: what is trained.
+    The networks and their adapters, to be trained jointly.
 
   Raises:
     ValueError: as ``joint_moments`` and ``fit_joints``.
@@ -77,19 +76,11 @@ def fit_family(
     ViTs are Flexible Vision Backbones", 2023, arXiv:2307.00154.
 
   Differs from the official code, which inverts the matrix of all tokens, and
-  takes images as augmented for training.
+  fits to images with training augmentation.
   """
+  fitter = closed_form.Fitter(kind, ridge, rank, alpha, key)
   moments = joints.joint_moments(models, routes, batches)
-  adapters = fit_joints(
-    moments,
-    routes,
-    kind=kind,
-    shared=shared,
-    ridge=ridge,
-    rank=rank,
-    alpha=alpha,
-    key=key,
-  )
+  adapters = _fit_each(_served(moments, routes), fitter, shared)
   return routing.Family(dict(models), adapters)
 
 
@@ -104,7 +95,7 @@ def fit_joints(
   alpha: float = 1.0,
   key: types.PRNGKey | None = None,
 ) -> dict[str, _adapter.Adapter]:
-  r"""Fits adapters to moments; one that serves several joints, to all of them.
+  r"""Fits adapters to moments; a shared adapter to those of all its joints.
 
   .. math:: W = \frac{1}{P} \sum_{i=1}^{P} W_i \quad \text{(mean)}, \qquad
     W = \arg\min \sum_{i=1}^{P} \lVert X_i W - Y_i \rVert^2
@@ -112,43 +103,44 @@ def fit_joints(
 
   Args:
     moments: of each joint of the routes, from ``joint_moments``.
-    routes: they say which adapter serves which joints.
+    routes: assign the adapters to the joints.
     kind: of all adapters, see ``fit_moments``.
-    shared: ``'mean'`` is the mean of the joints' own solutions (the official
-      code, and what the paper's numbers are of); ``'pooled'`` is one solution
-      for the rows of all joints together, the least squares of that adapter.
-      They agree where an adapter has one joint.
+    shared: how an adapter of P > 1 joints is fitted. ``'mean'`` averages the
+      solutions of the joints (the official code, and the paper's numbers);
+      ``'pooled'`` solves once for the rows of all joints, the least squares of
+      that adapter. They are equal for P = 1.
     ridge: see ``fit_moments``.
-    rank: see there.
-    alpha: see there.
-    key: for ``low_rank``; each adapter has a random A of its own.
+    rank: see ``fit_moments``.
+    alpha: see ``fit_moments``.
+    key: for ``low_rank``; each adapter draws its own A.
 
   Returns:
-    Adapters by name. With ``'mean'``, ``ridge`` is the largest of the joints'.
+    Adapters by name. With ``'mean'``, ``ridge`` is the maximum over the joints.
 
   Raises:
-    ValueError: if ``shared`` is neither, a kind has no mean, or as
-      ``fit_moments``, naming the adapter.
+    ValueError: if ``shared`` is unknown, if a shared adapter's kind is not
+      closed under averaging, or as ``fit_moments``, naming the adapter.
   """
+  fitter = closed_form.Fitter(kind, ridge, rank, alpha, key)
+  return _fit_each(_served(moments, routes), fitter, shared)
+
+
+def _fit_each(
+  served: Mapping[str, Sequence[types.CrossMoments]],
+  fitter: closed_form.Fitter,
+  shared: str,
+) -> dict[str, _adapter.Adapter]:
+  """Fits each adapter to the moments of its joints, with a key of its own."""
   if shared not in SHARED:
-    raise ValueError(
-      f"fit_joints: shared='{shared}': expected 'mean', 'pooled'"
-    )
+    raise ValueError(f"shared='{shared}': expected 'mean', 'pooled'")
   adapters = {}
-  for i, (name, found) in enumerate(_served(moments, routes).items()):
-    if len(found) > 1 and shared == 'mean' and kind not in AVERAGED:
+  for i, (name, found) in enumerate(served.items()):
+    if len(found) > 1 and shared == 'mean' and fitter.kind not in AVERAGED:
       raise ValueError(
-        f"fit_joints: adapter '{name}' serves {len(found)} joints, and a mean "
-        f"of kind '{kind}' is not of that kind: take shared='pooled'"
+        f"adapter '{name}' serves {len(found)} joints, and a mean of kind "
+        f"'{fitter.kind}' is not of that kind: take shared='pooled'"
       )
-    fit = functools.partial(
-      closed_form.fit_moments,
-      kind=kind,
-      ridge=ridge,
-      rank=rank,
-      alpha=alpha,
-      key=None if key is None else jax.random.fold_in(key, i),
-    )
+    fit = fitter.fold_in(i)
     try:
       if shared == 'mean':
         adapters[name] = _mean([fit(m) for m in found])
@@ -174,6 +166,7 @@ def _served(
 
 
 def _mean(adapters: Sequence[_adapter.Adapter]) -> _adapter.Adapter:
+  """Averages adapters leaf by leaf; reports the largest ridge."""
   mean = jax.tree.map(lambda *x: sum(x[1:], x[0]) / len(x), *adapters)
   ridges = [a.ridge for a in adapters if a.ridge is not None]
   ridge = jnp.max(jnp.stack(ridges)) if ridges else None
@@ -181,7 +174,9 @@ def _mean(adapters: Sequence[_adapter.Adapter]) -> _adapter.Adapter:
 
 
 def _pool(moments: Sequence[types.CrossMoments]) -> types.CrossMoments:
-  """Returns the moments of all rows together, without those of norms."""
+  """Returns the first and second moments of the union of all rows."""
+  # Law of total covariance, with group g a share w_g = n_g / n of the rows:
+  # C = sum_g w_g C_g  (within)  +  sum_g w_g (m_g - m) (m_g - m)^T  (between).
   dtype = moments[0].xy.dtype
   n = jnp.stack([jnp.asarray(m.count, dtype) for m in moments])
   share = n / jnp.sum(n)
@@ -194,7 +189,7 @@ def _pool(moments: Sequence[types.CrossMoments]) -> types.CrossMoments:
     parts: list[types.Array], a: types.Array, b: types.Array
   ) -> types.Array:
     within = jnp.tensordot(share, jnp.stack(parts), 1)
-    between = jnp.matmul((share[:, None] * a).T, b, precision='highest')
+    between = tree.matmul((share[:, None] * a).T, b)
     return within + between
 
   return dataclasses.replace(

@@ -20,26 +20,27 @@ def moments(
   pairs: Iterable[tuple[int, int]] | None = None,
   similarity: bool = True,
 ) -> dict[tuple[int, int], types.CrossMoments]:
-  """Computes how the values at positions of two networks go together.
+  """Computes cross moments of the features at positions of two networks.
 
-  They are what ``fit_moments``, ``stats.cka``, ``stats.cca`` and
-  ``stats.residual`` take: one pass of the data through each network serves all
-  of them, at all positions.
+  They are the input of ``fit_moments``, ``stats.cka``, ``stats.cca`` and
+  ``stats.residual``. One pass of the data through each network computes the
+  moments of all pairs.
 
   Args:
     a: the source.
     b: the target.
     batches: any iterable of ``inputs``, or of tuples ``(inputs, ...)``.
     pairs: (position of a, position of b), from 0, after the embedding, to the
-      depth; all by default. Where the two have different places (images or
-      tokens of another resolution) the source's values are resized.
-    similarity: whether to sum what similarities need beyond an adapter.
+      depth; all by default. If the middle axes differ (images or tokens of
+      another resolution), the source's features are resized to the target's.
+    similarity: whether to compute ``yy`` and ``norms`` too, which the
+      similarity measures need and adapters do not.
 
   Returns:
-    By pair, its moments.
+    Moments for each pair.
 
   Raises:
-    ValueError: if there are no batches, no such position, or places that
+    ValueError: if there are no batches, a position does not exist, or features
       cannot be resized.
 
   Example:
@@ -68,6 +69,8 @@ def moments(
     for p, q in chosen
     for y in [ys[q]]
   }
+  # A source position is one site for each grid that it is resized to, so that
+  # every distinct array is computed once.
   sites = list(dict.fromkeys((p, grid) for (p, _), grid in grids.items()))
   index = {pair: sites.index((pair[0], grids[pair])) for pair in chosen}
   found = stats.cross_moments(
@@ -85,7 +88,7 @@ def moments(
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-  """A network's values at positions, each resized to a grid or left."""
+  """Computes features at (position, grid), resized unless grid is None."""
 
   sites: tuple[tuple[int, tuple[int, ...] | None], ...]
 
@@ -102,6 +105,7 @@ class _Source:
 def _checked(
   pairs: list[tuple[int, int]], every: list[tuple[int, int]]
 ) -> list[tuple[int, int]]:
+  """Checks that pairs of positions exist; drops repetitions."""
   for pair in pairs:
     if tuple(pair) not in every:
       raise ValueError(

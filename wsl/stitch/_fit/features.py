@@ -1,10 +1,9 @@
-"""Adapters fitted to features."""
+"""Adapters fitted to features: of two arrays, or of two networks."""
 
 from collections.abc import Iterable, Mapping
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from wsl import stats, types
@@ -26,22 +25,22 @@ def fit(
   r"""Fits an adapter to the features of the same examples in two networks.
 
   Args:
-    source: ``[B, ..., d]``, resized to the places of the target.
+    source: ``[B, ..., d]``; its middle axes (tokens, or the height and width of
+      an image) are resized to those of the target.
     target: ``[B, ..., m]``.
     kind: ``'affine'``, ``'orthogonal'``, ``'low_rank'``, ``'norm_conv'`` or
-      ``'identity'``; these and the other hyperparameters are those of
-      ``fit_moments``.
-    ridge: see there.
-    rank: see there.
-    alpha: see there.
-    scale: see there.
-    key: see there.
+      ``'identity'``, see ``fit_moments``.
+    ridge: see ``fit_moments``.
+    rank: see ``fit_moments``.
+    alpha: see ``fit_moments``.
+    scale: see ``fit_moments``.
+    key: see ``fit_moments``.
 
   Returns:
-    The adapter, which takes features like the source.
+    The adapter, which takes features of the source's shape.
 
   Raises:
-    ValueError: if there are no rows, the places cannot be resized, or as
+    ValueError: if there are no rows, the middle axes cannot be resized, or as
       ``fit_moments``.
 
   Example:
@@ -57,20 +56,16 @@ def fit(
       f'fit: features of shapes {list(x.shape)} and {list(y.shape)}, expected '
       '[B, ..., d] and [B, ..., m] of the same B >= 1 examples'
     )
+  fitter = closed_form.Fitter(kind, ridge, rank, alpha, key, scale)
   grid = y.shape[1:-1]
   resized = _resize.resize(x, grid)
   found = stats.cross_moments(
     _source, _target, [{'x': resized, 'y': y}], similarity=False
   )
-  return closed_form.fit_moments(
-    dataclasses.replace(found[0, 0], grid=None if resized is x else grid),
-    kind=kind,
-    ridge=ridge,
-    rank=rank,
-    alpha=alpha,
-    scale=scale,
-    key=key,
+  moments = dataclasses.replace(
+    found[0, 0], grid=None if resized is x else grid
   )
+  return fitter(moments)
 
 
 def fit_pairs(
@@ -91,20 +86,20 @@ def fit_pairs(
   Args:
     a: the source.
     b: the target.
-    batches: any iterable of ``inputs``, or of tuples ``(inputs, ...)``; no
-      labels are needed, and some hundred examples do, as long as their tokens
-      or places are several times as many as the features.
+    batches: any iterable of ``inputs``, or of tuples ``(inputs, ...)``. Labels
+      are not used. A few hundred examples suffice if the number of their rows
+      (tokens, pixels) is several times the number of features.
     pairs: (position of a, position of b); all by default. The adapter of
-      (p, q) takes a's value after p blocks to what b's block q is given.
-    kind: see ``fit_moments``, as all that follow.
-    ridge: see there.
-    rank: see there.
-    alpha: see there.
-    scale: see there.
-    key: see there; each pair has a random A of its own.
+      (p, q) maps a's value after p blocks to the input of b's block q.
+    kind: see ``fit_moments``.
+    ridge: see ``fit_moments``.
+    rank: see ``fit_moments``.
+    alpha: see ``fit_moments``.
+    scale: see ``fit_moments``.
+    key: see ``fit_moments``; each pair draws its own A.
 
   Returns:
-    By pair, its adapter.
+    An adapter for each pair.
 
   Raises:
     ValueError: as ``moments`` and ``fit_moments``, naming the pair.
@@ -126,19 +121,12 @@ def fit_pairs(
     Pan et al., "Stitchable Neural Networks", 2023, arXiv:2302.06586, section
     3.3.
 
-  Differs from the official code in streaming (that code inverts the matrix of
-  all tokens), in giving each pair its own map, and in resizing.
+  Differs from the official code: moments are streamed, where that code inverts
+  the matrix of all tokens; each pair has its own map; features are resized.
   """
+  fitter = closed_form.Fitter(kind, ridge, rank, alpha, key, scale)
   found = feature_moments.moments(a, b, batches, pairs=pairs, similarity=False)
-  return fit_each(
-    found,
-    kind=kind,
-    ridge=ridge,
-    rank=rank,
-    alpha=alpha,
-    scale=scale,
-    key=key,
-  )
+  return _fit_each(found, fitter)
 
 
 def fit_each(
@@ -151,46 +139,46 @@ def fit_each(
   scale: bool = False,
   key: types.PRNGKey | None = None,
 ) -> dict[tuple[int, int], _adapter.Adapter]:
-  """Fits an adapter to each of the moments that ``moments`` gives.
+  """Fits an adapter to the moments of each pair of positions.
 
   Args:
-    moments: by pair.
-    kind: see ``fit_moments``, as all that follow.
-    ridge: see there.
-    rank: see there.
-    alpha: see there.
-    scale: see there.
-    key: see there; each pair has a random A of its own.
+    moments: the moments of each pair, from ``moments``.
+    kind: see ``fit_moments``.
+    ridge: see ``fit_moments``.
+    rank: see ``fit_moments``.
+    alpha: see ``fit_moments``.
+    scale: see ``fit_moments``.
+    key: see ``fit_moments``; each pair draws its own A.
 
   Returns:
-    By pair, its adapter.
+    An adapter for each pair.
 
   Raises:
     ValueError: as ``fit_moments``, naming the pair.
   """
+  fitter = closed_form.Fitter(kind, ridge, rank, alpha, key, scale)
+  return _fit_each(moments, fitter)
+
+
+def _fit_each(
+  moments: Mapping[tuple[int, int], types.CrossMoments],
+  fitter: closed_form.Fitter,
+) -> dict[tuple[int, int], _adapter.Adapter]:
+  """Fits the adapter of each pair, with a key folded from its positions."""
   adapters = {}
   for pair, found in moments.items():
-    own = key
-    if key is not None:
-      own = jax.random.fold_in(jax.random.fold_in(key, pair[0]), pair[1])
     try:
-      adapters[pair] = closed_form.fit_moments(
-        found,
-        kind=kind,
-        ridge=ridge,
-        rank=rank,
-        alpha=alpha,
-        scale=scale,
-        key=own,
-      )
+      adapters[pair] = fitter.fold_in(*pair)(found)
     except ValueError as error:
       raise ValueError(f'positions {pair}: {error}') from error
   return adapters
 
 
 def _source(both: Any) -> list[types.Array]:
+  """Returns the source's features of a batch, for ``stats.cross_moments``."""
   return [both['x']]
 
 
 def _target(both: Any) -> list[types.Array]:
+  """Returns the target's features of a batch."""
   return [both['y']]
