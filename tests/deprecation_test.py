@@ -5,7 +5,7 @@ import inspect
 import jax
 import pytest
 
-from wsl import deprecation, tree
+from wsl import deprecation, scale, stitch, tree
 
 
 def test_an_alias_warns_at_its_caller_and_does_the_same() -> None:
@@ -18,6 +18,19 @@ def test_an_alias_warns_at_its_caller_and_does_the_same() -> None:
   assert w[0].filename == __file__
   assert y.dtype == tree.wide(x).dtype
   assert inspect.signature(old) == inspect.signature(tree.wide)
+
+
+def test_old_names_lead_to_the_new_ones() -> None:
+  found = {
+    name: value.__wrapped__
+    for room in (scale, stitch)
+    for name, value in vars(room).items()
+    if hasattr(value, '__deprecated__')
+  }
+  assert {'distilled', 'descendant', 'hybrid', 'meta'} <= set(found)
+  for new in found.values():
+    room = {'scale': scale, 'stitch': stitch}[new.__module__.split('.')[1]]
+    assert getattr(room, new.__name__) is new
 
 
 def test_a_seed_becomes_a_key_with_a_warning() -> None:

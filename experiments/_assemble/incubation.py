@@ -30,7 +30,7 @@ def starts(setting: Setting) -> types.Params:
     parts = stitch.split(target, count=count)
     modules.append(stitch.stack_modules(parts).params)
     other = draw(jax.random.fold_in(key, 1))
-    frames.append(stitch.meta(other, count=count).params)
+    frames.append(stitch.meta_model(other, count=count).params)
   found = {'end_to_end': wholes, 'meta': frames, 'modules': modules}
   return {name: tree.stack(params) for name, params in found.items()}
 

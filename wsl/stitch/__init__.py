@@ -45,8 +45,11 @@ from wsl.stitch._assembly.dery_reassembly import reassemble as reassemble
 from wsl.stitch._assembly.dery_reassembly import Reassembly as Reassembly
 from wsl.stitch._assembly.incubation import hybrid as hybrid
 from wsl.stitch._assembly.incubation import incubation as incubation
+from wsl.stitch._assembly.incubation import insert_module as insert_module
 from wsl.stitch._assembly.learngene import Auxiliary as Auxiliary
 from wsl.stitch._assembly.learngene import auxiliary as auxiliary
+from wsl.stitch._assembly.learngene import build_descendant as build_descendant
+from wsl.stitch._assembly.learngene import compose_maps as compose_maps
 from wsl.stitch._assembly.learngene import (
   dense_distillation as dense_distillation,
 )
@@ -56,6 +59,7 @@ from wsl.stitch._assembly.m2m import m2m as m2m
 from wsl.stitch._assembly.m2m import Student as Student
 from wsl.stitch._assembly.modules import assemble as assemble
 from wsl.stitch._assembly.modules import meta as meta
+from wsl.stitch._assembly.modules import meta_model as meta_model
 from wsl.stitch._assembly.modules import split as split
 from wsl.stitch._assembly.modules import stack_modules as stack_modules
 from wsl.stitch._assembly.modules import unstack_modules as unstack_modules

@@ -1,4 +1,4 @@
-"""Distillation module by module, and into a pool."""
+"""Module-to-module distillation, and distillation into a Learngene pool."""
 
 import functools
 
@@ -50,13 +50,13 @@ def dense_map(seed, d, m):
   return stitch.Adapter(draw(seed, d, m), draw(seed + 1, m))
 
 
-META = stitch.meta(toy(0), count=2)
+META = stitch.meta_model(toy(0), count=2)
 TEACHERS = stitch.split(toy(10), count=2)
 
 
 @pytest.mark.parametrize('slot', range(2))
 @pytest.mark.parametrize('divide', ['entries', 'batch'])
-def test_a_student_that_is_the_teacher_has_nothing_to_learn(slot, divide):
+def test_distillation_vanishes_if_the_student_is_the_teacher(slot, divide):
   same = stitch.Adapter()
   student = stitch.Student(
     TEACHERS[slot], None if slot == 0 else same, None if slot == 1 else same
@@ -69,8 +69,10 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn(slot, divide):
   assert value == 0
   for leaf in jax.tree.leaves(gradient):
     np.testing.assert_allclose(leaf, 0, atol=1e-15)
-  # What is left is the criterion of the teacher's hybrid.
-  outputs = stitch.apply(stitch.hybrid(META, TEACHERS[slot], slot=slot), X)
+  # Only the criterion of the teacher's network remains.
+  outputs = stitch.apply(
+    stitch.insert_module(META, TEACHERS[slot], slot=slot), X
+  )
   np.testing.assert_allclose(
     pair(share=0.25)(student, BATCH, KEY),
     0.75 * criterion(outputs, Y),
@@ -87,16 +89,18 @@ def softmax(x):
 def test_the_loss_of_a_wider_student(divide, entries):
   module = stitch.split(toy(20, depth=6, width=4), count=2)[0]
   student = stitch.Student(module, None, dense_map(30, 4, 3))
-  # By hand: the student's own embedding and blocks, its stitch, the meta model.
+  # Directly: the student's embedding and blocks, its adapter, the meta model.
   h = dense(module.params['embed'], X)
   for i in range(3):
     h = block(jax.tree.map(lambda x, i=i: x[i], module.params['blocks']), h)
   h = h @ student.post.weight + student.post.bias[None]
   last = jax.tree.map(lambda x: x[1], META.params['blocks'])
   s = np.asarray(dense(META.params['head'], block(last, h)))
-  t = np.asarray(stitch.apply(stitch.hybrid(META, TEACHERS[0], slot=0), X))
+  t = np.asarray(
+    stitch.apply(stitch.insert_module(META, TEACHERS[0], slot=0), X)
+  )
   p, q = softmax(t / 3), softmax(s / 3)
-  near = 9 * (p * np.log(p / q)).sum() / entries
+  distilled = 9 * (p * np.log(p / q)).sum() / entries
   loss = stitch.m2m(
     META,
     TEACHERS[0],
@@ -106,11 +110,11 @@ def test_the_loss_of_a_wider_student(divide, entries):
     temperature=3.0,
     divide=divide,
   )
-  want = 0.7 * criterion(s, Y) + 0.3 * near
+  want = 0.7 * criterion(s, Y) + 0.3 * distilled
   np.testing.assert_allclose(loss(student, BATCH, KEY), want, rtol=1e-10)
 
 
-def test_a_last_module_is_fed_through_its_stitch_and_has_a_head():
+def test_the_last_module_has_an_input_adapter_and_a_head():
   module = stitch.split(toy(20, width=4), count=2)[1]
   pre = dense_map(30, 3, 4)
   feed = stitch.advance(META, META.embed(META.params['embed'], X), 0, 1)
@@ -121,7 +125,7 @@ def test_a_last_module_is_fed_through_its_stitch_and_has_a_head():
   np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
-def test_m2m_refuses_what_does_not_fit():
+def test_m2m_names_mistakes():
   make = functools.partial(stitch.m2m, META, TEACHERS[0], criterion=criterion)
   for options, message in (
     ({'slot': 2}, r'slot=2: expected 0 \.\. 1'),
@@ -138,7 +142,7 @@ def test_m2m_refuses_what_does_not_fit():
     make(slot=0)(stitch.Student(TEACHERS[0], same, same), BATCH, KEY)
 
 
-def test_an_ancestor_distilled_into_itself_has_no_loss():
+def test_the_loss_of_an_ancestor_with_identity_maps_is_zero():
   ancestor = toy(0)
   same = stitch.Adapter(jnp.eye(3), jnp.zeros(3))
   learner = stitch.Auxiliary(ancestor, (same,) * 4)
@@ -176,24 +180,24 @@ def test_the_loss_of_an_auxiliary_network():
   assert losses[-1] < losses[0] / 2
 
 
-def test_distilled_and_least_squares_agree_on_linear_images():
+def test_composed_maps_and_least_squares_agree_on_linear_images():
   random = np.random.RandomState(0)
   common = (random.randn(50, 2) + 1) @ random.randn(2, 6)  # of rank 2
   a, b = common @ random.randn(6, 3) + 1, common @ random.randn(6, 4)
   to_common = [_adapter.Adapter(*affine(x, common)) for x in (a, b)]
-  got = stitch.distilled(*to_common)
+  got = stitch.compose_maps(*to_common)
   np.testing.assert_allclose(stitch.apply_adapter(got, a), b, atol=1e-9)
   weight, bias = affine(a, b)
   np.testing.assert_allclose(a @ weight + bias[None], b, atol=1e-9)
 
 
 def affine(x, y):
-  """The least squares map of the least norm, about the means."""
+  """Minimum norm least squares between centred features."""
   weight = np.linalg.pinv(x - x.mean(0)) @ (y - y.mean(0))
   return jnp.asarray(weight), jnp.asarray(y.mean(0) - x.mean(0) @ weight)
 
 
-def test_a_descendant_is_the_instances_and_the_stitch_between_them():
+def test_a_descendant_joins_instances_by_a_composed_map():
   ancestor = toy(0)
   pool = {
     name: stitch.auxiliary(
@@ -202,12 +206,12 @@ def test_a_descendant_is_the_instances_and_the_stitch_between_them():
     for name, seed, depth, width in (('s', 10, 2, 2), ('m', 20, 4, 3))
   }
   pieces = [stitch.Piece('s', 0, 1), stitch.Piece('m', 2, 4)]
-  family, route = stitch.descendant(pool, pieces)
+  family, route = stitch.build_descendant(pool, pieces)
   stitch.check_route(family, route, BATCH[0])
   assert route.adapters == ('s_1_m_2',)
   small, middle = pool['s'].model, pool['m'].model
   h = stitch.features(small, X)[1]
-  link = stitch.distilled(pool['s'].maps[0], pool['m'].maps[1])
+  link = stitch.compose_maps(pool['s'].maps[0], pool['m'].maps[1])
   h = stitch.advance(middle, stitch.apply_adapter(link, h), 2, 4)
   want = middle.head(middle.params['head'], h)
   got = stitch.apply(stitch.materialize(family, route), X)
@@ -218,8 +222,8 @@ def test_a_descendant_is_the_instances_and_the_stitch_between_them():
     ([stitch.Piece('x', 0, 2), pieces[1]], "joins 'x' at 2"),
   ):
     with pytest.raises(ValueError, match=message):
-      stitch.descendant(pool, wrong)
+      stitch.build_descendant(pool, wrong)
   with pytest.raises(ValueError, match='2 blocks and an ancestor of 1'):
     stitch.auxiliary(small, toy(0, depth=1), BATCH[0], key=KEY)
   with pytest.raises(ValueError, match=r'shapes \[2, 3\] and None'):
-    stitch.distilled(pool['s'].maps[0], stitch.Adapter())
+    stitch.compose_maps(pool['s'].maps[0], stitch.Adapter())

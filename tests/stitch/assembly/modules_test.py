@@ -1,4 +1,4 @@
-"""Modules, meta models, hybrids, and incubation."""
+"""Deep Incubation: modules, meta models, inserted modules, losses."""
 
 import functools
 
@@ -51,7 +51,7 @@ def toy(seed=0, depth=DEPTH):
 
 
 def loose(seed=0, depth=DEPTH):
-  """The same as a tuple of blocks, of two kinds."""
+  """The toy network with a tuple of blocks, of two functions."""
   model = toy(seed, depth)
   rows = model.params['blocks']
   blocks = tuple(jax.tree.map(lambda x, i=i: x[i], rows) for i in range(depth))
@@ -69,7 +69,7 @@ def test_modules_are_a_disjoint_cover_of_the_network(make, count):
   model = make()
   modules = stitch.split(model, count=count)
   assert len(modules) == count
-  # Every entry of the network is in one module, and in one only.
+  # Every entry of the network is in exactly one module.
   number = iter(range(10**6))
   labelled = jax.tree.map(
     lambda x: np.array([next(number) for _ in range(x.size)]).reshape(x.shape),
@@ -96,11 +96,11 @@ def test_uneven_modules_differ_by_one_block():
 
 @pytest.mark.parametrize('make', [toy, loose])
 @pytest.mark.parametrize('slot', range(2))
-def test_the_meta_models_own_block_gives_the_meta_model(make, slot):
-  meta = stitch.meta(make(), count=2)
+def test_inserting_the_meta_models_own_block_changes_nothing(make, slot):
+  meta = stitch.meta_model(make(), count=2)
   assert meta.depth == 2
   own = stitch.split(meta, count=2)[slot]
-  got = stitch.hybrid(meta, own, slot=slot)
+  got = stitch.insert_module(meta, own, slot=slot)
   equal(got.params, meta.params)
   np.testing.assert_array_equal(stitch.apply(got, X), stitch.apply(meta, X))
 
@@ -109,12 +109,12 @@ def test_the_meta_model_has_the_first_block_of_each_module():
   model = toy(depth=7)
   rows = np.array([0, 3, 5])
   want = jax.tree.map(lambda x: x[rows], model.params['blocks'])
-  equal(stitch.meta(model, count=3).params['blocks'], want)
+  equal(stitch.meta_model(model, count=3).params['blocks'], want)
 
 
 @pytest.mark.parametrize('slot', range(2))
-def test_a_hybrid_runs_meta_blocks_around_the_module(slot):
-  meta = stitch.meta(toy(10), count=2)
+def test_an_inserted_module_runs_between_meta_blocks(slot):
+  meta = stitch.meta_model(toy(10), count=2)
   module = stitch.split(toy(20), count=2)[slot]
   h = meta.embed((meta, module)[slot == 0].params['embed'], X)
   for k in range(2):
@@ -124,7 +124,7 @@ def test_a_hybrid_runs_meta_blocks_around_the_module(slot):
       row = jax.tree.map(lambda x, i=i: x[i], owner.params['blocks'])
       h = block(row, h)
   want = dense((meta, module)[slot == 1].params['head'], h)
-  got = stitch.apply(stitch.hybrid(meta, module, slot=slot), X)
+  got = stitch.apply(stitch.insert_module(meta, module, slot=slot), X)
   np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
@@ -132,27 +132,27 @@ def stacked_modules(seed=20):
   return stitch.stack_modules(stitch.split(toy(seed), count=2))
 
 
-def test_one_program_gives_the_hybrids_of_all_slots():
-  meta = stitch.meta(toy(10), count=2)
+def test_one_program_inserts_modules_in_all_slots():
+  meta = stitch.meta_model(toy(10), count=2)
   traces = []
 
   @jax.jit
   def outputs(meta, modules):
     def one(slot, module):
       traces.append(slot)
-      return stitch.apply(stitch.hybrid(meta, module, slot=slot), X)
+      return stitch.apply(stitch.insert_module(meta, module, slot=slot), X)
 
     return jax.vmap(one)(jnp.arange(2), modules)
 
   got = outputs(meta, stacked_modules())
   for slot, module in enumerate(stitch.split(toy(20), count=2)):
-    want = stitch.apply(stitch.hybrid(meta, module, slot=slot), X)
+    want = stitch.apply(stitch.insert_module(meta, module, slot=slot), X)
     np.testing.assert_allclose(got[slot], want, rtol=1e-12)
   assert len(traces) == 1
 
 
-def test_gradients_of_one_program_are_those_of_each_job():
-  meta = stitch.meta(toy(10), count=2)
+def test_one_program_has_the_gradients_of_separate_jobs():
+  meta = stitch.meta_model(toy(10), count=2)
 
   def gradient(slot, module):
     loss = stitch.incubation(meta, slot=slot, criterion=criterion)
@@ -167,7 +167,7 @@ def test_gradients_of_one_program_are_those_of_each_job():
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), got, want
     )
-  # A copy of what a module does not own gets no gradient.
+  # Copies of an embedding or head that is not owned have zero gradients.
   norms = jax.tree.map(
     lambda x: jnp.abs(x).sum(tuple(range(1, x.ndim))), together.params
   )
@@ -176,11 +176,11 @@ def test_gradients_of_one_program_are_those_of_each_job():
 
 
 @pytest.mark.parametrize('slot', range(2))
-def test_the_loss_is_the_hybrids(slot):
-  meta = stitch.meta(loose(10), count=2)
+def test_the_loss_is_that_of_the_network_with_the_module(slot):
+  meta = stitch.meta_model(loose(10), count=2)
   module = stitch.split(loose(20), count=2)[slot]
   loss = stitch.incubation(meta, slot=slot, criterion=criterion)
-  outputs = stitch.apply(stitch.hybrid(meta, module, slot=slot), X)
+  outputs = stitch.apply(stitch.insert_module(meta, module, slot=slot), X)
   want = criterion(outputs, Y)
   np.testing.assert_allclose(loss(module, BATCH, KEY), want, rtol=1e-12)
 
@@ -194,9 +194,9 @@ def run(loss, params, steps=3):
   return advance(loss, state, BATCH)[0].params
 
 
-def test_one_module_is_plain_training():
+def test_incubation_of_one_module_is_ordinary_training():
   model = toy()
-  meta = stitch.meta(toy(10), count=1)
+  meta = stitch.meta_model(toy(10), count=1)
   (module,) = stitch.split(model, count=1)
   plain = lambda m, batch, key: criterion(stitch.apply(m, batch[0]), batch[1])
   want = run(plain, model)
@@ -208,8 +208,8 @@ def test_one_module_is_plain_training():
   )
 
 
-def test_parallel_jobs_train_what_separate_jobs_train():
-  meta = stitch.meta(toy(10), count=2)
+def test_parallel_jobs_equal_separate_jobs():
+  meta = stitch.meta_model(toy(10), count=2)
 
   def job(slot, module):
     return run(stitch.incubation(meta, slot=slot, criterion=criterion), module)
@@ -217,7 +217,7 @@ def test_parallel_jobs_train_what_separate_jobs_train():
   modules = stacked_modules()
   trained = jax.jit(jax.vmap(job))(jnp.arange(2), modules)
   got = stitch.assemble(stitch.unstack_modules(trained))
-  alone = jax.jit(job)  # of one slot, which is traced too
+  alone = jax.jit(job)  # with a traced slot too
   each = [
     alone(jnp.asarray(i), jax.tree.map(lambda x, i=i: x[i], modules))
     for i in range(2)
@@ -231,15 +231,15 @@ def test_parallel_jobs_train_what_separate_jobs_train():
   )
 
 
-def test_bad_input_is_refused():
+def test_mistakes_are_named():
   model = toy()
   for count in (0, 5):
     with pytest.raises(ValueError, match=rf'count={count}: expected 1 \.\. 4'):
       stitch.split(model, count=count)
-  meta = stitch.meta(model, count=2)
+  meta = stitch.meta_model(model, count=2)
   modules = stitch.split(model, count=2)
   for make in (
-    stitch.hybrid,
+    stitch.insert_module,
     lambda meta, m, slot: stitch.incubation(
       meta, slot=slot, criterion=criterion
     ),
@@ -255,4 +255,6 @@ def test_bad_input_is_refused():
     stitch.stack_modules(uneven)
   own = stitch.split(loose(), count=2)[0]
   with pytest.raises(ValueError, match='give the slot as an integer'):
-    stitch.hybrid(stitch.meta(loose(), count=2), own, slot=jnp.asarray(0))
+    stitch.insert_module(
+      stitch.meta_model(loose(), count=2), own, slot=jnp.asarray(0)
+    )

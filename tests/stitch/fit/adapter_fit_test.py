@@ -146,7 +146,7 @@ def test_distilled_and_least_squares_agree_on_exact_linear_images() -> None:
   a = (ancestor - 1) @ np.linalg.inv(mix)
   b = (ancestor + 2) @ np.linalg.inv(rotation(5, seed=3))
   to_ancestor = [stitch.fit(v, ancestor) for v in (a, b)]
-  composed = stitch.distilled(*to_ancestor)
+  composed = stitch.compose_maps(*to_ancestor)
   found = stitch.fit(a, b)
   np.testing.assert_allclose(composed.weight, found.weight, atol=1e-10)
   np.testing.assert_allclose(composed.bias, found.bias, atol=1e-10)

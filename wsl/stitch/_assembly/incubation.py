@@ -1,4 +1,10 @@
-"""Incubation: every module is trained alone, within a small meta model."""
+"""Deep Incubation: each module is trained separately inside a meta model.
+
+The meta model has one block in place of each module. Module i replaces block i
+and is trained with all other blocks fixed, so K modules are K independent jobs
+that agree on the features at their boundaries. The trained modules form the
+large network, which needs little fine-tuning.
+"""
 
 from collections.abc import Callable
 import dataclasses
@@ -7,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wsl import tree, types
+from wsl import deprecation, tree, types
 from wsl.stitch import _segmented
 from wsl.stitch._assembly import modules
 
@@ -15,35 +21,35 @@ Segmented = _segmented.Segmented
 Criterion = Callable[[types.Array, Any], types.Array]
 
 
-def hybrid(
+def insert_module(
   meta: Segmented, module: Segmented, *, slot: int | types.Array
 ) -> Segmented:
-  r"""Puts a module in the place of one block of the meta model.
+  r"""Replaces one block of a meta model by a module.
 
   .. math:: \mathrm{head} \circ \hat b_{K-1} \circ \dots \circ \hat b_{i+1}
     \circ \mathcal{M}_i \circ \hat b_{i-1} \circ \dots \circ \hat b_0 \circ
     \mathrm{embed}
 
-  Module 0 brings its own embedding and module K - 1 its own head; otherwise
-  they are the meta model's. With the meta model's own block as the module the
-  hybrid is the meta model.
+  In slot 0 the embedding is the module's, in slot K - 1 the head; otherwise
+  both are the meta model's. If the module is the meta model's own block, the
+  result is the meta model.
 
-  A traced ``slot`` gives one program for all slots: the parameters of the m +
-  K - 1 blocks are gathered in the order of the slot, so that K hybrids under
-  ``jax.vmap`` run as many blocks as K programs would.
+  A traced ``slot`` gives one program for all slots: the parameters of the
+  m + K - 1 blocks are gathered in the order of the slot, so K networks under
+  ``jax.vmap`` run as many blocks as K separate programs.
 
   Args:
-    meta: K blocks, one for each module.
-    module: m blocks, as from ``split``; for a traced slot as from
+    meta: a network of K blocks, one for each module.
+    module: a module of m blocks, as from ``split``; for a traced slot as from
       ``stack_modules``, with an embedding and a head.
-    slot: the place i, ``0 <= i < K``; an integer, or a traced one.
+    slot: the index i of the block, ``0 <= i < K``; an integer or traced.
 
   Returns:
     A network of K - 1 + m blocks.
 
   Raises:
-    ValueError: if there is no such slot, or if a traced one meets blocks that
-      are not stacked.
+    ValueError: if there is no such slot, or if the slot is traced and the
+      blocks are not stacked.
 
   Example:
     >>> import jax.numpy as jnp
@@ -54,7 +60,7 @@ def hybrid(
     ...   {'embed': one, 'blocks': jnp.asarray(blocks), 'head': one},
     ...   scale, scale, scale)
     >>> small, module = make([2.0, 3.0]), make([5.0, 7.0])
-    >>> hybrid(small, module, slot=1).params['blocks'].tolist()
+    >>> insert_module(small, module, slot=1).params['blocks'].tolist()
     [2.0, 5.0, 7.0]
 
   Reference:
@@ -63,7 +69,7 @@ def hybrid(
   """
   if not isinstance(slot, int):
     return _gathered(meta, module, slot)
-  _check(meta, slot)
+  _check(meta, slot, 'insert_module')
   before = modules.part(meta, 0, slot)
   after = modules.part(meta, slot + 1, meta.depth)
   first = module if slot == 0 else meta
@@ -74,11 +80,11 @@ def hybrid(
 def incubation(
   meta: Segmented, *, slot: int | types.Array, criterion: Criterion
 ) -> Callable[..., types.Array]:
-  """Makes the loss by which one module is trained, for ``train.advance``.
+  """Makes the loss that trains one module inside a meta model.
 
-  The module is the only parameter: what comes before it gets no gradient, what
-  comes after it is fixed, and gradients pass through it. Jobs do not speak to
-  each other; with stacked modules they are one program::
+  The module is the only parameter. Blocks before it get no gradient; gradients
+  pass through the blocks after it, which are fixed. The jobs of different slots
+  are independent; with stacked modules they are one program::
 
     def job(slot, state, key):
       loss = stitch.incubation(meta, slot=slot, criterion=criterion)
@@ -87,18 +93,18 @@ def incubation(
     states = jax.vmap(lambda m: train.start(m, optimizer=optimizer))(modules)
     jax.vmap(job, (0, 0, None))(jnp.arange(K), states, key)
 
-  With an integer ``slot`` nothing is computed in vain. The one program for all
-  slots also differentiates the meta model's own blocks: one more product for
-  each of those after the module, two for those before it.
+  With an integer ``slot`` only the needed gradients are computed. The program
+  for a traced slot also differentiates the meta model's blocks: one matrix
+  product more for each block after the module, two for each block before it.
 
   Args:
     meta: the trained meta model of K blocks.
-    slot: which module is trained; an integer, or a traced one.
+    slot: the index of the module, ``0 <= slot < K``; an integer or traced.
     criterion: maps (outputs, targets) to a scalar.
 
   Returns:
-    A loss ``(module, batch, key) -> scalar``; a batch is (inputs, targets).
-    With K = 1 it is the loss of plain training.
+    A loss ``(module, batch, key) -> scalar`` for ``train.advance``; a batch is
+    (inputs, targets). With K = 1 it is the loss of ordinary training.
 
   Raises:
     ValueError: if there is no such slot.
@@ -108,14 +114,14 @@ def incubation(
   """
   criterion = tree.partial(criterion)
   if not isinstance(slot, int):
-    return jax.tree_util.Partial(_of_any_slot, criterion, meta, slot)
-  _check(meta, slot)
+    return jax.tree_util.Partial(_traced_slot_loss, criterion, meta, slot)
+  _check(meta, slot, 'incubation')
   return jax.tree_util.Partial(_OfSlot(slot), criterion, meta)
 
 
 @dataclasses.dataclass(frozen=True)
 class _OfSlot:
-  """The loss of one slot, known before tracing."""
+  """The loss of one static slot; the slot is part of the hash."""
 
   slot: int
 
@@ -137,7 +143,7 @@ class _OfSlot:
 def before(
   meta: Segmented, module: Segmented, inputs: Any, *, slot: int
 ) -> types.Array:
-  """Returns what the module in a slot is fed with."""
+  """Returns the input features of the module in a slot."""
   owner = module if slot == 0 else meta
   h = owner.embed(owner.params['embed'], inputs)
   return _segmented.advance(meta, h, 0, slot)
@@ -146,13 +152,13 @@ def before(
 def after(
   meta: Segmented, module: Segmented, h: types.Array, *, slot: int
 ) -> types.Array:
-  """Returns the hybrid's outputs, from what the module gives."""
+  """Returns the network's outputs, from the module's output features."""
   h = _segmented.advance(meta, h, slot + 1, meta.depth)
   owner = module if slot == meta.depth - 1 else meta
   return owner.head(owner.params['head'], h)
 
 
-def _of_any_slot(
+def _traced_slot_loss(
   criterion: Criterion,
   meta: Segmented,
   slot: types.Array,
@@ -160,21 +166,25 @@ def _of_any_slot(
   batch: Any,
   key: types.PRNGKey,
 ) -> types.Array:
+  """Returns the loss of a traced slot."""
   del key
   inputs, targets = batch
-  net = hybrid(meta, module, slot=slot)
+  net = insert_module(meta, module, slot=slot)
   return criterion(_segmented.apply(net, inputs), targets)
 
 
 def _gathered(
   meta: Segmented, module: Segmented, slot: types.Array
 ) -> Segmented:
-  """Orders the blocks of a hybrid by a traced slot."""
+  """Gathers the blocks of the network in the order of a traced slot."""
   if not (meta.stacked and module.stacked) or meta.block != module.block:
     raise ValueError(
-      'hybrid: a traced slot needs a meta model and a module whose blocks are '
-      'stacked and share one function: give the slot as an integer'
+      'insert_module: a traced slot needs a meta model and a module whose '
+      'blocks are stacked and share one function: give the slot as an integer'
     )
+  # Rows 0 .. K - 1 of the concatenated stacks are the meta model's, the next m
+  # the module's. Step t of the network takes meta row t before the slot, then
+  # the module's rows, then meta row t - m + 1.
   count, depth = meta.depth, module.depth
   step = jnp.arange(count - 1 + depth, dtype=jnp.int32)
   slot = jnp.asarray(slot, jnp.int32)
@@ -199,8 +209,13 @@ def _gathered(
   )
 
 
-def _check(meta: Segmented, slot: int) -> None:
+def _check(meta: Segmented, slot: int, name: str) -> None:
+  """Checks that the slot is a block of the meta model."""
   if not 0 <= slot < meta.depth:
     raise ValueError(
-      f'slot={slot}: expected 0 .. {meta.depth - 1}, a block of the meta model'
+      f'{name}: slot={slot}: expected 0 .. {meta.depth - 1}, a block of the '
+      'meta model'
     )
+
+
+hybrid = deprecation.renamed('hybrid', insert_module)

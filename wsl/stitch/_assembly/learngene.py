@@ -1,4 +1,18 @@
-"""Learngene Pool: small networks distilled from one, and what they build."""
+"""RECONSTRUCTION of Learngene Pool: networks distilled from one, and stitched.
+
+From the paper (Shi et al., 2023, arXiv:2312.05743) are the auxiliary networks,
+the distillation of outputs and of block features through learnable maps, and
+stitches that begin as these maps. Ours are the weights of the loss, the
+direction of the maps (auxiliary to ancestor) with its counterpart at every
+block, and the composition of two maps by a pseudo-inverse; the outputs of
+self-attention, which the paper distils too, lie between two positions of a
+segmented network and are left out.
+
+The public code (github.com/superselll/learngenepool) maps the ancestor's
+features to the auxiliary's, after the last block or after each third of the
+blocks, and a stitch to the ancestor's width begins as the transpose of the mean
+map, without bias.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
@@ -8,19 +22,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import deprecation, tree, types
 from wsl.stitch import _adapter, _segmented
 from wsl.stitch._assembly import m2m
 from wsl.stitch._routes import routing
 
 
 class Auxiliary(NamedTuple):
-  """A small network and its maps to the network that it learns from.
+  """RECONSTRUCTION: a small network and its maps to the ancestor's features.
 
   Attributes:
     model: d blocks; each is an instance of the pool.
-    maps: for each block, from its output to the ancestor's features at the same
-      relative depth.
+    maps: for each block a map from its output to the ancestor's features at the
+      same relative depth.
   """
 
   model: _segmented.Segmented
@@ -34,24 +48,29 @@ def auxiliary(
   *,
   key: types.PRNGKey,
 ) -> Auxiliary:
-  """Gives a small network random maps to an ancestor's features.
+  """RECONSTRUCTION: gives a small network random maps to an ancestor.
 
   Args:
-    model: fewer blocks than the ancestor's or as many, or narrower ones.
+    model: the small network, of any width and at most the ancestor's depth.
     ancestor: the large, trained network.
-    inputs: a batch, or its shapes, for the widths.
-    key: of the maps; entries have variance 1 / d.
+    inputs: a batch, or its shapes, to infer the widths.
+    key: source of the weights of the maps, normal with variance 1 / d for an
+      input of width d.
 
   Returns:
     The parameters that ``dense_distillation`` trains.
 
   Raises:
     ValueError: if the network is deeper than its ancestor.
+
+  Reference:
+    Shi et al., "Building Variable-sized Models via Learngene Pool", 2023,
+    arXiv:2312.05743.
   """
   if not 1 <= model.depth <= ancestor.depth:
     raise ValueError(
       f'auxiliary: {model.depth} blocks and an ancestor of {ancestor.depth}: '
-      'expected at least one and not more than it has'
+      f'expected 1 .. {ancestor.depth} blocks'
     )
   own, wanted = (
     jax.eval_shape(_segmented.features, m, inputs) for m in (model, ancestor)
@@ -59,7 +78,7 @@ def auxiliary(
   maps = []
   for p in range(1, model.depth + 1):
     d, m = own[p].shape[-1], wanted[_counterpart(p, model, ancestor)].shape[-1]
-    dtype = own[p].dtype if own[p].dtype.itemsize > 4 else jnp.float32
+    dtype = tree.wide_dtype(own[p])
     weight = jax.random.normal(jax.random.fold_in(key, p), (d, m), dtype)
     maps.append(_adapter.Adapter(weight * d**-0.5, jnp.zeros(m, dtype)))
   return Auxiliary(model, tuple(maps))
@@ -71,26 +90,27 @@ def dense_distillation(
   blocks: float = 1.0,
   temperature: float = 1.0,
 ) -> Callable[..., types.Array]:
-  r"""Makes the loss that distils an ancestor into a small network.
+  r"""RECONSTRUCTION: the loss that distils an ancestor into a small network.
 
   .. math:: L = T^2 \, \overline{\mathrm{KL}}(\mathrm{softmax}(y / T) \,\|\,
     \mathrm{softmax}(y' / T)) + \beta \frac{1}{d} \sum_{p=1}^{d}
     \overline{\| h'_p M_p + c_p - h_{\pi(p)} \|^2}, \quad \pi(p) =
     \mathrm{round}(p D / d)
 
-  There is no public code: this is the paper's description. It also distils the
-  outputs of self-attention; they are left out, since the positions of a
-  segmented network lie between blocks. Which norms and weights the paper takes
-  could not be read: the means are over all entries.
+  Bars are means: of the divergence over examples, of the squared error over all
+  entries. The public code has 0.1 times the cross-entropy of labels plus 0.9
+  times the sum of three terms: the cross-entropy of both softmaxes, averaged
+  over examples and classes without T^2, and mean squared errors of block and
+  of attention outputs, summed over positions.
 
   Args:
     ancestor: the large network of D blocks; it is not trained.
-    blocks: beta, the weight of the outputs of blocks.
-    temperature: T.
+    blocks: beta, the weight of the block features.
+    temperature: T, above 0.
 
   Returns:
-    A loss ``(auxiliary, batch, key) -> scalar`` for ``train.advance``; batches
-    are inputs, or (inputs, anything).
+    A loss ``(auxiliary, batch, key) -> scalar`` for ``train.advance``; a batch
+    is the inputs, or a tuple that begins with them.
 
   Reference:
     Shi et al., "Building Variable-sized Models via Learngene Pool", 2023,
@@ -101,7 +121,7 @@ def dense_distillation(
 
 @dataclasses.dataclass(frozen=True)
 class _Dense:
-  """The loss, with its weights."""
+  """The loss of ``dense_distillation``, hashable by its hyperparameters."""
 
   blocks: float
   temperature: float
@@ -115,18 +135,21 @@ class _Dense:
   ) -> types.Array:
     del key
     inputs = batch[0] if isinstance(batch, tuple) else batch
-    model, rate = learner.model, self.temperature
+    model = learner.model
     wanted = jax.lax.stop_gradient(_segmented.features(ancestor, inputs))
     given = _segmented.features(model, inputs)
     logits = (
       net.head(net.params['head'], values[-1])
       for net, values in ((ancestor, wanted), (model, given))
     )
-    loss = rate**2 * jnp.mean(m2m.kl(*logits, temperature=rate))
+    divergence = jnp.mean(m2m.kl(*logits, temperature=self.temperature))
+    # The gradient of the divergence is 1 / T of the difference of two
+    # softmaxes, itself of order 1 / T: T^2 keeps its scale.
+    loss = self.temperature**2 * divergence
     for p, adapter in enumerate(learner.maps, 1):
       target = wanted[_counterpart(p, model, ancestor)]
-      off = _adapter.apply_adapter(adapter, given[p]) - target
-      loss += self.blocks / model.depth * jnp.mean(jnp.square(off))
+      error = _adapter.apply_adapter(adapter, given[p]) - target
+      loss += self.blocks / model.depth * jnp.mean(jnp.square(error))
     return loss
 
 
@@ -137,71 +160,73 @@ def _counterpart(
   return round(position * ancestor.depth / model.depth)
 
 
-def distilled(
+def compose_maps(
   source: _adapter.Adapter, target: _adapter.Adapter
 ) -> _adapter.Adapter:
-  r"""Composes two maps to common features into a map between networks.
+  r"""RECONSTRUCTION: composes two maps to common features into a stitch.
 
   .. math:: h_b = (h_a M_a + c_a - c_b) M_b^+
 
-  If b's features are linear images of the common ones, and both maps lead back
-  to these, this is the map of least squares.
+  The composition solves ``h_b M_b + c_b = h_a M_a + c_a`` for h_b by least
+  squares. If the features of both networks are linear images of the common
+  ones, and both maps invert them, it equals the least squares map from h_a to
+  h_b.
 
   Args:
-    source: M_a ``[d_a, D]`` and c_a.
-    target: M_b ``[d_b, D]`` and c_b.
+    source: weight M_a ``[d_a, D]`` and bias c_a (0 if ``None``).
+    target: weight M_b ``[d_b, D]`` and bias c_b.
 
   Returns:
-    The map from a's features to b's, ``[d_a, d_b]``.
+    The map from a's features to b's, with a weight ``[d_a, d_b]`` and a bias.
 
   Raises:
-    ValueError: if a map has no weight, or they lead to different widths.
+    ValueError: if a map has no weight, or the widths D differ.
 
   Example:
     >>> import jax.numpy as jnp
     >>> a, b = (_adapter.Adapter(s * jnp.eye(2)) for s in (6.0, 2.0))
-    >>> distilled(a, b).weight.round(4).tolist()
+    >>> compose_maps(a, b).weight.round(4).tolist()
     [[3.0, 0.0], [0.0, 3.0]]
 
   Reference:
-    Shi et al., 2023, arXiv:2312.05743, which learns maps in distillation and
-    begins stitches with them.
+    Shi et al., 2023, arXiv:2312.05743, which initialises stitches with maps
+    that are learned in distillation.
   """
   first, second = source.weight, target.weight
   if first is None or second is None or first.shape[1] != second.shape[1]:
     shapes = [None if w is None else list(w.shape) for w in (first, second)]
     raise ValueError(
-      f'distilled: weights of shapes {shapes[0]} and {shapes[1]}: expected '
+      f'compose_maps: weights of shapes {shapes[0]} and {shapes[1]}: expected '
       '[d_a, D] and [d_b, D], maps to the same features'
     )
   zero = jnp.zeros(first.shape[1], first.dtype)
   offset = (zero if source.bias is None else source.bias) - (
     zero if target.bias is None else target.bias
   )
-  back = jnp.linalg.pinv(second)
-  product = lambda x, y: jnp.matmul(x, y, precision='highest')
-  return _adapter.Adapter(product(first, back), product(offset, back))
+  inverse = jnp.linalg.pinv(second)
+  return _adapter.Adapter(
+    tree.matmul(first, inverse), tree.matmul(offset, inverse)
+  )
 
 
-def descendant(
+def build_descendant(
   pool: Mapping[str, Auxiliary], pieces: Sequence[routing.Piece]
 ) -> tuple[routing.Family, routing.Route]:
-  """Builds a network of instances, from small to large.
+  """RECONSTRUCTION: builds a network of pool instances, from small to large.
 
-  Where one auxiliary network's blocks end and another's begin there is a
-  stitch, composed of the maps that were learned at these positions. Train the
-  network that ``materialize`` makes of the result.
+  A stitch between two pieces is ``compose_maps`` of the maps at both positions.
+  ``materialize`` turns the result into a network to fine-tune.
 
   Args:
     pool: the distilled networks by name.
-    pieces: consecutive blocks of each, the narrower first.
+    pieces: consecutive blocks of each network, narrower networks first.
 
   Returns:
-    The networks with the stitches, and the route through them.
+    The family of the networks and the stitches, and the route through it.
 
   Raises:
-    ValueError: naming the piece that is unknown, that begins where there is no
-      map, or that is narrower than the one before.
+    ValueError: if a piece is unknown, begins where there is no map, or is
+      narrower than the one before; the message names it.
 
   Reference:
     Shi et al., 2023, arXiv:2312.05743.
@@ -214,15 +239,15 @@ def descendant(
       own = pool[piece.model].maps if piece.model in pool else ()
       if not 1 <= position <= len(own):
         raise ValueError(
-          f"descendant: piece {i} ('{two.model}' from {two.start}) joins "
+          f"build_descendant: piece {i} ('{two.model}' from {two.start}) joins "
           f"'{piece.model}' at {position}: it has maps at 1 .. {len(own)}"
         )
       maps.append(own[position - 1])
-    stitch = distilled(*maps)
+    stitch = compose_maps(*maps)
     assert stitch.weight is not None
     if stitch.weight.shape[0] > stitch.weight.shape[1]:
       raise ValueError(
-        f"descendant: piece {i} ('{two.model}') is narrower than "
+        f"build_descendant: piece {i} ('{two.model}') is narrower than "
         f"'{one.model}': order instances from small to large"
       )
     names.append(f'{one.model}_{one.stop}_{two.model}_{two.start}')
@@ -230,3 +255,7 @@ def descendant(
   models = {name: member.model for name, member in pool.items()}
   family = routing.Family(models, adapters)
   return family, routing.Route(tuple(pieces), tuple(names))
+
+
+distilled = deprecation.renamed('distilled', compose_maps)
+descendant = deprecation.renamed('descendant', build_descendant)

@@ -1,4 +1,9 @@
-"""Module-to-module distillation: a student's parts learn from a teacher's."""
+"""Module-to-module distillation (m2mKD): student modules from a teacher's.
+
+Teacher and student modules are inserted into the same slot of a shared, frozen
+meta model, and the student learns from the outputs of the teacher's network.
+Each job holds one module of either network, never a whole one.
+"""
 
 from collections.abc import Callable
 import dataclasses
@@ -13,14 +18,14 @@ from wsl.stitch._assembly import incubation
 
 
 class Student(NamedTuple):
-  """A module that is trained in the place of a teacher's.
+  """A student's module, with adapters to the width of the meta model.
 
   Attributes:
-    module: as from ``split``, of any width and number of blocks.
-    pre: from the meta model's features to the module's; ``None`` for the first
-      module, which embeds the inputs itself.
-    post: from the module's features to the meta model's; ``None`` for the last
-      module, which has a head.
+    module: a module as from ``split``, of any width and number of blocks.
+    pre: adapter from the meta model's features to the module's; ``None`` for
+      the first module, which embeds the inputs itself.
+    post: adapter from the module's features to the meta model's; ``None`` for
+      the last module, which has a head.
   """
 
   module: _segmented.Segmented
@@ -38,34 +43,35 @@ def m2m(
   temperature: float = 1.0,
   divide: str = 'entries',
 ) -> Callable[..., types.Array]:
-  r"""Makes the loss of one pair of modules, a teacher's and a student's.
+  r"""Makes the loss that distils a teacher's module into a student's.
 
   .. math:: L = (1 - a) \, \mathrm{criterion}(s, y) + a T^2 \frac{1}{n} \sum_b
     \mathrm{KL}(\mathrm{softmax}(t_b / T) \,\|\, \mathrm{softmax}(s_b / T))
 
-  Teacher and student stand in the same slot of one frozen meta model and are
-  fed with the same features: ``t = meta_after(teacher(feed))`` and ``s =
-  meta_after(post(student(pre(feed))))``. If the student is the teacher and its
-  stitches are identities, the second term and its gradient are 0.
+  Both modules have the same input, the meta model's features x before the slot:
+  ``t = after(teacher(x))`` and ``s = after(post(student(pre(x))))``, where
+  ``after`` is the meta model from block slot + 1. If the student equals the
+  teacher and its adapters are identities, the second term and its gradient are
+  0.
 
   Args:
-    meta: the meta model of K blocks in which the teacher was incubated.
+    meta: the frozen meta model of K blocks in which the teacher was trained.
     teacher: the teacher's module for this slot, as from ``split``.
-    slot: which, ``0 <= slot < K``.
+    slot: the index of the module, ``0 <= slot < K``.
     criterion: maps (outputs, targets) to a scalar.
-    share: a, the weight of the teacher, in 0 .. 1.
-    temperature: T.
-    divide: n, ``'entries'`` for batch times classes, as the official code has
-      it, or ``'batch'``, the mean of the divergences; the first is weaker by
-      the number of classes.
+    share: a, the weight of the distillation term, in 0 .. 1.
+    temperature: T, above 0.
+    divide: the divisor n: ``'entries'`` for batch size times classes, as in the
+      official code, or ``'batch'`` for the batch size. The first makes the term
+      smaller by the number of classes.
 
   Returns:
     A loss ``(student, batch, key) -> scalar`` for ``train.advance``, whose
     parameters are a ``Student``; a batch is (inputs, targets).
 
   Raises:
-    ValueError: if an argument is out of range; when it is called, if the
-      student has a stitch where there is no boundary, or lacks one.
+    ValueError: if an argument is out of range; when the loss is called, if the
+      student has an adapter at an end of the network, or lacks one inside.
 
   Reference:
     Lo et al., "m2mKD: Module-to-Module Knowledge Distillation for Modular
@@ -73,7 +79,8 @@ def m2m(
   """
   if not 0 <= slot < meta.depth:
     raise ValueError(
-      f'slot={slot}: expected 0 .. {meta.depth - 1}, a block of the meta model'
+      f'm2m: slot={slot}: expected 0 .. {meta.depth - 1}, a block of the meta '
+      'model'
     )
   if not 0 <= share <= 1 or temperature <= 0:
     raise ValueError(
@@ -82,14 +89,16 @@ def m2m(
     )
   if divide not in ('entries', 'batch'):
     hint = tree.nearest(divide, ['entries', 'batch'])
-    raise ValueError(f"divide='{divide}'{hint}: expected 'entries' or 'batch'")
+    raise ValueError(
+      f"m2m: divide='{divide}'{hint}: expected 'entries' or 'batch'"
+    )
   loss = _Pair(slot, share, temperature, divide == 'batch')
   return jax.tree_util.Partial(loss, tree.partial(criterion), meta, teacher)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Pair:
-  """The loss of one slot."""
+  """The loss of ``m2m``, hashable by its hyperparameters."""
 
   slot: int
   share: float
@@ -113,10 +122,10 @@ class _Pair:
     given = self._student(meta, student, inputs, feed)
     divergence = kl(wanted, given, temperature=self.temperature)
     entries = divergence.size if self.by_batch else given.size
-    near = self.temperature**2 * jnp.sum(divergence) / entries
-    right = criterion(given, targets)
-    return (1 - self.share) * right + self.share * jnp.asarray(
-      near, right.dtype
+    distilled = self.temperature**2 * jnp.sum(divergence) / entries
+    supervised = criterion(given, targets)
+    return (1 - self.share) * supervised + self.share * jnp.asarray(
+      distilled, supervised.dtype
     )
 
   def _student(
@@ -126,7 +135,7 @@ class _Pair:
     inputs: Any,
     feed: types.Array,
   ) -> types.Array:
-    """Returns the student's outputs."""
+    """Returns the outputs of the meta model with the student's module."""
     module, last = student.module, meta.depth - 1
     for name, stitch, end in (
       ('pre', student.pre, 0),
@@ -152,12 +161,12 @@ class _Pair:
 def kl(
   wanted: types.Array, given: types.Array, *, temperature: float
 ) -> types.Array:
-  """Returns the divergence of two softmaxes, ``[B, ...]``; no gradient to one.
+  """Returns KL(softmax(wanted / T) || softmax(given / T)), ``[B, ...]``.
 
   Args:
-    wanted: logits ``[B, ..., classes]``, taken as constants.
+    wanted: logits ``[B, ..., classes]``, without gradient.
     given: logits of the same shape.
-    temperature: both are divided by it.
+    temperature: T.
   """
   first, second = (
     jax.nn.log_softmax(tree.wide(x) / temperature)

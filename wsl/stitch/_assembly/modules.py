@@ -1,4 +1,4 @@
-"""Modules: a network cut into stretches of blocks, and put together again."""
+"""Modules: a network cut into runs of consecutive blocks, and reassembled."""
 
 from collections.abc import Sequence
 import itertools
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import tree, types
+from wsl import deprecation, tree, types
 from wsl.stitch import _segmented
 
 Segmented = _segmented.Segmented
@@ -15,22 +15,22 @@ _ENDS = ('embed', 'head')
 
 
 def split(model: Segmented, *, count: int) -> tuple[Segmented, ...]:
-  """Cuts a network into modules, stretches of its blocks.
+  """Cuts a network into modules of consecutive blocks.
 
-  The first module owns the embedding too, the last one the head; in the others
-  these are ``None``. Every parameter is in exactly one module.
+  The first module also owns the embedding and the last one the head; in the
+  other modules these are ``None``. Each parameter is in exactly one module.
 
   Args:
     model: a network of D blocks.
-    count: the number K of modules, at most D. If it does not divide D, the
-      first modules have one block more.
+    count: the number K of modules, 1 .. D. If it does not divide D, the first
+      modules have one block more.
 
   Returns:
-    K modules, each a ``Segmented`` without an embedding or a head of its own,
-    but for the ends.
+    K modules, each a ``Segmented`` whose embedding and head are ``None`` unless
+    it owns them.
 
   Raises:
-    ValueError: if there are not enough blocks.
+    ValueError: if ``count`` is out of range.
 
   Example:
     >>> import jax.numpy as jnp
@@ -48,7 +48,7 @@ def split(model: Segmented, *, count: int) -> tuple[Segmented, ...]:
     Ni et al., "Deep Incubation: Training Large Models by Divide-and-
     Conquering", 2022, arXiv:2212.04129.
   """
-  bounds = _bounds(model, count)
+  bounds = _bounds(model, count, 'split')
   return tuple(
     Segmented(
       {
@@ -66,26 +66,35 @@ def split(model: Segmented, *, count: int) -> tuple[Segmented, ...]:
   )
 
 
-def meta(model: Segmented, *, count: int) -> Segmented:
-  """Takes the first block of each module: a network of ``count`` blocks.
+def meta_model(model: Segmented, *, count: int) -> Segmented:
+  """Makes a network of the first block of each module.
 
-  It is the frame in which modules are trained one by one. Cut it from an
-  untrained network and train it.
+  Deep Incubation trains each module inside this small network. Take it from an
+  untrained network and train it first.
 
   Args:
     model: a network of D blocks, the target.
-    count: the number K of modules, at most D.
+    count: the number K of modules, 1 .. D.
 
   Returns:
     A network of K blocks, with the target's embedding and head.
 
   Raises:
-    ValueError: if there are not enough blocks.
+    ValueError: if ``count`` is out of range.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> params = {'embed': {}, 'blocks': jnp.arange(4.0), 'head': {}}
+    >>> add = lambda params, h: h + params
+    >>> same = lambda params, h: h
+    >>> small = meta_model(Segmented(params, same, add, same), count=2)
+    >>> small.params['blocks'].tolist()
+    [0.0, 2.0]
 
   Reference:
     Ni et al., 2022, arXiv:2212.04129.
   """
-  starts = _bounds(model, count)[:-1]
+  starts = _bounds(model, count, 'meta_model')[:-1]
   block = model.block
   if isinstance(block, tuple):
     blocks = tuple(model.params['blocks'][i] for i in starts)
@@ -99,20 +108,21 @@ def meta(model: Segmented, *, count: int) -> Segmented:
 
 
 def assemble(modules: Sequence[Segmented]) -> Segmented:
-  """Joins modules in their order into one network.
+  """Concatenates modules into one network.
 
-  Its parameters are the disjoint union of the modules': nothing is copied from
-  anywhere else, and ``assemble(split(model))`` is the model.
+  The parameters are the disjoint union of those of the modules, and
+  ``assemble(split(model, count=K))`` equals the model.
 
   Args:
-    modules: as from ``split`` or ``unstack_modules``.
+    modules: modules in their order, from ``split`` or ``unstack_modules``.
 
   Returns:
-    The network; fine-tune it as any other.
+    The network, to be fine-tuned.
 
   Raises:
-    ValueError: naming the module that has an embedding or a head where it has
-      no place, or lacks one.
+    ValueError: if a module other than the first has an embedding, one other
+      than the last has a head, or one of these is missing; the message names
+      the module.
 
   Reference:
     Ni et al., 2022, arXiv:2212.04129.
@@ -135,7 +145,7 @@ def assemble(modules: Sequence[Segmented]) -> Segmented:
 def join(
   first: Segmented, parts: Sequence[Segmented], last: Segmented
 ) -> Segmented:
-  """Joins one network's embedding, blocks of several, and another's head."""
+  """Joins the embedding of one network, blocks of several, and a head."""
   params = {'embed': first.params['embed'], 'head': last.params['head']}
   blocks = [part.params['blocks'] for part in parts if part.depth]
   fns = {part.block for part in parts}
@@ -151,7 +161,7 @@ def join(
 
 
 def part(model: Segmented, start: int, stop: int) -> Segmented:
-  """Returns the blocks ``start, ..., stop - 1``, without the ends."""
+  """Returns the blocks ``start .. stop - 1`` without embedding and head."""
   block = model.block
   if isinstance(block, tuple):
     block = block[start:stop]
@@ -161,21 +171,21 @@ def part(model: Segmented, start: int, stop: int) -> Segmented:
 
 
 def stack_modules(modules: Sequence[Segmented]) -> Segmented:
-  """Stacks modules of equal shapes for training them side by side.
+  """Stacks modules of equal shapes, to train them in one vmapped program.
 
-  Under ``jax.vmap`` each must have the same leaves, so all get a copy of the
-  embedding and of the head; ``hybrid`` and ``incubation`` use those of the
-  owner alone, the others have zero gradients and ``unstack_modules`` drops
-  them.
+  All modules must have the same leaves, so each gets a copy of the embedding
+  and of the head. ``insert_module`` and ``incubation`` use only the owner's;
+  the other copies have zero gradients and ``unstack_modules`` drops them.
 
   Args:
-    modules: K modules with equal numbers of blocks, stacked.
+    modules: K modules with equal numbers of stacked blocks.
 
   Returns:
-    One tree like a module, leaves ``[K, ...]``, to be mapped over.
+    One tree with the structure of a module and leaves ``[K, ...]``.
 
   Raises:
-    ValueError: if the modules are of different shapes.
+    ValueError: if the modules have different numbers of blocks, or blocks that
+      are not stacked.
   """
   ends = {
     'embed': modules[0].params['embed'],
@@ -194,13 +204,13 @@ def stack_modules(modules: Sequence[Segmented]) -> Segmented:
 
 
 def unstack_modules(stacked: Segmented) -> tuple[Segmented, ...]:
-  """Takes stacked modules apart: what ``assemble`` joins.
+  """Undoes ``stack_modules``, for ``assemble``.
 
   Args:
     stacked: from ``stack_modules``, leaves ``[K, ...]``.
 
   Returns:
-    K modules, of which the first owns the embedding and the last the head.
+    K modules; the first owns the embedding and the last the head.
   """
   count = jnp.shape(jax.tree.leaves(stacked)[0])[0]
   modules = []
@@ -215,18 +225,23 @@ def unstack_modules(stacked: Segmented) -> tuple[Segmented, ...]:
   return tuple(modules)
 
 
-def _bounds(model: Segmented, count: int) -> list[int]:
-  """Returns where the modules begin, and the depth."""
+def _bounds(model: Segmented, count: int, name: str) -> list[int]:
+  """Returns the first block of each module, and the depth at the end."""
   if not 1 <= count <= model.depth:
     raise ValueError(
-      f'count={count}: expected 1 .. {model.depth}, the number of blocks'
+      f'{name}: count={count}: expected 1 .. {model.depth}, the number of '
+      'blocks'
     )
   sizes = [len(rows) for rows in np.array_split(np.arange(model.depth), count)]
   return [0, *np.cumsum(sizes).tolist()]
 
 
 def _blocks(model: Segmented, rows: slice) -> types.Params:
+  """Returns the parameters of some blocks: rows of a stack, or of a tuple."""
   blocks = model.params['blocks']
   if isinstance(model.block, tuple):
     return blocks[rows]
   return jax.tree.map(lambda x: x[rows], blocks)
+
+
+meta = deprecation.renamed('meta', meta_model)
