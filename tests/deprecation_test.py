@@ -46,3 +46,31 @@ def test_a_seed_becomes_a_key_with_a_warning() -> None:
     draw()
   with pytest.raises(TypeError, match=r'room\.draw: both key and seed'):
     draw(key=key, seed=3)
+
+
+def test_a_positional_argument_that_became_keyword_only_still_works() -> None:
+  @deprecation.positional('room.take', 'count')
+  def take(items: str, *, count: int) -> str:
+    return items[:count]
+
+  assert take('abc', count=2) == 'ab'
+  with pytest.warns(DeprecationWarning, match='positional count in room.take'):
+    assert take('abc', 2) == 'ab'
+  with pytest.raises(TypeError):
+    take('abc', 2, count=2)
+  with pytest.raises(TypeError):
+    take('abc', 2, 3)
+  with pytest.raises(TypeError):
+    take('abc')
+
+
+def test_a_renamed_argument_still_works() -> None:
+  @deprecation.renamed_argument('room.take', 'number', 'count')
+  def take(items: str, *, count: int) -> str:
+    return items[:count]
+
+  assert take('abc', count=2) == 'ab'
+  with pytest.warns(DeprecationWarning, match=r'room.take.number=.*count='):
+    assert take('abc', number=2) == 'ab'
+  with pytest.raises(TypeError, match='number'):
+    take('abc', number=2, count=2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import functools
+import inspect
 from typing import Any, cast, TypeVar
 import warnings
 
@@ -93,3 +94,72 @@ def key_or_seed(
     raise TypeError(f'{name}: both key and seed are given: drop seed')
   warn(f'{name}(seed=)', f'key=jax.random.key({seed})', stacklevel=4)
   return jax.random.key(seed)
+
+
+def positional(name: str, *arguments: str) -> Callable[[Function], Function]:
+  """Decorates a function whose last positional arguments became keyword-only.
+
+  Args:
+    name: the function, as its users call it.
+    *arguments: the names of its former positional arguments, in their order.
+
+  Returns:
+    A decorator: excess positional arguments are passed by name, with a warning.
+
+  Example:
+    >>> @positional('room.take', 'count')
+    ... def take(items, *, count):
+    ...   return items[:count]
+    >>> take('abc', count=2)
+    'ab'
+  """
+
+  def decorate(function: Function) -> Function:
+    kinds = [p.kind for p in inspect.signature(function).parameters.values()]
+    operands = kinds.index(inspect.Parameter.KEYWORD_ONLY)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+      old = dict(zip(arguments, args[operands:]))
+      if not old or kwargs.keys() & old or len(args) > operands + len(old):
+        return function(*args, **kwargs)
+      warn(f'a positional {next(iter(old))} in {name}', f'{next(iter(old))}=')
+      return function(*args[:operands], **old, **kwargs)
+
+    return cast(Function, wrapper)
+
+  return decorate
+
+
+def renamed_argument(
+  name: str, old: str, new: str
+) -> Callable[[Function], Function]:
+  """Decorates a function one of whose keyword arguments has a new name.
+
+  Args:
+    name: the function, as its users call it.
+    old: the deprecated argument.
+    new: the argument that replaces it.
+
+  Returns:
+    A decorator: ``old=`` is passed on as ``new=``, with a warning.
+
+  Example:
+    >>> @renamed_argument('room.take', 'number', 'count')
+    ... def take(items, *, count):
+    ...   return items[:count]
+    >>> take('abc', count=2)
+    'ab'
+  """
+
+  def decorate(function: Function) -> Function:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+      if old in kwargs and new not in kwargs:
+        warn(f'{name}({old}=)', f'{new}=')
+        kwargs[new] = kwargs.pop(old)
+      return function(*args, **kwargs)
+
+    return cast(Function, wrapper)
+
+  return decorate

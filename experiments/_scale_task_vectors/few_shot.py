@@ -152,7 +152,7 @@ def draw(suite: suites.Suite, shots: Sequence[int]) -> Runs:
     for s in range(suite.config.seeds):
       for t in range(len(labels)):
         key = jax.random.fold_in(keys[s], t)
-        chosen = seen + scale.shots(labels[t], k, key=key)
+        chosen = seen + scale.shots(labels[t], per_class=k, key=key)
         index.append((s, t))
         rows.append(np.resize(chosen, most))
   seeds, targets = np.asarray(index, np.int32).T

@@ -128,12 +128,12 @@ def learner(
   if labels:
     config, split = suite.config.addition, suite.tasks.validation
     steps = config.epochs * (split.y.shape[1] // config.batch_size)
-    optimiser, start = optimiser_of(config), 0.0
+    optimizer, start = optimizer_of(config), 0.0
     objective, project = scale.supervised(apply_fn), scale.identity
   else:
     config, split = suite.config.test_time.adamerging, suite.tasks.test
     steps, start = config.steps, config.start
-    optimiser = optax.adam(config.rate)
+    optimizer = optax.adam(config.rate)
     objective, project = scale.entropy(apply_fn), scale.box
   keys = suites.keys(suite, 5)
 
@@ -144,7 +144,7 @@ def learner(
       bank,
       scale.init(bank, by=method.by, value=start),
       batches(split, config.batch_size, seed=s, labels=labels),
-      optimiser=optimiser,
+      optimizer=optimizer,
       steps=steps,
       key=keys[s],
       project=project,
@@ -153,8 +153,8 @@ def learner(
   return learn
 
 
-def optimiser_of(config: ml_collections.ConfigDict) -> Any:
-  """Returns the paper's optimiser at a rate of ours."""
+def optimizer_of(config: ml_collections.ConfigDict) -> Any:
+  """Returns the paper's optimizer at a rate of ours."""
   return optax.chain(
     optax.clip_by_global_norm(1.0),
     optax.adamw(config.rate, weight_decay=config.weight_decay),

@@ -56,7 +56,7 @@ def run(
   config, names = suite.config.negation, suite.tasks.names
   control = names.index(config.control)
   encode = merging.encoders(suite, models, tangent=False)
-  optimiser = merging.optimiser_of(config)
+  optimizer = merging.optimizer_of(config)
   apply_fns = jax.tree_util.Partial(settings.logits, encode, models.heads)
   found: list[list[dict[str, Any]]] = []
   with console.progress(name, suite.config.seeds * len(targets(suite))) as tick:
@@ -77,7 +77,7 @@ def run(
             settings.pick(apply_fns, s, control),
           ),
         )
-        found[s].append(_negate(suite, encode, pair, name, s, optimiser))
+        found[s].append(_negate(suite, encode, pair, name, s, optimizer))
         tick(f'target {100 * found[s][-1]["test"][0]:.1f} %')
   keys = list(found[0][0])
   result: dict[str, Any] = {
@@ -101,7 +101,7 @@ def _negate(
   pair: Pair,
   name: str,
   seed: int,
-  optimiser: Any,
+  optimizer: Any,
 ) -> dict[str, Any]:
   """Returns what one method finds for one target of one seed."""
 
@@ -122,7 +122,7 @@ def _negate(
   start = scale.init(pair.bank, by=METHODS[name] or 'task')
   least = config.floor * measure(start, 'validation')[1]
   if METHODS[name]:
-    coefs = _descend(suite, pair, measure, start, least, seed, optimiser)
+    coefs = _descend(suite, pair, measure, start, least, seed, optimizer)
   else:
     coefs = start
     lowest = np.inf
@@ -145,7 +145,7 @@ def _descend(
   coefs: scale.Coefs,
   least: float,
   seed: int,
-  optimiser: Any,
+  optimizer: Any,
 ) -> scale.Coefs:
   """Learns until the control falls below its least accuracy."""
   config = suite.config.negation
@@ -162,7 +162,7 @@ def _descend(
       pair.bank,
       coefs,
       parts,
-      optimiser=optimiser,
+      optimizer=optimizer,
       steps=config.every,
       key=jax.random.key(seed),
       opt_state=state,

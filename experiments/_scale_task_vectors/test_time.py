@@ -30,9 +30,9 @@ def run(
   objectives = (
     scale.entropy(apply_fns) if name == 'entropy' else _ufm(suite, apply_fns)
   )
-  optimiser = merging.optimiser_of(config)
+  optimizer = merging.optimizer_of(config)
   adapt = functools.partial(
-    _entropy if name == 'entropy' else _agree, suite, optimiser
+    _entropy if name == 'entropy' else _agree, suite, optimizer
   )
   found = np.zeros((suite.config.seeds, count))
   size = 0
@@ -71,7 +71,7 @@ def _ufm(suite: suites.Suite, apply_fns: Any) -> Any:
 
 def _entropy(
   suite: suites.Suite,
-  optimiser: Any,
+  optimizer: Any,
   objective: Any,
   apply_fn: Any,
   base: types.Params,
@@ -89,7 +89,7 @@ def _entropy(
     bank,
     coefs,
     (x[rows] for rows in _rows(len(x), config.batch_size, seed)),
-    optimiser=optimiser,
+    optimizer=optimizer,
     steps=config.epochs * (len(x) // config.batch_size),
     key=jax.random.key(seed),
   ).coefs
@@ -97,7 +97,7 @@ def _entropy(
 
 def _agree(
   suite: suites.Suite,
-  optimiser: Any,
+  optimizer: Any,
   objective: Any,
   apply_fn: Any,
   base: types.Params,
@@ -130,7 +130,7 @@ def _agree(
       bank,
       coefs,
       views(),
-      optimiser=optimiser,
+      optimizer=optimizer,
       steps=steps,
       key=jax.random.key(1000 * seed + epoch),
       opt_state=state,

@@ -174,7 +174,7 @@ def _in_memory() -> None:
   start = time.perf_counter()
   step = learning_step.step.lower(
     *args,
-    optimiser=_ADAMW,
+    optimizer=_ADAMW,
     transform=scale.identity,
     project=scale.identity,
   ).compile()
@@ -254,7 +254,7 @@ def _out_of_core(models: int) -> None:
     bank,
     coefs,
     [batch],
-    optimiser=_ADAMW,
+    optimizer=_ADAMW,
     key=jax.random.key(0),
   )
   run(steps=1)  # compiles
@@ -289,7 +289,7 @@ def _difference() -> None:
       bank,
       scale.init(bank, by='leaf'),
       [batch],
-      optimiser=_ADAMW,
+      optimizer=_ADAMW,
       steps=20,
       key=jax.random.key(0),
     )

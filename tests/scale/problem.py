@@ -46,7 +46,7 @@ def run(**changes: Any) -> scale.Fit:
     'bank': BANK,
     'coefs': scale.init(BANK, by=by, depth=LAYERS, key=KEY),
     'batches': [(X, Y), (X[:4], Y[:4])],
-    'optimiser': ADAM,
+    'optimizer': ADAM,
     'steps': 20,
     'key': KEY,
   }

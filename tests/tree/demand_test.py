@@ -121,7 +121,7 @@ def test_total_of_nothing() -> None:
 
 
 @pytest.mark.parametrize('size', [0, 1, 8191, 8192, 8193, 30_000])
-def test_norm_and_sum_entries_by_blocks(size: int) -> None:
+def test_norm_and_sum_entries(size: int) -> None:
   x = np.random.default_rng(size).normal(size=(2, size))
   np.testing.assert_allclose(
     tree.sum_entries(jnp.asarray(x)), x.sum(1), atol=1e-10

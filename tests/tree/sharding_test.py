@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl.tree import _passes, _sums
+from wsl import tree
+from wsl.tree import _passes
 
 SHAPE = (3, 16, 24)
 
@@ -24,7 +25,7 @@ def test_counts_and_sums_do_not_gather(spec):
   lo, hi = jnp.zeros(3, jnp.int32), jnp.full(3, 9, jnp.int32)
   assert not _gathers(_passes._count_plainly, spec, probes)
   assert not _gathers(_passes._inside_plainly, spec, lo, hi)
-  assert not _gathers(_sums._sum_plainly, spec)
+  assert not _gathers(tree.sum_entries, spec)
 
 
 def test_the_measure_sees_a_gather():
@@ -34,8 +35,6 @@ def test_the_measure_sees_a_gather():
 
 def test_one_column_serves_as_many(monkeypatch):
   """The accelerators' passes find the same threshold as the CPU's."""
-  from wsl import tree
-
   x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 150, 190)))
   wanted = np.sort(np.abs(np.asarray(x)).reshape(2, -1), axis=1)[:, -5000]
   monkeypatch.setattr(

@@ -4,7 +4,7 @@ bank = scale.bank(base, models, names=names, dtype=jnp.bfloat16)
 coefs = scale.init(bank, by='leaf')
 found = scale.fit(
   scale.supervised(apply_fn), base, bank, coefs, batches,
-  optimiser=optax.adamw(1e-1), steps=100, key=key,
+  optimizer=optax.adamw(1e-1), steps=100, key=key,
 )
 params = scale.compose(base, bank, found.coefs)
 """

@@ -1,9 +1,15 @@
-"""What one pass over a leaf can find out about its magnitudes.
+"""One pass over a leaf: sample magnitudes, count them, or collect a few.
 
-The bits of a non-negative float, read as an integer, keep its order,
-so all of this is arithmetic on integers. A pass works on blocks of BLOCK
-columns; XLA's CPU backend makes vector code of a loop over blocks, and scalar
-code of a full reduction (see ``_sums``).
+IEEE 754 orders sign, exponent and fraction from the most to the least
+significant bit. With the sign bit cleared, the bits of a float read as an
+integer are therefore monotone in its magnitude: |a| < |b| if and only if
+bits(|a|) < bits(|b|), denormal numbers and infinity included. Comparisons and
+thresholds are integer arithmetic here, exact and free of rounding.
+
+Each pass is written twice. XLA's CPU backend emits scalar code for a reduction
+of a comparison, but vectorises an elementwise loop: on a CPU a pass folds
+blocks of ``_BLOCK`` entries into one. On accelerators one plain reduction is
+best, and reduces shards without gathering them.
 """
 
 from typing import Any
@@ -13,18 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _sums
 
 PROBES = 4
+_BLOCK = 8192
 
 
 def integer(dtype: np.dtype) -> np.dtype:
-  """Returns the integer of a float's width."""
+  """Returns the integer dtype of a float's width."""
   return np.dtype(f'int{8 * dtype.itemsize}')
 
 
 def bits(x: types.Array, dtype: np.dtype) -> types.Array:
-  """Reads magnitudes as integers of the same order."""
+  """Returns the bits of magnitudes as integers, which keep their order."""
   floats = np.dtype(f'float{8 * dtype.itemsize}')
   wide = floats if dtype.itemsize > x.dtype.itemsize else x.dtype
   return jax.lax.bitcast_convert_type(jnp.abs(x.astype(wide)), dtype)
@@ -35,14 +41,14 @@ def sample(x: types.Array, *, stride: float) -> types.Array:
   step = max(stride, 1.0) ** (1 / max(x.ndim - 1, 1))
   for axis in range(1, x.ndim):
     rows = max(round(x.shape[axis] / step), 1)
-    at = (np.arange(rows) + 0.5) * (x.shape[axis] / rows)
-    x = jnp.take(x, at.astype(np.int32), axis=axis)
+    index = (np.arange(rows) + 0.5) * (x.shape[axis] / rows)
+    x = jnp.take(x, index.astype(np.int32), axis=axis)
   return x.reshape(len(x), -1)
 
 
 @jax.jit
 def sorted_bits(samples: list[types.Array]) -> types.Array:
-  """Joins and sorts samples, ``[T, s]``."""
+  """Concatenates samples and sorts their bits, ``[T, s]``."""
   joined = jnp.concatenate(samples, axis=1)
   return jnp.sort(bits(joined, integer(joined.dtype)), axis=1)
 
@@ -56,9 +62,10 @@ def inside(x: types.Array, *, lo: types.Array, hi: types.Array) -> types.Array:
     hi: ``[T]``.
 
   Returns:
-    ``[2, T, BLOCK]``: ``hi - least`` and ``greatest - lo + 1``, so that both
-    are 0 where a column holds none, and combine by the maximum. On the CPU an
-    entry's column is its place in its block; elsewhere there is one.
+    ``[2, T, _BLOCK]``: ``hi - least`` and ``greatest - lo + 1``, both 0 for a
+    column without entries inside, so that the maximum combines blocks, leaves
+    and shards. On a CPU an entry's column is its position in its block; on
+    other devices the whole leaf is one column.
   """
   return jax.lax.platform_dependent(
     x, lo, hi, cpu=_inside_by_blocks, default=_inside_plainly
@@ -68,7 +75,7 @@ def inside(x: types.Array, *, lo: types.Array, hi: types.Array) -> types.Array:
 def _inside(
   x: types.Array, lo: types.Array, hi: types.Array
 ) -> tuple[types.Array, types.Array]:
-  """Measures the entries inside from both ends; 0 outside."""
+  """Returns each entry's distance to both ends of the bracket, 0 outside."""
   lo, hi = (v.reshape(-1, *(1,) * (x.ndim - 1)) for v in (lo, hi))
   found = (bits(x, lo.dtype) >= lo) & (bits(x, lo.dtype) < hi)
   none = jnp.zeros((), lo.dtype)
@@ -79,17 +86,18 @@ def _inside(
 def _inside_plainly(
   x: types.Array, lo: types.Array, hi: types.Array
 ) -> types.Array:
-  """Takes the whole leaf for one column, so that no axis is gathered."""
+  """Treats the whole leaf as one column, so that no axis is gathered."""
   ends = [v.max(tuple(range(1, x.ndim))) for v in _inside(x, lo, hi)]
-  pad = [(0, 0), (0, 0), (0, _sums.BLOCK - 1)]
+  pad = [(0, 0), (0, 0), (0, _BLOCK - 1)]
   return jnp.pad(jnp.stack(ends)[..., None], pad)
 
 
 def _inside_by_blocks(
   x: types.Array, lo: types.Array, hi: types.Array
 ) -> types.Array:
-  head, tail = _sums.split_blocks(x)
-  widen = [(0, 0), (0, _sums.BLOCK - tail.shape[1])]
+  """Takes the maximum over blocks, entry by entry of a block."""
+  head, tail = _split_blocks(x)
+  widen = [(0, 0), (0, _BLOCK - tail.shape[1])]
   state = [jnp.pad(v, widen) for v in _inside(tail, lo, hi)]
 
   def add(i: Any, state: list[types.Array]) -> list[types.Array]:
@@ -102,22 +110,34 @@ def _inside_by_blocks(
 
 
 def count(x: types.Array, *, probes: types.Array) -> types.Array:
-  """Counts the entries that reach each probe: ``[T, m]``."""
+  """Counts the entries whose bits are at least each probe.
+
+  Args:
+    x: one leaf, ``[T, ...]``.
+    probes: bits, ``[T, PROBES]``.
+
+  Returns:
+    Counts, ``[T, PROBES]``, int32.
+  """
   return jax.lax.platform_dependent(
     x, probes, cpu=_count_by_blocks, default=_count_plainly
   )
 
 
 def _count_plainly(x: types.Array, probes: types.Array) -> types.Array:
+  """Counts by one reduction of a comparison for each probe."""
   probes = probes.reshape(*probes.shape, *(1,) * (x.ndim - 1))
   reached = bits(x, probes.dtype)[:, None] >= probes
   return jnp.sum(reached, axis=tuple(range(2, reached.ndim)), dtype=np.int32)
 
 
 def _count_by_blocks(x: types.Array, probes: types.Array) -> types.Array:
-  """Counts with one word of four 8-bit counters for each column of a block."""
-  head, tail = _sums.split_blocks(x)
-  blocks, full = head.shape[1], 255
+  """Counts all probes in one 32-bit word for each column of a block."""
+  head, tail = _split_blocks(x)
+  blocks = head.shape[1]
+  # A word packs PROBES = 4 counters of 8 bits. A block adds at most 1 to each,
+  # so a counter holds 255 blocks; the words are then unpacked and summed.
+  full = 255
   counts = _count_plainly(tail, probes)
   if not blocks:
     return counts
@@ -134,10 +154,17 @@ def _count_by_blocks(x: types.Array, probes: types.Array) -> types.Array:
     return ((word >> np.uint32(8 * j)) & np.uint32(255)).astype(np.int32)
 
   def group(g: Any, counts: types.Array) -> types.Array:
-    empty = jnp.zeros((len(x), _sums.BLOCK), np.uint32)
+    empty = jnp.zeros((len(x), _BLOCK), np.uint32)
     stop = jnp.minimum((g + 1) * full, blocks)
     word = jax.lax.fori_loop(g * full, stop, add, empty)
     parts = [unpack(word, j).sum(1, dtype=np.int32) for j in range(PROBES)]
     return counts + jnp.stack(parts, axis=1)
 
   return jax.lax.fori_loop(0, -(-blocks // full), group, counts)
+
+
+def _split_blocks(x: types.Array) -> tuple[types.Array, types.Array]:
+  """Splits ``[T, ...]`` into blocks ``[T, b, _BLOCK]`` and the rest."""
+  x = x.reshape(len(x), -1)
+  whole = x.shape[1] // _BLOCK * _BLOCK
+  return x[:, :whole].reshape(len(x), -1, _BLOCK), x[:, whole:]

@@ -119,6 +119,14 @@ def test_tied_leaves_share_a_coefficient_and_an_array() -> None:
   assert delta['out'] is delta['embed']
 
 
+def test_the_old_name_of_tied_leaves_still_works() -> None:
+  x = jnp.ones(2)
+  bank = scale.bank({'a': x, 'b': x}, [{'a': x + 1, 'b': x + 1}])
+  assert bank.tied == (('b', 'a'),)
+  with pytest.warns(DeprecationWarning, match=r'Bank\.tied'):
+    assert bank.ties == bank.tied
+
+
 def test_a_model_that_parts_tied_leaves_is_refused() -> None:
   x = jnp.asarray(W)
   with pytest.raises(ValueError, match="'out' and 'embed' are one array"):

@@ -37,7 +37,7 @@ def test_the_loss_falls_and_nothing_else_moves() -> None:
   assert params['step'] == 7
 
 
-def test_steps_are_the_optimisers() -> None:
+def test_steps_are_the_optimizers() -> None:
   coefs = scale.init(BANK, by='leaf')
   state = ADAM.init(coefs)
   for s in range(3):
@@ -71,7 +71,7 @@ def test_transforms_and_projections(stream: bool) -> None:
   found = run(transform=scale.softmax, stream=stream)
   weights = scale.softmax(found.coefs)
   np.testing.assert_allclose(weights['out'].sum(), 1.0)
-  best = run(project=scale.box, optimiser=optax.sgd(10.0), stream=stream).coefs
+  best = run(project=scale.box, optimizer=optax.sgd(10.0), stream=stream).coefs
   flat = jnp.concatenate(jax.tree.leaves(best))
   assert flat.min() == 0
   assert flat.max() == 1
@@ -115,7 +115,7 @@ def test_a_projected_coefficient_comes_back_and_a_clamped_one_does_not() -> (
     'bank': bank,
     'coefs': coefs,
     'batches': [0.0],
-    'optimiser': optax.sgd(0.2),
+    'optimizer': optax.sgd(0.2),
   }
   projected = run(**settings, project=scale.box).coefs['task']
   np.testing.assert_allclose(projected, 0.5, atol=1e-3)
@@ -180,8 +180,8 @@ def test_the_step_compiles_once_and_holds_no_constants() -> None:
   from wsl.scale._learn import learning_step
 
   before = learning_step.step._cache_size()
-  run(steps=3, batches=[(X, Y)], optimiser=(fresh := optax.sgd(0.1)))
-  run(steps=5, batches=[(X + 1, Y)], optimiser=fresh)
+  run(steps=3, batches=[(X, Y)], optimizer=(fresh := optax.sgd(0.1)))
+  run(steps=5, batches=[(X + 1, Y)], optimizer=fresh)
   assert learning_step.step._cache_size() == before + 1
   state = learning_step.State(scale.init(BANK, by='leaf'), ADAM.init({}))
   state = state._replace(opt_state=ADAM.init(state.coefs))
@@ -193,7 +193,7 @@ def test_the_step_compiles_once_and_holds_no_constants() -> None:
     state,
     (X, Y),
     KEY,
-    optimiser=ADAM,
+    optimizer=ADAM,
     transform=scale.identity,
     project=scale.identity,
   )
@@ -226,3 +226,12 @@ def test_bad_arguments_are_refused_before_the_first_step() -> None:
   with pytest.raises(ValueError, match=r'fit\(stream=False\)'):
     run(bank=lazy, stream=False)
   assert run(steps=0).losses.shape == (0,)
+
+
+def test_the_old_spelling_of_the_optimizer_still_works() -> None:
+  arguments = LOSS, BASE, BANK, scale.init(BANK, by='task'), [(X, Y)]
+  options = {'steps': 1, 'key': KEY}
+  with pytest.warns(DeprecationWarning, match=r'scale\.fit\(optimiser=\)'):
+    old = scale.fit(*arguments, optimiser=ADAM, **options)
+  new = scale.fit(*arguments, optimizer=ADAM, **options)
+  assert old.losses == new.losses

@@ -117,21 +117,21 @@ def test_trusted_takes_the_surest_of_each_class() -> None:
 
 def test_shots_are_k_of_each_class() -> None:
   labels = np.asarray([2, 0, 2, 0, 1, 2, 1, 0])
-  found = scale.shots(labels, 2, key=KEY)
+  found = scale.shots(labels, per_class=2, key=KEY)
   assert labels[found].tolist() == [0, 0, 1, 1, 2, 2]
   assert len(set(found.tolist())) == 6
-  fewer = scale.shots(labels, 1, key=KEY)
+  fewer = scale.shots(labels, per_class=1, key=KEY)
   assert set(fewer) <= set(found)
   with pytest.raises(ValueError, match='class 1 has 2 examples'):
-    scale.shots(labels, 3, key=KEY)
+    scale.shots(labels, per_class=3, key=KEY)
   with pytest.raises(ValueError, match=r'shots\(per_class=0\)'):
-    scale.shots(labels, 0, key=KEY)
+    scale.shots(labels, per_class=0, key=KEY)
 
 
 def test_few_shot_repeats_the_chosen_and_no_others() -> None:
   labels = np.asarray([0, 1] * 10)
   data = {'x': np.arange(20)}
-  stream = scale.few_shot(data, labels, 3, batch_size=4, key=KEY)
+  stream = scale.few_shot(data, labels, per_class=3, batch_size=4, key=KEY)
   drawn = [next(stream) for _ in range(9)]
   places = np.concatenate([x['x'] for x, _ in drawn])
   assert (labels[places] == np.concatenate([y for _, y in drawn])).all()
@@ -139,5 +139,15 @@ def test_few_shot_repeats_the_chosen_and_no_others() -> None:
   assert len(unique) == 6
   assert counts.tolist() == [6] * 6  # 36 examples are six whole rounds
   assert set(unique) == set(
-    scale.shots(labels, 3, key=jax.random.fold_in(KEY, 0))
+    scale.shots(labels, per_class=3, key=jax.random.fold_in(KEY, 0))
   )
+
+
+def test_the_old_positional_count_of_shots_still_works() -> None:
+  labels = np.asarray([0, 1, 0, 1])
+  with pytest.warns(DeprecationWarning, match='positional per_class'):
+    found = scale.shots(labels, 1, key=KEY)
+  assert (found == scale.shots(labels, per_class=1, key=KEY)).all()
+  with pytest.warns(DeprecationWarning, match=r'scale\.few_shot'):
+    stream = scale.few_shot(labels, labels, 1, batch_size=2, key=KEY)
+  assert sorted(next(stream)[1].tolist()) == [0, 1]

@@ -19,16 +19,18 @@ GRADIENT = {'a': jnp.asarray([1.0, 2.0]), 'b': jnp.asarray([0.5])}
 
 
 def test_vectors_by_the_sum_over_leaves() -> None:
-  found = scale.select(BANK, GRADIENT, 2)
+  found = scale.select(BANK, GRADIENT, budget=2)
   assert found.bank.names == ('y', 'z')
   assert found.scores == {'x': 3.0, 'y': 5.0, 'z': 6.5}
   assert found.bank.leaves['b'].tolist() == [[4.0], [-5.0]]
 
 
 def test_blocks_take_their_own_vectors() -> None:
-  found = scale.select(BANK, GRADIENT, 1, by='block')
+  found = scale.select(BANK, GRADIENT, budget=1, by='block')
   assert found.scores['b'] == {'x': 0.0, 'y': 2.0, 'z': 2.5}
-  found = scale.select(BANK, GRADIENT | {'b': -GRADIENT['b']}, 2, by='block')
+  found = scale.select(
+    BANK, GRADIENT | {'b': -GRADIENT['b']}, budget=2, by='block'
+  )
   held = {
     name: [row is not None for row in rows]
     for name, rows in found.bank.leaves.items()
@@ -44,14 +46,16 @@ def test_blocks_take_their_own_vectors() -> None:
 def test_features_by_their_cosine() -> None:
   target = np.asarray([1.0, 0.0])
   others = np.asarray([[0.0, 1.0], [5.0, 5.0], [1.0, 0.1]])
-  found = scale.select(BANK, None, 1, by='feature', features=(target, others))
+  found = scale.select(
+    BANK, None, budget=1, by='feature', features=(target, others)
+  )
   assert found.bank.names == ('z',)
   assert found.scores['y'] == pytest.approx(0.5**0.5)
 
 
 def test_a_selection_may_be_narrowed_again() -> None:
-  first = scale.select(BANK, GRADIENT, 2, by='block')
-  second = scale.select(first.bank, GRADIENT, 1, by='block')
+  first = scale.select(BANK, GRADIENT, budget=2, by='block')
+  second = scale.select(first.bank, GRADIENT, budget=1, by='block')
   assert [row is not None for row in second.bank.leaves['a']] == [
     False,
     False,
@@ -77,4 +81,10 @@ def test_bad_arguments_are_refused(changes: Any, message: str) -> None:
   settings = {'gradient': GRADIENT, 'budget': 1} | changes
   gradient, budget = settings.pop('gradient'), settings.pop('budget')
   with pytest.raises(ValueError, match=re.escape(message)):
-    scale.select(BANK, gradient, budget, **settings)
+    scale.select(BANK, gradient, budget=budget, **settings)
+
+
+def test_the_old_positional_budget_still_works() -> None:
+  with pytest.warns(DeprecationWarning, match='positional budget'):
+    found = scale.select(BANK, GRADIENT, 2)
+  assert found.bank.names == scale.select(BANK, GRADIENT, budget=2).bank.names

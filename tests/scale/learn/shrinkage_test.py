@@ -86,7 +86,7 @@ def problem() -> tuple[Any, scale.Bank, Any]:
 def fit(stream: bool, **settings: Any) -> scale.Fit:
   base, bank, miss = problem()
   coefs = jax.tree.map(lambda x: x + 0.4, scale.init(bank, by='leaf'))
-  settings = {'optimiser': SGD, 'steps': 5} | settings
+  settings = {'optimizer': SGD, 'steps': 5} | settings
   return scale.fit(
     miss, base, bank, coefs, [0.0], key=KEY, stream=stream, **settings
   )

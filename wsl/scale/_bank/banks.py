@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wsl import tree, types
+from wsl import deprecation, tree, types
 from wsl.scale._bank import bank_rows, base_checks, differences
 
 
@@ -25,7 +25,7 @@ class Bank:
       looked at.
     names: the T vectors' names.
     specs: (name, shape, dtype) of every leaf of the base.
-    ties: (name, first name) of every leaf of the base that is the same array as
+    tied: (name, first name) of every leaf of the base that is the same array as
       an earlier one: it is composed with it, under the same coefficient.
     structure: the base's structure.
   """
@@ -36,13 +36,19 @@ class Bank:
   specs: tuple[base_checks.Spec, ...] = dataclasses.field(
     metadata={'static': True}
   )
-  ties: tuple[tuple[str, str], ...] = dataclasses.field(
+  tied: tuple[tuple[str, str], ...] = dataclasses.field(
     metadata={'static': True}
   )
   structure: Any = dataclasses.field(metadata={'static': True})
 
   def __len__(self) -> int:
     return len(self.names)
+
+  @property
+  def ties(self) -> tuple[tuple[str, str], ...]:
+    """Deprecated name of ``tied``."""
+    deprecation.warn('Bank.ties', 'Bank.tied')
+    return self.tied
 
 
 def bank(
@@ -111,7 +117,7 @@ def bank(
     )
     for leaf, x in _scaled(base, leaves).items()
   }
-  _check_ties(base, found, names)
+  _check_tied(base, found, names)
   return _make(base, stored, names)
 
 
@@ -190,7 +196,7 @@ def _make(
     checksums=base_checks.checksums(base),
     names=names,
     specs=base_checks.specs(base),
-    ties=base_checks.ties(base),
+    tied=base_checks.tied_leaves(base),
     structure=jax.tree.structure(base),
   )
 
@@ -214,7 +220,7 @@ def _names(
 def _scaled(base: types.Params, leaves: types.Leaves | None) -> dict[str, Any]:
   """Returns the leaves of the base that may be scaled; tied ones once."""
   chosen = tree.named(tree.select(base, leaves or (lambda name, shape: True)))
-  tied = dict(base_checks.ties(base))
+  tied = dict(base_checks.tied_leaves(base))
   return {
     name: x
     for name, x in tree.named(base).items()
@@ -222,11 +228,11 @@ def _scaled(base: types.Params, leaves: types.Leaves | None) -> dict[str, Any]:
   }
 
 
-def _check_ties(
+def _check_tied(
   base: types.Params, found: list[dict[str, Any]], names: Sequence[str]
 ) -> None:
   """Checks that the models have not parted what the base ties."""
-  for leaf, first in base_checks.ties(base):
+  for leaf, first in base_checks.tied_leaves(base):
     for name, model in zip(names, found):
       x, y = model[leaf], model[first]
       known = all(isinstance(v, (jax.Array, np.ndarray)) for v in (x, y))

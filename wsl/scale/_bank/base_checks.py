@@ -25,7 +25,7 @@ def specs(base: types.Params) -> tuple[Spec, ...]:
   )
 
 
-def ties(base: types.Params) -> tuple[tuple[str, str], ...]:
+def tied_leaves(base: types.Params) -> tuple[tuple[str, str], ...]:
   """Returns (name, first name) of leaves that are one array."""
   first: dict[int, str] = {}
   return tuple(

@@ -66,7 +66,7 @@ def compose(
     for name, coef in by_leaf.items()
     if name in bank.leaves
   }
-  first = dict(bank.ties)
+  first = dict(bank.tied)
 
   def leaf(name: str, x: Any) -> Any:
     return composed.get(first.get(name, name), x)
@@ -98,7 +98,7 @@ def combine(bank: banks.Bank, coefs: Any) -> types.Delta:
     [1.0, 1.0]
   """
   by_leaf = coef_tree.expand(coefs, bank)
-  first = dict(bank.ties)
+  first = dict(bank.tied)
   found: dict[str, Any] = {}
   for name, shape, dtype in bank.specs:
     if name in bank.leaves:

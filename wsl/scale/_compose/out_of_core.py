@@ -53,14 +53,14 @@ def value_and_gradient(
   """
   coefs_of, back = jax.vjp(transform, coefs)
   params = compose(base, bank, coefs_of)
-  first = dict(bank.ties)
+  first = dict(bank.tied)
   scaled = {name: x for name, x in params.items() if name in bank.leaves}
   fixed = {
     name: x
     for name, x in params.items()
     if name not in scaled and first.get(name) not in scaled
   }
-  layout = (bank.structure, tuple(params), bank.ties)
+  layout = (bank.structure, tuple(params), bank.tied)
   loss, gradient = _value_and_grad(
     objective, scaled, fixed, batch, key, layout=layout
   )
@@ -78,7 +78,7 @@ def compose(
 ) -> dict[str, types.Array]:
   """Composes leaf by leaf and row by row; returns parameters by name."""
   by_leaf = coef_tree.expand(coefs, bank)
-  first = dict(bank.ties)
+  first = dict(bank.tied)
   params: dict[str, types.Array] = {}
   for name, x in tree.named(base).items():
     tied = first.get(name)
@@ -132,8 +132,8 @@ def _value_and_grad(
   layout: Any,
 ) -> tuple[types.Array, dict[str, types.Array]]:
   """Returns the loss and its gradient in the leaves of the bank, by name."""
-  structure, names, ties = layout
-  first = dict(ties)
+  structure, names, tied = layout
+  first = dict(tied)
 
   def loss(scaled: dict[str, types.Array]) -> types.Array:
     by_name = scaled | fixed

@@ -44,7 +44,7 @@ def pull_back(bank: banks.Bank, gradient: types.Params, coefs: Any) -> Any:
     [21.0]
   """
   by_leaf, back = jax.vjp(lambda c: coef_tree.expand(c, bank), coefs)
-  summed = sum_ties(bank, tree.named(gradient))
+  summed = sum_tied(bank, tree.named(gradient))
   for name in bank.leaves:
     if name not in summed:
       raise ValueError(f"pull_back: the gradient has no leaf '{name}'")
@@ -61,12 +61,12 @@ def pull_back(bank: banks.Bank, gradient: types.Params, coefs: Any) -> Any:
   return back(inner)[0]
 
 
-def sum_ties(
+def sum_tied(
   bank: banks.Bank, gradient: dict[str, types.Array]
 ) -> dict[str, types.Array]:
   """Adds the gradients of tied leaves to that of the first."""
   summed = dict(gradient)
-  for name, first in bank.ties:
+  for name, first in bank.tied:
     if first in bank.leaves and name in gradient:
       summed[first] = summed[first] + gradient[name]
   return summed

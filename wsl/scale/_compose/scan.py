@@ -71,7 +71,7 @@ def scan(
   }
   for name, leaf in bank.leaves.items():
     _check(name, leaf)
-  first = dict(bank.ties)
+  first = dict(bank.tied)
 
   def body(carry: Any, layer: Any) -> tuple[Any, None]:
     index, coefs_of = layer

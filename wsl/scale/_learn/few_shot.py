@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from wsl import types
+from wsl import deprecation, types
 
 
+@deprecation.positional('scale.shots', 'per_class')
 def shots(
-  labels: types.ArrayLike, per_class: int, *, key: types.PRNGKey
+  labels: types.ArrayLike, *, per_class: int, key: types.PRNGKey
 ) -> np.ndarray:
   """Draws ``per_class`` examples of each class, without replacement.
 
@@ -32,7 +33,7 @@ def shots(
   Example:
     >>> import jax, numpy as np
     >>> labels = np.asarray([0, 1, 0, 1, 1])
-    >>> labels[shots(labels, 2, key=jax.random.key(0))].tolist()
+    >>> labels[shots(labels, per_class=2, key=jax.random.key(0))].tolist()
     [0, 0, 1, 1]
   """
   labels = np.asarray(labels)
@@ -51,11 +52,12 @@ def shots(
   return np.concatenate(chosen)
 
 
+@deprecation.positional('scale.few_shot', 'per_class')
 def few_shot(
   data: types.Tree,
   labels: types.ArrayLike,
-  per_class: int,
   *,
+  per_class: int,
   batch_size: int,
   key: types.PRNGKey,
 ) -> Iterator[tuple[types.Tree, np.ndarray]]:
@@ -80,14 +82,15 @@ def few_shot(
   Example:
     >>> import jax, numpy as np
     >>> x, y = np.arange(6.0), np.asarray([0, 0, 0, 1, 1, 1])
-    >>> stream = few_shot(x, y, 1, batch_size=4, key=jax.random.key(0))
+    >>> stream = few_shot(
+    ...   x, y, per_class=1, batch_size=4, key=jax.random.key(0))
     >>> sorted(next(stream)[1].tolist())
     [0, 0, 1, 1]
   """
   if batch_size < 1:
     raise ValueError(f'few_shot(batch_size={batch_size}): expected 1 or more')
   labels = np.asarray(labels)
-  chosen = shots(labels, per_class, key=jax.random.fold_in(key, 0))
+  chosen = shots(labels, per_class=per_class, key=jax.random.fold_in(key, 0))
   waiting = np.zeros(0, chosen.dtype)
   epoch = 0
   while True:

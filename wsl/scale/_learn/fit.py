@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import tree, types
+from wsl import deprecation, tree, types
 from wsl.scale._bank import banks, base_checks
 from wsl.scale._coefs import transforms
 from wsl.scale._learn import learning_step
@@ -19,7 +19,7 @@ class Fit(NamedTuple):
 
   Attributes:
     coefs: the coefficients, before ``transform``.
-    opt_state: the optimiser's state, to go on from.
+    opt_state: the optimizer's state, to go on from.
     losses: ``[steps made]``, the loss of each step before its update.
   """
 
@@ -42,6 +42,7 @@ class StoppedError(RuntimeError):
     self.result = result
 
 
+@deprecation.renamed_argument('scale.fit', 'optimiser', 'optimizer')
 def fit(
   objective: Callable[..., types.Array],
   base: types.Params,
@@ -49,7 +50,7 @@ def fit(
   coefs: Any,
   batches: Iterable[Any],
   *,
-  optimiser: Any,
+  optimizer: Any,
   steps: int,
   key: types.PRNGKey,
   transform: Callable[[Any], Any] = transforms.identity,
@@ -78,7 +79,7 @@ def fit(
     bank: T task vectors.
     coefs: where to start: from ``init``, or whatever ``transform`` takes.
     batches: gone through again and again; an iterator is gone through once.
-    optimiser: any optax transformation. Pass the same object again to compile
+    optimizer: any optax transformation. Pass the same object again to compile
       once; likewise ``transform``, ``project`` and ``penalty``.
     steps: how many updates.
     key: the objective's key at step s is ``fold_in(key, s)``.
@@ -108,7 +109,7 @@ def fit(
     >>> distance = lambda p, batch, key: jnp.sum((p['w'] - batch) ** 2)
     >>> found = fit(
     ...   distance, base, bank, scale.init(bank, by='task'), [jnp.full(2, 3.0)],
-    ...   optimiser=optax.sgd(0.1), steps=50, key=jax.random.key(0))
+    ...   optimizer=optax.sgd(0.1), steps=50, key=jax.random.key(0))
     >>> print(f'{found.coefs["task"][0]:.3f}')
     3.000
 
@@ -136,7 +137,7 @@ def fit(
     objective,
     base,
     bank,
-    optimiser=optimiser,
+    optimizer=optimizer,
     transform=transform,
     project=project,
     penalty=penalty,
@@ -144,7 +145,7 @@ def fit(
   )
   coefs = jax.tree.map(jnp.asarray, coefs)
   if opt_state is None:
-    opt_state = optimiser.init(coefs)
+    opt_state = optimizer.init(coefs)
   return _run(
     step, learning_step.State(coefs, opt_state), batches, steps, key, progress
   )

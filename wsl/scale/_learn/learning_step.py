@@ -24,7 +24,7 @@ def stepper(
   base: types.Params,
   bank: banks.Bank,
   *,
-  optimiser: Any,
+  optimizer: Any,
   transform: Callable[[Any], Any],
   project: Callable[[Any], Any],
   penalty: Callable[[Any], types.Array] | None,
@@ -41,7 +41,7 @@ def stepper(
       base,
       bank,
       penalty,
-      optimiser=optimiser,
+      optimizer=optimizer,
       transform=transform,
       project=project,
     )
@@ -57,13 +57,13 @@ def stepper(
       transform=transform,
       penalty=penalty,
     )
-    return _update(state, loss, gradient, optimiser=optimiser, project=project)
+    return _update(state, loss, gradient, optimizer=optimizer, project=project)
 
   return streamed
 
 
 @functools.partial(
-  jax.jit, static_argnames=('optimiser', 'transform', 'project')
+  jax.jit, static_argnames=('optimizer', 'transform', 'project')
 )
 def step(
   objective: Callable[..., types.Array],
@@ -74,7 +74,7 @@ def step(
   batch: Any,
   key: types.PRNGKey,
   *,
-  optimiser: Any,
+  optimizer: Any,
   transform: Callable[[Any], Any],
   project: Callable[[Any], Any],
 ) -> tuple[State, types.Array, types.Array]:
@@ -88,20 +88,20 @@ def step(
     return loss + jnp.asarray(penalty(coefs), loss.dtype)
 
   loss, gradient = jax.value_and_grad(loss_of)(state.coefs)
-  return _update(state, loss, gradient, optimiser=optimiser, project=project)
+  return _update(state, loss, gradient, optimizer=optimizer, project=project)
 
 
-@functools.partial(jax.jit, static_argnames=('optimiser', 'project'))
+@functools.partial(jax.jit, static_argnames=('optimizer', 'project'))
 def _update(
   state: State,
   loss: types.Array,
   gradient: Any,
   *,
-  optimiser: Any,
+  optimizer: Any,
   project: Callable[[Any], Any],
 ) -> tuple[State, types.Array, types.Array]:
   with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes itself
-    updates, opt_state = optimiser.update(
+    updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.coefs
     )
   coefs = project(

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wsl import tree, types
+from wsl import deprecation, tree, types
 from wsl.scale._bank import bank_rows, banks
 from wsl.scale._coefs import init
 from wsl.scale._compose import pull_back
@@ -27,11 +27,12 @@ class Selection(NamedTuple):
   scores: dict[str, Any]
 
 
+@deprecation.positional('scale.select', 'budget')
 def select(
   bank: banks.Bank,
   gradient: types.Params,
-  budget: int,
   *,
+  budget: int,
   by: str = 'vector',
   features: tuple[types.ArrayLike, types.ArrayLike] | None = None,
 ) -> Selection:
@@ -65,7 +66,7 @@ def select(
     >>> base = {'w': jnp.zeros(2)}
     >>> models = [{'w': jnp.asarray(v)} for v in ([1.0, 0.0], [0.0, 3.0])]
     >>> bank = scale.bank(base, models, names=['cars', 'pets'])
-    >>> select(bank, {'w': jnp.ones(2)}, 1).bank.names
+    >>> select(bank, {'w': jnp.ones(2)}, budget=1).bank.names
     ('pets',)
 
   Reference:
