@@ -28,30 +28,30 @@ def regmean(g: Any, **options: Any) -> Any:
 CASES: dict[str, tuple[Any, str]] = {
   'no float leaf': (
     lambda: merge.sum({'n': None}),
-    'the deltas have no float leaf: nothing to merge',
+    'sum: the deltas have no float leaf: nothing to merge',
   ),
   'no models': (
     lambda: merge.mean({'w': jnp.ones((0, 3))}),
-    "leaf 'w' of shape (0, 3) holds no model: stack at least one by "
+    "mean: leaf 'w' of shape (0, 3) holds no model: stack at least one by "
     'deltas.stack',
   ),
   'not stacked': (
     lambda: merge.mean({'s': jnp.ones(())}),
-    "leaf 's' of shape () holds no model",
+    "mean: leaf 's' of shape () holds no model",
   ),
   'models differ in number': (
     lambda: merge.ties(
       {'a': jnp.ones((2, 3)), 'b': jnp.ones((3, 3))}, density=1
     ),
-    "leaf 'b' stacks 3 models, the leaves before it 2",
+    "ties: leaf 'b' stacks 3 models, the leaves before it 2",
   ),
   'an integer leaf': (
     lambda: merge.trim({'n': jnp.ones((2, 3), jnp.int32)}, density=0.5),
-    "leaf 'n' is of int32, not a stack of floats",
+    "trim: leaf 'n' is of int32, not a stack of floats",
   ),
   'numbers, no arrays': (
     lambda: merge.sum({'w': [1.0, 2.0]}),
-    "leaf 'w/0' is of float, not a stack of floats",
+    "sum: leaf 'w/0' is of float, not a stack of floats",
   ),
   'density 0': (
     lambda: merge.trim(X, density=0.0),
@@ -59,17 +59,55 @@ CASES: dict[str, tuple[Any, str]] = {
   ),
   'density above 1': (
     lambda: merge.ties(X, density=20),
-    'density=20',
+    'ties(density=20): density is the fraction kept, expected 0 < density <= 1',
   ),
-  'density NaN': (lambda: merge.ties(X, density=np.nan), 'density=nan'),
+  'density NaN': (lambda: merge.ties(X, density=np.nan), 'ties(density=nan)'),
   'densities for other models': (
     lambda: merge.ties(X, density=[0.5, 0.5, 0.5]),
-    'trim: density has shape (3,), expected () or (2,), one for each model',
+    'ties: density has shape (3,), expected () or (2,), one for each model',
   ),
   'scope': (
     lambda: merge.ties(X, density=0.5, scope='globe'),
-    "trim: scope='globe': expected one of ['global', 'leaf'] (did you mean "
+    "ties: scope='globe': expected one of ['global', 'leaf'] (did you mean "
     "'global'?)",
+  ),
+  'scope of trim': (
+    lambda: merge.trim(X, density=0.5, scope='globe'),
+    "trim: scope='globe': expected one of ['global', 'leaf']",
+  ),
+  'dialect of ties': (
+    lambda: merge.ties(X, density=0.5, dialect='papper'),
+    "ties: dialect='papper': expected one of ['mergekit', 'official', 'paper'] "
+    "(did you mean 'paper'?)",
+  ),
+  'no density left': (
+    lambda: merge.breadcrumbs(X, density=0.0, outliers=0.1),
+    'breadcrumbs(density=0.0): density is the fraction kept, expected '
+    '0 < density <= 1',
+  ),
+  'outliers': (
+    lambda: merge.breadcrumbs(X, density=0.5, outliers=-0.1),
+    'breadcrumbs(outliers=-0.1): outliers is the fraction dropped for being '
+    'the largest, expected 0 <= outliers <= 1',
+  ),
+  'outliers for other models': (
+    lambda: merge.breadcrumbs(X, density=0.5, outliers=[0.1, 0.1, 0.1]),
+    'breadcrumbs: outliers has shape (3,), expected () or (2,), one for each '
+    'model',
+  ),
+  'density and outliers': (
+    lambda: merge.breadcrumbs(X, density=0.9, outliers=[0.1, 0.2]),
+    'breadcrumbs(density=0.9, outliers=[0.1, 0.2]): the fractions kept and '
+    'dropped exceed 1 together, expected density + outliers <= 1',
+  ),
+  'scope of breadcrumbs': (
+    lambda: merge.breadcrumbs(X, density=0.5, outliers=0.1, scope='leav'),
+    "breadcrumbs: scope='leav': expected one of ['global', 'leaf'] (did you "
+    "mean 'leaf'?)",
+  ),
+  'scope of breadcrumbs without outliers': (
+    lambda: merge.breadcrumbs(X, density=0.5, outliers=0, scope='leav'),
+    "breadcrumbs: scope='leav': expected one of ['global', 'leaf']",
   ),
   'reduce': (
     lambda: merge.ties(X, density=0.5, reduce='meen'),
@@ -78,7 +116,8 @@ CASES: dict[str, tuple[Any, str]] = {
   ),
   'dialect': (
     lambda: merge.elect_sign(X, dialect='mergkit'),
-    "(did you mean 'mergekit'?)",
+    "elect_sign: dialect='mergkit': expected one of ['mergekit', 'official', "
+    "'paper'] (did you mean 'mergekit'?)",
   ),
   'rate': (
     lambda: merge.dare(X, rate=1.1, key=KEY),
@@ -167,8 +206,8 @@ CASES: dict[str, tuple[Any, str]] = {
   ),
   'grams of another size': (
     lambda: regmean(gram(2, 1, 4, 4)),
-    "leaf 'w' of shape (2, 3, 4) with the input axes (0,) needs Gram matrices "
-    '[2, groups, 3, 3], found (2, 1, 4, 4): stack one for each model',
+    "regmean: leaf 'w' of shape (2, 3, 4) with the input axes (0,) needs Gram "
+    'matrices [2, groups, 3, 3], found (2, 1, 4, 4): stack one for each model',
   ),
   'grams for other models': (
     lambda: regmean(gram(3, 1, 3, 3)),
@@ -188,12 +227,12 @@ CASES: dict[str, tuple[Any, str]] = {
   ),
   'matrices choose nothing': (
     lambda: merge.tsv(X, matrices='kernel'),
-    "no leaf matches 'kernel': the names are ['b', 'w']",
+    "tsv: matrices: no leaf matches 'kernel': the names are ['b', 'w']",
   ),
   'matrices choose a vector': (
     lambda: merge.iso_c(X, matrices='b'),
-    "leaf 'b' of shape (4,) is chosen as a matrix and has fewer than two axes: "
-    'narrow `matrices`',
+    "iso_c: leaf 'b' of shape (4,) is chosen as a matrix and has fewer than two"
+    ' axes: narrow `matrices`',
   ),
   'slerp shapes': (
     lambda: merge.slerp(PAIR, {'w': jnp.ones(3)}, t=0.5),
@@ -250,6 +289,7 @@ def test_an_option_is_checked_before_any_work() -> None:
   for call in (
     lambda: merge.ties(x, density=2.0),
     lambda: merge.ties(x, density=0.5, reduce='none'),
+    lambda: merge.breadcrumbs(x, density=0.9, outliers=0.9),
     lambda: merge.dare(x, rate=2.0, key=KEY),
     lambda: merge.consensus(x, threshold=-1.0, min_tasks=2),
   ):

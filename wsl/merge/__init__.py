@@ -1,5 +1,6 @@
 """Merging: task vectors in, one task vector out."""
 
+from wsl.merge._breadcrumbs import breadcrumbs as breadcrumbs
 from wsl.merge._dare import dare as dare
 from wsl.merge._elect import elect_sign as elect_sign
 from wsl.merge._elect import mean_nonzero as mean_nonzero

@@ -1,13 +1,11 @@
 """DARE: drop entries at random and rescale the rest."""
 
-import zlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _stack
+from wsl.merge import _checks, _stack
 
 _RESCALES = ('inverse', 'l1', 'none')
 
@@ -25,14 +23,14 @@ def dare(
     m_{t,p} \sim \mathrm{Bernoulli}(1 - r)
 
   It edits task vectors: follow it by any merge. Its expectation is the task
-  vector itself, so it leaves a linear merge unbiased, and no other.
+  vector, so linear merges (sums, means) stay unbiased; others do not.
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     rate: fraction of entries dropped, ``0 <= rate <= 1``; may be traced. At 1
-      nothing is left.
-    key: a key; the mask depends on it, the number of the model and the name of
-      the leaf alone, so it is the same sharded, streamed or on one device.
+      all entries are dropped.
+    key: a key; the mask depends only on it, the index of the model and the name
+      of the leaf, so it is the same sharded, streamed or on one device.
     rescale: ``'inverse'`` divides by ``1 - rate`` (the paper), ``'l1'``
       restores the L1 norm of each leaf of each model (mergekit; a noisy factor
       on small leaves), ``'none'`` leaves the kept entries as they are.
@@ -53,31 +51,23 @@ def dare(
     Yu et al., "Language Models are Super Mario: Absorbing Abilities from
     Homologous Models as a Free Lunch", 2023, arXiv:2311.03099.
 
-  Differs from the official code in its random numbers, and at rate 1, where
-  that returns unscaled zeros as well.
+  Differs from the official code in its random numbers. At rate 1 both return
+  zeros.
   """
-  _stack.count(deltas)
-  if not isinstance(rate, jax.core.Tracer) and not 0 <= rate <= 1:
-    raise ValueError(
-      f'dare(rate={rate}): rate is the fraction dropped, expected '
-      '0 <= rate <= 1'
-    )
-  _stack.one_of('dare: rescale', rescale, dict.fromkeys(_RESCALES))
-  keys = tree.map_named(
-    lambda name, _: jax.random.fold_in(
-      key, np.uint32(zlib.crc32(name.encode()))
-    ),
-    deltas,
-  )
+  _stack.count('dare', deltas)
+  _checks.fraction('dare', 'rate', rate, 'rate is the fraction dropped')
+  _checks.choose('dare: rescale', rescale, dict.fromkeys(_RESCALES))
+  keys = tree.map_named(lambda name, _: tree.name_key(key, name), deltas)
   return tree.map(_drop, deltas, keys, rate=rate, rescale=rescale)
 
 
 def _drop(
   x: types.Array, key: types.PRNGKey, *, rate: types.Scalar, rescale: str
 ) -> types.Array:
+  """Masks a leaf ``[T, ...]`` at random and rescales the entries kept."""
   wide = tree.wide(x)
   keep = 1 - jnp.asarray(rate).astype(wide.dtype)
-  # Drawn in float32 whatever the dtype, so that the mask is the same.
+  # Drawn in float32 for every dtype, so that the mask does not depend on it.
   share = keep.astype(np.float32)
   mask = jax.vmap(
     lambda t: jax.random.bernoulli(
@@ -85,10 +75,13 @@ def _drop(
     )
   )(jnp.arange(len(x)))
   kept = jnp.where(mask, wide, jnp.zeros_like(wide))
+  # E[m tau / (1 - r)] = tau because E[m] = 1 - r; the variance is
+  # tau^2 r / (1 - r). The L1 factor is a ratio of random sums: it is biased,
+  # most of all in leaves of few entries.
   if rescale == 'inverse':
-    kept = _stack.divide(kept, keep.reshape((1,) * x.ndim))
+    kept = tree.safe_divide(kept, keep.reshape((1,) * x.ndim))
   if rescale == 'l1':
     size = lambda y: jnp.abs(y).reshape(len(y), -1).sum(1)
-    factor = _stack.divide(size(wide), size(kept))
-    kept = kept * _stack.align(factor, x)
+    factor = tree.safe_divide(size(wide), size(kept))
+    kept = kept * _stack.expand_rank(factor, x)
   return kept.astype(x.dtype)

@@ -1,4 +1,4 @@
-"""Elect a sign for each entry, and average what agrees."""
+"""Sign election and the mean of agreeing entries, two steps of TIES."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _stack
+from wsl.merge import _checks, _stack
 
 
 def elect_sign(deltas: types.Deltas, *, dialect: str = 'paper') -> types.Deltas:
@@ -17,10 +17,10 @@ def elect_sign(deltas: types.Deltas, *, dialect: str = 'paper') -> types.Deltas:
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    dialect: the sign of a sum that is exactly zero. ``'paper'``: that of the
-      majority of all signs, :math:`\operatorname{sgn} \sum_p \gamma_p`, and
-      none if these balance; ``'official'``: the same, but negative if they
-      balance (as the authors' code has it); ``'mergekit'``: positive.
+    dialect: the sign of a sum that is exactly zero. ``'paper'``: the majority
+      sign of the model, :math:`\operatorname{sgn} \sum_p \gamma_p`, or zero if
+      the signs balance; ``'official'`` (the authors' code): the same, but
+      negative if they balance; ``'mergekit'``: positive.
 
   Returns:
     The agreeing entries, every leaf ``[T, ...]``.
@@ -38,18 +38,18 @@ def elect_sign(deltas: types.Deltas, *, dialect: str = 'paper') -> types.Deltas:
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708, section 4.
   """
-  _stack.count(deltas)
+  _stack.count('elect_sign', deltas)
   default = {
     'paper': lambda: jnp.sign(tree.total(_votes, deltas)),
     'official': lambda: jnp.where(tree.total(_votes, deltas) > 0, 1, -1),
     'mergekit': lambda: 1,
   }
-  cancelled = _stack.one_of('elect_sign: dialect', dialect, default)()
+  cancelled = _checks.choose('elect_sign: dialect', dialect, default)()
   return tree.map(_agreeing, deltas, cancelled=cancelled)
 
 
 def mean_nonzero(deltas: types.Deltas) -> types.Delta:
-  r"""Averages the entries that are not zero: the disjoint mean of TIES.
+  r"""Averages the nonzero entries over the models: the disjoint mean of TIES.
 
   .. math:: \tau_p = \frac{\sum_t \tau_{t,p}}
     {\max(1, |\{t : \tau_{t,p} \ne 0\}|)}
@@ -69,37 +69,48 @@ def mean_nonzero(deltas: types.Deltas) -> types.Delta:
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708, section 4.
   """
-  _stack.count(deltas)
+  _stack.count('mean_nonzero', deltas)
   return tree.map(_mean_nonzero, deltas)
 
 
 def strongest(deltas: types.Deltas) -> types.Delta:
-  """Keeps, of entries that share a sign, the one of largest magnitude."""
+  """Takes the entry of largest magnitude; all entries must share a sign."""
   return tree.map(_strongest, deltas)
 
 
 def _signs(x: types.Array) -> types.Array:
-  return jnp.sign(_stack.add_up(_stack.each(tree.wide, x)))
+  """Returns the sign of the sum over models, ``[T, ...] -> [...]``."""
+  return jnp.sign(_stack.sum_models(_stack.map_models(tree.wide, x)))
 
 
 def _votes(x: types.Array) -> types.Array:
+  """Sums the elected signs of a leaf; over leaves, it is the majority."""
   return tree.sum_entries(_signs(x).astype(np.int32)[None])[0]
 
 
 def _agreeing(x: types.Array, *, cancelled: Any) -> types.Array:
+  """Zeroes the entries that oppose the elected sign.
+
+  The sign is that of the sum, so the side with the larger total magnitude wins,
+  not the side with more models. ``cancelled`` replaces the sign of zero sums.
+  """
   sign = _signs(x)
   sign = jnp.where(sign == 0, jnp.asarray(cancelled).astype(sign.dtype), sign)
   agrees = lambda x: tree.wide(x) * sign > 0
-  return _stack.each(lambda x: jnp.where(agrees(x), x, jnp.zeros_like(x)), x)
+  return _stack.map_models(
+    lambda x: jnp.where(agrees(x), x, jnp.zeros_like(x)), x
+  )
 
 
 def _mean_nonzero(x: types.Array) -> types.Array:
-  total = _stack.add_up(_stack.each(tree.wide, x))
+  """Divides the sum over models by the number of nonzero entries."""
+  total = _stack.sum_models(_stack.map_models(tree.wide, x))
   nonzero = lambda x: (x != 0).astype(total.dtype)
-  count = _stack.add_up(_stack.each(nonzero, x))
+  count = _stack.sum_models(_stack.map_models(nonzero, x))
   return (total / jnp.maximum(count, 1)).astype(x.dtype)
 
 
 def _strongest(x: types.Array) -> types.Array:
+  """Returns the largest magnitude over models, with the sign of the sum."""
   magnitude = jnp.max(jnp.abs(x), axis=0)
   return (_signs(x) * tree.wide(magnitude)).astype(x.dtype)

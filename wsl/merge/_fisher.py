@@ -1,11 +1,11 @@
-"""Fisher merging: weight every entry by how sure its model is of it."""
+"""Fisher merging: weight every entry by its diagonal Fisher information."""
 
 from typing import Any
 
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.merge import _linear, _stack
+from wsl.merge import _checks, _linear, _stack
 
 
 def fisher(
@@ -16,7 +16,7 @@ def fisher(
   normalize: bool = False,
   coefs: Any = 1.0,
 ) -> types.Delta:
-  r"""Averages task vectors by the diagonals of their Fisher information.
+  r"""Averages task vectors weighted by diagonal Fisher information.
 
   .. math:: \tau_p = \frac{\sum_t \lambda_t F_{t,p} \tau_{t,p}}
     {\sum_t \lambda_t F_{t,p}}
@@ -26,10 +26,10 @@ def fisher(
     fishers: diagonals F_t >= 0, every leaf ``[T, ...]``:
       ``tree.stack([stats.fisher(...) for each model])``.
     floor: F becomes ``max(F, floor)``; a number, or ``[T]``. The authors'
-      "favour the target" is ``floor=[1e-6, 0, ..., 0]``: where no model is
-      sure, the first one's value wins.
-    normalize: divides each F_t by its norm over the whole model (taken before
-      the floor, as the authors do), so that no model drowns the others.
+      "favour the target" is ``floor=[1e-6, 0, ..., 0]``: where all F are
+      smaller, the first model's value is taken.
+    normalize: divides each F_t by its norm over the whole model (computed
+      before the floor, as the authors do), so that scales are comparable.
     coefs: lambda_t, a number or ``[T]``.
 
   Returns:
@@ -49,17 +49,19 @@ def fisher(
     Matena and Raffel, "Merging Models with Fisher-Weighted Averaging", 2021,
     arXiv:2111.09832.
 
-  Differs from the official code in nothing for given diagonals. Other released
-  code ADDS 1e-6 instead of taking the maximum.
+  For given diagonals it equals the official code. Other released code adds 1e-6
+  instead of taking the maximum.
   """
-  models = _stack.count(deltas)
+  models = _stack.count('fisher', deltas)
   fishers = _check_fishers(deltas, fishers)
-  coefs = _stack.per_model('fisher: coefs', coefs, models)
-  floor = _stack.per_model('fisher: floor', floor, models)
+  coefs = _checks.per_model('fisher: coefs', coefs, models)
+  floor = _checks.per_model('fisher: floor', floor, models)
   if normalize:
+    # The weight is lambda max(F, floor) / |F|: the floor applies to F before
+    # the norm does, so the norm divides the coefficients.
     square = tree.total(_squares, fishers)
     norm = jnp.sqrt(jnp.asarray(square))
-    coefs = _stack.divide(coefs.astype(norm.dtype), norm)
+    coefs = tree.safe_divide(coefs.astype(norm.dtype), norm)
   return _linear.weighted_mean(
     deltas, tree.map(_raise, fishers, floor=floor, coefs=coefs)
   )
@@ -68,18 +70,21 @@ def fisher(
 def _raise(
   fisher: types.Array, *, floor: types.Array, coefs: types.Array
 ) -> types.Array:
+  """Returns the weights ``coefs * max(fisher, floor)``, ``[T, ...]``."""
   wide = tree.wide(fisher)
   floor, coefs = floor.astype(wide.dtype), coefs.astype(wide.dtype)
   weight = lambda f, low, coef: jnp.maximum(f, low) * coef
-  return _stack.each(weight, wide, floor, coefs)
+  return _stack.map_models(weight, wide, floor, coefs)
 
 
 def _squares(x: types.Array) -> types.Array:
+  """Returns the squared norm of each model's part of a leaf, ``[T]``."""
   x = tree.wide(x).reshape(len(x), -1)
   return tree.sum_entries(x * x)
 
 
 def _check_fishers(deltas: types.Deltas, fishers: types.Deltas) -> types.Deltas:
+  """Checks that every leaf has a Fisher diagonal of its own shape."""
   fishers = _stack.per_leaf('fisher: the fishers', fishers, deltas)
   found = tree.named(fishers)
   for name, x in tree.named(deltas).items():

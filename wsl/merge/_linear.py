@@ -1,4 +1,4 @@
-"""Sums and means of task vectors: the common form of most methods."""
+"""Sums and weighted means of task vectors: the form of most methods."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from wsl.merge import _stack
 
 
 def sum(deltas: types.Deltas) -> types.Delta:
-  r"""Adds task vectors: task arithmetic, up to the coefficient in ``apply``.
+  r"""Sums task vectors: task arithmetic, with the coefficient in ``apply``.
 
   .. math:: \tau = \sum_{t=1}^{T} \tau_t
 
@@ -29,12 +29,12 @@ def sum(deltas: types.Deltas) -> types.Delta:
     Ilharco et al., "Editing Models with Task Arithmetic", 2023,
     arXiv:2212.04089.
   """
-  _stack.count(deltas)
+  _stack.count('sum', deltas)
   return tree.map(_sum, deltas)
 
 
 def mean(deltas: types.Deltas) -> types.Delta:
-  r"""Averages task vectors: with coefficient 1, the average of the models.
+  r"""Averages task vectors: the model soup, if applied with coefficient 1.
 
   .. math:: \tau = \tfrac{1}{T} \sum_{t=1}^{T} \tau_t
 
@@ -54,18 +54,18 @@ def mean(deltas: types.Deltas) -> types.Delta:
     models improves accuracy without increasing inference time", 2022,
     arXiv:2203.05482.
   """
-  _stack.count(deltas)
+  _stack.count('mean', deltas)
   return tree.map(_mean, deltas)
 
 
 def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
-  r"""Averages task vectors by weights: scalars, entries or matrices.
+  r"""Averages task vectors with scalar, entrywise or matrix weights.
 
   .. math:: \tau = \Big(\sum_t W_t\Big)^{-1} \sum_t W_t \tau_t
 
-  With equal weights it is the average, with agreement masks TIES, with Fisher
-  diagonals Fisher merging, with Gram matrices RegMean. Because the weights sum
-  to one, it is the same on task vectors as on models.
+  Equal weights give the mean, agreement masks TIES, Fisher diagonals Fisher
+  merging, and Gram matrices RegMean. The normalised weights sum to one, so
+  averaging task vectors and averaging models give the same model.
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
@@ -76,8 +76,8 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
 
   Returns:
     The merged task vector, every leaf ``[...]``. Entries whose weights sum to
-    zero are zero: the base's value stays. An input that no Gram matrix has seen
-    (a zero on every diagonal) takes equal weights.
+    zero are zero: the base's value stays. An input that is zero on the diagonal
+    of every Gram matrix takes equal weights.
 
   Raises:
     ValueError: if a weight does not fit its leaf, naming the leaf.
@@ -93,14 +93,14 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
     arXiv:2111.09832; Jin et al., "Dataless Knowledge Fusion by Merging Weights
     of Language Models", 2022, arXiv:2212.09849.
   """
-  _stack.count(deltas)
+  _stack.count('weighted_mean', deltas)
   weights = _stack.per_leaf('weighted_mean: the weights', weights, deltas)
 
   def merge(name: str, x: types.Array, weight: Any) -> types.Array:
     if weight is None:
       return tree.apply_kernel(_mean, x)
     if isinstance(weight, types.Gram):
-      check_gram(name, x, weight)
+      check_gram('weighted_mean', name, x, weight)
       axes = tree.Static(weight.axes)
       return tree.apply_kernel(_matrix_weighted, x, weight.matrix, axes=axes)
     if np.shape(weight) not in (x.shape, x.shape[:1]):
@@ -114,31 +114,46 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
 
 
 def _sum(x: types.Array) -> types.Array:
-  return _stack.add_up(_stack.each(tree.wide, x)).astype(x.dtype)
+  """Sums over models in float32 or wider."""
+  return _stack.sum_models(_stack.map_models(tree.wide, x)).astype(x.dtype)
 
 
 def _mean(x: types.Array) -> types.Array:
-  return (_stack.add_up(_stack.each(tree.wide, x)) / len(x)).astype(x.dtype)
+  """Averages over models in float32 or wider."""
+  return (_stack.sum_models(_stack.map_models(tree.wide, x)) / len(x)).astype(
+    x.dtype
+  )
 
 
 def _weighted(x: types.Array, weight: types.Array) -> types.Array:
+  """Averages by weights ``[T]`` or ``[T, ...]``; 0 where they sum to 0."""
   wide = tree.wide(x)
-  weight = _stack.align(weight.astype(wide.dtype), x)
-  total = _stack.add_up(weight)
-  weighted = _stack.add_up(_stack.each(jnp.multiply, weight, wide))
-  return _stack.divide(weighted, total).astype(x.dtype)
+  weight = _stack.expand_rank(weight.astype(wide.dtype), x)
+  total = _stack.sum_models(weight)
+  weighted = _stack.sum_models(_stack.map_models(jnp.multiply, weight, wide))
+  return tree.safe_divide(weighted, total).astype(x.dtype)
 
 
 def _matrix_weighted(
   x: types.Array, matrix: types.Array, *, axes: tuple[int, ...]
 ) -> types.Array:
+  """Averages by matrices ``[T, groups, d, d]`` on the input axes.
+
+  The merged W minimises sum_t tr((W - W_t)^T G_t (W - W_t)), which is the sum
+  of squared output errors of each map on its own inputs. Its gradient vanishes
+  at the normal equations (sum_t G_t) W = sum_t G_t W_t, solved group by group.
+  """
   rows = _as_rows(tree.wide(x), matrix.shape[1], axes)
   weight = matrix.astype(rows.dtype)
+  # An input that is zero in all models leaves its row of W undetermined: a
+  # unit weight for each model makes it their mean, and the system regular.
   diagonal = jnp.diagonal(weight, axis1=-2, axis2=-1)
-  unseen = jnp.broadcast_to(_stack.add_up(diagonal) == 0, diagonal.shape)
+  unseen = jnp.broadcast_to(_stack.sum_models(diagonal) == 0, diagonal.shape)
   eye = jnp.eye(weight.shape[-1], dtype=bool)[None, None]
   weight = jnp.where(unseen[..., None] & eye, 1, weight)
-  merged = jnp.linalg.solve(_stack.add_up(weight), _stack.add_up(weight @ rows))
+  merged = jnp.linalg.solve(
+    _stack.sum_models(weight), _stack.sum_models(weight @ rows)
+  )
   return _from_rows(merged, x.shape[1:], axes).astype(x.dtype)
 
 
@@ -153,18 +168,20 @@ def _as_rows(x: types.Array, groups: int, axes: tuple[int, ...]) -> types.Array:
 def _from_rows(
   rows: types.Array, shape: tuple[int, ...], axes: tuple[int, ...]
 ) -> types.Array:
-  """Undoes ``_as_rows`` for one merged ``[groups, d, outputs per group]``."""
+  """Inverts ``_as_rows`` for one merged ``[groups, d, outputs per group]``."""
   rest = [n for a, n in enumerate(shape) if a not in axes]
   front = [shape[a] for a in axes]
   x = jnp.moveaxis(rows, 0, 1).reshape(*front, *rest)
   return jnp.moveaxis(x, range(len(front)), axes)
 
 
-def check_gram(name: str, x: types.Array, gram: types.Gram) -> None:
-  """Checks that Gram matrices fit the inputs of a leaf ``[T, ...]``.
+def check_gram(
+  function: str, name: str, x: types.Array, gram: types.Gram
+) -> None:
+  """Checks that Gram matrices fit the input axes of a leaf ``[T, ...]``.
 
   Raises:
-    ValueError: naming the leaf and the shape that it needs.
+    ValueError: naming the function, the leaf and the shape that it needs.
   """
   models, *shape = x.shape
   axes_fit = all(0 <= a < len(shape) for a in gram.axes)
@@ -174,7 +191,7 @@ def check_gram(name: str, x: types.Array, gram: types.Gram) -> None:
   fits = axes_fit and len(found) == 4 and not outputs % max(found[1], 1)
   if not fits or (found[0], *found[2:]) != (models, d, d):
     raise ValueError(
-      f"leaf '{name}' of shape {x.shape} with the input axes {gram.axes} needs "
-      f'Gram matrices [{models}, groups, {d}, {d}], found {found}: stack one '
-      'for each model by tree.stack'
+      f"{function}: leaf '{name}' of shape {x.shape} with the input axes "
+      f'{gram.axes} needs Gram matrices [{models}, groups, {d}, {d}], found '
+      f'{found}: stack one for each model by tree.stack'
     )

@@ -1,4 +1,4 @@
-"""Which leaves are matrices, and the two factorisations that methods need."""
+"""Matrix leaves, singular value decompositions and polar factors."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,39 +19,44 @@ class Svd(NamedTuple):
 
 
 def on_matrices(
+  function: str,
   kernel: Callable[..., types.Array],
   deltas: types.Deltas,
   matrices: types.Leaves | None,
   **hyper: Any,
 ) -> types.Delta:
-  """Merges matrices by a kernel ``[T, m, n] -> [m, n]``, the rest by the mean.
+  """Merges matrices by a kernel ``[T, m, n] -> [m, n]``, others by the mean.
 
   Args:
-    kernel: a module-level function of float32 or wider stacks.
+    function: the public function, as the user called it.
+    kernel: a module-level function of stacks in float32 or wider.
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     matrices: which leaves are matrices; those of two axes if None. A leaf of
-      more axes is seen as ``[product of all but the last, last]``.
+      more axes is reshaped to ``[product of all but the last, last]``.
     **hyper: hyperparameters of the kernel.
 
   Returns:
     The merged task vector.
 
   Raises:
-    ValueError: if a chosen leaf has fewer than two axes.
+    ValueError: if ``matrices`` matches no leaf, or one of fewer than two axes.
   """
-  _stack.count(deltas)
+  _stack.count(function, deltas)
   one = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), deltas
   )
-  chosen = tree.select(one, matrices or (lambda _, shape: len(shape) == 2))
+  try:
+    chosen = tree.select(one, matrices or (lambda _, shape: len(shape) == 2))
+  except ValueError as error:
+    raise ValueError(f'{function}: matrices: {error}') from None
 
   def merge(name: str, x: types.Array, is_matrix: bool) -> types.Array:
     if not is_matrix:
       return _linear.mean(x)
     if x.ndim < 3:
       raise ValueError(
-        f"leaf '{name}' of shape {x.shape[1:]} is chosen as a matrix and has "
-        'fewer than two axes: narrow `matrices`'
+        f"{function}: leaf '{name}' of shape {x.shape[1:]} is chosen as a "
+        'matrix and has fewer than two axes: narrow `matrices`'
       )
     return tree.apply_kernel(_as_matrix, x, method=tree.Static(kernel), **hyper)
 
@@ -61,6 +66,7 @@ def on_matrices(
 def _as_matrix(
   x: types.Array, *, method: Callable[..., types.Array], **hyper: Any
 ) -> types.Array:
+  """Applies a method to a leaf reshaped to ``[T, m, n]``, in a wide dtype."""
   wide = tree.wide(x).reshape(len(x), -1, x.shape[-1])
   return method(wide, **hyper).reshape(x.shape[1:]).astype(x.dtype)
 
@@ -73,20 +79,25 @@ def svd(x: types.Array) -> Svd:
 def significant(
   s: types.Array, shape: tuple[int, ...], largest: types.Array
 ) -> types.Array:
-  """Marks by 1 the singular values of ``[m, n]`` that exceed rounding."""
+  """Returns 1 for singular values of ``[m, n]`` above rounding error, else 0.
+
+  The tolerance is that of ``numpy.linalg.matrix_rank``: max(m, n) * eps times
+  the largest singular value.
+  """
   tolerance = max(shape[-2:]) * jnp.finfo(s.dtype).eps
   return (s > tolerance * largest).astype(s.dtype)
 
 
 @jax.custom_jvp
 def polar(x: types.Array) -> types.Array:
-  r"""Returns the nearest matrix of orthonormal columns: the polar factor.
+  r"""Returns the polar factor: the nearest matrix of orthonormal columns.
 
   .. math:: x = P D Q^\top \mapsto P Q^\top
 
-  over the singular values that are not zero, so that it is unique. It has a
-  derivative where x has full rank, also where singular values coincide: those
-  of orthonormal columns all do.
+  over the nonzero singular values, which makes it unique. Its derivative exists
+  where x has full rank, also where singular values coincide (as those of
+  orthonormal columns do), unlike the derivatives of P and Q; hence the rule
+  below.
   """
   return _polar(x)[0]
 
@@ -97,12 +108,15 @@ def _polar_slope(
 ) -> tuple[types.Array, types.Array]:
   r"""Differentiates :math:`x = W H`, with W orthonormal and H symmetric.
 
-  In the basis of P and Q, W turns by the skew part of the tangent over the sums
-  of singular values, and leaves the span of P, or of Q, by the rest over D.
+  With :math:`S = P^\top dx\,Q` and :math:`\Omega = P^\top dW\,Q`, the product
+  rule :math:`dx = dW\,H + W\,dH` reads :math:`S = \Omega D + Q^\top dH\,Q`.
+  dH is symmetric and Omega skew, so :math:`S - S^\top = \Omega D + D \Omega`
+  and :math:`\Omega_{ij} = (S - S^\top)_{ij} / (d_i + d_j)`. The parts of dx
+  outside the column span of P, or the row span of Q, are divided by D.
   """
   (x,), (dx,) = primals, tangents
   w, p, d, q = _polar(x)
-  inverse = lambda y: _stack.divide(jnp.ones_like(y), y)
+  inverse = lambda y: tree.safe_divide(jnp.ones_like(y), y)
   inner = p.T @ dx @ q
   turn = (inner - inner.T) * inverse(d[:, None] + d[None])
   outside = (dx @ q - p @ inner) * inverse(d)[None]
@@ -111,7 +125,7 @@ def _polar_slope(
 
 
 def _polar(x: types.Array) -> tuple[types.Array, ...]:
-  """Returns W, P, D, Q, with D zero where it is rounding."""
+  """Returns W, P, D, Q, with D set to zero below rounding error."""
   u, s, vt = svd(x)
   real = significant(s, x.shape, s[0])
   u, v = u * real[None], vt.T * real[None]

@@ -1,13 +1,12 @@
-"""RegMean: the linear maps that best reproduce each model's outputs."""
+"""RegMean: least squares on the outputs of each linear map."""
 
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.merge import _linear, _stack
+from wsl.merge import _checks, _linear, _stack
 
 
 def regmean(
@@ -17,7 +16,7 @@ def regmean(
   shrink: types.Scalar,
   coefs: Any = 1.0,
 ) -> types.Delta:
-  r"""Solves each linear map by least squares on every model's own inputs.
+  r"""Fits each linear map to the outputs of all models on their own inputs.
 
   .. math:: \tau = \Big(\sum_t c_t \tilde G_t\Big)^{-1}
     \sum_t c_t \tilde G_t \tau_t, \qquad
@@ -31,8 +30,8 @@ def regmean(
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     grams: a tree with a ``types.Gram`` (``matrix [T, groups, d, d]``) or
       ``None`` for each leaf: ``tree.stack([stats.gram(...) for each model])``.
-      Their ``axes`` say which axes of the leaf are inputs, so Flax kernels
-      ``[in, out]`` and weights ``[out, in]`` are equally welcome.
+      Their ``axes`` are the input axes of the leaf: ``(0,)`` for a Flax kernel
+      ``[in, out]``, ``(1,)`` for a weight ``[out, in]``.
     shrink: alpha, the factor of the off-diagonal entries, 0 .. 1. At 1 the sum
       of Gram matrices must be regular: give more rows than inputs, or take 0.9.
     coefs: c_t, a number or ``[T]``.
@@ -60,19 +59,16 @@ def regmean(
   Differs from the official code in solving instead of inverting, and in the
   dtype of alpha, which that code rounds to float32 whatever the data.
   """
-  models = _stack.count(deltas)
-  if not isinstance(shrink, jax.core.Tracer) and not 0 <= shrink <= 1:
-    raise ValueError(
-      f'regmean(shrink={shrink}): the factor of off-diagonal entries, expected '
-      '0 <= shrink <= 1'
-    )
-  coefs = _stack.per_model('regmean: coefs', coefs, models)
+  models = _stack.count('regmean', deltas)
+  meaning = 'the factor of off-diagonal entries'
+  _checks.fraction('regmean', 'shrink', shrink, meaning)
+  coefs = _checks.per_model('regmean: coefs', coefs, models)
   grams = _stack.per_leaf('regmean: the grams', grams, deltas)
 
   def weight(name: str, x: types.Array, gram: types.Gram | None) -> Any:
     if gram is None:
       return coefs
-    _linear.check_gram(name, x, gram)
+    _linear.check_gram('regmean', name, x, gram)
     matrix = tree.apply_kernel(_shrunk, gram.matrix, shrink=shrink, coefs=coefs)
     return dataclasses.replace(gram, matrix=matrix)
 
@@ -82,8 +78,13 @@ def regmean(
 def _shrunk(
   matrix: types.Array, *, shrink: types.Scalar, coefs: types.Array
 ) -> types.Array:
+  """Scales Gram matrices by ``coefs`` and their off-diagonal by ``shrink``.
+
+  For PSD G, alpha G + (1 - alpha) diag(G) is positive definite for alpha < 1
+  if no diagonal entry is zero, however few rows G was summed over.
+  """
   wide = tree.wide(matrix)
   eye = jnp.eye(wide.shape[-1], dtype=bool)
   factor = jnp.where(eye, 1, jnp.asarray(shrink).astype(wide.dtype))
-  coefs = _stack.align(coefs.astype(wide.dtype), wide)
+  coefs = _stack.expand_rank(coefs.astype(wide.dtype), wide)
   return coefs * wide * jnp.broadcast_to(factor, wide.shape)

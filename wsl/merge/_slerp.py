@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from wsl import deltas, tree, types
-from wsl.merge import _stack
+from wsl.merge import _checks
 
 
 def slerp(
@@ -22,20 +22,21 @@ def slerp(
     \frac{\sin(t\theta)}{\sin\theta} b, \qquad
     \theta = \angle(a, b)
 
-  The vectors are not normalised, so that norms are interpolated too.
+  The vectors are not normalised, so norms are interpolated as well.
 
   Args:
     a: the model at t = 0, leaves ``[...]``.
     b: the model at t = 1, of the same structure and shapes.
-    t: the place on the arc; may be traced.
-    scope: ``'leaf'`` takes the angle in each leaf (mergekit), ``'global'`` over
-      the whole model.
-    lerp_above: where ``|cos(theta)|`` exceeds it the path is a straight line;
-      mergekit's value is 0.9995. It is straight in any case where
-      ``sin(theta)`` is lost to rounding (parallel, opposite or zero vectors).
+    t: the position on the arc; may be traced.
+    scope: ``'leaf'`` computes the angle in each leaf (mergekit), ``'global'``
+      over the whole model.
+    lerp_above: where ``|cos(theta)|`` exceeds it, interpolation is linear;
+      mergekit's value is 0.9995. It is linear in any case where ``sin(theta)``
+      is within rounding error (parallel, opposite or zero vectors).
 
   Returns:
-    A model, leaves ``[...]`` in the dtype of ``a``; integer leaves are a's.
+    A model, leaves ``[...]`` in the dtype of ``a``; integer leaves are copied
+    from ``a``.
 
   Raises:
     ValueError: if the models differ in structure, shape or dtype, or one holds
@@ -58,11 +59,11 @@ def slerp(
     return tree.map(_slerp, a, b, products=products, t=t, lerp_above=lerp_above)
 
   scopes = {'leaf': leaf, 'global': everywhere}
-  return _stack.one_of('slerp: scope', scope, scopes)()
+  return _checks.choose('slerp: scope', scope, scopes)()
 
 
 def _products(a: types.Array, b: types.Array) -> types.Array:
-  """Returns ``[a.a, b.b, a.b]``, to which an integer leaf adds nothing."""
+  """Returns ``[a.a, b.b, a.b]``; zeros for an integer leaf."""
   if not jnp.issubdtype(a.dtype, jnp.floating):
     return jnp.zeros(3, jnp.float32)
   a, b = tree.wide(a).reshape(1, -1), tree.wide(b).reshape(1, -1)
@@ -74,6 +75,7 @@ def _products(a: types.Array, b: types.Array) -> types.Array:
 def _slerp_leaf(
   a: types.Array, b: types.Array, *, t: Any, lerp_above: Any
 ) -> types.Array:
+  """Interpolates one leaf by its own angle."""
   return _slerp(a, b, products=_products(a, b), t=t, lerp_above=lerp_above)
 
 
@@ -85,6 +87,7 @@ def _slerp(
   t: Any,
   lerp_above: Any,
 ) -> types.Array:
+  """Interpolates one leaf by the angle of given inner products, ``[3]``."""
   if not jnp.issubdtype(a.dtype, jnp.floating):
     return a
   x, y = tree.wide(a), tree.wide(b)
@@ -95,13 +98,18 @@ def _slerp(
 def _weights(
   products: types.Array, t: Any, lerp_above: Any
 ) -> tuple[types.Array, types.Array]:
+  """Returns the coefficients of a and b, linear ones where there is no arc."""
   t = jnp.asarray(t).astype(products.dtype)
   limit = jnp.asarray(lerp_above).astype(products.dtype)
   aa, bb, ab = products
-  # A square root has no slope at zero: keep zero vectors out of it.
+  # The derivative of a square root is infinite at 0: where the branch is not
+  # taken its argument is replaced by 1, so that gradients stay finite.
   zero = (aa == 0) | (bb == 0)
   root = lambda x, at: jnp.sqrt(jnp.where(at, 1, x))
   cosine = jnp.clip(ab / root(aa, zero) / root(bb, zero), -1, 1)
+  # sin^2 = (1 - cos)(1 + cos) has no cancellation near cos = 1 beyond that of
+  # cos itself, which has an error of a few eps; below 16 eps sin is noise.
+  # arctan2(sin, cos) is accurate at all angles, arccos is not near 0 and pi.
   square = (1 - cosine) * (1 + cosine)
   lost = square < 16 * jnp.finfo(square.dtype).eps
   straight = (jnp.abs(cosine) > limit) | lost | zero

@@ -1,4 +1,4 @@
-"""What every method shares: the number of models, and sums over them."""
+"""Stacks of task vectors: their number, maps and sums over the models."""
 
 from collections.abc import Callable
 import functools
@@ -10,69 +10,97 @@ import jax.numpy as jnp
 from wsl import tree, types
 
 
-def count(deltas: types.Deltas) -> int:
-  """Returns T, the first axis that every leaf must share.
+def count(function: str, deltas: types.Deltas) -> int:
+  """Returns T, the length of the first axis that all leaves share.
+
+  Args:
+    function: the public function, as the user called it.
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
 
   Raises:
-    ValueError: naming the leaf that is no stack of floats, or of another T.
+    ValueError: naming the leaf that is not a stack of floats, or whose T
+      differs.
   """
   models = None
   for name, leaf in tree.named(deltas).items():
     kind = getattr(leaf, 'dtype', type(leaf).__name__)
     if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.inexact):
       raise ValueError(
-        f"leaf '{name}' is of {kind}, not a stack of floats: stack models by "
-        'deltas.stack, which leaves integers out'
+        f"{function}: leaf '{name}' is of {kind}, not a stack of floats: stack "
+        'models by deltas.stack, which leaves integers out'
       )
     if not leaf.shape or not leaf.shape[0]:
       raise ValueError(
-        f"leaf '{name}' of shape {leaf.shape} holds no model: stack at least "
-        'one by deltas.stack'
+        f"{function}: leaf '{name}' of shape {leaf.shape} holds no model: "
+        'stack at least one by deltas.stack'
       )
     models = models or leaf.shape[0]
     if leaf.shape[0] != models:
       raise ValueError(
-        f"leaf '{name}' stacks {leaf.shape[0]} models, the leaves before it "
-        f'{models}: stack them by deltas.stack'
+        f"{function}: leaf '{name}' stacks {leaf.shape[0]} models, the leaves "
+        f'before it {models}: stack them by deltas.stack'
       )
   if models is None:
-    raise ValueError('the deltas have no float leaf: nothing to merge')
+    raise ValueError(
+      f'{function}: the deltas have no float leaf: nothing to merge'
+    )
   return models
 
 
-def add_up(x: types.Array) -> types.Array:
-  """Sums ``[T, ...] -> [...]``, model by model.
+def sum_models(x: types.Array) -> types.Array:
+  """Sums ``[T, ...] -> [...]`` over the models.
 
-  Written out over T: XLA's CPU backend emits a scalar loop for a reduction of
-  the leading axis, thirty times slower than the memory.
+  The sum is unrolled over T: XLA's CPU backend emits a scalar loop for a
+  reduction of the leading axis, thirty times slower than the memory bandwidth.
   """
   return functools.reduce(jnp.add, jnp.unstack(x))
 
 
-def each(
+def map_models(
   kernel: Callable[..., types.Array], *stacks: types.Array
 ) -> types.Array:
   """Stacks ``kernel(x_t, ...)`` over the models of ``[T, ...]`` stacks.
 
-  Written out over T as well, so that a chain of edits and a sum compiles to one
-  loop over the entries, with no stack in between.
+  Unrolled over T as well, so that a chain of edits and a sum compiles to one
+  loop over the entries without an intermediate stack.
   """
   models = zip(*(jnp.unstack(x) for x in stacks))
   return jnp.stack([kernel(*xs) for xs in models])
 
 
-def align(x: types.Array, leaf: types.Array) -> types.Array:
-  """Gives ``[T]`` the rank of ``leaf``, ``[T, 1, ..., 1]``, to broadcast."""
+def expand_rank(x: types.Array, leaf: types.Array) -> types.Array:
+  """Reshapes ``[T]`` to ``[T, 1, ..., 1]``, the rank of ``leaf``."""
   return x.reshape(x.shape + (1,) * (leaf.ndim - x.ndim))
 
 
-def divide(x: types.Array, y: types.Array) -> types.Array:
-  """Divides, with 0 where the denominator is 0; gradients stay finite."""
-  return x / jnp.where(y == 0, jnp.full_like(y, jnp.inf), y)
+def fuse(
+  deltas: types.Deltas, steps: Callable[[types.Deltas], types.Tree]
+) -> types.Tree:
+  """Applies a method of several steps as one program for each leaf.
+
+  Called on arrays, each step of a chain such as trim, elect, mean would write
+  a whole stack to memory. Here the steps see leaves on demand, so only their
+  composition is computed. It changes memory and time, not the result; in a
+  trace, and for leaves on demand, a plain chain is fused without it.
+
+  Args:
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    steps: maps the deltas to the method's result by functions of trees.
+
+  Returns:
+    The result; on demand if ``deltas`` is.
+  """
+  result = steps(tree.defer(deltas))
+  return result if tree.on_demand(deltas) else tree.read(result)
 
 
 def per_leaf(label: str, values: Any, deltas: types.Deltas) -> types.Tree:
-  """Gives every leaf of ``deltas`` its value: the same one, unless a tree.
+  """Returns a tree with a value for each leaf of ``deltas``.
+
+  Args:
+    label: the function and the argument, for messages.
+    values: such a tree, or one value for all leaves.
+    deltas: stacked task vectors.
 
   Raises:
     ValueError: if the tree has not one value for each leaf, naming the leaf.
@@ -92,32 +120,3 @@ def per_leaf(label: str, values: Any, deltas: types.Deltas) -> types.Tree:
         f"{label}: a leaf '{name}' where the deltas have None: make it None"
       )
   return values
-
-
-def per_model(label: str, values: Any, models: int) -> types.Array:
-  """Spreads a number, or takes one for each model: ``[T]``.
-
-  Raises:
-    ValueError: if there are neither one nor T of them.
-  """
-  values = jnp.asarray(values)
-  if values.shape not in ((), (models,)):
-    raise ValueError(
-      f'{label} has shape {values.shape}, expected () or ({models},), one for '
-      'each model'
-    )
-  return jnp.broadcast_to(values, (models,))
-
-
-def one_of(argument: str, value: str, choices: dict[str, Any]) -> Any:
-  """Looks an option up, or names the nearest one.
-
-  Raises:
-    ValueError: naming the argument, its value and the choices.
-  """
-  if value not in choices:
-    hint = tree.nearest(str(value), list(choices))
-    raise ValueError(
-      f'{argument}={value!r}: expected one of {sorted(choices)}{hint}'
-    )
-  return choices[value]

@@ -1,4 +1,4 @@
-"""TALL-masks: which entries of a merged task vector each task needs."""
+"""TALL-masks: the entries of a merged task vector that each task uses."""
 
 from typing import Any, NamedTuple
 
@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _linear, _stack
+from wsl.merge import _checks, _linear, _stack
 
 
 class TallMasks(NamedTuple):
-  """A family of T models: one merged task vector, and a mask for each task.
+  """A family of T models: one merged task vector and T masks.
 
   Attributes:
     masks: bool, every leaf ``[T, ...]``.
@@ -28,15 +28,16 @@ def tall_masks(
   threshold: Any,
   merged: types.Delta | None = None,
 ) -> TallMasks:
-  r"""Marks the entries of the multi-task vector that each task needs.
+  r"""Computes the mask of multi-task vector entries for each task.
 
   .. math:: m_t = 1\big[\, |\tau_t| > \lambda_t |\tau_{MT} - \tau_t| \,\big]
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    threshold: lambda >= 0, a number or ``[T]``, one for each task; larger keeps
-      less. The authors choose it from 0.2 ... 0.6 on validation data.
-    merged: the multi-task vector; the sum of the task vectors if left out.
+    threshold: lambda >= 0, a number or ``[T]``, one for each task; a larger one
+      keeps fewer entries. The authors choose from 0.2 ... 0.6 on validation
+      data.
+    merged: the multi-task vector; by default the sum of the task vectors.
 
   Returns:
     The family; ``materialize(family, task)`` gives the task vector of one task.
@@ -55,11 +56,12 @@ def tall_masks(
     Wang et al., "Localizing Task Information for Improved Model Merging and
     Compression", 2024, arXiv:2405.07813.
 
-  Differs from the official code in that the masks come from task vectors; the
-  code compares parameters, so its masks carry the rounding of
+  Differs from the official code in that masks are computed from task vectors;
+  that code compares parameters, so its masks include the rounding error of
   ``theta_0 + tau_MT``.
   """
-  threshold = _thresholds('tall_masks', threshold, _stack.count(deltas))
+  models = _stack.count('tall_masks', deltas)
+  threshold = _thresholds('tall_masks', threshold, models)
   merged = _merged('tall_masks', deltas, merged)
   return TallMasks(
     tree.map(_masks, deltas, merged, threshold=threshold), merged
@@ -72,11 +74,11 @@ def materialize(family: TallMasks, task: Any) -> types.Delta:
   .. math:: \hat\tau_t = m_t \odot \tau_{MT}
 
   Args:
-    family: T models in one, from ``tall_masks``.
-    task: the number of the task, 0 .. T-1; may be traced.
+    family: T masks and a multi-task vector, from ``tall_masks``.
+    task: the index of the task, 0 .. T-1; may be traced.
 
   Returns:
-    A task vector, every leaf ``[...]``; its scale in ``deltas.apply`` is 1.
+    A task vector, every leaf ``[...]``; apply it with coefficient 1.
 
   Raises:
     ValueError: if there is no such task.
@@ -103,16 +105,17 @@ def consensus(
   min_tasks: Any,
   merged: types.Delta | None = None,
 ) -> types.Delta:
-  r"""Keeps the entries of the multi-task vector that several tasks need.
+  r"""Keeps the entries of the multi-task vector that several masks contain.
 
   .. math:: \tau_p = \tau_{MT,p} \, 1\big[\textstyle\sum_t m_{t,p} \ge k\big]
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     threshold: as in ``tall_masks``.
-    min_tasks: k, how many tasks must need an entry: 2 drops what none or one
-      needs (the paper), 1 what none needs, 0 nothing; may be traced.
-    merged: the multi-task vector; the sum of the task vectors if left out.
+    min_tasks: k, the number of masks that must contain an entry: 2 drops
+      entries of no mask or one (the paper), 1 those of none, 0 keeps all; may
+      be traced.
+    merged: the multi-task vector; by default the sum of the task vectors.
 
   Returns:
     The merged task vector, every leaf ``[...]``.
@@ -130,13 +133,14 @@ def consensus(
     Wang et al., "Localizing Task Information for Improved Model Merging and
     Compression", 2024, arXiv:2405.07813.
 
-  Differs from the official code as ``tall_masks`` does.
+  Differs from the official code in the same way as ``tall_masks``.
   """
   if not isinstance(min_tasks, jax.core.Tracer) and min_tasks < 0:
     raise ValueError(
       f'consensus(min_tasks={min_tasks}): expected a number of tasks >= 0'
     )
-  threshold = _thresholds('consensus', threshold, _stack.count(deltas))
+  models = _stack.count('consensus', deltas)
+  threshold = _thresholds('consensus', threshold, models)
   merged = _merged('consensus', deltas, merged)
   return tree.map(
     _needed, deltas, merged, threshold=threshold, min_tasks=min_tasks
@@ -146,15 +150,22 @@ def consensus(
 def _masks(
   x: types.Array, merged: types.Array, *, threshold: types.Array
 ) -> types.Array:
+  """Returns the masks of a leaf, ``[T, ...]``.
+
+  The best mask would minimise |m tau_MT - tau_t|_1, entry by entry: keep where
+  |tau_MT - tau_t| < |tau_t|. The paper relaxes it by a factor lambda for each
+  task; the strict inequality drops entries where both sides are 0.
+  """
   x = tree.wide(x)
   merged = merged.astype(x.dtype)
   needs = lambda x, bound: jnp.abs(x) > bound * jnp.abs(merged - x)
-  return _stack.each(needs, x, threshold.astype(x.dtype))
+  return _stack.map_models(needs, x, threshold.astype(x.dtype))
 
 
 def _masked(
   masks: types.Array, merged: types.Array, *, task: Any
 ) -> types.Array:
+  """Applies the mask of one task to a leaf of the multi-task vector."""
   mask = jax.lax.dynamic_index_in_dim(masks, task, 0, keepdims=False)
   return jnp.where(mask, merged, jnp.zeros_like(merged))
 
@@ -166,16 +177,18 @@ def _needed(
   threshold: types.Array,
   min_tasks: Any,
 ) -> types.Array:
+  """Keeps the entries of a leaf that at least ``min_tasks`` masks contain."""
   masks = _masks(x, merged, threshold=threshold)
   min_tasks = jnp.asarray(min_tasks)
   number = lambda mask: mask.astype(min_tasks.dtype)
-  needed = _stack.add_up(_stack.each(number, masks)) >= min_tasks
+  needed = _stack.sum_models(_stack.map_models(number, masks)) >= min_tasks
   return jnp.where(needed, merged, jnp.zeros_like(merged))
 
 
 def _merged(
   label: str, deltas: types.Deltas, merged: types.Delta | None
 ) -> types.Delta:
+  """Returns the given multi-task vector after a check, or the sum."""
   if merged is None:
     return _linear.sum(deltas)
   merged = _stack.per_leaf(f'{label}: merged', merged, deltas)
@@ -190,8 +203,9 @@ def _merged(
 
 
 def _thresholds(label: str, threshold: Any, models: int) -> Any:
+  """Checks thresholds and broadcasts them to ``[T]``."""
   if not isinstance(threshold, jax.core.Tracer):
     threshold = np.asarray(threshold, np.float64)
     if not np.all(threshold >= 0):
       raise ValueError(f'{label}(threshold={threshold}): expected numbers >= 0')
-  return _stack.per_model(f'{label}: threshold', threshold, models)
+  return _checks.per_model(f'{label}: threshold', threshold, models)

@@ -1,9 +1,9 @@
-"""TIES-Merging: trim, elect a sign, average what agrees."""
+"""TIES-Merging: trim, elect signs, average the agreeing entries."""
 
 from typing import Any
 
-from wsl import tree, types
-from wsl.merge import _elect, _linear, _stack, _trim
+from wsl import types
+from wsl.merge import _checks, _elect, _linear, _stack, _trim
 
 _REDUCERS = {
   'mean': _elect.mean_nonzero,
@@ -31,13 +31,13 @@ def ties(
     density: fraction of entries kept in each task vector,
       ``0 < density <= 1``, a number or ``[T]``; the paper's default is 0.2.
     scope: ``'global'`` ranks over the whole model (the paper), ``'leaf'``
-      within each leaf (mergekit). They differ by tens of percent.
+      within each leaf (mergekit). The sets kept differ by tens of percent.
     reduce: how agreeing entries combine: ``'mean'``, ``'sum'`` or ``'max'``.
-    dialect: ``'paper'`` keeps ``floor(density * d)`` entries; ``'official'`` is
-      the authors' code, which keeps one more and gives a sum that cancels
-      in a model of balanced signs the negative sign (zero under ``'max'``);
-      ``'mergekit'`` gives every sum that cancels the positive sign (its own
-      scope is ``'leaf'``).
+    dialect: ``'paper'`` keeps ``floor(density * d)`` entries; ``'official'``
+      (the authors' code) keeps one more, and where a sum is zero and the signs
+      of the model balance it elects the negative sign (zero for ``'max'``);
+      ``'mergekit'`` elects the positive sign for every zero sum (its own scope
+      is ``'leaf'``).
 
   Returns:
     The merged task vector, every leaf ``[...]``; scale it in ``deltas.apply``.
@@ -55,13 +55,18 @@ def ties(
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708.
 
-  Differs from the official code in the count of kept entries, see ``dialect``.
+  Differs from the official code in the number of kept entries, see ``dialect``.
   """
-  reducer = _stack.one_of('ties: reduce', reduce, _REDUCERS)
-  tau = tree.defer(deltas)  # so that no step leaves a stack behind
-  trimmed = _trim.trim(tau, density=density, scope=scope, dialect=dialect)
-  # That code multiplies the largest magnitude by the sign that it elected.
+  reducer = _checks.choose('ties: reduce', reduce, _REDUCERS)
+  # The official max multiplies the largest magnitude by the elected sign, which
+  # is zero where the paper's is.
   signed = (dialect, reduce) == ('official', 'max')
-  elected = _elect.elect_sign(trimmed, dialect='paper' if signed else dialect)
-  merged = reducer(elected)
-  return merged if tree.on_demand(deltas) else tree.read(merged)
+
+  def steps(tau: types.Deltas) -> types.Delta:
+    trimmed = _trim.keep_largest(
+      'ties', tau, density=density, scope=scope, dialect=dialect
+    )
+    elected = _elect.elect_sign(trimmed, dialect='paper' if signed else dialect)
+    return reducer(elected)
+
+  return _stack.fuse(deltas, steps)

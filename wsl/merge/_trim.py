@@ -1,13 +1,12 @@
 """Trim: keep the entries of largest magnitude."""
 
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _stack
+from wsl.merge import _checks, _rank, _stack
 
 # Entries kept beyond floor(density * entries).
 _EXTRA = {'paper': 0, 'official': 1, 'mergekit': 0}
@@ -54,57 +53,44 @@ def trim(
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708, section 4.
   """
-  models = _stack.count(deltas)
-  extra = _stack.one_of('trim: dialect', dialect, _EXTRA)
-  _check_density(density, models)
-  entries = lambda x: x.size // models
-
-  def everywhere() -> types.Deltas:
-    size = int(np.sum([entries(x) for x in jax.tree.leaves(deltas)]))
-    kept = tree.kth_magnitude(deltas, _count(density, size, extra))
-    return tree.map(_reach, deltas, threshold=kept)
-
-  def in_each_leaf() -> types.Deltas:
-    counts = jax.tree.map(lambda x: _count(density, entries(x), extra), deltas)
-    kept = tree.read(tree.map(_threshold, deltas, counts))
-    return jax.tree.map(
-      lambda x, m: tree.apply_kernel(_reach, x, threshold=m), deltas, kept
-    )
-
-  scopes = {'global': everywhere, 'leaf': in_each_leaf}
-  return _stack.one_of('trim: scope', scope, scopes)()
+  return keep_largest(
+    'trim', deltas, density=density, scope=scope, dialect=dialect
+  )
 
 
-def _count(density: Any, size: int, extra: int) -> Any:
-  if isinstance(density, jax.core.Tracer):
-    traced = jnp.floor(density * size).astype(np.int32)
-    return jnp.clip(traced + extra, 1, size)
-  count = np.floor(np.asarray(density, np.float64) * size).astype(np.int64)
-  return np.clip(count + extra, 1, size)
+def keep_largest(
+  function: str,
+  deltas: types.Deltas,
+  *,
+  density: Any,
+  scope: str,
+  dialect: str = 'paper',
+) -> types.Deltas:
+  """Trims, see ``trim``; messages name the public ``function``."""
+  models = _stack.count(function, deltas)
+  extra = _checks.choose(f'{function}: dialect', dialect, _EXTRA)
+  check_density(function, density, models)
+
+  def ranks(size: int) -> Sequence[Any]:
+    (kept,) = _rank.floors(size, density)
+    return [_rank.array_module(kept).clip(kept + extra, 1, size)]
+
+  bounds = _rank.magnitudes(function, deltas, ranks, scope=scope)
+  return tree.map(_keep, deltas, bounds)
 
 
-def _reach(x: types.Array, *, threshold: types.Array) -> types.Array:
+def check_density(function: str, density: Any, models: int) -> None:
+  """Checks the fraction of entries kept, one number or ``[T]``.
+
+  Raises:
+    ValueError: if it is out of range, or of another shape.
+  """
+  meaning = 'density is the fraction kept'
+  _checks.fraction(function, 'density', density, meaning, positive=True)
+  _checks.shape_per_model(f'{function}: density', density, models)
+
+
+def _keep(x: types.Array, bounds: types.Array) -> types.Array:
+  """Zeroes the entries of each model below its threshold, ``[1, T]``."""
   keep = lambda x, m: jnp.where(tree.reaches(x, m), x, jnp.zeros_like(x))
-  return _stack.each(keep, x, threshold)
-
-
-def _threshold(x: types.Array, count: types.Array) -> types.Array:
-  if not x.size:
-    return jnp.zeros(x.shape[:1], x.dtype)
-  return tree.kth_magnitude(x, count)
-
-
-def _check_density(density: Any, models: int) -> None:
-  if isinstance(density, jax.core.Tracer):
-    return
-  values = np.asarray(density, np.float64)
-  if not np.all((values > 0) & (values <= 1)):
-    raise ValueError(
-      f'trim(density={density}): density is the fraction kept, expected '
-      '0 < density <= 1'
-    )
-  if values.shape not in ((), (models,)):
-    raise ValueError(
-      f'trim: density has shape {values.shape}, expected () or ({models},), '
-      'one for each model'
-    )
+  return _stack.map_models(keep, x, bounds[0])

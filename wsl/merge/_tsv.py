@@ -1,4 +1,4 @@
-"""TSV-Merge: few singular vectors of each task, made orthogonal."""
+"""TSV-Merge: the leading singular vectors of each task, orthogonalised."""
 
 import jax.numpy as jnp
 
@@ -9,7 +9,7 @@ from wsl.merge import _linear, _matrices
 def tsv(
   deltas: types.Deltas, *, matrices: types.Leaves | None = None
 ) -> types.Delta:
-  r"""Merges matrices by their leading task singular vectors, decorrelated.
+  r"""Merges matrices from the whitened leading singular vectors of the tasks.
 
   .. math:: \tau_t = U_t \Sigma_t V_t^\top, \qquad
     U = [U_1^{(q)} \dots U_T^{(q)}], \quad V = [V_1^{(q)} \dots V_T^{(q)}]
@@ -17,14 +17,14 @@ def tsv(
   .. math:: \tau = U_\perp \operatorname{diag}(\Sigma_1^{(q)}, \dots,
     \Sigma_T^{(q)}) V_\perp^\top, \qquad q = \lfloor \min(m, n) / T \rfloor,
 
-  with :math:`U_\perp` the polar factor of U. Other leaves are averaged. It is
-  the same for a matrix and its transpose.
+  with :math:`U_\perp` the polar factor of U. Other leaves are averaged. A
+  matrix and its transpose give the same merge.
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     matrices: which leaves are matrices: a regular expression or a predicate on
-      (name, shape); those of two axes if None. A leaf of more axes is seen as
-      ``[product of all but the last, last]``.
+      (name, shape); those of two axes if None. A leaf of more axes is reshaped
+      to ``[product of all but the last, last]``.
 
   Returns:
     The merged task vector, every leaf ``[...]``; the authors scale it by 1 in
@@ -43,15 +43,16 @@ def tsv(
     Gargiulo et al., "Task Singular Vectors: Reducing Task Interference in Model
     Merging", 2024, arXiv:2412.00081.
 
-  Differs from the official code in matrices with fewer rows or columns than
-  there are tasks: they are averaged, where that code leaves the base's; and in
-  task matrices of rank below q: the singular vectors of zero, which are
-  arbitrary, are left out, where that code lets them push the others aside.
+  Differs from the official code in two cases. Matrices with fewer rows or
+  columns than tasks are averaged; that code keeps the base's. In task matrices
+  of rank below q, the singular vectors of zero singular values, which are
+  arbitrary, are left out; that code orthogonalises the others against them.
   """
-  return _matrices.on_matrices(_tsv, deltas, matrices)
+  return _matrices.on_matrices('tsv', _tsv, deltas, matrices)
 
 
 def _tsv(x: types.Array) -> types.Array:
+  """Merges ``[T, m, n]`` from q singular triplets of each task."""
   kept = min(x.shape[1:]) // len(x)
   if not kept:
     return _linear.mean(x)
@@ -60,5 +61,9 @@ def _tsv(x: types.Array) -> types.Array:
   join = lambda parts: jnp.concatenate(jnp.unstack(parts), axis=1)
   u = join(u[:, :, :kept]) * real
   v = join(jnp.matrix_transpose(vt[:, :kept])) * real
+  # The paper whitens the concatenated vectors, U (U^T U)^{-1/2}. With
+  # U = P D Q^T this is P D Q^T Q D^{-1} Q^T = P Q^T, the polar factor: the
+  # orthonormal matrix nearest to U: vectors of different tasks no longer
+  # overlap.
   s = s[:, :kept].reshape(1, -1)
   return (_matrices.polar(u) * s) @ _matrices.polar(v).T

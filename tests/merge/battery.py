@@ -1,0 +1,297 @@
+"""The battery: one row for each public merge, and its data.
+
+To add a method, add a row to ``METHODS``. ``contract_test`` applies a dozen
+tests to every row: T = 1, permutation of models, zero deltas, dtypes, one trace
+under jit, vmap over hyperparameters, gradients, sharding, leaves on demand and
+a shift of the base. A row that cannot keep a promise gives the reason in
+``but``; a promise is never dropped without one.
+"""
+
+from collections.abc import Mapping
+import functools
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsl import merge, scale, tree, types
+
+T = 4
+KEY = jax.random.key(7)
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+PROMISES = (
+  *('identity', 'permutation', 'zero', 'dtype', 'vmap', 'gradient'),
+  'base shift',
+)
+NO_NUMBERS = 'it has no numeric hyperparameter'
+
+
+class Row(NamedTuple):
+  """One public name, and how it is called.
+
+  Attributes:
+    call: ``call(deltas, sides, **hyper) -> tree``.
+    gives: ``'delta'``, ``'deltas'``, ``'model'`` or ``'family'``.
+    hyper: numeric hyperparameters, each with two values.
+    identity: hyperparameters at which one model gives itself.
+    sides: statistics that depend on the number of models.
+    zero: what a zero delta multiplies the result by: ``zero(T, ndim)``.
+    reads_leaves: whether a call reads leaves on demand at once, as a statistic
+      of the whole model or a ranking must; other methods read them later.
+    but: promises not kept, each with its reason.
+  """
+
+  call: Any
+  gives: str = 'delta'
+  hyper: Mapping[str, tuple[float, float]] = EMPTY
+  identity: Mapping[str, float] = EMPTY
+  sides: Any = lambda models: {}
+  zero: Any = lambda models, ndim: 1.0
+  reads_leaves: bool = False
+  but: Mapping[str, str] = EMPTY
+
+
+def _normal(seed: int, *shape: int) -> np.ndarray:
+  """Multiples of 2**-20: sums with such a base are exact."""
+  x = np.random.default_rng(seed).normal(size=shape)
+  return np.round(x * 2**20) / 2**20
+
+
+def fishers(models: int) -> dict[str, Any]:
+  positive = jax.tree.map(lambda x: jnp.abs(x) + 0.1, make(models, seed=5))
+  return {'fishers': positive}
+
+
+def grams(models: int) -> dict[str, Any]:
+  def gram(seed: int, d: int, axes: tuple[int, ...]) -> types.Gram:
+    x = _normal(seed, models, 1, 3 * d, d)
+    matrix = np.einsum('tgni,tgnj->tgij', x, x)
+    return types.Gram(jnp.asarray(matrix), jnp.ones(models), axes)
+
+  return {
+    'grams': {
+      'block_0': {'w': gram(1, 4, (0,))},
+      'block_1': {'w': gram(2, 8, (1,)), 'scale': None},
+      'step': None,
+    }
+  }
+
+
+def _weights(models: int) -> dict[str, Any]:
+  return {'weights': jnp.asarray(1.0 + np.arange(models))}
+
+
+def _averaged(models: int, ndim: int) -> float:
+  return models / (models + 1)
+
+
+def _dare(x: Any, sides: Any, **hyper: Any) -> Any:
+  return merge.dare(x, key=KEY, **hyper)
+
+
+def _materialize(x: Any, sides: Any, **hyper: Any) -> Any:
+  return merge.materialize(merge.tall_masks(x, **hyper), 0)
+
+
+def _slerp(x: Any, sides: Any, **hyper: Any) -> Any:
+  ends = [tree.map(_model, x, t=tree.Static(t)) for t in (0, -1)]
+  return merge.slerp(*ends, **hyper)
+
+
+def _slerp_global(x: Any, sides: Any, **hyper: Any) -> Any:
+  return _slerp(x, sides, scope='global', **hyper)
+
+
+def _model(x: Any, *, t: int) -> Any:
+  return x[t]
+
+
+def _by_depth(x: Any, sides: Any, **hyper: Any) -> Any:
+  return scale.by_depth(x, depth=r'block_(\d+)/', **hyper)
+
+
+def _with(method: Any, **fixed: Any) -> Any:
+  return lambda x, sides, **hyper: method(x, **sides, **fixed, **hyper)
+
+
+TRIM = {'density': (0.5, 0.25)}
+BAND = {'density': (0.5, 0.25), 'outliers': (0.2, 0.1)}
+RATE = {'rate': (0.5, 0.25)}
+FIXED_MASK = 'a mask belongs to the number of a model'
+ARC = 'it joins two models'
+SPLIT = 'the share of each task falls with T'
+SPECTRUM = 'it flattens the spectrum'
+
+METHODS = {
+  'sum': Row(_with(merge.sum), but={'vmap': NO_NUMBERS}),
+  'mean': Row(_with(merge.mean), zero=_averaged, but={'vmap': NO_NUMBERS}),
+  'weighted_mean': Row(
+    _with(merge.weighted_mean),
+    sides=_weights,
+    but={'vmap': 'weights are an operand, see the oracles'},
+  ),
+  'mean_nonzero': Row(_with(merge.mean_nonzero), but={'vmap': NO_NUMBERS}),
+  'trim': Row(
+    _with(merge.trim),
+    gives='deltas',
+    hyper=TRIM,
+    identity={'density': 1.0},
+    reads_leaves=True,
+  ),
+  'breadcrumbs': Row(
+    _with(merge.breadcrumbs),
+    gives='deltas',
+    hyper=BAND,
+    identity={'density': 1.0, 'outliers': 0.0},
+    reads_leaves=True,
+  ),
+  'breadcrumbs/leaf': Row(
+    _with(merge.breadcrumbs, scope='leaf'),
+    gives='deltas',
+    hyper=BAND,
+    identity={'density': 1.0, 'outliers': 0.0},
+    reads_leaves=True,
+  ),
+  'elect_sign': Row(
+    _with(merge.elect_sign),
+    gives='deltas',
+    reads_leaves=True,
+    but={'vmap': NO_NUMBERS},
+  ),
+  'ties': Row(
+    _with(merge.ties),
+    hyper=TRIM,
+    identity={'density': 1.0},
+    reads_leaves=True,
+  ),
+  'ties/leaf': Row(
+    _with(merge.ties, scope='leaf', reduce='max', dialect='mergekit'),
+    hyper=TRIM,
+    identity={'density': 1.0},
+    reads_leaves=True,
+  ),
+  'dare': Row(
+    _dare,
+    gives='deltas',
+    hyper=RATE,
+    identity={'rate': 0.0},
+    but={'permutation': FIXED_MASK},
+  ),
+  'tall_masks': Row(
+    _with(merge.tall_masks),
+    gives='family',
+    hyper={'threshold': (0.5, 1.0)},
+    but={
+      'identity': 'it gives a family: the row of materialize',
+      'permutation': 'the masks move with the models',
+      'zero': 'a family grows by a mask that is False: see the oracles',
+      'dtype': 'masks are bools',
+      'gradient': 'masks are bools',
+      'base shift': 'a family is not added to a base',
+    },
+  ),
+  'materialize': Row(
+    _materialize,
+    hyper={'threshold': (0.5, 1.0)},
+    but={'permutation': 'it gives one member'},
+  ),
+  'consensus': Row(
+    _with(merge.consensus),
+    hyper={'threshold': (0.5, 1.0), 'min_tasks': (2, 1)},
+    identity={'min_tasks': 1},
+  ),
+  'fisher': Row(
+    _with(merge.fisher, normalize=True),
+    sides=fishers,
+    hyper={'floor': (0.3, 0.0), 'coefs': (1.0, 2.0)},
+    but={'zero': 'a zero delta with a Fisher diagonal is a vote for the base'},
+  ),
+  'regmean': Row(
+    _with(merge.regmean),
+    sides=grams,
+    hyper={'shrink': (0.9, 0.5), 'coefs': (1.0, 2.0)},
+    but={'zero': 'a zero delta with a Gram matrix is a vote for the base'},
+  ),
+  'tsv': Row(
+    _with(merge.tsv),
+    but={'vmap': NO_NUMBERS, 'zero': SPLIT},
+  ),
+  'iso_c': Row(
+    _with(merge.iso_c),
+    zero=lambda models, ndim: 1.0 if ndim == 2 else _averaged(models, ndim),
+    but={'vmap': NO_NUMBERS, 'identity': SPECTRUM},
+  ),
+  'iso_cts': Row(
+    _with(merge.iso_cts),
+    but={
+      'vmap': 'common sets shapes: it is static',
+      'identity': SPECTRUM,
+      'zero': SPLIT,
+    },
+  ),
+  'slerp': Row(
+    _slerp,
+    gives='model',
+    hyper={'t': (0.3, 0.8), 'lerp_above': (1.0, 0.01)},
+    but={'permutation': ARC, 'zero': ARC, 'base shift': ARC},
+  ),
+  'slerp/global': Row(
+    _slerp_global,
+    gives='model',
+    hyper={'t': (0.3, 0.8)},
+    reads_leaves=True,
+    but={'permutation': ARC, 'zero': ARC, 'base shift': ARC},
+  ),
+  'scale.by_depth': Row(
+    _by_depth,
+    gives='deltas',
+    hyper={'start': (0.25, 1.0), 'end': (0.75, 0.5)},
+    identity={'start': 1.0, 'end': 1.0},
+  ),
+}
+
+
+def make(models: int, seed: int = 0, dtype: Any = jnp.float64) -> types.Deltas:
+  """A stack of two matrices and a scalar, and an integer's None."""
+  x = lambda i, *shape: jnp.asarray(
+    _normal(10 * seed + i, models, *shape), dtype
+  )
+  return {
+    'block_0': {'w': x(0, 4, 8)},
+    'block_1': {'w': x(1, 4, 8), 'scale': x(2)},
+    'step': None,
+  }
+
+
+@functools.cache
+def stacked(models: int, seed: int = 0) -> types.Deltas:
+  return make(models, seed)
+
+
+def first(row: Row) -> dict[str, float]:
+  return {name: values[0] for name, values in row.hyper.items()}
+
+
+@functools.cache
+def expected(name: str) -> Any:
+  """The eager result, which all the other ways of asking must match."""
+  row = METHODS[name]
+  return row.call(stacked(T), row.sides(T), **first(row))
+
+
+def same(found: Any, wanted: Any, atol: float = 1e-12) -> None:
+  assert jax.tree.structure(found) == jax.tree.structure(wanted)
+  for path, x in tree.named(found).items():
+    y = np.asarray(tree.named(wanted)[path])
+    np.testing.assert_allclose(
+      np.asarray(x), y, rtol=0, atol=atol, err_msg=path
+    )
+
+
+def keeping(promise: str) -> Any:
+  """Parametrizes a test over the rows that make a promise."""
+  names = [name for name, row in METHODS.items() if promise not in row.but]
+  return pytest.mark.parametrize('name', names)

@@ -1,0 +1,109 @@
+"""Breadcrumbs: drop the outliers and the small entries of each task vector."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.merge import _checks, _rank, _stack, _trim
+
+
+def breadcrumbs(
+  deltas: types.Deltas,
+  *,
+  density: Any,
+  outliers: Any,
+  scope: str = 'global',
+) -> types.Deltas:
+  r"""Keeps a band of magnitudes of each task vector, between two ranks.
+
+  .. math:: \hat\tau_{t,p} = \tau_{t,p} \,
+    1[\, b_t \le |\tau_{t,p}| < a_t \,]
+
+  where a_t is the magnitude of rank :math:`k = \lfloor o d \rfloor` of the d
+  magnitudes of task vector t in descending order, for a fraction o of outliers
+  (:math:`a_t = \infty` if k = 0), and b_t is that of rank
+  :math:`k + \max(1, \lfloor \rho d \rfloor)`, for the density :math:`\rho`. So
+  the largest ``outliers`` and the smallest ``1 - density - outliers`` fraction
+  are dropped. Entries of one magnitude are kept or dropped together: those
+  equal to a_t are outliers, those equal to b_t are kept.
+
+  It edits task vectors, as ``trim`` does: follow it by any merge. The paper's
+  method is ``sum(breadcrumbs(..., scope='leaf'))``.
+
+  Args:
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    density: fraction of the d entries that is kept, ``0 < density <= 1``: one
+      number, or ``[T]``, one for each model. Where traced, counts are rounded
+      in the dtype of the fractions.
+    outliers: fraction of the d entries that is dropped for being the largest,
+      ``0 <= outliers <= 1 - density``: one number, or ``[T]``. At 0 the result
+      is that of ``trim``. The authors drop 1 % or less.
+    scope: ``'global'`` ranks over the whole model, ``'leaf'`` within each leaf
+      (the paper, mergekit). A leaf of fewer than ``1 / outliers`` entries has
+      no outliers.
+
+  Returns:
+    The sparse task vectors, every leaf ``[T, ...]``.
+
+  Raises:
+    ValueError: if a fraction is out of range, both exceed 1 together, or
+      ``scope`` is unknown.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> deltas = {'w': jnp.asarray([[1.0, -4.0, 3.0, 0.5]])}
+    >>> breadcrumbs(deltas, density=0.5, outliers=0.25)['w'].tolist()
+    [[1.0, 0.0, 3.0, 0.0]]
+
+  Reference:
+    Davari and Belilovsky, "Model Breadcrumbs: Scaling Multi-Task Model Merging
+    with Sparse Masks", 2023, arXiv:2312.06795.
+
+  Differs from mergekit, whose ``gamma`` is ``outliers``, where both fractions
+  exceed 1 together: that code lowers the outliers, this is an error here.
+  """
+  models = _stack.count('breadcrumbs', deltas)
+  _trim.check_density('breadcrumbs', density, models)
+  _check_outliers(density, outliers, models)
+  if not isinstance(outliers, jax.core.Tracer) and not np.any(outliers):
+    return _trim.keep_largest(
+      'breadcrumbs', deltas, density=density, scope=scope
+    )
+
+  def ranks(size: int) -> Sequence[Any]:
+    largest, kept = _rank.floors(size, outliers, density)
+    xp = _rank.array_module(kept)
+    first = xp.clip(largest, 0, size - 1)
+    return first, xp.clip(first + xp.maximum(kept, 1), 1, size)
+
+  bounds = _rank.magnitudes('breadcrumbs', deltas, ranks, scope=scope)
+  return tree.map(_keep_band, deltas, bounds)
+
+
+def _keep_band(x: types.Array, bounds: types.Array) -> types.Array:
+  """Keeps the entries of each model from bounds[1] up to below bounds[0]."""
+
+  def keep(x: types.Array, above: types.Array, low: types.Array) -> types.Array:
+    inside = tree.reaches(x, low) & ~tree.reaches(x, above)
+    return jnp.where(inside, x, jnp.zeros_like(x))
+
+  return _stack.map_models(keep, x, *bounds)
+
+
+def _check_outliers(density: Any, outliers: Any, models: int) -> None:
+  """Checks the fraction of outliers, and its sum with the density."""
+  meaning = 'outliers is the fraction dropped for being the largest'
+  _checks.fraction('breadcrumbs', 'outliers', outliers, meaning)
+  _checks.shape_per_model('breadcrumbs: outliers', outliers, models)
+  if any(isinstance(v, jax.core.Tracer) for v in (density, outliers)):
+    return
+  both = np.asarray(density, np.float64) + np.asarray(outliers, np.float64)
+  if np.any(both > 1 + 1e-12):  # such as 0.7 + 0.3, which may round up
+    raise ValueError(
+      f'breadcrumbs(density={density}, outliers={outliers}): the fractions '
+      'kept and dropped exceed 1 together, expected density + outliers <= 1'
+    )

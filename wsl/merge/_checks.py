@@ -1,0 +1,76 @@
+"""Checks of arguments; every message opens with the function that was called.
+
+A traced value cannot be compared, so ranges are checked outside of traces only.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+
+
+def fraction(
+  function: str, name: str, value: Any, meaning: str, *, positive: bool = False
+) -> None:
+  """Checks that a fraction, or an array of them, lies between 0 and 1.
+
+  Args:
+    function: the public function, as the user called it.
+    name: the argument.
+    value: a number or an array; traced values pass.
+    meaning: what the argument is, for the message.
+    positive: whether 0 is refused.
+
+  Raises:
+    ValueError: naming the function, the argument, its value and its range.
+  """
+  if isinstance(value, jax.core.Tracer):
+    return
+  values = np.asarray(value, np.float64)
+  above = values > 0 if positive else values >= 0
+  if not np.all(above & (values <= 1)):
+    sign = '<' if positive else '<='
+    raise ValueError(
+      f'{function}({name}={value}): {meaning}, expected 0 {sign} {name} <= 1'
+    )
+
+
+def shape_per_model(label: str, values: Any, models: int) -> None:
+  """Checks that there is one value, or one for each of T models.
+
+  Raises:
+    ValueError: if there are neither one nor T of them.
+  """
+  if np.shape(values) not in ((), (models,)):
+    raise ValueError(
+      f'{label} has shape {np.shape(values)}, expected () or ({models},), one '
+      'for each model'
+    )
+
+
+def per_model(label: str, values: Any, models: int) -> types.Array:
+  """Broadcasts a number, or an array of T of them, to ``[T]``.
+
+  Raises:
+    ValueError: if there are neither one nor T of them.
+  """
+  values = jnp.asarray(values)
+  shape_per_model(label, values, models)
+  return jnp.broadcast_to(values, (models,))
+
+
+def choose(argument: str, value: str, choices: dict[str, Any]) -> Any:
+  """Returns the choice of that name.
+
+  Raises:
+    ValueError: naming the argument, its value, the choices and the nearest one.
+  """
+  if value not in choices:
+    hint = tree.nearest(str(value), list(choices))
+    raise ValueError(
+      f'{argument}={value!r}: expected one of {sorted(choices)}{hint}'
+    )
+  return choices[value]

@@ -1,0 +1,104 @@
+"""Ranking by magnitude: the building blocks of trim, breadcrumbs and the like.
+
+A method that keeps entries by rank needs three steps: the ranks that bound what
+it keeps (``floors``), the magnitudes of these ranks (``magnitudes``), and a
+mask (``tree.reaches(x, magnitude)``, which is true for all entries that equal
+the magnitude: entries of one magnitude are kept or dropped together).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.merge import _checks, _stack
+
+
+def floors(size: int, *fractions: Any) -> list[Any]:
+  """Returns ``floor(fraction * size)`` of each fraction, a number or ``[T]``.
+
+  In float64 on the host; if any fraction is traced, all are rounded in the
+  dtype of the fractions, and the counts are int32.
+  """
+  if any(isinstance(f, jax.core.Tracer) for f in fractions):
+    traced = [jnp.floor(jnp.asarray(f) * size) for f in fractions]
+    return [x.astype(np.int32) for x in traced]
+  fixed = [np.floor(np.asarray(f, np.float64) * size) for f in fractions]
+  return [x.astype(np.int64) for x in fixed]
+
+
+def array_module(*counts: Any) -> Any:
+  """Returns ``jax.numpy`` if any count is a jax array, else ``numpy``."""
+  return jnp if any(isinstance(k, jax.Array) for k in counts) else np
+
+
+def magnitudes(
+  function: str,
+  deltas: types.Deltas,
+  ranks: Callable[[int], Sequence[Any]],
+  *,
+  scope: str,
+) -> types.Tree:
+  """Returns the magnitudes of K ranks of each model, 1 being the largest.
+
+  All K are found by one search, so that a leaf on demand is read as often as
+  for one rank.
+
+  Args:
+    function: the public function, as the user called it.
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    ranks: maps a number of entries to K ranks between 0 and that number, each
+      one number or ``[T]``; called with the size of a model or of a leaf.
+    scope: ``'global'`` ranks over the whole model, ``'leaf'`` in each leaf.
+
+  Returns:
+    For each leaf ``[K, T]``, in the widest dtype ranked; inf at rank 0.
+
+  Raises:
+    ValueError: if ``scope`` is unknown.
+  """
+  models = _stack.count(function, deltas)
+
+  def bounds(size: int) -> Any:
+    rows = ranks(size)
+    xp = array_module(*rows)
+    return xp.stack([xp.broadcast_to(xp.asarray(k), (models,)) for k in rows])
+
+  def whole_model() -> types.Tree:
+    size = int(np.sum([x.size // models for x in jax.tree.leaves(deltas)]))
+    found = _find(deltas, bounds(size))
+    return jax.tree.map(lambda _: found, deltas)
+
+  def each_leaf() -> types.Tree:
+    by_leaf = jax.tree.map(lambda x: bounds(x.size // models), deltas)
+    return tree.read(tree.map(_find_in_leaf, deltas, by_leaf))
+
+  scopes = {'global': whole_model, 'leaf': each_leaf}
+  return _checks.choose(f'{function}: scope', scope, scopes)()
+
+
+def _find(deltas: types.Deltas, ranks: Any) -> Any:
+  """Returns the magnitudes of ranks ``[K, T]`` over all leaves, ``[K, T]``."""
+  # kth_magnitude takes one rank for each model: repeat the models K times.
+  repeats = tree.Static(len(ranks))
+  if len(ranks) > 1:
+    deltas = tree.map(_repeat, tree.defer(deltas), repeats=repeats)
+  xp = array_module(ranks)
+  found = tree.kth_magnitude(deltas, xp.maximum(ranks, 1).reshape(-1))
+  xp = array_module(found)
+  infinite = np.asarray(np.inf, found.dtype)
+  return xp.where(ranks == 0, infinite, found.reshape(ranks.shape))
+
+
+def _find_in_leaf(x: types.Array, ranks: types.Array) -> types.Array:
+  """Returns the magnitudes of ranks ``[K, T]`` in one leaf, ``[K, T]``."""
+  if not x.size:
+    return jnp.zeros(ranks.shape, x.dtype)
+  return _find(x, ranks)
+
+
+def _repeat(x: types.Array, *, repeats: int) -> types.Array:
+  return jnp.concatenate([x] * repeats)
