@@ -1,4 +1,4 @@
-"""Assignment solvers against all permutations, and against each other."""
+"""Assignment solvers against brute force and against each other."""
 
 import itertools
 import sys
@@ -28,12 +28,12 @@ def _value(gains, indices):
 
 @pytest.mark.parametrize('solver', SOLVERS)
 @pytest.mark.parametrize('n', [1, 2, 3, 6])
-def test_no_permutation_gains_more(solver, n):
+def test_optimal_against_all_permutations(solver, n):
   rng = np.random.default_rng(n)
   for kind in ('gauss', 'integers', 'zeros'):
     gains = {
       'gauss': rng.normal(size=(n, n)),
-      'integers': rng.integers(0, 3, size=(n, n)).astype(float),  # ties
+      'integers': rng.integers(0, 3, size=(n, n)).astype(float),  # equal gains
       'zeros': np.zeros((n, n)),
     }[kind]
     best = max(
@@ -43,7 +43,7 @@ def test_no_permutation_gains_more(solver, n):
 
 
 @pytest.mark.parametrize('kind', ['gauss', 'low rank', 'half zero', 'zero'])
-def test_prices_change_no_optimum(kind):
+def test_auction_prices_preserve_the_optimum(kind):
   from scipy import optimize
 
   rng = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def test_prices_change_no_optimum(kind):
 
 
 @pytest.mark.parametrize('solver', SOLVERS)
-def test_larger_ones_gain_what_scipy_says(solver):
+def test_total_gain_equals_scipy(solver):
   from scipy import optimize
 
   gains = np.random.default_rng(0).normal(size=(40, 40))
@@ -71,7 +71,7 @@ def test_larger_ones_gain_what_scipy_says(solver):
 
 
 @pytest.mark.parametrize('solver', SOLVERS)
-def test_a_planted_pairing_is_found(solver):
+def test_a_planted_permutation_is_found(solver):
   rng = np.random.default_rng(0)
   planted = rng.permutation(12)
   gains = np.eye(12)[planted] + 0.01 * rng.normal(size=(12, 12))
@@ -79,7 +79,7 @@ def test_a_planted_pairing_is_found(solver):
 
 
 @pytest.mark.parametrize('solver', SOLVERS)
-def test_batches(solver):
+def test_leading_axes_are_batch_axes(solver):
   gains = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
   found = solver(gains)
   assert found.shape == (2, 3, 4)
@@ -107,7 +107,7 @@ def test_optax_under_jit():
   np.testing.assert_array_equal(found, align.assign_scipy(gains))
 
 
-def test_lapx_missing(monkeypatch):
+def test_a_missing_lapx_is_reported(monkeypatch):
   monkeypatch.setitem(sys.modules, 'lap', None)
   with pytest.raises(ImportError, match='pip install lapx'):
     align.assign_lapx(np.eye(2))

@@ -2,14 +2,14 @@
 
   OPENBLAS_NUM_THREADS=1 python tests/bench/align.py
 
-More threads pay only on an idle machine: they wait for each other otherwise.
+More threads help on an idle machine only.
 
 ``symmetry``: a GPT-2-like model of 48 layers, from shapes alone. ``planted``
-and ``unrelated``: weights of a ResNet-50 with BatchNorm, matched to themselves
-in another order and to others drawn alike; seconds in assignments, products
-and gathers are counted separately, and ``cpu_s`` is processor time of all
-threads, which other work on the machine does not lengthen. ``assignments``:
-144 of 64 x 64.
+and ``unrelated``: random weights of a ResNet-50 with BatchNorm, matched to a
+permuted copy and to independent weights. Seconds in assignments, products and
+gathers are listed separately; ``cpu_s`` is the processor time of all threads,
+which does not depend on other work on the machine. ``assignments``: 144
+problems of size 64 x 64.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,13 +29,13 @@ from wsl import align, tree
 from wsl.align._match import block_pairs, weight_gains
 
 _CASES = flags.DEFINE_list(
-  'cases', ['symmetry', 'planted', 'unrelated', 'assignments'], 'which to run'
+  'cases', ['symmetry', 'planted', 'unrelated', 'assignments'], 'cases to run'
 )
 _SOLVER = flags.DEFINE_enum(
   'solver', 'assign_scipy', ['assign_scipy', 'assign_lapx'], 'for ResNet-50'
 )
 _LAYERS = flags.DEFINE_integer('layers', 48, 'of the GPT-2-like model')
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'rounds; the best counts')
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'rounds; the best one is printed')
 
 _WIDTH, _HEADS, _VOCABULARY, _CONTEXT = 1600, 25, 50257, 1024
 _STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # blocks, width
@@ -158,7 +158,7 @@ def _draw(shapes: Any, seed: int) -> Any:
 def _clock(
   seconds: dict[str, float], label: str, module: Any, name: str
 ) -> Iterator[None]:
-  """Adds the time spent in one function of a module."""
+  """Records the time spent in one function of a module."""
   function = getattr(module, name)
   with mock.patch.object(module, name, _timed(seconds, label, function)):
     yield
@@ -177,7 +177,7 @@ def _timed(
 
 
 def _match(case: str) -> dict[str, Any]:
-  """Matches ResNet-50 weights once, and times the parts."""
+  """Matches ResNet-50 weights once and times the parts."""
   shapes = _resnet_shapes()
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   symmetry = align.find_symmetry(_resnet, shapes, image)
@@ -245,7 +245,7 @@ def _assignments() -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> None:
-  """Prints a line for each case, the best of a few rounds."""
+  """Prints one line for each case, the best of several rounds."""
   del argv
   device = jax.devices()[0].device_kind
   print(json.dumps({'device': device, 'jax': jax.__version__}))

@@ -13,7 +13,7 @@ from wsl.align._match import activation_moments, activation_sites
 
 F = align.Factor
 
-# Hidden units, and heads of units under layers that are pinned.
+# Hidden units; heads and the units inside them, in each of two pinned layers.
 SYMMETRY = align.Symmetry(
   factors=(
     F('a:0', 3, 'an input'),
@@ -37,7 +37,7 @@ def _params(seed=0):
 
 
 def _capture(params, x):
-  """Gives activations that follow the permutations of both groups."""
+  """Returns activations that are permuted with both groups."""
   inner = jnp.sin(x[:, :1, None, None] * 3 * params['b'].reshape(1, 2, 3, 4))
   return {UNITS: jnp.tanh(x @ params['a']), INNER: inner}
 
@@ -73,7 +73,7 @@ def _moments(x, y, sizes, name=UNITS):
 def test_streamed_gains_equal_those_of_all_rows(dtype):
   rng = np.random.default_rng(0)
   x, y = rng.normal(size=(2, 100, 5))
-  x[:, 1] += 1000  # a large mean must not hide the rest
+  x[:, 1] += 1000  # a large mean must not cost precision
   y[:, 2] = 7.5  # a constant
   y[:, 3] = 0
   x, y = jnp.asarray(x, dtype), jnp.asarray(y, dtype)
@@ -136,7 +136,7 @@ def test_nested_assignment_against_brute_force():
     np.testing.assert_allclose(value, best, rtol=1e-12)
 
 
-def test_independent_outer_groups_take_a_mean():
+def test_gains_of_independent_outer_groups_are_averaged():
   symmetry = align.Symmetry(
     (F('w:0', 2), F('w:1', 3), F('w:2', 2, outer=('w:0', 'w:1'))),
     (('w', ((('w:0',),), (('w:1',),), (('w:2',),))),),
@@ -174,25 +174,25 @@ def test_planted_recovery(gain, seed):
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
-def test_all_batches_count():
-  # Alone, the first batch pairs the units of the second, and the reverse.
+def test_all_batches_contribute():
+  # The small batch alone yields a wrong matching; the large one corrects it.
   params = _params()
   weak, strong = _batches(1, size=4)[0], _batches(1, size=400, seed=1)[0]
   swapped = jnp.asarray([1, 0, 2, 3, 4])
 
   def capture(model, x):
     y = _capture(params, x)[UNITS]
-    misled = model['b'][0, 0] == 0 and len(x) == 4
-    return {UNITS: y[:, swapped] if misled else y}
+    misleading = model['b'][0, 0] == 0 and len(x) == 4
+    return {UNITS: y[:, swapped] if misleading else y}
 
   moving = params | {'b': 0 * params['b']}
-  find = lambda batches: _find(params, moving, batches, capture=capture)[UNITS]
-  np.testing.assert_array_equal(find([weak]), swapped)
-  np.testing.assert_array_equal(find([weak, strong]), np.arange(5))
-  np.testing.assert_array_equal(find([strong, weak]), np.arange(5))
+  match = lambda batches: _find(params, moving, batches, capture=capture)[UNITS]
+  np.testing.assert_array_equal(match([weak]), swapped)
+  np.testing.assert_array_equal(match([weak, strong]), np.arange(5))
+  np.testing.assert_array_equal(match([strong, weak]), np.arange(5))
 
 
-def test_gains_of_several_sites_add_up():
+def test_gains_of_several_sites_are_summed():
   params = _params(3)
   g = align.random(SYMMETRY, jax.random.key(4))
   moving = align.permute(params, g, symmetry=SYMMETRY)
@@ -206,7 +206,7 @@ def test_gains_of_several_sites_add_up():
   np.testing.assert_array_equal(found[UNITS], wanted[UNITS])
 
 
-# Every axis of these is seen where it meets the next weights.
+# Every group of these models enters a product.
 @pytest.mark.parametrize(
   'name', ['mlp', 'group_norm', 'transformer', 'scan_transformer', 'llama']
 )
@@ -228,13 +228,13 @@ def test_planted_recovery_at_the_sites_of_a_function(name):
     model.params, moving, symmetry=symmetry, apply_fn=run, batches=batches
   )
   back = align.permute(moving, found, symmetry=symmetry)
-  # Units that are zero on all inputs may have changed places.
-  seen = lambda params: jax.tree.map(
+  # Units that are zero on all inputs may be permuted among themselves.
+  activations = lambda params: jax.tree.map(
     lambda *rows: np.concatenate(rows),
     *(activation_sites.activations(symmetry, run, params, x) for x in batches),
   )
-  ours = seen(model.params)
-  jax.tree.map(np.testing.assert_array_equal, seen(back), ours)
+  ours = activations(model.params)
+  jax.tree.map(np.testing.assert_array_equal, activations(back), ours)
   alive = [group for group, x in ours.items() if np.ptp(x, axis=0).all()]
   wanted = align.invert(g, symmetry=symmetry)
   assert len(alive) >= len(symmetry.groups) - 1
@@ -246,8 +246,13 @@ def test_planted_recovery_at_the_sites_of_a_function(name):
   ('change', 'message'),
   [
     ({'gain': 'x'}, "gain 'x' is unknown"),
-    ({'batches': []}, 'no activation was seen'),
-    ({'batches': jnp.ones((4, 3))}, 'batches is one array'),
+    ({'batches': []}, 'activation_matching: no batches given'),
+    (
+      {'batches': jnp.ones((4, 3))},
+      'activation_matching: batches is one array',
+    ),
+    ({'batches': [jnp.ones((0, 3))]}, 'batch 0 holds no examples'),
+    ({'capture': lambda p, x: {}}, 'no activation was captured'),
     ({'capture': lambda p, x: {'zz': x}}, "'zz', which is no group"),
     ({'capture': lambda p, x: {UNITS: x}}, r'expected \[rows, \*\(5,\)\]'),
     (

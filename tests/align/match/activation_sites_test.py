@@ -1,4 +1,4 @@
-"""Activations move with the units they belong to."""
+"""Activation sites: activations are permuted with the units of a model."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from wsl.align._match import activation_sites
 
 
 def _expected(x, group, g, symmetry):
-  """Permutes ``[rows, *outer, size]`` as a leaf."""
+  """Permutes activations ``[rows, *outer, size]`` like a leaf."""
   names = (*group.outer, group.name)
   factors = tuple(symmetry.factor[name] for name in names)
   axes = (((('rows',),), *(((name,),) for name in names)),)
@@ -24,27 +24,29 @@ def _expected(x, group, g, symmetry):
 @pytest.mark.parametrize(
   'name', ['mlp', 'scan_transformer', 'fused_reshape', 'dense_net', 'lstm']
 )
-def test_activations_move_with_their_units(name):
+def test_activations_are_permuted_with_their_units(name):
   model = zoo.build(name)
   symmetry = align.find_symmetry(model.apply, model.params, *model.inputs)
-  watch = jax.jit(
+  activations = jax.jit(
     lambda p: activation_sites.activations(
       symmetry, model.apply, p, *model.inputs
     )
   )
   g = align.random(symmetry, jax.random.key(0))
-  here = watch(model.params)
-  there = watch(align.permute(model.params, g, symmetry=symmetry))
-  assert list(here) == [group.name for group in symmetry.groups]
+  original = activations(model.params)
+  permuted = activations(align.permute(model.params, g, symmetry=symmetry))
+  assert list(original) == [group.name for group in symmetry.groups]
   for group in symmetry.groups:
-    x = here[group.name]
+    x = original[group.name]
     assert x.shape[1:] == symmetry.table_shape(group.name)
     assert np.std(x) > 0
     wanted = _expected(x, group, g, symmetry)
-    np.testing.assert_allclose(there[group.name], wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+      permuted[group.name], wanted, rtol=1e-4, atol=1e-6
+    )
 
 
-def test_the_site_of_hidden_units_is_behind_the_nonlinearity():
+def test_the_site_of_hidden_units_is_after_the_nonlinearity():
   apply = lambda p, x: jnp.tanh(x @ p['a']) @ p['b']
   rng = np.random.default_rng(0)
   params = {'a': rng.normal(size=(3, 4)), 'b': rng.normal(size=(4, 2))}
@@ -72,7 +74,7 @@ def test_layers_of_a_scan_are_stacked():
   np.testing.assert_allclose(found['u:2'], jnp.stack(hidden, 1), rtol=1e-9)
 
 
-def test_a_symmetry_of_another_function():
+def test_a_symmetry_of_another_function_is_refused():
   apply = lambda p, x: jnp.tanh(x @ p['a']) @ p['b']
   params = {'a': jnp.ones((3, 4)), 'b': jnp.ones((4, 2))}
   other = align.Symmetry((align.Factor('z:0', 4),), (('z', ((('z:0',),),)),))

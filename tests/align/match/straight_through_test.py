@@ -1,4 +1,4 @@
-"""Straight-through matching: the gradient, the choice, planted permutations."""
+"""Straight-through matching: gradient, selection, planted permutations."""
 
 import jax
 import jax.numpy as jnp
@@ -50,33 +50,33 @@ def _find(fixed, moving, batches, **change):
   return align.straight_through(fixed, moving, **arguments | change)
 
 
-def test_the_gradient_goes_straight_through():
-  target, fixed, moved = _params(0), _params(1), _params(2)
+def test_gradient_against_autodiff_with_stop_gradient():
+  target, fixed, permuted = _params(0), _params(1), _params(2)
   batch = _batches(_params(3), 1)[0]
 
-  def literal(target):
+  def estimator(target):
     stop = jax.lax.stop_gradient(target)
-    forward = {n: moved[n] + (target[n] - stop[n]) for n in 'ab'}
-    middle = {n: (forward[n] + fixed[n]) / 2 for n in 'ab'}
-    return _loss_fn(middle, batch)
+    forward = {n: permuted[n] + (target[n] - stop[n]) for n in 'ab'}
+    midpoint = {n: (forward[n] + fixed[n]) / 2 for n in 'ab'}
+    return _loss_fn(midpoint, batch)
 
-  loss, slope = jax.value_and_grad(literal)({n: target[n] for n in 'ab'})
+  loss, gradient = jax.value_and_grad(estimator)({n: target[n] for n in 'ab'})
   optimizer = optax.sgd(0.1)
-  middle = straight_through._midpoint(fixed, moved)
-  found, after, _ = straight_through._train(
+  midpoint = straight_through._midpoint(fixed, permuted)
+  found, after, _ = straight_through._train_step(
     target,
-    optimizer.init(slope),
-    middle,
+    optimizer.init(gradient),
+    midpoint,
     batch,
     loss_fn=_loss_fn,
     optimizer=optimizer,
   )
   np.testing.assert_allclose(found, loss, rtol=1e-6)
   for n in 'ab':
-    wanted = target[n] - np.float32(0.1) * slope[n]
+    wanted = target[n] - np.float32(0.1) * gradient[n]
     np.testing.assert_allclose(after[n], wanted, rtol=1e-5, atol=1e-6)
   assert after['n'] == target['n']
-  assert middle['n'] == fixed['n']
+  assert midpoint['n'] == fixed['n']
 
 
 @pytest.mark.parametrize('held_out', [0, 2])
@@ -90,9 +90,9 @@ def test_planted_recovery(held_out):
   np.testing.assert_array_equal(found['a:1'], wanted['a:1'])
 
 
-def test_training_finds_what_weights_do_not_show():
-  # Units of the moving model are scaled by 1/10 to 10: the function is the
-  # same, while the nearest weights are those of other units.
+def test_training_improves_on_weight_matching():
+  # Units of the moving model are rescaled by 1/10 to 10: the function is the
+  # same, but weight matching pairs the wrong units.
   params = _params(5)
   scales = jnp.asarray([0.1, 10.0, 0.2, 5.0, 0.1, 10.0], np.float32)
   scaled = params | {
@@ -104,9 +104,9 @@ def test_training_finds_what_weights_do_not_show():
   held_out = _batches(params, 2, seed=1)
 
   def loss(permutation):
-    moved = align.permute(moving, permutation, symmetry=SYMMETRY)
-    middle = straight_through._midpoint(params, moved)
-    return np.mean([float(_loss_fn(middle, x)) for x in held_out])
+    permuted = align.permute(moving, permutation, symmetry=SYMMETRY)
+    midpoint = straight_through._midpoint(params, permuted)
+    return np.mean([float(_loss_fn(midpoint, x)) for x in held_out])
 
   first = align.weight_matching(
     params, moving, symmetry=SYMMETRY, key=jax.random.key(0)
@@ -119,21 +119,23 @@ def test_training_finds_what_weights_do_not_show():
     optimizer=optax.adam(0.1),
   )
   assert loss(found) < 0.8 * loss(first)
-  still = _find(params, moving, _batches(params, 5), optimizer=optax.sgd(0.0))
-  np.testing.assert_allclose(loss(still), loss(first), rtol=1e-6)
+  untrained = _find(
+    params, moving, _batches(params, 5), optimizer=optax.sgd(0.0)
+  )
+  np.testing.assert_allclose(loss(untrained), loss(first), rtol=1e-6)
 
 
-def test_held_out_batches_choose():
-  # The training batches ask for anything, the held-out ones for the function.
+def test_held_out_batches_select_the_permutation():
+  # The targets are noise in training batches, the function in held-out ones.
   fixed, moving = _params(6), _params(7)
   noise = [(x, 100 * jnp.sin(50 * y)) for x, y in _batches(fixed, 20)]
   held_out = _batches(fixed, 1, seed=9)
   find = lambda **x: _find(fixed, moving, noise, optimizer=optax.sgd(0.05), **x)
 
   def loss(permutation):
-    moved = align.permute(moving, permutation, symmetry=SYMMETRY)
-    middle = straight_through._midpoint(fixed, moved)
-    return float(_loss_fn(middle, held_out[0]))
+    permuted = align.permute(moving, permutation, symmetry=SYMMETRY)
+    midpoint = straight_through._midpoint(fixed, permuted)
+    return float(_loss_fn(midpoint, held_out[0]))
 
   assert loss(find(held_out=held_out)) < loss(find())
 
@@ -141,7 +143,7 @@ def test_held_out_batches_choose():
 def test_arguments_are_checked():
   params = _params(0)
   batches = _batches(params, 2)
-  with pytest.raises(ValueError, match='there is no batch'):
+  with pytest.raises(ValueError, match='straight_through: no batches given'):
     _find(params, params, [])
   with pytest.raises(ValueError, match="moving: leaf 'a' has shape"):
     _find(params, params | {'a': jnp.ones((4, 7), np.float32)}, batches)

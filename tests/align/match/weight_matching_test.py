@@ -1,4 +1,4 @@
-"""Weight matching against brute force, planted permutations and numpy."""
+"""Weight matching against brute force and planted permutations."""
 
 import itertools
 import math
@@ -36,7 +36,7 @@ def _mlp(sizes=(5, 7, 6, 4)):
   return align.Symmetry(factors, tuple(sorted(axes)))
 
 
-# Units of q and k, and of v and o, depend on the head.
+# The units of queries and keys, and of values and outputs, depend on the head.
 ATTENTION = align.Symmetry(
   (
     _fixed(6, 'x'),
@@ -52,7 +52,7 @@ ATTENTION = align.Symmetry(
   ),
 )
 
-# Groups of channels, channels within them, a convolution to the next layer.
+# GroupNorm: groups of channels, the channels in each, the next convolution.
 GROUP_NORM = align.Symmetry(
   (
     _fixed(9, 'pixel'),
@@ -78,7 +78,7 @@ RNN = align.Symmetry(
   ),
 )
 
-# Gates [i, f, g, o] as four segments, which share the hidden units.
+# Gates [i, f, g, o] are four segments with the same hidden units.
 LSTM = align.Symmetry(
   (_fixed(5, 'in'), F('h', 6)),
   (
@@ -88,10 +88,10 @@ LSTM = align.Symmetry(
   ),
 )
 
-# Nothing but a recurrent matrix: there is no linear part to start from.
+# A recurrent matrix alone: the objective has no linear term.
 LOOP = align.Symmetry((F('h', 7),), (('hh', (_axis('h'), _axis('h'))),))
 
-# A stack of layers: the stream is shared, the rest is permuted per layer.
+# Stacked layers: the residual stream is shared, other groups are per layer.
 STACK = align.Symmetry(
   (
     _fixed(6, 'vocab'),
@@ -110,8 +110,9 @@ STACK = align.Symmetry(
   ),
 )
 
-# Query heads depend on the key-value head, as do both kinds of units; queries
-# hold two of the three, so that the value of a pair is bilinear.
+# Grouped-query attention: query heads and both kinds of units depend on the
+# key-value head. The query matrix has two of these three groups, so that the
+# agreement of a pair of key-value heads is bilinear.
 GQA = align.Symmetry(
   (
     _fixed(12, 'x'),
@@ -128,7 +129,7 @@ GQA = align.Symmetry(
   ),
 )
 
-# A chain of three, with a block that lacks the middle one's dependents.
+# Three nested groups; one leaf has only the outer two.
 CHAIN = align.Symmetry(
   (
     _fixed(9, 'x'),
@@ -142,8 +143,8 @@ CHAIN = align.Symmetry(
   ),
 )
 
-# Heads are shared by all layers, their units are not; units of a grid depend
-# on both of its axes, neither of which depends on the other.
+# Heads are shared by all layers, their units are not; the cells of a grid
+# depend on two independent groups.
 SHARED = align.Symmetry(
   (
     F('layer', 2, 'layers are a sequence'),
@@ -161,7 +162,7 @@ SHARED = align.Symmetry(
   ),
 )
 
-# A recurrent matrix for each head: the units are quadratic and dependent.
+# A recurrent matrix for each head: the units are quadratic and nested.
 HEADS_RNN = align.Symmetry(
   (_fixed(9, 'x'), F('h', 3), F('u', 4, outer=('h',))),
   (
@@ -170,7 +171,7 @@ HEADS_RNN = align.Symmetry(
   ),
 )
 
-# Experts, which a router knows by name, and the hidden units of each.
+# Mixture of experts: a router over the experts, and the hidden units of each.
 EXPERTS = align.Symmetry(
   (_fixed(6, 'x'), F('expert', 4), F('hidden', 5, outer=('expert',))),
   (
@@ -221,7 +222,7 @@ def _agreement(fixed, moving, permutation, symmetry):
 
 
 def _group(symmetry):
-  """Yields every element of a group."""
+  """Yields all permutations of a symmetry."""
   shapes = [symmetry.table_shape(g.name) for g in symmetry.groups]
   tables = []
   for shape in shapes:
@@ -268,18 +269,18 @@ def test_the_objective_is_the_agreement_and_never_falls(name):
   a, b = _params(symmetry, 1), _params(symmetry, 2)
   visits = []
   found = _match(a, b, symmetry, progress=visits.append, starts=2)
-  nothing = align.identity(symmetry)
+  identity = align.identity(symmetry)
   for start in range(2):
     mine = [visit for visit in visits if visit.start == start]
     before = mine[0].objective - mine[0].gained
-    assert before >= _agreement(a, b, nothing, symmetry) - 1e-9
+    assert before >= _agreement(a, b, identity, symmetry) - 1e-9
     for visit in mine:
       assert visit.gained >= 0
       np.testing.assert_allclose(visit.objective, before + visit.gained)
       before = visit.objective
   best = max([v for v in visits if v.start == s][-1].objective for s in (0, 1))
   np.testing.assert_allclose(_agreement(a, b, found, symmetry), best)
-  assert best > _agreement(a, b, nothing, symmetry)
+  assert best > _agreement(a, b, identity, symmetry)
 
 
 TINY = {
@@ -309,7 +310,7 @@ TINY = {
 
 @pytest.mark.parametrize('name', TINY)
 @pytest.mark.parametrize('seed', [0, 1])
-def test_one_root_is_matched_to_the_optimum(name, seed):
+def test_a_single_move_reaches_the_global_optimum(name, seed):
   symmetry = TINY[name]
   a, b = _params(symmetry, seed), _params(symmetry, seed + 5)
   best = max(_agreement(a, b, g, symmetry) for g in _group(symmetry))
@@ -317,7 +318,7 @@ def test_one_root_is_matched_to_the_optimum(name, seed):
   np.testing.assert_allclose(_agreement(a, b, found, symmetry), best)
 
 
-def test_every_group_alone_is_optimal_in_the_end():
+def test_every_group_is_optimal_given_the_others():
   symmetry = _mlp((3, 4, 4, 3))
   a, b = _params(symmetry, 3), _params(symmetry, 4)
   found = _match(a, b, symmetry)
@@ -329,7 +330,7 @@ def test_every_group_alone_is_optimal_in_the_end():
 
 
 @pytest.mark.parametrize('name', SYMMETRIES)
-def test_what_is_skipped_would_not_change(name):
+def test_skipped_visits_would_change_nothing(name):
   symmetry = SYMMETRIES[name]
   a, b = _params(symmetry, 1), _params(symmetry, 2)
   visits, again = [], []
@@ -338,14 +339,14 @@ def test_what_is_skipped_would_not_change(name):
   assert sum(visit.gained for visit in again) == 0
 
 
-def test_what_is_near_already_stays():
+def test_nearly_aligned_models_keep_their_order():
   symmetry = _mlp((3, *[9] * 6, 3))
   a, noise = _params(symmetry, 1), _params(symmetry, 2)
   b = {n: x + 0.1 * noise[n] for n, x in a.items()}
   _equal(_match(a, b, symmetry), align.identity(symmetry))
 
 
-def test_a_first_guess_that_is_worse_is_not_taken(monkeypatch):
+def test_a_worse_first_guess_is_discarded(monkeypatch):
   from wsl.align._match import first_guess, updates
 
   symmetry = _mlp((3, 9, 9, 3))
@@ -388,7 +389,7 @@ def test_more_starts_are_not_worse_and_differ():
   _equal(_match(a, b, symmetry, starts=5), found)
 
 
-def test_a_warm_start_is_where_it_starts():
+def test_ascent_starts_at_the_initial_permutation():
   symmetry = _mlp((4, 12, 12, 4))
   params = _params(symmetry, 1)
   planted = align.random(symmetry, jax.random.key(3))
@@ -403,7 +404,7 @@ def test_a_warm_start_is_where_it_starts():
 
 
 @pytest.mark.parametrize('solver', ['assign_scipy', 'assign_optax'])
-def test_solvers_reach_the_same(solver):
+def test_solvers_find_the_same_permutation(solver):
   params = _params(ATTENTION, 1)
   planted = align.random(ATTENTION, jax.random.key(3))
   moving = align.permute(params, planted, symmetry=ATTENTION)
@@ -411,7 +412,7 @@ def test_solvers_reach_the_same(solver):
   _equal(found, align.invert(planted, symmetry=ATTENTION))
 
 
-def test_noise_does_not_hide_a_permutation():
+def test_a_noisy_planted_permutation_is_inverted():
   symmetry = _mlp((20, 16, 16, 10))
   params, noise = _params(symmetry, 1), _params(symmetry, 2)
   near = {n: x + 0.3 * noise[n] for n, x in params.items()}
@@ -421,7 +422,7 @@ def test_noise_does_not_hide_a_permutation():
   _equal(found, align.invert(planted, symmetry=symmetry))
 
 
-def test_large_gains_are_made_in_parts(monkeypatch):
+def test_large_gains_are_computed_in_slices(monkeypatch):
   from wsl.align._match import nested_heads, updates
 
   symmetry = SYMMETRIES['stack']
@@ -433,7 +434,7 @@ def test_large_gains_are_made_in_parts(monkeypatch):
 
 
 @pytest.mark.parametrize('name', ['experts', 'stack', 'gqa', 'chain'])
-def test_too_many_pairs_are_matched_apart(name, monkeypatch):
+def test_large_nested_groups_are_matched_separately(name, monkeypatch):
   from wsl.align._match import schedule
 
   symmetry = SYMMETRIES[name]
@@ -450,8 +451,8 @@ def test_too_many_pairs_are_matched_apart(name, monkeypatch):
   _equal(_match(params, near, symmetry, initial=inverse), inverse)
 
 
-def test_an_axis_that_does_nothing_costs_nothing():
-  # Rows of a table that no input reaches: free in each column by itself.
+def test_units_of_one_number_are_matched_by_rank():
+  # The rows of an unused table are permuted freely in each column.
   symmetry = align.Symmetry(
     (_fixed(8, 'x'), F('h', 300), F('row', 200, outer=('h',))),
     (
@@ -477,11 +478,11 @@ def test_bfloat16_is_matched_in_float32():
 
 
 def _statistics(a, b):
-  """Gives weights that say one order and a statistic that says another."""
+  """Returns models whose weights imply one order, their statistics another."""
   axes = (_axis('h'),)
   names = ['batch_stats/bn/mean', 'bn/running_var', 'bn/var', 'n', 'w']
   symmetry = align.Symmetry((F('h', 3),), tuple((n, axes) for n in names))
-  loud, quiet = 100 * jnp.asarray(b), jnp.asarray(a)
+  large, small = 100 * jnp.asarray(b), jnp.asarray(a)
   tree = lambda x, y: {
     'batch_stats': {'bn': {'mean': y}},
     'bn': {'running_var': y, 'var': y},
@@ -489,10 +490,10 @@ def _statistics(a, b):
     'w': x,
   }
   turned = jnp.asarray([1, 2, 0])
-  return symmetry, tree(quiet, loud), tree(quiet[turned], loud)
+  return symmetry, tree(small, large), tree(small[turned], large)
 
 
-def test_running_statistics_do_not_count_unless_asked():
+def test_running_statistics_are_ignored_by_default():
   symmetry, fixed, moving = _statistics([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
   found = _match(fixed, moving, symmetry)
   assert found['h'].tolist() == [2, 0, 1]
@@ -502,7 +503,7 @@ def test_running_statistics_do_not_count_unless_asked():
   assert _match(fixed, moving, symmetry, leaves='^w')['h'].tolist() == [2, 0, 1]
 
 
-def test_a_group_without_leaves_that_count_stays():
+def test_a_group_without_selected_leaves_keeps_its_order():
   symmetry = _mlp((3, 4, 4, 3))
   a, b = _params(symmetry, 3), _params(symmetry, 4)
   found = _match(a, b, symmetry, leaves='w2')
@@ -549,7 +550,7 @@ def test_bad_input_is_one_line(change, options, message):
   assert '\n' not in str(error.value)
 
 
-def test_a_cpu_compiles_nothing_and_an_accelerator_finds_the_same(monkeypatch):
+def test_cpus_compile_nothing_and_accelerators_agree(monkeypatch):
   from wsl.align._match import block_pairs, weight_gains
 
   for name in ('lstm', 'stack'):

@@ -1,4 +1,4 @@
-"""Activation matching: units are paired that respond alike to data."""
+"""Activation matching: pair the units whose activations correlate on data."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
+from wsl import batches as batches_lib
 from wsl import deltas, tree, types
 from wsl.align import _assignment, _permutation, _symmetry
 from wsl.align._match import activation_moments, activation_sites
@@ -27,36 +28,38 @@ def activation_matching(
   capture: Capture | None = None,
   solver: _assignment.Solver = _assignment.assign_scipy,
 ) -> _permutation.Permutation:
-  r"""Finds the permutation that pairs units with like activations.
+  r"""Finds the permutation that pairs units with similar activations.
 
   .. math:: \arg\max_\pi \sum_i S_{i, \pi(i)}, \qquad
     S_{ij} = \mathrm{E}[a_i b_j] \quad \text{or} \quad
     \frac{\mathrm{E}[(a_i - \bar{a}_i) (b_j - \bar{b}_j)]}
     {\sigma(a_i)\, \sigma(b_j)}
 
-  Both models see the same data. Where each group's units meet the next weights
-  their activations a and b are watched; first moments and products are added up
-  over all batches, so that memory does not grow with the data. Each group is
-  then assigned once, independent of others. A group that others depend on
-  (heads) is assigned by the best pairings within it.
+  Both models are evaluated on the same batches. The activations a and b of a
+  group are the inputs of the next linear layer. Their first moments and
+  products are summed over all batches, in memory that does not grow with the
+  data. Each group is then matched once, independently of others; a group on
+  which others depend (attention heads) is matched by the value of the best
+  matching of the units within it.
 
   Args:
-    fixed: the model that stays, leaves ``[...]``.
-    moving: the model to be permuted, of the same structure and shapes.
+    fixed: the model that stays in its order, leaves ``[...]``.
+    moving: the model to permute, of the same structure and shapes.
     symmetry: the symmetry of both.
-    apply_fn: the function ``(params, inputs) -> anything`` that the symmetry
-      was found for.
-    batches: any iterable of ``inputs``, or of tuples ``(inputs, ...)``.
-    gain: ``'correlation'``, which is 0 for a unit that never varies; or
-      ``'inner'``, the mean product, where large units count more.
-    capture: in place of the sites found in ``apply_fn``, a function of a model
-      and inputs that gives for each group its activations ``[rows, *outer
-      sizes, n]``, or a list of several sites, whose gains add up.
+    apply_fn: the function ``(params, inputs) -> anything`` for which the
+      symmetry was found.
+    batches: an iterable of ``inputs`` or of tuples ``(inputs, ...)``, inputs
+      ``[B, ...]`` or pytrees of such arrays.
+    gain: ``'correlation'``, which is 0 for a constant unit; or ``'inner'``, the
+      mean product, in which units with large activations count more.
+    capture: replaces the sites found in ``apply_fn``: a function of a model and
+      inputs that returns for each group its activations ``[rows, *outer sizes,
+      n]``, or a list of these for several sites, whose gains are summed.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
 
   Returns:
-    The permutation to apply to ``moving``, indices ``[*outer, n]``; a group of
-    which no activation is seen keeps its order.
+    The permutation to apply to ``moving``, indices ``[*outer, n]``; a group
+    without activations keeps its order.
 
   Raises:
     ValueError: if the models differ, do not fit the symmetry or hold NaN or
@@ -82,8 +85,8 @@ def activation_matching(
     Merging Models modulo Permutation Symmetries", 2022, arXiv:2209.04836,
     section 3.1.
 
-  Differs from the official code in sums over all batches about the mean of the
-  first, and in groups that depend on others.
+  Differs from the official code in summing over all batches, centred at the
+  mean of the first one, and in nested groups.
   """
   for name, model in (('fixed', fixed), ('moving', moving)):
     leaves = tree.named(model)
@@ -91,11 +94,7 @@ def activation_matching(
   deltas.check('activation_matching', {'fixed': fixed, 'moving': moving})
   if gain not in _GAINS:
     raise ValueError(
-      f"activation_matching: gain '{gain}' is unknown: take one of {_GAINS}"
-    )
-  if hasattr(batches, 'shape'):
-    raise ValueError(
-      'activation_matching: batches is one array, give a list of arrays'
+      f"activation_matching: gain '{gain}' is unknown: use one of {_GAINS}"
     )
   if capture is None:
     capture = jax.jit(
@@ -103,20 +102,22 @@ def activation_matching(
     )
   fixed, moving = tree.read(fixed), tree.read(moving)
   moments: dict[str, list[activation_moments.Moments]] = {}
-  for batch in batches:
-    inputs = batch[0] if isinstance(batch, tuple) else batch
-    seen = capture(fixed, inputs), capture(moving, inputs)
-    moments = _accumulate(moments, *seen, symmetry)
+  for batch in batches_lib.stream(batches, name='activation_matching'):
+    inputs = batches_lib.inputs_of(batch)
+    captured = capture(fixed, inputs), capture(moving, inputs)
+    moments = _add_batch(moments, *captured, symmetry)
   if not moments and symmetry.groups:
     raise ValueError(
-      'activation_matching: no activation was seen: give at least one batch, '
-      'and a function in which a group enters a product'
+      'activation_matching: no activation was captured: the function needs a '
+      'group that enters a product'
     )
-  gains = {name: _gain(name, sites, gain) for name, sites in moments.items()}
+  gains = {
+    name: _total_gain(name, sites, gain) for name, sites in moments.items()
+  }
   return activation_moments.assign(gains, symmetry=symmetry, solver=solver)
 
 
-def _accumulate(
+def _add_batch(
   moments: dict[str, list[activation_moments.Moments]],
   fixed: Sites,
   moving: Sites,
@@ -127,17 +128,17 @@ def _accumulate(
   for name, found in fixed.items():
     if name not in symmetry.factor or symmetry.factor[name].pinned:
       raise ValueError(
-        f"activation_matching: capture gives '{name}', which is no group of "
+        f"activation_matching: capture returns '{name}', which is no group of "
         'the symmetry'
       )
     group = symmetry.factor[name]
-    pairs = list(zip(_listed(found), _listed(moving[name])))
-    wanted = symmetry.table_shape(name)
+    pairs = list(zip(_as_list(found), _as_list(moving[name])))
+    expected = symmetry.table_shape(name)
     for x, _ in pairs:
-      if x.shape[1:] != wanted:
+      if x.shape[1:] != expected:
         raise ValueError(
           f"activation_matching: the activations of '{name}' have shape "
-          f'{x.shape}, expected [rows, *{wanted}]'
+          f'{x.shape}, expected [rows, *{expected}]'
         )
     before = moments.get(name, [None] * len(pairs))
     result[name] = [
@@ -147,14 +148,15 @@ def _accumulate(
   return result
 
 
-def _listed(found: types.Array | Sequence[types.Array]) -> list[types.Array]:
+def _as_list(found: types.Array | Sequence[types.Array]) -> list[types.Array]:
+  """Returns the activations of all sites of a group as a list."""
   return [*found] if isinstance(found, list | tuple) else [found]  # type: ignore
 
 
-def _gain(
+def _total_gain(
   name: str, sites: Sequence[activation_moments.Moments], kind: str
 ) -> np.ndarray:
-  """Adds up the gains of a group's sites."""
+  """Sums the gains of a group's sites; raises a ValueError if not finite."""
   total = sum(activation_moments.gains(site, kind) for site in sites)
   if not np.isfinite(total).all():
     raise ValueError(

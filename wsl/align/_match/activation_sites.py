@@ -1,7 +1,7 @@
-"""Where in a function the units of a group can be watched.
+"""Activation sites: where in a function the units of a group can be observed.
 
-A site is an operand of a product or convolution that holds the group's axis:
-what one layer hands to the next, behind its nonlinearity.
+A site is an operand of a product or convolution that has the group's axis: the
+output of one layer after its nonlinearity, the input of the next.
 """
 
 from collections.abc import Callable
@@ -20,15 +20,16 @@ from wsl.align._match import capture
 
 
 class Site(NamedTuple):
-  """An operand, and how to lay it out as ``[rows, *outer sizes, size]``.
+  """An operand, and its layout as ``[rows, *outer sizes, size]``.
 
   Attributes:
-    path: the equation it is an operand of.
-    operand: which of its operands.
-    window: the part of the array that holds the group.
-    sizes: the factors of that part.
-    order: the factors' order: rows, other groups, outer factors, the group.
-    shape: the sizes of the same four, those of the first two multiplied.
+    path: the path of the equation.
+    operand: the index of the operand in the equation.
+    window: the slices of the array that hold the group.
+    sizes: the sizes of the factors of this window.
+    order: the transposition to rows, other groups, outer factors, the group.
+    shape: the sizes in this order, with all rows in one axis and all other
+      groups in one axis.
   """
 
   path: capture.Path
@@ -47,25 +48,25 @@ def activations(
 ) -> dict[str, types.Array]:
   """Returns the activations of the units of each group.
 
-  Of the operands of products and convolutions that depend on the inputs, the
-  last that holds the group is taken, one with no other group in it if there
-  is one. Over other groups in it, whose order differs from model to model,
-  the root of the mean square is taken. The function may be jitted.
+  Among the operands of products and convolutions that depend on the inputs, the
+  site of a group is the last one that has the group's axis, and no other group
+  if possible. Other groups of an operand, whose order differs between models,
+  are reduced to the root mean square. The function may be jitted.
 
   Args:
-    symmetry: the symmetry, as ``find_symmetry`` returns it.
-    apply_fn: the function that it is the symmetry of.
+    symmetry: the symmetry that ``find_symmetry`` returns.
+    apply_fn: the function ``(params, *inputs)`` for which it was found.
     params: parameters.
     *inputs: the other arguments, arrays.
 
   Returns:
     For each group that has a site its activations, ``[rows, *outer sizes,
     size]``, in float32 or wider; rows are examples, positions and steps.
-    Groups of which activations occur only in ``while`` and ``cond``, or never
-    enter a product, are left out.
+    Groups whose activations enter no product, or only products within ``while``
+    and ``cond``, are omitted.
 
   Raises:
-    ValueError: if the symmetry is that of another function.
+    ValueError: if the symmetry belongs to another function.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -81,30 +82,32 @@ def activations(
   for group in symmetry.groups:
     if group.name not in found.symmetry.factor:
       raise ValueError(
-        f"activations: the function has no group '{group.name}': give the one "
-        'that the symmetry was found for'
+        f"activations: the function has no group '{group.name}': pass the "
+        'function for which the symmetry was found'
       )
-  sites = _sites(symmetry, found)
+  sites = _choose_sites(symmetry, found)
   wanted = {(site.path, site.operand) for site in sites.values()}
   _, arrays = jaxprs.bind_static(apply_fn, inputs)
   args = jax.tree.leaves((params, arrays))
   values = [jnp.asarray(x) for x in args]
   _, seen = capture.watch(found.program, values, wanted)
   return {
-    name: _lay_out(seen[site.path, site.operand], site)
+    name: _to_rows(seen[site.path, site.operand], site)
     for name, site in sites.items()
   }
 
 
-def _sites(
+def _choose_sites(
   symmetry: _symmetry.Symmetry, found: find.Analysis
 ) -> dict[str, Site]:
-  """Chooses a site for each group."""
+  """Chooses a site for each group, the last one without other groups."""
   best: dict[str, tuple[bool, Site]] = {}
-  for path, operand in _live(found, len(symmetry.axes)):
+  for path, operand in _input_dependent(found, len(symmetry.axes)):
     axes, layers = found.facts.products[path][operand]
     for group in symmetry.groups:
-      site = _site(group, symmetry, found.names, path, operand, layers + axes)
+      site = _site_in(
+        group, symmetry, found.names, path, operand, layers + axes
+      )
       if site is not None:
         clean = site.shape[1] == 1
         if group.name not in best or clean >= best[group.name][0]:
@@ -112,7 +115,7 @@ def _sites(
   return {g.name: best[g.name][1] for g in symmetry.groups if g.name in best}
 
 
-def _site(
+def _site_in(
   group: _symmetry.Factor,
   symmetry: _symmetry.Symmetry,
   names: dict[axis_tree.Axis, str],
@@ -120,14 +123,18 @@ def _site(
   operand: int,
   axes: axis_facts.Axes,
 ) -> Site | None:
-  """Describes the first block of an array that holds a group once."""
-  parts = [_spans(axis) for axis in axes]
+  """Returns the site of a group in one operand, or ``None``.
+
+  The site is the first block of the array, one segment of each axis, that has
+  the group and all its outer factors exactly once.
+  """
+  parts = [_product_segments(axis) for axis in axes]
   parts = [[p for p in part if p] for part in parts]
-  holds = [
+  has_group = [
     any(names.get(a) == group.name for _, atoms in part for a in atoms)
     for part in parts
   ]
-  if sum(holds) != 1:
+  if sum(has_group) != 1:
     return None
   for choice in itertools.product(*parts):
     atoms = [a for _, block in choice for a in block]
@@ -147,20 +154,21 @@ def _site(
   return None
 
 
-def _spans(
+def _product_segments(
   axis: axis_tree.Axis,
 ) -> list[tuple[slice, tuple[axis_tree.Axis, ...]]]:
-  """Returns the segments of an axis that are plain products, with places."""
-  out, at = [], 0
+  """Returns slices and factors of the segments that are plain products."""
+  out, start = [], 0
   for part in axis_tree.segments(axis):
     factors = axis_tree.factors(part)
     if not any(factor.is_sum for factor in factors):
-      out.append((slice(at, at + part.size), tuple(factors)))
-    at += part.size
+      out.append((slice(start, start + part.size), tuple(factors)))
+    start += part.size
   return out
 
 
-def _lay_out(x: types.Array, site: Site) -> types.Array:
+def _to_rows(x: types.Array, site: Site) -> types.Array:
+  """Extracts a group's activations ``[rows, *outer sizes, size]``."""
   x = tree.wide(x[site.window]).reshape(site.sizes).transpose(site.order)
   x = x.reshape(site.shape)
   if site.shape[1] == 1:
@@ -168,22 +176,24 @@ def _lay_out(x: types.Array, site: Site) -> types.Array:
   return jnp.sqrt(jnp.mean(jnp.square(x), axis=1))
 
 
-def _live(found: find.Analysis, leaves: int) -> list[capture.Key]:
+def _input_dependent(found: find.Analysis, leaves: int) -> list[capture.Key]:
   """Lists the operands of products that depend on the inputs, in order."""
-  live: list[capture.Key] = []
+  operands: list[capture.Key] = []
   constant = lambda value: False
 
   def visit(
-    path: capture.Path, eqn: core.JaxprEqn, args: list[bool]
+    path: capture.Path, eqn: core.JaxprEqn, depends: list[bool]
   ) -> list[bool]:
+    """Propagates the dependence through an equation, to all its results."""
     if eqn.primitive.name == 'scan':
-      inner = [any(args)] * len(args)
+      # A dependent operand reaches the others through the carry.
+      inner = [any(depends)] * len(depends)
       capture.walk(eqn.params['jaxpr'], inner, visit, path, lift=constant)
     if path in found.facts.products:
-      live.extend((path, i) for i, arg in enumerate(args) if arg)
-    return [any(args)] * len(eqn.outvars)
+      operands.extend((path, i) for i, d in enumerate(depends) if d)
+    return [any(depends)] * len(eqn.outvars)
 
   count = len(found.program.jaxpr.invars)
   given = [i >= leaves for i in range(count)]
   capture.walk(found.program, given, visit, lift=constant)
-  return live
+  return operands

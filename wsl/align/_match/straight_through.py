@@ -1,4 +1,10 @@
-"""Matching by training: a permutation that is good for the task's loss."""
+r"""Straight-through matching: a permutation trained for the task's loss.
+
+The permutation depends on the weights :math:`\tilde\theta` it is matched to by
+an argmax, whose derivative is zero almost everywhere. The straight-through
+estimator replaces the derivative of the permuted weights
+:math:`\pi(\tilde\theta)\,\theta_m` by the identity.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 import functools
@@ -30,35 +36,36 @@ def straight_through(
   solver: _assignment.Solver = _assignment.assign_scipy,
   max_sweeps: int = 100,
 ) -> _permutation.Permutation:
-  r"""Trains what a model is matched to, for a low loss at the midpoint.
+  r"""Finds a permutation with a low loss at the midpoint, by training.
 
   .. math:: \pi_t = \arg\max_\pi \langle \tilde\theta_t, \pi\theta_m \rangle,
     \qquad \tilde\theta_{t+1} = \tilde\theta_t - \eta \nabla_{\tilde\theta}
     L\left(\tfrac{1}{2} (\theta_f + \pi_t\theta_m + \tilde\theta
     - \mathrm{const}(\tilde\theta))\right)
 
-  A target, first the fixed model, stands for the permuted one: each step
-  matches the moving model to it by weights, from where the last step ended,
-  and the gradient of the loss at the midpoint passes straight through the
-  matching to the target. The permutation with the lowest loss is returned.
+  The target :math:`\tilde\theta` starts as the fixed model. Each step matches
+  the moving model to the target by weights, starting from the previous
+  permutation, and applies the gradient of the loss at the midpoint of the fixed
+  and the permuted model to the target. The permutation with the lowest loss is
+  returned.
 
   Args:
-    fixed: the model that stays, leaves ``[...]``; integer leaves of a midpoint
-      are its own.
-    moving: the model to be permuted, of the same structure and shapes.
+    fixed: the model that stays in its order, leaves ``[...]``; the midpoint
+      takes its integer leaves.
+    moving: the model to permute, of the same structure and shapes.
     symmetry: the symmetry of both.
     key: a random key, for the matchings.
-    loss_fn: from a model and a batch to a scalar; compiled.
-    batches: one for each step; several epochs are several times the batches.
-    held_out: batches whose mean loss chooses among the permutations. With none
-      a permutation is judged by the batch of its own step, as in the paper,
-      which is noisy.
-    optimizer: an optax transformation for the target; SGD at 0.01 with momentum
-      0.9 if ``None``.
-    initial: where the first matching starts, by default the order as it is.
-    leaves: which leaves are matched, as in ``weight_matching``.
+    loss_fn: the function ``(params, batch) -> scalar``; compiled.
+    batches: one batch for each step; repeat them for several epochs.
+    held_out: batches whose mean loss selects the permutation. Without them each
+      permutation is scored by the batch of its own step, as in the paper, which
+      is noisy.
+    optimizer: an optax transformation for the target; SGD with learning rate
+      0.01 and momentum 0.9 if ``None``.
+    initial: the start of the first matching, by default the current order.
+    leaves: the leaves that are matched, as in ``weight_matching``.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
-    max_sweeps: the greatest number of sweeps of each matching.
+    max_sweeps: the maximum number of sweeps of each matching.
 
   Returns:
     The permutation to apply to ``moving``, indices ``[*outer, n]``.
@@ -85,8 +92,8 @@ def straight_through(
     Ainsworth et al., "Git Re-Basin: Merging Models modulo Permutation
     Symmetries", 2022, arXiv:2209.04836, algorithm 2.
 
-  Differs from the official code in that held-out batches may choose the
-  permutation, where it takes the lowest loss of any training batch.
+  Differs from the official code in that held-out batches may select the
+  permutation; the official code selects the lowest loss of any training batch.
   """
   for name, model in (('fixed', fixed), ('moving', moving)):
     named = tree.named(model)
@@ -95,93 +102,102 @@ def straight_through(
   fixed, moving = tree.read(fixed), tree.read(moving)
   optimizer = _sgd() if optimizer is None else optimizer
   target = fixed
-  state = optimizer.init(_floats(target))
-  current, best = initial, np.inf
-  found: _permutation.Permutation | None = None
+  state = optimizer.init(_float_leaves(target))
+  current, lowest = initial, np.inf
+  best: _permutation.Permutation | None = None
   for step, batch in enumerate(batches):
-    before = current
+    previous = current
     current = weight_matching.weight_matching(
       target,
       moving,
       symmetry=symmetry,
       key=jax.random.fold_in(key, step),
-      initial=before,
+      initial=previous,
       leaves=leaves,
       solver=solver,
       max_sweeps=max_sweeps,
     )
-    moved = _permutation.permute(moving, current, symmetry=symmetry)
-    middle = _midpoint(fixed, moved)
-    loss, target, state = _train(
-      target, state, middle, batch, loss_fn=loss_fn, optimizer=optimizer
+    permuted = _permutation.permute(moving, current, symmetry=symmetry)
+    midpoint = _midpoint(fixed, permuted)
+    loss, target, state = _train_step(
+      target, state, midpoint, batch, loss_fn=loss_fn, optimizer=optimizer
     )
     if not np.isfinite(loss):
       raise ValueError(
         f'straight_through: the loss of step {step} is {loss}: is the learning '
         'rate too high?'
       )
-    if held_out and before is not None and found and _same(before, current):
-      continue
+    if held_out and best and previous is not None and _equal(previous, current):
+      continue  # the same midpoint has the same held-out loss
     if held_out:
-      losses = [_loss(middle, x, loss_fn=loss_fn) for x in held_out]
+      losses = [_loss(midpoint, x, loss_fn=loss_fn) for x in held_out]
       loss = np.mean(np.asarray(losses, np.float64))
-    if float(loss) < best:
-      best, found = float(loss), current
-  if found is None:
-    raise ValueError('straight_through: there is no batch, give one a step')
-  return found
+    if float(loss) < lowest:
+      lowest, best = float(loss), current
+  if best is None:
+    raise ValueError(
+      'straight_through: no batches given, at least one is needed '
+      '(a generator can be read only once)'
+    )
+  return best
 
 
 @functools.cache
 def _sgd() -> Any:
+  """Returns the default optimizer, one object so that steps compile once."""
   import optax
 
   return optax.sgd(0.01, momentum=0.9)
 
 
 @functools.partial(jax.jit, static_argnames=('loss_fn', 'optimizer'))
-def _train(
+def _train_step(
   target: types.Params,
   state: Any,
-  middle: types.Params,
+  midpoint: types.Params,
   batch: Any,
   *,
   loss_fn: Loss,
   optimizer: Any,
 ) -> tuple[types.Array, types.Params, Any]:
-  """Returns the loss at the midpoint, and the target after a step."""
-  objective = lambda floats: loss_fn(_filled(floats, middle), batch)
-  loss, slope = jax.value_and_grad(objective)(_floats(middle))
-  # The target is one half of the midpoint.
-  slope = jax.tree.map(lambda x: x / 2, slope)
-  floats = _floats(target)
+  """Returns the loss at the midpoint, and the target and state after a step."""
+  loss_of = lambda floats: loss_fn(_with_floats(midpoint, floats), batch)
+  loss, gradient = jax.value_and_grad(loss_of)(_float_leaves(midpoint))
+  # The midpoint is (fixed + permuted) / 2, and the straight-through estimator
+  # sets d permuted / d target = 1: hence dL/dtarget = dL/dmidpoint / 2.
+  gradient = jax.tree.map(lambda x: x / 2, gradient)
+  floats = _float_leaves(target)
   with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes itself
-    updates, state = optimizer.update(slope, state, floats)
-  moved = jax.tree.map(lambda x, u: x + u.astype(x.dtype), floats, updates)
-  return loss, _filled(moved, target), state
+    updates, state = optimizer.update(gradient, state, floats)
+  trained = jax.tree.map(lambda x, u: x + u.astype(x.dtype), floats, updates)
+  return loss, _with_floats(target, trained), state
 
 
 @functools.partial(jax.jit, static_argnames='loss_fn')
-def _loss(middle: types.Params, batch: Any, *, loss_fn: Loss) -> types.Array:
-  return loss_fn(middle, batch)
+def _loss(midpoint: types.Params, batch: Any, *, loss_fn: Loss) -> types.Array:
+  """Returns the loss of a batch, compiled once for each loss function."""
+  return loss_fn(midpoint, batch)
 
 
-def _midpoint(fixed: types.Params, moved: types.Params) -> types.Params:
+def _midpoint(fixed: types.Params, permuted: types.Params) -> types.Params:
+  """Averages the float leaves of two models; others are those of ``fixed``."""
+
   def mean(x: types.Array, y: types.Array) -> types.Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
       return x
     return ((tree.wide(x) + tree.wide(y)) / 2).astype(x.dtype)
 
-  return jax.tree.map(mean, fixed, moved)
+  return jax.tree.map(mean, fixed, permuted)
 
 
-def _floats(params: types.Params) -> types.Params:
-  """Puts None in the place of every leaf that is not trained."""
+def _float_leaves(params: types.Params) -> types.Params:
+  """Replaces every leaf that is not trained by ``None``."""
   is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
   return jax.tree.map(lambda x: x if is_float(x) else None, params)
 
 
-def _filled(floats: types.Params, params: types.Params) -> types.Params:
+def _with_floats(params: types.Params, floats: types.Params) -> types.Params:
+  """Replaces the float leaves of a model."""
   return jax.tree.map(
     lambda x, y: y if x is None else x,
     floats,
@@ -190,5 +206,6 @@ def _filled(floats: types.Params, params: types.Params) -> types.Params:
   )
 
 
-def _same(a: _permutation.Permutation, b: _permutation.Permutation) -> bool:
+def _equal(a: _permutation.Permutation, b: _permutation.Permutation) -> bool:
+  """Returns True if two permutations are the same."""
   return all(np.array_equal(a[name], b[name]) for name in b)

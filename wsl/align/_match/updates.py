@@ -228,17 +228,16 @@ def _slices(
   size = blocks[0].fixed.shape[axes[0]]
   entries = max(nested_heads.gram_size(b, group, outer_of) for b in blocks)
   length = max(1, _MAX_ENTRIES * size // entries)
-  result = []
-  for start in range(0, size, length):
-    rows = slice(start, start + length)
-    indices = [(slice(None),) * axis + (rows,) for axis in axes]
-    result.append(
-      [
-        b._replace(fixed=b.fixed[index], moving=b.moving[index])
-        for b, index in zip(blocks, indices)
-      ]
-    )
-  return result
+  take = lambda x, axis, rows: x[(slice(None),) * axis + (rows,)]
+  return [
+    [
+      b._replace(
+        fixed=take(b.fixed, axis, rows), moving=take(b.moving, axis, rows)
+      )
+      for b, axis in zip(blocks, axes)
+    ]
+    for rows in (slice(i, i + length) for i in range(0, size, length))
+  ]
 
 
 def _concatenate(
