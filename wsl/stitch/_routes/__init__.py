@@ -1,1 +1,1 @@
-"""Routes: which blocks of which networks, what they cost, how they run."""
+"""Routes through several networks: definition, cost, execution, training."""

@@ -1,4 +1,4 @@
-"""What a route costs: parameters and products, which add up over its parts."""
+"""Parameters and FLOPs of routes, as sums over their parts."""
 
 from collections.abc import Callable
 import dataclasses
@@ -14,12 +14,12 @@ from wsl.stitch._routes import routing
 
 
 class Cost(NamedTuple):
-  """The size of a part.
+  """The cost of a part of a network.
 
   Attributes:
-    parameters: entries of its leaves, an adapter's ``ridge`` aside.
-    flops: 2 for each multiplication and addition of its matrix products and
-      convolutions, for the whole batch.
+    parameters: number of entries of its leaves, without an adapter's ``ridge``.
+    flops: two for each multiply-add of its matrix products and convolutions,
+      for the whole batch.
   """
 
   parameters: int
@@ -33,9 +33,9 @@ class Costs(NamedTuple):
     embed: of each embedding.
     blocks: of each block.
     head: of each head.
-    shapes: the features at each position, D + 1 for each network, which decide
-      what an adapter costs there.
-    adapters: each adapter's shapes, by its name.
+    shapes: the features at each position, D + 1 for each network; they
+      determine the cost of an adapter there.
+    adapters: the shapes of each adapter, by its name.
   """
 
   embed: dict[str, Cost]
@@ -46,20 +46,21 @@ class Costs(NamedTuple):
 
 
 def cost(family: routing.Family, inputs: Any) -> Costs:
-  r"""Counts the parameters and products of every part of a family.
+  r"""Counts the parameters and FLOPs of every part of a family.
 
   .. math:: \text{FLOPs} = 2 \sum_{\text{products}} B M N K
 
-  over the matrix products and convolutions that a part is traced to: those of a
-  scan as often as it repeats, of a conditional the larger side. What is not a
-  product (normalisation, softmax, additions) is not counted, as in the papers,
-  so that parts add up whatever a compiler fuses. A loop without a known number
-  of rounds is an error. A low-rank adapter pays for the product of its factors;
-  ``fold`` it first to count what is left once it is trained.
+  over the matrix products and convolutions in the trace of a part. Products in
+  a scan count once per iteration; a conditional counts as its more expensive
+  branch. Other operations (normalisation, softmax, additions) are not counted,
+  as in the papers, so that the costs of parts add up whatever the compiler
+  fuses. A loop with an unknown number of iterations is an error. The cost of a
+  low-rank adapter includes the product of its factors; ``fold`` it first for
+  the cost after training.
 
   Args:
-    family: networks and adapters; arrays or their shapes, nothing is run.
-    inputs: a batch, or its shapes; give a batch of 1 for FLOPs per example.
+    family: networks and adapters, as arrays or shapes; nothing is computed.
+    inputs: a batch, or its shapes; use a batch of 1 for FLOPs per example.
 
   Returns:
     Costs of all parts, for ``route_cost``.
@@ -86,15 +87,15 @@ def cost(family: routing.Family, inputs: Any) -> Costs:
 
 
 def route_cost(costs: Costs, route: routing.Route) -> Cost:
-  """Adds up the parts of a route.
+  """Sums the costs of the parts of a route.
 
   Args:
-    costs: of its family, by ``cost``.
+    costs: costs of its family, from ``cost``.
     route: a route that ``check_route`` accepts.
 
   Returns:
-    The sums over the first piece's embedding, all blocks and adapters, and the
-    last piece's head. An adapter that stands in two places counts twice.
+    The sum over the first piece's embedding, all blocks and adapters, and the
+    last piece's head. An adapter at two joints counts twice.
   """
   return total(
     [
@@ -115,14 +116,14 @@ def route_cost(costs: Costs, route: routing.Route) -> Cost:
 
 
 def adapter_cost(costs: Costs, name: str, piece: routing.Piece) -> Cost:
-  """Returns what an adapter costs after a piece."""
+  """Returns the cost of an adapter that follows a piece."""
   adapter = dataclasses.replace(costs.adapters[name], ridge=None)
   shape = costs.shapes[piece.model][piece.stop]
   return _part(_adapter.apply_adapter, adapter, shape)
 
 
 def total(parts: list[Cost]) -> Cost:
-  """Adds costs up."""
+  """Sums costs."""
   return Cost(*(sum(column) for column in zip(*parts)))
 
 
@@ -140,6 +141,7 @@ def _blocks(
 
 
 def _part(fn: Callable[..., Any], params: types.Params, inputs: Any) -> Cost:
+  """Returns the cost of one function of parameters and inputs."""
   leaves = jax.tree.leaves(params)
   return Cost(
     sum(math.prod(leaf.shape) for leaf in leaves),
@@ -148,22 +150,24 @@ def _part(fn: Callable[..., Any], params: types.Params, inputs: Any) -> Cost:
 
 
 def _flops(jaxpr: Any) -> int:
-  """Counts the products of a jaxpr, twice each."""
+  """Counts two FLOPs for each multiply-add in the products of a jaxpr."""
   count = 0
   for eqn in jaxpr.eqns:
     name, out = eqn.primitive.name, eqn.outvars[0].aval
     if name == 'dot_general':
+      # Each output entry sums over the contracted axes.
       (contracted, _), _ = eqn.params['dimension_numbers']
       left = eqn.invars[0].aval.shape
       count += 2 * out.size * math.prod(left[i] for i in contracted)
     elif name == 'conv_general_dilated':
+      # Each output entry sums over the kernel, for one output feature.
       kernel = eqn.invars[1].aval.shape
       features = eqn.params['dimension_numbers'].rhs_spec[0]
       count += 2 * out.size * (math.prod(kernel) // kernel[features])
     elif name == 'while':
       raise ValueError(
-        'a while loop of unknown length: count its rounds as a scan, or cost '
-        'the parts around it'
+        'a while loop of unknown length: write it as a scan, or count the '
+        'parts around it'
       )
     elif name == 'cond':
       count += max(map(_flops, jaxprs.inner(eqn)))

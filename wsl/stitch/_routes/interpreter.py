@@ -1,4 +1,16 @@
-"""Runs the route of one row of integers."""
+"""Runs the route that is encoded in a row of integers.
+
+All routes share one compiled function, in which the row is a traced argument.
+The function loops over the pieces of a route and over the blocks of every
+network; a conditional on the row's bounds runs or skips each block. A loop with
+traced bounds would run fewer steps, but it compiles to a while loop, which has
+no reverse-mode derivative. A skipped block costs its predicate only.
+
+The features of different networks and positions differ in shape, and the
+carry of a loop has fixed shapes. The carry is therefore a tuple with one slot
+for each distinct shape and dtype; a piece reads and writes the slots of its
+positions.
+"""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -16,14 +28,14 @@ Join: TypeAlias = tuple[str, joints.Joint]
 
 
 class Used(NamedTuple):
-  """What some routes use.
+  """The networks and adapters that a set of routes uses.
 
   Attributes:
-    models: the networks.
-    firsts: those whose embedding begins a route.
-    lasts: those whose head ends one.
-    joins: adapters and the positions between which they stand; a row counts
-      them from 1, and 0 is none.
+    models: all networks.
+    firsts: networks whose embedding begins a route.
+    lasts: networks whose head ends a route.
+    joins: adapters with the positions that they connect; a row refers to them
+      by index from 1, and 0 is none.
   """
 
   models: tuple[str, ...]
@@ -33,11 +45,11 @@ class Used(NamedTuple):
 
 
 class Slots(NamedTuple):
-  """Where values of each shape are kept while a route runs.
+  """The assignment of positions to slots of the loop's carry.
 
   Attributes:
-    shapes: one for each slot.
-    of: for each network, the slots of its positions.
+    shapes: shape and dtype of each slot.
+    of: for each network, the slot of each of its positions.
   """
 
   shapes: tuple[jax.ShapeDtypeStruct, ...]
@@ -54,11 +66,13 @@ def run(
   row = jnp.asarray(row, jnp.int32)
 
   def embed(name: str, state: State) -> State:
+    """Writes the embedding of the inputs by one network."""
     model = family.models[name]
     h = model.embed(model.params['embed'], inputs)
     return _put(state, slots.of[name][0], h)
 
-  def hop(state: State, step: types.Array) -> tuple[State, None]:
+  def run_piece(state: State, step: types.Array) -> tuple[State, None]:
+    """Applies the adapter before a piece, then the blocks of the piece."""
     join, model, start, stop = step
     state = jax.lax.switch(branch[join], adapters, state)
     for i, name in enumerate(used.models):
@@ -68,19 +82,21 @@ def run(
     return state, None
 
   def head(name: str, state: State) -> types.Array:
+    """Applies the head of one network."""
     model = family.models[name]
     return model.head(model.params['head'], state[slots.of[name][-1]])
 
   state = tuple(jnp.zeros(s.shape, s.dtype) for s in slots.shapes)
   embeds = [functools.partial(embed, name) for name in used.firsts]
   state = jax.lax.switch(_among(used, used.firsts)[row[0, 1]], embeds, state)
-  state, _ = jax.lax.scan(hop, state, row)
+  state, _ = jax.lax.scan(run_piece, state, row)
   heads = [functools.partial(head, name) for name in used.lasts]
   _check_outputs(used, heads, state)
   return jax.lax.switch(_among(used, used.lasts)[row[-1, 1]], heads, state)
 
 
 def _slots(used: Used, family: routing.Family, inputs: Any) -> Slots:
+  """Assigns a slot to each distinct shape and dtype of the features."""
   shapes: dict[Any, int] = {}
   of = {}
   for name in used.models:
@@ -94,7 +110,11 @@ def _slots(used: Used, family: routing.Family, inputs: Any) -> Slots:
 def _join_branches(
   used: Used, family: routing.Family, slots: Slots
 ) -> tuple[list[Callable[[State], State]], types.Array]:
-  """Returns the different maps between slots, and the map of each join."""
+  """Returns the distinct maps between slots, and the index of each join's.
+
+  Joins with the same adapter and the same slots share a branch, which keeps the
+  number of branches small: SN-Net's window stitches reuse one adapter.
+  """
   found: dict[tuple[str, int, int], int] = {}
   branch = [0]
   for name, joint in used.joins:
@@ -125,7 +145,7 @@ def _blocks(
   state: State,
   bounds: tuple[types.Array, types.Array, types.Array],
 ) -> State:
-  """Runs the blocks of one network that are within the bounds."""
+  """Runs the blocks start <= i < stop of one network, if it is active."""
   active, start, stop = bounds
   blocks = model.params['blocks']
   if isinstance(model.block, tuple):
@@ -136,6 +156,8 @@ def _blocks(
       state = _put(state, slots[i + 1], h)
     return state
 
+  # Stacked blocks keep the shape, so all positions share one slot. The outer
+  # conditional skips the scan of a network that is not on this piece.
   fn = model.block
 
   def one(h: types.Array, step: Any) -> tuple[types.Array, None]:
@@ -157,8 +179,12 @@ def _block_if(
   h: types.Array,
   otherwise: types.Array,
 ) -> types.Array:
-  # A conditional keeps for the gradient what either side computed, as zeros
-  # where it did not run: computing a block again costs far less.
+  """Runs a block under a condition; the backward pass recomputes it."""
+  # The derivative of a conditional returns the residuals of both branches from
+  # the forward pass, zeros for the branch that did not run, and a scan stacks
+  # them over all blocks. Recomputation leaves only the block's inputs as
+  # residuals. CSE cannot merge the two computations across loop bodies, so its
+  # barriers are not needed.
   again = jax.checkpoint(fn, prevent_cse=False)
   return jax.lax.cond(
     on,
@@ -168,12 +194,13 @@ def _block_if(
 
 
 def _put(state: State, slot: int, h: types.Array) -> State:
+  """Returns the state with one slot replaced, in the slot's dtype."""
   h = jnp.asarray(h, state[slot].dtype)
   return (*state[:slot], h, *state[slot + 1 :])
 
 
 def _among(used: Used, names: tuple[str, ...]) -> types.Array:
-  """Returns the place of each network in ``names``, 0 for one that is not."""
+  """Returns the index of each network in ``names``, 0 if it is missing."""
   return jnp.asarray(
     [names.index(m) if m in names else 0 for m in used.models], jnp.int32
   )
@@ -182,6 +209,7 @@ def _among(used: Used, names: tuple[str, ...]) -> types.Array:
 def _check_outputs(
   used: Used, heads: Sequence[Callable[[State], types.Array]], state: State
 ) -> None:
+  """Checks that all heads return one shape and dtype, as a switch requires."""
   outputs = [jax.eval_shape(head, state) for head in heads]
   for name, output in zip(used.lasts, outputs, strict=True):
     if output != outputs[0]:

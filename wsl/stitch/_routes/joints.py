@@ -1,4 +1,4 @@
-"""Where the pieces of routes meet, and what the features are like there."""
+"""Joints, where a route changes networks, and the feature moments there."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
@@ -15,13 +15,13 @@ from wsl.stitch._routes import routing
 
 
 class Joint(NamedTuple):
-  """A place where a route changes networks.
+  """A change of networks in a route.
 
   Attributes:
-    source: the network it leaves.
-    stop: the position there.
-    target: the network it enters.
-    start: the position there.
+    source: the network before it.
+    stop: the position in ``source`` at which the route leaves it.
+    target: the network after it.
+    start: the position in ``target`` at which the route enters it.
   """
 
   source: str
@@ -31,7 +31,7 @@ class Joint(NamedTuple):
 
 
 def joints(route: routing.Route) -> tuple[Joint, ...]:
-  """Returns where the pieces of a route meet, one place for each adapter."""
+  """Returns the joints of a route, one for each adapter."""
   return tuple(
     Joint(a.model, a.stop, b.model, b.start)
     for a, b in itertools.pairwise(route.pieces)
@@ -43,19 +43,19 @@ def joint_moments(
   routes: Sequence[routing.Route],
   batches: Iterable[Any],
 ) -> dict[Joint, types.CrossMoments]:
-  """Computes the moments of the features on both sides of every stitch.
+  """Computes the cross moments of the features on both sides of each joint.
 
-  One pass: each batch goes once through each network, however many routes
-  there are, and its features are forgotten.
+  One pass: each batch runs once through each network, whatever the number of
+  routes, and its features are then discarded.
 
   Args:
     models: networks by name.
     routes: routes over them.
-    batches: inputs, or tuples that begin with them; labels are not needed.
+    batches: inputs, or tuples ``(inputs, ...)``; labels are not used.
 
   Returns:
-    Moments by joint: of the source's features, resized to the target's places
-    where they differ, as x, and of the target's as y.
+    Moments for each joint. x are the source's features, resized if their middle
+    axes differ from the target's; y are the target's.
 
   Raises:
     ValueError: if no route has a stitch, a network or position is unknown, or
@@ -72,6 +72,7 @@ def joint_moments(
     tuple(dict.fromkeys((j.source, j.stop, g) for j, g in zip(found, grids))),
     tuple(dict.fromkeys((j.target, j.start) for j in found)),
   )
+  # Many joints share a side; the moments of a pair are those of its two sites.
   pairs = [
     (
       sites.sources.index((joint.source, joint.stop, grid)),
@@ -91,10 +92,10 @@ def joint_moments(
 
 
 class _Sites(NamedTuple):
-  """Which features are read, each once.
+  """The distinct features that all joints read.
 
   Attributes:
-    sources: (network, position, the places to resize to or ``None``).
+    sources: (network, position, grid to resize to or ``None``).
     targets: (network, position).
   """
 
@@ -105,6 +106,7 @@ class _Sites(NamedTuple):
 def _check(
   models: Mapping[str, _segmented.Segmented], found: Sequence[Joint]
 ) -> None:
+  """Checks that there are joints, at positions that their networks have."""
   if not found:
     raise ValueError('joint_moments: no route has a stitch, give one that has')
   for joint in found:
@@ -124,7 +126,7 @@ def _grids(
   inputs: Any,
   found: Sequence[Joint],
 ) -> list[tuple[int, ...] | None]:
-  """Returns the places to which each joint's source is resized."""
+  """Returns the grid to which each joint's source is resized, or None."""
   shapes = {
     name: jax.eval_shape(_segmented.features, model, inputs)
     for name, model in models.items()
@@ -138,7 +140,7 @@ def _grids(
 def _features(
   models: Mapping[str, _segmented.Segmented], inputs: Any, sites: _Sites
 ) -> list[tuple[types.Array, ...]]:
-  """Runs each network once; returns the features of both sides."""
+  """Runs each network once; returns the features before and after joints."""
   every = {
     name: _segmented.features(model, inputs) for name, model in models.items()
   }
@@ -150,8 +152,10 @@ def _features(
 
 
 def _sources(features: list[tuple[types.Array, ...]]) -> Sequence[types.Array]:
+  """Selects the features before joints."""
   return features[0]
 
 
 def _targets(features: list[tuple[types.Array, ...]]) -> Sequence[types.Array]:
+  """Selects the features after joints."""
   return features[1]

@@ -1,4 +1,4 @@
-"""One compiled function for all routes of a family."""
+"""One compiled function that runs any route of a family."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -15,26 +15,27 @@ def program(
 ) -> tuple[
   Callable[[routing.Family, types.Array, Any], types.Array], np.ndarray
 ]:
-  """Returns one function for many routes, which compiles once.
+  """Returns one function for many routes, which is compiled once.
 
-  A route is a row of integers, a traced argument: what is not on it is skipped
-  by a conditional. Stacked blocks are a scan whose bounds the row gives, tuples
-  of blocks are unrolled. It is differentiable in reverse, towards the family
-  and the inputs, so that a loss may draw its route from a key; the gradient
-  computes each block a second time instead of keeping what is inside it.
-  Features have the dtype that their network has when it runs by itself.
+  A route is encoded as a row of integers, a traced argument; conditionals skip
+  the blocks and adapters that are not on it. Stacked blocks run in a scan,
+  tuples of blocks are unrolled. The function is differentiable in reverse mode
+  with respect to the family and the inputs, so that a loss may sample its route
+  from a key. The backward pass recomputes each block instead of storing its
+  intermediate values. Features have the dtype that they have in their own
+  network.
 
-  Run several rows by ``jax.lax.map`` or a Python loop: under ``vmap`` over rows
-  a conditional computes both sides, on values that may be zeros.
+  Run several rows by ``jax.lax.map`` or a Python loop. Under ``vmap`` over rows
+  a conditional computes both branches, on values that may be zeros.
 
   Args:
-    family: networks and adapters; only its structure is used. The networks on
-      the routes take the same inputs, and those that end a route give outputs
-      of one shape.
+    family: networks and adapters; only its structure is used. All networks take
+      the same inputs, and the last networks of the routes return outputs of one
+      shape.
     routes: R routes of at most K pieces.
 
   Returns:
-    ``apply_fn(family, row, inputs)``, equal by value, and the rows
+    ``apply_fn(family, row, inputs)``, hashable and equal by value, and the rows
     ``[R, K, 4]``, int32.
 
   Raises:
@@ -81,7 +82,7 @@ def program(
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """What some routes use; as a function, it runs the route of one row."""
+  """A function that runs the route of one row; hashable by what it uses."""
 
   used: interpreter.Used
 
@@ -98,7 +99,11 @@ def _row(
   joins: dict[interpreter.Join, int],
   hops: int,
 ) -> list[tuple[int, int, int, int]]:
-  """Returns (join, model, start, stop) of each piece, then empty pieces."""
+  """Encodes a route as (join, model, start, stop) per piece, padded.
+
+  Join 0 keeps the value; a padding piece has it and no blocks (start = stop),
+  in the last network, whose head follows.
+  """
   taken = zip(route.adapters, joints.joints(route), strict=True)
   before = [0, *(joins[join] for join in taken)]
   row = [

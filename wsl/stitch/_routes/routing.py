@@ -1,4 +1,4 @@
-"""Routes: which blocks of which networks, and the adapters between them."""
+"""Routes: a network assembled from blocks of others, with adapters between."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -14,9 +14,9 @@ class Piece(NamedTuple):
   """The blocks ``start, ..., stop - 1`` of one network.
 
   Attributes:
-    model: its name in the family.
-    start: the position at which the route enters, 0 at the embedding.
-    stop: the position at which it leaves, the depth at the head.
+    model: the name of the network in the family.
+    start: the first position, 0 after the embedding.
+    stop: the last position; the depth before the head.
   """
 
   model: str
@@ -25,14 +25,15 @@ class Piece(NamedTuple):
 
 
 class Route(NamedTuple):
-  """A network made of pieces of others; static and hashable.
+  """A network made of pieces of other networks; static and hashable.
 
-  The first piece brings its network's embedding, the last one its head.
+  It has the embedding of the first piece's network and the head of the last
+  one's.
 
   Attributes:
-    pieces: one or more, in the order in which they run.
-    adapters: the name of the adapter after each piece but the last; ``''``
-      hands the value on as it is.
+    pieces: one or more, in order of execution.
+    adapters: the name of the adapter after each piece except the last; ``''``
+      for none.
 
   Example:
     >>> route = Route((Piece('a', 0, 2), Piece('b', 1, 3)), ('a2-b1',))
@@ -47,7 +48,7 @@ class Route(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Family:
-  """Networks and the adapters between them: many networks in one pytree.
+  """Networks and the adapters between them: one pytree for many routes.
 
   Attributes:
     models: networks by name.
@@ -66,11 +67,11 @@ def materialize(family: Family, route: Route) -> _segmented.Segmented:
     route: the pieces and the adapters between them.
 
   Returns:
-    A network with a tuple of blocks; the adapters are blocks of their own, so
-    its positions count them.
+    A network with a tuple of blocks. Each adapter is a block of its own and is
+    counted in the positions.
 
   Raises:
-    ValueError: as ``check_route``, but for shapes.
+    ValueError: as ``check_route``, except for shapes.
   """
   check_cover(family, route)
   blocks: list[Any] = []
@@ -106,22 +107,22 @@ def stitch(
   """Stitches two networks: ``materialize`` for the family ``{'a', 'b'}``.
 
   Args:
-    a: the network that the route calls ``'a'``.
-    b: the one that it calls ``'b'``.
+    a: the network named ``'a'`` in the route.
+    b: the network named ``'b'`` in the route.
     route: pieces of both.
-    adapters: by the names that the route uses.
+    adapters: adapters by their names in the route.
 
   Returns:
     A network with a tuple of blocks.
 
   Raises:
-    ValueError: as ``check_route``, but for shapes.
+    ValueError: as ``check_route``, except for shapes.
   """
   return materialize(Family({'a': a, 'b': b}, dict(adapters)), route)
 
 
 def check_route(family: Family, route: Route, inputs: Any) -> None:
-  """Checks that a route is a network, without running it.
+  """Checks that a route is a valid network, without running it.
 
   Args:
     family: networks and adapters.
@@ -129,10 +130,10 @@ def check_route(family: Family, route: Route, inputs: Any) -> None:
     inputs: a batch, or its shapes (``jax.ShapeDtypeStruct``).
 
   Raises:
-    ValueError: naming the piece, if a network, block or adapter is unknown, if
-      the first piece does not start at the embedding or the last not end at the
-      head, if a network's blocks are taken twice or backwards, or if an adapter
-      does not take and give the shapes of the positions that it joins.
+    ValueError: naming the piece, if a network, block or adapter is unknown; if
+      the first piece does not start at the embedding or the last does not end
+      at the head; if blocks of a network repeat or run backwards; or if an
+      adapter does not map the shape of one position to that of the next.
   """
   check_cover(family, route)
   shapes: dict[str, Any] = {}
@@ -157,11 +158,11 @@ def check_join(
   """Checks that an adapter maps one shape to another.
 
   Args:
-    family: holds the adapter.
+    family: contains the adapter.
     name: its name, ``''`` for none.
-    have: the array that it is given, or its shape.
-    want: the array that the next block takes, or its shape.
-    place: where, for the message.
+    have: the adapter's input, or its shape.
+    want: the input of the next block, or its shape.
+    place: the position in the route, for the error message.
 
   Raises:
     ValueError: if it does not.
@@ -186,7 +187,7 @@ def check_join(
 
 
 def check_cover(family: Family, route: Route) -> None:
-  """Checks all of ``check_route`` but the shapes."""
+  """Checks names, positions and order; ``check_route`` without the shapes."""
   pieces = route.pieces
   if not pieces:
     raise ValueError('a route without pieces: give one or more')

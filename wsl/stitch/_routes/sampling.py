@@ -1,4 +1,4 @@
-"""Joint training of a family: at every step one route, drawn at random."""
+"""Joint training of a family: each step samples one route."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,21 +13,21 @@ from wsl import tree, types
 def route_probabilities(
   flops: types.ArrayLike, *, gap: float | None = None, rising: bool = False
 ) -> np.ndarray:
-  r"""Returns how often each route is drawn, for ``random_route``.
+  r"""Computes the sampling probabilities of routes, for ``random_route``.
 
-  Without ``gap`` all routes are equal (SN-Net). With it, routes fall into
-  buckets of FLOPs; a bucket is drawn first, then a route inside it, so that
-  costs at which there are few routes are trained as often as others
-  (SN-Netv2):
+  Without ``gap`` all routes have probability 1 / R (SN-Net). With it, routes
+  are binned by FLOPs; a bucket b of weight w_b is sampled first, then a route
+  of that bucket uniformly. A range of costs with few routes is then trained as
+  often as one with many (SN-Netv2):
 
   .. math:: P(r) = \frac{w_{b(r)}}{\sum_b w_b} \frac{1}{|b(r)|}, \qquad
     b(r) = \left\lfloor \frac{f_r - \min f}{g} \right\rfloor
 
   Args:
     flops: of each route, ``[R]``.
-    gap: g, the width of a bucket in FLOPs; ``None`` makes no buckets.
-    rising: whether the n-th bucket from the cheapest has weight w = n; they
-      are equal otherwise. Empty buckets do not count.
+    gap: g > 0, the width of a bucket in FLOPs; ``None`` for no buckets.
+    rising: whether the n-th non-empty bucket, by rising cost, has weight
+      w = n; all weights are 1 otherwise.
 
   Returns:
     Probabilities ``[R]``, float64.
@@ -51,6 +51,7 @@ def route_probabilities(
     )
   if gap is None:
     return np.full(f.shape, 1 / f.size)
+  # Only buckets with members are numbered: unique() drops the empty ones.
   buckets = np.floor((f - f.min()) / gap)
   _, place, count = np.unique(buckets, return_inverse=True, return_counts=True)
   weights = np.arange(1.0, count.size + 1) if rising else np.ones(count.size)
@@ -63,25 +64,26 @@ def random_route(
   *,
   probabilities: types.ArrayLike | None = None,
 ) -> jax.tree_util.Partial:
-  r"""Makes the loss of joint training: of one route, drawn from the key.
+  r"""Makes the loss of joint training: that of one route, sampled by the key.
 
   .. math:: L = \mathrm{CE}(f_r(x), y), \quad r \sim P, \qquad \text{or} \quad
     L = \tfrac12 \mathrm{CE}(f_r(x), y) + \tfrac12 \mathrm{CE}(f_r(x), \hat y)
 
-  with what a teacher says as third part of a batch: its classes (the paper), or
-  its probabilities. The draw is inside the compiled step, one for all routes.
-  Gradients of what is not on the route are zero; an optimizer with momentum or
-  weight decay moves it all the same.
+  where the second form applies to batches with a teacher's targets
+  :math:`\hat y` as third part: its classes (the paper) or its probabilities.
+  Sampling happens inside the compiled step, which serves all routes. Parameters
+  off the route have zero gradient, but momentum and weight decay of an
+  optimizer still change them.
 
   Args:
     apply_fn: maps (family, row, inputs) to logits ``[B, ..., C]``, from
       ``program``.
-    rows: the routes to draw from, ``[R, ...]``, from ``program``.
-    probabilities: of each route, ``[R]``; all equal by default.
+    rows: the routes to sample, ``[R, ...]``, from ``program``.
+    probabilities: of each route, ``[R]``; uniform by default.
 
   Returns:
     A loss for ``train.advance``: (family, batch, key) -> scalar. Batches are
-    (inputs, targets), or (inputs, targets, the teacher's targets); targets are
+    (inputs, targets), or (inputs, targets, teacher's targets); targets are
     integer labels ``[B, ...]`` or probabilities ``[B, ..., C]``.
 
   Raises:
@@ -120,14 +122,20 @@ def _loss(
   batch: tuple[Any, ...],
   key: types.PRNGKey,
 ) -> types.Array:
+  """Samples a route; averages the cross-entropies with all targets given."""
   inputs, *targets = batch
   row = rows[jax.random.categorical(key, log_p)]
-  log_q = jax.nn.log_softmax(tree.wide(apply_fn(family, row, inputs)))
-  losses = [_cross_entropy(log_q, target) for target in targets]
+  logits = tree.wide(apply_fn(family, row, inputs))
+  losses = [_cross_entropy(logits, target) for target in targets]
   return jnp.mean(jnp.stack(losses))
 
 
-def _cross_entropy(log_q: types.Array, target: types.Array) -> types.Array:
+def _cross_entropy(logits: types.Array, target: types.Array) -> types.Array:
+  """Returns the mean cross-entropy with labels or with probabilities."""
+  import optax
+
   if jnp.issubdtype(target.dtype, jnp.integer):
-    return -jnp.mean(jnp.take_along_axis(log_q, target[..., None], axis=-1))
-  return -jnp.mean(jnp.sum(target.astype(log_q.dtype) * log_q, axis=-1))
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+  else:
+    loss = optax.softmax_cross_entropy(logits, target.astype(logits.dtype))
+  return jnp.mean(loss)

@@ -1,4 +1,4 @@
-"""Choosing stitches by what is measured, before any of them is trained."""
+"""Selects routes: by similarity before training, by score and cost after it."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,15 +14,15 @@ def route_similarity(
   *,
   measure: Callable[[types.CrossMoments], types.Array],
 ) -> np.ndarray:
-  r"""Scores routes by how alike the features are where they are stitched.
+  r"""Scores routes by the similarity of the features at their joints.
 
   .. math:: s_r = \min_{i \in \mathrm{joints}(r)} \mathrm{sim}(X_i, Y_i)
 
   Args:
     moments: of each joint, from ``joint_moments``.
     routes: routes of one family.
-    measure: similarity of two sets of features, higher is more alike:
-      ``stats.cka``, or ``lambda m: 1 - stats.residual(m)``.
+    measure: a similarity of two sets of features, larger for more similar
+      ones: ``stats.cka``, or ``lambda m: 1 - stats.residual(m)``.
 
   Returns:
     Scores ``[R]``; ``inf`` for a route without a stitch.
@@ -45,24 +45,25 @@ def select_routes(
   count: int,
   flops: types.ArrayLike | None = None,
 ) -> tuple[routing.Route, ...]:
-  """Keeps the best-scored stitches of a family, and every anchor.
+  """Selects the stitches of a family with the highest scores, and all anchors.
 
-  With ``flops``, the stitches are cut by cost into ``count`` groups, as equal
-  in number as can be, and the best of each is kept, so that the choice covers
-  all costs. Without, the best are kept wherever they are.
+  With ``flops``, the stitches are sorted by cost and split into ``count``
+  groups of nearly equal size, and the best of each group is kept, so that the
+  selection covers the range of costs. Without, the ``count`` best are kept.
 
   Args:
     routes: routes of one family.
-    scores: of each route, ``[R]``, as from ``route_similarity``; those of
-      anchors are not read.
-    count: stitches to keep.
+    scores: of each route, ``[R]``, for example from ``route_similarity``; the
+      scores of anchors are ignored.
+    count: number of stitches to keep.
     flops: of each route, ``[R]``.
 
   Returns:
-    The routes kept, in their order.
+    The selected routes, in the given order.
 
   Raises:
-    ValueError: if there are not so many stitches, or not one score for each.
+    ValueError: if there are fewer than ``count`` stitches, or the numbers of
+      routes, scores and costs differ.
 
   Example:
     >>> from wsl import stitch
@@ -97,7 +98,7 @@ def select_routes(
 
 
 def pareto(costs: types.ArrayLike, scores: types.ArrayLike) -> np.ndarray:
-  r"""Finds what is on the front of cost against score.
+  r"""Finds the Pareto front of cost against score.
 
   .. math:: \{i : \nexists j \;\; c_j \le c_i, \; s_j \ge s_i,
     \; (c_j, s_j) \ne (c_i, s_i)\}
@@ -107,8 +108,8 @@ def pareto(costs: types.ArrayLike, scores: types.ArrayLike) -> np.ndarray:
     scores: of each network, ``[R]``; higher is better.
 
   Returns:
-    Numbers of the networks on the front, by rising cost, ``[F]``. Networks of
-    one cost and one score are on it together.
+    Indices of the networks on the front, by rising cost, ``[F]``. Networks with
+    equal cost and equal score are included together.
 
   Raises:
     ValueError: if the two differ in length, or one is not a number.
@@ -121,9 +122,10 @@ def pareto(costs: types.ArrayLike, scores: types.ArrayLike) -> np.ndarray:
   if c.ndim != 1 or c.shape != s.shape or not np.isfinite(c + s).all():
     raise ValueError(
       f'pareto: costs {list(c.shape)} and scores {list(s.shape)}: expected two '
-      'lists of one length, of finite numbers'
+      'lists of equal length, of finite numbers'
     )
-  cheaper = (c[None, :] <= c[:, None]) & (s[None, :] > s[:, None])
-  as_good = (c[None, :] < c[:, None]) & (s[None, :] >= s[:, None])
-  front = np.flatnonzero(~(cheaper | as_good).any(1))
+  # [i, j]: j is better in one of the two and at least as good in the other.
+  scores_more = (c[None, :] <= c[:, None]) & (s[None, :] > s[:, None])
+  costs_less = (c[None, :] < c[:, None]) & (s[None, :] >= s[:, None])
+  front = np.flatnonzero(~(scores_more | costs_less).any(1))
   return front[np.argsort(c[front], kind='stable')]

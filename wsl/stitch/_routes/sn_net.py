@@ -1,4 +1,4 @@
-"""Routes of a family: small networks begin, larger ones end (SN-Net)."""
+"""The route spaces of SN-Net (one stitch) and SN-Netv2 (up to two)."""
 
 from collections.abc import Iterator, Mapping
 import itertools
@@ -9,24 +9,24 @@ from wsl.stitch._routes import routing
 def routes(
   depths: Mapping[str, int], *, hops: int = 1, window: int = 2, stride: int = 1
 ) -> tuple[routing.Route, ...]:
-  """Lists the networks that anchors become when they are stitched.
+  """Lists the routes of a family of anchors.
 
-  One hop is SN-Net (``sn_net_routes``): a less complex network begins, the next
-  one ends. Two hops are SN-Netv2 (``sn_net_v2_routes``): two networks, there
-  and back. Any other family is a tuple of ``Route`` written by hand.
+  One hop is SN-Net (``sn_net_routes``): from a smaller anchor to the next
+  larger one. Two hops are SN-Netv2 (``sn_net_v2_routes``): between two anchors
+  in both directions. For any other family, write a tuple of ``Route``.
 
   Args:
-    depths: blocks of every anchor by name, from the least complex to the most;
-      two anchors for two hops.
-    hops: stitches in a route at most, 1 or 2.
+    depths: number of blocks of each anchor by name, from the least complex
+      anchor to the most; two anchors for two hops.
+    hops: maximal number of stitches in a route, 1 or 2.
     window: of one hop, see ``sn_net_routes``.
-    stride: likewise.
+    stride: of one hop, see ``sn_net_routes``.
 
   Returns:
-    The anchors, then what is stitched.
+    The routes of the anchors, then the stitched ones.
 
   Raises:
-    ValueError: if there are not 1 or 2 hops, or as the two functions.
+    ValueError: if ``hops`` is not 1 or 2, or as the two functions.
 
   Example:
     >>> len(routes({'tiny': 12, 'small': 12, 'base': 12}))
@@ -52,24 +52,28 @@ def sn_net_routes(
   stride: int = 1,
   deeper: bool = True,
 ) -> tuple[routing.Route, ...]:
-  """Lists the networks of a stitchable family: anchors, and one stitch each.
+  """Lists the routes of SN-Net: anchors, and routes with one stitch.
 
-  Only neighbours in complexity are stitched, the less complex one in front.
-  Blocks 0 .. j of the front are followed by blocks k .. D - 1 of the end.
+  Stitches connect neighbours in complexity, from the less complex anchor to the
+  more complex one: blocks 0 .. j of the first, then blocks k .. D - 1 of the
+  second.
 
-  *Equal depths.* A window of blocks slides over both networks; inside it every
-  j meets every k. Pairs that are new in a window share one adapter.
+  *Equal depths.* A window of block indices slides over both networks and
+  contributes all its pairs (j, k). Pairs that are new in one window share an
+  adapter.
 
-  *Unequal depths.* Every end block i has the front block ``floor(i D_front /
-  D_end)`` (nearest interpolation), which it follows if its own number is
-  greater. Stitches that leave one front block share one adapter.
+  *Unequal depths.* Block k of the second network is paired with block
+  ``j = floor(k D_1 / D_2)`` of the first (nearest interpolation); pairs with
+  j < k are kept. Pairs with equal j share an adapter.
 
   Args:
-    depths: blocks of every anchor by name, from the least complex to the most.
-    window: blocks in a window; equal depths only.
-    stride: blocks from one window to the next; equal depths only.
-    deeper: whether to keep k <= j, a network with more blocks than its end has
-      (the paper's DeiT does, its Swin does not); equal depths only.
+    depths: number of blocks of each anchor by name, from the least complex
+      anchor to the most.
+    window: number of blocks in a window; equal depths only.
+    stride: number of blocks between windows; equal depths only.
+    deeper: whether to keep pairs with k <= j, whose network has more blocks
+      than its anchors (as the paper's DeiT, unlike its Swin); equal depths
+      only.
 
   Returns:
     The anchors, then the stitches of each pair of neighbours. Three anchors of
@@ -88,60 +92,55 @@ def sn_net_routes(
   Reference:
     Pan et al., "Stitchable Neural Networks", 2023, arXiv:2302.06586.
 
-  Differs from the official code, whose stitched DeiTs skip the final
-  normalisation: here the last piece brings its whole head. That code also gives
-  every pair of anchors as many adapters as the first pair needs, and knows
-  which anchors are neighbours for three of them only.
+  Differs from the official code: its stitched DeiTs skip the final
+  normalisation, where a route here ends in the whole head of its last network;
+  it allocates as many adapters to each pair of anchors as the first pair needs;
+  and it defines neighbours for three anchors only.
   """
   _check(depths, window=window, stride=stride)
   routes = [_anchor(name, depth) for name, depth in depths.items()]
   names = list(depths)
   for front, end in itertools.pairwise(names):
     if depths[front] == depths[end]:
-      pairs = _paired(depths[front], window, stride)
+      pairs = _window_pairs(depths[front], window, stride)
     else:
-      pairs = _unpaired(depths[front], depths[end])
+      pairs = _nearest_pairs(depths[front], depths[end])
     for j, k, adapter in pairs:
       if deeper or j < k or depths[front] != depths[end]:
-        routes.append(
-          routing.Route(
-            (
-              routing.Piece(front, 0, j + 1),
-              routing.Piece(end, k, depths[end]),
-            ),
-            (f'{front}_{end}_{adapter}',),
-          )
-        )
+        last = routing.Piece(end, k, depths[end])
+        pieces = (routing.Piece(front, 0, j + 1), last)
+        routes.append(routing.Route(pieces, (f'{front}_{end}_{adapter}',)))
   return tuple(routes)
 
 
 def sn_net_v2_routes(
   depths: Mapping[str, int], *, hops: int = 2, last: bool = True
 ) -> tuple[routing.Route, ...]:
-  r"""Lists the networks of two anchors stitched both ways, up to two hops.
+  r"""Lists the routes of SN-Netv2: two anchors, stitched in both directions.
 
-  With S and L blocks, S <= L and r = L / S: small block i is followed by large
-  block (i + 1) r; large block i, every r-th of them before the last, is
-  followed by small block ``floor(i / r) + 1``. A second stitch leaves at or
-  after the block where the first one landed, so that a network covers each
+  With depths S <= L and r = L / S: small block i is followed by large block
+  (i + 1) r. Large block i, the last of each group of r except the final group,
+  is followed by small block ``floor(i / r) + 1``. A second stitch leaves at or
+  after the block at which the first one entered, so that a route contains each
   block at most once.
 
-  Every stitch has an adapter of its own; all routes that take it share it.
+  Every stitch has its own adapter, shared by all routes that contain it.
 
   Args:
-    depths: blocks of the two anchors by name, the smaller first; the larger
-      depth is a multiple of the smaller.
-    hops: stitches in a route at most, 1 or 2.
-    last: whether to keep the stitch that leaves the last small block, into the
-      head of the large network. The paper's training leaves it out.
+    depths: number of blocks of the two anchors by name, the smaller first; the
+      larger depth is a multiple of the smaller.
+    hops: maximal number of stitches in a route, 1 or 2.
+    last: whether to keep the stitch from the last small block to the head of
+      the large network. The paper's training omits it.
 
   Returns:
-    Anchors, small to large, large to small, and with two hops large to small
+    Anchors, small to large, large to small; with two hops also large to small
     to large, and small to large to small: 2 + 12 + 11 + 55 + 55 routes for
-    depths 12 and 24 as for 12 and 12.
+    depths 12 and 24, and for 12 and 12.
 
   Raises:
-    ValueError: if there are not two anchors, or their depths do not fit.
+    ValueError: if there are not two anchors, or the larger depth is not a
+      multiple of the smaller.
 
   Example:
     >>> len(sn_net_v2_routes({'small': 12, 'large': 24}))
@@ -154,9 +153,9 @@ def sn_net_v2_routes(
     Pan et al., "Stitched ViTs are Flexible Vision Backbones", 2023,
     arXiv:2307.00154.
 
-  Differs from the official code, which leaves odd large blocks whatever the
-  ratio of depths, and leaves out of training the stitch after small block 11.
-  They agree for depths 12 and 24, and 12 and 12.
+  Differs from the official code, which stitches after odd large blocks whatever
+  the ratio of depths, and omits the stitch after small block 11 in training.
+  Both agree for depths 12 and 24, and 12 and 12.
   """
   _check(depths)
   if len(depths) != 2 or hops not in (1, 2):
@@ -174,16 +173,21 @@ def sn_net_v2_routes(
   up = {i: (i + 1) * r for i in range(s)}
   down = {i: i // r + 1 for i in range(r - 1, n - 1, r)}
   routes = [_anchor(small, s), _anchor(large, n)]
-  routes += [_hop(small, large, (i,), (up,), n) for i in up]
-  routes += [_hop(large, small, (i,), (down,), s) for i in down]
+  routes += [_stitched(small, large, (i,), (up,), n) for i in up]
+  routes += [_stitched(large, small, (i,), (down,), s) for i in down]
+  # Counts for S = 12, any r. Up enters at r, 2r, .., 12r (12 stitches), down at
+  # 1, .., 11 (11). Large-small-large: down enters at m, up leaves at j with
+  # m <= j <= 10, which is 11 - m routes, in total 10 + 9 + .. + 0 = 55.
+  # Small-large-small: by the same sum, 55. The total is 2 + 23 + 110 = 135.
   if hops == 2:
-    routes += _twice(large, small, down, up, n)
-    routes += _twice(small, large, up, down, s)
+    routes += _two_hops(large, small, down, up, n)
+    routes += _two_hops(small, large, up, down, s)
   edge = f'{small}_{large}_{s - 1}'
   return tuple(x for x in routes if last or edge not in x.adapters)
 
 
 def _check(depths: Mapping[str, int], **numbers: int) -> None:
+  """Checks that there are anchors and that all numbers are positive."""
   if not depths:
     raise ValueError('sn_net_routes: no anchors, at least one is needed')
   for name, value in (*depths.items(), *numbers.items()):
@@ -192,13 +196,16 @@ def _check(depths: Mapping[str, int], **numbers: int) -> None:
 
 
 def _anchor(name: str, depth: int) -> routing.Route:
+  """Returns the route of a whole network."""
   return routing.Route((routing.Piece(name, 0, depth),), ())
 
 
-def _paired(
+def _window_pairs(
   depth: int, window: int, stride: int
 ) -> Iterator[tuple[int, int, int]]:
-  """Yields (j, k, number of the adapter) as windows first meet them."""
+  """Yields (j, k, adapter index), by the first window that has the pair."""
+  # Window 2 and stride 1 give |j - k| <= 1: D + 2 (D - 1) = 3 D - 2 pairs, 34
+  # for D = 12. Each of the D - 1 full windows has new pairs, so 11 adapters.
   seen: set[tuple[int, int]] = set()
   adapter = 0
   for first in range(0, depth, stride):
@@ -210,8 +217,8 @@ def _paired(
     adapter += bool(new)
 
 
-def _unpaired(front: int, end: int) -> Iterator[tuple[int, int, int]]:
-  """Yields (j, k, number of the adapter), by front block."""
+def _nearest_pairs(front: int, end: int) -> Iterator[tuple[int, int, int]]:
+  """Yields (j, k, adapter index) for the nearest front block j of each k."""
   nearest = [i * front // end for i in range(end)]
   for j in range(front):
     for k, of_end in enumerate(nearest):
@@ -219,42 +226,38 @@ def _unpaired(front: int, end: int) -> Iterator[tuple[int, int, int]]:
         yield j, k, j
 
 
-def _hop(
+def _stitched(
   first: str,
   second: str,
   leaves: tuple[int, ...],
   maps: tuple[Mapping[int, int], ...],
   depth: int,
 ) -> routing.Route:
-  """Returns the route that leaves after these blocks, to and fro.
+  """Returns the route that alternates between two networks.
 
-  Args:
-    first: where it begins.
-    second: where the first hop leads.
-    leaves: the last block before each hop.
-    maps: for each hop, from the last block before it to the first after it.
-    depth: of the network where it ends.
+  Hop h leaves after block ``leaves[h]`` and enters at ``maps[h][leaves[h]]``;
+  ``depth`` is that of the last network.
   """
   pieces, adapters, start = [], [], 0
   names = (first, second, first)
-  for hop, (leave, landing) in enumerate(zip(leaves, maps)):
+  for hop, (leave, entry) in enumerate(zip(leaves, maps)):
     pieces.append(routing.Piece(names[hop], start, leave + 1))
     adapters.append(f'{names[hop]}_{names[hop + 1]}_{leave}')
-    start = landing[leave]
+    start = entry[leave]
   pieces.append(routing.Piece(names[len(leaves)], start, depth))
   return routing.Route(tuple(pieces), tuple(adapters))
 
 
-def _twice(
+def _two_hops(
   first: str,
   second: str,
   there: Mapping[int, int],
   back: Mapping[int, int],
   depth: int,
 ) -> list[routing.Route]:
-  """Returns the routes with two hops whose last network has blocks left."""
+  """Returns the routes with two hops that end in at least one block."""
   return [
-    _hop(first, second, (i, j), (there, back), depth)
+    _stitched(first, second, (i, j), (there, back), depth)
     for i in there
     for j in back
     if j >= there[i] and back[j] < depth
