@@ -1,4 +1,4 @@
-"""Rooms import only downwards, and the house opens quickly."""
+"""Rooms import downwards, keep their modules private, and stay small."""
 
 import ast
 import pathlib
@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-WSL = pathlib.Path(__file__).parents[1] / 'wsl'
+ROOT = pathlib.Path(__file__).parents[1]
+WSL = ROOT / 'wsl'
 
 # Each room may import the floors below its own.
 FLOORS = (
@@ -20,6 +21,11 @@ FLOORS = (
   | {'landscape', 'models', 'data'},
   {'surgery', 'search', 'train', 'checkpoint'},
 )
+# Private modules that every experiment may import.
+SHARED = {'experiments._main', 'experiments._run', 'experiments._shared'}
+# Folders whose helpers another experiment still borrows; to be emptied.
+BORROWED = {'experiments._align_barrier': 'experiments._merge_seeds'}
+MOST_FILES = 15
 HEAVY = ('flax', 'optax', 'orbax', 'chex', 'scipy', 'sklearn', 'matplotlib')
 
 
@@ -91,6 +97,99 @@ def test_modules_are_imported_not_symbols() -> None:
           place = WSL.joinpath(*parts)
           found = place.is_dir() or place.with_suffix('.py').exists()
           assert found, f'{path.name}: from {node.module} import {alias.name}'
+
+
+def module_of(path: pathlib.Path) -> str:
+  """Returns the dotted name of a file."""
+  parts = path.relative_to(ROOT).with_suffix('').parts
+  return '.'.join(parts).removesuffix('.__init__')
+
+
+def trespasses(module: str, name: str) -> bool:
+  """Returns True if a module may not import ``name``, as it is private.
+
+  The first component with an underscore makes a name private to the package
+  that holds it; the folder ``experiments._NAME`` to ``experiments.NAME``.
+  """
+  parts = name.split('.')
+  private = next((i for i, p in enumerate(parts) if p.startswith('_')), None)
+  if parts[0] not in ('wsl', 'experiments', 'configs') or private is None:
+    return False
+  owner = '.'.join(parts[:private])
+  if owner == 'experiments' and '.'.join(parts[: private + 1]) not in SHARED:
+    folder = module.split('.')[1].removeprefix('_')
+    return module.split('.')[0] != owner or f'_{folder}' != parts[private]
+  return module != owner and not module.startswith(f'{owner}.')
+
+
+def is_borrowed(module: str, name: str) -> bool:
+  return any(
+    module.startswith(f'{reader}.') and name.startswith(f'{owner}.')
+    for owner, reader in BORROWED.items()
+  )
+
+
+def attributes(path: pathlib.Path) -> set[str]:
+  """Returns ``room._name`` for every private attribute of an imported room."""
+  nodes = [*ast.walk(ast.parse(path.read_text()))]
+  rooms = {
+    alias.asname or alias.name: f'{node.module}.{alias.name}'
+    for node in nodes
+    if isinstance(node, ast.ImportFrom)
+    and node.module in ('wsl', 'experiments', 'configs')
+    for alias in node.names
+  }
+  return {
+    f'{rooms[node.value.id]}.{node.attr}'
+    for node in nodes
+    if isinstance(node, ast.Attribute)
+    and isinstance(node.value, ast.Name)
+    and node.value.id in rooms
+    and not node.attr.startswith('__')
+  }
+
+
+@pytest.mark.parametrize('root', ['wsl', 'experiments', 'configs'])
+def test_private_modules_are_imported_by_their_own_room(root: str) -> None:
+  for path in (ROOT / root).rglob('*.py'):
+    module = module_of(path)
+    for name in imported(path) | attributes(path):
+      if not is_borrowed(module, name):
+        assert not trespasses(module, name), f'{module} imports {name}'
+
+
+@pytest.mark.parametrize(
+  ('module', 'name', 'wanted'),
+  [
+    ('wsl.align', 'wsl.align._check.check', False),
+    ('wsl.align._match.capture', 'wsl.align._find.axis_tree', False),
+    ('wsl.stitch._fit.features', 'wsl.stats._batches', True),
+    ('wsl.alignment', 'wsl.align._check', True),
+    ('wsl.stitch._fit.features', 'wsl.stats.Gram', False),
+    ('experiments.relative', 'wsl.align._find.find', True),
+    ('configs.relative', 'experiments._relative.settings', True),
+    ('configs.relative', 'configs._variants', False),
+    ('experiments.relative', 'experiments._relative.settings', False),
+    ('experiments._relative.report', 'experiments._relative.settings', False),
+    ('experiments.relative', 'experiments._assemble.settings', True),
+    ('experiments._relative.report', 'experiments._assemble.dery', True),
+    ('experiments._relative.report', 'experiments._run.record', False),
+    ('experiments.relative', 'experiments._main', False),
+    ('wsl.merge', 'experiments._run.record', True),
+  ],
+)
+def test_whose_private_modules_are_whose(
+  module: str, name: str, wanted: bool
+) -> None:
+  assert trespasses(module, name) == wanted
+
+
+@pytest.mark.parametrize('root', ['wsl', 'experiments'])
+def test_no_folder_has_too_many_files(root: str) -> None:
+  folders = {path.parent for path in (ROOT / root).rglob('*.py')}
+  for folder in folders:
+    count = len([*folder.glob('*.py')])
+    assert count <= MOST_FILES, f'{folder.relative_to(ROOT)}: {count} files'
 
 
 def test_import_wsl_loads_nothing_heavy() -> None:
