@@ -1,4 +1,4 @@
-"""What is known while a function is read: values, their axes, and ties."""
+"""Facts about the axes of a function, collected equation by equation."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
@@ -9,15 +9,15 @@ Axes: TypeAlias = tuple[axis_tree.Axis, ...]
 
 
 class Value(NamedTuple):
-  """What is known of an array.
+  """The abstract value of an array: its axes in place of its entries.
 
   Attributes:
     axes: its axes.
     constant: its value, if it does not depend on parameters and inputs.
-    dim: where there are pieces, the axis along which they follow.
-    pieces: the axes of consecutive parts of the array, which differ in more
-      than the axis ``dim``; ``()`` if ``axes`` says all.
-    indexes: axes of which the entries are indices, as those of ``top_k``.
+    dim: the axis along which ``pieces`` are concatenated.
+    pieces: the axes of each piece, if pieces differ in more than the axis
+      ``dim``; otherwise ``()``, and ``axes`` describes the array.
+    indexes: axes that the entries are indices of, such as those of ``top_k``.
   """
 
   axes: Axes
@@ -28,23 +28,24 @@ class Value(NamedTuple):
 
 
 class Tensor(NamedTuple):
-  """Axes that occur together, those of scans around them included."""
+  """Axes that occur in one array, and the axes of the scans around it."""
 
   axes: Axes
   layers: Axes
 
 
 class Facts:
-  """Collects what the equations of a function say about its axes.
+  """The constraints that the equations of a function put on its axes.
 
   Attributes:
-    tensors: all combinations of axes that occurred.
-    mixed: axes along which a tensor's indices were mixed up.
-    constants: the constants that met something else.
-    suspects: pairs of axes, indices of one of which are looked up in the
-      other: permuting both together may change nothing.
-    layers: the axes along which the scans around an equation run.
-    path: where the equation that is read stands, call by call.
+    tensors: all combinations of axes that occur in an array.
+    mixed: pairs of an axis and an array in which entries at one index of the
+      axis depend on entries at other indices.
+    constants: the constants that are combined with other values.
+    suspects: pairs of axes, such that indices of the first are looked up in
+      the second: a permutation of both may leave the function unchanged.
+    layers: the axes along which the enclosing scans iterate.
+    path: the position of the current equation, one number for each call.
     products: the operands of products and convolutions, by their path.
   """
 
@@ -58,34 +59,48 @@ class Facts:
     self.products: dict[tuple[int, ...], list[Tensor]] = {}
 
   def record(self, axes: Axes) -> None:
-    """Notes that axes occur together."""
+    """Records the axes of an array."""
     key = (*map(id, axes), 0, *map(id, self.layers))
     if key not in self.tensors:
       self.tensors[key] = Tensor(axes, self.layers)
 
   def index_dependent(self, axis: axis_tree.Axis, axes: Axes) -> None:
-    """Notes that what comes at an index depends on other indices."""
+    """Records that entries at an index of ``axis`` depend on other indices."""
     self.mixed.append((axis, Tensor(axes, self.layers)))
 
   def reduce(self, x: Axes, dims: Sequence[int]) -> None:
-    """Notes that axes of x are summed over: the others lose sight of them.
+    """Records a reduction over ``dims``.
 
-    Without it, one that is summed over could seem to stay where another
-    operand brings the same axis along.
+    No permutation of the remaining axes may depend on the index of a reduced
+    axis: the sum over heads h of ``x[h, u]`` needs the same order of units u
+    in every head. The result alone does not show this if another operand of
+    the next equation has the reduced axis again.
     """
     kept = tuple(axis for i, axis in enumerate(x) if i not in dims)
     for i in dims:
       self.index_dependent(x[i], kept)
 
-  def pin_moved(self, x: Axes, i: int, size: int, why: str) -> axis_tree.Axis:
-    """Pins the i-th axis of x, and returns what it becomes, pinned too."""
-    axis_tree.pin(x[i], why)
+  def pin_moved(
+    self, x: Axes, i: int, size: int, reason: str
+  ) -> axis_tree.Axis:
+    """Pins the i-th axis of x.
+
+    Args:
+      x: the axes of the operand.
+      i: the axis along which entries change their positions.
+      size: its size in the result.
+      reason: why it is pinned.
+
+    Returns:
+      The axis of the result, pinned for the same reason.
+    """
+    axis_tree.pin(x[i], reason)
     self.index_dependent(x[i], x)
     reasons = [atom.pin_reason for atom in axis_tree.atoms(x[i])]
-    return axis_tree.Axis(size, reasons[0] if reasons else why)
+    return axis_tree.Axis(size, reasons[0] if reasons else reason)
 
   def operand(self, value: Value) -> Axes:
-    """Returns a value's axes, to be tied to those of others."""
+    """Returns the axes of an operand; ties its pieces, registers constants."""
     if value.pieces:
       merge(value)
     if value.constant is not None and value.axes:
@@ -93,13 +108,13 @@ class Facts:
     return value.axes
 
 
-def fresh(shape: Sequence[int], why: str = '') -> Axes:
-  """Returns axes of which nothing is known yet."""
-  return tuple(axis_tree.Axis(size, why) for size in shape)
+def fresh(shape: Sequence[int], reason: str = '') -> Axes:
+  """Returns new atoms of given sizes, pinned if there is a reason."""
+  return tuple(axis_tree.Axis(size, reason) for size in shape)
 
 
 def merge(value: Value) -> None:
-  """Ties the pieces of a value, so that its axes say all."""
+  """Ties the pieces of a value, so that ``axes`` alone describes it."""
   for piece in value.pieces:
     for i, (x, y) in enumerate(zip(value.axes, piece)):
       if i != value.dim:
@@ -107,10 +122,10 @@ def merge(value: Value) -> None:
 
 
 def join(dim: int, pieces: Sequence[Axes]) -> Value:
-  """Returns the value that has the given pieces.
+  """Returns the concatenation of pieces along ``dim``.
 
-  Its ``axes`` are right only once it is merged: they are those of the first
-  piece but along ``dim``.
+  Its ``axes`` are those of the first piece, but along ``dim``. They describe
+  the whole array after ``merge``.
   """
   along = axis_tree.total([piece[dim] for piece in pieces])
   axes = (*pieces[0][:dim], along, *pieces[0][dim + 1 :])

@@ -1,16 +1,27 @@
-"""Axes as trees: an axis is an atom, a product of axes or a sum of them.
+"""Axes as trees: an axis is an atom, a product of axes or a sum of axes.
 
-Axes that must be permuted together are tied, which brings both to a common
-refinement: atoms are split into products where a reshape splits an axis, and
-into sums where one is sliced. What has no common refinement is pinned. Ties,
-splits and pins only ever make the group smaller, so their order is free.
+A reshape of ``[h * d]`` to ``[h, d]`` writes an atom as a product of factors,
+major to minor; a slice or a concatenation writes it as a sum of segments::
+
+  qkv [3 h d]   = q + k + v            a sum of three segments
+  q   [h d]     = heads * units        a product of two factors
+
+The permutations allowed on an axis are those of its atoms: a sum permutes
+inside each segment, a product permutes each factor. Two axes that have to be
+permuted alike are *tied* (union-find: one becomes an alias of the other) after
+both are written in the same way, their common refinement. Without a common
+refinement both are *pinned*: only the identity is allowed.
+
+Ties, cuts, factorizations and pins only shrink the group, so the result is
+valid for any order of the equations. Whether it is the largest group may depend
+on that order, so ``find`` repeats the pass with the segments of the last one.
 """
 
 from collections.abc import Sequence
 import itertools
 import math
 
-MANY = 64  # more segments than that are not told apart
+MANY = 64  # the largest number of segments that are distinguished
 
 
 class Axis:
@@ -18,12 +29,12 @@ class Axis:
 
   Attributes:
     size: the number of indices.
-    link: the axis that this one was found to be the same as.
-    parts: the factors or segments; ``()`` makes it an atom.
+    link: the axis that this one is an alias of, or ``None``.
+    parts: the factors or segments; ``()`` for an atom.
     is_sum: whether the parts are segments.
-    pin_reason: of an atom, why it is pinned; ``''`` if it is not.
-    index_mixed: of an atom, whether indices of axes tied to it may have been
-      mixed up, so that nothing can depend on its index.
+    pin_reason: for an atom, why it is pinned; ``''`` if it is free.
+    index_mixed: for an atom, whether the alignment of indices between the axes
+      tied to it was lost, so that no other permutation can depend on them.
   """
 
   __slots__ = ('index_mixed', 'is_sum', 'link', 'parts', 'pin_reason', 'size')
@@ -40,10 +51,10 @@ class Axis:
 
 
 def find(x: Axis) -> Axis:
-  """Returns the axis that stands for all that are the same as this one."""
+  """Returns the representative of all axes tied to this one (union-find)."""
   while x.link is not None:
     if x.link.link is not None:
-      x.link = x.link.link
+      x.link = x.link.link  # path halving
     x = x.link
   return x
 
@@ -57,7 +68,7 @@ def product(axes: Sequence[Axis]) -> Axis:
 
 
 def total(axes: Sequence[Axis]) -> Axis:
-  """Returns the sum of axes, one after the other."""
+  """Returns the sum of axes: their concatenation."""
   axes = [axis for axis in axes if axis.size]
   if len(axes) == 1:
     return axes[0]
@@ -77,7 +88,11 @@ def factors(x: Axis) -> list[Axis]:
 
 
 def segments(x: Axis) -> list[Axis]:
-  """Returns the segments of an axis; one that has none is its own."""
+  """Returns the segments of an axis; an axis without any is one segment.
+
+  A product distributes over the sum in its major factor:
+  ``(a + b) * c = a * c + b * c``.
+  """
   x = find(x)
   if x.is_sum:
     return [segment for part in x.parts for segment in segments(part)]
@@ -89,7 +104,7 @@ def segments(x: Axis) -> list[Axis]:
 
 
 def atoms(x: Axis) -> list[Axis]:
-  """Returns all atoms in an axis, as often as they occur; none of size 1."""
+  """Returns all atoms of an axis with repetitions; none of size 1."""
   x = find(x)
   if x.size == 1:
     return []
@@ -99,7 +114,7 @@ def atoms(x: Axis) -> list[Axis]:
 
 
 def blocks(x: Axis) -> list[tuple[Axis, ...]]:
-  """Writes an axis as a sum of products of atoms."""
+  """Writes an axis as a sum of products of atoms, by distributivity."""
   x = find(x)
   if x.size == 1:
     return [()]
@@ -111,15 +126,15 @@ def blocks(x: Axis) -> list[tuple[Axis, ...]]:
   return [tuple(itertools.chain(*c)) for c in itertools.product(*inner)]
 
 
-def pin(x: Axis, why: str, index_mixed: bool = False) -> None:
-  """Allows only the identity on an axis."""
+def pin(x: Axis, reason: str, index_mixed: bool = False) -> None:
+  """Allows only the identity on an axis; the first reason is kept."""
   for atom in atoms(x):
-    atom.pin_reason = atom.pin_reason or why
+    atom.pin_reason = atom.pin_reason or reason
     atom.index_mixed |= index_mixed
 
 
 def pinned(x: Axis) -> str:
-  """Returns why an axis is pinned as a whole; ``''`` if it is not."""
+  """Returns why all of an axis is pinned; ``''`` if an atom of it is free."""
   reasons = [atom.pin_reason for atom in atoms(x)]
   if not reasons:
     return 'size 1'
@@ -127,13 +142,13 @@ def pinned(x: Axis) -> str:
 
 
 def tie(x: Axis, y: Axis) -> None:
-  """Makes two axes of one size the same."""
+  """Requires two axes of equal size to be permuted alike."""
   x, y = find(x), find(y)
   if x is y or x.size == 1:
     return
   if y.parts and not x.parts:
     x, y = y, x
-  if not y.parts:
+  if not y.parts:  # an atom becomes an alias of any axis
     y.link = x
     if y.pin_reason:
       pin(x, y.pin_reason, y.index_mixed)
@@ -148,7 +163,11 @@ def tie(x: Axis, y: Axis) -> None:
 
 
 def cut(x: Axis, k: int) -> tuple[Axis, Axis] | None:
-  """Splits an axis into its first k indices and the rest, if that can be."""
+  """Writes an axis as its first k indices plus the rest.
+
+  Returns:
+    The two segments; ``None`` if the cut runs through a factor.
+  """
   x = find(x)
   if not 0 < k < x.size:
     raise ValueError(f'cannot cut {x.size} indices at {k}')
@@ -168,6 +187,7 @@ def cut(x: Axis, k: int) -> tuple[Axis, Axis] | None:
     if inner is None:
       return None
     return total([*pieces[:i], inner[0]]), total([inner[1], *pieces[i + 1 :]])
+  # A product can be cut between two indices of its major factor only.
   first, *rest = factors(x)
   width = x.size // first.size
   halves = None if k % width else cut(first, k // width)
@@ -177,9 +197,17 @@ def cut(x: Axis, k: int) -> tuple[Axis, Axis] | None:
 
 
 def factorize(x: Axis, major: int) -> tuple[Axis, Axis] | None:
-  """Splits an atom or a sum into a major factor and the rest, if possible.
+  """Writes an atom or a sum as a product of a major factor and the rest.
 
-  A sum is split by tying equal parts of it to each other.
+  A sum ``a + b`` of equal sizes is the product ``2 * a`` if a and b are tied.
+  Its major factor is pinned, since each segment has its own entries.
+
+  Args:
+    x: the axis, no product.
+    major: the size of the major factor.
+
+  Returns:
+    Both factors; ``None`` if there is no such product.
   """
   x = find(x)
   if x.size % major:
@@ -205,7 +233,7 @@ def factorize(x: Axis, major: int) -> tuple[Axis, Axis] | None:
 
 
 def slices(x: Axis, sizes: Sequence[int]) -> list[Axis] | None:
-  """Cuts an axis into consecutive parts of given sizes, if that can be."""
+  """Writes an axis as a sum of segments of given sizes, or returns ``None``."""
   out = []
   for size in sizes[:-1]:
     halves = cut(x, size)
@@ -217,16 +245,23 @@ def slices(x: Axis, sizes: Sequence[int]) -> list[Axis] | None:
 
 
 def _node(parts: Sequence[Axis], size: int) -> Axis:
+  """Returns an axis with the given parts."""
   axis = Axis(size)
   axis.parts = tuple(parts)
   return axis
 
 
 def _part(x: Axis, size: int) -> Axis:
+  """Returns a factor or segment of an atom, pinned if the atom is."""
   return Axis(size, x.pin_reason, x.index_mixed)
 
 
 def _tie_sums(x: Axis, y: Axis) -> bool:
+  """Ties two sums segment by segment; False without a common refinement.
+
+  The ends of both lists of segments cut both axes, as in a merge of sorted
+  lists: the longer first segment is cut to the length of the shorter one.
+  """
   while True:
     p, q = segments(x)[0], segments(y)[0]
     if p.size == q.size:
@@ -245,6 +280,11 @@ def _tie_sums(x: Axis, y: Axis) -> bool:
 
 
 def _tie_products(x: Axis, y: Axis) -> bool:
+  """Ties two products factor by factor; False without a common refinement.
+
+  From major to minor, the larger of the two factors is written as a product
+  whose major factor has the size of the smaller one.
+  """
   left, right = factors(x)[::-1], factors(y)[::-1]  # the major one is last
   while left and right:
     p, q = left.pop(), right.pop()
@@ -256,6 +296,7 @@ def _tie_products(x: Axis, y: Axis) -> bool:
       rest.append(halves[1])
       p, q = small, halves[0]
     tie(p, q)
+    # The tie may have refined factors that are still in the lists.
     left, right = (
       [f for x in s for f in factors(x)[::-1]] for s in (left, right)
     )

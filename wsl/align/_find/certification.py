@@ -1,7 +1,17 @@
-"""Frees pinned factors that numbers, not the reading of a function, allow.
+r"""Tests numerically the symmetries that tracing cannot prove.
 
-Which experts a router picks is decided by their rank, so that reading pins
-the axis of experts; that permuting experts changes nothing shows in outputs.
+A router selects experts by rank, which pins the axis of experts: ``top_k``
+breaks ties by position. Unless two logits are equal, a permutation of the
+experts leaves the output unchanged, and random tests show it.
+
+The test is an identity test for the analytic function
+:math:`D(\theta) = f(\pi\theta, x) - f(\theta, x)`. On a piece where f is
+analytic, D is zero everywhere or only on a set of measure zero. A random
+:math:`\theta` therefore exposes a violated identity with probability 1 in exact
+arithmetic, if the violation shows on the piece that is drawn. In floating point
+it is missed if it is smaller than the bound, or if it needs routes that none
+of the ``_TRIALS`` draws takes: a violation on a fraction p of the parameters is
+missed with probability :math:`(1 - p)^4`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +26,8 @@ from wsl import tree, types
 from wsl.align import _check, _symmetry
 
 _TRIALS = 4
-_NEVER = (
+_ROUNDINGS = 1e3  # relative change of an output that counts as none, in eps
+_NEVER = (  # reasons that no test can overrule
   'an axis of the input',
   'an axis of the output',
   'the function does not use it',
@@ -31,23 +42,25 @@ def certify(
   inputs: tuple[Any, ...],
   key: types.PRNGKey,
 ) -> _symmetry.Symmetry:
-  """Frees pinned factors that pass a numeric test.
+  """Frees pinned factors that pass a numerical test.
 
-  They pass if for several random models and permutations the output stays, to
-  a thousand roundings, while it changes if a single leaf is permuted. Groups
-  in it, as hidden units of experts, are tried one outer index at a time.
+  A factor passes if, for several random models and permutations, the output is
+  unchanged up to 1000 roundings, while it changes if one leaf alone is
+  permuted. The second condition refuses factors whose effect the inputs do not
+  show. Then groups that always occur with the factor, such as the hidden units
+  of experts, are tested for a dependence on its index.
 
   Args:
-    symmetry: what is known.
-    suspects: pairs of factors that should move together, as the indices of
-      one were looked up in the other.
-    apply_fn: the function.
+    symmetry: the symmetry that tracing proves.
+    suspects: pairs of factors to permute together: indices of one are looked
+      up in the other.
+    apply_fn: the function ``apply_fn(params, *inputs)``.
     params: its parameters, or their shapes.
-    inputs: its inputs, arrays.
+    inputs: its other arguments, arrays.
     key: draws models and permutations.
 
   Returns:
-    The symmetry with more groups, if any passed.
+    The symmetry with the additional groups.
   """
   run = _check.compiled(apply_fn, inputs)
   for names in _components(symmetry, suspects):
@@ -64,7 +77,7 @@ def certify(
 
 
 def _deeper(symmetry: _symmetry.Symmetry, outer: str) -> list[_symmetry.Factor]:
-  """Returns groups that occur with a factor only, made to depend on it."""
+  """Returns groups that occur only with a factor, made to depend on it."""
   depends = {name for f in symmetry.factors for name in f.outer}
   found = []
   for group in symmetry.groups:
@@ -83,6 +96,7 @@ def _deeper(symmetry: _symmetry.Symmetry, outer: str) -> list[_symmetry.Factor]:
 def _replace(
   symmetry: _symmetry.Symmetry, factor: _symmetry.Factor
 ) -> _symmetry.Symmetry:
+  """Replaces the factor of the same name."""
   factors = (factor if f.name == factor.name else f for f in symmetry.factors)
   return _symmetry.Symmetry(tuple(factors), symmetry.axes)
 
@@ -90,7 +104,7 @@ def _replace(
 def _components(
   symmetry: _symmetry.Symmetry, suspects: Sequence[tuple[str, str]]
 ) -> list[list[str]]:
-  """Gathers the pinned factors that should move together."""
+  """Returns the connected components of the suspects that are pinned."""
   looked_up = {name for pair in suspects for name in pair}
   group = {
     f.name: {f.name}
@@ -110,7 +124,7 @@ def _components(
 def _merge(
   symmetry: _symmetry.Symmetry, names: Sequence[str]
 ) -> _symmetry.Symmetry:
-  """Makes factors one, and frees it."""
+  """Identifies several factors and frees the result, named as the first."""
   rename = lambda name: names[0] if name in names else name
 
   def one(factor: _symmetry.Factor) -> _symmetry.Factor:
@@ -134,6 +148,12 @@ def _passes(
   params: types.Params,
   key: types.PRNGKey,
 ) -> bool:
+  """Tests whether permuting a factor leaves the outputs unchanged.
+
+  Returns:
+    True if all trials find an unchanged output, and each leaf with the factor,
+    permuted alone, changes it in some trial.
+  """
   counts = {
     leaf: sum(s.count(factor.name) for axis in rows for s in axis)
     for leaf, rows in symmetry.axes
@@ -150,8 +170,8 @@ def _passes(
     shape = symmetry.table_shape(factor.name)
     turn = {factor.name: _cycles(move_key, shape)}
     moved = _check.move(drawn, turn, symmetry)
-    exact = [np.finfo(x.dtype).eps for x in wanted if x.dtype.kind in 'fc']
-    bound = 1e3 * float(max(exact, default=0.0))
+    eps = [np.finfo(x.dtype).eps for x in wanted if x.dtype.kind in 'fc']
+    bound = _ROUNDINGS * float(max(eps, default=0.0))
     if _check.difference(run(moved), wanted) > bound:
       return False
     for leaf in places:
@@ -163,7 +183,7 @@ def _passes(
 
 
 def _cycles(key: types.PRNGKey, shape: tuple[int, ...]) -> types.Array:
-  """Draws permutations that leave nothing where it was."""
+  """Draws cyclic permutations ``shape``: no index is a fixed point."""
   seed = np.asarray(jax.random.bits(key, (4,), np.uint32))
   rng = np.random.default_rng(seed)
   start = np.broadcast_to(np.arange(shape[-1], dtype=np.int32), shape)

@@ -1,4 +1,4 @@
-"""Finds the permutation symmetries of a function by reading its jaxpr."""
+"""Finds the permutation symmetries of a function from its jaxpr."""
 
 from collections.abc import Callable, Sequence
 import itertools
@@ -17,7 +17,7 @@ from wsl.align._find import (
   write_symmetry,
 )
 
-_ROUNDS = 4
+_ROUNDS = 4  # passes; each may split fused projections once more
 Hints: TypeAlias = dict[tuple[str, int], list[int]]
 
 
@@ -32,32 +32,33 @@ def find_symmetry(
 
   .. math:: f(\pi\theta, x) = f(\theta, x) \quad \text{for all } \theta, x
 
-  The function is traced and each axis is followed through each operation. No
-  specification of the architecture is needed. What an unknown operation
-  touches stays where it is, so that what is found holds; more symmetries may
-  exist than are found.
+  The function is traced, and each axis is propagated through each primitive;
+  no specification of the architecture is needed. A primitive without a rule
+  pins its operands' axes, so every symmetry returned holds exactly. The
+  function may have further symmetries.
 
   Args:
     apply_fn: a function ``apply_fn(params, *inputs)`` of arrays; its results,
-      any tree of arrays, are what must not change.
+      any pytree of arrays, must not change.
     params: all arrays whose axes may be permuted, moments of BatchNorm
-      included; their shapes suffice (``jax.ShapeDtypeStruct``).
-    *inputs: the other arguments; shapes suffice. What is no array, as a
-      flag, is handed on as it is.
-    rules: for opaque kernels, by the name of the primitive or of the jitted
-      function, a function of the same operands that computes the same with
-      primitives that are known.
-    certify: a random key; with it, axes whose indices are picked by rank and
-      looked up, as those of experts, are tried on random parameters, and freed
-      where random permutations leave the output alone. This is evidence and no
-      proof: it sees only what the inputs, arrays then, reach.
+      included; shapes suffice (``jax.ShapeDtypeStruct``).
+    *inputs: the other arguments; shapes suffice. Leaves that are not arrays,
+      such as flags, are passed on unchanged.
+    rules: for opaque kernels, a function that computes the same results from
+      the same operands with known primitives; the key is the name of the
+      primitive or of the jitted function.
+    certify: a random key, or ``None``. With a key, pinned axes whose indices
+      are selected by rank and looked up, such as those of experts, are tested:
+      an axis is freed if random permutations of it leave the outputs for
+      random parameters unchanged. The inputs must then be arrays. This is
+      evidence, not a proof, and covers only code that these inputs reach.
 
   Returns:
     The symmetry; ``explain`` writes it as a table.
 
   Raises:
-    ValueError: if params or results are not arrays, or if the function needs
-      values to be traced.
+    ValueError: if params or results are not arrays, or if the control flow of
+      the function depends on values.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -84,13 +85,13 @@ def find_symmetry(
 
 
 class Analysis(NamedTuple):
-  """A symmetry and what it was read from.
+  """A symmetry with the facts that imply it.
 
   Attributes:
-    symmetry: what was found.
-    names: the factors' names by atom.
-    facts: all that was noted.
-    program: the function, without what its results do not need.
+    symmetry: the symmetry.
+    names: the name of the factor of each atom.
+    facts: the constraints collected from the equations.
+    program: the traced function, without dead equations.
   """
 
   symmetry: _symmetry.Symmetry
@@ -106,7 +107,17 @@ def analyse(
   *,
   rules: jaxpr_reader.References,
 ) -> Analysis:
-  """Reads a function until no more segments show, and keeps the best."""
+  """Repeats the pass until the segments of fused axes no longer change.
+
+  Args:
+    apply_fn: a function ``apply_fn(params, *inputs)``.
+    params: its parameters, or their shapes.
+    inputs: its other arguments.
+    rules: replacements for opaque kernels, by name.
+
+  Returns:
+    The analysis of the pass with the largest group.
+  """
   shapes = jaxprs.leaf_shapes(params, caller='find_symmetry')
   program = jaxprs.trace(apply_fn, params, inputs, caller='find_symmetry')
   hints: Hints = {}
@@ -129,7 +140,7 @@ def _follow(
   hints: Hints,
   rules: jaxpr_reader.References,
 ) -> tuple[dict[str, axis_facts.Axes], axis_facts.Facts]:
-  """Reads the program; returns the axes of its leaves and what was found."""
+  """Runs one pass over the program; returns the leaves' axes and the facts."""
   facts = axis_facts.Facts()
   jaxpr: Any = program.jaxpr
   args: list[axis_facts.Axes] = []
@@ -153,10 +164,10 @@ def _follow(
 def _pin_unused(
   leaves: dict[str, axis_facts.Axes], facts: axis_facts.Facts
 ) -> None:
-  """Pins leaves and parts of leaves that meet nothing.
+  """Pins atoms of leaves that no array of the function holds.
 
-  To permute positions after the last token changes nothing for these inputs,
-  and much for longer ones.
+  Embeddings of positions beyond the last token have no effect on these inputs,
+  but on longer ones they have: permuting them is no symmetry of the model.
   """
   seen = [axis for tensor in facts.tensors.values() for axis in tensor.axes]
   seen += [axis for axis, _ in facts.mixed]
@@ -168,9 +179,11 @@ def _pin_unused(
 
 
 def _fused(leaves: dict[str, axis_facts.Axes]) -> Hints:
-  """Finds axes whose major factor is a sum: fused projections.
+  """Returns the widths of the segments of fused projections, by leaf and axis.
 
-  Their parts may have factors of their own, if that is known from the start.
+  These are axes whose major factor is a sum, such as ``(q + k + v) * units``.
+  In the next pass they start as sums, so that each segment can be factorized in
+  its own way.
   """
   found: Hints = {}
   for name, axes in leaves.items():

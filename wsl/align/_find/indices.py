@@ -1,8 +1,9 @@
-"""Follows entries that are indices of an axis, to where they are looked up.
+"""Propagates indices of an axis from ``top_k`` to the lookup that uses them.
 
-What ``top_k`` picks is compared with numbers or used to gather. That cannot
-be proven to be a symmetry, as equal entries are picked by their position; it
-says which axes to try together on numbers.
+A router takes the ``top_k`` of its logits and gathers the weights of those
+experts. A permutation of both axes is no exact symmetry, since ``top_k``
+breaks ties by position. The pair of axes is a suspect that
+``certification`` tests numerically.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,17 @@ def follow(
   args: Sequence[axis_facts.Value],
   results: list[axis_facts.Value],
 ) -> list[axis_facts.Value]:
-  """Returns the results, with the axes that they are indices of."""
+  """Propagates ``Value.indexes`` through an equation; records suspects.
+
+  Args:
+    facts: receives pairs of an axis and the axis it is looked up in.
+    eqn: the equation.
+    args: its operands.
+    results: its results, by the rule of the primitive.
+
+  Returns:
+    The results; those of integer dtype index what the operands index.
+  """
   name, p = eqn.primitive.name, eqn.params
   indexes = tuple(axis for arg in args for axis in arg.indexes)
   if name == 'top_k':
@@ -41,9 +52,9 @@ def follow(
 def _looked_up(
   eqn: core.JaxprEqn, args: Sequence[axis_facts.Value]
 ) -> Sequence[axis_tree.Axis]:
-  """Returns the axes in which an equation looks indices up."""
+  """Returns the axes that an equation reads or writes at given indices."""
   name = eqn.primitive.name
-  if name == 'eq':
+  if name == 'eq':  # one-hot: indices == iota
     constants = [arg for arg in args if arg.constant is not None]
     return [axis for arg in constants for axis in arg.axes]
   if name == 'gather':

@@ -1,4 +1,4 @@
-"""Reads a jaxpr equation by equation, through calls, loops and branches."""
+"""Propagates axes through a jaxpr, including calls, loops and branches."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -19,16 +19,16 @@ from wsl.align._find.rules import table
 
 References: TypeAlias = Mapping[str, Callable[..., Any]]
 
-_EMPTY = ('concatenate', 'pad')  # what follows even where an operand is empty
-_WRITES = ('addupdate', 'swap')  # what leaves its results in a reference
+_EMPTY = ('concatenate', 'pad')  # have rules for empty operands
+_WRITES = ('addupdate', 'swap')  # write into a reference, their real result
 
 
 class Reader:
-  """Follows the axes of values through equations.
+  """An abstract interpreter whose values are axes.
 
   Attributes:
-    facts: takes what is found.
-    references: functions to read in place of primitives or named calls.
+    facts: receives the constraints.
+    references: functions to trace in place of primitives or named calls.
   """
 
   def __init__(self, facts: axis_facts.Facts, references: References) -> None:
@@ -41,7 +41,7 @@ class Reader:
     program: jaxprs.Program,
     args: Sequence[axis_facts.Value],
   ) -> list[axis_facts.Value]:
-    """Returns the results of a program whose arguments are given."""
+    """Interprets a program: records its arrays, returns its results."""
     outside = self.facts.path
 
     def visit(
@@ -60,16 +60,18 @@ class Reader:
     return results
 
   def _constant(self, value: Any) -> axis_facts.Value:
-    """Wraps a literal or a constant of the program."""
+    """Returns the abstract value of a literal or constant of the program."""
     constant = known_constants.Constant(np.shape(value), value=value)
     return self._value(constant)
 
   def _value(self, constant: known_constants.Constant) -> axis_facts.Value:
+    """Returns a value with new axes for a constant."""
     return axis_facts.Value(axis_facts.fresh(constant.shape), constant)
 
   def _equation(
     self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
   ) -> list[axis_facts.Value]:
+    """Interprets one equation, as reference, call, loop, constant or rule."""
     name = eqn.primitive.name
     for key in (name, eqn.params.get('name')):
       if isinstance(key, str) and key in self.references:
@@ -88,7 +90,11 @@ class Reader:
   def _fold(
     self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
   ) -> list[known_constants.Constant] | None:
-    """Returns results that depend on nothing but constants."""
+    """Returns the results if all operands are constant, else ``None``.
+
+    Equal equations of equal operands share their results, so that a mask that
+    every layer builds again is evaluated once.
+    """
     operands = [arg.constant for arg in args if arg.constant is not None]
     if len(operands) < len(args) or eqn.effects:
       return None
@@ -108,7 +114,7 @@ class Reader:
   def _apply(
     self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
   ) -> list[axis_facts.Value]:
-    """Applies the rule of a primitive; without one, pins all it touches."""
+    """Applies the rule of a primitive; without a rule, pins all axes."""
     name = eqn.primitive.name
     if all(map(_empty, eqn.outvars)) and name not in _WRITES:
       return [
@@ -132,17 +138,17 @@ class Reader:
         ]
         if all(map(_fits, values, eqn.outvars)):
           return indices.follow(self.facts, eqn, args, values)
-    why = f'no rule follows {name}'
+    reason = f'no rule follows {name}'
     for arg in args:
       for axis in self.facts.operand(arg):
-        axis_tree.pin(axis, why)
+        axis_tree.pin(axis, reason)
     return [
-      axis_facts.Value(axis_facts.fresh(jaxprs.shape_of(v), why))
+      axis_facts.Value(axis_facts.fresh(jaxprs.shape_of(v), reason))
       for v in eqn.outvars
     ]
 
   def _reference(self, key: str, eqn: core.JaxprEqn) -> core.ClosedJaxpr:
-    """Traces the function that was given for an opaque primitive."""
+    """Traces the function that replaces an opaque primitive."""
     avals: list[Any] = [v.aval for v in [*eqn.invars, *eqn.outvars]]
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
     count = len(eqn.invars)
@@ -159,12 +165,13 @@ class Reader:
   def _plain(
     self, values: Sequence[axis_facts.Value]
   ) -> list[axis_facts.Value]:
-    """Forgets that values are constant, as what is carried changes."""
+    """Drops constants and pieces: a carry changes from step to step."""
     return [axis_facts.Value(self.facts.operand(value)) for value in values]
 
   def _tie(
     self, xs: Sequence[axis_facts.Value], ys: Sequence[axis_facts.Value]
   ) -> None:
+    """Ties the axes of two lists of values."""
     for x, y in zip(xs, ys):
       for a, b in zip(self.facts.operand(x), self.facts.operand(y)):
         axis_tree.tie(a, b)
@@ -172,7 +179,11 @@ class Reader:
   def _scan(
     self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
   ) -> list[axis_facts.Value]:
-    """Reads the body once, with the scanned axis present in all it holds."""
+    """Interprets the body once; the scanned axis is part of its arrays.
+
+    The carry is the exception: it is one array for all steps, so its axes
+    cannot be permuted differently in each step. Its result is tied to it.
+    """
     consts, carry, stacks = map(list, jaxprs.split_scan(eqn, args))
     carry, stacks = self._plain(carry), self._plain(stacks)
     count = len(carry)
@@ -180,7 +191,7 @@ class Reader:
     for value in stacks:
       axis_tree.tie(value.axes[0], layer)
     for value in carry:
-      self.facts.record(value.axes)  # the same in all layers
+      self.facts.record(value.axes)  # before the layer: shared by all steps
     outside = self.facts.layers
     self.facts.layers = (*outside, layer)
     slices = [axis_facts.Value(value.axes[1:]) for value in stacks]
@@ -193,6 +204,7 @@ class Reader:
   def _while(
     self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
   ) -> list[axis_facts.Value]:
+    """Interprets condition and body once; the carry is tied to its result."""
     p = eqn.params
     test, body, carry = map(list, jaxprs.split_while(eqn, args))
     carry = self._plain(carry)
@@ -208,6 +220,7 @@ class Reader:
   def _cond(
     self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
   ) -> list[axis_facts.Value]:
+    """Interprets all branches; their results are tied to each other."""
     self.facts.operand(args[0])
     here, outs = self.facts.path, []
     for k, branch in enumerate(eqn.params['branches']):
@@ -219,7 +232,7 @@ class Reader:
 
 
 def _keys(args: Sequence[axis_facts.Value]) -> tuple[Any, ...]:
-  """Names constants: small ones by their value, others by identity."""
+  """Returns hashable keys: of scalars their value, of others the object."""
   keys: list[Any] = []
   for arg in args:
     constant = arg.constant
@@ -232,7 +245,7 @@ def _keys(args: Sequence[axis_facts.Value]) -> tuple[Any, ...]:
 
 
 def _filled(eqn: core.JaxprEqn) -> bool:
-  """Says whether all is arrays, and none of them empty."""
+  """Returns True if no operand or result is empty; tokens count as empty."""
   return not any(map(_empty, [*eqn.invars, *eqn.outvars]))
 
 

@@ -1,7 +1,7 @@
-"""Constants of a traced function: evaluated only where that tells something.
+"""Constants of a traced function, evaluated only if an axis depends on them.
 
-Rotary tables, masks and fixed slopes break a symmetry along each axis along
-which they vary, and only along those.
+Rotary tables, causal masks and ALiBi slopes break the symmetry of each axis
+along which they vary. Along any other axis they leave it intact.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,19 @@ import numpy as np
 from wsl import jaxprs
 from wsl.align._find import axis_tree
 
-LIMIT = 1 << 22  # entries; larger constants are not looked at
-_WHY = 'a constant that varies along it'
+LIMIT = 1 << 22  # entries; larger constants are not evaluated
+_REASON = 'a constant that varies along it'
 
 
 class Constant:
-  """A value that does not depend on parameters and inputs."""
+  """A value that does not depend on parameters and inputs, evaluated lazily.
+
+  Attributes:
+    shape: its shape.
+    eqn: the equation that computes it; ``None`` if its value is known.
+    operands: the operands of that equation.
+    index: which of the equation's results it is.
+  """
 
   __slots__ = ('_value', 'eqn', 'index', 'operands', 'shape')
 
@@ -39,7 +46,7 @@ class Constant:
     self.index = index
 
   def value(self) -> Any:
-    """Returns the array; ``None`` if it cannot be had."""
+    """Returns the array; ``None`` if it cannot be computed."""
     if self._value is None and self.eqn is not None:
       try:
         operands = [x.value() for x in self.operands]
@@ -52,18 +59,23 @@ class Constant:
     return self._value
 
   def array(self) -> np.ndarray | None:
-    """Returns the value as a NumPy array; ``None`` if it cannot be had."""
+    """Returns the value as a NumPy array; ``None`` if that is impossible."""
     if np.prod(self.shape, dtype=float) > LIMIT:
       return None
     try:
       value = self.value()
       return None if value is None else np.asarray(value)
-    except TypeError:  # keys of a random generator, for one
+    except TypeError:  # such as typed random keys
       return None
 
 
 def constrain(axes: Sequence[axis_tree.Axis], constant: Constant) -> None:
-  """Pins what a constant varies along, splitting axes where that is enough."""
+  """Pins the axes along which a constant varies.
+
+  Index i of an axis may be exchanged with j if the constant's slices at i and
+  j are equal. Slices are labelled, equal slices alike; an axis is refined so
+  that its free atoms are runs, or factors, of equal labels.
+  """
   if all(axis_tree.pinned(axis) for axis in axes):
     return
   array = constant.array()
@@ -78,13 +90,13 @@ def constrain(axes: Sequence[axis_tree.Axis], constant: Constant) -> None:
 
 
 def _labels(rows: np.ndarray) -> np.ndarray:
-  """Numbers the distinct rows; equal bytes are equal numbers."""
+  """Labels rows ``[n, m]`` with integers ``[n]``; equal bytes, equal labels."""
   seen: dict[bytes, int] = {}
   return np.asarray([seen.setdefault(r.tobytes(), len(seen)) for r in rows])
 
 
 def _pin_labels(axis: axis_tree.Axis, labels: np.ndarray) -> None:
-  """Pins an axis but for permutations among neighbours of one label."""
+  """Restricts an axis to permutations inside runs of equal labels."""
   if (labels == labels[0]).all():
     return
   pieces = axis_tree.segments(axis)
@@ -100,11 +112,13 @@ def _pin_labels(axis: axis_tree.Axis, labels: np.ndarray) -> None:
       rows = np.moveaxis(table, i, 0).reshape(factor.size, -1)
       _pin_labels(factor, _labels(rows))
     return
+  # The axis is an atom. Few runs of equal labels become segments; runs of one
+  # length become the minor factor of a product; otherwise the atom is pinned.
   runs = np.diff(np.flatnonzero(np.diff(labels, prepend=-1, append=-1)))
   if len(runs) < len(labels) and len(runs) <= axis_tree.MANY // 4:
     axis_tree.slices(axis, runs.tolist())
   elif len(runs) < len(labels) and (runs == runs[0]).all():
     halves = axis_tree.factorize(axis, len(runs))
-    axis_tree.pin(axis if halves is None else halves[0], _WHY)
+    axis_tree.pin(axis if halves is None else halves[0], _REASON)
   else:
-    axis_tree.pin(axis, _WHY)
+    axis_tree.pin(axis, _REASON)

@@ -1,13 +1,20 @@
-"""Permutations that depend on the index of other factors (wreath products).
+r"""Permutations that depend on the index of other factors (wreath products).
 
-Units may be permuted differently in each head where
+The units of attention can be permuted differently in each head: the group of
+heads H and units U is the wreath product :math:`S_U \wr S_H` of order
+:math:`(U!)^H H!` rather than the direct product of order U! H!. Units may
+depend on the index of heads if
 
-1. every tensor that holds units holds heads exactly once;
-2. every product that contracts units pairs heads, by contracting them too or
-   by keeping them as a batch axis of both sides;
-3. nothing mixes the indices of heads in a tensor that holds units.
+1. every array with an axis of units has an axis of heads, exactly once;
+2. every product that contracts units also pairs heads, by contracting them or
+   by keeping them as a batch axis of both operands;
+3. no operation mixes indices of heads in an array with an axis of units.
 
-Inside a scan the axis of its steps counts as present in all but the carry.
+Then the permutation can be chosen for each h: entries at head h are combined
+only with entries at head h. The relation starts with all pairs of atoms that
+occur together in a leaf; each array or mixing that violates a condition removes
+pairs. Inside a scan, the axis of its steps counts as an axis of every array but
+the carry.
 """
 
 from collections.abc import Sequence
@@ -19,20 +26,21 @@ from wsl.align._find import axis_facts, axis_tree
 
 Blocks: TypeAlias = list[tuple[axis_tree.Axis, ...]]
 Together: TypeAlias = dict[axis_tree.Axis, set[axis_tree.Axis]]
-_LIMIT = 1024  # blocks of a tensor; of tensors with more nothing is claimed
+_LIMIT = 1024  # blocks of an array; axes of larger ones depend on nothing
 
 
 def outer(
   leaves: Sequence[Sequence[Blocks]], facts: axis_facts.Facts
 ) -> dict[axis_tree.Axis, list[axis_tree.Axis]]:
-  """Returns for every free atom those it depends on, outermost first.
+  """Returns the atoms that each free atom depends on, outermost first.
 
   Args:
-    leaves: for each leaf its axes, as sums of products of atoms.
-    facts: what happened to them.
+    leaves: the axes of each leaf, as sums of products of atoms.
+    facts: the constraints collected from the equations.
 
   Returns:
-    A dict over the free atoms; what an outer atom depends on is in it too.
+    A dict over the free atoms. The relation is transitive: the outer atoms of
+    an outer atom are included.
   """
   together: Together = {}
   order: dict[axis_tree.Axis, int] = {}
@@ -59,6 +67,8 @@ def outer(
   for others in together.values():
     others.difference_update([a for a in others if a.index_mixed])
 
+  # If a and b always occur together, either could depend on the other. The one
+  # that occurs first in the leaves, the major one, becomes the outer factor.
   def indexes(a: axis_tree.Axis, b: axis_tree.Axis) -> bool:
     mutual = b in together.get(a, ())
     return a is not b and (not mutual or order[a] < order[b])
@@ -69,7 +79,7 @@ def outer(
 
 
 def _restrict(together: Together, axes: Sequence[Blocks]) -> None:
-  """Drops what a tensor's free atoms do not occur together with."""
+  """Intersects the partners of each free atom with those in one array."""
   blocks = _combine(axes)
   if blocks is None:
     for atom in itertools.chain(*itertools.chain(*axes)):
@@ -83,7 +93,7 @@ def _restrict(together: Together, axes: Sequence[Blocks]) -> None:
 
 
 def _combine(axes: Sequence[Blocks]) -> Blocks | None:
-  """Returns all choices of one segment of each axis."""
+  """Returns the blocks of an array: one segment of each axis, in all ways."""
   if math.prod(map(len, axes)) > _LIMIT:
     return None
   return [tuple(itertools.chain(*c)) for c in itertools.product(*axes)]

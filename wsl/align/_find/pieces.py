@@ -1,8 +1,10 @@
-"""Rules for arrays in pieces, whose parts along one axis differ in the others.
+"""Rules for arrays in pieces, whose other axes differ from piece to piece.
 
-A fused projection that is reshaped to ``[..., 3, heads, units]`` has three
-parts, and only what is done with them tells which of them belong together.
-Primitives that have no rule here get the pieces tied to each other.
+A fused projection ``[..., 3 * heads * units]`` that is reshaped to
+``[..., 3, heads, units]`` has three pieces along one axis: queries, keys and
+values. Each has its own axes of heads and units, since values need not be
+permuted as keys are; later operations decide. A primitive without a rule here
+gets one set of axes: its operands' pieces are tied to each other.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,11 @@ Values = Sequence[axis_facts.Value]
 def follow(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> list[axis_facts.Value] | None:
-  """Returns the results of an equation piece by piece, if that can be."""
+  """Applies an equation piece by piece.
+
+  Returns:
+    The results; ``None`` if no operand has pieces or the primitive mixes them.
+  """
   name = eqn.primitive.name
   if name == 'reshape':
     return _reshape(facts, eqn, args[0]) if len(args) == 1 else None
@@ -44,7 +50,7 @@ def follow(
 
 
 def _dim_after(eqn: core.JaxprEqn, dim: int) -> int | None:
-  """Returns where an axis is in the result; ``None`` if it is lost."""
+  """Returns the position of an axis in the result; ``None`` if it is lost."""
   name, p = eqn.primitive.name, eqn.params
   if name in elementwise.ELEMENTWISE and len(eqn.outvars) == 1:
     return dim
@@ -62,7 +68,7 @@ def _dim_after(eqn: core.JaxprEqn, dim: int) -> int | None:
 def _like(
   facts: axis_facts.Facts, arg: axis_facts.Value, model: axis_facts.Value
 ) -> Sequence[axis_facts.Axes]:
-  """Returns an operand's axes for each piece of another."""
+  """Cuts an operand into the pieces of another; returns the axes of each."""
   sizes = [piece[model.dim].size for piece in model.pieces]
   if [piece[arg.dim].size for piece in arg.pieces] == sizes:
     return arg.pieces
@@ -84,7 +90,11 @@ def _like(
 def _select(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, arg: axis_facts.Value
 ) -> list[axis_facts.Value] | None:
-  """Takes whole pieces."""
+  """Applies slice, split or unstack along the axis of the pieces.
+
+  Returns:
+    The results; ``None`` if one of them would hold a part of a piece.
+  """
   p, dim = eqn.params, arg.dim
   size = arg.axes[dim].size
   if eqn.primitive.name == 'slice':
@@ -121,6 +131,7 @@ def _select(
 def _between(
   arg: axis_facts.Value, start: int, stop: int
 ) -> list[axis_facts.Axes] | None:
+  """Returns the pieces in a range of indices; ``None`` if it cuts a piece."""
   taken, at = [], 0
   for piece in arg.pieces:
     end = at + piece[arg.dim].size
@@ -133,7 +144,7 @@ def _between(
 
 
 def _whole(value: axis_facts.Value) -> axis_facts.Value:
-  """Drops the pieces where they differ in nothing but one axis."""
+  """Drops the pieces of a value if all have the same other axes."""
   same = all(
     axis_tree.find(x) is axis_tree.find(y) or i == value.dim
     for piece in value.pieces
@@ -145,7 +156,11 @@ def _whole(value: axis_facts.Value) -> axis_facts.Value:
 def _reshape(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, arg: axis_facts.Value
 ) -> list[axis_facts.Value] | None:
-  """Reshapes piece by piece, also where a sum of segments becomes many axes."""
+  """Reshapes piece by piece, or turns the segments of an axis into pieces.
+
+  Returns:
+    The result; ``None`` if the major axis of a piece does not stay whole.
+  """
   if eqn.params['dimensions'] is not None:
     return None
   old, new = jaxprs.shape_of(eqn.invars[0]), jaxprs.shape_of(eqn.outvars[0])
@@ -181,7 +196,7 @@ def _reshape(
 def _view(
   arg: axis_facts.Value, new: Sequence[int], before: range, after: range
 ) -> axis_facts.Value | None:
-  """Sees an array as pieces, if an axis that is split is a sum."""
+  """Returns an array as pieces if a reshape splits a sum of segments."""
   axes = arg.axes
   wide = [i for i in before if axes[i].size > 1]
   if not wide or sum(new[j] > 1 for j in after) < 2:

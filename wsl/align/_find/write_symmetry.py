@@ -1,4 +1,4 @@
-"""Writes what was found as a symmetry: factors with names, leaves with axes."""
+"""Converts axes to a ``Symmetry``: factors with names, leaves with axes."""
 
 import itertools
 import math
@@ -6,14 +6,22 @@ import math
 from wsl.align import _symmetry
 from wsl.align._find import axis_facts, axis_tree, nesting
 
-_UNROLL = 256  # segments that an axis may have where pinned factors lead
+_UNROLL = 256  # the largest number of segments of a product that is expanded
 _ONES = 'its parts are used one by one'
 
 
 def from_axes(
   leaves: dict[str, axis_facts.Axes], facts: axis_facts.Facts
 ) -> tuple[_symmetry.Symmetry, dict[axis_tree.Axis, str]]:
-  """Writes what was found as factors and axes with names."""
+  """Names the atoms of all leaves and writes each axis as sums of products.
+
+  Args:
+    leaves: the axes of each leaf, by name.
+    facts: the constraints collected from the equations.
+
+  Returns:
+    The symmetry, and the name of the factor of each atom.
+  """
   changed = True
   while changed:
     changed = any([_flatten(axis) for axes in leaves.values() for axis in axes])
@@ -44,10 +52,11 @@ def from_axes(
 
 
 def _flatten(axis: axis_tree.Axis) -> bool:
-  """Brings an axis closer to a sum of products of atoms, if it is none.
+  """Removes one sum inside a product from an axis; returns whether it had one.
 
-  A sum inside a product, as of queries and keys inside each head, is made a
-  product, where its parts can be tied, or pinned.
+  A ``Symmetry`` has only sums of products. A sum inside a product, such as
+  ``heads * (q + k)`` of interleaved queries and keys, becomes a product with
+  tied parts if the sizes have a common divisor, and is pinned otherwise.
   """
   parts = axis_tree.segments(axis)
   if len(parts) > 1 and all(part.size == 1 for part in parts):
@@ -67,7 +76,10 @@ def _flatten(axis: axis_tree.Axis) -> bool:
 
 
 def _inner_sum(part: axis_tree.Axis) -> axis_tree.Axis | None:
-  """Returns a sum inside a product, if it cannot be written as segments."""
+  """Returns a sum inside a product, unless the product can be expanded.
+
+  ``3 * (a + b)`` with a pinned major factor expands to a + b + a + b + a + b.
+  """
   factors = axis_tree.factors(part)
   at = next((i for i, factor in enumerate(factors) if factor.is_sum), None)
   if at is None:
@@ -83,7 +95,7 @@ def _inner_sum(part: axis_tree.Axis) -> axis_tree.Axis | None:
 
 
 def _write(axis: axis_tree.Axis) -> list[tuple[axis_tree.Axis, ...]]:
-  """Writes an axis as segments; pinned factors of sums index by index."""
+  """Writes an axis as segments; a pinned factor before a sum is expanded."""
   out: list[tuple[axis_tree.Axis, ...]] = []
   for part in axis_tree.segments(axis):
     factors = axis_tree.factors(part)
@@ -96,12 +108,12 @@ def _write(axis: axis_tree.Axis) -> list[tuple[axis_tree.Axis, ...]]:
   return out
 
 
-def _pin_whole(axis: axis_tree.Axis, why: str) -> None:
-  """Makes an axis one pinned atom."""
+def _pin_whole(axis: axis_tree.Axis, reason: str) -> None:
+  """Replaces an axis by one pinned atom."""
   reasons = [
     atom.pin_reason for atom in axis_tree.atoms(axis) if atom.pin_reason
   ]
   axis = axis_tree.find(axis)
-  axis_tree.pin(axis, why)
+  axis_tree.pin(axis, reason)
   axis.parts, axis.is_sum = (), False
-  axis.pin_reason = reasons[0] if reasons else why
+  axis.pin_reason = reasons[0] if reasons else reason

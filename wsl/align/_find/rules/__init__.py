@@ -1,1 +1,33 @@
-"""What each primitive says about the axes that it touches."""
+"""What each primitive implies for the axes of its operands.
+
+To teach a primitive, edit the first of these places that fits it. Nothing else
+in ``wsl`` tells primitives apart by name.
+
+1. It runs an inner jaxpr on its operands, as ``jit`` does: ``jaxprs.CALLS``.
+   This teaches ``align``, ``stats`` and ``stitch`` at once.
+2. It returns its operand's entries in place and changes only their dtype or
+   placement: ``jaxprs.CASTS``, for ``align`` and ``stats``.
+3. It acts on each entry separately: ``rules/elementwise.py``, ``ELEMENTWISE``.
+4. Anything else: a function in ``rules/elementwise.py`` (reductions, sorting),
+   ``rules/shape.py`` (moves entries), ``rules/indexing.py`` (gathers, scatters,
+   computed positions) or ``rules/linear.py`` (products, convolutions, windows),
+   and its line in ``rules/table.py``. Then add a case to
+   ``tests/align/find/rules_test.py``: a function whose group is known.
+
+Three properties of a primitive have tables of their own:
+
+- It keeps pieces, such as the queries and keys of a fused projection, separate:
+  ``_find/pieces.py``, ``_dim_after``.
+- Its results are indices, or it looks indices up: ``_find/indices.py``.
+- It multiplies a weight by a value: ``jaxprs.PRODUCTS`` for the sites of
+  activations, ``stats/_linear_maps/reader.py`` for moments of its inputs,
+  ``stitch/_routes/cost.py`` for the number of operations. If it rearranges
+  weights before the product: ``stats/_linear_maps/views.py``, ``follow``.
+
+Loops (``scan``, ``while``, ``cond``) are handled by ``_find/jaxpr_reader.py``
+and ``stats/_linear_maps/reader.py``. For an opaque kernel of your own, no edit is
+needed: pass a function that computes the same to ``find_symmetry(rules=...)``.
+
+A missing rule is safe: ``align`` pins every axis of the operands and results,
+and ``stats`` reports the primitive in the notes of ``linear_maps``.
+"""

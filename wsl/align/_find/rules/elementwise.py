@@ -1,4 +1,4 @@
-"""Rules for primitives that act on each entry, or along an axis as a whole."""
+"""Rules for elementwise primitives, reductions, scans and sorts."""
 
 from collections.abc import Sequence
 
@@ -9,92 +9,19 @@ from wsl.align._find import axis_facts, axis_tree
 
 Values = Sequence[axis_facts.Value]
 
-ELEMENTWISE = (
-  frozenset(
-    [
-      'abs',
-      'acos',
-      'acosh',
-      'add',
-      'add_any',
-      'and',
-      'asin',
-      'asinh',
-      'atan',
-      'atan2',
-      'atanh',
-      'bessel_i0e',
-      'bessel_i1e',
-      'bitcast_convert_type',
-      'cbrt',
-      'ceil',
-      'clamp',
-      'clz',
-      'complex',
-      'conj',
-      'cos',
-      'cosh',
-      'digamma',
-      'div',
-      'eq',
-      'eq_to',
-      'erf',
-      'erf_inv',
-      'erfc',
-      'exp',
-      'exp2',
-      'expm1',
-      'floor',
-      'ge',
-      'gt',
-      'igamma',
-      'igammac',
-      'imag',
-      'integer_pow',
-      'is_finite',
-      'le',
-      'le_to',
-      'lgamma',
-      'log',
-      'log1p',
-      'logistic',
-      'lt',
-      'lt_to',
-      'max',
-      'min',
-      'mul',
-      'mulhi',
-      'ne',
-      'neg',
-      'nextafter',
-      'not',
-      'or',
-      'polygamma',
-      'population_count',
-      'pow',
-      'real',
-      'regularized_incomplete_beta',
-      'rem',
-      'round',
-      'rsqrt',
-      'select_n',
-      'shift_left',
-      'shift_right_arithmetic',
-      'shift_right_logical',
-      'sign',
-      'sin',
-      'sinh',
-      'sqrt',
-      'square',
-      'sub',
-      'tan',
-      'tanh',
-      'xor',
-      'zeta',
-    ]
-  )
-  | jaxprs.CASTS
-)
+ELEMENTWISE = jaxprs.CASTS | {
+  'abs', 'acos', 'acosh', 'add', 'add_any', 'and', 'asin', 'asinh', 'atan',
+  'atan2', 'atanh', 'bessel_i0e', 'bessel_i1e', 'bitcast_convert_type',
+  'cbrt', 'ceil', 'clamp', 'clz', 'complex', 'conj', 'cos', 'cosh', 'digamma',
+  'div', 'eq', 'eq_to', 'erf', 'erf_inv', 'erfc', 'exp', 'exp2', 'expm1',
+  'floor', 'ge', 'gt', 'igamma', 'igammac', 'imag', 'integer_pow',
+  'is_finite', 'le', 'le_to', 'lgamma', 'log', 'log1p', 'logistic', 'lt',
+  'lt_to', 'max', 'min', 'mul', 'mulhi', 'ne', 'neg', 'nextafter', 'not',
+  'or', 'polygamma', 'population_count', 'pow', 'real',
+  'regularized_incomplete_beta', 'rem', 'round', 'rsqrt', 'select_n',
+  'shift_left', 'shift_right_arithmetic', 'shift_right_logical', 'sign',
+  'sin', 'sinh', 'sqrt', 'square', 'sub', 'tan', 'tanh', 'xor', 'zeta',
+}  # fmt: skip
 UNCHANGED = ('optimization_barrier', 'device_put')
 REDUCTIONS = tuple(
   f'reduce_{name}' for name in ('sum', 'max', 'min', 'prod', 'and', 'or', 'xor')
@@ -125,21 +52,21 @@ def elementwise(
 def unchanged(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> list[axis_facts.Axes]:
-  """Hands each operand on."""
+  """Returns each operand unchanged."""
   return [arg.axes for arg in args][: len(eqn.outvars)]
 
 
 def second(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> list[axis_facts.Axes]:
-  """Hands the second operand on; the first is there for its place only."""
+  """Returns the second operand; the first only orders the computation."""
   return [args[1].axes]
 
 
 def reduction(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> list[axis_facts.Axes]:
-  """Drops the reduced axes: the order of summands does not matter."""
+  """Drops the reduced axes: the reduction is invariant to their order."""
   facts.reduce(args[0].axes, eqn.params['axes'])
   return [_without(args[0].axes, eqn.params['axes'])]
 
@@ -147,7 +74,7 @@ def reduction(
 def any_reduction(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> list[axis_facts.Axes]:
-  """Drops the reduced axes and pins them: any function may be reducing."""
+  """Pins and drops the reduced axes: the reducer need not be commutative."""
   count = len(eqn.outvars)
   for arg in args[:count]:
     for i in eqn.params['dimensions']:
@@ -161,7 +88,7 @@ def any_reduction(
 def arg_reduction(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> list[axis_facts.Axes]:
-  """Drops the axes whose indices are returned, and pins them."""
+  """Pins and drops the axes whose indices are returned."""
   for i in eqn.params['axes']:
     axis_tree.pin(args[0].axes[i], f'{eqn.primitive.name} returns its indices')
   return [_without(args[0].axes, eqn.params['axes'])]
@@ -180,7 +107,12 @@ def cumulative(
 def sort(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> list[axis_facts.Axes]:
-  """Pins the sorted axis; sorting a single array forgets its order."""
+  """Pins the sorted axis.
+
+  Sorting one array is invariant to the order of its entries, so the axis of
+  the operand stays free. Sorting several by the first is not: ties of the
+  first are broken by position.
+  """
   i = eqn.params['dimension']
   x = args[0].axes
   if len(args) == 1:
@@ -205,10 +137,12 @@ def top_k(
 
 
 def _without(x: axis_facts.Axes, dims: Sequence[int]) -> axis_facts.Axes:
+  """Drops the axes ``dims``."""
   return tuple(axis for i, axis in enumerate(x) if i not in dims)
 
 
 def _moved(
-  facts: axis_facts.Facts, x: axis_facts.Axes, i: int, why: str
+  facts: axis_facts.Facts, x: axis_facts.Axes, i: int, reason: str
 ) -> axis_facts.Axes:
-  return (*x[:i], facts.pin_moved(x, i, x[i].size, why), *x[i + 1 :])
+  """Pins the i-th axis; returns the axes of the result."""
+  return (*x[:i], facts.pin_moved(x, i, x[i].size, reason), *x[i + 1 :])

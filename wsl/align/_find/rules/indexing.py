@@ -1,4 +1,4 @@
-"""Rules for gather, scatter and slices at positions that are computed."""
+"""Rules for gather, scatter and slices at computed positions."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,17 @@ from wsl.align._find.rules import shape
 
 Values = Sequence[axis_facts.Value]
 Results = list[axis_facts.Axes] | None
-_WHY = 'indexed by position'
+_REASON = 'indexed by position'
 
 
 def gather(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Pins what is indexed; other axes, and those of the indices, are kept."""
+  """Pins the indexed axes; keeps window axes and the axes of the indices.
+
+  If the indices are known, the indexed axis is cut into the runs of
+  consecutive indices that are taken.
+  """
   x, index = args[0].axes, args[1].axes
   dn, sizes = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
   chosen = _choose(facts, eqn, args)
@@ -36,11 +40,11 @@ def gather(
     whole = sizes[i] == axis.size
     if i in dn.collapsed_slice_dims:
       if not whole and chosen is None:
-        facts.pin_moved(x, i, 1, _WHY)
+        facts.pin_moved(x, i, 1, _REASON)
     elif whole:
       windows.append(axis)
     else:
-      windows.append(facts.pin_moved(x, i, sizes[i], _WHY))
+      windows.append(facts.pin_moved(x, i, sizes[i], _REASON))
   ndim = len(jaxprs.shape_of(eqn.outvars[0]))
   rest, window = iter(batch), iter(windows)
   return [
@@ -51,7 +55,11 @@ def gather(
 def _choose(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> axis_tree.Axis | None:
-  """Splits an axis where known indices along it are taken, if that can be."""
+  """Returns the indices taken from an axis as a sum of segments.
+
+  Returns:
+    The axis; ``None`` if the indices are unknown or take too many segments.
+  """
   x, index = args[0].axes, args[1]
   dn = eqn.params['dimension_numbers']
   dims = dn.start_index_map
@@ -70,14 +78,17 @@ def _choose(
   runs = [(int(r[0]), int(r[-1]) + 1) for r in np.split(places, breaks)]
   if len(runs) + len(axis_tree.segments(x[i])) > axis_tree.MANY:
     return None
-  taken = [shape.part(facts, x, i, a, b, _WHY) for a, b in runs]
+  taken = [shape.part(facts, x, i, a, b, _REASON) for a, b in runs]
   return axis_tree.total(taken)
 
 
 def scatter(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Pins what is indexed; other axes of the updates are those of the array."""
+  """Pins the indexed axes; ties the window axes of updates and array.
+
+  The order of updates matters only if later ones overwrite earlier ones.
+  """
   x, index, update = (arg.axes for arg in args)
   dn = eqn.params['dimension_numbers']
   pairs = zip(dn.operand_batching_dims, dn.scatter_indices_batching_dims)
@@ -95,7 +106,7 @@ def scatter(
     if i in dn.operand_batching_dims:
       continue
     if i in dn.inserted_window_dims:
-      axis_tree.pin(axis, _WHY)
+      axis_tree.pin(axis, _REASON)
       facts.index_dependent(axis, x)
       continue
     j = next(window)
@@ -103,7 +114,7 @@ def scatter(
       axis_tree.tie(axis, update[j])
     else:
       for y, d in ((x, i), (update, j)):
-        axis_tree.pin(y[d], _WHY)
+        axis_tree.pin(y[d], _REASON)
         facts.index_dependent(y[d], y)
   return [x]
 
@@ -111,7 +122,7 @@ def scatter(
 def dynamic_slice(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Splits axes sliced at known positions, and pins others that are sliced."""
+  """Cuts axes sliced at known positions; pins other sliced axes."""
   x = args[0].axes
   starts = _starts(args[1:], len(x))
   out = []
@@ -120,17 +131,17 @@ def dynamic_slice(
     if size == x[i].size:
       out.append(x[i])
     elif start is None:
-      out.append(facts.pin_moved(x, i, size, _WHY))
+      out.append(facts.pin_moved(x, i, size, _REASON))
     else:
       start = min(max(start, 0), x[i].size - size)
-      out.append(shape.part(facts, x, i, start, start + size, _WHY))
+      out.append(shape.part(facts, x, i, start, start + size, _REASON))
   return [tuple(out)]
 
 
 def dynamic_update_slice(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Ties an update to the part of the array that it replaces."""
+  """Ties the update to the segment of the array that it replaces."""
   x, update = args[0].axes, args[1].axes
   starts = _starts(args[2:], len(x))
   for i, axis in enumerate(update):
@@ -139,11 +150,11 @@ def dynamic_update_slice(
       axis_tree.tie(x[i], axis)
     elif start is None or axis_tree.pinned(x[i]) or axis_tree.pinned(axis):
       for y in (x, update):
-        axis_tree.pin(y[i], _WHY)
+        axis_tree.pin(y[i], _REASON)
         facts.index_dependent(y[i], y)
     else:
       start = min(max(start, 0), x[i].size - size)
-      old = shape.part(facts, x, i, start, start + size, _WHY)
+      old = shape.part(facts, x, i, start, start + size, _REASON)
       axis_tree.tie(old, axis)
       if axis_tree.pinned(old):
         facts.index_dependent(axis, update)
@@ -151,5 +162,6 @@ def dynamic_update_slice(
 
 
 def _starts(args: Values, count: int) -> list[int | None]:
+  """Returns the positions of a slice, ``None`` where they are not constant."""
   arrays = [a.constant.array() if a.constant else None for a in args[:count]]
   return [None if array is None else int(array) for array in arrays]

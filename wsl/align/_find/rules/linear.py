@@ -15,13 +15,15 @@ Results = list[axis_facts.Axes] | None
 def dot_general(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Ties what is contracted and what is paired."""
+  """Ties the contracted axes and the batch axes of both operands."""
   contract, batch = eqn.params['dimension_numbers']
   x, y = args[0].axes, args[1].axes
   left, right = (*batch[0], *contract[0]), (*batch[1], *contract[1])
   for i, j in zip(left, right):
     axis_tree.tie(x[i], y[j])
-  # A permutation of contracted units may depend on paired axes only.
+  # sum_u x[h, u] y[h, u]: the order of u may depend on h if both operands pair
+  # it, as batch axis or by contracting it too, and on no other axis. ``left``
+  # holds these axes, recorded as one array; the rest of x and y sees a sum.
   facts.record(tuple(x[i] for i in left))
   facts.reduce(x, contract[0])
   facts.reduce(y, contract[1])
@@ -33,7 +35,11 @@ def dot_general(
 def convolution(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Ties channels; groups of channels are the outer factor of both."""
+  """Ties input and output channels; pins the window and moved positions.
+
+  With G feature groups both channel axes are products with the same major
+  factor G. A 1 x 1 window with stride 1 keeps the axis of positions.
+  """
   p = eqn.params
   spec, groups = p['dimension_numbers'], p['feature_group_count']
   if p['batch_group_count'] != 1:
@@ -67,7 +73,7 @@ def convolution(
 def window(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Pins the axes along which windows move."""
+  """Pins the axes along which windows move; other axes are kept."""
   p, shape = eqn.params, jaxprs.shape_of(eqn.outvars[0])
   count = len(eqn.outvars)
   for arg in args[1:count]:

@@ -1,4 +1,4 @@
-"""Rules for primitives that rearrange: reshape, slice, concatenate and such."""
+"""Rules for primitives that rearrange entries: reshape, slice, concatenate."""
 
 from collections.abc import Sequence
 import itertools
@@ -15,7 +15,16 @@ Results = list[axis_facts.Axes] | None
 def reshape_axes(
   x: Sequence[axis_tree.Axis], sizes: Sequence[int]
 ) -> list[axis_tree.Axis] | None:
-  """Divides the factors of axes among axes of other sizes, if that can be."""
+  """Distributes the factors of axes over axes of other sizes.
+
+  Args:
+    x: the axes, major to minor.
+    sizes: the sizes of the new axes, with the same product.
+
+  Returns:
+    The new axes; ``None`` if a factor would have to be split between them in a
+    way that it does not factorize.
+  """
   queue = [f for axis in x for f in axis_tree.factors(axis)][::-1]
   out = []
   for size in sizes:
@@ -39,7 +48,15 @@ def reshape_axes(
 def reshape_groups(
   old: Sequence[int], new: Sequence[int]
 ) -> list[tuple[range, range]]:
-  """Pairs runs of old axes with the runs of new ones that they become."""
+  """Splits a reshape into independent ones of the smallest number of axes.
+
+  Args:
+    old: the shape of the operand.
+    new: the shape of the result.
+
+  Returns:
+    Pairs of ranges of axes, of operand and result, with equal products.
+  """
   groups = []
   i = j = 0
   while i < len(old) or j < len(new):
@@ -62,7 +79,7 @@ def reshape_groups(
 def reshape(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Finds the factors of the new axes among those of the old."""
+  """Distributes the factors of the operand's axes over the new axes."""
   if eqn.params['dimensions'] is not None or len(args) > 1:
     return None
   x, shape = args[0].axes, jaxprs.shape_of(eqn.outvars[0])
@@ -71,11 +88,11 @@ def reshape(
     sizes = [shape[j] for j in new]
     axes = reshape_axes([x[i] for i in old], sizes)
     if axes is None:
-      why = 'a reshape that does not keep its factors'
+      reason = 'a reshape that does not keep its factors'
       for i in old:
-        axis_tree.pin(x[i], why)
+        axis_tree.pin(x[i], reason)
         facts.index_dependent(x[i], x)
-      axes = list(axis_facts.fresh(sizes, why))
+      axes = list(axis_facts.fresh(sizes, reason))
     out += axes
   return [tuple(out)]
 
@@ -83,7 +100,7 @@ def reshape(
 def transpose(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Moves axes."""
+  """Permutes the axes."""
   return [tuple(args[0].axes[i] for i in eqn.params['permutation'])]
 
 
@@ -98,7 +115,7 @@ def squeeze(
 def expand_dims(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Puts axes of size 1 in."""
+  """Inserts axes of size 1."""
   rest = iter(args[0].axes)
   ndim = len(jaxprs.shape_of(eqn.outvars[0]))
   dims = eqn.params['dimensions']
@@ -110,7 +127,7 @@ def expand_dims(
 def broadcast(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Adds axes along which nothing varies."""
+  """Adds free axes along which the result is constant."""
   shape = eqn.params['shape']
   if len(args) > 1:
     return None
@@ -128,9 +145,13 @@ def part(
   i: int,
   start: int,
   stop: int,
-  why: str,
+  reason: str,
 ) -> axis_tree.Axis:
-  """Returns consecutive indices of the i-th axis of x, split off if free."""
+  """Returns the segment ``start:stop`` of the i-th axis of x.
+
+  A free axis is cut there. A pinned one, or one of many segments, stays as it
+  is; its segment is then a pinned axis.
+  """
   axis = x[i]
   if stop - start == axis.size:
     return axis
@@ -142,13 +163,17 @@ def part(
     pieces = axis_tree.slices(axis, sizes)
     if pieces is not None:
       return pieces[1 if start else 0]
-  return facts.pin_moved(x, i, stop - start, why)
+  return facts.pin_moved(x, i, stop - start, reason)
 
 
 def slice_(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Splits axes where they are sliced."""
+  """Cuts axes where they are sliced.
+
+  A stride s that divides the axis is a reshape to ``[n, s]`` and one index of
+  the second axis, which is pinned.
+  """
   x, p = args[0].axes, eqn.params
   strides = p['strides'] or (1,) * len(x)
   out = []
@@ -170,7 +195,7 @@ def slice_(
 
 
 def split(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
-  """Splits an axis into segments."""
+  """Cuts an axis into segments of given sizes."""
   x, i = args[0].axes, eqn.params['axis']
   ends = [0]
   for size in eqn.params['sizes']:
@@ -184,7 +209,7 @@ def split(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
 def unstack(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Takes an axis apart."""
+  """Cuts an axis into single indices, one for each result."""
   x, i = args[0].axes, eqn.params['axis']
   for k in range(x[i].size):
     part(facts, x, i, k, k + 1, 'taken apart along it')
@@ -194,7 +219,7 @@ def unstack(
 def concatenate(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Puts segments one after the other; ties the other axes."""
+  """Adds the axes that are concatenated; ties the other axes."""
   i = eqn.params['dimension']
   args = [arg for arg in args if arg.axes[i].size]
   first = args[0].axes
@@ -219,14 +244,14 @@ def concatenate(
 def stack(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> list[axis_facts.Value]:
-  """Puts arrays next to each other, each with axes of its own."""
+  """Returns a value with one piece for each operand."""
   i = eqn.params['axis']
   pieces = [(*a.axes[:i], axis_tree.Axis(1), *a.axes[i:]) for a in args]
   return [axis_facts.join(i, pieces)]
 
 
 def pad(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
-  """Adds segments of a constant."""
+  """Adds a free segment on each side; pins axes padded in between."""
   x = args[0].axes
   out = []
   for i, (low, high, inner) in enumerate(eqn.params['padding_config']):
@@ -245,7 +270,7 @@ def pad(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
 def reverse(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> Results:
-  """Pins what is reversed."""
+  """Pins the reversed axes."""
   x, dims = args[0].axes, eqn.params['dimensions']
   return [
     tuple(
@@ -258,7 +283,7 @@ def reverse(
 
 
 def tile(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
-  """Repeats axes."""
+  """Returns products of a free axis of repetitions and the tiled axis."""
   return [
     tuple(
       axis_tree.product([axis_tree.Axis(count), axis])
@@ -268,7 +293,7 @@ def tile(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
 
 
 def iota(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
-  """Pins the axis that is numbered."""
+  """Pins the axis along which the result counts."""
   out = list(axis_facts.fresh(eqn.params['shape']))
   axis_tree.pin(out[eqn.params['dimension']], 'iota numbers it')
   return [tuple(out)]

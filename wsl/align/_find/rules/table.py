@@ -1,9 +1,9 @@
-"""The table of rules: what each primitive says about the axes it touches.
+"""The table of rules, by the name of the primitive.
 
-A rule gets what is known so far, an equation and its operands, ties and pins
-the operands' axes as the primitive demands, and returns the axes of each
-result, or ``None`` where it does not apply. What has no rule pins every axis
-of every operand and result.
+A rule is a function ``(facts, eqn, args) -> results``. It ties and pins the
+axes of the operands ``args``, records mixed indices in ``facts``, and returns
+the axes of each result; ``None`` if this form of the primitive is not covered.
+Without a rule, all axes of all operands and results are pinned.
 """
 
 from collections.abc import Callable, Sequence
