@@ -1,1 +1,1 @@
-"""The linear maps of a traced function, and their inputs' statistics."""
+"""Finds the linear maps of a traced function and measures their inputs."""

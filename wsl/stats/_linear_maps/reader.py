@@ -1,8 +1,9 @@
-"""Reads a jaxpr, keeping track of which variables are weights.
+"""Evaluates a jaxpr and propagates views of weights to the products they enter.
 
-Every equation is evaluated as it stands, next to that the views of the weights
-are carried along, through calls and scans, to the products they enter. Under
-``jit`` whatever does not feed a product's input is never computed.
+Each variable has its value and, if it holds the entries of a weight, a view of
+that weight. Casts, reshapes, calls and scans map views to views. At a product
+of a view and a value, a statistic of the value is recorded. Under ``jit``,
+equations that no statistic depends on are not computed.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +18,14 @@ from wsl.stats._linear_maps import records, uses, views
 
 
 class Tracked(NamedTuple):
-  """A value, and what it has to do with weights.
+  """A value, and its relation to weights.
 
   Attributes:
     value: the value.
-    view: which entries of a leaf it is, if it is nothing else.
-    term: the same, where entries may also be repeated along axes.
-    product: where the output axes of a weight lie in it, if it is the product
-      of a weight and a value, and nothing else.
+    view: if it holds the entries of one leaf, their positions in the leaf.
+    term: like ``view``, but entries may be repeated along axes.
+    product: if it is the product of a weight and a value, the positions of the
+      output axes of the weight.
   """
 
   value: Any
@@ -34,7 +35,7 @@ class Tracked(NamedTuple):
 
   @classmethod
   def leaf(cls, value: Any, view: views.View | None) -> 'Tracked':
-    """Returns a leaf, or a slice of one, as it is stored."""
+    """Returns a tracked leaf, or a tracked slice of a stacked leaf."""
     return cls(value, view, view)
 
 
@@ -44,13 +45,16 @@ def record_products(
   inputs: Any,
   measure: records.Measure = records.second_moment,
 ) -> records.Record:
-  """Returns a statistic of every product of a weight and a value.
+  """Runs a function and records a statistic of each product with a weight.
 
   Args:
     apply_fn: a function ``(params, inputs) -> anything``.
-    params: any pytree of arrays; leaves are numbered in its order.
+    params: a pytree of arrays; leaves are numbered in its order.
     inputs: one batch of inputs.
-    measure: what is summed over the rows of each product.
+    measure: the statistic that is summed over the rows of each product.
+
+  Returns:
+    The statistics of all products.
   """
   program = jax.make_jaxpr(apply_fn)(params, inputs)
   args = [
@@ -71,9 +75,9 @@ def follow(
   """Evaluates a jaxpr and records every product of a weight and a value.
 
   Args:
-    program: a jaxpr, with its constants if it has any.
+    program: a jaxpr, closed if it has constants.
     args: its arguments.
-    record: takes what is found.
+    record: receives the statistics.
 
   Returns:
     The program's results.
@@ -87,6 +91,7 @@ def _equation(
   args: list[Tracked],
   record: records.Record,
 ) -> list[Tracked]:
+  """Evaluates one equation, and records it if it is a product with a weight."""
   name = eqn.primitive.name
   program = jaxprs.called(eqn)
   if program is not None:
@@ -120,7 +125,7 @@ def _equation(
 
 
 def _move(eqn: core.JaxprEqn, arg: Tracked, out: Any) -> Tracked:
-  """Follows a value with one operand through casts and changes of shape."""
+  """Propagates views through an equation with one operand and one result."""
   view, product = (
     views.follow(v, eqn) if v else None for v in (arg.view, arg.product)
   )
@@ -131,10 +136,11 @@ def _move(eqn: core.JaxprEqn, arg: Tracked, out: Any) -> Tracked:
 def _scan(
   eqn: core.JaxprEqn, args: list[Tracked], record: records.Record
 ) -> list[Tracked]:
-  """Scans a loop that takes weights whole, or layer by layer from a stack.
+  """Runs a scan whose body multiplies by weights.
 
-  The sums of a whole weight are carried and grow; those of a stack come out
-  stacked. A weight in the carry may change on its way and is not followed.
+  Statistics of a constant weight are summed over steps, in the carry. Those of
+  a stacked weight, one layer for each step, are stacked outputs. A weight in
+  the carry may change between steps and is noted as untracked.
   """
   p = eqn.params
   consts, carry, xs = jaxprs.split_scan(eqn, args)
@@ -167,7 +173,7 @@ def _scan(
 
 
 def _layer(view: views.View | None, depth: int) -> views.View | None:
-  """Returns the view of one slice along the first axis."""
+  """Returns the view of one slice of a stack, along its first axis."""
   if view is None:
     return None
   stacked = (*view.stacked, (depth, view.dims[0]))
@@ -175,4 +181,5 @@ def _layer(view: views.View | None, depth: int) -> views.View | None:
 
 
 def _real(x: types.Array) -> bool:
+  """Returns True for a floating leaf that has entries."""
   return jnp.issubdtype(x.dtype, jnp.floating) and x.size > 0

@@ -1,4 +1,4 @@
-"""The statistics of every use of a weight, as they are found and added up."""
+"""Accumulates statistics for each use of a weight."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
@@ -11,12 +11,12 @@ from wsl.stats._linear_maps import views
 
 
 class Use(NamedTuple):
-  """One way of using a weight; its statistics add up.
+  """One way of using a weight; statistics of equal uses are added.
 
   Attributes:
     leaf: the position of the leaf among the leaves of the parameters.
     axes: the stored axes that are contracted with the input.
-    groups: into how many blocks the other axes fall, each with its own input.
+    groups: the number of blocks of the weight with an input of their own.
     stacked: as in ``View``.
   """
 
@@ -26,8 +26,8 @@ class Use(NamedTuple):
   stacked: tuple[tuple[int, views.Atoms], ...]
 
 
-# From the rows of a product, inputs [groups, n, d] and outputs [groups, n, m],
-# to a statistic [groups, ...] that adds up over rows.
+# Maps the rows of a product, inputs [groups, n, d] and outputs [groups, n, m],
+# to a statistic [groups, ...] that is additive over rows.
 Measure: TypeAlias = Callable[[types.Array, types.Array], types.Array]
 
 
@@ -39,16 +39,17 @@ def second_moment(inputs: types.Array, outputs: types.Array) -> types.Array:
 
 
 class Record:
-  """The uses found so far, and what else the weights ran into.
+  """The statistics of all uses, and operations on weights that are no product.
 
   Attributes:
-    measure: what is summed over the rows of each use.
-    depth: the number of scans around the equations being read.
+    measure: the statistic that is summed over the rows of each use.
+    depth: the number of scans around the current equations.
     sums: the statistic of each use, ``[groups, ...]``.
-    rows: how many rows each sum holds.
-    times: how often a leaf was multiplied.
-    added: how often a leaf (second) was added to the product of another.
-    notes: by leaf, what it met that is no linear map.
+    rows: the number of rows in each sum.
+    times: the number of products with each leaf.
+    added: for pairs (weight, bias) of leaves, the number of times that the
+      second was added to a product of the first.
+    notes: for each leaf, the operations on it that are no linear map.
   """
 
   def __init__(self, measure: Measure = second_moment, depth: int = 0) -> None:
@@ -77,7 +78,11 @@ class Record:
     return uses[0] if len(uses) == 1 else None
 
   def bias_of(self, leaf: int) -> int | None:
-    """Returns the leaf that every product of a leaf, and no other, meets."""
+    """Returns the bias of a weight.
+
+    It is the leaf that is added to every product of the weight, and to no
+    product of any other weight; ``None`` without such a leaf.
+    """
     mine = [pair for pair in self.added if leaf == pair[0]]
     if len(mine) != 1 or self.added[mine[0]] != self.times[leaf]:
       return None
@@ -85,13 +90,13 @@ class Record:
     return bias if sum(pair[1] == bias for pair in self.added) == 1 else None
 
   def note(self, leaf: int, what: str) -> None:
-    """Notes that a weight met something that is no linear map."""
+    """Records that an operation on a weight is no linear map."""
     notes = self.notes.setdefault(leaf, [])
     if what not in notes:
       notes.append(what)
 
   def partition(self) -> tuple[list[types.Array], list[types.Array]]:
-    """Returns the sums of whole weights, and those of layers of a stack."""
+    """Returns the sums of constant weights, and those of stacked weights."""
     whole: list[types.Array] = []
     stack: list[types.Array] = []
     for use, matrix in self.sums.items():
@@ -125,4 +130,5 @@ class Record:
         self.note(leaf, what)
 
   def _is_layer(self, use: Use) -> bool:
+    """Returns True if the innermost scan iterates over the weight."""
     return bool(use.stacked) and use.stacked[-1][0] == self.depth

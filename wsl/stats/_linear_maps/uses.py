@@ -1,4 +1,11 @@
-"""What the weights of a traced function are multiplied with."""
+"""Statistics of the inputs of products, laid out in the weights' order.
+
+A product contracts some axes of a weight with axes of a value. The other axes
+of the value are rows. Axes that both operands keep, batch axes, select a block
+of the weight: each block is a linear map with inputs of its own. Statistics
+are computed in the order in which the weight is stored, whatever order the
+function uses, so that they fit the leaf.
+"""
 
 from collections.abc import Sequence
 import math
@@ -24,7 +31,7 @@ def dot(
   """Records a ``dot_general`` whose operand number ``side`` is the weight.
 
   Args:
-    record: takes what is found.
+    record: receives the statistic.
     eqn: the equation.
     view: the view of the weight.
     x: the other operand.
@@ -32,7 +39,7 @@ def dot(
     side: 0 or 1.
 
   Returns:
-    Where the weight's axes lie in the result; its other axes are rows.
+    The view of the weight's output axes in the result; other axes are rows.
   """
   contract, batch = eqn.params['dimension_numbers']
   done = (*contract[side], *batch[side])
@@ -64,15 +71,19 @@ def convolution(
 ) -> views.View | None:
   """Records a ``conv_general_dilated`` whose kernel is the weight.
 
+  A convolution is the product of the kernel ``[window * channels, features]``
+  and the patches of the image.
+
   Args:
-    record: takes what is found.
+    record: receives the statistic.
     eqn: the equation.
     view: the view of the kernel.
     x: the image.
     y: the result.
 
   Returns:
-    Where the kernel's axes lie in the result, if it could be followed.
+    The view of the kernel's output axes in the result; ``None`` if the groups
+    of features do not divide the view.
   """
   p = eqn.params
   spec, groups = p['dimension_numbers'], p['feature_group_count']
@@ -91,8 +102,9 @@ def convolution(
   )
   n, c, *rest = patches.shape
   patches = patches.reshape(n, groups, c // groups, *rest)
-  # Patches are now [n, group, channel, out, kernel, out, kernel, ...]; of the
-  # weight's output axis, split in two, the half in a group goes to the end.
+  # Patches are now [n, group, channel, out, kernel, out, kernel, ...]. The
+  # output axis of the weight is [group, in_group]: group stays in its place, a
+  # batch axis of the product, and in_group becomes the last axis.
   dims = list(view.dims)
   dims[out], in_group = blocks
   pairs = [(4 + 2 * i, k) for i, k in enumerate(kernel)]
@@ -118,12 +130,15 @@ def convolution(
 def added(
   record: records.Record, product: views.View, leaf: views.View
 ) -> None:
-  """Records that a leaf was added to the product of another, if unit by unit.
+  """Records that a leaf is added to a product, if it is added as a bias.
+
+  A bias has one entry for each output unit: in the sum, its axes are the output
+  axes of the weight, in the same order, and it is constant along rows.
 
   Args:
-    record: takes what is found.
-    product: where the axes of a weight lie in its product; the rest are rows.
-    leaf: where the axes of the leaf lie in what is added.
+    record: receives the pair of leaves.
+    product: the view of a weight's output axes in its product.
+    leaf: the view of the leaf in the other summand.
   """
   ours = [_many(atoms) for atoms in product.dims]
   units = [[a for a in atoms if a.axis >= 0] for atoms in ours]
@@ -139,7 +154,7 @@ def _ranked(
   stacked: Sequence[tuple[int, views.Atoms]],
   dims: Sequence[Sequence[views.Atom]],
 ) -> list[Any]:
-  """Numbers the axes that occur by their order, leaving out the others."""
+  """Renumbers the axes that occur as 0, 1, ..., to compare two leaves."""
   runs = [*(_many(atoms) for _, atoms in stacked), *dims]
   axes = sorted({a.axis for run in runs for a in run})
   ranks = [[a._replace(axis=axes.index(a.axis)) for a in run] for run in runs]
@@ -147,6 +162,7 @@ def _ranked(
 
 
 def _row(y: types.Array, i: int) -> views.Atoms:
+  """Returns an atom for a row axis: a negative axis, which sorts first."""
   return (views.Atom(i - y.ndim, -1, y.shape[i]),)
 
 
@@ -185,7 +201,17 @@ def _capture(
   batch: list[tuple[int, int]],
   contract: list[tuple[int, int]],
 ) -> None:
-  """Records a product, given the pairs of axes (of x, of the weight) in it."""
+  """Records a product, or notes why its statistic does not fit the weight.
+
+  Args:
+    record: receives the statistic.
+    view: the view of the weight.
+    x: the other operand.
+    y: the result.
+    outputs: the view of the weight's output axes in ``y``.
+    batch: pairs of axes (of x, of the weight) that are batch axes.
+    contract: pairs of axes (of x, of the weight) that are contracted.
+  """
   blocks = views.flatten([view.dims[i] for _, i in batch])
   inputs = views.flatten([view.dims[i] for _, i in contract])
   if not inputs:
@@ -212,7 +238,7 @@ def _capture(
 
 
 def _many(atoms: Sequence[views.Atom]) -> list[views.Atom]:
-  """Leaves out atoms of size 1: where they stand makes no difference."""
+  """Drops atoms of size 1, whose positions are arbitrary."""
   return [atom for atom in atoms if atom.size > 1]
 
 
@@ -247,4 +273,5 @@ def _results(y: types.Array, outputs: views.View, groups: int) -> types.Array:
 
 
 def _order(atoms: views.Atoms) -> list[int]:
+  """Returns the transposition of atoms to the order of storage."""
   return sorted(range(len(atoms)), key=atoms.__getitem__)

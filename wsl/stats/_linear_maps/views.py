@@ -1,10 +1,10 @@
-"""Which entries of a stored weight an array holds, and in what order.
+"""Views: arrays that hold the entries of one stored weight in another order.
 
-A weight rarely meets its input in the shape in which it is stored: it is cast,
-transposed, reshaped from ``[h, w, in, out]`` to ``[h w in, out]``, or taken
-layer by layer from a stack. As long as no entry is lost, doubled or changed,
-the array is a *view* of the leaf: each of its axes is a run of atoms, an atom
-being a stored axis or a factor of one.
+Before its product a weight may be cast, transposed, reshaped from
+``[h, w, in, out]`` to ``[h * w * in, out]``, or sliced layer by layer from a
+stack. If no entry is lost, repeated or changed, the array is a *view* of the
+leaf. Each axis of a view is a sequence of atoms; an atom is a stored axis or a
+factor of one. For example, the axis ``h * w * in`` has three atoms.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from wsl import jaxprs
 
 
 class Atom(NamedTuple):
-  """A factor of a stored axis; atoms sort in the order of storage.
+  """A factor of a stored axis; the sort order is that of storage.
 
   Attributes:
     axis: the stored axis.
-    minus_stride: minus the number of entries along that axis that one step of
-      this factor skips.
+    minus_stride: minus the stride along that axis. A larger stride is a more
+      major factor and sorts first.
     size: the number of steps.
   """
 
@@ -55,12 +55,12 @@ def of_leaf(leaf: int, shape: Sequence[int]) -> View:
 
 
 def flatten(runs: Sequence[Atoms]) -> Atoms:
-  """Joins runs of atoms."""
+  """Concatenates sequences of atoms."""
   return tuple(atom for run in runs for atom in run)
 
 
 def regroup(atoms: Atoms, shape: Sequence[int]) -> tuple[Atoms, ...] | None:
-  """Shares out atoms among axes of given sizes, as a reshape does.
+  """Distributes atoms over axes of given sizes, as a reshape does.
 
   Args:
     atoms: the atoms, slowest first.
@@ -91,12 +91,15 @@ def regroup(atoms: Atoms, shape: Sequence[int]) -> tuple[Atoms, ...] | None:
 
 
 def follow(view: View, eqn: core.JaxprEqn) -> View | None:
-  """Returns the view that an equation makes of a view, or None.
+  """Propagates a view through an equation.
 
   Args:
     view: the view at the equation's only array operand.
-    eqn: the equation; it is followed if it casts, copies, transposes or
-      reshapes, or adds or drops axes of size 1.
+    eqn: the equation.
+
+  Returns:
+    The view at the result; ``None`` unless the equation casts, copies,
+    transposes or reshapes, or inserts or removes axes of size 1.
   """
   name, p = eqn.primitive.name, eqn.params
   shape = jaxprs.shape_of(eqn.outvars[0])
@@ -118,7 +121,7 @@ def follow(view: View, eqn: core.JaxprEqn) -> View | None:
 
 
 def repeat(view: View, eqn: core.JaxprEqn) -> View | None:
-  """Does what ``follow`` does, and allows entries to be repeated along axes."""
+  """Propagates like ``follow``; entries may also be repeated along axes."""
   if eqn.primitive.name != 'broadcast_in_dim':
     return follow(view, eqn)
   kept = dict(zip(eqn.params['broadcast_dimensions'], view.dims))
@@ -127,12 +130,14 @@ def repeat(view: View, eqn: core.JaxprEqn) -> View | None:
 
 
 def _with(view: View, dims: tuple[Atoms, ...] | None) -> View | None:
+  """Replaces the axes of a view."""
   return None if dims is None else view._replace(dims=dims)
 
 
 def _squeeze(
   dims: tuple[Atoms, ...], dropped: Sequence[int]
 ) -> tuple[Atoms, ...] | None:
+  """Moves the atoms of dropped axes, all of size 1, to a neighbouring axis."""
   kept: list[Atoms] = []
   loose: Atoms = ()
   for i, run in enumerate(dims):

@@ -25,8 +25,8 @@ Three properties of a primitive have tables of their own:
   weights before the product: ``stats/_linear_maps/views.py``, ``follow``.
 
 Loops (``scan``, ``while``, ``cond``) are handled by ``_find/jaxpr_reader.py``
-and ``stats/_linear_maps/reader.py``. For an opaque kernel of your own, no edit is
-needed: pass a function that computes the same to ``find_symmetry(rules=...)``.
+and ``stats/_linear_maps/reader.py``. For an opaque kernel of your own, no edit
+is needed: pass ``find_symmetry(rules=...)`` a function that computes the same.
 
 A missing rule is safe: ``align`` pins every axis of the operands and results,
 and ``stats`` reports the primitive in the notes of ``linear_maps``.
