@@ -1,4 +1,4 @@
-"""Permutation alignment: symmetries found by tracing, and what they serve."""
+"""Permutation alignment: find a model's symmetry, match, permute and merge."""
 
 from wsl.align._assignment import assign_lapx as assign_lapx
 from wsl.align._assignment import assign_optax as assign_optax

@@ -1,4 +1,4 @@
-"""Leaves as blocks: one segment of each axis, one dimension for each factor."""
+"""Blocks of a leaf: one segment of each axis, one dimension for each factor."""
 
 import itertools
 from typing import Any, TypeAlias
@@ -13,9 +13,14 @@ Factors: TypeAlias = tuple[_symmetry.Factor, ...]
 
 
 def to_blocks(x: Any, plan: _symmetry.Plan) -> list[tuple[Any, Factors]]:
-  """Cuts a leaf into blocks ``[*sizes of factors]``, with their factors.
+  """Cuts a leaf into blocks ``[*sizes of factors]``.
 
-  An array of NumPy stays one, and its blocks are views.
+  Args:
+    x: the leaf. Blocks of a NumPy array are views of it, if possible.
+    plan: its axes.
+
+  Returns:
+    Each block with its factors; the last axis varies fastest.
   """
   parts: list[tuple[Any, Factors]] = [(x, ())]
   for axis, segments in enumerate(plan):
@@ -32,7 +37,7 @@ def to_blocks(x: Any, plan: _symmetry.Plan) -> list[tuple[Any, Factors]]:
 
 
 def join(blocks: list[types.Array], plan: _symmetry.Plan) -> types.Array:
-  """Puts the blocks of a leaf together again."""
+  """Concatenates the blocks of a leaf; the inverse of ``to_blocks``."""
   parts = [
     block.reshape([_symmetry.width(segment) for segment in segments])
     for block, segments in zip(blocks, itertools.product(*plan))
@@ -47,6 +52,6 @@ def join(blocks: list[types.Array], plan: _symmetry.Plan) -> types.Array:
 
 
 def spread(table: types.Array, places: list[int], ndim: int) -> types.Array:
-  """Puts the axes of a table at the given places among ``ndim`` axes."""
+  """Moves the axes of a table to ``places`` among ``ndim``; others get size 1."""
   table = jnp.transpose(table, np.argsort(places).tolist())
   return jnp.expand_dims(table, [i for i in range(ndim) if i not in places])

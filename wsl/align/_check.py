@@ -1,4 +1,4 @@
-"""Checks a symmetry by numbers: random elements, random parameters."""
+"""Checks a symmetry numerically: random elements, random parameters."""
 
 from collections.abc import Callable
 import itertools
@@ -15,12 +15,12 @@ from wsl.align import _blocks, _permutation, _symmetry
 
 
 class Report(NamedTuple):
-  """What random elements of a group did to the output.
+  """The changes of the outputs under random elements of a group.
 
   Attributes:
     error: the largest change of an output, relative to its largest entry.
-    group: the group by which it came about; ``'all'`` is all of them at once.
-    errors: the largest change by each group, and by all at once.
+    group: the group that causes it; ``'all'`` is an element of all groups.
+    errors: the largest change for each group, and for all groups at once.
   """
 
   error: float
@@ -40,23 +40,23 @@ def check(
   .. math:: \max_i |f(\pi\theta, x)_i - f(\theta, x)_i| \big/
     \max_i |f(\theta, x)_i|
 
-  Zero biases, unit scales and zero means would hide errors: parameters are
-  moved away from such values at random first, and positive ones stay
-  positive. Expect 1e-5 in float32 and 1e-12 in float64 at most.
+  Zero biases, unit scales and zero means would hide errors, so parameters are
+  first perturbed at random; positive leaves stay positive. For a symmetry, the
+  error is rounding: at most about 1e-5 in float32 and 1e-12 in float64.
 
   Args:
-    symmetry: the symmetry to be checked.
-    apply_fn: the function ``apply_fn(params, *inputs)`` that it is to keep.
+    symmetry: the symmetry to check.
+    apply_fn: the function ``apply_fn(params, *inputs)``.
     params: parameters, or the shapes of floating ones.
     *inputs: the other arguments, arrays.
     key: draws parameters and permutations.
 
   Returns:
-    The largest relative error and the group that caused it.
+    The largest relative error and the group that causes it.
 
   Raises:
-    ValueError: if params are not those of the symmetry, or if the function
-      returns what is not finite.
+    ValueError: if ``params`` do not fit the symmetry, or if the function
+      returns NaN.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -88,7 +88,7 @@ def check(
 def compiled(
   apply_fn: Callable[..., Any], inputs: tuple[Any, ...]
 ) -> Callable[[types.Params], list[np.ndarray]]:
-  """Returns the outputs, on the host, as a function of the parameters."""
+  """Compiles a function from parameters to the outputs as NumPy arrays."""
   call, arrays = jaxprs.bind_static(apply_fn, inputs)
   leaves = jax.jit(lambda params, arrays: jax.tree.leaves(call(params, arrays)))
 
@@ -104,9 +104,9 @@ def move(
   permutation: _permutation.Permutation,
   symmetry: _symmetry.Symmetry,
 ) -> types.Params:
-  """Permutes on the host, where nothing is compiled: ``permute`` in NumPy.
+  """Permutes with NumPy, without compilation; otherwise like ``permute``.
 
-  Groups that the permutation lacks stay as they are.
+  Groups without a table in ``permutation`` are not permuted.
   """
   tables = {name: np.asarray(table) for name, table in permutation.items()}
 
@@ -138,11 +138,18 @@ def move(
 
 
 def perturbed(params: types.Params, key: types.PRNGKey) -> types.Params:
-  """Moves parameters away from special values, on the host.
+  """Perturbs parameters away from special values, with NumPy.
 
-  Leaves that are positive stay so: they are multiplied by random numbers, as
-  scales and variances should be. To others their own size of noise is added.
-  Of shapes, leaves named ``scale`` and ``var`` are taken as positive.
+  Positive leaves, such as scales and variances, are multiplied by log-normal
+  noise; to others, noise of their own root mean square is added. Leaves given
+  as shapes are drawn, positive if their name is ``scale`` or ``var``.
+
+  Args:
+    params: arrays, or shapes of floating leaves.
+    key: draws the noise; each leaf is keyed by its name.
+
+  Returns:
+    NumPy arrays of the same shapes and dtypes; integer leaves are unchanged.
   """
   seed = np.asarray(jax.random.bits(key, (4,), np.uint32)).tolist()
 
@@ -176,12 +183,13 @@ def difference(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:
   """Returns the largest change, relative to the largest entry of its array.
 
   Raises:
-    ValueError: if what is wanted is not finite.
+    ValueError: if a wanted output is NaN.
   """
   return max((_change(x, y) for x, y in zip(found, wanted)), default=0.0)
 
 
 def _change(found: np.ndarray, wanted: np.ndarray) -> float:
+  """Returns the relative change of one output; equal infinities are equal."""
   found, wanted = (_numbers(x) for x in (found, wanted))
   if np.isnan(wanted).any():
     raise ValueError(
@@ -198,4 +206,5 @@ def _change(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def _numbers(x: np.ndarray) -> np.ndarray:
+  """Returns booleans, integers and floats in float64."""
   return x if np.iscomplexobj(x) else x.astype(np.float64)

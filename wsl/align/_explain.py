@@ -1,4 +1,4 @@
-"""A symmetry as a table that people read."""
+"""Formats a symmetry as a table."""
 
 from collections.abc import Sequence
 import math
@@ -7,18 +7,18 @@ from wsl.align import _symmetry
 
 
 def explain(symmetry: _symmetry.Symmetry) -> str:
-  """Writes what each axis of each leaf does, and the groups.
+  """Formats the groups of each axis of each leaf, and a list of all groups.
 
-  Factors of an axis are joined by ``*``, segments by ``+``; a number alone is
-  a single index.
+  Factors of an axis are joined by ``*``, segments by ``+``; ``1`` is a segment
+  of a single index.
 
   Args:
     symmetry: any symmetry.
 
   Returns:
     Lines of text: for each axis its size and its groups, or why it is pinned;
-    then for each group its size, how many axes it permutes, what it depends
-    on, and the decimal logarithm of its order.
+    for each group its size, the number of axes it permutes, its outer factors
+    and the decimal logarithm of its order.
 
   Example:
     >>> hidden = _symmetry.Factor('a:1', 3)
@@ -65,6 +65,7 @@ def explain(symmetry: _symmetry.Symmetry) -> str:
 
 
 def _axis(axis: tuple[tuple[_symmetry.Factor, ...], ...]) -> str:
+  """Formats one axis."""
   factors = [factor for segment in axis for factor in segment]
   if not factors:
     return 'size 1' if len(axis) == 1 else 'single indices'
@@ -77,13 +78,14 @@ def _axis(axis: tuple[tuple[_symmetry.Factor, ...], ...]) -> str:
 
 
 def _factor(factor: _symmetry.Factor) -> str:
+  """Formats one factor."""
   if not factor.pinned:
     return factor.name
   return f'[{factor.size} pinned: {factor.pinned}]'
 
 
 def _occurrences(symmetry: _symmetry.Symmetry, name: str) -> tuple[int, bool]:
-  """Counts a factor's axes; says whether one block holds it twice."""
+  """Counts the axes of a factor; True if it occurs twice in one block."""
   count, twice = 0, False
   for axes in symmetry.leaf.values():
     most = [max(s.count(name) for s in axis) for axis in axes]
@@ -93,6 +95,7 @@ def _occurrences(symmetry: _symmetry.Symmetry, name: str) -> tuple[int, bool]:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+  """Formats rows as lines of aligned columns."""
   widths = [max(map(len, column)) for column in zip(*rows)]
   return [
     '  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()

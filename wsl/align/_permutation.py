@@ -1,16 +1,15 @@
 r"""Permutations of a model: apply, invert, compose, draw.
 
-A permutation is a dict: for each group of a symmetry its name and the indices
-``[*outer sizes, size]`` by which the new model gathers from the old one,
+A permutation is a dict from the name of each group to a table of indices
+``[*outer sizes, size]``. The permuted model gathers from the original,
 
 .. math:: (\pi\theta)[i, j] = \theta[\sigma(i), \tau_i(j)],
 
-where the table of a group that depends on outer factors is indexed by the NEW
-outer index.
+so a table :math:`\tau` that depends on an outer factor is indexed by the NEW
+outer index i.
 """
 
 from typing import TypeAlias
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -28,17 +27,17 @@ def permute(
   *,
   symmetry: _symmetry.Symmetry,
 ) -> types.Params:
-  r"""Permutes the units of a model, which leaves its function unchanged.
+  r"""Permutes the units of a model without a change of its function.
 
   .. math:: (\pi\theta)[i, j, \dots] = \theta[\pi_1(i), \pi_2(j), \dots]
 
   Args:
     params: a model, in memory or on demand.
-    permutation: for each group its indices, ``[*outer sizes, size]``.
+    permutation: a table of indices ``[*outer sizes, size]`` for each group.
     symmetry: the symmetry of the model.
 
   Returns:
-    The model with its units in another order.
+    The permuted model.
 
   Raises:
     ValueError: if the permutation or the model belongs to another symmetry.
@@ -67,7 +66,7 @@ def permute(
 
 
 def identity(symmetry: _symmetry.Symmetry) -> Permutation:
-  """Returns the permutation that moves nothing."""
+  """Returns the identity permutation."""
   shapes = {g.name: symmetry.table_shape(g.name) for g in symmetry.groups}
   return {
     name: jnp.broadcast_to(jnp.arange(shape[-1], dtype=np.int32), shape)
@@ -80,7 +79,7 @@ def random(symmetry: _symmetry.Symmetry, key: types.PRNGKey) -> Permutation:
 
   Args:
     symmetry: the group.
-    key: a random key; each group folds in its own name.
+    key: a random key; the key of each group is folded in by its name.
 
   Returns:
     A permutation.
@@ -95,7 +94,7 @@ def random(symmetry: _symmetry.Symmetry, key: types.PRNGKey) -> Permutation:
   """
 
   def draw(name: str, start: types.Array) -> types.Array:
-    name_key = jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
+    name_key = tree.name_key(key, name)
     return jax.random.permutation(name_key, start, axis=-1, independent=True)
 
   return {name: draw(name, x) for name, x in identity(symmetry).items()}
@@ -107,17 +106,17 @@ def compose(
   *,
   symmetry: _symmetry.Symmetry,
 ) -> Permutation:
-  r"""Returns the permutation that does one, then the other.
+  r"""Returns the composition of two permutations.
 
   .. math:: (\pi_2 \circ \pi_1)\,\theta = \pi_2 (\pi_1 \theta)
 
   Args:
-    first: what is done first.
-    second: what is done to the result.
-    symmetry: the symmetry that both belong to.
+    first: the permutation that is applied first.
+    second: the permutation that is applied to the result.
+    symmetry: the symmetry of both.
 
   Returns:
-    One permutation.
+    The composition.
 
   Raises:
     ValueError: if one of them belongs to another symmetry.
@@ -135,7 +134,10 @@ def compose(
   check_permutation(second, symmetry)
 
   def one(group: _symmetry.Factor) -> types.Array:
-    # The first table is indexed by the indices in between.
+    # Let s, t be the tables of the outer factor and of this group. The first
+    # permutation gives y[i, j] = x[s1(i), t1(i, j)], the second
+    # z[i, j] = y[s2(i), t2(i, j)] = x[s1(s2(i)), t1(s2(i), t2(i, j))]: reindex
+    # the rows of t1 by s2, then take its columns at t2.
     table = _reindex(first[group.name], group, second, symmetry)
     return jnp.take_along_axis(table, second[group.name], axis=-1)
 
@@ -145,11 +147,11 @@ def compose(
 def invert(
   permutation: Permutation, *, symmetry: _symmetry.Symmetry
 ) -> Permutation:
-  r"""Returns the permutation that undoes another, :math:`\pi^{-1}`.
+  r"""Returns the inverse permutation, :math:`\pi^{-1}`.
 
   Args:
     permutation: a permutation.
-    symmetry: the symmetry it belongs to.
+    symmetry: its symmetry.
 
   Returns:
     Its inverse.
@@ -168,7 +170,9 @@ def invert(
   """
   check_permutation(permutation, symmetry)
   inverse: Permutation = {}
-  for group in symmetry.groups:  # outer ones come first
+  # y[i, j] = x[s(i), t(i, j)] gives x[s(i), k] = y[i, t_i^-1(k)]. The rows of
+  # t^-1 are indexed by i; the inverse of s, computed before, reindexes them.
+  for group in symmetry.groups:  # outer groups first
     table = jnp.argsort(permutation[group.name], axis=-1).astype(np.int32)
     inverse[group.name] = _reindex(table, group, inverse, symmetry)
   return inverse
@@ -180,7 +184,7 @@ def check_permutation(
   """Checks that a permutation belongs to a symmetry.
 
   Raises:
-    ValueError: naming the first group that does not fit.
+    ValueError: if a group is missing, unknown or its table of another shape.
   """
   names = [group.name for group in symmetry.groups]
   for name in permutation:
@@ -206,6 +210,7 @@ def check_permutation(
 def _permute(
   x: types.Array, tables: Permutation, *, plan: _symmetry.Plan
 ) -> types.Array:
+  """Permutes one leaf block by block."""
   blocks = _blocks.to_blocks(x, plan)
   return _blocks.join([_gather(*block, tables) for block in blocks], plan)
 
@@ -213,7 +218,10 @@ def _permute(
 def _gather(
   block: types.Array, factors: _blocks.Factors, tables: Permutation
 ) -> types.Array:
-  """Permutes a block ``[*sizes of factors]``, outer factors first."""
+  """Permutes a block ``[*sizes of factors]``, outer factors first.
+
+  Once outer axes are in the new order, a table can be indexed by them.
+  """
   names = [factor.name for factor in factors]
   for i in sorted(range(len(factors)), key=lambda i: len(factors[i].outer)):
     if names[i] in tables:
@@ -229,7 +237,7 @@ def _reindex(
   permutation: Permutation,
   symmetry: _symmetry.Symmetry,
 ) -> types.Array:
-  """Permutes the outer indices of a table ``[*outer, size]``."""
+  """Permutes the outer indices of a table ``[*outer sizes, size]``."""
   for i, outer in enumerate(group.outer):
     if outer in permutation:
       nest = (*symmetry.factor[outer].outer, outer)

@@ -1,10 +1,10 @@
-"""The symmetry group of a model: which axes are permuted, and which together.
+"""The symmetry group of a model: groups of axes that are permuted together.
 
 Every axis of every leaf is a sum of segments (fused projections, gates,
 concatenated features), and every segment a product of factors, major to minor
-(heads by units of a head). A factor that is not pinned is a group: all axes in
-which it occurs are permuted together. Its permutation may depend on the index
-of outer factors, as that of the units of a head depends on the head.
+(heads * units of a head). A factor that is not pinned is a group: all axes in
+which it occurs are permuted alike. Its permutation may depend on the index of
+outer factors: the order of units may differ between heads.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ class Factor(NamedTuple):
   """One index of an axis.
 
   Attributes:
-    name: where it was met first, unique: ``'leaf:axis'``, with ``'.i'`` for
-      the i-th factor of a longer axis.
-    size: how many values it has.
+    name: its first occurrence, unique: ``'leaf:axis'``, or ``'leaf:axis.i'``
+      for the i-th factor of an axis with several.
+    size: the number of its indices.
     pinned: why only the identity is allowed; ``''`` if it is a group.
-    outer: names of the factors on whose index the permutation depends,
-      outermost first, theirs included. Each occurs exactly once wherever this
-      one does.
+    outer: names of the factors that the permutation depends on, outermost
+      first, including their own outer factors. Each occurs exactly once in
+      every block in which this factor occurs.
   """
 
   name: str
@@ -43,7 +43,7 @@ Plan: TypeAlias = tuple[tuple[tuple[Factor, ...], ...], ...]
 
 
 def width(segment: tuple[Factor, ...]) -> int:
-  """Returns how many entries of an axis a segment covers."""
+  """Returns the number of entries of an axis in a segment."""
   return math.prod(factor.size for factor in segment)
 
 
@@ -72,7 +72,7 @@ class Symmetry:
 
   @functools.cached_property
   def groups(self) -> tuple[Factor, ...]:
-    """The factors that are not pinned, outer ones before those they index."""
+    """The factors that are not pinned; outer factors precede inner ones."""
     free = [factor for factor in self.factors if not factor.pinned]
     return tuple(sorted(free, key=lambda factor: len(factor.outer)))
 
@@ -83,7 +83,7 @@ class Symmetry:
     return (*outer, factor.size)
 
   def plan(self, name: str) -> Plan:
-    """Returns the axes of a leaf, with factors in place of their names."""
+    """Returns the axes of a leaf as factors, not names."""
     return tuple(
       tuple(tuple(self.factor[f] for f in segment) for segment in axis)
       for axis in self.leaf[name]
@@ -100,7 +100,7 @@ class Symmetry:
 
 
 def to_json(symmetry: Symmetry) -> str:
-  """Writes a symmetry as text, to be kept beside a checkpoint.
+  """Returns a symmetry as JSON, to be stored with a checkpoint.
 
   Example:
     >>> symmetry = Symmetry((Factor('w:0', 3),), (('w', ((('w:0',),),)),))
@@ -112,10 +112,10 @@ def to_json(symmetry: Symmetry) -> str:
 
 
 def from_json(text: str) -> Symmetry:
-  """Reads what ``to_json`` wrote.
+  """Returns the symmetry that ``to_json`` has written.
 
   Raises:
-    ValueError: if the text is no symmetry.
+    ValueError: if the text does not describe a symmetry.
   """
   try:
     content = json.loads(text)
@@ -136,15 +136,15 @@ def from_json(text: str) -> Symmetry:
 def check_leaves(
   symmetry: Symmetry, leaves: dict[str, Any], argument: str
 ) -> None:
-  """Checks that a tree's leaves are those of a symmetry.
+  """Checks that the names and shapes of leaves are those of a symmetry.
 
   Args:
     symmetry: a symmetry.
     leaves: leaves by name.
-    argument: what the message calls the tree.
+    argument: the name of the argument in the message.
 
   Raises:
-    ValueError: naming the first leaf that does not fit.
+    ValueError: if a leaf is missing, unknown or of another shape.
   """
   for name in symmetry.leaf:
     if name not in leaves:
@@ -164,6 +164,7 @@ def check_leaves(
 
 
 def _tuples(value: Any) -> Any:
+  """Converts nested lists to tuples."""
   if isinstance(value, list):
     return tuple(_tuples(x) for x in value)
   return value
