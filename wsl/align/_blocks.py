@@ -52,6 +52,6 @@ def join(blocks: list[types.Array], plan: _symmetry.Plan) -> types.Array:
 
 
 def spread(table: types.Array, places: list[int], ndim: int) -> types.Array:
-  """Moves the axes of a table to ``places`` among ``ndim``; others get size 1."""
+  """Moves the axes of a table to ``places`` among ``ndim`` axes."""
   table = jnp.transpose(table, np.argsort(places).tolist())
   return jnp.expand_dims(table, [i for i in range(ndim) if i not in places])
