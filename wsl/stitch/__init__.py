@@ -68,11 +68,11 @@ from wsl.stitch._compatible.basis_transform import Basis as Basis
 from wsl.stitch._compatible.basis_transform import (
   basis_transform as basis_transform,
 )
+from wsl.stitch._compatible.basis_transform import orthogonal as orthogonal
 from wsl.stitch._compatible.basis_transform import random_basis as random_basis
 from wsl.stitch._compatible.bct import bct_loss as bct_loss
 from wsl.stitch._compatible.bct import bt2_loss as bt2_loss
 from wsl.stitch._compatible.bct import class_means as class_means
-from wsl.stitch._compatible.orthogonal import orthogonal as orthogonal
 from wsl.stitch._compatible.retrieval import (
   average_compatibility as average_compatibility,
 )

@@ -1,1 +1,1 @@
-"""Representations of different networks that can be compared."""
+"""Compatible representations: translation, BCT, BT^2, d-Simplex, retrieval."""

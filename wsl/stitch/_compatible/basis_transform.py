@@ -1,25 +1,33 @@
-"""Basis transformation: new features that contain old ones, by rotations."""
+"""Basis transformation: new features that contain old ones, by rotations.
 
+A rotation is learned as a function of free parameters. Skew matrices
+``S = A - A^T`` are the tangent space of the rotations at the identity. Both
+``exp(S)`` and the Cayley map ``(I + S)^-1 (I - S)`` are orthogonal, because the
+factors are functions of one matrix and commute: ``Q^T = exp(-S) = Q^-1`` and
+``Q^T = (I + S) (I - S)^-1 = Q^-1``.
+"""
+
+from collections.abc import Callable, Mapping
 import dataclasses
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.stitch._compatible import orthogonal
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Basis:
-  """Two learnable rotations and the sizes of a basis transformation.
+  """Parameters of a basis transformation.
 
   Attributes:
     inner: ``[d, d]``, free parameters of the rotation P of new features.
     outer: ``[d_old, d_old]``, of the rotation Q of the compatible part.
-    extra: how many dimensions t the old features add.
-    scale: norm of the new features beside the old ones, which have norm 1.
-    kind: how the rotations are made, as for ``orthogonal``.
+    extra: number t of dimensions taken from the old features.
+    scale: norm C of the new features; the old ones have norm 1.
+    kind: parametrisation of the rotations, as for ``orthogonal``.
   """
 
   inner: types.Array
@@ -44,17 +52,16 @@ def random_basis(
     key: source of the free parameters, normal with standard deviation
       ``1 / sqrt(width)``: rotations far from the identity.
     new: width d of the new features.
-    old: width d_old of the old features.
-    extra: dimensions t that are added, ``1 <= t <= old``; the old width fits
-      into ``t + new``.
-    scale: norm of the new features beside the old ones.
+    old: width d_old of the old features, at most ``extra + new``.
+    extra: number t of dimensions taken from the old features, 1 .. d_old.
+    scale: norm C of the new features; the old ones have norm 1.
     kind: ``'cayley'`` or ``'exponential'``.
 
   Returns:
-    The basis, float32.
+    The parameters, float32.
 
   Raises:
-    ValueError: naming the size that does not fit.
+    ValueError: if a size is out of range.
   """
   if not 1 <= extra <= old:
     raise ValueError(
@@ -76,27 +83,27 @@ def random_basis(
 def basis_transform(
   basis: Basis, new: types.ArrayLike, old: types.ArrayLike
 ) -> types.Array:
-  r"""Recodes new features so that their first part stands for old features.
+  r"""Recodes new features so that the leading entries replace old features.
 
   .. math:: v = [\bar o_{1 \dots t}, \; P (C \bar n)], \quad
     \beta = [Q v_{1 \dots d_\text{old}}, \; v_{d_\text{old}+1 \dots t+d}]
 
-  P and Q are rotations, bars mean norm 1. No step loses anything of the new
-  features: angles and distances among v and among its recoding are the same.
-  The first ``d_old`` entries are compared to a gallery of old features, all of
-  them to a gallery of new ones.
+  P and Q are rotations and bars mean norm 1. The map from v to beta is an
+  isometry, so that no information about n is lost. Compare the first ``d_old``
+  entries with a gallery of old features, all entries with a gallery of new
+  ones.
 
   Args:
     basis: the rotations and sizes.
     new: new features n, ``[..., d]``.
-    old: old features o as the new network predicts them, ``[..., d_old]``;
-      only the first t count.
+    old: the new network's prediction o of the old features, ``[..., d_old]``;
+      only the first t entries are used.
 
   Returns:
     ``[..., t + d]``, of norm ``sqrt(1 + C^2)``.
 
   Raises:
-    ValueError: if a width is not the basis's.
+    ValueError: if a width differs from the basis's.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -107,8 +114,8 @@ def basis_transform(
 
   Reference:
     Zhou et al., "BT^2: Backward-compatible Training with Basis
-    Transformation", 2022, arXiv:2211.03989. As in the official code, the t
-    entries of o are cut off first and normalised then.
+    Transformation", 2022, arXiv:2211.03989. As in the official code, the first
+    t entries of o are normalised, not o.
   """
   n, o = jnp.asarray(new), jnp.asarray(old)
   for name, x, matrix in (('new', n, basis.inner), ('old', o, basis.outer)):
@@ -118,13 +125,74 @@ def basis_transform(
         f'takes [..., {len(matrix)}], one row for each row of the new ones'
       )
   n, o, *free = tree.widen(n, o, basis.inner, basis.outer)
-  inner, outer = (orthogonal.orthogonal(x, kind=basis.kind) for x in free)
-  few = tree.unit(o[..., : basis.extra])
-  many = tree.unit(n) * basis.scale
-  v = jnp.concatenate([few, _rotate(inner, many)], -1)
+  inner, outer = (orthogonal(x, kind=basis.kind) for x in free)
+  head = tree.unit(o[..., : basis.extra])
+  tail = tree.unit(n) * basis.scale
+  v = jnp.concatenate([head, tree.matmul(tail, inner.T)], -1)
   width = len(outer)
-  return jnp.concatenate([_rotate(outer, v[..., :width]), v[..., width:]], -1)
+  compatible = tree.matmul(v[..., :width], outer.T)
+  return jnp.concatenate([compatible, v[..., width:]], -1)
 
 
-def _rotate(matrix: types.Array, x: types.Array) -> types.Array:
-  return jnp.matmul(x, matrix.T, precision='highest')
+def orthogonal(free: types.Array, *, kind: str = 'cayley') -> types.Array:
+  r"""Maps any square matrix to a rotation, to learn it by gradient descent.
+
+  .. math:: S = A - A^\top, \quad Q = (I + S)^{-1} (I - S)
+    \quad \text{or} \quad Q = e^S
+
+  Both have determinant 1 and give the identity for A = 0, with derivatives -2 S
+  and S there. The exponential reaches every rotation. The Cayley map reaches
+  all but those that turn some plane by 180 degrees, at the cost of one solve.
+
+  Args:
+    free: A, ``[d, d]``, any floats; only ``A - A^T`` is used.
+    kind: ``'cayley'`` or ``'exponential'``.
+
+  Returns:
+    Q, ``[d, d]``, float32 or wider.
+
+  Raises:
+    ValueError: if the matrix is not square or the kind is unknown.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> quarter = jnp.asarray([[0.0, jnp.pi / 2], [0.0, 0.0]])
+    >>> orthogonal(quarter, kind='exponential').round(6).tolist()
+    [[0.0, 1.0], [-1.0, 0.0]]
+    >>> orthogonal(jnp.asarray([[0.0, 1.0], [0.0, 0.0]])).tolist()
+    [[0.0, -1.0], [1.0, 0.0]]
+
+  Reference:
+    Cayley, "Sur quelques propriétés des déterminants gauches", 1846;
+    Lezcano-Casado & Martínez-Rubio, "Cheap Orthogonal Constraints in Neural
+    Networks", 2019, arXiv:1901.08428 (the exponential).
+  """
+  if kind not in _MAPS:
+    hint = tree.nearest(kind, list(_MAPS))
+    raise ValueError(
+      f"orthogonal: no kind '{kind}'{hint}: there are {', '.join(_MAPS)}"
+    )
+  shape = jnp.shape(free)
+  if len(shape) != 2 or shape[0] != shape[1]:
+    raise ValueError(f'orthogonal: {list(shape)} is not square: give [d, d]')
+  (wide,) = tree.widen(free)
+  return _MAPS[kind](wide - wide.T)
+
+
+def _cayley(skew: types.Array) -> types.Array:
+  """Returns (I + S)^-1 (I - S); I + S has eigenvalues 1 + i t, never 0."""
+  identity = jnp.eye(len(skew), dtype=skew.dtype)
+  return jnp.linalg.solve(identity + skew, identity - skew)
+
+
+def _exponential(skew: types.Array) -> types.Array:
+  """Returns the matrix exponential; jax.scipy is imported on use."""
+  import jax.scipy.linalg
+
+  found: types.Array = jax.scipy.linalg.expm(skew)
+  return found
+
+
+_MAPS: Mapping[str, Callable[[types.Array], types.Array]] = MappingProxyType(
+  {'cayley': _cayley, 'exponential': _exponential}
+)

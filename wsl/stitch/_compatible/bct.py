@@ -1,4 +1,11 @@
-"""Losses that keep new features comparable to a gallery of old ones."""
+"""Losses of backward-compatible training: BCT and BT^2.
+
+A gallery of old features stays in use if a new network's features of a class
+are close to the old ones. Both losses add to the new task's cross-entropy that
+of the old, frozen classifier on the new features. BCT demands this of all new
+features, which costs accuracy; BT^2 only of the leading entries after a learned
+change of basis.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -15,17 +22,17 @@ Objective: TypeAlias = Callable[..., types.Array]
 def class_means(
   features: types.ArrayLike, labels: types.ArrayLike, *, classes: int
 ) -> types.Array:
-  r"""Makes a classifier of old features for any classes: their mean directions.
+  r"""Makes a classifier of old features: the mean direction of each class.
 
   .. math:: w_c = \frac{1}{|c|} \sum_{i \in c} \frac{o_i}{\|o_i\|}
 
-  An old network's own classifier knows only the classes that it was trained on;
-  this one knows every class that its features were computed for.
+  It covers classes that the old network was not trained on, as long as old
+  features of examples are given.
 
   Args:
     features: old features of training examples, ``[N, d_old]``.
-    labels: ``[N]``, integers below ``classes``.
-    classes: how many, K.
+    labels: ``[N]``, integers 0 .. K - 1.
+    classes: the number K of classes.
 
   Returns:
     ``[K, d_old]``; 0 for a class without examples.
@@ -38,7 +45,7 @@ def class_means(
   directions = tree.unit(*tree.widen(features))
   member = jax.nn.one_hot(jnp.asarray(labels), classes, dtype=directions.dtype)
   counts = jnp.maximum(jnp.sum(member, 0), 1)
-  return (member.T @ directions) / counts[:, None]
+  return tree.matmul(member.T, directions) / counts[:, None]
 
 
 def bct_loss(
@@ -47,7 +54,7 @@ def bct_loss(
   *,
   weight: float = 10.0,
 ) -> Objective:
-  r"""Backward-compatible training: old classifier, new features.
+  r"""Makes the loss of backward-compatible training (BCT).
 
   .. math:: L = \mathrm{CE}(f_\text{new}) +
     \lambda \, \mathrm{CE}(W_\text{old} \bar n)
@@ -57,16 +64,16 @@ def bct_loss(
       ``[B, K]``); a ``jax.tree_util.Partial`` may bind arrays.
     old_classifier: W_old, ``[K, d_old]``, frozen: the old network's, or
       ``class_means`` of old features.
-    weight: lambda.
+    weight: lambda, of the compatibility term.
 
   Returns:
-    A loss of (params, batch, key) for ``wsl.train.advance``; batches are
+    A loss of (params, batch, key) for ``wsl.train.advance``; a batch is
     (inputs, integer labels).
 
   Reference:
     Shen et al., "Towards Backward-Compatible Representation Learning", 2020,
-    arXiv:2003.11942. The weight, and classes by the means of their old
-    features, as in the code of BT^2 (arXiv:2211.03989).
+    arXiv:2003.11942. The default weight and ``class_means`` follow the code of
+    BT^2 (arXiv:2211.03989).
   """
   return jax.tree_util.Partial(
     _bct, tree.partial(features_fn), jnp.asarray(old_classifier), weight
@@ -81,14 +88,14 @@ def bt2_loss(
   *,
   weights: tuple[float, float, float] = (1.0, 10.0, 5.0),
 ) -> Objective:
-  r"""Backward-compatible training with basis transformation.
+  r"""Makes the loss of backward-compatible training with basis transformation.
 
   .. math:: L = \mathrm{CE}(f_\text{new}) + l_1 (1 - \cos(n, n^*)) +
     l_2 \, \mathrm{CE}(W_\text{old} \bar b) + l_3 (1 - \cos(b, o^*))
 
-  where b are the first ``d_old`` entries of ``basis_transform(basis, n, o)``,
-  n* are the features of a network trained without regard to the old one, and
-  o* the old network's features, of the same inputs.
+  where b is the first ``d_old`` entries of ``basis_transform(basis, n, o)``, n*
+  the features of an independently trained new network, and o* those of the old
+  network, for the same inputs.
 
   Args:
     features_fn: maps (params, inputs) to (new features n ``[B, d]``, predicted
@@ -98,15 +105,15 @@ def bt2_loss(
     weights: ``(l1, l2, l3)``.
 
   Returns:
-    A loss of (params, batch, key) for ``wsl.train.advance``: params are
-    ``(network, basis)``, batches (inputs, integer labels, n* ``[B, d]``, o*
-    ``[B, d_old]``).
+    A loss of (params, batch, key) for ``wsl.train.advance``; params are
+    ``(network, basis)``, a batch is (inputs, integer labels, n* ``[B, d]``,
+    o* ``[B, d_old]``).
 
   Reference:
     Zhou et al., "BT^2: Backward-compatible Training with Basis
     Transformation", 2022, arXiv:2211.03989.
 
-  Differs from the official code in that labels are not smoothed.
+  Differs from the official code in that it does not smooth labels.
   """
   return jax.tree_util.Partial(
     _bt2, tree.partial(features_fn), jnp.asarray(old_classifier), weights
@@ -121,10 +128,11 @@ def _bct(
   batch: Any,
   key: types.PRNGKey,
 ) -> types.Array:
+  """Returns the loss of ``bct_loss`` on one batch."""
   del key
   inputs, labels = batch
   features, logits = features_fn(params, inputs)
-  old = _old_logits(old_classifier, features, labels)
+  old = _compatibility(old_classifier, features, labels)
   return cross_entropy(logits, labels) + weight * old
 
 
@@ -136,41 +144,45 @@ def _bt2(
   batch: Any,
   key: types.PRNGKey,
 ) -> types.Array:
+  """Returns the loss of ``bt2_loss`` on one batch."""
   del key
   inputs, labels, new_target, old_target = batch
   network, basis = params
   new, old, logits = features_fn(network, inputs)
-  part = basis_transform.basis_transform(basis, new, old)[
-    ..., : len(basis.outer)
-  ]
+  recoded = basis_transform.basis_transform(basis, new, old)
+  compatible = recoded[..., : len(basis.outer)]
   l1, l2, l3 = weights
   return (
     cross_entropy(logits, labels)
-    + l1 * _apart(new, new_target)
-    + l2 * _old_logits(old_classifier, part, labels)
-    + l3 * _apart(part, old_target)
+    + l1 * _cosine_distance(new, new_target)
+    + l2 * _compatibility(old_classifier, compatible, labels)
+    + l3 * _cosine_distance(compatible, old_target)
   )
 
 
-def _old_logits(
+def _compatibility(
   classifier: types.Array, features: types.Array, labels: types.Array
 ) -> types.Array:
-  """Returns the cross-entropy by the frozen old classifier."""
+  """Returns the frozen old classifier's cross-entropy of feature directions."""
   if classifier.ndim != 2 or features.shape[-1] != classifier.shape[1]:
     raise ValueError(
-      f'old_classifier is {list(classifier.shape)} and the features that it '
-      f'judges are {list(features.shape)}: give [classes, width]'
+      f'old_classifier is {list(classifier.shape)} and its features are '
+      f'{list(features.shape)}: give [classes, width]'
     )
   frozen = jnp.asarray(classifier, features.dtype)
-  return cross_entropy(tree.unit(features) @ frozen.T, labels)
+  return cross_entropy(tree.matmul(tree.unit(features), frozen.T), labels)
 
 
-def _apart(x: types.Array, target: types.Array) -> types.Array:
+def _cosine_distance(x: types.Array, target: types.Array) -> types.Array:
+  """Returns one minus the mean cosine of corresponding rows."""
   y = jnp.asarray(target, x.dtype)
   return 1 - jnp.mean(jnp.sum(tree.unit(x) * tree.unit(y), -1))
 
 
 def cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:
   """Returns the mean cross-entropy with integer labels."""
-  log_p = jax.nn.log_softmax(tree.wide(logits))
-  return -jnp.mean(jnp.take_along_axis(log_p, labels[:, None], axis=1))
+  import optax  # not at import: rooms open without it
+
+  return jnp.mean(
+    optax.softmax_cross_entropy_with_integer_labels(tree.wide(logits), labels)
+  )

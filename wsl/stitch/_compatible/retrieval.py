@@ -1,4 +1,10 @@
-"""Can the queries of one model find what is in the gallery of another?"""
+"""Retrieval across models: queries of one model, gallery of another.
+
+``top1`` is the first point of the cumulative match characteristic (CMC), the
+share of queries whose nearest gallery item has their label. ``map`` is the mean
+over queries of the average precision, the mean of the precision at the ranks of
+all relevant items.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
@@ -10,7 +16,7 @@ import numpy as np
 
 from wsl import tree, types
 
-_CHUNK = 64  # queries that are compared to the gallery at once
+_CHUNK = 64  # queries that are compared with the gallery at once
 
 Labelled = tuple[types.ArrayLike, types.ArrayLike]
 
@@ -18,25 +24,28 @@ Labelled = tuple[types.ArrayLike, types.ArrayLike]
 def retrieval(
   queries: Labelled, gallery: Labelled, *, metric: str = 'top1'
 ) -> types.Array:
-  r"""Measures how well queries find images of their class, by cosine.
+  r"""Measures the retrieval of gallery items of the query's class, by cosine.
 
   .. math:: \text{top1} = \frac{1}{N} \sum_q
     [y_{\arg\max_g \cos(q, g)} = y_q], \quad
     \text{map} = \frac{1}{N} \sum_q \frac{1}{R_q} \sum_{r: y_r = y_q}
-    \frac{\text{of q's class among the first } r}{r}
+    \frac{\#\{s \le r: y_s = y_q\}}{r}
+
+  where r and s are ranks in the gallery sorted by the similarity to q, and R_q
+  is the number of gallery items of q's class.
 
   Args:
     queries: (features ``[N, d]``, labels ``[N]``).
-    gallery: (features ``[M, d]``, labels ``[M]``); of the same width.
-    metric: ``'top1'``, how often the nearest image has the query's label; or
-      ``'map'``, the mean average precision over the whole ranking.
+    gallery: (features ``[M, d]``, labels ``[M]``), of the same width d.
+    metric: ``'top1'``, the share of queries whose nearest item has their label
+      (CMC at rank 1); or ``'map'``, the mean average precision.
 
   Returns:
-    ``[]``, 0 .. 1. A query whose class is not in the gallery counts 0. Of equal
-    similarities the first in the gallery comes first.
+    ``[]``, 0 .. 1. A query whose class is not in the gallery counts 0. Equal
+    similarities are ranked in the order of the gallery.
 
   Raises:
-    ValueError: if widths or lengths do not fit, or the metric is unknown.
+    ValueError: if widths or lengths differ, or the metric is unknown.
 
   Example:
     >>> import jax.numpy as jnp
@@ -75,29 +84,36 @@ def _retrieval(
   g_labels: types.Array,
   metric: str,
 ) -> types.Array:
+  """Returns the mean of a metric over queries, a chunk of them at a time."""
   directions = tree.unit(g)
 
   def one(query: tuple[types.Array, types.Array]) -> types.Array:
-    near = jnp.matmul(directions, query[0], precision='highest')
-    return _METRICS[metric](near, g_labels == query[1])
+    similarity = tree.matmul(directions, query[0])
+    return _METRICS[metric](similarity, g_labels == query[1])
 
   found = jax.lax.map(one, (tree.unit(q), q_labels), batch_size=_CHUNK)
   return jnp.mean(found)
 
 
-def _top1(near: types.Array, right: types.Array) -> types.Array:
-  return jnp.asarray(right[jnp.argmax(near)], near.dtype)
+def _top1(similarity: types.Array, relevant: types.Array) -> types.Array:
+  """Returns whether the nearest item is relevant, 0 or 1."""
+  return jnp.asarray(relevant[jnp.argmax(similarity)], similarity.dtype)
 
 
-def _map(near: types.Array, right: types.Array) -> types.Array:
-  ranked = jnp.asarray(right[jnp.argsort(-near)], near.dtype)
-  ranks = jnp.arange(1, len(near) + 1, dtype=near.dtype)
+def _average_precision(
+  similarity: types.Array, relevant: types.Array
+) -> types.Array:
+  """Returns the mean precision at the ranks of the relevant items."""
+  # The precision at rank r is cumsum(relevant)[r] / r; the factor `ranked`
+  # selects the ranks of relevant items. argsort is stable.
+  ranked = jnp.asarray(relevant[jnp.argsort(-similarity)], similarity.dtype)
+  ranks = jnp.arange(1, len(similarity) + 1, dtype=similarity.dtype)
   total = jnp.sum(ranked * jnp.cumsum(ranked) / ranks)
   return total / jnp.maximum(jnp.sum(ranked), 1)
 
 
 _METRICS: Mapping[str, Callable[[types.Array, types.Array], types.Array]] = (
-  MappingProxyType({'top1': _top1, 'map': _map})
+  MappingProxyType({'top1': _top1, 'map': _average_precision})
 )
 
 
@@ -110,21 +126,22 @@ def compatibility_matrix(
   metric: str = 'top1',
   leading: bool = False,
 ) -> np.ndarray:
-  r"""Measures every model's queries against every model's gallery.
+  r"""Measures the retrieval of each model's queries in each model's gallery.
 
   .. math:: M_{ij} = \text{retrieval}(\text{queries}_i, \text{gallery}_j)
 
-  Models are in the order in which they came: below the diagonal, new queries
-  meet old galleries. On it, each model is by itself.
+  With models in the order of their training, the entries below the diagonal
+  pair new queries with old galleries, and the diagonal is the performance of
+  each model on its own.
 
   Args:
     queries: for each of T models its features of the queries, ``[N, d_i]``.
     galleries: for each model its features of the gallery, ``[M, d_i]``.
-    query_labels: ``[N]``.
-    gallery_labels: ``[M]``.
+    query_labels: ``[N]``, integers.
+    gallery_labels: ``[M]``, integers.
     metric: as for ``retrieval``.
-    leading: whether models of different widths are compared by the leading
-      entries that both have, as ``basis_transform`` lays them out.
+    leading: whether to compare models of different widths by their common
+      leading entries, the layout of ``basis_transform``.
 
   Returns:
     ``[T, T]``, float64 on the host.
@@ -167,19 +184,20 @@ def compatibility_matrix(
 
 
 def average_compatibility(matrix: types.ArrayLike) -> float:
-  r"""Returns the share of pairs in which new queries serve an old gallery.
+  r"""Returns the share of pairs in which new queries beat the old ones.
 
   .. math:: AC = \frac{2}{T (T - 1)} \sum_{i > j} [M_{ij} > M_{jj}]
 
   Args:
-    matrix: ``[T, T]`` from ``compatibility_matrix``; only its diagonal and
-      what is below count.
+    matrix: ``[T, T]`` from ``compatibility_matrix``; only the lower triangle
+      with the diagonal is used.
 
   Returns:
-    0 .. 1: how often updating the queries alone beats not updating at all.
+    0 .. 1, how often an update of the query model alone improves retrieval from
+    the old gallery.
 
   Raises:
-    ValueError: if the matrix is not square, or is of one model.
+    ValueError: if the matrix is not square, or T < 2.
 
   Example:
     >>> average_compatibility([[0.5, 0, 0], [0.6, 0.7, 0], [0.4, 0.8, 0.9]])

@@ -1,4 +1,4 @@
-"""Translation of one latent space into another, by examples of both."""
+"""Translation between latent spaces, fitted on paired examples."""
 
 import dataclasses
 
@@ -20,37 +20,39 @@ def translate(
   scale: str = 'none',
   ridge: float | None = None,
 ) -> _adapter.Adapter:
-  r"""Finds the map from one encoder's features to another's, from few examples.
+  r"""Fits a map from one encoder's features to another's on few examples.
 
   .. math:: y = \Big( \frac{x - \mu_x}{\sigma_x} W \Big) \sigma_y + \mu_y
 
   ======================  ==================================================
   ``kind``                W
   ======================  ==================================================
-  ``affine``              of least squares, with ``ridge``
-  ``orthogonal``          the rotation that brings the examples closest
+  ``affine``              the least squares solution, with ``ridge``
+  ``orthogonal``          the orthogonal matrix of least squared error
                           (Procrustes)
-  ``nearest_orthogonal``  the rotation nearest to that of least squares
+  ``nearest_orthogonal``  the orthogonal matrix nearest to that of least
+                          squares
   ======================  ==================================================
 
-  A narrower space counts as padded with zeros: a rotation from 3 to 5
-  dimensions is 3 orthogonal rows. Each is ``fit`` between the two scalings.
+  The narrower space is padded with zeros: an orthogonal map from 3 to 5
+  dimensions has 3 orthonormal rows.
 
   Args:
     source: features x of n examples, ``[n, d]``, or anchors.
     target: features y of the same examples, ``[n, m]``, or anchors; two sets
       of anchors are compared by id.
-    kind: which W.
-    scale: what sigma is: ``'none'``, 1; ``'common'``, one number, the root mean
-      square distance from the mean; ``'each'``, the standard deviation of every
-      feature. Least squares without ridge come out the same for all.
-    ridge: of least squares, as for ``fit``; it has no part in ``orthogonal``.
+    kind: the kind of W, a row of the table.
+    scale: the scaling sigma: ``'none'`` for 1; ``'common'`` for one number, the
+      root mean square distance from the mean; ``'each'`` for the standard
+      deviation of each feature. Least squares without ridge is the same for
+      all of them.
+    ridge: ridge of least squares, as for ``fit``; unused for ``orthogonal``.
 
   Returns:
     An adapter with a weight and a bias, for ``apply_adapter`` and ``invert``.
 
   Raises:
-    ValueError: if the examples are not as many or not the same, or a name is
+    ValueError: if the numbers of examples or the ids differ, or a name is
       unknown.
 
   Example:
@@ -65,8 +67,8 @@ def translate(
     Maiorca et al., "Latent Space Translation via Semantic Alignment", 2023,
     arXiv:2311.00664.
 
-  Differs from the official code, which fits ``affine`` by 300 steps of Adam, in
-  its closed form; and in an inverse.
+  Differs from the official code, which fits ``affine`` by 300 steps of Adam, by
+  the closed form, and by an inverse.
   """
   _check_names(kind, scale)
   if isinstance(source, _anchors.Anchors):
@@ -95,30 +97,32 @@ def translate(
   weight = adapter.weight
   assert weight is not None
   if kind == 'nearest_orthogonal':
+    # For W = U S V^T, the polar factor U V^T minimises ||W - Q||_F over
+    # orthogonal Q: it maximises tr(Q^T W), which is at most tr(S).
     u, _, vt = jnp.linalg.svd(weight, full_matrices=False)
-    weight = _product(u, vt)
+    weight = tree.matmul(u, vt)
   weight = weight * sigma_y[None] / sigma_x[:, None]
-  bias = mean_y - _product(mean_x, weight)
+  bias = mean_y - tree.matmul(mean_x, weight)
   return dataclasses.replace(adapter, weight=weight, bias=bias)
 
 
 def invert(adapter: _adapter.Adapter) -> _adapter.Adapter:
-  r"""Returns the map back, by the pseudo-inverse.
+  r"""Inverts a translation by the pseudo-inverse.
 
   .. math:: x = (y - b) W^+
 
-  Exact if W is square and of full rank, or leads from a narrower space to a
-  wider one; from a wider to a narrower one, what was lost comes back as the
-  least of all that would translate to the same.
+  Exact if W has full row rank, that is for a full-rank map to a space of the
+  same width or a wider one. For a map to a narrower space it returns the x of
+  least norm among those with the same translation.
 
   Args:
-    adapter: one with a weight, a bias and nothing else, as of ``translate``.
+    adapter: an adapter with a weight and at most a bias, as from ``translate``.
 
   Returns:
-    Such an adapter.
+    An adapter with a weight, and a bias if the given one has it.
 
   Raises:
-    ValueError: if the adapter has no weight, or a part that has no inverse.
+    ValueError: if the adapter has no weight, or any other part.
 
   Example:
     >>> import jax.numpy as jnp
@@ -140,11 +144,12 @@ def invert(adapter: _adapter.Adapter) -> _adapter.Adapter:
   weight = jnp.linalg.pinv(adapter.weight)
   bias = adapter.bias
   if bias is not None:
-    bias = -_product(bias, weight)
+    bias = -tree.matmul(bias, weight)
   return _adapter.Adapter(weight=weight, bias=bias)
 
 
 def _check_names(kind: str, scale: str) -> None:
+  """Checks the kind and the scale against the names there are."""
   for name, value, names in (('kind', kind, KINDS), ('scale', scale, SCALES)):
     if value not in names:
       hint = tree.nearest(value, names)
@@ -154,15 +159,10 @@ def _check_names(kind: str, scale: str) -> None:
 
 
 def _spread(x: types.Array, scale: str) -> types.Array:
-  """Returns sigma, ``[d]``, of centred features."""
+  """Returns sigma, ``[d]``, of centred features; 1 for constant features."""
   square = jnp.mean(jnp.square(x), 0)
   if scale == 'none':
     square = jnp.ones_like(square)
   elif scale == 'common':
     square = jnp.full_like(square, jnp.sum(square))
-  apart = square > 0
-  return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 1.0)
-
-
-def _product(x: types.Array, y: types.Array) -> types.Array:
-  return jnp.matmul(x, y, precision='highest')
+  return jnp.sqrt(jnp.where(square > 0, square, 1.0))

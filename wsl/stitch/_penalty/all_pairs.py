@@ -1,4 +1,9 @@
-"""All stitches of two networks at once: outputs, errors, a loss."""
+"""All stitches of two networks together: outputs, errors, a loss.
+
+Separately, the stitch (p, q) of two networks of depth D runs p + D - q blocks.
+Together, the bottom's blocks run once for all pairs, and block q of the top
+runs once, on the concatenated batch of all stitches that enter at or before q.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
@@ -20,23 +25,23 @@ def cut_outputs(
   adapters: Adapters,
   inputs: Any,
 ) -> dict[Pair, types.Array]:
-  r"""Runs every stitch of two networks, each block once for all of them.
+  r"""Runs all stitches of two networks, each block once.
 
   .. math:: y_{pq} = A_{>q} \circ s_{pq} \circ B_{\le p} (x)
 
-  The bottom runs once. Its values enter the top where their adapter leads, and
-  go on as one batch with those that entered before.
+  The adapted values of stitch (p, q) are appended to the batch before block q
+  of the top, so that its remaining blocks run on one growing batch.
 
   Args:
-    bottom: the network B whose first blocks are taken.
-    top: the network A whose last blocks are taken.
-    adapters: by (p, q): from position p of the bottom to position q of the
-      top, that is, before its block q.
-    inputs: ``[B, ...]``.
+    bottom: the network B that gives the first blocks.
+    top: the network A that gives the last blocks.
+    adapters: by (p, q), from position p of the bottom to position q of the top,
+      the input of its block q.
+    inputs: a batch ``[B, ...]``.
 
   Returns:
-    Outputs ``[B, ...]`` by pair, in the order of ``adapters``. The batch that
-    reaches the head is as many times larger as there are pairs.
+    Outputs ``[B, ...]`` by pair, in the order of ``adapters``. The batch at the
+    head has B examples for each pair.
 
   Raises:
     ValueError: if there are no adapters, or a position does not exist.
@@ -66,8 +71,8 @@ def cut_outputs(
       for pair in order
       if pair[1] == q
     ]
-    both = entering if h is None else [h, *entering]
-    h = jnp.concatenate(both) if len(both) > 1 else both[0]
+    batches = entering if h is None else [h, *entering]
+    h = jnp.concatenate(batches) if len(batches) > 1 else batches[0]
     if q < top.depth:
       block = _segmented.block_fn(top, q)
       h = block(_segmented.block_params(top, q), h)
@@ -83,17 +88,17 @@ def cut_errors(
   adapters: Adapters,
   tests: Iterable[tuple[Any, types.Array]],
 ) -> dict[Pair, float]:
-  """Measures the test error of every stitch of two networks.
+  """Measures the test error of all stitches of two networks.
 
   Args:
-    bottom: the network whose first blocks are taken.
-    top: the network whose last blocks are taken.
+    bottom: the network that gives the first blocks.
+    top: the network that gives the last blocks.
     adapters: by pair, as for ``cut_outputs``.
-    tests: batches (inputs ``[B, ...]``, labels ``[B]``); batches of one size
-      compile once.
+    tests: batches (inputs ``[B, ...]``, labels ``[B]``); batches of equal shape
+      share one compilation.
 
   Returns:
-    The fraction of wrong answers, by pair.
+    The error rate, 0 .. 1, by pair.
 
   Raises:
     ValueError: as ``cut_outputs``, or if there are no batches.
@@ -102,26 +107,27 @@ def cut_errors(
   count = 0
   for batch in batches_lib.stream(tests, name='cut_errors'):
     inputs, labels = batch
-    found = _wrong(bottom, top, dict(adapters), inputs, labels)
+    found = _count_wrong(bottom, top, dict(adapters), inputs, labels)
     wrong = {pair: wrong[pair] + int(n) for pair, n in found.items()}
     count += len(labels)
   return {pair: n / count for pair, n in wrong.items()}
 
 
 @jax.jit
-def _wrong(
+def _count_wrong(
   bottom: _segmented.Segmented,
   top: _segmented.Segmented,
   adapters: Adapters,
   inputs: Any,
   labels: types.Array,
 ) -> dict[Pair, types.Array]:
+  """Returns the number of errors of each stitch on one batch."""
   outputs = cut_outputs(bottom, top, adapters, inputs)
   return jax.tree.map(lambda y: count_wrong(y, labels), outputs)
 
 
 def count_wrong(outputs: types.Array, labels: types.Array) -> types.Array:
-  """Returns how many largest outputs are not the label's."""
+  """Returns the number of examples whose largest output is not the label's."""
   guesses = jnp.argmax(outputs, -1).astype(jnp.int32)
   return jnp.sum(guesses != jnp.asarray(labels, jnp.int32))
 
@@ -132,33 +138,35 @@ def penalty_loss(
   batch: tuple[Any, types.Array],
   key: types.PRNGKey,
 ) -> types.Array:
-  """Returns the cross-entropy of all stitches together, to train adapters.
+  """Returns the summed cross-entropy of all stitches, to train the adapters.
 
-  The sum over stitches: each adapter has the gradient that it would have
-  alone. The networks are not trained, and their normalisations keep their
-  moments. ``jax.tree_util.Partial(penalty_loss, (bottom, top))`` is a loss for
+  The sum over stitches gives each adapter the gradient of its own stitch. The
+  networks are fixed, with the moments of their normalisations.
+  ``jax.tree_util.Partial(penalty_loss, (bottom, top))`` is a loss for
   ``wsl.train.advance``.
 
   Args:
     networks: bottom and top.
-    adapters: what is trained, by pair.
+    adapters: the parameters, by pair.
     batch: inputs ``[B, ...]`` and labels ``[B]``.
     key: not used.
 
   Returns:
-    A number: the sum over pairs of the mean over examples.
+    A scalar: the sum over pairs of the mean over examples.
 
   Reference:
     Bansal et al., "Revisiting Model Stitching to Compare Neural
     Representations", 2021, arXiv:2106.07682.
   """
+  import optax  # not at import: rooms open without it
+
   del key
   inputs, labels = batch
   outputs = cut_outputs(*networks, adapters, inputs)
-  chosen = jnp.asarray(labels, jnp.int32)[:, None]
+  labels = jnp.asarray(labels, jnp.int32)
+  cross_entropy = optax.softmax_cross_entropy_with_integer_labels
   losses = [
-    -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(tree.wide(y)), chosen, 1))
-    for y in outputs.values()
+    jnp.mean(cross_entropy(tree.wide(y), labels)) for y in outputs.values()
   ]
   return jnp.sum(jnp.stack(losses))
 
@@ -168,7 +176,7 @@ def check_pairs(
   top: _segmented.Segmented,
   pairs: Iterable[Pair],
 ) -> None:
-  """Checks that there are pairs of positions, and that they exist."""
+  """Checks that pairs are given and that their positions exist."""
   found = list(pairs)
   if not found:
     raise ValueError('no pairs of positions (bottom, top): give one or more')

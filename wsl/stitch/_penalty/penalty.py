@@ -1,4 +1,11 @@
-"""The stitching penalty of two networks, with its controls."""
+"""The stitching penalty of two networks, with its controls.
+
+The penalty is the rise of the test error when the first q blocks of a top
+network are replaced by p blocks of a bottom network and an adapter. It has two
+controls. A random bottom shows the penalty that adapter and top reach without
+trained features. The top's own blocks as bottom have penalty 0, since the
+identity is an adapter; any other value is an error of the fit.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 import functools
@@ -20,14 +27,14 @@ Tune: TypeAlias = Callable[
 
 
 class Stitched(NamedTuple):
-  """What is measured of each pair of positions, of one bottom.
+  """Measurements of the stitches of one bottom, by pair of positions.
 
   Attributes:
-    penalty: ``[P]``, the error of the stitched network minus that of the top's
-      own; negative where the bottom is the better one.
-    residual: ``[P]``, the share of the variance of the top's values that the
-      least squares map from the bottom's leaves, 0 .. 1.
-    cka: ``[P]``, the similarity of both, unbiased.
+    penalty: ``[P]``, error of the stitched network minus error of the top;
+      negative if the bottom's blocks are better than the top's.
+    residual: ``[P]``, share of the variance of the top's values that least
+      squares on the bottom's values does not explain, 0 .. 1.
+    cka: ``[P]``, unbiased linear CKA of both values.
   """
 
   penalty: np.ndarray
@@ -36,15 +43,15 @@ class Stitched(NamedTuple):
 
 
 class Penalty(NamedTuple):
-  """Stitching penalties, and what they are to be compared with.
+  """Stitching penalties with their controls.
 
   Attributes:
     pairs: P pairs (position of the bottom, position of the top).
-    error: of the top as it is, 0 .. 1.
-    bottom: of the bottom in question.
-    random: of the random bottom.
-    own: of the top's own blocks, stitched at the position of the top:
-      ``[P]``, one value for all pairs of one position.
+    error: error rate of the top itself, 0 .. 1.
+    bottom: measurements of the given bottom.
+    random: measurements of the random bottom (control).
+    own: measurements of the top as its own bottom at pairs (q, q) (control),
+      ``[P]``: equal for pairs of the same q.
   """
 
   pairs: tuple[all_pairs.Pair, ...]
@@ -66,42 +73,42 @@ def penalty(
   ridge: float | None = None,
   tune: Tune | None = None,
 ) -> Penalty:
-  r"""Measures what it costs to replace a network's first blocks by another's.
+  r"""Measures the error of replacing a network's first blocks by another's.
 
   .. math:: \mathrm{penalty}_{pq} = \mathrm{Err}(A_{>q} \circ s_{pq} \circ
     B_{\le p}) - \mathrm{Err}(A)
 
-  for the top A and the bottom B; :math:`s_{pq}` maps B's values after p
-  blocks to A's after q. It is fitted without labels, in closed form, from
-  moments that one pass over the batches gives for all pairs; ``tune`` may
-  train it further. Blocks run once for all stitches (``cut_outputs``).
+  for the top A and the bottom B, where the adapter :math:`s_{pq}` maps B's
+  values after p blocks to A's values after q. Adapters are fitted in closed
+  form and without labels, from moments of all pairs in one pass over the
+  batches; ``tune`` may train them further. Blocks run once for all stitches
+  (``cut_outputs``).
 
-  A small penalty says nothing by itself: the first blocks of a network that
-  knows nothing can be stitched as well. The same is therefore measured for a
-  random bottom, and for the top on itself, which must come out as 0 in closed
-  form.
+  A small penalty alone is no evidence of similar features: the first blocks of
+  an untrained network can have one too. The same is therefore measured for a
+  random bottom, and for the top on itself, whose penalty is 0 in closed form.
 
   Args:
-    top: A.
-    bottom: B.
-    random: a network like B with fresh parameters.
-    batches: inputs ``[B, ...]``, labels not needed, in a sequence: they are
-      read three times.
-    tests: (inputs, labels ``[B]``) in a sequence: they are read four times.
-    pairs: positions (of B, of A); all of them by default.
-    kind: of adapter, as in ``fit_moments``.
-    ridge: likewise.
-    tune: maps (bottom, top, adapters) to better adapters, for each of the three
-      bottoms: by ``wsl.train.advance`` on ``penalty_loss``.
+    top: the network A.
+    bottom: the network B.
+    random: a network with the structure of B and untrained parameters.
+    batches: a sequence of inputs ``[B, ...]`` without labels; read three times.
+    tests: a sequence of (inputs, labels ``[B]``); read four times.
+    pairs: pairs (position of B, position of A); all pairs by default.
+    kind: kind of adapter, as in ``fit_moments``.
+    ridge: ridge of the fit, as in ``fit_moments``.
+    tune: maps (bottom, top, adapters) to trained adapters, such as by
+      ``wsl.train.advance`` on ``penalty_loss``; called for each of the three
+      bottoms.
 
   Returns:
     Penalties of the bottom and of both controls, with the least squares
-    residual and the CKA of each pair, fit or not.
+    residual and the CKA of each pair.
 
   Raises:
-    ValueError: if a position does not exist, the random network is not like
-      the bottom, batches or tests can be read only once, or as ``fit_moments``
-      does.
+    ValueError: if a position does not exist, the random network differs from
+      the bottom in structure or shapes, batches or tests are one-shot
+      iterators, or as ``fit_moments`` does.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -119,10 +126,10 @@ def penalty(
 
   Reference:
     Bansal et al., "Revisiting Model Stitching to Compare Neural
-    Representations", 2021, arXiv:2106.07682; residual and penalty side by side
-    after Hernandez et al., "Model Stitching: Looking For Functional Similarity
-    Between Representations", 2023, arXiv:2303.11277. Differs in that adapters
-    are solved for, and only trained by ``tune``; both trained them.
+    Representations", 2021, arXiv:2106.07682; the comparison of residual and
+    penalty after Hernandez et al., "Model Stitching: Looking For Functional
+    Similarity Between Representations", 2023, arXiv:2303.11277. Both train
+    adapters by gradient descent; here ``tune`` does, after a closed-form fit.
   """
   for name, given in (('batches', batches), ('tests', tests)):
     if iter(given) is given:
@@ -146,9 +153,9 @@ def penalty(
   return Penalty(
     chosen,
     error,
-    _put(fit(bottom, chosen), chosen, error),
-    _put(fit(random, chosen), chosen, error),
-    _put(own, [(q, q) for _, q in chosen], error),
+    _gather(fit(bottom, chosen), chosen, error),
+    _gather(fit(random, chosen), chosen, error),
+    _gather(own, [(q, q) for _, q in chosen], error),
   )
 
 
@@ -163,7 +170,7 @@ def _measure(
   ridge: float | None,
   tune: Tune | None,
 ) -> dict[all_pairs.Pair, list[float]]:
-  """Returns error, residual and CKA of each pair."""
+  """Fits the stitches of one bottom; returns error, residual, CKA by pair."""
   moments = feature_moments.moments(bottom, top, batches, pairs=pairs)
   adapters: all_pairs.Adapters = features.fit_each(
     moments, kind=kind, ridge=ridge
@@ -177,11 +184,12 @@ def _measure(
   }
 
 
-def _put(
+def _gather(
   found: dict[all_pairs.Pair, list[float]],
   pairs: Sequence[all_pairs.Pair],
   error: float,
 ) -> Stitched:
+  """Returns measurements as arrays in the order of pairs."""
   errors, residuals, ckas = np.asarray([found[pair] for pair in pairs]).T
   return Stitched(errors - error, residuals, ckas)
 
@@ -189,7 +197,7 @@ def _put(
 def _error(
   top: _segmented.Segmented, tests: Sequence[tuple[Any, types.Array]]
 ) -> float:
-  """Returns the error of a network as it is: a stitch that leaves it so."""
+  """Returns the error of a network: that of an identity stitch on itself."""
   whole = {(0, 0): _adapter.Adapter()}
   return all_pairs.cut_errors(top, top, whole, tests)[0, 0]
 
@@ -197,7 +205,7 @@ def _error(
 def _check_alike(
   bottom: _segmented.Segmented, random: _segmented.Segmented
 ) -> None:
-  """Checks that the control has the bottom's functions and shapes."""
+  """Checks that the control has the bottom's structure and shapes."""
   forms = [
     (jax.tree.structure(net), [jnp.shape(x) for x in jax.tree.leaves(net)])
     for net in (bottom, random)
