@@ -1,24 +1,24 @@
-"""Measures the cost of stitching: one JSON line each.
+"""Measures the cost of stitching; prints one JSON line per measurement.
 
   python tests/bench/stitch.py --widths=192,384 --depth=12
 
 ``fit``: all adapters of a pair of vision transformers (the 34 pairs of SN-Net's
-windows, or those of ``--pairs``) from images, in seconds and as a ratio to the
-two forward passes of the same images, of the same run and in turns with them;
-``holds`` is a ratio of at most 1.3. ``cpu_ratio`` is that of the processors'
-time, which a busy machine changes less. ``features`` are both forward passes
-with the values of all positions as results, ``sums`` the moments without the
-solutions, and ``similarity`` the moments of all that CKA, CCA and residual
-need, ``cpu_similarity`` their ratio. ``products`` is the ratio that the number
-of multiplications promises for ``fit``.
+windows, or ``--pairs=all``) from images, in seconds and as a ratio to the two
+forward passes of the same images, measured alternately in the same process;
+``holds`` tests that the ratio is at most 1.3. ``cpu_ratio`` is the ratio of CPU
+times, which depends less on the load of the machine. ``features`` are both
+forward passes with the values of all positions as outputs, ``sums`` the moments
+without the solutions, ``similarity`` the moments that CKA, CCA and residual
+need, and ``cpu_similarity`` their ratio. ``products`` is the ratio predicted
+for ``fit`` by the number of multiplications.
 
-``routes``: all networks of a family by one program. ``compilations`` counts
-what the compiler was given while they ran; ``overhead`` is the time of some
-routes by that program over that of the same networks compiled one by one.
+``routes``: all networks of a family by one program. ``compilations`` counts the
+compilations during their runs; ``overhead`` is the time of some routes by that
+program over that of the same networks compiled separately.
 
-``memory``: the same fit for several numbers of batches, made when they are
-read, each in a process of its own: ``live`` is the most that arrays took when a
-batch was read, ``process`` the most that the process had, in MiB.
+``memory``: the same fit for several numbers of batches, generated lazily, each
+in its own process: ``live`` is the maximal size of all arrays when a batch is
+read, ``process`` the peak memory of the process, in MiB.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,9 +42,11 @@ _DEPTH = flags.DEFINE_integer('depth', 12, 'blocks of each')
 _SIDE = flags.DEFINE_integer('side', 112, 'of an image')
 _PATCH = flags.DEFINE_integer('patch', 8, 'side of a patch')
 _BATCH = flags.DEFINE_integer('batch', 25, 'images')
-_BATCHES = flags.DEFINE_integer('batches', 4, 'how many')
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'the fastest counts')
-_PAIRS = flags.DEFINE_enum('pairs', 'windows', ['windows', 'all'], 'which')
+_BATCHES = flags.DEFINE_integer('batches', 4, 'number of batches')
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'rounds; the minimum is reported')
+_PAIRS = flags.DEFINE_enum(
+  'pairs', 'windows', ['windows', 'all'], 'pairs of positions'
+)
 _ONLY = flags.DEFINE_integer('only', 0, 'measure memory with this many batches')
 
 
@@ -64,7 +66,7 @@ def _network(width: int) -> stitch.Segmented:
 
 
 def _images(count: int) -> Iterator[jax.Array]:
-  """Yields batches, each made when it is asked for."""
+  """Yields batches, generated lazily."""
   shape = (_BATCH.value, _SIDE.value, _SIDE.value, 3)
   for i in range(count):
     rng = np.random.default_rng(i)
@@ -81,7 +83,7 @@ def _family() -> tuple[stitch.Family, tuple[stitch.Route, ...]]:
 
 
 def _pairs(routes: tuple[stitch.Route, ...]) -> list[tuple[int, int]] | None:
-  """Returns the positions that the routes join; none for all."""
+  """Returns the positions that the routes join, or None for all."""
   if _PAIRS.value == 'all':
     return None
   return [
@@ -92,11 +94,12 @@ def _pairs(routes: tuple[stitch.Route, ...]) -> list[tuple[int, int]] | None:
 
 
 def _seconds(fn: Callable[[], Any]) -> float:
+  """Returns the wall-clock time of one call."""
   return float(_both_clocks(fn)[0])
 
 
 def _both_clocks(fn: Callable[[], Any]) -> np.ndarray:
-  """Returns the seconds that went by, and those of all processors together."""
+  """Returns wall-clock and CPU seconds of one call."""
   clocks = lambda: np.asarray([time.perf_counter(), time.process_time()])
   start = clocks()
   jax.block_until_ready(fn())
@@ -104,6 +107,7 @@ def _both_clocks(fn: Callable[[], Any]) -> np.ndarray:
 
 
 def _print(**row: Any) -> None:
+  """Prints a JSON line with rounded numbers."""
   rounded = {
     k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()
   }
@@ -111,7 +115,7 @@ def _print(**row: Any) -> None:
 
 
 def _fit() -> None:
-  """Prints what fitting all adapters takes, next to the forward passes."""
+  """Prints the time of fitting all adapters and of the forward passes."""
   family, routes = _family()
   a, b = family.models.values()
   pairs = _pairs(routes)
@@ -158,7 +162,7 @@ def _products(
   pairs: list[tuple[int, int]],
   x: jax.Array,
 ) -> float:
-  """Returns 1 + the products of the sums over those of the networks."""
+  """Returns 1 + FLOPs of the moments / FLOPs of the networks."""
   costs = stitch.cost(stitch.Family({'a': a, 'b': b}, {}), x)
   forward = sum(
     part.flops
@@ -172,7 +176,7 @@ def _products(
 
 
 def _routes() -> None:
-  """Prints what evaluating all routes takes."""
+  """Prints the time of evaluating all routes."""
   family, routes = _family()
   x = next(_images(1))
   a, b = family.models.values()
@@ -219,11 +223,12 @@ def _routes() -> None:
 
 
 def _memory(count: int) -> None:
-  """Prints the memory of fitting from so many batches."""
+  """Prints the memory of a fit to a number of batches."""
   family, routes = _family()
   live = [0]
 
   def watched() -> Iterator[jax.Array]:
+    """Yields batches; records the size of all live arrays."""
     for x in _images(count):
       held = sum(array.nbytes for array in jax.live_arrays())
       live[0] = max(live[0], held)
@@ -243,7 +248,7 @@ def _memory(count: int) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Prints the lines."""
+  """Prints all measurements."""
   if _ONLY.value:
     _memory(_ONLY.value)
     return

@@ -1,4 +1,4 @@
-"""Adapters: what their parts compute, which are trained, and folding."""
+"""Adapters: their formula, their trainable leaves, folding and resizing."""
 
 import dataclasses
 
@@ -34,7 +34,7 @@ def normalized(norm, x):
   return norm.scale * x + norm.offset
 
 
-def test_all_parts_are_the_formula() -> None:
+def test_all_parts_follow_the_formula() -> None:
   adapter = jax.tree.map(np.asarray, full())
   x = np.asarray(draw(7, 3, seed=6))
   weight = adapter.weight + 0.5 / 2 * adapter.down @ adapter.up
@@ -43,13 +43,13 @@ def test_all_parts_are_the_formula() -> None:
   np.testing.assert_allclose(found, normalized(adapter.after, h), rtol=1e-12)
 
 
-def test_an_adapter_without_parts_hands_on() -> None:
+def test_an_adapter_without_parts_is_the_identity() -> None:
   x = draw(2, 3)
   assert stitch.apply_adapter(stitch.Adapter(), x).tolist() == x.tolist()
   assert not jax.tree.leaves(stitch.Adapter())
 
 
-def test_norms_without_moments_take_those_of_the_batch() -> None:
+def test_norms_without_moments_use_those_of_the_batch() -> None:
   adapter = stitch.set_norm_moments(full(), None)
   assert adapter.before.mean is None
   x = draw(2, 4, 4, 3)
@@ -59,11 +59,11 @@ def test_norms_without_moments_take_those_of_the_batch() -> None:
   np.testing.assert_allclose(
     rows.std(0), np.abs(adapter.after.scale), rtol=1e-2
   )
-  # Their outputs depend on the batch; with moments they do not.
+  # Outputs depend on the batch unless the moments are fixed.
   first = stitch.apply_adapter(adapter, x[:1])
   assert np.abs(first - found[:1]).max() > 1e-3
-  settled = [stitch.apply_adapter(full(), v) for v in (x, x[:1])]
-  np.testing.assert_allclose(settled[0][:1], settled[1], rtol=1e-12)
+  fixed = [stitch.apply_adapter(full(), v) for v in (x, x[:1])]
+  np.testing.assert_allclose(fixed[0][:1], fixed[1], rtol=1e-12)
 
 
 def test_the_old_name_of_set_norm_moments_warns() -> None:
@@ -72,7 +72,7 @@ def test_the_old_name_of_set_norm_moments_warns() -> None:
   assert old.before.mean is None
 
 
-def test_gradients_are_stopped_where_nothing_is_trained() -> None:
+def test_only_trainable_leaves_have_gradients() -> None:
   adapter, x = full(), draw(7, 3, seed=6)
   loss = lambda a: jnp.sum(stitch.apply_adapter(a, x) ** 2)
   gradient = jax.grad(loss)(adapter)
@@ -85,7 +85,7 @@ def test_gradients_are_stopped_where_nothing_is_trained() -> None:
   assert stitch.trainable(plain).weight
 
 
-def test_anchors_make_the_input_relative_and_stay() -> None:
+def test_anchors_make_the_input_relative_and_are_frozen() -> None:
   anchors = stitch.anchors(draw(4, 3, seed=1), ids=range(4))
   adapter = stitch.Adapter(weight=draw(4, 2), anchors=anchors)
   x = draw(6, 3, seed=2)
@@ -100,7 +100,7 @@ def test_anchors_make_the_input_relative_and_stay() -> None:
 
 
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32, jnp.float64])
-def test_the_dtype_of_the_features_stays(dtype) -> None:
+def test_the_dtype_of_the_features_is_kept(dtype) -> None:
   x = jnp.asarray(draw(2, 3), dtype)
   found = stitch.apply_adapter(full(), x)
   assert found.dtype == dtype
@@ -108,7 +108,7 @@ def test_the_dtype_of_the_features_stays(dtype) -> None:
   assert found.tolist() == wide.astype(dtype).tolist()
 
 
-def test_folding_changes_nothing() -> None:
+def test_folding_keeps_the_function() -> None:
   x = draw(7, 3, seed=6)
   folded = stitch.fold(full())
   assert folded.down is None
@@ -121,14 +121,14 @@ def test_folding_changes_nothing() -> None:
   )
 
 
-def test_what_cannot_be_folded() -> None:
+def test_errors_of_fold() -> None:
   with pytest.raises(ValueError, match=r'fix them with set_norm_moments'):
     stitch.fold(stitch.set_norm_moments(full(), None))
   with pytest.raises(ValueError, match='without a weight'):
     stitch.fold(stitch.Adapter())
 
 
-def test_resizing_keeps_linear_functions_of_place_and_means() -> None:
+def test_resizing_keeps_means_and_linear_functions_of_position() -> None:
   rows = jnp.arange(4.0)[:, None] * jnp.ones((1, 4))
   x = rows.reshape(1, 4, 4, 1)
   smaller = stitch.resize(x, (2, 2))
@@ -151,12 +151,12 @@ def test_resizing_keeps_linear_functions_of_place_and_means() -> None:
     ((2, 4, 3), (3,), r'places \[3\] are neither'),
   ],
 )
-def test_what_cannot_be_resized(shape, grid, message) -> None:
+def test_errors_of_resize(shape, grid, message) -> None:
   with pytest.raises(ValueError, match=message):
     stitch.resize(jnp.ones(shape), grid)
 
 
-def test_a_grid_resizes_and_then_maps() -> None:
+def test_an_adapter_with_a_grid_resizes_first() -> None:
   x = draw(2, 4, 4, 3)
   adapter = dataclasses.replace(full(), grid=(2, 2))
   found = stitch.apply_adapter(adapter, x)

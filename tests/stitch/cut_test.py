@@ -1,4 +1,4 @@
-"""Any tree of parameters is cut into parts that hold each leaf once."""
+"""A parameter tree is partitioned: every leaf belongs to one part."""
 
 import itertools
 
@@ -43,7 +43,7 @@ def by_hand(params, x):
 
 
 @pytest.mark.parametrize('widths', [(3, 3, 3), (3, 2, 5)])
-def test_blocks_that_agree_are_stacked_and_others_are_a_tuple(widths):
+def test_equal_blocks_are_stacked_and_unequal_blocks_are_a_tuple(widths):
   params = tree_of(widths)
   model = stitch.cut(params, embed=EMBED, blocks=BLOCKS, head=HEAD)
   assert model.depth == 2
@@ -54,7 +54,7 @@ def test_blocks_that_agree_are_stacked_and_others_are_a_tuple(widths):
   )
 
 
-def test_one_rule_for_each_block_keeps_the_names():
+def test_one_rule_per_block_keeps_the_names():
   params = tree_of((3, 2, 5))
   rules = [
     (lambda p, h: block(p['block_0'], h), 'block_0'),
@@ -68,7 +68,7 @@ def test_one_rule_for_each_block_keeps_the_names():
   assert list(model.params['blocks'][1]) == ['block_1']
 
 
-def test_the_blocks_are_in_the_order_of_their_numbers():
+def test_blocks_are_ordered_by_number():
   params = {f'b{i}/': jnp.full(1, float(i)) for i in (10, 2, 0, 1)}
   params |= {f'b{i}/': jnp.full(1, float(i)) for i in range(3, 10)}
   named = {name[:-1]: {'w': leaf} for name, leaf in params.items()}
@@ -84,7 +84,7 @@ def test_the_blocks_are_in_the_order_of_their_numbers():
   assert model.params['embed'] == {}
 
 
-def test_a_flax_model_cut_by_hand_is_its_segments():
+def test_a_manual_cut_of_a_flax_model_equals_its_segments():
   module = models.ViT(outputs=3, patch=4, width=8, depth=2, heads=2)
   x = jnp.ones((2, 8, 8, 1))
   like = jax.eval_shape(module.init, jax.random.key(0), x)['params']
@@ -103,14 +103,14 @@ def test_a_flax_model_cut_by_hand_is_its_segments():
   )
 
 
-def test_bad_input_is_named():
+def test_errors_name_the_leaf_or_rule():
   params = tree_of()
   with pytest.raises(
-    ValueError, match=r"leaf 'out/kernel' falls to none of \['embed', 'blocks'"
+    ValueError, match=r"leaf 'out/kernel' matches none of \['embed', 'blocks'"
   ):
     stitch.cut(params, embed=EMBED, blocks=BLOCKS, head=(head, '^exit'))
   with pytest.raises(
-    ValueError, match=r"'in/kernel' is taken by \['embed', 'head'\]"
+    ValueError, match=r"'in/kernel' matches \['embed', 'head'\]"
   ):
     stitch.cut(params, embed=EMBED, blocks=BLOCKS, head=(head, '^(out|in)'))
   del params['block_0']
@@ -118,7 +118,7 @@ def test_bad_input_is_named():
     stitch.cut(params, embed=EMBED, blocks=BLOCKS, head=HEAD)
   with pytest.raises(ValueError, match='has 0 groups: expected one'):
     stitch.cut(params, embed=EMBED, blocks=(block, '^block'), head=HEAD)
-  with pytest.raises(ValueError, match="'block' is no number of a block"):
+  with pytest.raises(ValueError, match="'block' is not a block number"):
     stitch.cut(params, embed=EMBED, blocks=(block, '^([a-z]+)_'), head=HEAD)
   rules = [(block, '^block_1'), (block, '^block_2')]
   with pytest.raises(ValueError, match=r'blocks\[1\]: no leaf matches'):

@@ -1,4 +1,4 @@
-"""A segmented network is its parts in order, stacked or not."""
+"""A segmented network runs its parts in order, with stacked blocks or not."""
 
 import chex
 import jax
@@ -65,7 +65,7 @@ def test_the_leaves_are_the_parameters():
   np.testing.assert_allclose(twice.params['blocks']['w'], 2 * W)
 
 
-def test_stacked_blocks_scan_in_the_dtype_that_they_give():
+def test_stacked_blocks_scan_in_their_output_dtype():
   params = {**stacked().params, 'embed': jnp.asarray(2.0, jnp.float32)}
 
   def widening(params, h):
@@ -77,14 +77,14 @@ def test_stacked_blocks_scan_in_the_dtype_that_they_give():
   assert stitch.features(model, x)[0].dtype == jnp.float64
 
 
-def test_no_blocks_at_all():
+def test_a_network_without_blocks():
   params = {'embed': jnp.asarray(2.0), 'blocks': (), 'head': {}}
   model = stitch.Segmented(params, scaled, (), same)
   np.testing.assert_allclose(stitch.apply(model, X), 2 * X)
   assert len(stitch.features(model, X)) == 1
 
 
-def test_bad_input_is_named():
+def test_errors_name_the_bad_input():
   model = stacked()
   for bounds in ((2, 1), (-1, 2), (0, 5)):
     with pytest.raises(ValueError, match='0 <= start <= stop <= 4'):

@@ -1,10 +1,10 @@
-"""Networks made of the parts of others.
+"""Networks assembled from parts of other networks.
 
-A network is an embedding, blocks and a head (``Segmented``), its positions the
-values before, between and after the blocks. A ``Route`` runs pieces of the
-networks of a ``Family``, with adapters fitted where it changes from one to
-another. ``materialize`` makes it a network; ``program`` runs all routes by one
-compiled function, which training may differentiate.
+A network consists of an embedding, blocks and a head (``Segmented``); its
+positions are the values before, between and after the blocks. A ``Route``
+combines pieces of the networks of a ``Family``, with an adapter at each change
+of networks. ``materialize`` returns the network of one route; ``program``
+returns one compiled, differentiable function for all routes.
 
 Example:
   >>> import jax

@@ -1,4 +1,4 @@
-"""Cuts any network's parameters into embedding, blocks and head."""
+"""Partitions any network's parameters into embedding, blocks and head."""
 
 from collections.abc import Sequence
 import re
@@ -17,33 +17,31 @@ def cut(
   blocks: PartRule | Sequence[PartRule],
   head: PartRule,
 ) -> _segmented.Segmented:
-  r"""Makes a segmented network of parameters and the functions of its parts.
+  r"""Makes a segmented network from parameters and the functions of its parts.
 
-  Each part is (function, regular expression), the expression searched in the
-  names ``'a/b/c'`` of the leaves; every leaf must fall to exactly one part. A
-  part's function is given the nested dicts of its own leaves, under the names
-  that they have in ``params``.
+  Each part is a pair (function, regular expression). The expression is searched
+  in the names ``'a/b/c'`` of the leaves; every leaf must match exactly one
+  part. The function of a part receives nested dicts of its own leaves, under
+  their names in ``params``.
 
-  One rule for all blocks has one group, the number of the block, and its
-  function is given names without the text that matched: by
-  ``r'block_(\d+)/'`` block 0 has ``block_0/dense/kernel`` as
-  ``{'dense': {'kernel': ...}}``.
-  Such blocks are stacked where their names, shapes and dtypes agree; they must
-  then keep the shape of the features.
+  A single rule for all blocks has one group, the number of the block. Its
+  function receives names from which the matched text is removed: with
+  ``r'block_(\d+)/'``, block 0 gets ``block_0/dense/kernel`` as
+  ``{'dense': {'kernel': ...}}``. Blocks with equal names, shapes and dtypes are
+  stacked; they must then keep the shape of the features.
 
   Args:
     params: any pytree of arrays.
-    embed: the embedding; ``'$^'`` takes no leaf.
+    embed: the embedding; ``'$^'`` matches no leaf.
     blocks: one rule with a group, or one rule for each block.
-    head: the head; ``'$^'`` takes no leaf.
+    head: the head; ``'$^'`` matches no leaf.
 
   Returns:
-    The network, which shares its leaves with ``params`` but where blocks are
-    stacked.
+    The network. It shares its leaves with ``params``, except stacked blocks.
 
   Raises:
-    ValueError: naming a leaf that no part or that two parts take, a block's
-      rule that takes none, or a missing number of a block.
+    ValueError: naming a leaf that matches no part or two parts, a block's rule
+      that matches no leaf, or a missing block number.
 
   Example:
     >>> import jax.numpy as jnp
@@ -69,7 +67,7 @@ def cut(
       f"cut: blocks: '{rules[1][1]}' has {patterns[1].groups} groups: expected "
       r'one, the number of the block, as in (\d+), or a rule for each block'
     )
-  taken = _share_out(tree.named(params), labels, patterns)
+  taken = _assign(tree.named(params), labels, patterns)
   first, *middle, last = taken
   if many:
     trees = [_nested(leaves) for leaves in middle]
@@ -86,16 +84,16 @@ def cut(
   return _segmented.Segmented(cut_params, embed[0], fns, head[0])
 
 
-def _share_out(
+def _assign(
   named: dict[str, Any], labels: list[str], patterns: list[re.Pattern[str]]
 ) -> list[dict[str, Any]]:
-  """Gives each leaf to the one part whose pattern matches its name."""
+  """Assigns each leaf to the part whose pattern matches its name."""
   taken: list[dict[str, Any]] = [{} for _ in labels]
   for name, leaf in named.items():
     found = [i for i, pattern in enumerate(patterns) if pattern.search(name)]
     if len(found) != 1:
       by = [labels[i] for i in found]
-      what = f'is taken by {by}' if found else f'falls to none of {labels}'
+      what = f'matches {by}' if found else f'matches none of {labels}'
       raise ValueError(
         f"cut: leaf '{name}' {what}: every leaf belongs to exactly one part"
       )
@@ -112,15 +110,15 @@ def _share_out(
 def _numbered(
   leaves: dict[str, Any], pattern: re.Pattern[str]
 ) -> list[types.Params]:
-  """Returns the tree of each block, by the number in its leaves' names."""
+  """Groups leaves by the block number in their names; one tree per block."""
   by_number: dict[int, dict[str, Any]] = {}
   for name, leaf in leaves.items():
     match = pattern.search(name)
     assert match is not None
     if not match[1].isdecimal():
       raise ValueError(
-        f"cut: leaf '{name}': '{match[1]}' is no number of a block: let the "
-        r'group be (\d+)'
+        f"cut: leaf '{name}': '{match[1]}' is not a block number: use the "
+        r'group (\d+)'
       )
     rest = name[: match.start()] + name[match.end() :]
     by_number.setdefault(int(match[1]), {})[rest] = leaf
@@ -134,7 +132,7 @@ def _numbered(
 
 
 def _stack(fn: _segmented.PartFn, trees: list[types.Params]) -> Any:
-  """Stacks trees that agree; otherwise returns tuples."""
+  """Stacks trees if names, shapes and dtypes agree; else returns tuples."""
   forms = [
     {name: (x.shape, x.dtype) for name, x in tree.named(t).items()}
     for t in trees
@@ -145,7 +143,7 @@ def _stack(fn: _segmented.PartFn, trees: list[types.Params]) -> Any:
 
 
 def _nested(leaves: dict[str, Any]) -> types.Params:
-  """Makes nested dicts of names ``'a/b/c'``."""
+  """Returns nested dicts from names ``'a/b/c'``."""
   result: dict[str, Any] = {}
   for name, leaf in leaves.items():
     *parents, last = name.split('/')

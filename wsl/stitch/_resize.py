@@ -1,4 +1,4 @@
-"""Features on another grid: images and tokens of other resolutions."""
+"""Resizes features to another grid: images and tokens of other resolutions."""
 
 import math
 
@@ -9,19 +9,20 @@ from wsl import types
 
 
 def resize(x: types.Array, grid: tuple[int, ...]) -> types.Array:
-  """Resizes features, bilinearly, to another grid of places.
+  """Resizes the middle axes of features bilinearly.
 
   Args:
-    x: ``[B, *places, d]``, where the places are ``h, w`` of a convolutional
-      network, ``S`` tokens, taken for a square of sqrt(S) rows if their number
-      must change, or none.
-    grid: the places wanted: ``(h, w)``, ``(S,)`` or ``()``, the mean over all.
+    x: ``[B, *places, d]``. ``places`` is (h, w) for a convolutional network,
+      (S,) for S tokens, or empty. Tokens are interpreted as a square grid with
+      sqrt(S) rows if their number changes.
+    grid: the new ``places``: (h, w), (S,), or () for the mean over all.
 
   Returns:
-    ``[B, *grid, d]``; tokens are the places row by row.
+    ``[B, *grid, d]``; tokens are in row-major order.
 
   Raises:
-    ValueError: if x has no places but the grid does, or tokens are no square.
+    ValueError: if x has no middle axes but the grid has, or if tokens do not
+      form a square.
 
   Example:
     >>> import jax.numpy as jnp
@@ -49,7 +50,7 @@ def resize(x: types.Array, grid: tuple[int, ...]) -> types.Array:
 
 
 def _plane(places: tuple[int, ...]) -> tuple[int, int]:
-  """Returns rows and columns of places."""
+  """Returns the numbers of rows and columns of a grid."""
   if len(places) == 2:
     return places[0], places[1]
   side = math.isqrt(places[0])

@@ -1,4 +1,4 @@
-"""A network as embed, blocks and head: pure functions and their parameters."""
+"""A network as embedding, blocks and head: pure functions and parameters."""
 
 from collections.abc import Callable
 import dataclasses
@@ -21,10 +21,10 @@ class Segmented:
   .. math:: h_0 = \mathrm{embed}(x), \quad h_{p+1} = \mathrm{block}_p(h_p),
     \quad y = \mathrm{head}(h_D)
 
-  Position p is the value :math:`h_p` after p blocks: 0 after the embedding, D
-  before the head. A pytree whose leaves are the parameters; the functions are
-  static, so give functions of a module or frozen dataclasses, which are equal
-  by value: a fresh lambda would compile anew.
+  Position p denotes the value :math:`h_p` after p blocks: 0 after the
+  embedding, D before the head. The leaves of this pytree are the parameters;
+  the functions are static. Use module-level functions or frozen dataclasses,
+  which compare equal by value: a new lambda triggers a new compilation.
 
   Attributes:
     params: ``{'embed': tree, 'blocks': ..., 'head': tree}``; ``blocks`` is a
@@ -55,7 +55,7 @@ class Segmented:
 
   @property
   def stacked(self) -> bool:
-    """Whether one function serves all blocks."""
+    """Whether the blocks share one function and have stacked parameters."""
     return not isinstance(self.block, tuple)
 
   @property
@@ -83,10 +83,10 @@ def apply(model: Segmented, inputs: Any) -> types.Array:
 
   Args:
     model: the network.
-    inputs: what its embedding takes, ``[B, ...]``.
+    inputs: inputs of its embedding, ``[B, ...]``.
 
   Returns:
-    What its head gives, ``[B, ...]``.
+    Outputs of its head, ``[B, ...]``.
   """
   h = model.embed(model.params['embed'], inputs)
   return model.head(model.params['head'], advance(model, h, 0, model.depth))
@@ -97,10 +97,11 @@ def features(model: Segmented, inputs: Any) -> tuple[types.Array, ...]:
 
   Args:
     model: the network, of D blocks.
-    inputs: what its embedding takes, ``[B, ...]``.
+    inputs: inputs of its embedding, ``[B, ...]``.
 
   Returns:
-    D + 1 arrays ``[B, ..., d_p]``: the embedding's, then each block's.
+    D + 1 arrays ``[B, ..., d_p]``: the output of the embedding, then of each
+    block.
 
   Raises:
     ValueError: if stacked blocks change the shape.
@@ -111,8 +112,8 @@ def features(model: Segmented, inputs: Any) -> tuple[types.Array, ...]:
     for block, params in zip(model.block, model.params['blocks'], strict=True):
       values.append(block(params, values[-1]))
     return tuple(values)
-  h = _settled(model, h)
-  _, after = jax.lax.scan(_collect(model.block), h, model.params['blocks'])
+  h = _cast_for_scan(model, h)
+  _, after = jax.lax.scan(_collect_step(model.block), h, model.params['blocks'])
   return (h, *(after[i] for i in range(model.depth)))
 
 
@@ -124,8 +125,8 @@ def advance(
   Args:
     model: the network.
     h: the value at position ``start``, ``[B, ..., d]``.
-    start: first block, static.
-    stop: the position to stop at, static; ``start`` returns ``h``.
+    start: the first block, static.
+    stop: the position of the result, static; equal to ``start`` for ``h``.
 
   Returns:
     The value at position ``stop``.
@@ -146,7 +147,7 @@ def advance(
   if start == stop:
     return h
   part = jax.tree.map(lambda x: x[start:stop], blocks)
-  h, _ = jax.lax.scan(_carry(model.block), _settled(model, h), part)
+  h, _ = jax.lax.scan(_carry_step(model.block), _cast_for_scan(model, h), part)
   return h
 
 
@@ -165,9 +166,12 @@ def block_fn(model: Segmented, index: int) -> PartFn:
   return model.block
 
 
-# One step function for each block, so that a scan compiles once.
+# jax.lax.scan caches its trace by the identity of the step function, so that
+# both factories return the same object for the same block.
 @functools.lru_cache
-def _collect(block: PartFn) -> Callable[..., Any]:
+def _collect_step(block: PartFn) -> Callable[..., Any]:
+  """Returns a scan step that runs a block and outputs its value."""
+
   def step(h: types.Array, params: types.Params) -> Any:
     h = block(params, h)
     return h, h
@@ -176,12 +180,13 @@ def _collect(block: PartFn) -> Callable[..., Any]:
 
 
 @functools.lru_cache
-def _carry(block: PartFn) -> Callable[..., Any]:
+def _carry_step(block: PartFn) -> Callable[..., Any]:
+  """Returns a scan step that runs a block without output."""
   return lambda h, params: (block(params, h), None)
 
 
-def _settled(model: Segmented, h: types.Array) -> types.Array:
-  """Casts to the dtype that the stacked blocks give, so that they scan."""
+def _cast_for_scan(model: Segmented, h: types.Array) -> types.Array:
+  """Casts h to the output dtype of the blocks: a scan's carry has one type."""
   one = jax.eval_shape(lambda: block_params(model, 0))
   after = jax.eval_shape(block_fn(model, 0), one, h)
   if after.shape != h.shape:

@@ -1,4 +1,4 @@
-"""Fitting adapters of every kind: the identities that hold exactly."""
+"""Fits of each kind of adapter: identities that hold exactly."""
 
 import dataclasses
 
@@ -47,15 +47,13 @@ def test_a_self_stitch_is_the_identity_map() -> None:
   assert apply(stitch.fit(x, x, kind='identity'), x).tolist() == x.tolist()
 
 
-def test_the_output_does_not_change_with_an_affine_change_of_the_source() -> (
-  None
-):
+def test_least_squares_is_invariant_to_affine_maps_of_the_source() -> None:
   x, y = draws()
   changed = x @ draw(4, 4, seed=5) + draw(4, seed=6)
   expected = apply(stitch.fit(x, y), x)
   found = apply(stitch.fit(changed, y), changed)
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
-  # Procrustes has no such invariance.
+  # Procrustes is not invariant.
   turned = [apply(stitch.fit(v, y, kind='orthogonal'), v) for v in (x, changed)]
   assert np.abs(turned[0] - turned[1]).max() > 1e-2
 
@@ -84,7 +82,7 @@ def test_procrustes_is_orthogonal_and_worse_than_least_squares(d, m) -> None:
 
 
 @pytest.mark.parametrize(('d', 'm'), [(3, 5), (5, 3)])
-def test_procrustes_is_that_of_features_padded_with_zeros(d, m) -> None:
+def test_procrustes_equals_that_of_zero_padded_features(d, m) -> None:
   x, y = draw(40, d), draw(40, m, seed=1)
   wide = max(d, m)
   pad = lambda v: np.pad(v - v.mean(0), ((0, 0), (0, wide - v.shape[1])))
@@ -93,7 +91,7 @@ def test_procrustes_is_that_of_features_padded_with_zeros(d, m) -> None:
   np.testing.assert_allclose(found, (u @ vt)[:d, :m], atol=1e-10)
 
 
-def test_low_rank_starts_as_affine_and_only_its_update_moves() -> None:
+def test_low_rank_starts_as_affine_and_trains_its_update_only() -> None:
   x, y = draws()
   affine = stitch.fit(x, y)
   adapter = stitch.fit(
@@ -112,20 +110,20 @@ def test_low_rank_starts_as_affine_and_only_its_update_moves() -> None:
   assert jnp.any(gradient.bias != 0)
 
 
-def test_norm_conv_is_affine_on_its_data_by_either_moments() -> None:
+def test_norm_conv_equals_affine_with_fixed_and_with_batch_moments() -> None:
   x, y = draws()
   both = moments(x, y)
   expected = apply(stitch.fit_moments(both), x)
   adapter = stitch.fit_moments(both, kind='norm_conv')
   np.testing.assert_allclose(apply(adapter, x), expected, atol=1e-10)
-  # The batch is all of the data, so its own moments are the same.
+  # The batch is the whole data, so that its moments are the same.
   own = stitch.set_norm_moments(adapter, None)
   np.testing.assert_allclose(apply(own, x), expected, atol=1e-10)
   assert np.abs(apply(own, x[:9]) - expected[:9]).max() > 1e-2
   np.testing.assert_allclose(apply(adapter, x[:9]), expected[:9], atol=1e-10)
 
 
-def test_settling_a_trained_norm_conv_makes_it_what_it_is_on_all_data() -> None:
+def test_fixed_moments_equal_those_of_the_batch_of_all_data() -> None:
   x, y = draws()
   both = moments(x, y)
   fitted = stitch.fit_moments(both, kind='norm_conv')
@@ -134,13 +132,13 @@ def test_settling_a_trained_norm_conv_makes_it_what_it_is_on_all_data() -> None:
   trained = jax.tree.map(
     lambda v: v + 0.3 * draw(*v.shape, seed=next(noise)), trained
   )
-  settled = stitch.set_norm_moments(trained, both)
-  np.testing.assert_allclose(apply(settled, x), apply(trained, x), atol=1e-10)
-  folded = stitch.fold(settled)
+  fixed = stitch.set_norm_moments(trained, both)
+  np.testing.assert_allclose(apply(fixed, x), apply(trained, x), atol=1e-10)
+  folded = stitch.fold(fixed)
   np.testing.assert_allclose(apply(folded, x), apply(trained, x), atol=1e-10)
 
 
-def test_distilled_and_least_squares_agree_on_exact_linear_images() -> None:
+def test_composed_and_direct_fits_agree_on_exact_linear_maps() -> None:
   ancestor = draw(50, 5)
   mix = rotation(5) * 2
   a = (ancestor - 1) @ np.linalg.inv(mix)
@@ -156,7 +154,7 @@ def test_distilled_and_least_squares_agree_on_exact_linear_images() -> None:
   ('source', 'target'),
   [((8, 8), (4, 4)), ((2, 2), (4, 4)), ((4,), (2, 2)), ((4, 4), ())],
 )
-def test_other_places_and_widths(source, target) -> None:
+def test_features_of_other_resolutions_and_widths(source, target) -> None:
   x = jnp.asarray(draw(30, *source, 3))
   y = jnp.asarray(draw(30, *target, 5, seed=1))
   adapter = stitch.fit(x, y)
@@ -168,7 +166,7 @@ def test_other_places_and_widths(source, target) -> None:
   np.testing.assert_allclose(rows.T @ left, 0, atol=1e-9)
 
 
-def test_dependent_features_are_reported_in_the_adapter() -> None:
+def test_the_adapter_reports_the_ridge_of_dependent_features() -> None:
   x, y = draws()
   adapter = stitch.fit(np.concatenate([x, x], 1), y)
   assert adapter.ridge > 0
@@ -179,7 +177,7 @@ def test_dependent_features_are_reported_in_the_adapter() -> None:
     stitch.fit(np.concatenate([x, x], 1), y, ridge=0.0)
 
 
-def test_fitting_compiles_under_jit_and_vmap() -> None:
+def test_fit_under_vmap() -> None:
   x, y = draws()
   both = jax.vmap(stitch.fit)(
     jnp.stack([x, x + 1]), jnp.stack([y, 2 * jnp.asarray(y)])

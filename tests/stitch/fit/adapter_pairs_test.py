@@ -1,4 +1,4 @@
-"""All pairs of positions of two networks: one pass, any shapes."""
+"""Moments and adapters of all pairs of positions, in one pass."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def rows(model):
   ]
 
 
-def test_all_pairs_are_those_of_the_features() -> None:
+def test_moments_equal_those_of_the_collected_features() -> None:
   found = stitch.moments(A, B, BATCHES)
   assert sorted(found) == [(p, q) for p in range(3) for q in range(4)]
   xs, ys = rows(A), rows(B)
@@ -59,7 +59,7 @@ def test_all_pairs_are_those_of_the_features() -> None:
   assert found[1, 0].xx is found[1, 2].xx
 
 
-def test_adapters_are_those_of_the_features_fitted_alone() -> None:
+def test_adapters_equal_separate_fits_to_the_collected_features() -> None:
   pairs = [(1, 0), (2, 3), (1, 2)]
   found = stitch.fit_pairs(A, B, BATCHES, pairs=pairs)
   assert list(found) == pairs
@@ -70,17 +70,17 @@ def test_adapters_are_those_of_the_features_fitted_alone() -> None:
     np.testing.assert_allclose(found[p, q].bias, alone.bias, atol=1e-9)
 
 
-def test_one_program_and_one_pass_serve_all_pairs_and_batches() -> None:
+def test_each_network_is_traced_once_for_all_pairs_and_batches() -> None:
   TRACES.clear()
   stitch.fit_pairs(network(4, 3), network(3, 3, seed=2), iter(BATCHES))
-  # Shapes are asked for twice; then each network is traced once.
+  # Two traces of each network for its shapes, one for its values.
   assert len(TRACES) <= 6
   TRACES.clear()
   stitch.fit_pairs(network(4, 3, seed=5), network(3, 3, seed=6), BATCHES)
   assert len(TRACES) <= 4
 
 
-def test_a_stitch_to_itself_changes_no_output() -> None:
+def test_a_self_stitch_keeps_the_output() -> None:
   adapters = stitch.fit_pairs(A, A, BATCHES, pairs=[(1, 1)])
   route = stitch.Route(
     (stitch.Piece('a', 0, 1), stitch.Piece('b', 1, 2)), ('s',)
@@ -92,7 +92,7 @@ def test_a_stitch_to_itself_changes_no_output() -> None:
   )
 
 
-def test_low_rank_pairs_have_keys_of_their_own() -> None:
+def test_low_rank_pairs_draw_different_updates() -> None:
   found = stitch.fit_pairs(
     A, B, BATCHES, kind='low_rank', rank=2, key=jax.random.key(0)
   )
@@ -100,12 +100,12 @@ def test_low_rank_pairs_have_keys_of_their_own() -> None:
 
 
 def tokens(params, x):
-  """Cuts images [B, 4, 4, 3] into 4 tokens."""
+  """Embeds images [B, 4, 4, 3] as 4 tokens."""
   h = x.reshape(len(x), 2, 2, 2, 2, 3).mean((2, 4))
   return h.reshape(len(x), 4, 3) @ params
 
 
-def test_an_image_to_tokens_of_another_resolution_and_width() -> None:
+def test_image_features_to_tokens_of_another_resolution_and_width() -> None:
   images = [draw(3, 4, 4, 3, seed=i) for i in range(4)]
   b = stitch.Segmented(B.params, tokens, block, head)
   adapters = stitch.fit_pairs(A, b, images, pairs=[(0, 0), (1, 0), (2, 3)])
@@ -129,7 +129,7 @@ def test_similarities_of_all_pairs() -> None:
 
 
 @pytest.mark.parametrize('call', [stitch.moments, stitch.fit_pairs])
-def test_bad_input(call) -> None:
+def test_errors_of_batches_and_positions(call) -> None:
   with pytest.raises(ValueError, match='no batches given'):
     call(A, B, [])
   with pytest.raises(ValueError, match=r'pair \(3, 0\).*source has 0 .. 2'):

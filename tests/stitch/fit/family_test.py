@@ -1,4 +1,4 @@
-"""The adapters of a family before training, and the loss that trains it."""
+"""Fitted adapters of a family, and its joint training."""
 
 import functools
 
@@ -22,7 +22,7 @@ def embed(params, x):
 
 
 def block(params, h):
-  """A residual block in a basis of its own: plain where m is the identity."""
+  """A residual block in the basis m."""
   plain = h @ params['inverse']
   return (plain + jnp.tanh(plain @ params['w'])) @ params['m']
 
@@ -64,7 +64,7 @@ def solve(x, y):
 
 
 def rows(nets, batches, joint):
-  """All rows of both sides of a joint."""
+  """Returns all feature rows on both sides of a joint."""
   x, y = (
     np.concatenate([np.asarray(features(nets[name], b)[p]) for b in batches])
     for name, p in (joint[:2], joint[2:])
@@ -81,7 +81,7 @@ def served(routes):
   return found
 
 
-def test_adapters_are_those_of_dense_least_squares():
+def test_adapters_equal_dense_least_squares():
   nets, batches = family_of('sl'), data()
   routes = stitch.sn_net_routes({'s': 3, 'l': 3})
   moments = stitch.joint_moments(nets, routes, batches)
@@ -102,7 +102,7 @@ def test_adapters_are_those_of_dense_least_squares():
     close(pooled[name].bias, bias)
 
 
-def test_networks_with_one_function_in_two_bases_stitch_exactly():
+def test_one_function_in_two_bases_is_stitched_exactly():
   basis = np.random.default_rng(3).normal(size=(3, 3))
   nets = {'s': network(1, 3), 'l': network(1, 3, basis=basis)}
   routes = stitch.sn_net_routes({'s': 3, 'l': 3}, window=3, deeper=False)
@@ -115,7 +115,7 @@ def test_networks_with_one_function_in_two_bases_stitch_exactly():
     np.testing.assert_allclose(found, want, rtol=1e-10, atol=1e-10)
 
 
-def test_a_network_stitched_to_itself_is_itself():
+def test_a_self_stitch_keeps_the_function():
   model = network(1, 3)
   routes = [
     stitch.Route(
@@ -132,7 +132,7 @@ def test_a_network_stitched_to_itself_is_itself():
       np.testing.assert_allclose(found, want, rtol=1e-10, atol=1e-10)
 
 
-def test_a_low_rank_update_starts_at_least_squares_which_stays():
+def test_low_rank_starts_at_least_squares_with_a_frozen_weight():
   nets = family_of('sl')
   routes = stitch.sn_net_v2_routes({'s': 3, 'l': 3})
   moments = stitch.joint_moments(nets, routes, data())
@@ -156,7 +156,7 @@ def test_a_low_rank_update_starts_at_least_squares_which_stays():
     assert not stitch.trainable(adapter).weight
 
 
-def test_gradients_reach_what_is_on_the_route_and_nothing_else():
+def test_only_parts_on_the_route_have_gradients():
   nets = family_of('sl')
   routes = stitch.sn_net_v2_routes({'s': 3, 'l': 3})
   family = stitch.fit_family(nets, routes, data())
@@ -188,8 +188,8 @@ def test_gradients_reach_what_is_on_the_route_and_nothing_else():
       assert np.asarray(adapter.weight).any() == (name in route.adapters)
 
 
-def test_a_stitched_transformer_ends_in_its_normalisation_too():
-  """The released code goes from the last block to the classifier."""
+def test_a_stitched_transformer_has_the_final_normalisation():
+  """The released code skips it: its head is the classifier alone."""
   views = {}
   for name, width in (('s', 2), ('l', 4)):
     vit = models.ViT(outputs=2, patch=2, width=width, depth=2, heads=1)
@@ -247,12 +247,12 @@ def test_joint_training_compiles_once_and_learns():
 
 
 def tokens(params, x):
-  """Gives as many tokens as the parameters have rows."""
+  """Embeds inputs as one token for each row of the parameters."""
   places = jnp.arange(params.shape[0], dtype=x.dtype)[None, :, None]
   return jnp.einsum('bi,pid->bpd', x, params) * (1 + jnp.sin(places))
 
 
-def test_networks_with_other_places_are_resized():
+def test_features_of_other_resolutions_are_resized():
   nets = {}
   for name, places, width in (('s', 4, 2), ('l', 9, 3)):
     model = network(places, width)
@@ -265,7 +265,7 @@ def test_networks_with_other_places_are_resized():
     stitch.check_route(family, route, data(1)[0])
 
 
-MISTAKES = [
+ERRORS = [
   ({'shared': 'meen'}, "shared='meen': expected 'mean', 'pooled'"),
   ({'kind': 'orthogonal'}, "adapter 's_m_0' serves 4 joints, and a mean of"),
   ({'kind': 'low_rank'}, "adapter 's_m_0': low_rank .* and a key"),
@@ -273,14 +273,14 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(('arguments', 'message'), MISTAKES)
-def test_mistakes(arguments, message):
+@pytest.mark.parametrize(('arguments', 'message'), ERRORS)
+def test_errors_of_hyperparameters(arguments, message):
   routes = stitch.sn_net_routes(DEPTHS)
   with pytest.raises(ValueError, match=message):
     stitch.fit_family(family_of(), routes, data(), **arguments)
 
 
-def test_mistakes_in_routes_and_data():
+def test_errors_of_routes_and_data():
   nets, routes = family_of(), stitch.sn_net_routes(DEPTHS)
   with pytest.raises(ValueError, match='no route has a stitch'):
     stitch.fit_family(nets, routes[:3], data())

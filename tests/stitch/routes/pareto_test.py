@@ -1,4 +1,4 @@
-"""The front of cost against score, and the choice of stitches."""
+"""The Pareto front of cost against score."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from wsl import stitch
 
 
 def brute_force(costs, scores):
-  """No other network costs at most as much and scores at least as well."""
+  """Returns the non-dominated networks, by definition."""
   n = range(len(costs))
   front = [
     i
@@ -24,14 +24,14 @@ def brute_force(costs, scores):
 
 @pytest.mark.parametrize('seed', range(20))
 def test_against_brute_force(seed):
-  """Few values, so that there are ties in cost, in score and in both."""
+  """Few distinct values give ties in cost, in score and in both."""
   draw = np.random.RandomState(seed)
   costs, scores = draw.randint(0, 6, (2, draw.randint(1, 30)))
   found = stitch.pareto(costs, scores)
   np.testing.assert_array_equal(found, brute_force(costs, scores))
 
 
-def test_along_the_front_a_higher_cost_scores_higher():
+def test_scores_rise_with_cost_along_the_front():
   draw = np.random.RandomState(0)
   costs, scores = draw.rand(2, 200)
   front = stitch.pareto(costs, scores)
@@ -39,7 +39,7 @@ def test_along_the_front_a_higher_cost_scores_higher():
   assert (np.diff(scores[front]) > 0).all()
 
 
-def test_mistakes():
+def test_errors():
   with pytest.raises(ValueError, match=r'costs \[2\] and scores \[3\]'):
     stitch.pareto([1, 2], [1, 2, 3])
   with pytest.raises(ValueError, match='finite numbers'):

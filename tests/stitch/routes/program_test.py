@@ -1,4 +1,4 @@
-"""One compiled function runs every route, and as the route's own network."""
+"""One compiled function runs every route, with the values of its network."""
 
 import itertools
 
@@ -46,7 +46,7 @@ def stacked(rng, name):
 
 
 def tapered(rng):
-  """A network whose widths are 5, 7, 5, 4: one of them comes back."""
+  """A network with widths 5, 7, 5, 4: one width repeats."""
   sizes = (5, 7, 5, 4)
   params = {
     'embed': normal(rng, 6, 5),
@@ -95,7 +95,7 @@ INPUTS = jnp.asarray(np.random.default_rng(1).normal(size=(2, 5, 6)))
 
 
 def by_hand(family, which, x):
-  """Runs a route from the definition, in numpy."""
+  """Runs a route by its definition, in numpy."""
   models = family.models
   h = np.asarray(x) @ np.asarray(models[which.pieces[0].model].params['embed'])
   for i, (name, start, stop) in enumerate(which.pieces):
@@ -111,7 +111,7 @@ def by_hand(family, which, x):
   return h @ np.asarray(models[which.pieces[-1].model].params['head'])
 
 
-def test_every_route_at_one_compilation(family):
+def test_all_routes_share_one_compilation(family):
   run, rows = stitch.program(family, ROUTES)
   assert rows.shape == (len(ROUTES), 3, 4)
   assert rows.dtype == np.int32
@@ -125,13 +125,13 @@ def test_every_route_at_one_compilation(family):
     np.testing.assert_allclose(
       stitch.apply(network, INPUTS), expected, rtol=1e-10, atol=1e-10
     )
-  # A program made again, and other values, compile nothing.
+  # An equal program with other values is not compiled again.
   again, _ = stitch.program(family, ROUTES)
   again(jax.tree.map(jnp.negative, family), rows[0], INPUTS)
   assert interpreter.run._cache_size() == before + 1
 
 
-def test_gradients_are_those_of_the_route_alone(family):
+def test_gradients_equal_those_of_the_materialized_route(family):
   run, rows = stitch.program(family, ROUTES)
 
   def of_program(family, row, x):
@@ -145,7 +145,7 @@ def test_gradients_are_those_of_the_route_alone(family):
   found = gradient(family, rows[9], INPUTS)
   expected = jax.jit(jax.grad(of_network, (0, 1)))(family, INPUTS)
   chex.assert_trees_all_close(found, expected, rtol=1e-10, atol=1e-10)
-  # A network that is not on the route is not run: its NaNs stay its own.
+  # A network off the route is not run: its NaNs do not propagate.
   models = dict(family.models)
   models['b'] = jax.tree.map(lambda x: x * jnp.nan, models['b'])
   broken = stitch.Family(models, family.adapters)
@@ -153,7 +153,7 @@ def test_gradients_are_those_of_the_route_alone(family):
   assert gradient._cache_size() == 1
 
 
-def test_a_row_may_be_drawn_and_mapped(family):
+def test_rows_may_be_mapped(family):
   run, rows = stitch.program(family, ROUTES)
 
   @jax.jit
@@ -167,7 +167,7 @@ def test_a_row_may_be_drawn_and_mapped(family):
     )
 
 
-def test_bad_input_is_named(family):
+def test_errors_name_the_network_or_joint(family):
   with pytest.raises(ValueError, match='no routes given'):
     stitch.program(family, ())
   with pytest.raises(ValueError, match='goes backwards'):

@@ -1,4 +1,4 @@
-"""Routes are checked, made into networks, and cost what their parts cost."""
+"""Routes: checks, materialized networks and costs."""
 
 import chex
 import jax
@@ -54,7 +54,7 @@ BACK = route(
 
 
 @pytest.mark.parametrize('p', range(5))
-def test_a_self_route_with_an_identity_is_the_network(p):
+def test_a_self_route_with_an_identity_equals_the_network(p):
   same = stitch.Adapter(jnp.eye(3), jnp.zeros(3))
   family = stitch.Family({'a': A}, {'same': same})
   for name in ('same', ''):
@@ -66,7 +66,7 @@ def test_a_self_route_with_an_identity_is_the_network(p):
     )
 
 
-def test_a_stitched_network_is_the_composition_of_its_parts():
+def test_a_stitched_network_composes_its_parts():
   a, b = (np.asarray(m.params['blocks']['w']) for m in (A, B))
   h = np.asarray(X) @ np.asarray(A.params['embed'])
   h = h + np.tanh(h @ a[0])
@@ -84,7 +84,7 @@ def test_a_stitched_network_is_the_composition_of_its_parts():
   chex.assert_trees_all_equal(other, found)
 
 
-def test_materialize_is_differentiated_through():
+def test_materialize_is_differentiable():
   def loss(family):
     return jnp.sum(stitch.apply(stitch.materialize(family, BACK), X))
 
@@ -108,7 +108,7 @@ def test_a_route_costs_the_sum_of_its_parts():
   assert stitch.route_cost(four, UP) == (parameters, 8 * (parameters - 5))
 
 
-def test_products_of_scans_conditionals_and_convolutions_are_counted():
+def test_scans_conditionals_and_convolutions_are_counted():
   def conv(params, h):
     return jax.lax.conv_general_dilated(
       h, params, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
@@ -187,14 +187,14 @@ BAD = {
 
 
 @pytest.mark.parametrize('name', BAD)
-def test_bad_routes_are_refused_in_one_line_that_names_the_place(name):
+def test_errors_are_one_line_and_name_the_piece(name):
   which, message = BAD[name]
   with pytest.raises(ValueError, match=message) as caught:
     stitch.check_route(FAMILY, which, X)
   assert '\n' not in str(caught.value)
 
 
-def test_good_routes_pass():
+def test_valid_routes_pass():
   for which in (UP, BACK, route(('large', 0, 3))):
     stitch.check_route(FAMILY, which, X)
     stitch.check_route(FAMILY, which, jax.ShapeDtypeStruct((9, 6), X.dtype))

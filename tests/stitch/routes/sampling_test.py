@@ -1,4 +1,4 @@
-"""Drawing routes, and what the loss of the drawn one moves."""
+"""Sampling of routes, and the loss of the sampled route."""
 
 import collections
 
@@ -19,8 +19,8 @@ def test_uniform_without_buckets():
 
 @pytest.mark.parametrize('rising', [False, True])
 @pytest.mark.parametrize('gap', [0.4, 1.0, 3.0, 100.0])
-def test_a_bucket_first_then_a_route_inside(gap, rising):
-  """By enumeration: buckets in order of cost, all their routes alike."""
+def test_probabilities_of_buckets_and_routes(gap, rising):
+  """Enumerates buckets by cost; routes of one bucket are equally likely."""
   buckets = collections.defaultdict(list)
   for i in np.argsort(FLOPS):
     buckets[int((FLOPS[i] - 1.0) // gap)].append(i)
@@ -34,8 +34,8 @@ def test_a_bucket_first_then_a_route_inside(gap, rising):
   np.testing.assert_allclose(found.sum(), 1, rtol=1e-12)
 
 
-def test_the_loss_draws_by_the_probabilities():
-  """The loss is the number of the route: its mean is known, and its values."""
+def test_the_loss_samples_with_the_probabilities():
+  """The loss equals an identifier of the route, which is counted."""
   apply_fn = lambda family, row, x: jnp.stack(
     [jnp.zeros_like(x), row[0] + 0 * x], -1
   )
@@ -52,7 +52,7 @@ def test_the_loss_draws_by_the_probabilities():
   assert (abs(counts - expected) < 4 * deviation).all()
 
 
-def test_half_of_the_loss_is_the_teacher_s():
+def test_the_teacher_has_half_of_the_loss():
   logits = jnp.asarray([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]])
   apply_fn = lambda family, row, x: x + family + row[0]
   loss = stitch.random_route(apply_fn, jnp.zeros((1, 1)))
@@ -70,7 +70,7 @@ def test_half_of_the_loss_is_the_teacher_s():
   np.testing.assert_allclose(alone, each[0], rtol=1e-6)
 
 
-def test_mistakes():
+def test_errors():
   with pytest.raises(ValueError, match=r'gap=0: expected the cost .* positive'):
     stitch.route_probabilities(FLOPS, gap=0)
   with pytest.raises(ValueError, match=r'\[2\] probabilities .* for 3'):

@@ -1,4 +1,4 @@
-"""Choosing stitches by the features at their joints."""
+"""Selection of stitches by the similarity at their joints."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,13 +17,13 @@ def kept(routes):
 @pytest.mark.parametrize(
   ('count', 'want'), [(0, []), (1, [1]), (2, [1, 2]), (4, [0, 1, 2, 3])]
 )
-def test_the_best_are_kept_and_so_are_anchors(count, want):
+def test_the_best_stitches_and_all_anchors_are_kept(count, want):
   found = stitch.select_routes(ROUTES, SCORES, count=count)
   assert found[:2] == ROUTES[:2]
   assert kept(found) == [f's_m_{i}' for i in want]
 
 
-def test_one_of_each_group_of_like_cost():
+def test_the_best_of_each_cost_group_is_kept():
   costs = [0, 9, 8, 6, 4, 2]  # the cheapest two are 2 and 3
   found = stitch.select_routes(ROUTES, SCORES, count=2, flops=costs)
   assert kept(found) == ['s_m_1', 's_m_2']
@@ -34,7 +34,7 @@ def test_one_of_each_group_of_like_cost():
   assert kept(found) == ['s_m_1', 's_m_2', 's_m_3']
 
 
-def test_a_route_is_as_similar_as_its_worst_joint():
+def test_the_similarity_of_a_route_is_that_of_its_worst_joint():
   rng = np.random.default_rng(0)
   source, noise = (jnp.asarray(rng.normal(size=(64, 3))) for _ in range(2))
   routes = stitch.sn_net_v2_routes({'s': 2, 'l': 2})
@@ -58,7 +58,7 @@ def test_a_route_is_as_similar_as_its_worst_joint():
     assert score == want
 
 
-def test_mistakes():
+def test_errors():
   with pytest.raises(ValueError, match=r'scores \[2\], flops \[2\]: expected'):
     stitch.select_routes(ROUTES, [1.0, 2.0], count=1)
   with pytest.raises(ValueError, match=r'count=5: expected 0 \.\. 4'):

@@ -1,4 +1,4 @@
-"""Which networks a stitchable family holds."""
+"""The route spaces of SN-Net and SN-Netv2."""
 
 import collections
 
@@ -17,7 +17,7 @@ FAMILIES = [
 ]
 
 
-def test_one_door_to_both_kinds_of_families():
+def test_routes_selects_the_family_by_hops():
   two = {'a': 12, 'b': 24}
   assert stitch.routes(THREE) == stitch.sn_net_routes(THREE)
   assert stitch.routes(two, hops=2) == stitch.sn_net_v2_routes(two)
@@ -26,7 +26,7 @@ def test_one_door_to_both_kinds_of_families():
 
 
 def kinds(routes):
-  """Counts routes by the networks that they pass."""
+  """Counts routes by their sequence of networks."""
   return collections.Counter(
     '-'.join(piece.model for piece in route.pieces) for route in routes
   )
@@ -39,7 +39,7 @@ def pairs(routes):
   ]
 
 
-def test_three_anchors_of_equal_depth_give_the_paper_s_count():
+def test_the_paper_s_count_for_three_anchors_of_equal_depth():
   routes = stitch.sn_net_routes(THREE)
   assert len(routes) == 71
   assert kinds(routes) == {
@@ -76,14 +76,14 @@ def test_windows_by_definition(depth, window, stride):
   assert sorted(pairs(found)) == sorted(wanted)
 
 
-def test_without_deeper_networks_no_block_of_the_end_is_repeated():
+def test_without_deeper_networks_only_later_blocks_follow():
   kept = stitch.sn_net_routes(THREE, deeper=False)
   assert len(kept) == 3 + 2 * 11
   assert all(j < k for j, k in pairs(kept))
   assert set(kept) < set(stitch.sn_net_routes(THREE))
 
 
-def test_unequal_depths_meet_their_nearest():
+def test_unequal_depths_pair_nearest_blocks():
   routes = stitch.sn_net_routes({'a': 2, 'b': 4})
   assert pairs(routes) == [(0, 1), (1, 2), (1, 3)]
   assert [r.adapters[0] for r in routes[2:]] == ['a_b_0', 'a_b_1', 'a_b_1']
@@ -93,7 +93,7 @@ def test_unequal_depths_meet_their_nearest():
 
 
 @pytest.mark.parametrize('large', [12, 24])
-def test_two_hops_give_the_paper_s_count(large):
+def test_the_paper_s_count_for_two_hops(large):
   depths = {'s': 12, 'l': large}
   routes = stitch.sn_net_v2_routes(depths)
   assert len(routes) == 135
@@ -107,7 +107,7 @@ def test_two_hops_give_the_paper_s_count(large):
   assert dropped.pieces == (('s', 0, 12), ('l', large, large))
 
 
-def test_a_stitch_leads_where_the_paper_says():
+def test_stitches_enter_at_the_paper_s_blocks():
   routes = stitch.sn_net_v2_routes({'s': 12, 'l': 24}, hops=1)
   up = [r for r in routes if [p.model for p in r.pieces] == ['s', 'l']]
   down = [r for r in routes if [p.model for p in r.pieces] == ['l', 's']]
@@ -116,7 +116,7 @@ def test_a_stitch_leads_where_the_paper_says():
 
 
 @pytest.mark.parametrize(('constructor', 'depths'), FAMILIES)
-def test_every_route_takes_each_block_once_and_in_order(constructor, depths):
+def test_routes_have_each_block_at_most_once_and_in_order(constructor, depths):
   routes = constructor(depths)
   assert len(set(routes)) == len(routes)
   for route in routes:
@@ -135,7 +135,7 @@ def test_every_route_takes_each_block_once_and_in_order(constructor, depths):
 
 
 @pytest.mark.parametrize(('constructor', 'depths'), FAMILIES)
-def test_an_adapter_joins_one_pair_of_networks_in_one_direction(
+def test_an_adapter_serves_one_pair_of_networks_in_one_direction(
   constructor, depths
 ):
   ends = collections.defaultdict(set)
@@ -147,7 +147,7 @@ def test_an_adapter_joins_one_pair_of_networks_in_one_direction(
   assert all(len(pair) == 1 for pair in ends.values())
 
 
-def test_mistakes():
+def test_errors():
   with pytest.raises(ValueError, match='no anchors'):
     stitch.sn_net_routes({})
   with pytest.raises(ValueError, match='window=0: expected 1 or more'):

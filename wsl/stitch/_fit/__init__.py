@@ -1,1 +1,1 @@
-"""Adapters fitted in closed form, from moments of features."""
+"""Fits adapters in closed form, from moments of features."""
