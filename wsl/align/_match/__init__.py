@@ -1,1 +1,1 @@
-"""Matching two models: one hard permutation of each group."""
+"""Matching two models by hard permutations, heads of attention included."""

@@ -130,8 +130,8 @@ def assign(
     \sum_i G[u, o, i, \tau(i)]
 
   Pairing the outer index u with o gains the best inner pairings of the two as
-  well. This is exact if the outer groups of each group depend on each other.
-  Where they are independent, each receives the mean over the old indices of the
+  well. This is exact if the outer groups of each group are nested in a chain.
+  If they are independent, each receives the mean over the old indices of the
   others, which are not matched yet.
 
   Args:

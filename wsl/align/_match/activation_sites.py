@@ -90,9 +90,9 @@ def activations(
   _, arrays = jaxprs.bind_static(apply_fn, inputs)
   args = jax.tree.leaves((params, arrays))
   values = [jnp.asarray(x) for x in args]
-  _, seen = capture.watch(found.program, values, wanted)
+  _, operands = capture.watch(found.program, values, wanted)
   return {
-    name: _to_rows(seen[site.path, site.operand], site)
+    name: _to_rows(operands[site.path, site.operand], site)
     for name, site in sites.items()
   }
 
@@ -128,15 +128,14 @@ def _site_in(
   The site is the first block of the array, one segment of each axis, that has
   the group and all its outer factors exactly once.
   """
-  parts = [_product_segments(axis) for axis in axes]
-  parts = [[p for p in part if p] for part in parts]
+  segments = [_product_segments(axis) for axis in axes]
   has_group = [
-    any(names.get(a) == group.name for _, atoms in part for a in atoms)
-    for part in parts
+    any(names.get(a) == group.name for _, atoms in choices for a in atoms)
+    for choices in segments
   ]
   if sum(has_group) != 1:
     return None
-  for choice in itertools.product(*parts):
+  for choice in itertools.product(*segments):
     atoms = [a for _, block in choice for a in block]
     labels = [names.get(a, '') for a in atoms]
     needed = (*group.outer, group.name)
@@ -173,6 +172,7 @@ def _to_rows(x: types.Array, site: Site) -> types.Array:
   x = x.reshape(site.shape)
   if site.shape[1] == 1:
     return x[:, 0]
+  # A mean over the other groups' units does not depend on their order.
   return jnp.sqrt(jnp.mean(jnp.square(x), axis=1))
 
 

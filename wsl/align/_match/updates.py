@@ -53,13 +53,12 @@ def propose(
   """
   mine = [blocks[i] for i in move.blocks]
   group, outer = move.group, move.outer
+  compare = lambda tables: _by_agreement(tables, mine, outer, outer_of)
   if move.quadratic:
     orders = quadratic.solve(
       mine, group, outer=outer, outer_of=outer_of, solver=solver
     )
-    steps = [
-      _by_agreement({group: order}, mine, outer, outer_of) for order in orders
-    ]
+    steps = [compare({group: order}) for order in orders]
     return max(steps, key=lambda step: step.gained)
   linear = [b for b in mine if schedule.at_most_once(b, move.matched)]
   if any(len(move.matched & {*block.names}) > 1 for block in linear):
@@ -73,10 +72,11 @@ def propose(
       name: _concatenate([s[name] for s in solved], outer, outer_of[name])
       for name in solved[0]
     }
-    return _by_agreement(tables, mine, outer, outer_of)
+    return compare(tables)
   if group in cache:
     matches = [_match_by_gain(cache[group], solver)]
   elif len(linear) == 1 and len({*linear[0].names} - {*outer}) == 1:
+    # One number for each unit: sorting avoids the n x n gains.
     matches = [_match_by_rank(linear[0], group, outer)]
   elif outer or len(linear) < len(mine):
     matches = [
@@ -85,16 +85,15 @@ def propose(
     ]
   else:
     gains = weight_gains.gains(linear, group, outer)
-    room = sum(block.fixed.size for block in blocks)
+    room = sum(block.fixed.size for block in blocks)  # as large as a model
     if gains.size + sum(x.size for x in cache.values()) <= room:
       cache[group] = gains
     matches = [_match_by_gain(gains, solver)]
-  order, before, after = (
-    _concatenate([*x], outer, outer) for x in zip(*matches)
-  )
+  columns = zip(*matches)
+  order, before, after = (_concatenate([*x], outer, outer) for x in columns)
   if len(linear) < len(mine):
-    # The gains lack the blocks that are quadratic in this group.
-    return _by_agreement({group: order}, mine, outer, outer_of)
+    # The gains do not include the blocks that are quadratic in this group.
+    return compare({group: order})
   return _keep_improvements({group: order}, before, after, outer, outer_of)
 
 
