@@ -92,5 +92,5 @@ def test_moving_on_the_host_is_permute():
   symmetry, params = permutation_test.SYMMETRY, permutation_test._params()
   g = align.random(symmetry, KEY)
   moved = align.permute(params, g, symmetry=symmetry)
-  host = _check.move(params, g, symmetry)
+  host = _check.permute_on_host(params, g, symmetry)
   jax.tree.map(np.testing.assert_array_equal, moved, host)

@@ -36,7 +36,7 @@ def to_blocks(x: Any, plan: _symmetry.Plan) -> list[tuple[Any, Factors]]:
   ]
 
 
-def join(blocks: list[types.Array], plan: _symmetry.Plan) -> types.Array:
+def from_blocks(blocks: list[types.Array], plan: _symmetry.Plan) -> types.Array:
   """Concatenates the blocks of a leaf; the inverse of ``to_blocks``."""
   parts = [
     block.reshape([_symmetry.width(segment) for segment in segments])

@@ -71,21 +71,21 @@ def check(
   names = tree.named(params)
   _symmetry.check_leaves(symmetry, names, 'check: params')
   draw_key, move_key = jax.random.split(key)
-  run = compiled(apply_fn, inputs)
-  drawn = perturbed(params, draw_key)
+  run = compile_outputs(apply_fn, inputs)
+  drawn = perturb(params, draw_key)
   wanted = run(drawn)
   moving = _permutation.random(symmetry, move_key)
   elements = {name: {name: table} for name, table in moving.items()}
   elements |= {'all': moving}
   errors = {
-    name: difference(run(move(drawn, element, symmetry)), wanted)
+    name: difference(run(permute_on_host(drawn, element, symmetry)), wanted)
     for name, element in elements.items()
   }
   worst = max(errors, key=lambda name: errors[name])
   return Report(errors[worst], worst, errors)
 
 
-def compiled(
+def compile_outputs(
   apply_fn: Callable[..., Any], inputs: tuple[Any, ...]
 ) -> Callable[[types.Params], list[np.ndarray]]:
   """Compiles a function from parameters to the outputs as NumPy arrays."""
@@ -99,7 +99,7 @@ def compiled(
   return run
 
 
-def move(
+def permute_on_host(
   params: types.Params,
   permutation: _permutation.Permutation,
   symmetry: _symmetry.Symmetry,
@@ -137,7 +137,7 @@ def move(
   return tree.map_named(one, params)
 
 
-def perturbed(params: types.Params, key: types.PRNGKey) -> types.Params:
+def perturb(params: types.Params, key: types.PRNGKey) -> types.Params:
   """Perturbs parameters away from special values, with NumPy.
 
   Positive leaves, such as scales and variances, are multiplied by log-normal

@@ -212,7 +212,9 @@ def _permute(
 ) -> types.Array:
   """Permutes one leaf block by block."""
   blocks = _blocks.to_blocks(x, plan)
-  return _blocks.join([_gather(*block, tables) for block in blocks], plan)
+  return _blocks.from_blocks(
+    [_gather(*block, tables) for block in blocks], plan
+  )
 
 
 def _gather(

@@ -90,7 +90,7 @@ def apply(
       return x
     wide = x.astype(next(iter(matrices.values())).dtype)
     blocks = [_contract(*b, matrices) for b in _blocks.to_blocks(wide, plan)]
-    return _blocks.join(blocks, plan).astype(x.dtype)
+    return _blocks.from_blocks(blocks, plan).astype(x.dtype)
 
   return tree.map_named(one, params)
 

@@ -60,6 +60,8 @@ class Facts:
 
   def record(self, axes: Axes) -> None:
     """Records the axes of an array."""
+    # Axes are compared by identity: ties that follow may still merge two keys,
+    # which costs time but changes no result. Zero is the id of no object.
     key = (*map(id, axes), 0, *map(id, self.layers))
     if key not in self.tensors:
       self.tensors[key] = Tensor(axes, self.layers)
@@ -102,7 +104,7 @@ class Facts:
   def operand(self, value: Value) -> Axes:
     """Returns the axes of an operand; ties its pieces, registers constants."""
     if value.pieces:
-      merge(value)
+      tie_pieces(value)
     if value.constant is not None and value.axes:
       self.constants[id(value.axes)] = value.axes, value.constant
     return value.axes
@@ -113,7 +115,7 @@ def fresh(shape: Sequence[int], reason: str = '') -> Axes:
   return tuple(axis_tree.Axis(size, reason) for size in shape)
 
 
-def merge(value: Value) -> None:
+def tie_pieces(value: Value) -> None:
   """Ties the pieces of a value, so that ``axes`` alone describes it."""
   for piece in value.pieces:
     for i, (x, y) in enumerate(zip(value.axes, piece)):
@@ -121,11 +123,11 @@ def merge(value: Value) -> None:
         axis_tree.tie(x, y)
 
 
-def join(dim: int, pieces: Sequence[Axes]) -> Value:
+def from_pieces(dim: int, pieces: Sequence[Axes]) -> Value:
   """Returns the concatenation of pieces along ``dim``.
 
   Its ``axes`` are those of the first piece, but along ``dim``. They describe
-  the whole array after ``merge``.
+  the whole array after ``tie_pieces``.
   """
   along = axis_tree.total([piece[dim] for piece in pieces])
   axes = (*pieces[0][:dim], along, *pieces[0][dim + 1 :])

@@ -150,12 +150,15 @@ def tie(x: Axis, y: Axis) -> None:
     x, y = y, x
   if not y.parts:  # an atom becomes an alias of any axis
     y.link = x
+    # What is known of the atom holds for every atom of the other axis.
     if y.pin_reason:
       pin(x, y.pin_reason, y.index_mixed)
     elif y.index_mixed:
       for atom in atoms(x):
         atom.index_mixed = True
     return
+  # Both are refined. If one is a sum, the common refinement is a sum: cut both
+  # at all ends of segments. Otherwise it is a product of common factors.
   sums = len(segments(x)) > 1 or len(segments(y)) > 1
   if not (_tie_sums(x, y) if sums else _tie_products(x, y)):
     for axis in (x, y):
@@ -176,7 +179,7 @@ def cut(x: Axis, k: int) -> tuple[Axis, Axis] | None:
     x.is_sum = True
     return x.parts[0], x.parts[1]
   pieces = segments(x)
-  if len(pieces) > 1:
+  if len(pieces) > 1:  # a sum: cut the segment that holds index k
     i = 0
     while k >= pieces[i].size:
       k -= pieces[i].size
@@ -218,6 +221,7 @@ def factorize(x: Axis, major: int) -> tuple[Axis, Axis] | None:
     return x.parts[0], x.parts[1]
   if not x.is_sum or major > MANY:
     return None
+  # Cut the sum into equal chunks and tie them to the last one.
   chunks, rest = [], x
   for _ in range(major - 1):
     halves = cut(rest, minor)

@@ -62,21 +62,22 @@ def certify(
   Returns:
     The symmetry with the additional groups.
   """
-  run = _check.compiled(apply_fn, inputs)
+  run = _check.compile_outputs(apply_fn, inputs)
   for names in _components(symmetry, suspects):
-    freed = _merge(symmetry, names)
+    freed = _identify(symmetry, names)
     factor = freed.factor[names[0]]
     if _passes(freed, factor, run, params, key):
       symmetry = freed
-      for deeper in _deeper(symmetry, names[0]):
-        inner = symmetry.factor[deeper.name]._replace(outer=deeper.outer)
+      for inner in _inner_groups(symmetry, names[0]):
         changed = _replace(symmetry, inner)
         if _passes(changed, inner, run, params, key):
           symmetry = changed
   return symmetry
 
 
-def _deeper(symmetry: _symmetry.Symmetry, outer: str) -> list[_symmetry.Factor]:
+def _inner_groups(
+  symmetry: _symmetry.Symmetry, outer: str
+) -> list[_symmetry.Factor]:
   """Returns groups that occur only with a factor, made to depend on it."""
   depends = {name for f in symmetry.factors for name in f.outer}
   found = []
@@ -88,6 +89,8 @@ def _deeper(symmetry: _symmetry.Symmetry, outer: str) -> list[_symmetry.Factor]:
       if group.name in (block := tuple(itertools.chain(*choice)))
     }
     known = group.name in depends or outer in group.outer
+    # The block-wise count is the condition on ``Factor.outer``: the outer
+    # factor occurs exactly once in every block of the inner one.
     if counts == {1} and not known and group.name != outer:
       found.append(group._replace(outer=(outer, *group.outer)))
   return found
@@ -116,12 +119,13 @@ def _components(
       group[a] |= group[b]
       for name in group[b]:
         group[name] = group[a]
+  # Members of a component share one set; its id identifies the component.
   order = [f.name for f in symmetry.factors]
   found = {id(s): sorted(s, key=order.index) for s in group.values()}
   return list(found.values())
 
 
-def _merge(
+def _identify(
   symmetry: _symmetry.Symmetry, names: Sequence[str]
 ) -> _symmetry.Symmetry:
   """Identifies several factors and frees the result, named as the first."""
@@ -160,20 +164,24 @@ def _passes(
   }
   places = [leaf for leaf, count in counts.items() if count]
   inner = any(factor.name in f.outer for f in symmetry.factors)
+  # In a single leaf the two tests contradict each other. A factor that others
+  # depend on has to occur once in a block (``Factor.outer``).
   if len(places) < 2 or (inner and max(counts.values()) > 1):
     return False
   moving = set()
   for trial in range(_TRIALS):
     draw_key, move_key = jax.random.split(jax.random.fold_in(key, trial))
-    drawn = _check.perturbed(params, draw_key)
+    drawn = _check.perturb(params, draw_key)
     wanted = run(drawn)
     shape = symmetry.table_shape(factor.name)
-    turn = {factor.name: _cycles(move_key, shape)}
-    moved = _check.move(drawn, turn, symmetry)
+    permutation = {factor.name: _cycles(move_key, shape)}
+    moved = _check.permute_on_host(drawn, permutation, symmetry)
     eps = [np.finfo(x.dtype).eps for x in wanted if x.dtype.kind in 'fc']
     bound = _ROUNDINGS * float(max(eps, default=0.0))
     if _check.difference(run(moved), wanted) > bound:
       return False
+    # Tightness: without this test, units that the inputs never reach would
+    # pass, since permuting them changes nothing.
     for leaf in places:
       pick = lambda name, x, y, leaf=leaf: y if name == leaf else x
       alone = run(tree.map_named(pick, drawn, moved))

@@ -123,7 +123,7 @@ def analyse(
   hints: Hints = {}
   rounds: list[Analysis] = []
   for _ in range(_ROUNDS):
-    axes, facts = _follow(program, shapes, hints, rules)
+    axes, facts = _propagate(program, shapes, hints, rules)
     more = _fused(axes)
     rounds.append(
       Analysis(*write_symmetry.from_axes(axes, facts), facts, program)
@@ -134,7 +134,7 @@ def analyse(
   return max(rounds, key=lambda found: found.symmetry.log10_order)
 
 
-def _follow(
+def _propagate(
   program: core.ClosedJaxpr,
   shapes: dict[str, tuple[int, ...]],
   hints: Hints,
@@ -149,6 +149,7 @@ def _follow(
     args.append(tuple(axis_tree.total(axis_facts.fresh(w)) for w in widths))
   leaves = dict(zip(shapes, args))
   for var in jaxpr.invars[len(shapes) :]:
+    # Inputs are data: permuting them is no symmetry of the parameters.
     args.append(axis_facts.fresh(jaxprs.shape_of(var), 'an axis of the input'))
   reader = jaxpr_reader.Reader(facts, rules)
   results = reader.read(program, [axis_facts.Value(axes) for axes in args])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from wsl.align._find import axis_facts, axis_tree
 
 
-def follow(
+def propagate(
   facts: axis_facts.Facts,
   eqn: core.JaxprEqn,
   args: Sequence[axis_facts.Value],

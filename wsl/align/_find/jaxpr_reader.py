@@ -105,6 +105,8 @@ class Reader:
       known_constants.Constant(shape, eqn=eqn, operands=operands, index=i)
       for i, shape in enumerate(shapes)
     ]
+    # The constants themselves are keys of later equations, so equal chains of
+    # equations get equal results.
     try:
       key = eqn.primitive, tuple(eqn.params.items()), _keys(args)
       return self._interned.setdefault(key, make())
@@ -122,7 +124,7 @@ class Reader:
         for v in eqn.outvars
       ]
     if name in table.RULES and (_filled(eqn) or name in _EMPTY):
-      results: Any = pieces.follow(self.facts, eqn, args)
+      results: Any = pieces.apply(self.facts, eqn, args)
       if results is None:
         for arg in args:
           self.facts.operand(arg)
@@ -137,7 +139,7 @@ class Reader:
           for r in results
         ]
         if all(map(_fits, values, eqn.outvars)):
-          return indices.follow(self.facts, eqn, args, values)
+          return indices.propagate(self.facts, eqn, args, values)
     reason = f'no rule follows {name}'
     for arg in args:
       for axis in self.facts.operand(arg):

@@ -29,7 +29,7 @@ Together: TypeAlias = dict[axis_tree.Axis, set[axis_tree.Axis]]
 _LIMIT = 1024  # blocks of an array; axes of larger ones depend on nothing
 
 
-def outer(
+def outer_atoms(
   leaves: Sequence[Sequence[Blocks]], facts: axis_facts.Facts
 ) -> dict[axis_tree.Axis, list[axis_tree.Axis]]:
   """Returns the atoms that each free atom depends on, outermost first.
@@ -42,6 +42,7 @@ def outer(
     A dict over the free atoms. The relation is transitive: the outer atoms of
     an outer atom are included.
   """
+  # Start: all atoms in the blocks of the leaves that hold an atom.
   together: Together = {}
   order: dict[axis_tree.Axis, int] = {}
   for axes in leaves:
@@ -51,12 +52,16 @@ def outer(
       for atom in block:
         if not atom.pin_reason:
           together.setdefault(atom, set()).update(block)
+  # Conditions 1 and 2: intersect with the atoms of each array. A product
+  # records its contracted and batch axes as one array, so the axes of units
+  # that it contracts keep only the partners that it pairs.
   for axes in leaves:
     _restrict(together, axes)
   for tensor in facts.tensors.values():
     _restrict(
       together, [*map(axis_tree.blocks, (*tensor.axes, *tensor.layers))]
     )
+  # Condition 3: no atom of the array depends on the index of a mixed axis.
   for axis, tensor in facts.mixed:
     mixed = set(axis_tree.atoms(axis))
     for other in tensor.axes:
@@ -86,6 +91,8 @@ def _restrict(together: Together, axes: Sequence[Blocks]) -> None:
       together.pop(atom, None)
     return
   for block in blocks:
+    # An atom that occurs twice, as in a square map, is no index of a row: its
+    # two indices differ. So it neither has partners nor is one.
     once = {a for a in block if block.count(a) == 1}
     for atom in block:
       if atom in together:

@@ -20,7 +20,7 @@ from wsl.align._find.rules import elementwise, shape, table
 Values = Sequence[axis_facts.Value]
 
 
-def follow(
+def apply(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> list[axis_facts.Value] | None:
   """Applies an equation piece by piece.
@@ -39,6 +39,8 @@ def follow(
   dim = _dim_after(eqn, holders[0].dim)
   if dim is None or any(arg.dim != holders[0].dim for arg in holders):
     return None
+  # One column of axes for each operand, one row for each piece: the rule of
+  # the primitive is applied to each row, as to separate arrays.
   columns = [_like(facts, arg, holders[0]) for arg in args]
   rows: list[axis_facts.Axes] = []
   for axes in zip(*columns):
@@ -46,7 +48,7 @@ def follow(
     if result is None or isinstance(result[0], axis_facts.Value):
       return None
     rows.append(result[0])
-  return [axis_facts.join(dim, rows)]
+  return [axis_facts.from_pieces(dim, rows)]
 
 
 def _dim_after(eqn: core.JaxprEqn, dim: int) -> int | None:
@@ -120,7 +122,7 @@ def _select(
   taken = [_between(arg, *limits) for limits in ranges]
   if any(pieces is None for pieces in taken):
     return None
-  values = [axis_facts.join(dim, pieces) for pieces in taken if pieces]
+  values = [axis_facts.from_pieces(dim, pieces) for pieces in taken if pieces]
   values = [_whole(value) for value in values]
   if eqn.primitive.name == 'unstack':
     drop = lambda x: (*x[:dim], *x[dim + 1 :])
@@ -171,6 +173,8 @@ def _reshape(
       return None
     facts.operand(arg)
     arg = view
+  # Only the major axis of its group may change size from piece to piece: the
+  # entries of a piece then stay contiguous within the group.
   before, after = next(g for g in groups if arg.dim in g[0])
   first = next(i for i in before if old[i] > 1)
   if first != arg.dim:
@@ -190,7 +194,7 @@ def _reshape(
         return None
       row += axes
     rows.append(tuple(row))
-  return [_whole(axis_facts.join(dim, rows))]
+  return [_whole(axis_facts.from_pieces(dim, rows))]
 
 
 def _view(
@@ -201,9 +205,9 @@ def _view(
   wide = [i for i in before if axes[i].size > 1]
   if not wide or sum(new[j] > 1 for j in after) < 2:
     return None
-  i = wide[0]
+  i = wide[0]  # the major axis of the group
   parts = axis_tree.segments(axes[i])
   if len(parts) < 2 or len(parts) > axis_tree.MANY:
     return None
   pieces = [(*axes[:i], part, *axes[i + 1 :]) for part in parts]
-  return axis_facts.join(i, pieces)
+  return axis_facts.from_pieces(i, pieces)

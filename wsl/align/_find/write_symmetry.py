@@ -22,12 +22,15 @@ def from_axes(
   Returns:
     The symmetry, and the name of the factor of each atom.
   """
+  # Removing a sum ties axes, which may create sums elsewhere: repeat until no
+  # axis changes. Each round pins or factorizes an atom, so the loop ends.
   changed = True
   while changed:
     changed = any([_flatten(axis) for axes in leaves.values() for axis in axes])
   written = {n: [_write(axis) for axis in axes] for n, axes in leaves.items()}
-  outer = nesting.outer(list(written.values()), facts)
+  outer = nesting.outer_atoms(list(written.values()), facts)
   names: dict[axis_tree.Axis, str] = {}
+  # An atom is named by its first occurrence in the leaves.
   for name, rows in written.items():
     for i, blocks in enumerate(rows):
       atoms = list(itertools.chain(*blocks))
@@ -66,6 +69,8 @@ def _flatten(axis: axis_tree.Axis) -> bool:
     inner = _inner_sum(part)
     if inner is not None:
       pieces = axis_tree.segments(inner)
+      # A sum of n indices becomes [n / g, g], where g divides all its segments:
+      # chunks of g indices are tied to each other, and their order is pinned.
       sizes = [piece.size for piece in pieces]
       if set(sizes) == {1}:
         _pin_whole(inner, _ONES)

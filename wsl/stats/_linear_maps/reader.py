@@ -63,11 +63,11 @@ def record_products(
   ]
   args += map(Tracked, jax.tree.leaves(inputs))
   found = records.Record(measure)
-  follow(program, args, found)
+  run(program, args, found)
   return found
 
 
-def follow(
+def run(
   program: jaxprs.Program,
   args: Sequence[Tracked],
   record: records.Record,
@@ -95,7 +95,7 @@ def _equation(
   name = eqn.primitive.name
   program = jaxprs.called(eqn)
   if program is not None:
-    return follow(program, args, record)
+    return run(program, args, record)
   weights = [a.view for a in args if a.view is not None]
   if name == 'scan' and weights:
     return _scan(eqn, args, record)
@@ -111,25 +111,25 @@ def _equation(
     x = args[0].value
     made = uses.convolution(record, eqn, weights[0], x, outs[0])
     return [Tracked(outs[0], product=made)]
-  if name in ('add', 'add_any'):
+  if name in ('add', 'add_any'):  # a bias, perhaps
     for a, b in (args, reversed(args)):
       if a.product and b.term:
         uses.added(record, a.product, b.term)
   results = [Tracked(out) for out in outs]
   if len(args) == len(outs) == 1:
-    results = [_move(eqn, args[0], outs[0])]
+    results = [_rearrange(eqn, args[0], outs[0])]
   if not any(result.view for result in results):
     for weight in weights:
       record.note(weight.leaf, name)
   return results
 
 
-def _move(eqn: core.JaxprEqn, arg: Tracked, out: Any) -> Tracked:
+def _rearrange(eqn: core.JaxprEqn, arg: Tracked, out: Any) -> Tracked:
   """Propagates views through an equation with one operand and one result."""
   view, product = (
-    views.follow(v, eqn) if v else None for v in (arg.view, arg.product)
+    views.propagate(v, eqn) if v else None for v in (arg.view, arg.product)
   )
-  term = views.repeat(arg.term, eqn) if arg.term else None
+  term = views.propagate_repeated(arg.term, eqn) if arg.term else None
   return Tracked(out, view, term, product)
 
 
@@ -157,11 +157,12 @@ def _scan(
     carry, totals = state
     layers = map(Tracked.leaf, x, slices)
     tracked = [*consts, *map(Tracked, carry), *layers]
-    results = [r.value for r in follow(p['jaxpr'], tracked, inner)]
+    results = [r.value for r in run(p['jaxpr'], tracked, inner)]
     whole, stack = inner.partition()
     totals = [a + b for a, b in zip(totals, whole)] if totals else whole
     return (results[:n_carry], totals), (results[n_carry:], stack)
 
+  # The shapes of the sums are those of one step, traced abstractly.
   init = [a.value for a in carry]
   layers = [a.value for a in xs]
   first = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in layers]

@@ -84,6 +84,7 @@ class Record:
     product of any other weight; ``None`` without such a leaf.
     """
     mine = [pair for pair in self.added if leaf == pair[0]]
+    # It has to be added at every use of the weight, and to no other weight.
     if len(mine) != 1 or self.added[mine[0]] != self.times[leaf]:
       return None
     bias = mine[0][1]

@@ -140,6 +140,8 @@ def added(
     product: the view of a weight's output axes in its product.
     leaf: the view of the leaf in the other summand.
   """
+  # Rows have negative axes. A dimension of units and rows together would need
+  # the leaf to be compared entry by entry; it is left out.
   ours = [_many(atoms) for atoms in product.dims]
   units = [[a for a in atoms if a.axis >= 0] for atoms in ours]
   theirs = [_many(atoms) for atoms in leaf.dims]
@@ -212,6 +214,9 @@ def _capture(
     batch: pairs of axes (of x, of the weight) that are batch axes.
     contract: pairs of axes (of x, of the weight) that are contracted.
   """
+  # Three conditions make the statistic fit the leaf as [groups, d]: it has
+  # inputs, each stored axis is either contracted or kept as a whole, and batch
+  # axes are the leading ones of the axes that are kept.
   blocks = views.flatten([view.dims[i] for _, i in batch])
   inputs = views.flatten([view.dims[i] for _, i in contract])
   if not inputs:

@@ -70,6 +70,8 @@ def regroup(atoms: Atoms, shape: Sequence[int]) -> tuple[Atoms, ...] | None:
     The atoms of each new axis, or None if an axis would need a fraction of an
     atom. Axes of size 1 that vanish join a neighbour.
   """
+  # Fill each axis from the slowest atom on. An atom of n steps that is too
+  # large is split: a major part, and a minor part of n / size steps.
   rest, dims = list(atoms), []
   for size in shape:
     run: list[Atom] = []
@@ -90,7 +92,7 @@ def regroup(atoms: Atoms, shape: Sequence[int]) -> tuple[Atoms, ...] | None:
   return tuple(dims) if dims and all(a.size == 1 for a in rest) else None
 
 
-def follow(view: View, eqn: core.JaxprEqn) -> View | None:
+def propagate(view: View, eqn: core.JaxprEqn) -> View | None:
   """Propagates a view through an equation.
 
   Args:
@@ -120,10 +122,10 @@ def follow(view: View, eqn: core.JaxprEqn) -> View | None:
   return None
 
 
-def repeat(view: View, eqn: core.JaxprEqn) -> View | None:
-  """Propagates like ``follow``; entries may also be repeated along axes."""
+def propagate_repeated(view: View, eqn: core.JaxprEqn) -> View | None:
+  """Propagates like ``propagate``; entries may also be repeated along axes."""
   if eqn.primitive.name != 'broadcast_in_dim':
-    return follow(view, eqn)
+    return propagate(view, eqn)
   kept = dict(zip(eqn.params['broadcast_dimensions'], view.dims))
   rank = len(jaxprs.shape_of(eqn.outvars[0]))
   return view._replace(dims=tuple(kept.get(i, ()) for i in range(rank)))

@@ -22,7 +22,7 @@ Three properties of a primitive have tables of their own:
 - It multiplies a weight by a value: ``jaxprs.PRODUCTS`` for the sites of
   activations, ``stats/_linear_maps/reader.py`` for moments of its inputs,
   ``stitch/_routes/cost.py`` for the number of operations. If it rearranges
-  weights before the product: ``stats/_linear_maps/views.py``, ``follow``.
+  weights before the product: ``stats/_linear_maps/views.py``, ``propagate``.
 
 Loops (``scan``, ``while``, ``cond``) are handled by ``_find/jaxpr_reader.py``
 and ``stats/_linear_maps/reader.py``. For an opaque kernel of your own, no edit

@@ -74,6 +74,8 @@ def _choose(
   places = array.reshape(-1).astype(np.int64)
   if not places.size or places.min() < 0 or places.max() >= x[i].size:
     return None
+  # Consecutive indices form runs; a permutation inside a run commutes with the
+  # gather, one that moves an index to another run does not.
   breaks = np.flatnonzero(np.diff(places) != 1) + 1
   runs = [(int(r[0]), int(r[-1]) + 1) for r in np.split(places, breaks)]
   if len(runs) + len(axis_tree.segments(x[i])) > axis_tree.MANY:
@@ -133,7 +135,7 @@ def dynamic_slice(
     elif start is None:
       out.append(facts.pin_moved(x, i, size, _REASON))
     else:
-      start = min(max(start, 0), x[i].size - size)
+      start = min(max(start, 0), x[i].size - size)  # as XLA clamps
       out.append(shape.part(facts, x, i, start, start + size, _REASON))
   return [tuple(out)]
 

@@ -46,6 +46,8 @@ def convolution(
     return None
   x, kernel = args[0].axes, args[1].axes
   inputs, outputs = x[spec.lhs_spec[1]], kernel[spec.rhs_spec[0]]
+  # Channels in are [group, inner], channels out [group, units]; the kernel is
+  # [group * units, inner], so inner channels are shared by the groups.
   group = axis_tree.Axis(groups)
   inner = kernel[spec.rhs_spec[1]]
   axis_tree.tie(inputs, axis_tree.product([group, inner]))

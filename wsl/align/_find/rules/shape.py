@@ -25,6 +25,8 @@ def reshape_axes(
     The new axes; ``None`` if a factor would have to be split between them in a
     way that it does not factorize.
   """
+  # Fill each new axis from the major factor on. A factor that is too large is
+  # split: its major part completes the axis, its minor part is next.
   queue = [f for axis in x for f in axis_tree.factors(axis)][::-1]
   out = []
   for size in sizes:
@@ -57,6 +59,7 @@ def reshape_groups(
   Returns:
     Pairs of ranges of axes, of operand and result, with equal products.
   """
+  # Advance in the shape whose product is smaller until both products agree.
   groups = []
   i = j = 0
   while i < len(old) or j < len(new):
@@ -227,6 +230,7 @@ def concatenate(
     for d, (x, y) in enumerate(zip(first, arg.axes)):
       if d != i:
         axis_tree.tie(x, y)
+  # If all are pinned, or the segments too many, one pinned atom is enough.
   along = [arg.axes[i] for arg in args]
   size = sum(axis.size for axis in along)
   count = sum(len(axis_tree.segments(axis)) for axis in along)
@@ -247,7 +251,7 @@ def stack(
   """Returns a value with one piece for each operand."""
   i = eqn.params['axis']
   pieces = [(*a.axes[:i], axis_tree.Axis(1), *a.axes[i:]) for a in args]
-  return [axis_facts.join(i, pieces)]
+  return [axis_facts.from_pieces(i, pieces)]
 
 
 def pad(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
