@@ -1,4 +1,4 @@
-"""The numeric check names the group that breaks."""
+"""``align.check`` names the group that breaks the symmetry."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def test_a_true_symmetry_passes():
 
 
 def test_the_group_that_breaks_is_named():
-  # Zero biases and equal weights would hide that b does not move with a.
+  # Zero biases and equal weights would hide that b is not permuted with a.
   symmetry = align.find_symmetry(_apply, PARAMS, X)
   alone = align.Factor('b:0', 5, 'still')
   axes = tuple(
@@ -47,7 +47,7 @@ def test_the_group_that_breaks_is_named():
   assert report.errors['c:1'] < 1e-12
 
 
-def test_dependent_groups_move_inside_their_outer_ones():
+def test_dependent_groups_are_permuted_inside_outer_ones():
   def heads(p, x):
     return jnp.einsum(
       'bhd,hdo->bo', jnp.tanh((x @ p['q']).reshape(1, 2, 4)), p['o']
@@ -85,7 +85,7 @@ def test_errors():
     align.check(symmetry, apply, shapes, X, key=KEY)
 
 
-def test_moving_on_the_host_is_permute():
+def test_permuting_on_the_host_equals_permute():
   from tests.align import permutation_test
   from wsl.align import _check
 

@@ -1,4 +1,4 @@
-"""The table says what each axis does."""
+"""``align.explain`` lists the groups of each axis."""
 
 import jax
 import jax.numpy as jnp

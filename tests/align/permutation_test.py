@@ -1,4 +1,4 @@
-"""The group's laws, on symmetries written by hand."""
+"""Group laws of permutations, on symmetries written by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,8 @@ from wsl import align
 
 F = align.Factor
 
-# Heads [H] of units [d] that depend on the head, a quadratic factor, a fused
-# axis of three segments, and layers [L] that are pinned and index the rest.
+# Heads [H], units [d] that depend on the head, a quadratic factor, a fused
+# axis of three segments, and pinned layers [L] that the others depend on.
 SYMMETRY = align.Symmetry(
   factors=(
     F('q:0', 5, 'an input'),
@@ -78,7 +78,7 @@ def test_permute_equals_index_arithmetic():
   np.testing.assert_array_equal(moved['f'][5:11], f[5:11][g['r:0']])
 
 
-def test_inverse_undoes():
+def test_the_inverse_restores_the_model():
   params, g = _params(), _draw(1)
   inverse = align.invert(g, symmetry=SYMMETRY)
   there = align.permute(params, g, symmetry=SYMMETRY)
@@ -88,7 +88,7 @@ def test_inverse_undoes():
   _equal(both, align.identity(SYMMETRY))
 
 
-def test_composition_is_one_after_the_other():
+def test_composition_equals_permuting_twice():
   params, g, h = _params(), _draw(1), _draw(2)
   one = align.permute(params, g, symmetry=SYMMETRY)
   two = align.permute(one, h, symmetry=SYMMETRY)
@@ -104,7 +104,7 @@ def test_composition_is_associative():
   _equal(compose(compose(f, g), h), compose(f, compose(g, h)))
 
 
-def test_random_draws_every_table_by_itself():
+def test_random_draws_each_table_independently():
   g = align.random(SYMMETRY, jax.random.key(0))
   assert {n: x.shape for n, x in g.items()} == {
     'q:1.0': (3,),

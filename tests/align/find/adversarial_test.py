@@ -1,4 +1,4 @@
-"""No operation, however odd, leads to a symmetry that does not hold."""
+"""Functions designed to mislead the reader have no unsound symmetry."""
 
 import math
 
@@ -12,12 +12,12 @@ every_case = pytest.mark.parametrize('name', adversarial.CASES)
 
 
 @every_case
-def test_what_is_found_holds(name):
+def test_every_symmetry_holds(name):
   harness.assert_sound(name, harness.symmetry_of(name), ['float64'])
 
 
 @every_case
-def test_what_is_known_is_found(name):
+def test_known_symmetries_are_found(name):
   found = harness.symmetry_of(name).log10_order
   assert found > math.log10(adversarial.CASES[name].least) - 1e-9
   assert found < harness.log10_order(name) + 1e-9
@@ -39,7 +39,7 @@ UNSEEN = pytest.mark.xfail(
     for name in adversarial.rare.CASES
   ],
 )
-def test_certificates_free_no_unit_that_rare_inputs_tell_apart(name):
+def test_certification_frees_no_unit_that_rare_inputs_distinguish(name):
   model = harness.build(name)
   found = align.find_symmetry(
     model.apply, model.params, *model.inputs, certify=jax.random.key(7)

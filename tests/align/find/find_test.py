@@ -1,4 +1,4 @@
-"""Finding a symmetry as a whole: names, inputs, rules of one's own, errors."""
+"""``find_symmetry``: names, inputs, user rules, certification, errors."""
 
 import functools
 
@@ -40,7 +40,7 @@ def test_a_literal_symmetry():
   )
 
 
-def test_shapes_and_arrays_give_the_same():
+def test_shapes_and_arrays_give_equal_symmetries():
   params = jax.tree.map(lambda x: jnp.ones(x.shape), MLP)
   symmetry = align.find_symmetry(_mlp, params, jnp.ones((4, 3)))
   assert symmetry == align.find_symmetry(_mlp, MLP, X)
@@ -77,7 +77,7 @@ def test_fused_queries_keys_and_values():
 
 
 def test_a_pinned_block_is_written_index_by_index():
-  # Positions come before two kinds of channels: 2 x (4 + 6).
+  # Positions are the major axis, then two kinds of channels: 2 x (4 + 6).
   def apply(p, x):
     y = jnp.concatenate([jnp.tanh(x @ p['a']), jnp.sin(x @ p['b'])], -1)
     return y.reshape(1, 20) @ p['c']
@@ -88,11 +88,11 @@ def test_a_pinned_block_is_written_index_by_index():
   assert symmetry.leaf['c'][0] == (('a:1',), ('b:1',)) * 2
 
 
-def test_what_is_not_used_is_pinned():
+def test_unused_leaves_are_pinned():
   params = MLP | _shapes(z=(7,))
   symmetry = align.find_symmetry(_mlp, params, X)
   assert symmetry.factor['z:0'].pinned == 'the function does not use it'
-  # Nor does what is computed without being returned pin anything.
+  # Dead code pins nothing.
   wasteful = lambda p, x: (jnp.cumsum(p['b']), _mlp(p, x))[1]
   assert align.find_symmetry(wasteful, MLP, X).groups == (F('a:1', 5),)
 
@@ -102,7 +102,7 @@ def test_results_of_any_structure():
   assert align.find_symmetry(apply, MLP, X).groups == (F('a:1', 5),)
 
 
-def test_inputs_that_are_no_arrays_are_handed_on():
+def test_inputs_that_are_not_arrays_are_passed_on():
   def apply(p, x, train, mode):
     assert train is True
     assert mode == 'mlp'
@@ -112,7 +112,7 @@ def test_inputs_that_are_no_arrays_are_handed_on():
   assert found.groups == (F('a:1', 5),)
 
 
-def test_a_rule_of_ones_own():
+def test_a_user_rule_replaces_an_opaque_function():
   @jax.jit
   def opaque(x):
     return jnp.real(jnp.fft.ifft(jnp.fft.fft(x)))
@@ -136,7 +136,7 @@ def _experts(p, x):
   return jnp.einsum('be,bef,efd->bd', gates, h, p['down'])
 
 
-def test_a_certificate_frees_experts():
+def test_certification_frees_experts():
   params = _shapes(router=(3, 4), up=(4, 3, 5), down=(4, 5, 2))
   x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)))
   read = align.find_symmetry(_experts, params, x)
@@ -152,7 +152,7 @@ def test_a_certificate_frees_experts():
   assert report.error < 1e-12
 
 
-def test_a_certificate_frees_nothing_that_matters():
+def test_certification_keeps_a_distinguished_expert_pinned():
   def apply(p, x):
     return _experts(p, x) * p['router'][0, 0]  # the first expert is special
 
@@ -183,7 +183,7 @@ def test_errors_are_one_line(apply, params, message):
   assert '\n' not in str(error.value)
 
 
-def test_a_thousand_steps_are_quick():
+def test_a_long_chain_of_ties_is_found():
   def deep(p, x):
     h = x @ p['a']
     for _ in range(300):
@@ -193,8 +193,8 @@ def test_a_thousand_steps_are_quick():
   assert align.find_symmetry(deep, MLP, X).groups == (F('a:1', 5),)
 
 
-def test_a_certificate_frees_experts_that_are_gathered():
-  # Gathering pins their axis, and hides whose units are whose.
+def test_certification_frees_gathered_experts():
+  # Gathering pins the axis of experts, so units depend on no expert.
   def apply(p, x):
     best, which = jax.lax.top_k(x @ p['router'], 2)
     h = jnp.tanh(jnp.einsum('bd,bkdf->bkf', x, p['up'][which]))
@@ -214,8 +214,8 @@ def test_a_certificate_frees_experts_that_are_gathered():
   assert report.error < 1e-12
 
 
-def test_what_is_cut_off_and_left_is_pinned():
-  """Rows of a table that this input does not reach may matter to others."""
+def test_unused_rows_are_pinned():
+  """Rows that this input does not use may be used by longer inputs."""
 
   def model(params, x):
     h = jax.nn.relu(x @ params['a'] + params['positions'][: len(x)])

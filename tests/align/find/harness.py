@@ -1,4 +1,4 @@
-"""Applies random elements of a group and compares the outputs."""
+"""Applies random elements of a group and compares outputs."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from tests.align.find import adversarial, oracle, zoo
 from tests.align.find.zoo import base
 from wsl import align
 
-# What is compiled is compared with itself: the fastest compiler will do.
+# Outputs are compared with outputs of the same program: do not optimise it.
 _QUICK = {
   'xla_backend_optimization_level': 0,
   'xla_llvm_disable_expensive_passes': True,
@@ -50,12 +50,12 @@ def compiled(name, dtype='float64'):
 
 
 def quick(fn, *operands):
-  """Compiles a function for such operands without optimising it."""
+  """Compiles a function for operands of these shapes without optimisation."""
   return jax.jit(fn).lower(*operands).compile(_QUICK)
 
 
 def draw(group, symmetry, rng):
-  """Draws a table that moves something."""
+  """Draws a table that is not the identity."""
   shape = symmetry.table_shape(group.name)
   start = np.broadcast_to(np.arange(shape[-1]), shape)
   table = start

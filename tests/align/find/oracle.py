@@ -1,4 +1,4 @@
-"""Permutations by index arithmetic, from the definition, in NumPy."""
+"""A NumPy reference for permutations, by index arithmetic."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ from wsl import align, tree
 
 
 def move(params: Any, tables: Any, symmetry: align.Symmetry) -> Any:
-  """Permutes every leaf; groups without a table stay."""
+  """Permutes every leaf; groups without a table are not permuted."""
   tables = {name: np.asarray(table) for name, table in tables.items()}
 
   def one(name: str, leaf: Any) -> np.ndarray:
@@ -27,7 +27,7 @@ def move(params: Any, tables: Any, symmetry: align.Symmetry) -> Any:
 def move_once(
   params: Any, table: Any, symmetry: align.Symmetry, leaf: str, place: Any
 ) -> Any:
-  """Permutes one place of one leaf and nothing else."""
+  """Permutes one occurrence of a group in one leaf."""
   table_of = lambda _, here: table if here == place else None
 
   def one(name: str, x: Any) -> np.ndarray:
@@ -85,9 +85,9 @@ def blocks(plan: Any) -> list[list[align.Factor]]:
 def split_label(
   symmetry: align.Symmetry, leaf: str, place: Any
 ) -> align.Symmetry:
-  """Gives one occurrence of a factor a label of its own.
+  """Renames one occurrence of a factor, so that it is permuted on its own.
 
-  What depended on the factor depends on it no longer, which alone is sound.
+  Factors that depended on it no longer do. That change alone would be sound.
   """
   a, s, i = place
   old = symmetry.factor[symmetry.leaf[leaf][a][s][i]]
@@ -106,19 +106,19 @@ def split_label(
 
 
 def replace(symmetry: align.Symmetry, factor: align.Factor) -> align.Symmetry:
-  """Puts a factor in place of the one of its name."""
+  """Replaces the factor of the same name."""
   factors = (factor if f.name == factor.name else f for f in symmetry.factors)
   return align.Symmetry(tuple(factors), symmetry.axes)
 
 
 def unpin(symmetry: align.Symmetry, name: str) -> align.Symmetry:
-  """Makes a pinned factor a group, which depends on nothing."""
+  """Makes a pinned factor a group without outer factors."""
   factor = symmetry.factor[name]._replace(pinned='', outer=())
   return replace(symmetry, factor)
 
 
 def _flat(index: Any, segments: Any, plan: Any, cut: Any) -> Any:
-  """Turns the indices of factors into those of the leaf's axes."""
+  """Converts indices of factors to indices of the leaf's axes."""
   rest, result = list(index), []
   for axis, segment, i in zip(plan, segments, cut):
     flat: Any = 0

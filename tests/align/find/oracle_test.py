@@ -1,4 +1,4 @@
-"""The oracle itself, on symmetries by hand, right and wrong."""
+"""Tests of the oracle on correct and wrong symmetries written by hand."""
 
 import jax
 import numpy as np
@@ -49,7 +49,7 @@ every = pytest.mark.parametrize('name', BY_HAND)
 
 
 @every
-def test_the_right_one_passes(name):
+def test_the_correct_symmetry_passes(name):
   symmetry = BY_HAND[name]()
   harness.assert_sound(name, symmetry)
   wanted = harness.log10_order(name)
@@ -67,7 +67,7 @@ def test_every_changed_label_fails(name):
 
 
 @every
-def test_every_pin_that_is_dropped_fails(name):
+def test_every_dropped_pin_fails(name):
   symmetry = BY_HAND[name]()
   for factor in symmetry.factors:
     if factor.pinned:
@@ -76,7 +76,7 @@ def test_every_pin_that_is_dropped_fails(name):
         harness.assert_sound(name, wrong, ['float64'])
 
 
-def test_units_that_are_exchanged_between_heads_fail():
+def test_units_exchanged_between_heads_fail():
   whole = F('h', 12)
   right = heads()
   axes = tuple(
@@ -95,7 +95,7 @@ def test_units_that_are_exchanged_between_heads_fail():
 
 
 @every
-def test_index_arithmetic_is_permute(name):
+def test_index_arithmetic_equals_permute(name):
   symmetry = BY_HAND[name]()
   params = harness.build(name).params
   g = align.random(symmetry, jax.random.key(0))

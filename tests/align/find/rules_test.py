@@ -1,7 +1,7 @@
-"""What each primitive says about the axes it touches, by literal symmetries.
+"""Rules of primitives, tested by the groups of small functions.
 
-``a [3, 6]`` makes six hidden units from the input, ``b`` reads what becomes
-of them; pinned units have no group.
+The function maps the input by ``a [3, 6]`` to six hidden units, applies the
+primitive, and contracts the result with ``b``. Pinned units have no group.
 """
 
 import jax
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl import align
+from wsl import align, jaxprs
+from wsl.align._find.rules import table
 
 X = jax.ShapeDtypeStruct((2, 3), jnp.float64)
 
@@ -19,7 +20,7 @@ def _shapes(**shapes):
 
 
 def _found(between, read, **more):
-  """Groups of ``x -> between(hidden) -> read``, as (name, size, outer)."""
+  """Returns the groups (name, size, outer) if ``between`` maps hidden units."""
 
   def apply(p, x):
     h = between(jnp.tanh(x @ p['a']), p)
@@ -95,7 +96,7 @@ PINNED = {
 
 @pytest.mark.parametrize('name', PINNED)
 def test_units_are_pinned_with_a_reason(name):
-  between, why = PINNED[name]
+  between, reason = PINNED[name]
 
   def apply(p, x):
     return between(jnp.tanh(x @ p['a']), p) @ p['b']
@@ -104,34 +105,34 @@ def test_units_are_pinned_with_a_reason(name):
   symmetry = align.find_symmetry(apply, params, X)
   assert symmetry.groups == ()
   reasons = [f.pinned for f in symmetry.factors if f.name.startswith('a:1')]
-  assert why in reasons
+  assert reason in reasons
 
 
-def test_sorting_forgets_the_order_of_what_is_sorted():
+def test_sorting_one_array_keeps_units_free():
   assert _found(lambda h, p: jnp.sort(h, 1), (6,)) == ALL
 
 
 def test_a_reshape_makes_a_product():
-  # Units depend on their block unless something is shared by all blocks.
+  # Units depend on their block unless all blocks share a parameter.
   split = lambda h, p: h.reshape(2, 2, 3)
   heads = [('a:1.0', 2, ()), ('a:1.1', 3, ('a:1.0',))]
   assert _found(split, (2, 3)) == heads
   shared = lambda h, p: h.reshape(2, 2, 3) * p['s'][None, None]
-  # The other way round: blocks may be in another order for each unit.
+  # Then the order of blocks may depend on the unit instead.
   assert _found(shared, (2, 3), s=(3,)) == [
     ('a:1.1', 3, ()),
     ('a:1.0', 2, ('a:1.1',)),
   ]
 
 
-def test_what_is_sliced_is_a_sum():
+def test_a_sliced_axis_is_a_sum():
   gated = lambda h, p: h[:, :2] * h[:, 2:4] + h[:, 4:]
   assert _found(gated, (2,)) == [('a:1.0', 2, ())]
   apart = lambda h, p: jnp.concatenate([jnp.sin(h[:, :2]), h[:, 2:]], 1)
   assert _found(apart, (6,)) == [('a:1.0', 2, ()), ('a:1.1', 4, ())]
 
 
-def test_what_is_concatenated_is_a_sum():
+def test_a_concatenated_axis_is_a_sum():
   def more(h, p):
     return jnp.concatenate([h, jnp.tanh(h @ p['c'])], 1)
 
@@ -161,19 +162,19 @@ def test_a_constant_with_two_values_makes_two_segments():
   ]
 
 
-def test_fused_parts_have_units_of_their_own():
+def test_fused_parts_have_separate_units():
   def three(h, p):
     q, k, v = jnp.unstack(h.reshape(2, 3, 2), axis=1)
     return jnp.stack([q * k, v], 1)
 
   found = _found(three, (2, 2))
-  # The two that are multiplied share their units, the third has others.
+  # The two parts that are multiplied share their units, the third does not.
   assert found == [('a:1.0', 2, ())]
-  # b has a new axis of its own, where units of both are in one order.
-  apart = lambda h, p: jnp.concatenate(
+  # Concatenated again, each part keeps its own group.
+  concatenated = lambda h, p: jnp.concatenate(
     [t for t in jnp.unstack(h.reshape(2, 3, 2), axis=1)], 1
   )
-  assert [g[1] for g in _found(apart, (6,))] == [2, 2, 2]
+  assert [g[1] for g in _found(concatenated, (6,))] == [2, 2, 2]
 
 
 def test_shared_square_maps_are_quadratic():
@@ -191,8 +192,8 @@ def test_a_gram_matrix_loses_dependence_on_heads():
   assert _found(gram, (2, 2)) == [('a:1.0', 2, ()), ('a:1.1', 3, ())]
 
 
-def test_heads_summed_over_do_not_come_back_by_another_operand():
-  # The heads of w are summed over; the heads that stay are those of h.
+def test_reduced_heads_do_not_index_units_of_another_operand():
+  # The heads of w are reduced; the remaining heads are those of h.
   def apply(p, x):
     h = jnp.tanh(x @ p['a'])
     pairs = h[:, :, None] * jnp.cos(h)[:, None]
@@ -255,9 +256,13 @@ def test_groups_of_a_convolution():
   ]
 
 
-def test_a_tie_hands_its_second_operand_on():
+def test_a_tie_returns_its_second_operand():
   tie = getattr(jax._src.lax.lax, 'tie_p', None)
   if tie is None:
     pytest.skip('this jax has no such primitive')
   found = _found(lambda h, p: tie.bind(jnp.zeros((2, 6)), h), (6,))
   assert found == ALL
+
+
+def test_every_cast_has_a_rule():
+  assert table.RULES.keys() >= jaxprs.CASTS

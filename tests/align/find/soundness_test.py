@@ -1,8 +1,8 @@
-"""Every symmetry that is found holds, is complete, and is tight.
+"""The symmetries of the zoo are sound, complete and tight.
 
-Random elements of the group, one generator at a time and all together, act on
-random parameters; the output must stay. The same check must fail as soon as
-one label is changed.
+Sound: random elements of the group leave the output for random parameters
+unchanged. Complete: the order of the group is the one known from theory. Tight:
+the output changes if any label or pin is dropped.
 """
 
 import jax
@@ -26,7 +26,7 @@ VARIED = (
   'scan_transformer',
   'soft_moe',
 )
-# What a change must do to the output at least; round-off is 1e-12 at most.
+# The smallest relative change that counts as one; rounding is below 1e-12.
 SEEN = 1e-7
 
 
@@ -36,7 +36,7 @@ def test_random_elements_keep_the_output(name):
 
 
 @every_model
-def test_order_is_that_of_theory(name):
+def test_the_order_is_that_of_theory(name):
   found = harness.symmetry_of(name).log10_order
   assert np.isclose(found, harness.log10_order(name), rtol=1e-9)
 
@@ -57,7 +57,7 @@ def test_every_axis_is_accounted_for(name):
   for factor in symmetry.factors:
     assert factor.size > 1
     assert occurring[factor.name]
-    # A reason is a phrase that a person can read.
+    # A reason is a phrase, not a code.
     assert not factor.pinned or len(factor.pinned.split()) > 1, factor
 
 
@@ -74,7 +74,7 @@ def test_outer_factors_surround_the_inner_ones(name):
 
 
 @pytest.mark.parametrize('name', VARIED)
-def test_permute_is_index_arithmetic_and_inverts(name):
+def test_permute_equals_index_arithmetic_and_inverts(name):
   params, symmetry = harness.build(name).params, harness.symmetry_of(name)
   rng = np.random.default_rng(1)
   g = {x.name: harness.draw(x, symmetry, rng) for x in symmetry.groups}
@@ -98,7 +98,7 @@ def test_symmetry_survives_json(name):
 
 @every_model
 def test_each_label_is_needed(name):
-  # Units that move in one place and stay in all others change the output.
+  # Permuting one occurrence of a group alone changes the output.
   symmetry, blind = harness.symmetry_of(name), harness.build(name).blind
   params, run = harness.compiled(name)
   wanted, rng = run(params), np.random.default_rng(0)
@@ -113,8 +113,8 @@ def test_each_label_is_needed(name):
 
 
 @every_model
-def test_what_is_pinned_changes_the_output(name):
-  # Otherwise a symmetry was missed.
+def test_permuting_a_pinned_factor_changes_the_output(name):
+  # Otherwise a symmetry is missing.
   symmetry = harness.symmetry_of(name)
   params, run = harness.compiled(name)
   wanted = run(params)
@@ -127,7 +127,7 @@ def test_what_is_pinned_changes_the_output(name):
 
 
 @pytest.mark.parametrize('name', ['transformer', 'group_norm', 'lstm'])
-def test_gradients_move_with_the_parameters(name):
+def test_gradients_are_equivariant(name):
   model, symmetry = harness.build(name), harness.symmetry_of(name)
   g = align.random(symmetry, jax.random.key(2))
   move = lambda p: align.permute(p, g, symmetry=symmetry)
@@ -160,8 +160,8 @@ def test_an_unpinned_output_is_noticed():
     harness.assert_sound('mlp', oracle.unpin(symmetry, name))
 
 
-def test_units_that_depend_on_a_head_they_should_not_are_noticed():
-  # Heads that share the scales of keys have their units in one order.
+def test_a_wrong_dependence_on_heads_is_noticed():
+  # Heads share the scales of keys, so their units have one order.
   symmetry = harness.symmetry_of('llama_key_norm')
   head, units = symmetry.leaf['layers/0/k'][1][0]
   assert symmetry.factor[units].outer == ()

@@ -22,6 +22,7 @@ import itertools
 import math
 
 MANY = 64  # the largest number of segments that are distinguished
+ONE_BY_ONE = 'its parts are used one by one'
 
 
 class Axis:
@@ -231,7 +232,7 @@ def factorize(x: Axis, major: int) -> tuple[Axis, Axis] | None:
     rest = halves[1]
   for chunk in chunks:
     tie(chunk, rest)
-  axis = Axis(major, 'its parts are used one by one')
+  axis = Axis(major, ONE_BY_ONE)
   find(x).link = product([axis, rest])
   return axis, rest
 

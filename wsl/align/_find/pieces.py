@@ -8,7 +8,6 @@ gets one set of axes: its operands' pieces are tied to each other.
 """
 
 from collections.abc import Sequence
-import itertools
 import math
 
 from jax.extend import core
@@ -41,7 +40,7 @@ def apply(
     return None
   # One column of axes for each operand, one row for each piece: the rule of
   # the primitive is applied to each row, as to separate arrays.
-  columns = [_like(facts, arg, holders[0]) for arg in args]
+  columns = [_cut_like(facts, arg, holders[0]) for arg in args]
   rows: list[axis_facts.Axes] = []
   for axes in zip(*columns):
     result = table.RULES[name](facts, eqn, [axis_facts.Value(x) for x in axes])
@@ -67,7 +66,7 @@ def _dim_after(eqn: core.JaxprEqn, dim: int) -> int | None:
   return None
 
 
-def _like(
+def _cut_like(
   facts: axis_facts.Facts, arg: axis_facts.Value, model: axis_facts.Value
 ) -> Sequence[axis_facts.Axes]:
   """Cuts an operand into the pieces of another; returns the axes of each."""
@@ -78,14 +77,13 @@ def _like(
   i = model.dim
   if not axes or axes[i].size == 1:
     return [axes] * len(sizes)
-  ends = [sum(sizes[:k]) for k in range(len(sizes) + 1)]
   return [
     (
       *axes[:i],
       shape.part(facts, axes, i, a, b, 'in pieces along it'),
       *axes[i + 1 :],
     )
-    for a, b in itertools.pairwise(ends)
+    for a, b in shape.ranges(sizes)
   ]
 
 
@@ -113,17 +111,14 @@ def _select(
   elif p['axis'] != dim:
     return None
   elif eqn.primitive.name == 'split':
-    ends = [0]
-    for n in p['sizes']:
-      ends.append(ends[-1] + int(n))
-    ranges = list(itertools.pairwise(ends))
+    ranges = shape.ranges(p['sizes'])
   else:
     ranges = [(k, k + 1) for k in range(size)]
   taken = [_between(arg, *limits) for limits in ranges]
   if any(pieces is None for pieces in taken):
     return None
   values = [axis_facts.from_pieces(dim, pieces) for pieces in taken if pieces]
-  values = [_whole(value) for value in values]
+  values = [_drop_pieces(value) for value in values]
   if eqn.primitive.name == 'unstack':
     drop = lambda x: (*x[:dim], *x[dim + 1 :])
     return [axis_facts.Value(drop(value.axes)) for value in values]
@@ -145,7 +140,7 @@ def _between(
   return taken
 
 
-def _whole(value: axis_facts.Value) -> axis_facts.Value:
+def _drop_pieces(value: axis_facts.Value) -> axis_facts.Value:
   """Drops the pieces of a value if all have the same other axes."""
   same = all(
     axis_tree.find(x) is axis_tree.find(y) or i == value.dim
@@ -168,11 +163,11 @@ def _reshape(
   old, new = jaxprs.shape_of(eqn.invars[0]), jaxprs.shape_of(eqn.outvars[0])
   groups = shape.reshape_groups(old, new)
   if not arg.pieces:
-    view = next((v for g in groups if (v := _view(arg, new, *g))), None)
-    if view is None:
+    found = next((v for g in groups if (v := _as_pieces(arg, new, *g))), None)
+    if found is None:
       return None
     facts.operand(arg)
-    arg = view
+    arg = found
   # Only the major axis of its group may change size from piece to piece: the
   # entries of a piece then stay contiguous within the group.
   before, after = next(g for g in groups if arg.dim in g[0])
@@ -194,10 +189,10 @@ def _reshape(
         return None
       row += axes
     rows.append(tuple(row))
-  return [_whole(axis_facts.from_pieces(dim, rows))]
+  return [_drop_pieces(axis_facts.from_pieces(dim, rows))]
 
 
-def _view(
+def _as_pieces(
   arg: axis_facts.Value, new: Sequence[int], before: range, after: range
 ) -> axis_facts.Value | None:
   """Returns an array as pieces if a reshape splits a sum of segments."""

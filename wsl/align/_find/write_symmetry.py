@@ -7,7 +7,6 @@ from wsl.align import _symmetry
 from wsl.align._find import axis_facts, axis_tree, nesting
 
 _UNROLL = 256  # the largest number of segments of a product that is expanded
-_ONES = 'its parts are used one by one'
 
 
 def from_axes(
@@ -63,7 +62,7 @@ def _flatten(axis: axis_tree.Axis) -> bool:
   """
   parts = axis_tree.segments(axis)
   if len(parts) > 1 and all(part.size == 1 for part in parts):
-    _pin_whole(axis, _ONES)
+    _pin_whole(axis, axis_tree.ONE_BY_ONE)
     return True
   for part in parts:
     inner = _inner_sum(part)
@@ -73,7 +72,7 @@ def _flatten(axis: axis_tree.Axis) -> bool:
       # chunks of g indices are tied to each other, and their order is pinned.
       sizes = [piece.size for piece in pieces]
       if set(sizes) == {1}:
-        _pin_whole(inner, _ONES)
+        _pin_whole(inner, axis_tree.ONE_BY_ONE)
       elif axis_tree.factorize(inner, inner.size // math.gcd(*sizes)) is None:
         _pin_whole(inner, 'parts inside a product that cannot be told apart')
       return True

@@ -1,4 +1,4 @@
-"""All the functions made to mislead, by name."""
+"""Functions designed to mislead the reader, by name."""
 
 from tests.align.find.adversarial import (
   features,

@@ -1,4 +1,4 @@
-"""Functions made to mislead: what a case is."""
+"""Defines a case: a function and bounds of its group."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,13 +9,13 @@ from tests.align.find.zoo import base
 
 
 class Case(NamedTuple):
-  """A small function and what is known of its group.
+  """A small function and bounds of the order of its group.
 
   Attributes:
-    model: the function; ``order`` bounds the group from above, as no larger
-      one is sound.
-    least: the order that must be found; smaller than ``order`` where a rule
-      may be cautious, or the group is no product of permutations of axes.
+    model: the function; ``order`` is the upper bound: no larger group is sound.
+    least: the lower bound, the order that must be found. It is smaller than
+      ``order`` where a rule may be conservative, or where the group is not a
+      product of permutations of axes.
   """
 
   model: base.Model
@@ -44,7 +44,7 @@ def hidden(
   narrow: bool = False,
   **shapes: tuple[int, ...],
 ) -> Case:
-  """Uses 6 hidden units ``tanh(x a)``, then reads the result by ``b``."""
+  """Returns the case of ``use(p, tanh(x a)) b`` with 6 hidden units."""
 
   def apply(p: Any, x: Any) -> Any:
     h = use(p, jnp.tanh(x @ p['a']))

@@ -1,4 +1,4 @@
-"""Operations that mix, cut, move or compare along the axis of the units."""
+"""Operations that mix, cut, move or compare along the axis of units."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ f = base.factorial
 hidden = adversarial.hidden
 NONE = ()
 
-# Elementwise operations, reductions and sums of units keep all 6! orders.
+# Elementwise operations, reductions and sums over units keep all 6! orders.
 KEPT = {
   'plain': hidden(lambda p, h: h, f(6)),
   'uniform_constant': hidden(lambda p, h: h * jnp.full((1, 6), 2.0), f(6)),
@@ -60,12 +60,12 @@ KEPT = {
   'sorted_rows': hidden(lambda p, h: jnp.sort(h, 0), f(6), least=1),
 }  # fmt: skip
 
-# What depends on the place of a unit.
+# Functions that depend on the position of a unit.
 PLACED = {
   'ramp': hidden(
     lambda p, h: h * jnp.arange(6, dtype=h.dtype)[None], 1
   ),
-  # Constants that are equal in places: units of equal constants are free.
+  # Constants with equal entries: units with equal constants are free.
   'blocks': hidden(
     lambda p, h: h * jnp.asarray([[1.0, 1, 2, 2, 2, 2]], h.dtype),
     f(2) * f(4), least=1,
@@ -129,7 +129,7 @@ PLACED = {
   ),
 }  # fmt: skip
 
-# Order statistics do not depend on the order of the units that they see.
+# Order statistics do not depend on the order of their operands.
 SELECTED = {
   'argmax': hidden(
     lambda p, h: jnp.argmax(h, -1).astype(h.dtype), 1, b=NONE

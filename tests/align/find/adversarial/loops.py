@@ -1,4 +1,4 @@
-"""Loops, branches and layers that are stacked."""
+"""Loops, branches and stacked layers."""
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +91,7 @@ def _unequal_carry(p, h):
 
 
 def _late_pin(p, h):
-  # Only after two steps does the output reach the first place of the chain.
+  # The output reaches the first element of the chain only after two steps.
   def step(carry, _):
     _, two, three = carry
     return (two, three, jnp.cumsum(three, -1)), None
@@ -184,7 +184,7 @@ CASES = {
     lambda p, x: _second(slice(None), True)(p, jnp.tanh(x @ p['a'])),
     {'a': (3, 6), 'b': (6, 2), 'c': (L, 5, 2)} | _STACK, _free,
   ),
-  # The second loop reads the layers in another order than they come.
+  # The second loop reads the layers in another order than the first.
   'second_scan_of_layers_reversed': case(
     lambda p, x: _second(slice(None, None, -1))(p, jnp.tanh(x @ p['a'])),
     {'a': (3, 6), 'b': (6, 2), 'c': (L, 5, 2)} | _STACK, _free, least=f(6),

@@ -1,6 +1,7 @@
-"""Mixing that hides: over heads, layers and positions, inside other programs.
+"""Mixing over heads, layers and positions, hidden inside other programs.
 
-Units may be permuted by head only where nothing lines up those of two heads.
+Units may be permuted in each head only if no operation combines units of
+different heads.
 """
 
 import jax
@@ -61,8 +62,8 @@ def _cumulated(p, q):
 
 
 _values = f(2) ** 3
-_shared = f(3) * f(4) * _values  # heads are free, units of keys line up
-_fixed = f(4) * _values  # heads are fixed as well
+_shared = f(3) * f(4) * _values  # free heads, one order of units of keys
+_fixed = f(4) * _values  # the heads are pinned as well
 
 HEADS = {
   'centred_in_remat': _queries(jax.checkpoint(_centred), _shared),
@@ -185,7 +186,7 @@ OTHERS = {
     _first_layer_again, f(6) * f(5) ** L, least=f(6) * f(5),
     u=(L, 6, 5), v=(L, 5, 6), c=(5, 6),
   ),
-  # Each position has its own map, hence its own order of units.
+  # Each position has its own map, so its own order of units.
   'locally_connected': case(
     lambda p, x: jnp.einsum(
       'bsn,sno->bo', jnp.tanh(jnp.einsum('bsi,sin->bsn', x, p['a'])), p['b']

@@ -1,7 +1,8 @@
-"""What random inputs do not show: numbers cannot tell that these units differ.
+"""Functions that distinguish units only on rare inputs.
 
-A symmetry holds for all inputs; these inputs never take the branch, reach the
-bound or enter the loop that tells the units apart, others would.
+A symmetry holds for all inputs. Random inputs do not take the branch, exceed
+the bound or enter the loop that distinguishes these units, so a numerical test
+cannot detect it.
 """
 
 import jax
@@ -15,7 +16,7 @@ _SHAPES = {'a': (3, 6), 'b': (6, 2)}
 
 
 def _rare(use, order=1, shapes=_SHAPES):
-  """Uses the units ``x a``, which are not bounded."""
+  """Returns the case of ``use`` on the unbounded units ``x a``."""
   return adversarial.case(
     lambda p, x: use(p, x, x @ p['a']), shapes, order, least=1
   )
@@ -28,7 +29,7 @@ def _steps(p, x, h):
 
 
 def _experts(p, x, h):
-  """Routes to the best of 4 experts, or by number where inputs are large."""
+  """Routes to the best of 4 experts; for large inputs, to expert 0."""
   scores = x @ p['router']
   best = jnp.argmax(scores, -1)
   best = jnp.where(x.sum(-1) > 1e3, 0, best)

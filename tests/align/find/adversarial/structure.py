@@ -1,4 +1,4 @@
-"""Heads, shared labels, reshapes and products that must not be confused."""
+"""Heads, shared labels, reshapes and products that are easy to confuse."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def attention(p, x, change_q=lambda p, q: q, bias=None, over=-1):
 
 
 def grouped(p, x, copy):
-  """Six heads of queries read two of keys, which are copied three times."""
+  """Attends with six heads of queries to two heads of keys, copied thrice."""
   q, k, v = _heads(x @ p['q'], 6), _heads(x @ p['k'], 2), _heads(x @ p['v'], 2)
   scores = jnp.einsum('bqhd,bkhd->bhqk', q, copy(k))
   y = jnp.einsum('bhqk,bkhd->bqhd', jax.nn.softmax(scores), copy(v))
@@ -51,7 +51,7 @@ def grouped(p, x, copy):
 
 
 def multi_query(p, x):
-  """Six heads of queries read one of keys and values."""
+  """Attends with six heads of queries to one head of keys and values."""
   q, k, v = _heads(x @ p['q'], 6), x @ p['k'], x @ p['v']
   scores = jax.nn.softmax(jnp.einsum('bqhd,bkd->bhqk', q, k))
   y = jnp.einsum('bhqk,bkd->bqhd', scores, v)
@@ -166,7 +166,7 @@ HEADS = {
     _with(lambda p, q: q - q.mean(3, keepdims=True)), ATTENTION,
     f(3) * f(4) ** 3 * f(2) ** 3, inputs=SEQUENCE,
   ),
-  # Cumulating over heads fixes them, and lines up their units.
+  # A cumulative sum over heads pins them and combines their units.
   'queries_cumulated_over_heads': case(
     _with(lambda p, q: jnp.cumsum(q, 2)), ATTENTION,
     f(4) * f(2) ** 3, inputs=SEQUENCE,
@@ -190,7 +190,7 @@ HEADS = {
     ),
     ATTENTION, f(3) * f(4) ** 3 * f(2) ** 3, inputs=SEQUENCE,
   ),
-  # Fixed slopes fix the heads; units are free in every head still.
+  # Constant slopes pin the heads; units stay free in every head.
   'slopes': case(
     _slopes, ATTENTION, f(4) ** 3 * f(2) ** 3, inputs=SEQUENCE
   ),
@@ -214,8 +214,8 @@ HEADS = {
   'ensemble': case(
     _ensemble, {'a': (4, 3, 6), 'b': (4, 6, 2)}, f(4) * f(6) ** 4
   ),
-  # Members are averaged unit by unit: within a unit they may be permuted, but
-  # all members have their units in one order.
+  # Members are averaged unit by unit: they may be permuted within a unit, but
+  # all members have the same order of units.
   'ensemble_with_shared_units': case(
     _ensemble_with_shared_units, {'a': (4, 3, 6), 'b': (6, 2)},
     f(6) * f(4) ** 6, least=f(4) * f(6),
@@ -253,7 +253,7 @@ SHARED = {
     lambda p, h: h * jnp.einsum('ii->', p['w']), f(6) ** 2, least=f(6),
     w=(6, 6),
   ),
-  # A row and a column of the identity go together.
+  # A row and a column of the identity are permuted together.
   'identity_added': hidden(
     lambda p, h: jnp.tanh(h @ (p['w'] + jnp.eye(6, dtype=h.dtype))),
     f(6), least=1, w=(6, 6),

@@ -1,7 +1,7 @@
 """Small architectures whose permutation groups are known from theory.
 
-Sizes differ within a model, so that equal ones cannot hide an error;
-``equal_sizes`` is the exception. Build one by ``build(name)``.
+The sizes within a model differ, so that equal sizes cannot hide an error;
+``equal_sizes`` is the exception. ``build(name)`` returns a model.
 """
 
 import functools
@@ -65,7 +65,7 @@ ZOO = {maker.__name__: maker for maker in _MAKERS}
 
 @functools.cache
 def build(name: str) -> base.Model:
-  """Returns a model of the zoo; skips the test where its library is absent."""
+  """Returns a model of the zoo; skips the test if its library is missing."""
   if name.startswith('equinox') and not importlib.util.find_spec('equinox'):
     pytest.skip('equinox is not installed (extra: test)')
   return ZOO[name]()

@@ -1,4 +1,4 @@
-"""Transformers and their relatives."""
+"""Transformers and related models."""
 
 import functools
 
@@ -146,7 +146,7 @@ def llama():
 
 
 def llama_library():
-  # The same, by JAX's own attention, which takes softmax in float32.
+  # The same with ``jax.nn.dot_product_attention``: softmax is in float32.
   order = f(10) * (f(2) * f(3) ** 2 * f(4) ** 2 * f(7)) ** 2
   return _llama_model(order, rotary=True, library=True)
 
@@ -158,13 +158,13 @@ def llama_without_positions():
 
 
 def llama_key_norm():
-  # All heads share the scales of queries and keys, hence one order of units.
+  # All heads share the scales of queries and keys, so one order of units.
   order = f(10) * (f(2) * f(3) ** 2 * f(4) * f(4) ** 2 * f(7)) ** 2
   return _llama_model(order, normal=True)
 
 
 def llama_rotary_key_norm():
-  # The rotation fixes the units of keys whatever the scales.
+  # The rotation pins the units of keys, whatever the scales are.
   order = f(10) * (f(2) * f(3) ** 2 * f(4) ** 2 * f(7)) ** 2
   return _llama_model(order, rotary=True, normal=True)
 

@@ -1,4 +1,4 @@
-"""What a model of the zoo is, and parameters without special values."""
+"""Defines a model of the zoo and draws parameters without special values."""
 
 from collections.abc import Callable
 import math
@@ -16,18 +16,18 @@ _NARROW = {'float64': 'float32'}
 
 
 class Model(NamedTuple):
-  """A function with a symmetry known from theory.
+  """A function whose symmetry is known from theory.
 
   Attributes:
     apply: ``apply(params, *inputs) -> output``.
     params: float64, with no zero, unit or repeated entries.
     inputs: float64 or int32.
-    order: the order of its permutation group, worked out by hand.
+    order: the order of its permutation group, derived by hand.
     blind: leaves, or segments of their axes as ``'leaf:segment'``, whose
       values do not reach the output. Biases of keys shift all scores of a
       query by the same amount, which softmax ignores.
-    narrow: whether it computes in float32 inside, whatever it is given.
-    certified: whether part of the group shows in numbers only.
+    narrow: whether it computes in float32, whatever the dtype of its inputs.
+    certified: whether a part of the group is found only by certification.
   """
 
   apply: Callable[..., Any]
@@ -40,7 +40,7 @@ class Model(NamedTuple):
 
 
 def draw(shapes: Any, seed: int = 0) -> Any:
-  """Draws float64 parameters: shapes are tuples or what has a ``shape``."""
+  """Draws float64 parameters; shapes are tuples or objects with a ``shape``."""
   rng = np.random.default_rng(seed)
 
   def one(name: str, leaf: Any) -> jax.Array:
@@ -76,7 +76,7 @@ def linen(module: Any, *inputs: Any) -> tuple[Callable[..., Any], Any]:
 
 
 def lenient(apply: Callable[..., Any]) -> Callable[..., Any]:
-  """Lets a library mix dtypes, as it does by default."""
+  """Allows implicit dtype promotion, the default of JAX."""
 
   def call(params: Any, *inputs: Any) -> Any:
     with jax.numpy_dtype_promotion('standard'):

@@ -27,7 +27,7 @@ class ResNet(nn.Module):
 
 def resnet_batch_norm():
   x = base.normal(2, 6, 6, 3)
-  # Two stages of the stream (the projection parts them), two inner widths.
+  # Two stages of the stream (separated by the projection), two inner widths.
   order = f(6) * f(5) * f(8) * f(7)
   return base.Model(*base.linen(ResNet(), x), (x,), order)
 
@@ -46,7 +46,7 @@ class Grouped(nn.Module):
 
 def group_norm():
   x = base.normal(2, 4, 4, 2)
-  # Twelve channels are 3 groups of 4, each group by itself; the grouped
+  # Twelve channels are 3 groups of 4, permuted within each group; the grouped
   # convolution has the same 3 groups, with 2 channels each at its output.
   order = f(3) * f(4) ** 3 * f(2) ** 3 * f(5)
   return base.Model(*base.linen(Grouped(), x), (x,), order)
@@ -93,7 +93,7 @@ class DenseNet(nn.Module):
 
 def dense_net():
   x = base.normal(2, 4, 4, 2)
-  # An axis of 6 + 4 + 5 channels: three labels side by side.
+  # An axis of 6 + 4 + 5 channels: three segments.
   order = f(6) * f(4) * f(5)
   return base.Model(*base.linen(DenseNet(), x), (x,), order)
 

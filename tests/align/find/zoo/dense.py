@@ -1,4 +1,4 @@
-"""Perceptrons, experts, control flow: the models without convolution."""
+"""Perceptrons, experts and control flow: models without convolutions."""
 
 from flax import linen as nn
 import jax
@@ -120,7 +120,7 @@ def soft_moe():
     gates = jax.nn.softmax(base.affine(h, p['router'], p['router_bias']))
     return (h + _experts(p, h, gates)) @ p['out']
 
-  # Stream; the experts; the hidden units of each expert by itself.
+  # Stream; the experts; the hidden units within each expert.
   order = f(5) * f(4) * f(6) ** 4
   return base.Model(apply, base.draw(_MOE), (base.normal(3, 3),), order)
 
@@ -134,7 +134,7 @@ def top_k_moe():
     gates = jnp.einsum('bk,bke->be', jax.nn.softmax(best), chosen)
     return (h + _experts(p, h, gates)) @ p['out']
 
-  # As the soft mixture: which scores are best does not depend on the order.
+  # Like the soft mixture: the best scores do not depend on the order.
   order = f(5) * f(4) * f(6) ** 4
   inputs = (base.normal(3, 3),)
   return base.Model(apply, base.draw(_MOE), inputs, order, certified=True)
@@ -175,7 +175,7 @@ def remat():
     'a': {'up': (6, 7), 'up_bias': (7,), 'down': (7, 6)},
     'b': {'up': (6, 5), 'up_bias': (5,), 'down': (5, 6)},
   }  # fmt: skip
-  # What is recomputed or has its own derivative is the same function.
+  # Recomputation and custom derivatives do not change the function.
   order = f(6) * f(7) * f(5)
   return base.Model(apply, base.draw(shapes), (base.normal(2, 3),), order)
 

@@ -32,7 +32,7 @@ def wsl_resnet_groups():
     outputs=4, widths=(6, 8), depth=1, stem=3, dense=(5,), groups=2,
     pool='mean',
   )  # fmt: skip
-  # Every width is 2 groups of 3 or 4 channels, each group by itself.
+  # Every width is 2 groups of 3 or 4 channels, permuted within each group.
   order = (f(2) * f(3) ** 2) ** 2 * (f(2) * f(4) ** 2) ** 2 * f(5)
   return base.Model(*base.linen(model, x), (x,), order)
 

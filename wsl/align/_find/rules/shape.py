@@ -142,6 +142,12 @@ def broadcast(
   return [tuple(out)]
 
 
+def ranges(sizes: Sequence[int]) -> list[tuple[int, int]]:
+  """Returns the ranges of consecutive segments of given sizes."""
+  ends = itertools.accumulate(map(int, sizes), initial=0)
+  return list(itertools.pairwise(ends))
+
+
 def part(
   facts: axis_facts.Facts,
   x: axis_facts.Axes,
@@ -200,12 +206,9 @@ def slice_(
 def split(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
   """Cuts an axis into segments of given sizes."""
   x, i = args[0].axes, eqn.params['axis']
-  ends = [0]
-  for size in eqn.params['sizes']:
-    ends.append(ends[-1] + int(size))
   return [
     (*x[:i], part(facts, x, i, a, b, 'split along it'), *x[i + 1 :])
-    for a, b in itertools.pairwise(ends)
+    for a, b in ranges(eqn.params['sizes'])
   ]
 
 
