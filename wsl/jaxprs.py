@@ -235,8 +235,8 @@ def evaluate(eqn: core.JaxprEqn, values: Sequence[Any]) -> list[Any]:
     >>> [float(x) for x in evaluate(eqn, [2.0, 3.0])]
     [6.0]
   """
-  # A jaxpr of its own, not ``primitive.bind``, which drops the equation's
-  # context (mesh, compute type) and is no public interface for custom_vjp.
+  # A jaxpr of one equation keeps the context of the equation (mesh, compute
+  # type), which ``primitive.bind`` would drop.
   given = {
     var: value
     for var, value in zip(eqn.invars, values)
@@ -295,8 +295,8 @@ def split_scan(
     >>> split_scan(eqn, ['c', 'xs'])
     ([], ['c'], ['xs'])
   """
-  # A scanned array has one axis more than what the body sees. This holds in
-  # every release of JAX, the names of the counts in ``params`` do not.
+  # A scanned array has one axis more than the body's argument. This holds in
+  # every release of JAX; the names of the counts in ``params`` have changed.
   body = eqn.params['jaxpr']
   same = lambda var, aval: len(shape_of(var)) == len(aval.shape)
   whole = sum(map(same, eqn.invars, body.in_avals))

@@ -28,7 +28,7 @@ def test_names_differ():
 
 
 UNSEEN = pytest.mark.xfail(
-  strict=True, reason='a certificate sees only what its inputs reach'
+  strict=True, reason='certification covers only code that its inputs reach'
 )
 
 

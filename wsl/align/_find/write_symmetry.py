@@ -74,7 +74,7 @@ def _flatten(axis: axis_tree.Axis) -> bool:
       if set(sizes) == {1}:
         _pin_whole(inner, axis_tree.ONE_BY_ONE)
       elif axis_tree.factorize(inner, inner.size // math.gcd(*sizes)) is None:
-        _pin_whole(inner, 'parts inside a product that cannot be told apart')
+        _pin_whole(inner, 'parts inside a product that cannot be distinguished')
       return True
   return False
 

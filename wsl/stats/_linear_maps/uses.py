@@ -2,7 +2,7 @@
 
 A product contracts some axes of a weight with axes of a value. The other axes
 of the value are rows. Axes that both operands keep, batch axes, select a block
-of the weight: each block is a linear map with inputs of its own. Statistics
+of the weight: each block is a linear map with separate inputs. Statistics
 are computed in the order in which the weight is stored, whatever order the
 function uses, so that they fit the leaf.
 """

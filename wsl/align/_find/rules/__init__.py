@@ -1,7 +1,7 @@
 """What each primitive implies for the axes of its operands.
 
-To teach a primitive, edit the first of these places that fits it. Nothing else
-in ``wsl`` tells primitives apart by name.
+To teach a primitive, edit the first of these places that fits it. No other
+code in ``wsl`` depends on the names of primitives.
 
 1. It runs an inner jaxpr on its operands, as ``jit`` does: ``jaxprs.CALLS``.
    This teaches ``align``, ``stats`` and ``stitch`` at once.

@@ -23,7 +23,8 @@ def dot_general(
     axis_tree.tie(x[i], y[j])
   # sum_u x[h, u] y[h, u]: the order of u may depend on h if both operands pair
   # it, as batch axis or by contracting it too, and on no other axis. ``left``
-  # holds these axes, recorded as one array; the rest of x and y sees a sum.
+  # holds these axes, recorded as one array. For the free axes of x and y the
+  # product is a reduction.
   facts.record(tuple(x[i] for i in left))
   facts.reduce(x, contract[0])
   facts.reduce(y, contract[1])

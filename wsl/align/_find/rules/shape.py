@@ -218,7 +218,7 @@ def unstack(
   """Cuts an axis into single indices, one for each result."""
   x, i = args[0].axes, eqn.params['axis']
   for k in range(x[i].size):
-    part(facts, x, i, k, k + 1, 'taken apart along it')
+    part(facts, x, i, k, k + 1, 'unstacked along it')
   return [(*x[:i], *x[i + 1 :])] * x[i].size
 
 
