@@ -1,4 +1,4 @@
-"""Soft permutations: hard ones are ``permute``, and the map is linear."""
+"""Soft permutations: hard matrices equal ``permute``; the map is linear."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from wsl.align import _soft
 
 F = align.Factor
 
-# Heads of units, a quadratic factor, a fused axis, pinned layers that index
-# groups of two levels, and two inner groups beside each other (as in GQA).
+# Heads of units, a quadratic factor, a fused axis, nested groups that depend on
+# a pinned layer axis, and two dependent groups of one outer group (as in GQA).
 SYMMETRY = align.Symmetry(
   factors=(
     F('q:0', 5, 'an input'),
@@ -84,7 +84,7 @@ def test_hard_matrices_permute(seed):
   )
 
 
-def test_only_the_pairs_of_the_outer_permutation_count():
+def test_only_pairs_of_the_outer_permutation_contribute():
   g = align.random(SYMMETRY, jax.random.key(3))
   matrices = _soft.harden(g, symmetry=SYMMETRY, dtype=np.float64)
   used = matrices['q:1.0'][:, :, None, None]
@@ -161,7 +161,7 @@ def test_rounding_inverts_hardening():
   assert all(table.dtype == np.int32 for table in found.values())
 
 
-def test_integer_leaves_stay_and_narrow_ones_keep_their_dtype():
+def test_integer_leaves_are_unchanged_and_dtypes_are_kept():
   params = {'r': jnp.ones((6, 6), jnp.bfloat16), 'b': jnp.arange(12)}
   matrices = jax.tree.map(lambda x: x.astype(np.float32), _matrices(1))
   found = _apply(params, matrices)

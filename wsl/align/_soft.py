@@ -2,11 +2,11 @@ r"""Soft permutations: doubly stochastic matrices in place of indices.
 
 .. math:: (P\theta)[u, i] = \sum_{o, j} P[u, o]\, C_{uo}[i, j]\, \theta[o, j]
 
-A group that depends on outer groups has a matrix for each pair of their new and
-old indices (u, o), so that how well two heads fit does not hang on how the
-units of other heads are matched. The map is linear in the model and in the
-matrices of any one group. At hard matrices only the pairs (u, sigma(u)) count,
-and the map is ``permute``.
+A group that depends on outer groups has a matrix for each pair (u, o) of their
+new and old indices, so the unit matching of two heads is independent of that of
+all other heads. The map is linear in the model and in the matrices of any one
+group. For permutation matrices only the pairs (u, sigma(u)) contribute, and the
+map is ``permute``.
 """
 
 from typing import TypeAlias
@@ -24,7 +24,7 @@ Matrices: TypeAlias = dict[str, types.Array]
 def free_outer(
   group: _symmetry.Factor, symmetry: _symmetry.Symmetry
 ) -> tuple[str, ...]:
-  """Returns the outer factors of a group that are groups themselves."""
+  """Returns the outer factors of a group that are not pinned."""
   return tuple(o for o in group.outer if not symmetry.factor[o].pinned)
 
 
@@ -33,8 +33,8 @@ def shape(
 ) -> tuple[int, ...]:
   """Returns the shape of a group's matrices, ``[*outer, *free outer, n, n]``.
 
-  The first part indexes the new model, the second the old one; a pinned outer
-  factor has one index for both.
+  The outer axes index the new model, the free outer axes the old one; a pinned
+  outer factor has the same index in both.
   """
   old = [symmetry.factor[o].size for o in free_outer(group, symmetry)]
   return (*symmetry.table_shape(group.name)[:-1], *old, group.size, group.size)
@@ -72,11 +72,11 @@ def apply(
   *,
   symmetry: _symmetry.Symmetry,
 ) -> types.Params:
-  """Permutes a model softly; a sum over the old index of every factor.
+  """Applies soft permutations: a sum over the old index of every factor.
 
   Args:
     params: a model, or a dict of some of its leaves by name; integer leaves
-      stay as they are.
+      are not changed.
     matrices: for each group ``[*outer, *free outer, n, n]``.
     symmetry: the symmetry of the model.
 
@@ -101,12 +101,12 @@ def round(
   symmetry: _symmetry.Symmetry,
   solver: _assignment.Solver,
 ) -> _permutation.Permutation:
-  """Takes the nearest permutation, outer groups first.
+  """Rounds matrices to a permutation, by one assignment problem for each.
 
   Args:
     matrices: for each group ``[*outer, *free outer, n, n]``.
     symmetry: the symmetry they belong to.
-    solver: from gains ``[..., n, n]`` to the best indices ``[..., n]``.
+    solver: an assignment solver, gains ``[..., n, n]`` to indices ``[..., n]``.
 
   Returns:
     A permutation.
@@ -118,7 +118,7 @@ def round(
 def descend(
   indices: dict[str, np.ndarray], *, symmetry: _symmetry.Symmetry
 ) -> _permutation.Permutation:
-  """Chooses among indices of all outer pairs those of the outer permutation.
+  """Selects the indices at the outer pairs (u, sigma(u)), outer groups first.
 
   Args:
     indices: for each group ``[*outer, *free outer, n]``.
@@ -128,7 +128,7 @@ def descend(
     For each group ``[*outer, n]``.
   """
   permutation: dict[str, np.ndarray] = {}
-  for group in symmetry.groups:  # outer ones come first
+  for group in symmetry.groups:  # outer groups first
     table, new = np.asarray(indices[group.name], np.int32), len(group.outer)
     for outer in free_outer(group, symmetry):
       nest = (*symmetry.factor[outer].outer, outer)
@@ -166,10 +166,10 @@ def _contract(
   return jnp.einsum(*operands, new, precision='highest')
 
 
-def matched(
+def matched_leaves(
   params: types.Params, symmetry: _symmetry.Symmetry, leaves: types.Leaves
 ) -> tuple[str, ...]:
-  """Returns the names of the chosen leaves that are floats and have a group."""
+  """Returns the names of the chosen float leaves that hold a group."""
   chosen = tree.named(tree.select(params, leaves))
   return tuple(
     name
@@ -180,8 +180,8 @@ def matched(
   )
 
 
-def widest(*models: types.Params) -> types.Tree:
-  """Returns float64 if a leaf is that wide, else float32."""
+def matrix_dtype(*models: types.Params) -> np.dtype:
+  """Returns the dtype of matrices for some models: float32 or wider."""
   leaves = jax.tree.leaves(models)
-  double = any(x.dtype == np.float64 for x in leaves)
-  return np.dtype(np.float64 if double else np.float32)
+  real = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
+  return tree.wide_dtype(*real)

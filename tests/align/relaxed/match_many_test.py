@@ -1,4 +1,4 @@
-"""Matching many models: the objective, its derivatives, steps and cycles."""
+"""Matching many models: objective, gradients, line search and cycles."""
 
 import itertools
 
@@ -9,7 +9,7 @@ import pytest
 
 from wsl import align
 from wsl.align import _soft
-from wsl.align._relaxed import frank_wolfe, objective
+from wsl.align._relaxed import frank_wolfe, line_search, objective
 
 F = align.Factor
 
@@ -27,7 +27,7 @@ PLAIN = align.Symmetry(
     ('c', ((('b:1',),), (('c:1',),))),
   ),
 )
-# Three heads of units, two inner groups that meet, and a recurrent matrix.
+# Three heads, two dependent groups in one leaf, and a recurrent matrix.
 NESTED = align.Symmetry(
   factors=(
     F('a:0', 5, 'an input'),
@@ -63,13 +63,13 @@ def _models(symmetry, count, seed=0):
 
 
 def _matrices(symmetry, count, seed):
-  return frank_wolfe.begin(
+  return frank_wolfe.initial_matrices(
     'center', count, symmetry, jax.random.key(seed), np.dtype(np.float64)
   )
 
 
 def _pairs(moved):
-  """The objective from its definition, over all pairs."""
+  """Returns the objective by its definition, the sum over all pairs."""
   count = len(next(iter(moved.values())))
   return sum(
     jnp.vdot(x[p], x[q])
@@ -90,43 +90,43 @@ def _aligned(models, permutations, symmetry):
   return float(_pairs(jax.tree.map(lambda *x: jnp.stack(x), *moved)))
 
 
-def test_gradients_of_the_sum_are_those_of_all_pairs():
+def test_gradients_equal_those_of_the_sum_over_pairs():
   symmetry = NESTED
   models, matrices = _models(symmetry, 3), _matrices(symmetry, 3, 0)
   names = tuple(g.name for g in symmetry.groups)
-  sums = objective.total(models, matrices, symmetry=symmetry)
+  sums = objective.universe_sum(models, matrices, symmetry=symmetry)
   pairs = jax.jit(jax.value_and_grad(lambda m: _objective(symmetry, models, m)))
-  wanted, wanted_slopes = pairs(matrices)
+  wanted, wanted_gradients = pairs(matrices)
   for chosen in ([0, 1, 2], [1]):
-    value, slopes, _ = objective.ascend(
+    value, gradients, _ = objective.gradient(
       models, matrices, sums, np.asarray(chosen), symmetry=symmetry, names=names
     )
     if len(chosen) == 3:
       np.testing.assert_allclose(value, wanted, rtol=1e-12)
-    for name, slope in slopes.items():
+    for name, gradient in gradients.items():
       np.testing.assert_allclose(
-        slope,
-        np.asarray(wanted_slopes[name])[chosen],
+        gradient,
+        np.asarray(wanted_gradients[name])[chosen],
         rtol=1e-10,
         atol=1e-12,
       )
 
 
 @pytest.mark.parametrize('chosen', [[1], [0, 1, 2]])
-def test_the_objective_along_a_segment_is_a_polynomial(chosen):
+def test_line_form_and_line_search_along_a_segment(chosen):
   symmetry = NESTED
   models, matrices = _models(symmetry, 3), _matrices(symmetry, 3, 1)
   draws = [align.random(symmetry, jax.random.key(i)) for i in chosen]
-  ends = frank_wolfe.harden(draws, symmetry, np.dtype(np.float64))
-  sums = objective.total(models, matrices, symmetry=symmetry)
+  ends = frank_wolfe.harden_each(draws, symmetry, np.dtype(np.float64))
+  sums = objective.universe_sum(models, matrices, symmetry=symmetry)
   chosen, grid = np.asarray(chosen), np.linspace(0.0, 1.0, 201)
-  for names in objective.levels(symmetry, models):
+  for names in objective.groups_by_depth(symmetry, models):
     how = {'symmetry': symmetry, 'names': names}
-    _, _, start = objective.ascend(models, matrices, sums, chosen, **how)
-    form, changes = objective.segment(
+    _, _, start = objective.gradient(models, matrices, sums, chosen, **how)
+    form, changes = objective.line_form(
       models, matrices, ends, start, sums, chosen, **how
     )
-    step, gain, weights = objective.best_step(np.asarray(form))
+    step, gain, weights = line_search.line_search(np.asarray(form))
 
     @jax.jit
     @jax.vmap
@@ -141,18 +141,18 @@ def test_the_objective_along_a_segment_is_a_polynomial(chosen):
     scale = np.abs(values).max()
     assert gain >= np.max(values) - values[0] - 1e-10 * scale
     np.testing.assert_allclose(values[-1], values[0] + gain, atol=1e-10 * scale)
-    # The step arrives there, and the sum with it.
+    # The incremental update of the sum agrees with the new matrices.
     some = {n: ends[n] for n in names}
-    new, sums_there = objective.advance(
+    new, new_sums = objective.take_step(
       matrices, some, sums, changes, chosen, step, weights
     )
-    found = objective.total(models, new, symmetry=symmetry)
+    found = objective.universe_sum(models, new, symmetry=symmetry)
     for leaf, x in found.items():
-      np.testing.assert_allclose(x, sums_there[leaf], atol=1e-10)
+      np.testing.assert_allclose(x, new_sums[leaf], atol=1e-10)
 
 
 @pytest.mark.parametrize('size', [2, 3, 4])
-def test_the_best_step_against_a_dense_grid(size):
+def test_line_search_against_a_dense_grid(size):
   rng = np.random.default_rng(size)
   grid = np.linspace(0.0, 1.0, 100_001)
   for _ in range(20):
@@ -163,30 +163,30 @@ def test_the_best_step_against_a_dense_grid(size):
       at = a / (size - 1)
       weights += [np.prod([(grid - b) / (at - b) for b in nodes], axis=0)]
     values = np.einsum('ag,ab,bg->g', weights, form, weights) - form[0, 0]
-    step, gain, _ = objective.best_step(form)
+    step, gain, _ = line_search.line_search(form)
     assert 0 <= step <= 1
     assert gain >= values.max() - 1e-12
     np.testing.assert_allclose(gain, values.max(), atol=1e-7)
 
 
 @pytest.mark.parametrize(
-  ('symmetry', 'turns'), [(PLAIN, [[0], [1], [2]]), (NESTED, [[0, 1, 2]])]
+  ('symmetry', 'schedule'), [(PLAIN, [[0], [1], [2]]), (NESTED, [[0, 1, 2]])]
 )
-def test_no_sweep_loses_and_the_gains_add_up(symmetry, turns):
+def test_sweeps_never_decrease_the_objective(symmetry, schedule):
   models, matrices = _models(symmetry, 3), _matrices(symmetry, 3, 2)
-  after, gains = frank_wolfe.climb(
+  after, gains = frank_wolfe.maximize(
     models,
     matrices,
     symmetry=symmetry,
     solver=align.assign_scipy,
-    turns=np.asarray(turns),
+    schedule=np.asarray(schedule),
     max_sweeps=30,
     tolerance=1e-9,
     patience=5,
   )
   assert min(gains) >= 0
-  height = jax.jit(lambda m: _objective(symmetry, models, m))
-  rise = height(after) - height(matrices)
+  value = jax.jit(lambda m: _objective(symmetry, models, m))
+  rise = value(after) - value(matrices)
   np.testing.assert_allclose(sum(gains), rise, rtol=1e-9)
   for x in after.values():
     np.testing.assert_allclose(x.sum(-1), np.ones(x.shape[:-1]), atol=1e-9)
@@ -249,30 +249,30 @@ def test_two_tiny_models_against_brute_force(seed):
 
 
 @pytest.mark.parametrize('update', ['in turn', 'at once'])
-def test_unrelated_models_agree_more_than_at_random(update):
+def test_unrelated_models_agree_better_than_at_random(update):
   models = [_params(PLAIN, i) for i in range(3)]
   draw = lambda i: align.random(PLAIN, jax.random.key(i))
   random = [
     _aligned(models, [draw(3 * i + p) for p in range(3)], PLAIN)
     for i in range(20)
   ]
-  find = lambda **x: align.match_many(
+  match = lambda **x: align.match_many(
     models, symmetry=PLAIN, key=jax.random.key(1), update=update, **x
   )
-  assert _aligned(models, find(), PLAIN) > max(random)
-  # No sweep has time to do harm to what is given.
+  assert _aligned(models, match(), PLAIN) > max(random)
+  # Sweeps from given permutations do not decrease the agreement.
   first = [draw(p) for p in range(3)]
-  again = find(initial=first, max_sweeps=50)
+  again = match(initial=first, max_sweeps=50)
   assert _aligned(models, again, PLAIN) >= _aligned(models, first, PLAIN)
-  _equal(find(), find())
+  _equal(match(), match())
 
 
-def test_leaves_that_do_not_count_are_not_looked_at():
+def test_leaves_that_are_not_chosen_have_no_effect():
   models = [_params(PLAIN, 0), _params(PLAIN, 1)]
-  find = lambda second: align.match_many(
+  match = lambda second: align.match_many(
     [models[0], second], symmetry=PLAIN, key=jax.random.key(0), leaves='a|b'
   )
-  _equal(find(models[1]), find(models[1] | {'c': 9 * models[0]['c']}))
+  _equal(match(models[1]), match(models[1] | {'c': 9 * models[0]['c']}))
   nothing = align.match_many(
     models,
     symmetry=PLAIN,
@@ -299,16 +299,16 @@ def test_arguments_are_checked(change, message):
 
 
 def test_models_are_checked():
-  find = lambda *models: align.match_many(
+  match = lambda *models: align.match_many(
     models, symmetry=PLAIN, key=jax.random.key(0)
   )
   model = _params(PLAIN, 0)
   with pytest.raises(ValueError, match='at least two are needed'):
-    find(model)
+    match(model)
   with pytest.raises(ValueError, match="model 1: leaf 'a' has shape"):
-    find(model, model | {'a': jnp.ones((5, 8))})
+    match(model, model | {'a': jnp.ones((5, 8))})
   with pytest.raises(ValueError, match='NaN or inf'):
-    find(model, model | {'a': jnp.full((5, 7), jnp.inf)})
+    match(model, model | {'a': jnp.full((5, 7), jnp.inf)})
 
 
 def _equal(a, b):

@@ -1,4 +1,4 @@
-"""Sinkhorn re-basin: the projection, its derivative, planted permutations."""
+"""Sinkhorn re-basin: projection, derivative and planted permutations."""
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,7 @@ def test_two_by_two_in_closed_form():
 
 
 @pytest.mark.parametrize('temperature', [1.0, 0.4])
-def test_implicit_derivative_equals_the_unrolled_one(temperature):
+def test_the_implicit_derivative_equals_the_unrolled_one(temperature):
   z, weights = _logits(1, (2, 6, 6)), _logits(2, (2, 6, 6))
 
   def both(x, _):
@@ -82,16 +82,16 @@ def test_implicit_derivative_equals_the_unrolled_one(temperature):
   assert np.abs(wanted).max() > 0.1
 
 
-def test_the_derivative_moves_within_the_polytope_only():
-  # The projection ignores what is added to a row or to a column of the logits.
+def test_the_derivative_is_tangent_to_the_polytope():
+  # The projection is invariant to constants added to a row or column of logits.
   z, weights = _logits(3), _logits(4)
   value = lambda z: jnp.sum(_project_(z, 0.5) * weights)
-  slope = jax.jit(jax.grad(value))(z)
-  np.testing.assert_allclose(slope.sum(0), np.zeros(6), atol=1e-12)
-  np.testing.assert_allclose(slope.sum(1), np.zeros(6), atol=1e-12)
+  gradient = jax.jit(jax.grad(value))(z)
+  np.testing.assert_allclose(gradient.sum(0), np.zeros(6), atol=1e-12)
+  np.testing.assert_allclose(gradient.sum(1), np.zeros(6), atol=1e-12)
 
 
-def test_the_derivative_by_temperature():
+def test_the_derivative_with_respect_to_temperature():
   z, weights = _logits(5), _logits(6)
   value = jax.jit(lambda t: jnp.sum(_project_(z, t) * weights))
   wanted = (value(0.8 + 1e-5) - value(0.8 - 1e-5)) / 2e-5
@@ -119,7 +119,7 @@ def test_planted_recovery(loss, seed):
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
-def test_a_loss_of_ones_own_at_the_midpoint():
+def test_a_user_defined_loss_at_the_midpoint():
   params = _params(2)
   g = align.random(SYMMETRY, jax.random.key(2))
   moving = align.permute(params, g, symmetry=SYMMETRY)
@@ -140,9 +140,9 @@ def test_a_loss_of_ones_own_at_the_midpoint():
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
-def test_unrelated_models_come_nearer_and_no_step_is_no_match():
+def test_the_distance_of_unrelated_models_decreases_with_steps():
   fixed, moving = _params(3), _params(4)
-  find = lambda **x: align.sinkhorn(
+  match = lambda **x: align.sinkhorn(
     fixed, moving, symmetry=SYMMETRY, key=jax.random.key(0), **x
   )
 
@@ -153,9 +153,9 @@ def test_unrelated_models_come_nearer_and_no_step_is_no_match():
   random = [
     distance(align.random(SYMMETRY, jax.random.key(i))) for i in range(20)
   ]
-  assert distance(find()) < min(random)
-  still = find(steps=1, optimizer=optax.sgd(0.0))
-  assert distance(still) > distance(find())
+  assert distance(match()) < min(random)
+  still = match(steps=1, optimizer=optax.sgd(0.0))
+  assert distance(still) > distance(match())
 
 
 @pytest.mark.parametrize(
@@ -179,10 +179,10 @@ def test_arguments_are_checked(change, message):
 
 
 def test_models_are_checked():
-  find = lambda a, b: align.sinkhorn(
+  match = lambda a, b: align.sinkhorn(
     a, b, symmetry=SYMMETRY, key=jax.random.key(0)
   )
   with pytest.raises(ValueError, match="moving: leaf 'a' has shape"):
-    find(_params(), _params() | {'a': jnp.ones((5, 9), np.float32)})
+    match(_params(), _params() | {'a': jnp.ones((5, 9), np.float32)})
   with pytest.raises(ValueError, match='NaN or inf'):
-    find(_params(), _params() | {'a': jnp.full((5, 8), jnp.nan, np.float32)})
+    match(_params(), _params() | {'a': jnp.full((5, 8), jnp.nan, np.float32)})

@@ -1,1 +1,1 @@
-"""Matching by doubly stochastic matrices, of two models or of many."""
+"""Matching by doubly stochastic matrices, for two models or many."""

@@ -1,4 +1,14 @@
-"""The Frank-Wolfe algorithm over doubly stochastic matrices of N models."""
+r"""The Frank-Wolfe algorithm over doubly stochastic matrices of N models.
+
+.. math:: D = \arg\max_{D \in \mathcal{B}} \langle \nabla J(P), D \rangle,
+  \qquad P \leftarrow P + \gamma (D - P), \quad
+  \gamma = \arg\max_{0 \le \gamma \le 1} J(P + \gamma (D - P))
+
+The feasible set is a product of Birkhoff polytopes, one for each group (and
+each pair of outer indices). A linear function on the product separates, and
+its maximum on each polytope is at a vertex, a permutation matrix (Birkhoff
+1946), so D takes one assignment problem for each matrix.
+"""
 
 from collections.abc import Sequence
 
@@ -8,47 +18,47 @@ import numpy as np
 
 from wsl import types
 from wsl.align import _assignment, _permutation, _soft, _symmetry
-from wsl.align._relaxed import objective, projection
+from wsl.align._relaxed import line_search, objective, projection
 
 
-def climb(
+def maximize(
   models: objective.Leaves,
   matrices: _soft.Matrices,
   *,
   symmetry: _symmetry.Symmetry,
   solver: _assignment.Solver,
-  turns: np.ndarray,
+  schedule: np.ndarray,
   max_sweeps: int,
   tolerance: float,
   patience: int,
 ) -> tuple[_soft.Matrices, list[float]]:
-  """Sweeps over all models until little is gained.
+  """Maximises the objective by sweeps over all models.
 
   Args:
     models: leaves of N models, ``[N, ...]``.
     matrices: for each group ``[N, *outer, *free outer, n, n]``.
     symmetry: the symmetry of the models.
     solver: an assignment solver.
-    turns: which models step together, ``[turns, K]``.
+    schedule: the models of each simultaneous step, ``[steps, K]``.
     max_sweeps: the greatest number of sweeps.
-    tolerance: a sweep that gains less than this fraction is small.
-    patience: how many small sweeps in a row are the end.
+    tolerance: a sweep is small if its gain, relative to J, is below this.
+    patience: number of consecutive small sweeps after which to stop.
 
   Returns:
-    The last matrices, and what each sweep has gained, >= 0.
+    The last matrices, and the gain of each sweep, >= 0.
   """
   gains: list[float] = []
   small = 0
   while len(gains) < max_sweeps and small < patience:
-    sums = objective.total(models, matrices, symmetry=symmetry)
-    height, gained = 0.0, 0.0
-    for chosen in turns:
-      for names in objective.levels(symmetry, models):
-        value, slopes, start = objective.ascend(
+    sums = objective.universe_sum(models, matrices, symmetry=symmetry)
+    magnitude, gained = 0.0, 0.0
+    for chosen in schedule:
+      for names in objective.groups_by_depth(symmetry, models):
+        value, gradients, start = objective.gradient(
           models, matrices, sums, chosen, symmetry=symmetry, names=names
         )
-        ends = _vertices(slopes, matrices, chosen, solver)
-        form, changes = objective.segment(
+        ends = _linear_oracle(gradients, matrices, chosen, solver)
+        form, changes = objective.line_form(
           models,
           matrices,
           ends,
@@ -58,47 +68,64 @@ def climb(
           symmetry=symmetry,
           names=names,
         )
-        size, gain, weights = objective.best_step(np.asarray(form, np.float64))
-        matrices, sums = objective.advance(
-          matrices, ends, sums, changes, chosen, size, weights
+        step = line_search.line_search(np.asarray(form, np.float64))
+        matrices, sums = objective.take_step(
+          matrices, ends, sums, changes, chosen, step.size, step.weights
         )
-        height, gained = height + abs(float(value)), gained + gain
+        magnitude += abs(float(value))
+        gained += step.gain
     gains += [gained]
-    small = small + 1 if gained <= tolerance * height else 0
+    small = small + 1 if gained <= tolerance * magnitude else 0
     if not gained:
       break
   return matrices, gains
 
 
-def _vertices(
-  slopes: _soft.Matrices,
+def _linear_oracle(
+  gradients: _soft.Matrices,
   matrices: _soft.Matrices,
   chosen: np.ndarray,
   solver: _assignment.Solver,
 ) -> dict[str, np.ndarray]:
-  """Returns the best permutation matrices, or the old ones at no slope."""
+  """Returns the permutation matrices that maximise the linearised objective."""
   ends = {}
-  for name, x in slopes.items():
-    slope = np.asarray(x)
-    eye = np.eye(slope.shape[-1], dtype=slope.dtype)
-    flat = (slope == 0).all((-1, -2), keepdims=True)
+  for name, x in gradients.items():
+    gradient = np.asarray(x)
+    eye = np.eye(gradient.shape[-1], dtype=gradient.dtype)
+    vertices = eye[np.asarray(solver(gradient))]
+    # At a zero gradient every point is optimal: the matrix stays in place.
+    zero = (gradient == 0).all((-1, -2), keepdims=True)
     old = np.asarray(matrices[name])[chosen]
-    ends[name] = np.where(flat, old, eye[np.asarray(solver(slope))])
+    ends[name] = np.where(zero, old, vertices)
   return ends
 
 
-def begin(
+def initial_matrices(
   initial: str | Sequence[_permutation.Permutation],
   count: int,
   symmetry: _symmetry.Symmetry,
   key: types.PRNGKey,
   dtype: np.dtype,
 ) -> _soft.Matrices:
-  """Returns the first matrices, ``[N, *outer, *free outer, n, n]``."""
+  """Returns the first iterate of N models.
+
+  Args:
+    initial: ``'center'``, ``'identity'`` or N permutations, as in
+      ``match_many``.
+    count: the number N of models.
+    symmetry: the symmetry of the models.
+    key: draws the matrices of ``'center'``.
+    dtype: of the matrices.
+
+  Returns:
+    For each group ``[N, *outer, *free outer, n, n]``.
+  """
   if not isinstance(initial, str):
-    return harden(initial, symmetry, dtype)
+    return harden_each(initial, symmetry, dtype)
   if initial == 'identity':
-    return harden([_permutation.identity(symmetry)] * count, symmetry, dtype)
+    return harden_each(
+      [_permutation.identity(symmetry)] * count, symmetry, dtype
+    )
 
   def center(group: _symmetry.Factor, key: types.PRNGKey) -> types.Array:
     shape = (count, *_soft.shape(group, symmetry))
@@ -112,11 +139,11 @@ def begin(
   }
 
 
-def harden(
+def harden_each(
   permutations: Sequence[_permutation.Permutation],
   symmetry: _symmetry.Symmetry,
   dtype: np.dtype,
 ) -> _soft.Matrices:
-  """Returns the matrices of N permutations."""
+  """Returns the permutation matrices of N permutations, ``[N, ...]``."""
   each = [_soft.harden(g, symmetry=symmetry, dtype=dtype) for g in permutations]
   return jax.tree.map(lambda *x: jnp.stack(x), *each)

@@ -1,4 +1,4 @@
-"""Alignment of many models at once, consistent around every cycle."""
+"""Cycle-consistent alignment of many models."""
 
 from collections.abc import Sequence
 
@@ -31,37 +31,40 @@ def match_many(
   .. math:: \max_{P^1, \dots, P^N} \sum_{p < q}
     \langle P^p \theta^p, P^q \theta^q \rangle
 
-  Every model has a permutation into a common universe, so the map from one
-  model to another composes to the identity around every cycle. Permutations are
-  relaxed to doubly stochastic matrices. A step takes the gradient by a model's
-  matrices, from the sum of the others; solves one assignment for each group;
-  and goes along the segment to its best point. That is exact, for the objective
-  there is a polynomial, and never falls. Groups that depend on others step
-  first, then those that they depend on. In the end the matrices are rounded,
-  and all is moved into the basis of the first model.
+  Every model has a permutation into a common basis, the universe. The map from
+  model q to model p is :math:`P^{pq} = (P^p)^{-1} P^q`, so maps compose to the
+  identity around every cycle. Permutations are relaxed to doubly stochastic
+  matrices. A step computes the gradient by the matrices of a model from the sum
+  of the other models, solves one assignment problem for each group, and
+  moves to the best point of the segment that ends there. The objective on the
+  segment is a polynomial, so the line search is exact and the objective never
+  decreases. Dependent groups are updated before the groups that they depend on.
+  At the end the matrices are rounded to permutations, and all permutations are
+  composed with the inverse of the first one.
 
   Args:
     models: N >= 2 models, leaves ``[...]`` of one structure and shapes.
     symmetry: the symmetry of all of them.
     key: a random key, for the matrices of ``'center'``.
-    starts: how often to begin anew; the best agreement wins.
+    starts: number of restarts; the result of the highest objective is kept.
     initial: ``'center'``, halfway between the uniform matrix and a random
       doubly stochastic one; ``'identity'``; or N permutations.
     update: ``'in turn'``, one model after the other; or ``'at once'``, all by
-      one step as in the paper, where two models chase each other.
+      one step as in the paper, which can oscillate between two models.
     leaves: which leaves count: a regular expression or a predicate on (name,
       shape). By default all but running statistics of normalisation.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
     max_sweeps: the greatest number of sweeps over all models.
-    tolerance: a sweep is small if it gains less than this fraction.
-    patience: how many small sweeps in a row are the end.
+    tolerance: a sweep is small if its gain, relative to the objective, is
+      below this.
+    patience: number of consecutive small sweeps after which to stop.
 
   Returns:
     N permutations, indices ``[*outer, n]``; the first is the identity.
 
   Raises:
     ValueError: if there are fewer than two models, they differ, do not fit the
-      symmetry or hold NaN or inf, or an argument is not as above.
+      symmetry or hold NaN or inf, or an argument is invalid.
 
   Example:
     >>> import jax
@@ -78,64 +81,72 @@ def match_many(
     Crisostomi et al., "C2M3: Cycle-Consistent Multi-Model Merging", 2024,
     arXiv:2405.17897.
 
-  Differs from the official code in that models step in turn (block-coordinate
-  Frank-Wolfe, Lacoste-Julien et al., 2013, arXiv:1207.4747), gradients cost N
-  products and not N squared, the line search is exact, tolerance is relative,
-  and groups may depend on others or occur twice in a leaf.
+  Differs from the official code in that models are updated in turn
+  (block-coordinate Frank-Wolfe, Lacoste-Julien et al., 2013, arXiv:1207.4747),
+  gradients cost N products instead of N squared, the line search is exact, the
+  tolerance is relative, and groups may depend on others or occur twice in a
+  leaf.
   """
-  _check(models, symmetry, starts, initial, update, max_sweeps)
-  dtype = _soft.widest(*models)
-  stacked = _stacked(models, _soft.matched(models[0], symmetry, leaves), dtype)
+  _check_arguments(models, symmetry, starts, initial, update, max_sweeps)
+  dtype = _soft.matrix_dtype(*models)
+  names = _soft.matched_leaves(models[0], symmetry, leaves)
+  stacked = _stack(models, names, dtype)
   everyone = np.arange(len(models))
   best, found = -np.inf, [_permutation.identity(symmetry)] * len(models)
   for start in range(starts if stacked else 0):
     draw = jax.random.fold_in(key, start)
-    first = frank_wolfe.begin(initial, len(models), symmetry, draw, dtype)
-    matrices, _ = frank_wolfe.climb(
+    first = frank_wolfe.initial_matrices(
+      initial, len(models), symmetry, draw, dtype
+    )
+    matrices, _ = frank_wolfe.maximize(
       stacked,
       first,
       symmetry=symmetry,
       solver=solver,
-      turns=everyone[None] if update == 'at once' else everyone[:, None],
+      schedule=everyone[None] if update == 'at once' else everyone[:, None],
       max_sweeps=max_sweeps,
       tolerance=tolerance,
       patience=patience,
     )
-    rounded = _round(matrices, symmetry, solver)
-    value = _agreement(stacked, rounded, symmetry)
+    rounded = _round_each(matrices, symmetry, solver)
+    value = _squared_sum(stacked, rounded, symmetry)
     if value > best:
       best, found = value, rounded
+  # The objective is invariant to a permutation of the universe: choose the one
+  # that makes the basis of the first model the universe.
   back = _permutation.invert(found[0], symmetry=symmetry)
   return [_permutation.compose(g, back, symmetry=symmetry) for g in found]
 
 
-def _round(
+def _round_each(
   matrices: _soft.Matrices,
   symmetry: _symmetry.Symmetry,
   solver: _assignment.Solver,
 ) -> list[_permutation.Permutation]:
+  """Rounds the matrices of each model to a permutation."""
   count = len(next(iter(matrices.values())))
   each = [{name: x[p] for name, x in matrices.items()} for p in range(count)]
   return [_soft.round(m, symmetry=symmetry, solver=solver) for m in each]
 
 
-def _agreement(
+def _squared_sum(
   models: objective.Leaves,
   permutations: Sequence[_permutation.Permutation],
   symmetry: _symmetry.Symmetry,
 ) -> float:
-  r"""Returns :math:`\|S\|^2`, which is 2 J but for a constant."""
+  r"""Returns :math:`\|S\|^2`, which is 2 J plus a constant."""
   dtype = next(iter(models.values())).dtype
-  hard = frank_wolfe.harden(permutations, symmetry, dtype)
-  sums = objective.total(models, hard, symmetry=symmetry)
+  hard = frank_wolfe.harden_each(permutations, symmetry, dtype)
+  sums = objective.universe_sum(models, hard, symmetry=symmetry)
   return sum(
     float(np.square(np.asarray(x, np.float64)).sum()) for x in sums.values()
   )
 
 
-def _stacked(
+def _stack(
   models: Sequence[types.Params], names: tuple[str, ...], dtype: np.dtype
 ) -> objective.Leaves:
+  """Stacks the named leaves of all models, ``[N, ...]``."""
   every = [tree.named(model) for model in models]
   return {
     name: jnp.stack(
@@ -145,7 +156,7 @@ def _stacked(
   }
 
 
-def _check(
+def _check_arguments(
   models: Sequence[types.Params],
   symmetry: _symmetry.Symmetry,
   starts: int,
@@ -153,6 +164,7 @@ def _check(
   update: str,
   max_sweeps: int,
 ) -> None:
+  """Raises a ValueError that names the first argument that does not fit."""
   if len(models) < 2:
     raise ValueError(
       f'match_many: {len(models)} models given, at least two are needed'

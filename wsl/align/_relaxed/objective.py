@@ -1,20 +1,22 @@
-r"""The sum of inner products of N models in one basis, and its derivatives.
+r"""The matching objective of N models, its gradients and its form on a segment.
+
+Each model is mapped into a common basis, the universe:
 
 .. math:: J = \sum_{p < q} \langle X^p, X^q \rangle =
   \tfrac{1}{2} \left(\|S\|^2 - \sum_p \|X^p\|^2\right), \qquad
   X^p = P^p \theta^p, \quad S = \sum_p X^p
 
-so that J and all its gradients cost N applications, not N squared.
+By the second form, J and all its gradients cost N applications of matrices
+instead of one for each of the N (N - 1) / 2 pairs.
 """
 
 from collections.abc import Iterable
 import functools
 import itertools
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from wsl import types
 from wsl.align import _soft, _symmetry
@@ -24,16 +26,16 @@ _jit = functools.partial(jax.jit, static_argnames=('symmetry', 'names'))
 
 
 @functools.partial(jax.jit, static_argnames='symmetry')
-def total(
+def universe_sum(
   models: Leaves, matrices: _soft.Matrices, *, symmetry: _symmetry.Symmetry
 ) -> Leaves:
   """Returns the sum S of N models in the universe, leaves ``[...]``."""
-  moved = _move(models, matrices, symmetry)
+  moved = _apply_each(models, matrices, symmetry)
   return {leaf: x.sum(0) for leaf, x in moved.items()}
 
 
 @_jit
-def ascend(
+def gradient(
   models: Leaves,
   matrices: _soft.Matrices,
   sums: Leaves,
@@ -42,10 +44,13 @@ def ascend(
   symmetry: _symmetry.Symmetry,
   names: tuple[str, ...],
 ) -> tuple[types.Array, _soft.Matrices, Leaves]:
-  r"""Returns what some models share with all others, and its gradients.
+  r"""Returns the objective of some models and its gradients.
 
   .. math:: \nabla_{P^p} J = \nabla_{P^p} \langle X^p,
     \mathrm{const}(S - X^p) \rangle
+
+  P^p enters J through X^p alone, and dJ = <dX^p, S - X^p>: the gradient is one
+  vector-Jacobian product with the cotangent S - X^p.
 
   Args:
     models: leaves of N models, ``[N, ...]``.
@@ -53,16 +58,16 @@ def ascend(
     sums: the sum S of all models in the universe, leaves ``[...]``.
     chosen: the indices ``[K]`` of some models.
     symmetry: the symmetry of the models.
-    names: the groups to differentiate by; only their leaves are looked at.
+    names: the groups to differentiate by; leaves without them are skipped.
 
   Returns:
     :math:`\tfrac{1}{2} \sum_p \langle X^p, S - X^p \rangle` over the K models,
-    the gradients of J by their matrices, ``[K, ...]``, and the K models where
-    they are, leaves ``[K, ...]``.
+    the gradients of J by their matrices, ``[K, ...]``, and the K models in the
+    universe, leaves ``[K, ...]``.
   """
-  models, matrices = _choose(models, matrices, chosen, symmetry, names)
+  models, matrices = _select(models, matrices, chosen, symmetry, names)
   moved, pull = jax.vjp(
-    lambda some: _move(models, matrices | some, symmetry),
+    lambda some: _apply_each(models, matrices | some, symmetry),
     {name: matrices[name] for name in names},
   )
   others = {leaf: sums[leaf][None] - x for leaf, x in moved.items()}
@@ -70,7 +75,7 @@ def ascend(
 
 
 @_jit
-def segment(
+def line_form(
   models: Leaves,
   matrices: _soft.Matrices,
   ends: _soft.Matrices,
@@ -81,49 +86,53 @@ def segment(
   symmetry: _symmetry.Symmetry,
   names: tuple[str, ...],
 ) -> tuple[types.Array, list[Leaves]]:
-  r"""Measures J along the segment from matrices to others.
+  r"""Returns J on the segment between two sets of matrices, as a form.
 
-  A model of which m axes of a block move is a polynomial of degree m in the
-  step, given by its values at m + 1 nodes; J is one of degree 2 m, or m if a
-  single model moves.
+  .. math:: J(\gamma) = w^\top K w + \mathrm{const}, \qquad
+    w = (1, \ell_1(\gamma), \dots, \ell_m(\gamma))
+
+  with the Lagrange polynomials :math:`\ell_a` of the nodes :math:`a / m`. J has
+  degree 2 m in the step, or m if a single model moves.
 
   Args:
     models: leaves of N models, ``[N, ...]``.
     matrices: for each group ``[N, *outer, *free outer, n, n]``.
-    ends: where the matrices of K models move to, ``[K, ...]``.
-    start: where the K models are, leaves ``[K, ...]``.
+    ends: the matrices of K models at the end of the segment, ``[K, ...]``.
+    start: the K models at its start, leaves ``[K, ...]``.
     sums: the sum S of all models in the universe, leaves ``[...]``.
     chosen: the indices ``[K]`` of the models that move.
     symmetry: the symmetry of the models.
     names: the groups that move.
 
   Returns:
-    A form K ``[m + 1, m + 1]`` with :math:`J(\gamma) = w^\top K w` but for a
-    constant, where :math:`w = (1, \ell_1(\gamma), \dots, \ell_m(\gamma))` holds
-    the Lagrange polynomials of the nodes :math:`a / m`; and the m changes of S
-    at the nodes from 1, whose sum weighted by w is that at a step.
+    The form K ``[m + 1, m + 1]``; and the m changes of S at the nodes from 1,
+    so that :math:`S(\gamma) = S + \sum_a \ell_a(\gamma) \Delta_a`.
   """
-  models, matrices = _choose(models, matrices, chosen, symmetry, names)
-  degree = _degree(symmetry, tuple(models), names)
+  # If m axes of a block move, X^p is a polynomial of degree m in the step, so
+  # it is interpolated exactly by its values at m + 1 nodes. As the Lagrange
+  # polynomials add up to 1, X^p = X^p(0) + sum_a l_a (X^p(a / m) - X^p(0)),
+  # and so is S. J = (|S|^2 - sum_p |X^p|^2) / 2 is quadratic in these terms.
+  models, matrices = _select(models, matrices, chosen, symmetry, names)
+  degree = _max_moved_axes(symmetry, tuple(models), names)
 
   def along(step: float) -> Leaves:
-    way = {name: ends[name] - matrices[name] for name in names}
-    new = {name: matrices[name] + step * way[name] for name in names}
-    return _move(models, matrices | new, symmetry)
+    direction = {name: ends[name] - matrices[name] for name in names}
+    new = {name: matrices[name] + step * direction[name] for name in names}
+    return _apply_each(models, matrices | new, symmetry)
 
   basis = [start]
   for a in range(1, degree + 1):
     basis += [jax.tree.map(jnp.subtract, along(a / degree), basis[0])]
-  full = [{leaf: x.sum(0) for leaf, x in each.items()} for each in basis]
-  full[0] = {leaf: sums[leaf] for leaf in models}  # of those that stay, too
+  total = [{leaf: x.sum(0) for leaf, x in each.items()} for each in basis]
+  total[0] = {leaf: sums[leaf] for leaf in models}  # includes fixed models
   gram = lambda each: jnp.stack(
     [jnp.stack([_dot(a, b) for b in each]) for a in each]
   )
-  return (gram(full) - gram(basis)) / 2, full[1:]
+  return (gram(total) - gram(basis)) / 2, total[1:]
 
 
 @jax.jit
-def advance(
+def take_step(
   matrices: _soft.Matrices,
   ends: _soft.Matrices,
   sums: Leaves,
@@ -132,70 +141,39 @@ def advance(
   step: types.Scalar,
   weights: list[types.Scalar],
 ) -> tuple[_soft.Matrices, Leaves]:
-  """Takes a step along the segment; returns all matrices and the new sum."""
-  part = lambda weight, x: jnp.asarray(weight, x.dtype) * x
+  r"""Takes a step on the segment of ``line_form``.
+
+  .. math:: P \leftarrow P + \gamma (P_{end} - P), \qquad
+    S \leftarrow S + \sum_a \ell_a(\gamma) \Delta_a
+
+  Args:
+    matrices: for each group ``[N, *outer, *free outer, n, n]``.
+    ends: the matrices of K models at the end of the segment, ``[K, ...]``.
+    sums: the sum S of all models in the universe, leaves ``[...]``.
+    changes: the m changes of S at the nodes.
+    chosen: the indices ``[K]`` of the models that move.
+    step: gamma, 0 .. 1.
+    weights: the m values of the Lagrange polynomials.
+
+  Returns:
+    The matrices of all models, and the new sum.
+  """
+  scaled = lambda weight, x: jnp.asarray(weight, x.dtype) * x
   moved = {
-    name: x[chosen] + part(step, ends[name] - x[chosen])
+    name: x[chosen] + scaled(step, ends[name] - x[chosen])
     for name, x in matrices.items()
     if name in ends
   }
   placed = {name: matrices[name].at[chosen].set(moved[name]) for name in moved}
   for weight, change in zip(weights, changes):
-    sums = sums | {n: sums[n] + part(weight, x) for n, x in change.items()}
+    sums = sums | {n: sums[n] + scaled(weight, x) for n, x in change.items()}
   return matrices | placed, sums
 
 
-class Step(NamedTuple):
-  """A place on the segment.
-
-  Attributes:
-    size: the step, from 0 to 1.
-    gain: by how much J is greater there.
-    weights: the values of the m Lagrange polynomials of the nodes from 1.
-  """
-
-  size: float
-  gain: float
-  weights: list[float]
-
-
-def best_step(form: np.ndarray) -> Step:
-  """Maximises the polynomial of ``segment`` over steps in [0, 1], exactly.
-
-  Args:
-    form: K ``[m + 1, m + 1]``.
-
-  Returns:
-    The best step, of gain >= 0.
-  """
-  poly = np.polynomial.polynomial
-  degree = len(form) - 1
-  basis: list[np.ndarray] = [np.ones(1)]
-  for a in range(1, degree + 1):
-    roots = [b / degree for b in range(degree + 1) if b != a]
-    basis += [poly.polyfromroots(roots)]
-    basis[a] /= poly.polyval(a / degree, basis[a])
-  gain = np.zeros(1)
-  for a in range(degree + 1):
-    for b in range(degree + 1):
-      if a or b:
-        term = form[a, b] * poly.polymul(basis[a], basis[b])
-        gain = poly.polyadd(gain, term)
-  slope = poly.polyder(gain)
-  flat = poly.polyroots(poly.polytrim(slope, 1e-14 * np.abs(slope).max()))
-  flat = flat.real[(np.abs(flat.imag) < 1e-6) & (flat.real > 0)]
-  sizes = np.asarray([0.0, 1.0, *flat[flat < 1]])
-  values = poly.polyval(sizes, gain)
-  values[0] = 0.0
-  best = int(np.argmax(values))
-  weights = [float(poly.polyval(sizes[best], b)) for b in basis[1:]]
-  return Step(float(sizes[best]), float(values[best]), weights)
-
-
-def levels(
+def groups_by_depth(
   symmetry: _symmetry.Symmetry, leaves: Iterable[str]
 ) -> list[tuple[str, ...]]:
-  """Returns the leaves' groups by their number of outer groups, most first."""
+  """Returns the groups of some leaves by nesting depth, deepest first."""
   found = {g for leaf in leaves for g in _soft.groups_of(symmetry.plan(leaf))}
   by_depth: dict[int, list[str]] = {}
   for group in symmetry.groups:
@@ -205,14 +183,14 @@ def levels(
   return [tuple(by_depth[depth]) for depth in sorted(by_depth, reverse=True)]
 
 
-def _choose(
+def _select(
   models: Leaves,
   matrices: _soft.Matrices,
   chosen: types.Array,
   symmetry: _symmetry.Symmetry,
   names: tuple[str, ...],
 ) -> tuple[Leaves, _soft.Matrices]:
-  """Takes some models, and of these the leaves in which groups occur."""
+  """Returns some models, restricted to the leaves that hold some groups."""
   some = {
     leaf: x[chosen]
     for leaf, x in models.items()
@@ -222,21 +200,23 @@ def _choose(
 
 
 def _dot(a: Leaves, b: Leaves) -> types.Array:
+  """Returns the inner product of two sets of leaves."""
   return jnp.stack([jnp.sum(a[leaf] * b[leaf]) for leaf in a]).sum()
 
 
-def _move(
+def _apply_each(
   models: Leaves, matrices: _soft.Matrices, symmetry: _symmetry.Symmetry
 ) -> Leaves:
+  """Applies to each model its own matrices."""
   return jax.vmap(lambda p, m: _soft.apply(p, m, symmetry=symmetry))(
     models, matrices
   )
 
 
-def _degree(
+def _max_moved_axes(
   symmetry: _symmetry.Symmetry, leaves: tuple[str, ...], names: tuple[str, ...]
 ) -> int:
-  """Returns how many axes of one block move at most."""
+  """Returns the largest number of axes of one block that some groups move."""
   count = lambda factors: sum(f.name in names for f in factors)
   return max(
     [1]

@@ -1,4 +1,4 @@
-"""Re-basin by gradient: permutations relaxed by Sinkhorn's iteration."""
+"""Re-basin by gradient descent on permutations, relaxed by Sinkhorn."""
 
 from collections.abc import Callable
 import functools
@@ -28,30 +28,31 @@ def sinkhorn(
   solver: _assignment.Solver = _assignment.assign_scipy,
   leaves: types.Leaves = weight_gains.default_leaves,
 ) -> _permutation.Permutation:
-  r"""Learns a permutation of a model by gradient descent on a relaxed one.
+  r"""Aligns a model by gradient descent on a relaxed permutation.
 
   .. math:: \min_Z L(P(Z)\, \theta_m), \qquad P_g = \lim_k
     (\mathrm{columns} \circ \mathrm{rows})^k \exp(Z_g / \tau)
 
-  Every group has free logits Z, one matrix for each pair of outer indices. A
-  step makes doubly stochastic matrices of them, applies these to the model and
-  differentiates the loss implicitly through the iteration. At the end each
-  matrix is rounded to a permutation. All steps run in one compiled scan.
+  Every group has logits Z as free parameters, one matrix for each pair of outer
+  indices. A step projects them onto doubly stochastic matrices, applies these
+  to the model and differentiates the loss implicitly through the iteration. At
+  the end each matrix is rounded to a permutation. All steps run in one compiled
+  scan.
 
   Args:
-    fixed: the model that the other is brought near to, leaves ``[...]``.
+    fixed: the reference model, leaves ``[...]``.
     moving: the model to permute, of the same structure and shapes.
     symmetry: the symmetry of both.
     key: draws the noise in the logits, and one key for each call of a loss.
     loss: ``'l2'``, :math:`\|\theta_f - P \theta_m\|^2`; ``'cosine'``, one minus
       the cosine between them; or a function of the softly permuted model and a
-      key, such as the task's loss at the midpoint with ``fixed``, or at a
-      random place on the line, for a batch that the key chooses.
+      key, such as the task loss at the midpoint with ``fixed``, or at a
+      random point of the line, on a batch drawn by the key.
     steps: gradient steps.
-    temperature: the tau above, > 0; small is near a permutation, with gradients
-      that fade.
-    iterations: of Sinkhorn's normalisation of rows and columns.
-    noise: standard deviation of the first logits.
+    temperature: tau, > 0; at low temperatures the matrices are near
+      permutations and gradients vanish.
+    iterations: number of Sinkhorn normalisations of rows and columns.
+    noise: standard deviation of the initial logits.
     optimizer: an optax transformation for the logits; Adam at 0.1 if ``None``.
     solver: the assignment solver that rounds the matrices.
     leaves: which leaves enter ``'l2'`` and ``'cosine'``: a regular expression
@@ -63,7 +64,7 @@ def sinkhorn(
 
   Raises:
     ValueError: if the models differ, do not fit the symmetry or hold NaN or
-      inf, or if ``loss``, ``steps`` or ``temperature`` is not as above.
+      inf, or if ``loss``, ``steps`` or ``temperature`` is invalid.
 
   Example:
     >>> import jax
@@ -82,10 +83,10 @@ def sinkhorn(
     arXiv:2212.12042.
 
   Differs from the official code in that the linear system of the backward pass
-  is reduced to one n by n system, units of dependent groups have matrices of
-  their own, and running statistics are permuted softly like any leaf.
+  is reduced to one n by n system, dependent groups have a matrix for each pair
+  of outer indices, and running statistics are permuted softly like any leaf.
   """
-  check(fixed, moving, symmetry, 'sinkhorn')
+  _check_models(fixed, moving, symmetry)
   if isinstance(loss, str) and loss not in LOSSES:
     raise ValueError(
       f"sinkhorn: loss '{loss}' is unknown: take one of {list(LOSSES)}, or a "
@@ -95,8 +96,8 @@ def sinkhorn(
     raise ValueError(f'sinkhorn: steps is {steps}, expected >= 1')
   if not isinstance(temperature, jax.core.Tracer) and not temperature > 0:
     raise ValueError(f'sinkhorn: temperature is {temperature}, expected > 0')
-  names = _soft.matched(fixed, symmetry, leaves)
-  dtype = _soft.widest(fixed, moving)
+  names = _soft.matched_leaves(fixed, symmetry, leaves)
+  dtype = _soft.matrix_dtype(fixed, moving)
   draw, run = jax.random.split(key)
   logits = {
     group.name: jax.random.normal(k, _soft.shape(group, symmetry), dtype)
@@ -104,7 +105,7 @@ def sinkhorn(
       symmetry.groups, jax.random.split(draw, len(symmetry.groups))
     )
   }
-  matrices = _learn(
+  matrices = _optimise_logits(
     jax.tree.map(lambda z: z * jnp.asarray(noise, dtype), logits),
     tree.read(fixed),
     tree.read(moving),
@@ -120,25 +121,23 @@ def sinkhorn(
   return _soft.round(matrices, symmetry=symmetry, solver=solver)
 
 
-def check(
-  fixed: types.Params,
-  moving: types.Params,
-  symmetry: _symmetry.Symmetry,
-  label: str,
+def _check_models(
+  fixed: types.Params, moving: types.Params, symmetry: _symmetry.Symmetry
 ) -> None:
-  """Checks that two models can be aligned by a symmetry."""
+  """Checks that both models fit the symmetry and are finite."""
   for name, model in (('fixed', fixed), ('moving', moving)):
-    leaves = tree.named(model)
-    _symmetry.check_leaves(symmetry, leaves, f'{label}: {name}')
-  deltas.check(label, {'fixed': fixed, 'moving': moving})
+    _symmetry.check_leaves(symmetry, tree.named(model), f'sinkhorn: {name}')
+  deltas.check('sinkhorn', {'fixed': fixed, 'moving': moving})
 
 
 def _l2(fixed: list[types.Array], moved: list[types.Array]) -> types.Array:
+  """Returns the squared distance."""
   differences = [jnp.sum(jnp.square(x - y)) for x, y in zip(fixed, moved)]
   return jnp.sum(jnp.stack(differences))
 
 
 def _cosine(fixed: list[types.Array], moved: list[types.Array]) -> types.Array:
+  """Returns one minus the cosine."""
   dot = lambda a, b: jnp.sum(jnp.stack([jnp.sum(x * y) for x, y in zip(a, b)]))
   norms = jnp.sqrt(dot(fixed, fixed)) * jnp.sqrt(dot(moved, moved))
   return 1 - dot(fixed, moved) / norms
@@ -149,6 +148,7 @@ LOSSES = {'l2': _l2, 'cosine': _cosine}
 
 @functools.cache
 def _adam() -> Any:
+  """Returns the default optimizer: one object, so that it compiles once."""
   import optax
 
   return optax.adam(0.1)
@@ -165,7 +165,7 @@ def _adam() -> Any:
     'optimizer',
   ),
 )
-def _learn(
+def _optimise_logits(
   logits: _soft.Matrices,
   fixed: types.Params,
   moving: types.Params,
@@ -200,9 +200,9 @@ def _learn(
 
   def step(carry: Any, key: types.PRNGKey) -> tuple[Any, None]:
     logits, state = carry
-    slope = jax.grad(objective)(logits, key)
+    gradients = jax.grad(objective)(logits, key)
     with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes itself
-      updates, state = optimizer.update(slope, state, logits)
+      updates, state = optimizer.update(gradients, state, logits)
     return (jax.tree.map(jnp.add, logits, updates), state), None
 
   start = (logits, optimizer.init(logits))
