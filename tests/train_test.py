@@ -141,7 +141,7 @@ def pick(params, batch, key):
   return -batch.sum(0) @ params
 
 
-def test_the_key_and_nothing_else_is_random():
+def test_only_the_key_is_a_source_of_randomness():
   data, _ = problem()
   begin = train.start(zero(), optimizer=ADAM)
   _, losses = ADVANCE(noisy, begin, data, steps=10)
@@ -167,7 +167,7 @@ def test_segments_of_one_length_compile_once():
   assert len(traces) == 2
 
 
-def test_bound_arrays_change_without_a_new_trace():
+def test_bound_arrays_change_without_retracing():
   traces = []
 
   def loss(head, params, batch, key):
@@ -194,7 +194,7 @@ def test_bound_arrays_change_without_a_new_trace():
   )
 
 
-def test_closed_over_arrays_may_be_batched():
+def test_closed_over_arrays_can_be_batched():
   data, _ = problem()
   state = train.start(zero(), optimizer=ADAM)
 
@@ -210,7 +210,7 @@ def test_closed_over_arrays_may_be_batched():
     )
 
 
-def test_nan_shows_in_every_later_loss():
+def test_nan_propagates_to_all_later_losses():
   (x, y), _ = problem()
   data = x.at[4].set(jnp.nan), y
   state = train.start(zero(), optimizer=ADAM)
@@ -286,7 +286,7 @@ def scaled(params, x):
 
 
 @pytest.mark.parametrize('batch_size', [1, 2, 3, 5, 8])
-def test_every_example_counts_once(batch_size):
+def test_all_examples_have_equal_weight(batch_size):
   data = (LOGITS, LABELS)
   metrics = train.evaluate(
     scaled, jnp.full((1, 1), 1.0), data, batch_size=batch_size
@@ -326,7 +326,7 @@ def test_evaluation_compiles_once():
   assert len(traces) == 1
 
 
-def test_average_of_any_numbers_in_half_precision_data():
+def test_average_of_any_metrics_of_half_precision_data():
   data = jnp.arange(7, dtype=jnp.bfloat16)
   means = train.average(
     lambda p, x: {'x': x * p, 'even': x % 2 == 0},
@@ -339,6 +339,6 @@ def test_average_of_any_numbers_in_half_precision_data():
   np.testing.assert_allclose(means['even'], 4 / 7, rtol=1e-6)
 
 
-def test_nothing_to_average():
+def test_data_without_examples_is_refused():
   with pytest.raises(ValueError, match='no examples'):
     train.average(scaled, jnp.ones(()), jnp.ones((0, 2)), batch_size=4)

@@ -1,4 +1,4 @@
-"""REPAIR and the reset of running moments."""
+"""REPAIR, and the reset of batch norm moments."""
 
 import itertools
 
@@ -43,7 +43,7 @@ def middle(a, b):
 
 
 def outputs(params):
-  """The values before each activation function, by numpy."""
+  """Returns the preactivations of each layer, by NumPy."""
   x, found = np.asarray(X), []
   for i in range(3):
     x = x @ np.asarray(params[f'w{i}']) + np.asarray(params[f'b{i}'])[None]
@@ -52,7 +52,7 @@ def outputs(params):
   return found
 
 
-def test_every_unit_gets_the_endpoints_mean_and_deviation():
+def test_every_unit_interpolates_the_endpoints_statistics():
   a, b = draw(1), draw(2)
   merged = jax.tree.map(lambda x, y: 0.75 * x + 0.25 * y, a, b)
   fixed = align.repair(
@@ -69,11 +69,11 @@ def test_every_unit_gets_the_endpoints_mean_and_deviation():
     np.testing.assert_allclose(
       y.std(0), 0.75 * of_a.std(0) + 0.25 * of_b.std(0), rtol=1e-7
     )
-  # The negative control: before, deviations had collapsed.
+  # The negative control: before the repair, deviations had collapsed.
   assert (outputs(merged)[0].std(0) < outputs(fixed)[0].std(0)).all()
 
 
-def test_one_pass_is_the_formula():
+def test_one_pass_against_the_formula():
   a, b = draw(1), draw(2)
   merged = middle(a, b)
   fixed = align.repair(
@@ -91,7 +91,7 @@ def test_one_pass_is_the_formula():
     )
 
 
-def test_k_passes_mend_k_layers_whatever_the_order_of_the_leaves():
+def test_k_passes_correct_k_layers_for_any_order_of_leaves():
   a, b = draw(1), draw(2)
   ends = [measure(a), measure(b)]
   for passes in (1, 2, 3):
@@ -106,7 +106,7 @@ def test_k_passes_mend_k_layers_whatever_the_order_of_the_leaves():
     assert right == [i < passes for i in range(3)]
 
 
-def test_rescaling_alone_scales_weight_and_bias_alike():
+def test_rescaling_alone_scales_weights_and_biases():
   a, b = draw(1), draw(2)
   merged, ends = middle(a, b), [measure(a), measure(b)]
   fixed = align.repair(
@@ -121,7 +121,7 @@ def test_rescaling_alone_scales_weight_and_bias_alike():
     np.testing.assert_allclose(fixed[f'w{i}'], merged[f'w{i}'] * gain[None])
 
 
-def test_a_permuted_copy_stays_as_it_is():
+def test_the_merge_with_a_permuted_copy_is_a_fixed_point():
   a = draw(1)
   hidden = [F(f'b{i}:0', n) for i, n in enumerate((6, 5))]
   pins = [F('in', 3, 'an input'), F('out', 4, 'an output')]
@@ -144,13 +144,13 @@ def test_a_permuted_copy_stays_as_it_is():
   ends = [measure(a), measure(aligned)]
   fixed = align.repair(middle(a, aligned), measure=measure, endpoints=ends)
   jax.tree.map(np.testing.assert_array_equal, fixed, a)
-  # Not aligned, the middle is far from both, and repair changes it.
+  # Without alignment the midpoint differs from both, and repair changes it.
   ends = [measure(a), measure(b)]
   fixed = align.repair(middle(a, b), measure=measure, endpoints=ends)
   assert not np.allclose(fixed['w0'], middle(a, b)['w0'])
 
 
-def test_a_unit_that_never_varies_is_only_shifted():
+def test_a_unit_of_zero_variance_is_only_shifted():
   a = draw(1)
   merged = a | {'w0': a['w0'].at[:, 2].set(0)}
   fixed = align.repair(merged, measure=measure, endpoints=[measure(a)])
@@ -160,7 +160,7 @@ def test_a_unit_that_never_varies_is_only_shifted():
   assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(fixed))
 
 
-def test_chosen_leaves_only():
+def test_only_chosen_leaves_change():
   a, b = draw(1), draw(2)
   ends, merged = [measure(a), measure(b)], middle(a, b)
   fixed = align.repair(merged, measure=measure, endpoints=ends, leaves='w0')
@@ -168,7 +168,7 @@ def test_chosen_leaves_only():
   assert changed == ['b0', 'w0']
 
 
-def test_convolutions_stay_in_their_dtype():
+def test_convolutions_keep_their_dtype():
   model = nn.Conv(4, (3, 3))
   x = normal(3, 4, 5, 5, 2).astype('float32')
   a, b = (jax.jit(model.init)(jax.random.key(s), x) for s in (0, 1))
@@ -290,7 +290,7 @@ def test_reset_of_many_models_compiles_once():
   assert len(traced) == 1
 
 
-def test_reset_says_when_nothing_is_updated():
+def test_reset_refuses_moments_that_are_not_updated():
   with pytest.raises(ValueError, match="keeps 1 of the old value of 'mean'"):
     align.reset_batch_stats(
       lambda s, x: s, {'mean': jnp.zeros(2)}, [jnp.ones((3, 2))]
@@ -299,7 +299,7 @@ def test_reset_says_when_nothing_is_updated():
     align.reset_batch_stats(lambda s, x: s, {'mean': jnp.zeros(2)}, [])
 
 
-def test_repair_after_a_merge_written_with_deltas():
+def test_repair_of_a_merge_by_deltas():
   a, b = draw(1), draw(2)
   stack = deltas.stack(a, [a, b])
   merged = deltas.apply(a, jax.tree.map(lambda x: x.mean(0), stack))

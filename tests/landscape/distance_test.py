@@ -17,7 +17,7 @@ def test_reduction_literally():
   assert landscape.l2_reduction(a, a, a) == 0.0
 
 
-def test_reduction_by_numpy_and_under_jit():
+def test_reduction_against_numpy_and_under_jit():
   draw = np.random.RandomState(0)
   a, b, c = ({'w': draw.randn(4, 3), 'v': draw.randn(5)} for _ in range(3))
   flat = lambda x: np.concatenate([x['v'], x['w'].ravel()])
@@ -30,7 +30,7 @@ def test_reduction_by_numpy_and_under_jit():
   assert jax.jit(landscape.l2_reduction)(a, a, a) == 0.0
 
 
-def test_some_leaves_only_and_on_demand():
+def test_chosen_leaves_and_leaves_on_demand():
   stored = tree.Stored(lambda: np.asarray([3.0]), (1,), np.dtype('float64'))
   a = {'w': stored, 'mean': jnp.asarray([100.0])}
   b = {'w': jnp.asarray([1.0]), 'mean': jnp.asarray([-100.0])}
@@ -53,11 +53,13 @@ def test_variance_ratio_literally():
 
 
 @pytest.mark.parametrize('correlation', [-1.0, 0.0, 0.4, 1.0])
-def test_the_midpoint_of_correlated_units_has_half_of_one_plus_c(correlation):
+def test_the_midpoint_of_units_of_correlation_c_has_ratio_half_one_plus_c(
+  correlation,
+):
   draw = np.random.RandomState(1)
   q = np.linalg.qr(draw.randn(100, 8))[0]
-  shared, own = q[:, :4], q[:, 4:]
-  other = correlation * shared + np.sqrt(1 - correlation**2) * own
+  shared, independent = q[:, :4], q[:, 4:]
+  other = correlation * shared + np.sqrt(1 - correlation**2) * independent
   var = lambda z: {'layer': jnp.asarray((z**2).sum(0))}
   found = landscape.variance_ratio(
     var((shared + other) / 2), var(shared), var(other)

@@ -30,7 +30,7 @@ def test_interpolate_keeps_dtypes_and_computes_wider():
   a, b = jnp.asarray([1.0], 'bfloat16'), jnp.asarray([1.0078125], 'bfloat16')
   point = landscape.interpolate(a, b, 0.9)
   assert point.dtype == 'bfloat16'
-  assert point[0] == b[0]  # in bfloat16, 0.1 a + 0.9 b would round to a
+  assert point[0] == b[0]  # in bfloat16, 0.1 a + 0.9 b rounds to a
   double = landscape.interpolate(jnp.zeros(1), jnp.ones(1), jnp.float32(0.5))
   assert double.dtype == 'float64'
 
@@ -66,11 +66,11 @@ def test_barrier_of_a_convex_loss_is_zero_over_the_chord_only():
   loss = lambda p: p['x'] ** 2
   found = landscape.barrier(loss, *ends(0.0, 2.0), points=3)
   assert found.losses.tolist() == [0.0, 1.0, 4.0]
-  assert found.above_mean == 2.0  # the higher end over the mean of the ends
+  assert found.above_mean == 2.0  # the higher end minus the mean of the ends
   assert found.above_chord == 0.0
 
 
-def test_barrier_between_equal_ends_agrees_and_a_valley_has_none():
+def test_both_definitions_agree_for_equal_ends():
   bump = lambda p: jnp.exp(-(p['x'] ** 2))
   found = landscape.barrier(bump, *ends(-2.0, 2.0), points=9)
   np.testing.assert_allclose(found.above_mean, found.above_chord)
@@ -79,7 +79,7 @@ def test_barrier_between_equal_ends_agrees_and_a_valley_has_none():
   assert valley.above_mean == valley.above_chord == 0.0
 
 
-def test_barrier_is_the_same_from_the_other_side():
+def test_the_barrier_is_symmetric():
   loss = lambda p: jnp.sin(3 * p['w']).sum() + p['b'][0] ** 2
   there = landscape.barrier(loss, A, B)
   back = landscape.barrier(loss, B, A)
@@ -89,7 +89,7 @@ def test_barrier_is_the_same_from_the_other_side():
   np.testing.assert_allclose(there.above_chord, back.above_chord)
 
 
-def test_ends_of_the_path_are_the_models():
+def test_the_ends_of_the_path_are_the_models():
   loss = lambda p: p['w'].sum()
   found = landscape.barrier(loss, A, B, points=4)
   assert found.losses[0] == loss(A)
@@ -117,7 +117,7 @@ def test_losses_are_float32_or_wider():
   assert found.above_chord == 0.5
 
 
-def test_one_trace_of_the_loss_for_all_points():
+def test_the_loss_is_traced_once_for_all_points():
   traces = []
 
   def loss(p):
@@ -145,7 +145,7 @@ W = jnp.zeros((2, 3))
     ([W], (W,), ['containers']),
   ],
 )
-def test_models_that_differ_are_named(a, b, parts):
+def test_differences_of_models_are_named(a, b, parts):
   with pytest.raises(ValueError) as error:
     landscape.interpolate(a, b, 0.5)
   assert str(error.value).startswith('interpolate: ')

@@ -18,7 +18,7 @@ def measures(p):
   }
 
 
-def test_path_measures_any_pytree_literally():
+def test_path_of_a_pytree_of_metrics_literally():
   found = landscape.path(measures, A, B, points=3)
   assert found.t.tolist() == [0.0, 0.5, 1.0]
   assert found.values['train']['loss'].tolist() == [2.0, 3.0, 4.0]
@@ -40,14 +40,14 @@ def test_path_under_jit_vmap_and_grad():
   np.testing.assert_allclose(slope['w'], np.full(2, 2.5))
 
 
-def test_a_point_is_edited_before_it_is_measured():
+def test_a_point_is_edited_before_the_metric():
   double = lambda p, t: {**p, 'b': p['b'] * 2 + t}
   loss = lambda p: p['b']
   found = landscape.path(loss, A, B, points=3, edit=double)
   assert found.values.tolist() == [2.0, 6.5, 11.0]
 
 
-def test_what_cannot_be_traced_is_visited_by_python():
+def test_functions_that_cannot_be_traced():
   def edit(p, t):
     return {**p, 'b': jnp.asarray(float(p['b']) + float(t))}
 
@@ -94,14 +94,14 @@ def test_heights_literally():
   }
 
 
-def test_heights_on_a_grid_that_is_not_even():
+def test_heights_on_a_grid_that_is_not_equidistant():
   t = jnp.asarray([0.0, 0.25, 1.0])
   values = jnp.asarray([0.0, 2.0, 4.0])
   assert landscape.heights(values, t=t).above_chord == 1.0
   assert landscape.heights(values).above_chord == 0.0
 
 
-def test_barrier_is_the_heights_of_the_path():
+def test_barrier_equals_heights_of_path():
   wave = lambda p: {'x': jnp.sin(3 * p['w']).sum(), 'y': p['b'] ** 2}
   walked = landscape.path(wave, A, B, points=11)
   rise = landscape.heights(walked.values, t=walked.t)

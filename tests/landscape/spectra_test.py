@@ -11,7 +11,7 @@ def draw(seed, *shape):
 
 
 def by_definition(x, y, threshold):
-  """The double sum over pairs of singular vectors, one pair at a time."""
+  """Returns the double sum over pairs of singular vectors, and the counts."""
   x, y = (z.reshape(-1, z.shape[-1]) for z in (x, y))
   (u, s, vt), (p, q, rt) = (
     np.linalg.svd(z, full_matrices=False) for z in (x, y)
@@ -27,7 +27,7 @@ def by_definition(x, y, threshold):
 
 @pytest.mark.parametrize('threshold', [0.0, 0.3, 0.7, 1.0])
 @pytest.mark.parametrize('shape', [(6, 4), (3, 7), (2, 3, 4, 5)])
-def test_it_is_the_double_sum_of_the_definition(shape, threshold):
+def test_against_the_double_sum_of_the_definition(shape, threshold):
   a, b = draw(0, *shape), draw(1, *shape)
   found = landscape.singular_alignment(
     {'w': jnp.asarray(a)}, {'w': jnp.asarray(b)}, threshold=threshold
@@ -38,23 +38,23 @@ def test_it_is_the_double_sum_of_the_definition(shape, threshold):
 
 
 def test_literally():
-  # Directions e1 e1^T (value 4), e2 e2^T (2), e3 e3^T (1): at threshold 0.5
-  # two are kept of a; of b, whose first two units changed places, two as well.
+  # Singular values 4, 2, 1 of e1 e1^T, e2 e2^T, e3 e3^T: a threshold of 0.5
+  # keeps two of a, and two of b, where the first two units are exchanged.
   a = jnp.diag(jnp.asarray([4.0, 2.0, 1.0]))
   b = a[jnp.asarray([1, 0, 2])]
-  see = lambda x, y, g: landscape.singular_alignment(
+  align = lambda x, y, g: landscape.singular_alignment(
     {'w': x}, {'w': y}, threshold=g
   )
-  assert see(a, a, 0.5).leaves['w'] == 1.0
-  assert see(a, b, 0.5).leaves['w'] == 0.0
-  np.testing.assert_allclose(see(a, b, 0.2).leaves['w'], 1 / 3)
-  assert see(a, b, 0.2).counts['w'].tolist() == [3.0, 3.0]
-  assert see(a, -a, 0.5).leaves['w'] == -1.0
-  lead = jnp.diag(jnp.asarray([4.0, 0.1, 0.1]))  # one direction, the first
-  np.testing.assert_allclose(see(a, lead, 0.5).leaves['w'], 1 / np.sqrt(2))
+  assert align(a, a, 0.5).leaves['w'] == 1.0
+  assert align(a, b, 0.5).leaves['w'] == 0.0
+  np.testing.assert_allclose(align(a, b, 0.2).leaves['w'], 1 / 3)
+  assert align(a, b, 0.2).counts['w'].tolist() == [3.0, 3.0]
+  assert align(a, -a, 0.5).leaves['w'] == -1.0
+  first = jnp.diag(jnp.asarray([4.0, 0.1, 0.1]))  # only the first
+  np.testing.assert_allclose(align(a, first, 0.5).leaves['w'], 1 / np.sqrt(2))
 
 
-def test_the_mean_is_over_matrices_alike():
+def test_the_mean_gives_equal_weight_to_matrices():
   a = {'w': jnp.eye(2), 'v': jnp.eye(64), 'bias': jnp.ones(3)}
   b = {'w': jnp.eye(2), 'v': -jnp.eye(64), 'bias': jnp.ones(3)}
   found = landscape.singular_alignment(a, b)
@@ -66,25 +66,25 @@ def test_the_mean_is_over_matrices_alike():
   np.testing.assert_allclose(only.mean, 1.0)
 
 
-def test_permuting_both_sides_of_both_models_changes_nothing():
+def test_invariance_to_permutations_of_both_models():
   a, b = draw(2, 5, 6), draw(3, 5, 6)
   rows, columns = np.random.RandomState(4).permutation(5), np.arange(6)[::-1]
-  move = lambda x: x[rows][:, columns]
+  permute = lambda x: x[rows][:, columns]
   before, after = (
     landscape.singular_alignment({'w': jnp.asarray(x)}, {'w': jnp.asarray(y)})
-    for x, y in ((a, b), (move(a), move(b)))
+    for x, y in ((a, b), (permute(a), permute(b)))
   )
   np.testing.assert_allclose(before.mean, after.mean, atol=1e-12)
   aligned = landscape.singular_alignment(
-    {'w': jnp.asarray(a)}, {'w': jnp.asarray(move(a)[np.argsort(rows)])}
+    {'w': jnp.asarray(a)}, {'w': jnp.asarray(permute(a)[np.argsort(rows)])}
   )
   assert aligned.counts['w'][0] == aligned.counts['w'][1]
 
 
-def test_equal_singular_values_leave_no_choice():
-  turn = np.linalg.qr(draw(5, 4, 4))[0]
+def test_equal_singular_values():
+  rotation = np.linalg.qr(draw(5, 4, 4))[0]
   found = landscape.singular_alignment(
-    {'w': jnp.asarray(turn)}, {'w': jnp.asarray(2 * turn)}
+    {'w': jnp.asarray(rotation)}, {'w': jnp.asarray(2 * rotation)}
   )
   np.testing.assert_allclose(found.mean, 1.0)
 

@@ -1,4 +1,4 @@
-"""REPAIR: give the units of a merged model the moments of its endpoints."""
+"""REPAIR: restore the moments of units after a merge."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -21,48 +21,48 @@ def repair(
   tolerance: float = 1e-3,
   epsilon: float = 1e-5,
 ) -> types.Params:
-  r"""Rescales and shifts every unit to the endpoints' mean and deviation.
+  r"""Rescales and shifts all units to interpolate the endpoints' statistics.
 
-  Averaged units partly cancel, so their deviation collapses, layer by layer.
-  With m and v the moments of the merged model, and m_t, v_t those of the
-  models that were merged,
+  Averaged units partly cancel, so their standard deviation collapses with
+  depth. With the mean m and the variance v of a unit of the merged model, and
+  m_t, v_t of the endpoints, the models that were merged,
 
   .. math::
     \mu = \sum_t c_t m_t, \quad \sigma = \sum_t c_t \sqrt{v_t}, \quad
     \gamma = \sqrt{\frac{\sigma^2 + \epsilon}{v + \epsilon}}, \qquad
     W \leftarrow W \gamma, \quad b \leftarrow \mu + \gamma (b - m).
 
-  Correcting a layer changes what the next one sees, so the model is measured
-  and corrected again until all moments are met: after k passes the first k
-  layers are right, whatever the order of the leaves.
+  The correction of a layer changes the inputs of the next one, so the model is
+  measured and corrected until all moments agree: after k passes the first k
+  layers are correct, for any order of the leaves.
 
   Args:
     params: the merged model.
     measure: a function ``params -> moments``, such as
       ``lambda p: stats.moments(apply_fn, p, batches)``.
-    endpoints: the moments of the models that were merged, permuted as they
-      were: ``[measure(a), measure(align.permute(b, ...))]``.
+    endpoints: the moments of the models that were merged, after alignment:
+      ``[measure(a), measure(align.permute(b, ...))]``.
     weights: c_t, the weights of the merge, of sum 1: ``(1 - t, t)`` on the
-      way from one model to the other; ``None`` for equal ones.
-    shift: ``False`` only rescales, W and b alike (RESCALE): a mean is then
-      scaled, not set.
-    leaves: which maps are corrected, a regular expression or a predicate;
-      ``None`` for all. Where a normalisation follows a map, correcting the map
-      does nothing: leave it out, and see ``reset_batch_stats``.
-    passes: how often the model is measured at most; 1 for a single correction
-      of all layers from the uncorrected model. Fewer passes than layers can
-      leave a model worse than it was.
-    tolerance: passes end once no unit is to be scaled by more than this, nor
-      shifted by more than this share of its deviation.
-    epsilon: added to variances, in the square of the units' scale. A unit
-      that never varies is not rescaled.
+      line between two models; ``None`` for equal weights.
+    shift: ``False`` only rescales both W and b (RESCALE): means are scaled, not
+      matched.
+    leaves: which maps to correct, a regular expression or a predicate; ``None``
+      for all. The correction of a map that is followed by a normalisation has
+      no effect: leave it out, and see ``reset_batch_stats``.
+    passes: the maximal number of measurements; 1 corrects all layers once by
+      the moments of the uncorrected model. A model can be worse than before
+      after fewer passes than it has layers.
+    tolerance: stop when all gains are within this of 1, and all shifts within
+      this fraction of the standard deviation.
+    epsilon: added to variances, in squared units of the activations. A unit of
+      zero variance is not rescaled.
 
   Returns:
     The corrected model, of the dtypes of ``params``.
 
   Raises:
-    ValueError: if a chosen map has no bias to shift, the moments belong to
-      another model, or an argument is out of range.
+    ValueError: if a chosen map has no bias to shift, the moments do not
+      fit the model, or an argument is out of range.
 
   Example:
     >>> import jax.numpy as jnp
@@ -82,83 +82,94 @@ def repair(
     Horvath, "Rethink Model Re-Basin and the Linear Mode Connectivity", 2024,
     arXiv:2402.05966.
 
-  Differs from the official code in taking the moments over all data instead of
-  the mean of each batch's, in epsilon under both deviations, so that a model
-  which has its targets stays as it is, and in having no correction of sums:
-  residual junctions are not touched.
+  Differs from the official code in that moments are over all data instead of
+  means of batch moments, epsilon is added to both variances, so that a model
+  with the target moments is a fixed point, and sums at residual connections are
+  not corrected.
   """
-  _check(passes, epsilon)
+  if passes < 1:
+    raise ValueError(f'repair: passes={passes}, expected at least 1')
+  if epsilon < 0:
+    raise ValueError(f'repair: epsilon={epsilon}, expected >= 0')
   params = tree.read(params)
   shares = _shares(weights, len(endpoints))
-  ends = [_named(m, params, f'endpoint {i}') for i, m in enumerate(endpoints)]
-  moments = _named(measure(params), params, 'what measure gives')
-  names = _chosen(moments, leaves, shift)
+  ends = [_by_name(m, params, f'endpoint {i}') for i, m in enumerate(endpoints)]
+  moments = _by_name(measure(params), params, 'the result of measure')
+  names = _chosen_maps(moments, leaves, shift)
   targets = {n: _target(n, moments[n], ends, shares) for n in names}
   for i in range(passes):
     if i:
-      moments = _named(measure(params), params, 'what measure gives')
-    steps = {n: _step(moments[n], targets[n], shift, epsilon) for n in names}
-    if all(
-      _meets(moments[n], targets[n], steps[n], shift, tolerance) for n in names
-    ):
+      moments = _by_name(measure(params), params, 'the result of measure')
+    corrections = {
+      n: _correction(moments[n], targets[n], shift, epsilon) for n in names
+    }
+    done = [
+      _converged(moments[n], targets[n], corrections[n], shift, tolerance)
+      for n in names
+    ]
+    if all(done):
       break
-    params = _apply(params, moments, steps)
+    params = _fold_in(params, moments, corrections)
   return params
 
 
 class _Target(NamedTuple):
-  """The mean and the deviation that the units of a map are to have."""
+  """The target mean and standard deviation of the units of a map."""
 
   mean: types.Array
   deviation: types.Array
 
 
-class _Step(NamedTuple):
-  """One correction of a map, ``y <- gain * y + shift``."""
+class _Correction(NamedTuple):
+  """A correction of the outputs of a map, ``y <- gain * y + shift``."""
 
   gain: types.Array
   shift: types.Array
 
 
-def _step(
+def _correction(
   found: types.Moments, target: _Target, shift: bool, epsilon: float
-) -> _Step:
+) -> _Correction:
+  """Returns the correction that turns the moments found into the target's."""
+  # y has mean m and variance v, so gain y + shift has mean gain m + shift and
+  # variance gain^2 v: solve both for the target (up to epsilon).
   wanted = jnp.square(target.deviation) + epsilon
-  # A variance of zero says nothing about the scale (and may divide 0 by 0).
+  # No gain changes a variance of zero, and it may give 0 / 0.
   varies = found.variance > 0
   ratio = wanted / jnp.where(varies, found.variance + epsilon, 1)
   gain = jnp.where(varies, jnp.sqrt(ratio), 1)
   if not shift:
-    return _Step(gain, jnp.zeros_like(gain))
-  return _Step(gain, target.mean - gain * found.mean)
+    return _Correction(gain, jnp.zeros_like(gain))
+  return _Correction(gain, target.mean - gain * found.mean)
 
 
-def _meets(
+def _converged(
   found: types.Moments,
   target: _Target,
-  step: _Step,
+  correction: _Correction,
   shift: bool,
   tolerance: float,
 ) -> bool:
-  close = jnp.abs(step.gain - 1) <= tolerance
+  """Tells whether the correction is within the tolerance for all units."""
+  close = jnp.abs(correction.gain - 1) <= tolerance
   if shift:
-    off = jnp.abs(target.mean - found.mean)
-    close &= off <= tolerance * target.deviation
+    difference = jnp.abs(target.mean - found.mean)
+    close &= difference <= tolerance * target.deviation
   return bool(close.all())
 
 
-def _apply(
+def _fold_in(
   params: types.Params,
   moments: dict[str, types.Moments],
-  steps: dict[str, _Step],
+  corrections: dict[str, _Correction],
 ) -> types.Params:
-  """Folds the corrections into weights and biases."""
-  biases = {moments[name].bias: step for name, step in steps.items()}
+  """Folds corrections into weights and biases: W gain, b gain + shift."""
+  biases = {moments[name].bias: c for name, c in corrections.items()}
 
   def one(name: str, x: types.Array) -> types.Array:
     wide = tree.wide(x)
-    if name in steps:
-      gain = jnp.expand_dims(steps[name].gain, moments[name].axes)
+    if name in corrections:
+      gain = jnp.expand_dims(corrections[name].gain, moments[name].axes)
       wide = wide * gain.astype(wide.dtype)
     elif name in biases:
       gain, shift = (y.astype(wide.dtype) for y in biases[name])
@@ -176,6 +187,7 @@ def _target(
   ends: list[dict[str, types.Moments]],
   shares: list[float],
 ) -> _Target:
+  """Returns the interpolated mean and standard deviation of the endpoints."""
   for i, end in enumerate(ends):
     if name not in end or end[name].mean.shape != found.mean.shape:
       shape = end[name].mean.shape if name in end else 'no moments'
@@ -189,9 +201,10 @@ def _target(
   return _Target(mean, sum(deviations, jnp.zeros_like(found.mean)))
 
 
-def _named(
+def _by_name(
   moments: types.Tree, params: types.Params, label: str
 ) -> dict[str, types.Moments]:
+  """Returns moments by the names of their leaves, or names a wrong leaf."""
   is_leaf = lambda x: isinstance(x, types.Moments)
   by_name = tree.named(moments, is_leaf=is_leaf)
   names = tree.named(params)
@@ -204,9 +217,10 @@ def _named(
   return by_name
 
 
-def _chosen(
+def _chosen_maps(
   moments: dict[str, types.Moments], leaves: types.Leaves | None, shift: bool
 ) -> list[str]:
+  """Returns the names of the maps to correct; to shift them needs a bias."""
   names = list(moments)
   if leaves is not None:
     means = {name: m.mean for name, m in moments.items()}
@@ -224,6 +238,7 @@ def _chosen(
 
 
 def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
+  """Returns the weights of the endpoints, equal by default."""
   shares = [1 / max(count, 1)] * count if weights is None else [*weights]
   if len(shares) != count or not np.isclose(sum(shares), 1):
     raise ValueError(
@@ -231,10 +246,3 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
       'of sum 1'
     )
   return shares
-
-
-def _check(passes: int, epsilon: float) -> None:
-  if passes < 1:
-    raise ValueError(f'repair: passes={passes}, expected at least 1')
-  if epsilon < 0:
-    raise ValueError(f'repair: epsilon={epsilon}, expected >= 0')

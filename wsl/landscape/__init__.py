@@ -1,4 +1,4 @@
-"""The loss between and around models."""
+"""The loss landscape between models: barriers, distances and spectra."""
 
 from wsl.landscape._barrier import Barrier as Barrier
 from wsl.landscape._barrier import barrier as barrier

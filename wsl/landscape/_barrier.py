@@ -8,7 +8,7 @@ from wsl.landscape import _path
 
 
 class Barrier(NamedTuple):
-  """The loss along the line between two models, and its height.
+  """The loss along the line between two models, and its barrier.
 
   Attributes:
     t: ``[points]``, from 0 (at a) to 1 (at b), both ends included.
@@ -40,23 +40,23 @@ def barrier(
       - (1 - t) L(\theta_a) - t L(\theta_b) \bigr]
 
   with :math:`\theta(t) = (1 - t) \theta_a + t \theta_b`: ``path``, then
-  ``heights``. They agree where the two ends have equal loss. As both ends are
+  ``heights``. They agree if the two ends have equal loss. As both ends are
   among the points, neither is negative, and the first is at least half the
-  difference of the ends: it is positive even where the loss only falls from
-  one end to the other.
+  difference of the ends: it is positive even if the loss decreases
+  monotonically from one end to the other.
 
   Args:
     loss_fn: a traceable function of the parameters; it returns a number, an
       array ``[...]`` of several measures (loss and error, train and test), or
       a pytree of them.
     a: the model at t = 0.
-    b: the model at t = 1, alike in names, shapes and dtypes.
-    points: how many points on the line, both ends included, ``>= 2``; with
-      an odd number the middle is one of them.
+    b: the model at t = 1, of the same names, shapes and dtypes.
+    points: number of points on the line, both ends included, ``>= 2``; an
+      odd number includes the midpoint.
 
   Returns:
-    A ``Barrier``, in float32 or wider; its fields but ``t`` are like what
-    ``loss_fn`` returns.
+    A ``Barrier``, in float32 or wider; its fields except ``t`` are pytrees like
+    the result of ``loss_fn``.
 
   Raises:
     ValueError: naming the leaf in which the models differ, or if ``points`` is
@@ -76,7 +76,7 @@ def barrier(
   Invariance in Linear Mode Connectivity of Neural Networks", 2021,
   arXiv:2110.06296 (above the chord).
   """
-  _path.check(a, b, points, name='barrier')
-  found = _path.walk(loss_fn, a, b, points)
+  _path.check_line(a, b, points, name='barrier')
+  found = _path.evaluate(loss_fn, a, b, points)
   rise = _path.heights(found.values, t=found.t)
   return Barrier(found.t, found.values, rise.above_mean, rise.above_chord)

@@ -1,4 +1,4 @@
-"""How much of the distance between two models a permutation removes."""
+"""Reduction of the distance between two models by a permutation."""
 
 from typing import Any
 
@@ -17,25 +17,25 @@ def l2_reduction(
   *,
   leaves: types.Leaves | None = None,
 ) -> Any:
-  r"""Returns the fraction of the distance to a that permuting b removes.
+  r"""Returns the relative reduction of the distance to a by permuting b.
 
   .. math:: \rho = \frac{\|\theta_a - \theta_b\| - \|\theta_a - \pi\theta_b\|}
     {\|\theta_a - \theta_b\|}
 
-  It is 1 where the permutation takes b onto a, and modest where the models were
-  trained apart, also where the barrier between them all but vanishes.
+  It is 1 if the permutation maps b to a, and small between independently
+  trained models, even where the permutation nearly removes the barrier.
 
   Args:
     a: a model, leaves ``[...]``.
-    b: a model alike in names, shapes and dtypes.
+    b: a model of the same names, shapes and dtypes.
     permuted: b after its permutation.
-    leaves: which leaves count: a regular expression or a predicate on (name,
-      shape), to leave out running moments; all if None. Integer leaves never
-      do.
+    leaves: which leaves to include: a regular expression or a predicate on
+      (name, shape), for example to exclude running moments; all if None.
+      Integer leaves are never included.
 
   Returns:
-    A number, at most 1: float64 on the host, or traced. If a and b are equal,
-    and nothing can be removed, 0.
+    A number, at most 1: float64 on the host, or traced. It is 0 if a and b are
+    equal.
 
   Raises:
     ValueError: naming the leaf in which the models differ.
@@ -56,19 +56,22 @@ def l2_reduction(
   before, after = (_distance(a, other, leaves) for other in (b, permuted))
   traced = isinstance(before, jax.Array) or isinstance(after, jax.Array)
   where = jnp.where if traced else np.where
-  apart = before > 0
-  return where(apart, (before - after) / where(apart, before, 1.0), 0.0)
+  # Not tree.safe_divide: on the host the result stays a float64 of NumPy.
+  differ = before > 0
+  return where(differ, (before - after) / where(differ, before, 1.0), 0.0)
 
 
 def _distance(
   a: types.Params, b: types.Params, leaves: types.Leaves | None
 ) -> Any:
+  """Returns the norm of the difference over the chosen leaves."""
   chosen = tree.select(a, leaves or (lambda name, shape: True))
   differences = jax.tree.map(_difference, a, b, chosen)
   return tree.norm(differences)
 
 
 def _difference(x: Any, y: Any, chosen: bool) -> Any:
+  """Returns the difference of two leaves; None for leaves to skip."""
   if not chosen or not jnp.issubdtype(x.dtype, jnp.inexact):
     return None
   return tree.apply_kernel(_subtract, x, y)

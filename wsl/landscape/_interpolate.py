@@ -39,7 +39,7 @@ def interpolate(
       f'interpolate: t has shape {jnp.shape(t)}, expected a number: use '
       'jax.vmap or jax.lax.map over several'
     )
-  return tree.map(_line, a, b, t=t)
+  return tree.map(_interpolate_leaf, a, b, t=t)
 
 
 def check_alike(a: types.Params, b: types.Params, *, name: str) -> None:
@@ -48,27 +48,28 @@ def check_alike(a: types.Params, b: types.Params, *, name: str) -> None:
   Args:
     a: a model.
     b: a model that should have the structure, shapes and dtypes of ``a``.
-    name: the public function that asks, for its error messages.
+    name: the public function, named in error messages.
   """
   tree.check_names(f'{name}: model b', b, 'model a', a)
   theirs = tree.named(b)
   for leaf, x in tree.named(a).items():
-    for what, x_is, y_is in zip(
-      ('shape', 'dtype'), _kind(x), _kind(theirs[leaf])
-    ):
-      if x_is != y_is:
+    pairs = zip(_shape_and_dtype(x), _shape_and_dtype(theirs[leaf]))
+    for attribute, (of_a, of_b) in zip(('shape', 'dtype'), pairs):
+      if of_a != of_b:
         raise ValueError(
-          f"{name}: leaf '{leaf}' has {what} {x_is} in a but {y_is} in b"
+          f"{name}: leaf '{leaf}' has {attribute} {of_a} in a but {of_b} in b"
         )
 
 
-def _kind(x: Any) -> tuple[Any, Any]:
+def _shape_and_dtype(x: Any) -> tuple[Any, Any]:
+  """Returns the shape and dtype of an array, a leaf on demand or a number."""
   if hasattr(x, 'dtype'):
     return x.shape, x.dtype
   return jnp.shape(x), jnp.result_type(x)
 
 
-def _line(a: Any, b: Any, *, t: Any) -> types.Array:
+def _interpolate_leaf(a: Any, b: Any, *, t: Any) -> types.Array:
+  """Interpolates a float leaf; an integer leaf is that of a."""
   if not jnp.issubdtype(a.dtype, jnp.inexact):
     return a
   start, end = tree.wide(a), tree.wide(b)

@@ -1,4 +1,4 @@
-"""What is measured along the line between two models, and how high it rises."""
+"""Metrics along the line between two models, and their barriers."""
 
 from collections.abc import Callable
 import operator
@@ -12,11 +12,11 @@ from wsl.landscape import _interpolate
 
 
 class Path(NamedTuple):
-  """Measures along the line between two models.
+  """Metrics along the line between two models.
 
   Attributes:
     t: ``[points]``, from 0 (at a) to 1 (at b), both ends included.
-    values: what was measured, a pytree with leaves ``[points, ...]``.
+    values: the metrics, a pytree with leaves ``[points, ...]``.
   """
 
   t: types.Array
@@ -24,7 +24,7 @@ class Path(NamedTuple):
 
 
 class Heights(NamedTuple):
-  """How far values on a path rise above its ends.
+  """Barriers of the values on a path.
 
   Attributes:
     above_mean: ``[...]``, the largest value minus the mean of the two ends.
@@ -45,26 +45,26 @@ def path(
   edit: Callable[[types.Params, types.Array], types.Params] | None = None,
   traced: bool = True,
 ) -> Path:
-  r"""Measures models along the line from one to another.
+  r"""Evaluates a metric along the line between two models.
 
   .. math:: m(\theta(t)), \quad \theta(t) = (1 - t) \theta_a + t \theta_b
 
-  The points are evaluated one after another (``jax.lax.map``): a metric that
-  runs over a data set fills the machine by itself, and side by side the points
-  would need ``points`` models and their activations in memory. For many pairs
-  of models, jit a function of (a, b) that calls this: it compiles once.
+  The points are evaluated sequentially (``jax.lax.map``): a metric over a data
+  set saturates the device by itself, and all points in parallel would need
+  memory for ``points`` models and their activations. For many pairs of models,
+  jit a function of (a, b) that calls this: it compiles once.
 
   Args:
     metric_fn: a function of the parameters; it returns a number, an array or
       any pytree of them (loss and error, on train and test).
     a: the model at t = 0.
-    b: the model at t = 1, alike in names, shapes and dtypes.
-    points: how many points on the line, both ends included, ``>= 2``; with
-      an odd number the middle is one of them.
-    edit: what is done to the model at t before it is measured, a function of
-      (params, t), such as a correction of its statistics.
-    traced: whether both functions can be traced; if not, the points are visited
-      by Python, and ``metric_fn`` had better be jitted.
+    b: the model at t = 1, of the same names, shapes and dtypes.
+    points: number of points on the line, both ends included, ``>= 2``; an
+      odd number includes the midpoint.
+    edit: a function of (params, t), applied to the model at t before the metric
+      is evaluated, such as a correction of its statistics.
+    traced: whether both functions can be traced. If not, the points are
+      evaluated in a Python loop; ``metric_fn`` should then be jitted.
 
   Returns:
     A ``Path``; values are float32 or wider.
@@ -80,32 +80,33 @@ def path(
     >>> found.values['square'].tolist()
     [0.0, 1.0, 4.0]
   """
-  check(a, b, points, name='path')
-  return walk(metric_fn, a, b, points, edit, traced)
+  check_line(a, b, points, name='path')
+  return evaluate(metric_fn, a, b, points, edit, traced)
 
 
 def heights(values: types.Tree, *, t: types.Array | None = None) -> types.Tree:
-  r"""Measures how far values rise above the ends of their path.
+  r"""Returns the barriers of values on a path, by both definitions in use.
 
   .. math::
     B_\text{mean} = \max_t v(t) - \tfrac12 (v(0) + v(1))
     \qquad
     B_\text{chord} = \max_t \bigl[ v(t) - (1 - t) v(0) - t v(1) \bigr]
 
-  They agree where the two ends are equal. Neither is negative, and the first
-  is at least half the difference of the ends: it is positive even where the
-  values only fall from one end to the other.
+  They agree if the two ends are equal. Neither is negative, and the first is at
+  least half the difference of the ends: it is positive even if the values
+  decrease monotonically from one end to the other.
 
   Args:
-    values: a pytree, leaves ``[points, ...]`` of what is better when low.
-    t: ``[points]``, where they were taken, from 0 to 1; evenly spread if None.
+    values: a pytree, leaves ``[points, ...]``; lower is better.
+    t: ``[points]``, the positions of the points from 0 to 1; equidistant if
+      None.
 
   Returns:
     ``Heights`` of pytrees like ``values``, leaves ``[...]``.
 
   Raises:
-    ValueError: naming the leaf that has fewer than 2 points, or not as many
-      as ``t``.
+    ValueError: naming the leaf that has fewer than 2 points, or another number
+      of points than ``t``.
 
   Example:
     >>> import jax.numpy as jnp
@@ -134,8 +135,10 @@ def heights(values: types.Tree, *, t: types.Array | None = None) -> types.Tree:
   )
 
 
-def check(a: types.Params, b: types.Params, points: int, *, name: str) -> None:
-  """Checks what every path needs; ``name`` is the function that asks."""
+def check_line(
+  a: types.Params, b: types.Params, points: int, *, name: str
+) -> None:
+  """Checks two models and a number of points for the function ``name``."""
   if operator.index(points) < 2:
     raise ValueError(
       f'{name}: points={points}, expected at least 2: both ends are included'
@@ -143,7 +146,7 @@ def check(a: types.Params, b: types.Params, points: int, *, name: str) -> None:
   _interpolate.check_alike(a, b, name=name)
 
 
-def walk(
+def evaluate(
   metric_fn: Callable[[types.Params], types.Tree],
   a: types.Params,
   b: types.Params,
@@ -151,33 +154,33 @@ def walk(
   edit: Callable[[types.Params, types.Array], types.Params] | None = None,
   traced: bool = True,
 ) -> Path:
-  """As ``path``, without its checks."""
+  """Evaluates a metric as ``path`` does, without its checks."""
   a, b = tree.read((a, b))
   t = jnp.linspace(0.0, 1.0, points)
 
-  def measure(at: types.Array) -> types.Tree:
-    params = _interpolate.interpolate(a, b, at)
+  def metric_at(t: types.Array) -> types.Tree:
+    params = _interpolate.interpolate(a, b, t)
     if edit is not None:
-      params = edit(params, at)
-    return jax.tree.map(_wide, metric_fn(params))
+      params = edit(params, t)
+    return jax.tree.map(_as_float, metric_fn(params))
 
   if traced:
-    return Path(t=t, values=jax.lax.map(measure, t))
-  return Path(t=t, values=tree.stack([measure(at) for at in t]))
+    return Path(t=t, values=jax.lax.map(metric_at, t))
+  return Path(t=t, values=tree.stack([metric_at(point) for point in t]))
 
 
 def _above_mean(x: types.Array) -> types.Array:
+  """Returns the maximum minus the mean of the two ends."""
   return x.max(axis=0) - (x[0] + x[-1]) / 2
 
 
 def _above_chord(x: types.Array, t: types.Array | None) -> types.Array:
+  """Returns the maximum of the values minus the chord between the ends."""
   t = jnp.linspace(0.0, 1.0, x.shape[0]) if t is None else t
   at = jnp.asarray(t, x.dtype).reshape((-1,) + (1,) * (x.ndim - 1))
   return (x - ((1 - at) * x[:1] + at * x[-1:])).max(axis=0)
 
 
-def _wide(x: Any) -> types.Array:
-  x = jnp.asarray(x)
-  if jnp.issubdtype(x.dtype, jnp.floating):
-    return tree.wide(x)
-  return x.astype(jnp.float32)
+def _as_float(x: Any) -> types.Array:
+  """Casts a metric, also a number or an integer, to float32 or wider."""
+  return tree.widen(jnp.asarray(x))[0]

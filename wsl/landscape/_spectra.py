@@ -1,4 +1,4 @@
-"""Do the leading singular vectors of two models point the same way?"""
+"""Alignment of the leading singular vectors of two models."""
 
 from typing import NamedTuple
 
@@ -10,14 +10,14 @@ from wsl.landscape import _interpolate
 
 
 class SingularAlignment(NamedTuple):
-  """Agreement of singular vectors.
+  """Alignment of singular vectors.
 
   Attributes:
-    leaves: a tree like the models, in -1 .. 1 for each matrix, ``[]``; None
+    leaves: a tree like the models, ``[]`` in -1 .. 1 for each matrix; None
       for other leaves.
-    counts: how many singular values of a and of b were kept, ``[2]`` for each
+    counts: numbers of retained singular values of a and of b, ``[2]`` for each
       matrix; None for other leaves.
-    mean: the mean of ``leaves``, ``[]``: every matrix counts alike.
+    mean: the mean of ``leaves``, ``[]``, with equal weight for every matrix.
   """
 
   leaves: types.Tree
@@ -32,7 +32,7 @@ def singular_alignment(
   leaves: types.Leaves | None = None,
   threshold: float = 0.3,
 ) -> SingularAlignment:
-  r"""Measures how well the leading singular vectors of two models agree.
+  r"""Measures the alignment of the leading singular vectors of two models.
 
   .. math:: R = \frac{1}{\sqrt{r_a r_b}}
     \sum_{i \le r_a} \sum_{j \le r_b}
@@ -40,29 +40,29 @@ def singular_alignment(
 
   for each matrix, over the :math:`r` singular values of each model that are at
   least ``threshold`` times its largest. As :math:`\sum_i u_i v_i^\top` is the
-  polar factor of the matrix cut to rank r, R is the cosine between the two
-  factors: 1 if and only if they are equal, about 0 for unrelated matrices, and
-  independent of the signs of singular vectors and of their choice where
-  singular values coincide. With the singular values as weights the same sum is
-  the inner product of the matrices; a permutation of units changes the vectors
-  and never the values, so it can bring two matrices together only by turning
-  the leading directions towards each other.
+  polar factor of the matrix truncated to rank r, R is the cosine between the
+  two factors: 1 if and only if they are equal, about 0 for unrelated matrices,
+  and independent of the signs of singular vectors and of their choice for equal
+  singular values. The same sum weighted by singular values is the inner product
+  of the matrices. A permutation of units changes singular vectors but not
+  singular values, so it can reduce the distance of two matrices only by
+  aligning their singular vectors.
 
   Args:
     a: a model, leaves ``[...]``.
-    b: a model alike in names, shapes and dtypes.
+    b: a model of the same names, shapes and dtypes.
     leaves: which leaves are matrices: a regular expression or a predicate on
-      (name, shape); those of two or more axes if None. A leaf of more axes, as
-      a convolution, is seen as ``[product of all but the last, last]``.
+      (name, shape); those of two or more axes if None. A leaf of more axes,
+      such as a convolution, is reshaped to ``[product of all but last, last]``.
     threshold: fraction of the largest singular value, 0 .. 1; singular values
-      that are rounding are left out even at 0.
+      below rounding error are excluded even at 0.
 
   Returns:
-    A ``SingularAlignment``; of a matrix that is zero in a or b it is 0.
+    A ``SingularAlignment``, 0 for a matrix that is zero in a or b.
 
   Raises:
     ValueError: naming the leaf in which the models differ, the chosen leaf that
-      is no matrix, or if ``threshold`` is out of range.
+      is not a matrix, or if ``threshold`` is out of range.
 
   Example:
     >>> import jax.numpy as jnp
@@ -77,9 +77,9 @@ def singular_alignment(
     Ito, Yamada and Kumagai, "Analysis of Linear Mode Connectivity via
     Permutation-Based Weight Matching", 2024, arXiv:2402.04051.
 
-  The normalisation is ours, by the geometric mean of the two counts and then
-  over matrices: where the counts agree, as between a model and its
-  permutations, every normalisation by a count does.
+  Differs from the reference in normalising by the geometric mean of the two
+  counts, then averaging over matrices. If the counts are equal, as for a model
+  and its permutations, all normalisations by a count agree.
   """
   if not 0 <= threshold <= 1:
     raise ValueError(
@@ -101,35 +101,38 @@ def singular_alignment(
         f"singular_alignment: leaf '{name}' of shape {x.shape} is chosen and "
         'has fewer than two axes: narrow `leaves`'
       )
-    return tree.read(tree.apply_kernel(_agreement, x, y, threshold=threshold))
+    return tree.read(
+      tree.apply_kernel(_cosine_and_counts, x, y, threshold=threshold)
+    )
 
   found = tree.map_named(one, a, b, chosen)
-  agreement = jax.tree.map(lambda x: x[0], found)
+  cosines = jax.tree.map(lambda x: x[0], found)
   return SingularAlignment(
-    leaves=agreement,
+    leaves=cosines,
     counts=jax.tree.map(lambda x: x[1:], found),
-    mean=jnp.mean(jnp.stack(jax.tree.leaves(agreement))),
+    mean=jnp.mean(jnp.stack(jax.tree.leaves(cosines))),
   )
 
 
-def _agreement(
+def _cosine_and_counts(
   x: types.Array, y: types.Array, *, threshold: types.Scalar
 ) -> types.Array:
-  """Returns (cosine, count, count), ``[3]``."""
-  p, p_count = _polar(x, threshold)
-  q, q_count = _polar(y, threshold)
-  count = jnp.maximum(p_count * q_count, 1)  # without vectors the sum is zero
+  """Returns the cosine and the two counts, ``[3]``."""
+  p, p_count = _truncated_polar_factor(x, threshold)
+  q, q_count = _truncated_polar_factor(y, threshold)
+  count = jnp.maximum(p_count * q_count, 1)  # 0 / 1 if a matrix is zero
   cosine = jnp.sum(p * q) / jnp.sqrt(count)
   return jnp.stack([cosine, p_count, q_count])
 
 
-def _polar(
+def _truncated_polar_factor(
   x: types.Array, threshold: types.Scalar
 ) -> tuple[types.Array, types.Array]:
-  """Returns the sum of ``u v^T`` over leading singular values, and how many."""
+  """Returns the polar factor of leading singular vectors, and their number."""
   x = tree.wide(x).reshape(-1, x.shape[-1])
   u, s, vt = jnp.linalg.svd(x, full_matrices=False)
+  # The rank tolerance of numpy.linalg.matrix_rank.
   rounding = max(x.shape) * jnp.finfo(s.dtype).eps
   least = jnp.maximum(jnp.asarray(threshold, s.dtype), rounding) * s[0]
   kept = jnp.asarray((s >= least) & (s > 0), s.dtype)
-  return (u * kept[None]) @ vt, jnp.sum(kept)
+  return tree.matmul(u * kept[None], vt), jnp.sum(kept)

@@ -1,4 +1,4 @@
-"""Does a merged model's activity vary as much as that of its ends?"""
+"""Variance collapse: activations of a merged model against its endpoints."""
 
 import jax
 import jax.numpy as jnp
@@ -7,25 +7,25 @@ from wsl import tree, types
 
 
 def variance_ratio(merged: types.Tree, *ends: types.Tree) -> types.Tree:
-  r"""Returns, layer by layer, the merged variance over that of the ends.
+  r"""Returns the activation variance of a merge relative to its endpoints.
 
   .. math:: \nu_\ell = \frac{\sum_i \operatorname{Var}[z_{\ell i}(\theta)]}
     {\frac1N \sum_n \sum_i \operatorname{Var}[z_{\ell i}(\theta_n)]}
 
-  If a unit of a linear layer has variance :math:`v` in both ends, which see the
-  same inputs, and correlation c between them, the midpoint has
-  :math:`v (1 + c) / 2`: 1 where matched units do the same, 1/2 where they are
-  unrelated. The next layer's inputs then vary less, and so the variance
+  If a unit of a linear layer has variance :math:`v` in both endpoints on the
+  same inputs, with correlation c, it has variance :math:`v (1 + c) / 2` at the
+  midpoint: the ratio is 1 for identical units and 1/2 for uncorrelated ones.
+  The inputs of the next layer then have less variance, so the variance
   collapses with depth.
 
   Args:
     merged: variances of the units' values over data: a pytree with one leaf
       ``[...]`` for each layer, all of its units.
-    *ends: N trees alike for the models that were merged.
+    *ends: N such trees, of the models that were merged.
 
   Returns:
-    A tree like ``merged`` of ratios ``[]``; of a layer that is constant in all
-    ends, 1 if it is constant in the merged model too, else infinity.
+    A tree like ``merged`` of ratios ``[]``. For a layer of zero variance in all
+    endpoints the ratio is 1 if the merged variance is zero too, else infinity.
 
   Raises:
     ValueError: if there are no ends, or naming the leaf that differs.
@@ -55,6 +55,7 @@ def variance_ratio(merged: types.Tree, *ends: types.Tree) -> types.Tree:
 
 
 def _ratio(merged: types.Array, *ends: types.Array) -> types.Array:
+  """Returns the ratio of one layer, by sums over its units; 0 / 0 gives 1."""
   top = jnp.sum(tree.wide(jnp.asarray(merged)))
   sums = [jnp.sum(tree.wide(jnp.asarray(end))) for end in ends]
   bottom = jnp.mean(jnp.stack(sums))

@@ -1,15 +1,15 @@
 """One training loop: jitted, scanned, resumable, vmappable.
 
 A loss is ``loss_fn(params, batch, key) -> scalar``; data is a pytree of arrays
-with one leading axis of N examples. What is not trained (a frozen head, a
-reference model) is closed over, or, so that it may change without a new
-compilation and be batched by ``vmap``, bound with ``jax.tree_util.Partial``::
+with one leading axis of N examples. Constants of the loss (a frozen head, a
+reference model) are closed over, or bound with ``jax.tree_util.Partial``, which
+lets them change without a new compilation and be batched by ``vmap``::
 
   def loss(head, params, batch, key): ...
 
   advance(jax.tree_util.Partial(loss, head), state, data, ...)
 
-Many runs at once, here one for each task, are a ``vmap``::
+Parallel runs, here one for each task, are a ``vmap``::
 
   run = functools.partial(
     advance, optimizer=optimizer, steps=100, batch_size=64
@@ -18,8 +18,8 @@ Many runs at once, here one for each task, are a ``vmap``::
     jax.tree_util.Partial(loss, head), state, data, key=key
   ))(heads, states, datas, keys)
 
-Progress and restarts are segments: ``advance`` by 100 steps, report, save the
-state, repeat; segments give the numbers of one long run.
+For progress reports and restarts, train in segments: ``advance`` by 100 steps,
+report, save the state, repeat. The result equals that of one long run.
 """
 
 from wsl.train._evaluate import average as average

@@ -1,4 +1,4 @@
-"""Means over a data set, streamed over batches."""
+"""Means of metrics over a data set, in batches."""
 
 from collections.abc import Callable
 import functools
@@ -17,7 +17,7 @@ class Metrics(NamedTuple):
 
   Attributes:
     loss: cross-entropy in nats, ``[]``.
-    accuracy: fraction whose largest logit is the label's, ``[]``.
+    accuracy: fraction of labels with the largest logit, ``[]``.
   """
 
   loss: types.Array
@@ -39,8 +39,8 @@ def evaluate(
     params: its parameters.
     data: (inputs, labels): inputs have leaves ``[N, ...]``, labels are
       integers ``[N]`` or ``[N, S]``.
-    batch_size: examples in memory at once; the last batch may be smaller and
-      every example counts once.
+    batch_size: examples in memory at once; the last batch may be smaller, and
+      all examples have equal weight.
 
   Returns:
     The means over all N (times S) labels.
@@ -68,13 +68,13 @@ def _classify(
   params: types.Params,
   batch: tuple[types.Tree, types.Array],
 ) -> Metrics:
-  """Returns the metrics of each label of a batch."""
+  """Returns the loss and the correctness of each label of a batch."""
   inputs, labels = batch
   logits = apply_fn(params, inputs)
   losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  guesses = jnp.argmax(logits, -1).astype(jnp.int32)
-  right = guesses == jnp.asarray(labels, jnp.int32)
-  return Metrics(losses, jnp.asarray(right, losses.dtype))
+  predictions = jnp.argmax(logits, -1).astype(jnp.int32)
+  correct = predictions == jnp.asarray(labels, jnp.int32)
+  return Metrics(losses, jnp.asarray(correct, losses.dtype))
 
 
 def average(
@@ -84,7 +84,7 @@ def average(
   *,
   batch_size: int,
 ) -> types.Tree:
-  """Returns the mean of any per-example numbers, streamed over batches.
+  """Returns the mean of any per-example metrics, in batches.
 
   Args:
     metric_fn: maps (params, batch) to a pytree of leaves ``[B, ...]``; a
@@ -112,15 +112,18 @@ def _average(
   data: types.Tree,
   batch_size: int,
 ) -> types.Tree:
-  """Adds up whole batches in a scan, then the rest."""
+  """Sums whole batches in a scan, then the remainder."""
   count = len(jax.tree.leaves(data)[0])
   whole, rest = divmod(count, batch_size)
 
   def sums(first: types.ArrayLike, size: int) -> types.Tree:
+    # Sums over examples of means over the other axes.
     batch = jax.tree.map(
       lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), data
     )
-    return jax.tree.map(_mean_times(size), metric_fn(params, batch))
+    return jax.tree.map(
+      lambda x: jnp.mean(tree.widen(x)[0]) * size, metric_fn(params, batch)
+    )
 
   totals = []
   if whole:
@@ -130,13 +133,3 @@ def _average(
   if rest:
     totals.append(sums(whole * batch_size, rest))
   return jax.tree.map(lambda *parts: sum(parts) / count, *totals)
-
-
-def _mean_times(size: int) -> Callable[[types.Array], types.Array]:
-  """Returns the sum over examples of means over the other axes."""
-
-  def total(x: types.Array) -> types.Array:
-    wide = x if x.dtype == jnp.float64 else jnp.asarray(x, jnp.float32)
-    return jnp.mean(wide) * size
-
-  return total

@@ -1,4 +1,4 @@
-"""The one length of a data set."""
+"""The number of examples of a data set."""
 
 import jax.numpy as jnp
 
@@ -6,7 +6,7 @@ from wsl import tree, types
 
 
 def count(data: types.Tree, batch_size: int) -> int:
-  """Returns N, the one length of all leaves, or names the leaf that differs."""
+  """Returns N, the length of all leaves, or names the leaf that differs."""
   if batch_size < 1:
     raise ValueError(f'batch_size={batch_size}: expected 1 or more')
   leaves = tree.named(data)

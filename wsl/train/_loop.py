@@ -1,4 +1,4 @@
-"""The loop: start, and advance by whole segments."""
+"""The training loop: start, and advance by segments of steps."""
 
 from collections.abc import Callable
 import functools
@@ -13,12 +13,12 @@ from wsl.train import _examples
 
 
 class State(NamedTuple):
-  """What a run continues from.
+  """The state of a training run.
 
   Attributes:
     params: the trained parameters.
     opt_state: the state of the optimizer.
-    step: steps made so far, ``[]``, int32.
+    step: number of steps so far, ``[]``, int32.
   """
 
   params: types.Params
@@ -36,15 +36,15 @@ def adamw(
 ) -> optax.GradientTransformation:
   """AdamW with clipped gradients, linear warm-up and cosine decay to zero.
 
-  Make the optimizer once and hand the same object to every ``advance``: a new
-  one, though equal, is compiled again.
+  Create the optimizer once and pass the same object to every ``advance``: an
+  equal but new object is compiled again.
 
   Args:
-    learning_rate: the peak.
-    steps: length of the whole run.
-    warmup: fraction of the steps that rise to the peak.
-    weight_decay: decoupled decay, times the learning rate at each step.
-    clip: largest global norm of a gradient.
+    learning_rate: the peak learning rate.
+    steps: number of steps of the whole run.
+    warmup: fraction of the steps with linear warm-up.
+    weight_decay: decoupled weight decay, multiplied by the learning rate.
+    clip: maximal global norm of gradients.
 
   Returns:
     The optimizer.
@@ -87,16 +87,15 @@ def advance(
   batch_size: int,
   key: types.PRNGKey,
 ) -> tuple[State, types.Array]:
-  """Makes ``steps`` optimizer steps.
+  """Runs ``steps`` optimizer steps.
 
-  Every epoch goes through the examples in a new order, which depends only on
+  Every epoch is a random permutation of the examples that depends only on
   ``key`` and the epoch; the last, incomplete batch of an epoch is dropped.
-  Since ``state.step`` says where the run stands, ``advance`` by 40 and then by
-  60 steps with one key makes the same steps as by 100.
+  As ``state.step`` gives the position in the run, ``advance`` by 40 and then by
+  60 steps with one key equals 100 steps.
 
-  A loss that becomes NaN stops nothing: the parameters become NaN and so does
-  every later loss, so look at ``losses[-1]``, or keep the run from taking such
-  steps with ``optax.apply_if_finite``.
+  A NaN loss does not stop the run: the parameters and all later losses become
+  NaN, so check ``losses[-1]``, or skip such steps by ``optax.apply_if_finite``.
 
   Compiles once for each ``loss_fn``, ``optimizer``, ``steps``, ``batch_size``
   and shapes; pass the same objects again, not new lambdas.
@@ -106,10 +105,10 @@ def advance(
       with leaves ``[batch_size, ...]``, ``key`` is new at every step.
     state: from ``start`` or an earlier ``advance``.
     data: examples, every leaf ``[N, ...]``.
-    optimizer: the transformation that ``start`` was given.
+    optimizer: the transformation given to ``start``.
     steps: number of steps.
     batch_size: examples in a batch, at most N.
-    key: source of the orders and of the keys of ``loss_fn``; the same for all
+    key: seeds the permutations and the keys of ``loss_fn``; the same for all
       segments of a run.
 
   Returns:
@@ -151,7 +150,7 @@ def _advance(
   steps: int,
   batch_size: int,
 ) -> tuple[State, types.Array]:
-  """Scans the steps over the indices of their batches."""
+  """Runs the steps in one scan over batch indices."""
   order_key, noise_key = jax.random.split(key)
   count = len(jax.tree.leaves(data)[0])
 
@@ -166,22 +165,24 @@ def _advance(
     params = optax.apply_updates(state.params, updates)
     return State(params, opt_state, state.step + 1), loss
 
-  rows = _batches(order_key, state.step, steps, count, batch_size)
+  rows = _batch_indices(order_key, state.step, steps, count, batch_size)
   return jax.lax.scan(step, state, rows)
 
 
-def _batches(
+def _batch_indices(
   key: types.PRNGKey,
   first: types.Array,
   steps: int,
   count: int,
   batch_size: int,
 ) -> types.Array:
-  """Returns which examples each step sees, ``[steps, batch_size]``.
+  """Returns the examples of each step, ``[steps, batch_size]``.
 
   Step s is batch ``s % per_epoch`` of epoch ``s // per_epoch``, whose order is
   a permutation drawn from (key, epoch).
   """
+  # The steps can start and end within an epoch: draw one epoch more than they
+  # fill, then cut out the steps.
   per_epoch = count // batch_size
   first_epoch, offset = jnp.divmod(first, per_epoch)
   epochs = first_epoch + jnp.arange(

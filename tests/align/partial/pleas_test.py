@@ -1,4 +1,4 @@
-"""PLeaS against its blocks, direct least squares, and its two limits."""
+"""PLeaS against literal blocks, direct least squares and its two limits."""
 
 import itertools
 
@@ -62,23 +62,24 @@ def run(a, b, separate, **options):
   )
 
 
-# What numpy makes of the definition, for the multilayer perceptron.
+# A reference implementation of the definition in NumPy, for the MLP.
 
 
 def unit_lists(a, b, counts):
-  """For each axis name, the (A, B) units of the new axis; None for no unit."""
+  """Returns the (A, B) units of each new axis; None for an absent unit."""
   gains = align.unit_gains(a, b, symmetry=SYMMETRY)
   lists = {'x': [(i, i) for i in range(3)], 'y': [(i, i) for i in range(4)]}
   for name, k in counts.items():
     order = np.argsort(np.asarray(gains[name]), kind='stable')
-    apart, kept = sorted(order[:k].tolist()), sorted(order[k:].tolist())
+    separate, kept = sorted(order[:k].tolist()), sorted(order[k:].tolist())
     lists[name] = [(i, i) for i in kept]
-    lists[name] += [(i, None) for i in apart] + [(None, i) for i in apart]
+    lists[name] += [(i, None) for i in separate]
+    lists[name] += [(None, i) for i in separate]
   return lists
 
 
 def values(units, of_a, of_b):
-  """[rows, units]: the mean where both models have the unit."""
+  """Returns ``[rows, units]``: the mean where both models have the unit."""
   columns = []
   for i, j in units:
     parts = [m[:, k] for m, k in ((of_a, i), (of_b, j)) if k is not None]
@@ -87,7 +88,7 @@ def values(units, of_a, of_b):
 
 
 def start(ins, outs, a, b):
-  """W_0 [in, out] from the blocks of the paper."""
+  """Returns W_0 ``[in, out]`` by the blocks of the paper."""
   w = np.zeros((len(ins), len(outs)))
   for p, (i, j) in enumerate(ins):
     for q, (k, m) in enumerate(outs):
@@ -100,7 +101,7 @@ def start(ins, outs, a, b):
 
 
 def solve(z, y, w0, ins, outs, ridge):
-  """Least squares, output by output, on the inputs that it may have."""
+  """Solves each output by least squares, on its allowed inputs."""
   w = np.zeros_like(w0)
   for q, (k, m) in enumerate(outs):
     rows = [
@@ -158,7 +159,7 @@ def test_blocks_and_direct_least_squares(counts, ridge):
   }
   for before, after in errors.values():
     assert after <= before * (1 + 1e-12) + 1e-20
-  if ridge == 1e-12:  # The control: the refit does lower an error.
+  if ridge == 1e-12:  # The control: the refit lowers an error.
     assert errors['w1'][1] < 0.9 * errors['w1'][0] or counts['h0'] == 6
 
 
@@ -192,10 +193,10 @@ def test_everything_separate_computes_both_networks():
   found = run(a, b, 1.0)
   close(mlp(found.params, X), (mlp(a, X) + mlp(b, X)) / 2)
   assert found.widths == {'h0': 12, 'h1': 10}
-  apart = run(a, b, 1.0, outputs=['y'])
+  both_heads = run(a, b, 1.0, outputs=['y'])
   both = jnp.concatenate([mlp(a, X), mlp(b, X)], 1)
-  close(mlp(apart.params, X), both)
-  assert apart.widths == {'h0': 12, 'h1': 10, 'y': 8}
+  close(mlp(both_heads.params, X), both)
+  assert both_heads.widths == {'h0': 12, 'h1': 10, 'y': 8}
 
 
 def test_nothing_separate_without_refit_is_the_average():
@@ -211,14 +212,14 @@ def test_nothing_separate_without_refit_is_the_average():
 
 
 @pytest.mark.parametrize('separate', [0.0, HALF, 1.0])
-def test_a_permuted_copy_is_merged_to_itself_at_any_width(separate):
+def test_merging_a_permuted_copy_is_the_identity_at_any_width(separate):
   a = draw(1)
   g = align.random(SYMMETRY, jax.random.key(3))
   b = align.permute(a, g, symmetry=SYMMETRY)
   inverse = align.invert(g, symmetry=SYMMETRY)
   aligned = align.permute(b, inverse, symmetry=SYMMETRY)
   close(mlp(run(a, aligned, separate).params, X), mlp(a, X))
-  if separate == 0.0:  # The control: not aligned, the function is lost.
+  if separate == 0.0:  # The control: without alignment it is not.
     assert not np.allclose(mlp(run(a, b, separate).params, X), mlp(a, X), 0.1)
 
 
@@ -247,7 +248,7 @@ def test_label_spaces_of_different_sizes():
   assert found.params['w2'].shape == (10, 11)
   part = align.pleas(a, b, separate=HALF, **options)
   assert part.params['w2'].shape == (7, 11)
-  # Without a Gram matrix the heads are copied, row by row.
+  # Without a Gram matrix the rows of the heads are copied.
   less = {'w0': grams['w0'], 'w1': grams['w1'], 'w2': None}
   options['grams'] = less | {f'b{i}': None for i in range(3)}
   copied = align.pleas(a, b, separate=HALF, **options)
@@ -276,14 +277,14 @@ def first(params, x):
 
 @jax.jit
 def conv(params, x):
-  """Convolutions, one by channel, a scale, a flattened dense head."""
+  """A convolution, a depthwise one, a scale and a flattened dense head."""
   h = first(params, x)
   h = jnp.tanh(convolve(h, params['d'], h.shape[-1]))
   return h.reshape(len(h), -1) @ params['o']
 
 
 def windows_of(x):
-  """[B, 3, 3] -> [B * 9, 9], zeros around."""
+  """Returns the zero-padded windows ``[B * 9, 9]`` of ``[B, 3, 3]``."""
   padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
   cut = [padded[:, i : i + 3, j : j + 3] for i in range(3) for j in range(3)]
   return np.stack(cut, -1).reshape(-1, 9)
@@ -316,7 +317,7 @@ def draw_conv(seed):
 
 
 @pytest.mark.parametrize('separate', [0.5, 1.0])
-def test_convolutions_depthwise_ones_and_flattening(separate):
+def test_convolutions_depthwise_convolutions_and_flattening(separate):
   a, x = draw_conv(1), normal(0, 20, 3, 3, 2)
   g = align.random(CONV, jax.random.key(1))
   moved = align.permute(a, g, symmetry=CONV)
@@ -337,7 +338,7 @@ def test_convolutions_depthwise_ones_and_flattening(separate):
   ]
   if separate == 1.0:
     assert max(errors) < 1e-18
-  # Each merged channel has the best kernel for its own window.
+  # The kernel of a merged channel is the least squares fit on its windows.
   found = align.pleas(a, b, grams=grams, **options, ridge=1e-9).params
   gains = align.unit_gains(a, b, symmetry=CONV)['c']
   kept = np.sort(np.argsort(gains)[int(4 * separate) :])
@@ -381,7 +382,7 @@ ATTENTION = align.Symmetry(
 )
 
 
-def test_heads_are_kept_whole_with_their_units():
+def test_units_of_a_head_follow_the_head():
   shapes = {'k': (3, 4, 2), 'o': (4, 2, 3), 'q': (3, 4, 2), 'v': (3, 4, 2)}
   shapes = {'bias': (4, 2)} | shapes
   a, b = (
@@ -414,7 +415,7 @@ def stack(params, x):
   return jax.lax.scan(layer, x, params)[0]
 
 
-def test_scanned_layers_choose_units_layer_by_layer():
+def test_scanned_layers_separate_different_units():
   symmetry = align.Symmetry(
     (F('l', 3, 'layers'), F('x', 2, 'in'), F('h', 4, outer=('l',))),
     (('i', one('l', 'x', 'h')), ('o', one('l', 'h', 'x'))),
@@ -462,7 +463,7 @@ def test_scanned_layers_choose_units_layer_by_layer():
     close(fitted['o'][layer], best, rtol=1e-4, atol=1e-5)
 
 
-def test_fused_segments_keep_their_places():
+def test_fused_segments_keep_their_order():
   split = lambda h: jnp.split(h, 2, -1)
   net = lambda p, x: jnp.multiply(*split(x @ p['f'])) @ p['o']
   symmetry = align.Symmetry(
@@ -478,7 +479,7 @@ def test_fused_segments_keep_their_places():
   assert part.params['f'].shape == (3, 12)
 
 
-def test_recurrent_weights_hold_a_group_twice():
+def test_recurrent_weights_contain_a_group_twice():
   def rnn(p, x):
     step = lambda h, x: (jnp.tanh(h @ p['w'] + x @ p['u']), None)
     start = jnp.zeros((x.shape[0], p['w'].shape[0]))
@@ -524,13 +525,13 @@ def test_unit_gains_and_mismatch():
   close(gains['h1'], p['b1'] + p['w1'].sum(0) + p['w2'].sum(1))
   shares = align.mismatch(a, b, symmetry=SYMMETRY)
   leaves = ('b0', 'w0', 'w1')
-  apart = sum(float(jnp.square(a[n] - b[n]).sum()) for n in leaves)
+  distance = sum(float(jnp.square(a[n] - b[n]).sum()) for n in leaves)
   norms = sum(float(jnp.square(m[n]).sum()) for m in (a, b) for n in leaves)
-  close(shares['h0'], apart / norms)
+  close(shares['h0'], distance / norms)
   assert align.mismatch(a, a, symmetry=SYMMETRY) == {'h0': 0.0, 'h1': 0.0}
 
 
-def test_tables_are_named_and_weights_used_both_ways_are_refused():
+def test_tables_must_be_named_and_tied_weights_are_refused():
   symmetry = align.Symmetry(
     (F('h', 4), F('v', 5, 'tokens'), F('y', 2, 'out')),
     (('e', one('v', 'h')), ('o', one('h', 'y'))),
@@ -567,7 +568,7 @@ def test_gains_of_leaves_of_other_shapes_are_refused():
   assert trunk['h0'].shape == (6,)
 
 
-def test_batch_norm_moments_go_with_their_units():
+def test_batch_norm_moments_follow_their_units():
   def net(p, x):
     mean, var = p['mean'][None], p['var'][None]
     h = (x @ p['w0'] - mean) * jax.lax.rsqrt(var) * p['scale'][None]

@@ -1,4 +1,4 @@
-"""Widths under a budget, against all fractions on a grid."""
+"""Widths under a budget, against exhaustive search on a grid."""
 
 import itertools
 
@@ -17,7 +17,7 @@ def one(*names):
 
 
 def chain(sizes):
-  """A chain of dense maps; the first and the last axis are pinned."""
+  """Returns a chain of dense maps whose first and last axes are pinned."""
   last = len(sizes) - 1
   factors = tuple(
     F(f'g{i}', n, 'an end' if i in (0, last) else '')
@@ -36,7 +36,7 @@ def draw(symmetry, seed):
 
 
 def cost(sizes, r):
-  """The formula of the paper, edge by edge."""
+  """Returns the cost by the formula of the paper, edge by edge."""
   total = 0.0
   for i, (n, m) in enumerate(itertools.pairwise(sizes)):
     p, q = r[i], r[i + 1]
@@ -73,7 +73,7 @@ CASES = [
 
 @pytest.mark.parametrize('budget', [1.0, 1.2, 1.5, 1.8])
 @pytest.mark.parametrize(('sizes', 'weights'), CASES)
-def test_as_good_as_every_width_on_a_grid(sizes, weights, budget):
+def test_near_the_optimum_of_exhaustive_search(sizes, weights, budget):
   r = solve(sizes, weights, budget)
   limit = budget * cost(sizes, [0] * len(sizes))
   assert cost(sizes, [0, *r, 0]) <= limit * (1 + 1e-8)
@@ -83,7 +83,7 @@ def test_as_good_as_every_width_on_a_grid(sizes, weights, budget):
     assert np.isclose(k * n, round(k * n))
 
 
-def test_no_unit_more_fits():
+def test_no_further_unit_fits():
   sizes, weights = (7, 13, 11, 17, 5), (0.4, 1.0, 0.6)
   r = solve(sizes, weights, 1.37)
   limit = 1.37 * cost(sizes, [0] * 5)
@@ -93,7 +93,7 @@ def test_no_unit_more_fits():
     assert more[i] > 1 + 1e-9 or cost(sizes, [0, *more, 0]) > limit
 
 
-def test_limits_and_monotony():
+def test_limits_and_monotonicity():
   sizes, weights = (5, 12, 12, 3), (1.0, 0.5)
   assert solve(sizes, weights, 1.0) == [0, 0]
   assert solve(sizes, weights, 2.0) == [1, 1]
@@ -103,7 +103,7 @@ def test_limits_and_monotony():
   assert solve(sizes, (0.0, 0.0), 2.0) == [0, 0]
 
 
-def test_a_merge_of_copies_spends_nothing():
+def test_copies_keep_nothing_separate():
   symmetry = chain((5, 12, 12, 3))
   a, b = draw(symmetry, 1), draw(symmetry, 2)
   assert align.widths(a, a, symmetry=symmetry, budget=1.5) == {
@@ -113,7 +113,7 @@ def test_a_merge_of_copies_spends_nothing():
   assert sum(align.widths(a, b, symmetry=symmetry, budget=1.5).values()) > 0.5
 
 
-def test_positions_of_a_convolution_count():
+def test_cost_counts_positions_of_a_convolution():
   symmetry = chain((5, 10, 10, 5))
   a, b = draw(symmetry, 1), draw(symmetry, 2)
   rows = {'w0': 1.0, 'w1': 1.0, 'w2': 100.0}
@@ -127,7 +127,7 @@ def test_positions_of_a_convolution_count():
   assert even['g1'] < 1
 
 
-def test_outputs_apart_cost_from_the_start():
+def test_separate_outputs_are_part_of_the_base_cost():
   symmetry = chain((5, 10, 40))
   a, b = draw(symmetry, 1), draw(symmetry, 2)
   b['w1'] = jnp.ones((10, 20))
@@ -152,7 +152,7 @@ def test_measured_weights():
   )
 
 
-def test_from_widths_to_a_merge():
+def test_a_merge_with_chosen_widths_stays_within_budget():
   symmetry = chain((3, 6, 5, 2))
   a, b = draw(symmetry, 1), draw(symmetry, 2)
   net = lambda p, x: jnp.tanh(jnp.tanh(x @ p['w0']) @ p['w1']) @ p['w2']

@@ -1,1 +1,1 @@
-"""PLeaS: merge some units, keep others separate, refit the layers."""
+"""PLeaS: merge some units, keep the others separate, refit the layers."""

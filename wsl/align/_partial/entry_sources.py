@@ -1,8 +1,9 @@
-"""Axes of a partial merge: which entries come from which of two models.
+"""Axes of a partial merge: the entries of A and B behind each new entry.
 
-A group of n units of which k are kept separate becomes an axis of n + k: the
-n - k merged ones, then those of A alone, then those of B alone. A ``Source``
-says for each new entry where it is found in A and in B; -1 is nowhere.
+A group of n units, of which k are kept separate, becomes an axis of n + k
+entries: the n - k merged units, then the k separate units of A, then those of
+B. A ``Source`` gives the index of each new entry in A and in B, or -1 if it
+does not exist there.
 """
 
 from collections.abc import Sequence
@@ -15,11 +16,11 @@ from wsl.align import _symmetry
 
 
 class Source(NamedTuple):
-  """Where the entries of a new axis are found.
+  """Indices of the entries of a new axis in the axes of A and B.
 
   Attributes:
-    a: indices into A's axis, ``[n]``; -1 for an entry that A lacks.
-    b: indices into B's axis, ``[n]``.
+    a: indices into A's axis, ``[n]``; -1 for entries of B alone.
+    b: indices into B's axis, ``[n]``; -1 for entries of A alone.
     sizes: lengths of A's and of B's axis.
   """
 
@@ -29,48 +30,49 @@ class Source(NamedTuple):
 
   @property
   def same(self) -> bool:
-    """Whether the new axis is that of both models."""
+    """Whether the new axis equals that of both models."""
     whole = np.arange(self.sizes[0])
     return np.array_equal(self.a, whole) and np.array_equal(self.b, whole)
 
 
-class Split(NamedTuple):
-  """How the groups of two models go together.
+class UnitCounts(NamedTuple):
+  """How many units of two models are separate.
 
   Attributes:
-    separate: how many units of a group are kept separate, the last ones.
-    outputs: for factors whose entries are never the same thing, their size in
-      B.
+    separate: number of separate units of each group; they are its last ones.
+    outputs: for pinned factors with different meanings in the two models, such
+      as classes of different label spaces, their size in B.
   """
 
   separate: dict[str, int]
   outputs: dict[str, int]
 
 
-def of_factor(factor: _symmetry.Factor, split: Split) -> Source:
+def of_factor(factor: _symmetry.Factor, counts: UnitCounts) -> Source:
   """Returns the source of one factor."""
   n = factor.size
-  if factor.name in split.outputs:
-    m = split.outputs[factor.name]
-    return _side_by_side(np.arange(0), n, m, (n, m))
-  k = split.separate.get(factor.name, 0)
-  return _side_by_side(np.arange(n - k), k, k, (n, n))
+  if factor.name in counts.outputs:
+    m = counts.outputs[factor.name]
+    return _merged_then_separate(0, n, m, (n, m))
+  k = counts.separate.get(factor.name, 0)
+  return _merged_then_separate(n - k, k, k, (n, n))
 
 
 def product(sources: Sequence[Source]) -> Source:
-  """Returns the source of a product of factors, the first one major."""
+  """Returns the source of a product of factors, major to minor."""
   a, b = np.zeros(1, np.int64), np.zeros(1, np.int64)
   for s in sources:
-    a, b = _flat(a, s.a, s.sizes[0]), _flat(b, s.b, s.sizes[1])
+    a = _product_index(a, s.a, s.sizes[0])
+    b = _product_index(b, s.b, s.sizes[1])
   sizes = [math.prod(s.sizes[i] for s in sources) for i in range(2)]
   return Source(a, b, (sizes[0], sizes[1]))
 
 
 def of_axis(
-  segments: tuple[tuple[_symmetry.Factor, ...], ...], split: Split
+  segments: tuple[tuple[_symmetry.Factor, ...], ...], counts: UnitCounts
 ) -> Source:
-  """Returns the source of an axis: its segments, one after the other."""
-  parts = [product([of_factor(f, split) for f in s]) for s in segments]
+  """Returns the source of an axis: the concatenation of its segments."""
+  parts = [product([of_factor(f, counts) for f in s]) for s in segments]
   a, b = [], []
   sizes = (0, 0)
   for part in parts:
@@ -80,17 +82,20 @@ def of_axis(
   return Source(np.concatenate(a), np.concatenate(b), sizes)
 
 
-def _side_by_side(
-  merged: np.ndarray, in_a: int, in_b: int, sizes: tuple[int, int]
+def _merged_then_separate(
+  merged: int, in_a: int, in_b: int, sizes: tuple[int, int]
 ) -> Source:
-  start = len(merged)
-  none_a, none_b = np.full(in_b, -1), np.full(in_a, -1)
-  a = np.concatenate([merged, start + np.arange(in_a), none_a])
-  b = np.concatenate([merged, none_b, start + np.arange(in_b)])
+  """Returns merged entries, then those of A alone, then those of B alone."""
+  both, absent = np.arange(merged), -1
+  a = np.concatenate([both, merged + np.arange(in_a), np.full(in_b, absent)])
+  b = np.concatenate([both, np.full(in_a, absent), merged + np.arange(in_b)])
   return Source(a, b, sizes)
 
 
-def _flat(major: np.ndarray, minor: np.ndarray, size: int) -> np.ndarray:
+def _product_index(
+  major: np.ndarray, minor: np.ndarray, size: int
+) -> np.ndarray:
+  """Returns flat indices ``major * size + minor``; -1 if either is absent."""
   major, minor = major[:, None], minor[None, :]
   found = (major >= 0) & (minor >= 0)
   return np.where(found, major * size + minor, -1).reshape(-1)

@@ -1,4 +1,4 @@
-"""Leaves as their Gram matrices see them: groups of maps, inputs, outputs."""
+"""The axes of a leaf as those of its linear map: groups, inputs, outputs."""
 
 import math
 from typing import NamedTuple
@@ -12,13 +12,13 @@ from wsl.align._partial import entry_sources
 
 
 class Layout(NamedTuple):
-  """A leaf as matrices ``[groups, d, m]``, and where their entries come from.
+  """A leaf as matrices ``[groups, d, m]``, and the sources of their entries.
 
   Attributes:
-    axes: the leaf's input axes; they are flattened to d.
-    others: the other axes; they are flattened and cut into ``groups`` times m.
+    axes: the input axes of the leaf; they are flattened to d.
+    others: the other axes; they are flattened to ``groups`` times m.
     rows: the axes of ``groups`` and the input axes, with their factors.
-    groups: source of the groups, each with inputs of its own.
+    groups: source of the groups; each has its own inputs.
     inputs: source of d.
     outputs: source of m.
   """
@@ -31,11 +31,13 @@ class Layout(NamedTuple):
   outputs: entry_sources.Source
 
 
-def named(grams: types.Tree, params: types.Params) -> dict[str, types.Gram]:
+def named_grams(
+  grams: types.Tree, params: types.Params
+) -> dict[str, types.Gram]:
   """Returns Gram matrices by the names of their leaves.
 
   Raises:
-    ValueError: naming what is no Gram matrix of a leaf.
+    ValueError: naming the entry that is not a Gram matrix of a leaf.
   """
   is_gram = lambda x: isinstance(x, types.Gram)
   by_name = tree.named(grams, is_leaf=is_gram)
@@ -49,10 +51,10 @@ def named(grams: types.Tree, params: types.Params) -> dict[str, types.Gram]:
   return by_name
 
 
-def like_outputs(
+def bias_like_leaves(
   grams: dict[str, types.Gram], symmetry: _symmetry.Symmetry
 ) -> set[str]:
-  """Returns the leaves whose axes are those of some map's outputs: biases."""
+  """Returns the leaves with the axes of a map's outputs, such as biases."""
   outputs = {
     tuple(axis for i, axis in enumerate(symmetry.leaf[name]) if i not in g.axes)
     for name, g in grams.items()
@@ -60,24 +62,24 @@ def like_outputs(
   return {name for name, axes in symmetry.axes if axes in outputs}
 
 
-def layout(
+def of_leaf(
   name: str,
   gram: types.Gram,
   symmetry: _symmetry.Symmetry,
-  split: entry_sources.Split,
+  counts: entry_sources.UnitCounts,
 ) -> Layout:
-  """Lays out a leaf as its Gram matrix sees it.
+  """Returns the layout of a leaf, by the groups and inputs of its Gram matrix.
 
   Raises:
-    ValueError: if the Gram matrix does not fit the leaf, or its groups cut
-      through factors.
+    ValueError: if the Gram matrix does not fit the leaf, or its groups
+      are not a product of whole factors.
   """
   plan = symmetry.plan(name)
   others = tuple(i for i in range(len(plan)) if i not in gram.axes)
   inputs = entry_sources.product(
-    [entry_sources.of_axis(plan[i], split) for i in gram.axes]
+    [entry_sources.of_axis(plan[i], counts) for i in gram.axes]
   )
-  count, d, _ = gram.matrix.shape
+  groups, d, _ = gram.matrix.shape
   if d != 2 * inputs.sizes[0]:
     raise ValueError(
       f"pleas: the Gram matrix of '{name}' has shape {gram.matrix.shape}, "
@@ -92,19 +94,20 @@ def layout(
       [((f,),) for f in plan[i][0]] if len(plan[i]) == 1 else [plan[i]]
     )
   ]
-  sources = [entry_sources.of_axis(segments, split) for segments in dims]
+  sources = [entry_sources.of_axis(segments, counts) for segments in dims]
   sizes = [source.sizes[0] for source in sources]
-  cuts = [i for i in range(len(dims) + 1) if math.prod(sizes[:i]) == count]
+  cuts = [i for i in range(len(dims) + 1) if math.prod(sizes[:i]) == groups]
   if not cuts and all(source.same for source in sources):
-    # The groups cut through a factor, of which all units stay where they are.
-    blocks = _symmetry.Factor('groups', count, 'groups of inputs')
-    each = _symmetry.Factor('', math.prod(sizes) // count, 'one group')
+    # The groups divide a factor. All output axes are those of both models, so
+    # they are flattened and cut into (groups, rest) as if these were factors.
+    blocks = _symmetry.Factor('groups', groups, 'groups of inputs')
+    each = _symmetry.Factor('', math.prod(sizes) // groups, 'one group')
     dims, cuts = [((blocks,),), ((each,),)], [1]
-    sources = [entry_sources.of_axis(segments, split) for segments in dims]
+    sources = [entry_sources.of_axis(segments, counts) for segments in dims]
   if not cuts:
     raise ValueError(
-      f"pleas: the {count} groups of inputs of '{name}' are no product of its "
-      f'factors, of sizes {sizes}: keep their groups merged'
+      f"pleas: the {groups} groups of inputs of '{name}' are not a product of "
+      f'its factors of sizes {sizes}: keep their groups merged'
     )
   leading = tuple(dims[: cuts[0]])
   return Layout(
@@ -117,15 +120,15 @@ def layout(
   )
 
 
-def reorder(
+def permute_gram(
   gram: types.Gram, layout: Layout, order: _permutation.Permutation
 ) -> types.Array:
-  """Returns the Gram matrices of models whose units are permuted.
+  """Permutes the rows and columns of Gram matrices like units of the models.
 
   Args:
-    gram: ``matrix [groups, 2 d, 2 d]`` of the models as they were.
+    gram: ``matrix [groups, 2 d, 2 d]`` of the models before the permutation.
     layout: the layout of the leaf.
-    order: the permutation of both.
+    order: the permutation of both models.
 
   Returns:
     ``[groups, 2 d, 2 d]``, in float32 or wider.
@@ -133,23 +136,26 @@ def reorder(
   groups, d = layout.groups.sizes[0], layout.inputs.sizes[0]
   matrix = tree.wide(gram.matrix)
   used = {f.name for axis in layout.rows for seg in axis for f in seg}
-  if not any(_moves(table) for name, table in order.items() if name in used):
+  if not any(
+    _moves_units(table) for name, table in order.items() if name in used
+  ):
     return matrix
-  # Numbers go the way of the entries.
+  # Permute an index array to obtain the row order.
   shape = [sum(map(_symmetry.width, axis)) for axis in layout.rows]
-  numbers = {'numbers': jnp.arange(groups * d).reshape(shape)}
+  indices = {'indices': jnp.arange(groups * d).reshape(shape)}
   factors = {f for axis in layout.rows for seg in axis for f in seg}
   axes = tuple(
     tuple(tuple(f.name for f in seg) for seg in axis) for axis in layout.rows
   )
-  symmetry = _symmetry.Symmetry(tuple(factors), (('numbers', axes),))
+  symmetry = _symmetry.Symmetry(tuple(factors), (('indices', axes),))
   tables = {group.name: order[group.name] for group in symmetry.groups}
-  moved = _permutation.permute(numbers, tables, symmetry=symmetry)['numbers']
+  moved = _permutation.permute(indices, tables, symmetry=symmetry)['indices']
   moved = np.asarray(moved).reshape(groups, d)
   inputs = np.concatenate([moved % d, d + moved % d], 1)
   rows, columns = inputs[:, :, None], inputs[:, None, :]
   return matrix[(moved[:, 0] // d)[:, None, None], rows, columns]
 
 
-def _moves(table: types.Array) -> bool:
+def _moves_units(table: types.Array) -> bool:
+  """Tells whether a permutation table moves any unit."""
   return bool((np.asarray(table) != np.arange(table.shape[-1])).any())

@@ -1,4 +1,11 @@
-"""The cost of a partial merge, as a function of the separate fractions."""
+r"""The cost of a partial merge as a function of the separate fractions.
+
+A block k of a leaf has :math:`|A_k|` entries in A and :math:`|B_k|` in B. The
+merged model has all of them, except that entries between merged units only are
+shared: there are :math:`\prod_{g \in k} n_g (1 - r_g)` of these, stored once
+instead of twice. Entries between separate units of A and of B are zero and cost
+nothing. So the cost is multilinear in the fractions.
+"""
 
 from collections.abc import Mapping
 import itertools
@@ -17,8 +24,8 @@ class Cost(NamedTuple):
 
   Attributes:
     whole: c, the cost of both models side by side.
-    shared: s, the cost that is saved where all is merged, ``[K]``.
-    groups: the groups of each product, ``[K, M]``; -1 fills up.
+    shared: s, the cost saved by each block if all is merged, ``[K]``.
+    groups: the groups of each product, ``[K, M]``, padded by -1.
   """
 
   whole: float
@@ -27,66 +34,68 @@ class Cost(NamedTuple):
 
   def __call__(self, r: np.ndarray) -> float:
     """Returns the cost."""
-    return float(self.whole - self.shared @ self._merged(r).prod(1))
+    return float(self.whole - self.shared @ self._merged_shares(r).prod(1))
 
   def gradient(self, r: np.ndarray) -> np.ndarray:
-    """Returns the derivative by each fraction."""
-    merged, result = self._merged(r), np.zeros(len(r) + 1)
+    """Returns the derivative with respect to each fraction."""
+    merged, result = self._merged_shares(r), np.zeros(len(r) + 1)
     for i in range(merged.shape[1]):
       others = np.delete(merged, i, axis=1).prod(1)
       np.add.at(result, self.groups[:, i], self.shared * others)
     return result[:-1]
 
-  def having(self, count: int) -> np.ndarray:
-    """Returns which products hold which group, ``[K, groups]``."""
+  def membership(self, count: int) -> np.ndarray:
+    """Tells which products contain which group, ``[K, groups]``."""
     return (self.groups[:, :, None] == np.arange(count)).any(1)
 
-  def _merged(self, r: np.ndarray) -> np.ndarray:
+  def _merged_shares(self, r: np.ndarray) -> np.ndarray:
+    """Returns 1 - r for the groups of each product; 1 for padding."""
     return np.append(1 - r, 1.0)[self.groups]
 
 
-def per_entry(
+def entry_costs(
   params: types.Params, grams: types.Tree | None
 ) -> dict[str, float]:
-  """Returns what each entry of a leaf costs; leaves that cost nothing lack."""
+  """Returns the cost per entry of each leaf; zero-cost leaves are omitted."""
   if grams is None:
     return dict.fromkeys(tree.named(params), 1.0)
   is_gram = lambda x: isinstance(x, types.Gram)
   by_name = tree.named(grams, is_leaf=is_gram)
-  # A grouped convolution meets each entry once for each row of its group.
+  # In a grouped convolution an entry is used once for each row of its group.
   return {name: float(np.mean(gram.count)) for name, gram in by_name.items()}
 
 
-def of_model(
+def model_cost(
   symmetry: _symmetry.Symmetry,
   names: list[str],
-  split: entry_sources.Split,
-  per_entry: Mapping[str, float],
+  counts: entry_sources.UnitCounts,
+  costs: Mapping[str, float],
 ) -> Cost:
   """Returns the cost of a model as a function of some groups' fractions.
 
   Args:
     symmetry: the symmetry of A.
     names: the groups; all others are merged.
-    split: what is known of the outputs.
-    per_entry: what an entry of a leaf costs, by the leaf's name.
+    counts: the sizes of outputs in B; its separate units are not used.
+    costs: the cost of an entry of each leaf, by the leaf's name.
   """
-  of_b = separate_units.of_b(symmetry, split)
+  of_b = separate_units.symmetry_of_b(symmetry, counts)
   place = {group: i for i, group in enumerate(names)}
   whole, terms = 0.0, dict[tuple[int, ...], float]()
-  for name, cost in per_entry.items():
+  for name, entry_cost in costs.items():
     if name not in symmetry.leaf:
       continue
-    for side in (symmetry, of_b):
-      whole += cost * math.prod(
-        sum(map(_symmetry.width, axis)) for axis in side.plan(name)
+    for model in (symmetry, of_b):
+      whole += entry_cost * math.prod(
+        sum(map(_symmetry.width, axis)) for axis in model.plan(name)
       )
+    # Separate outputs are never shared.
     for segments in itertools.product(*symmetry.plan(name)):
       factors = [factor for segment in segments for factor in segment]
-      if not any(factor.name in split.outputs for factor in factors):
+      if not any(factor.name in counts.outputs for factor in factors):
         held = sorted(place[f.name] for f in factors if f.name in place)
         size = math.prod(factor.size for factor in factors)
-        terms[tuple(held)] = terms.get(tuple(held), 0.0) + cost * size
+        terms[tuple(held)] = terms.get(tuple(held), 0.0) + entry_cost * size
   longest = max(map(len, terms), default=0)
   groups = [[*held, *[-1] * (longest - len(held))] for held in terms]
   return Cost(

@@ -1,10 +1,8 @@
-"""PLeaS: merge the units that match, keep the others, refit every layer."""
+"""PLeaS: merge matching units, keep the others separate, refit the layers."""
 
 from collections.abc import Mapping, Sequence
-import functools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,13 +18,12 @@ from wsl.align._partial import (
 
 
 class PartialMerge(NamedTuple):
-  """A model between a merge and both models side by side.
+  """A partial merge: between an average and an ensemble of two models.
 
   Attributes:
-    params: the model, of the tree of the others, its axes wider.
-    widths: the new size of each group, and of the outputs kept apart: what
-      the model must be built with, where its code does not read the widths
-      off its parameters.
+    params: the model, of the tree of the two models, with wider axes.
+    widths: the new size of each group and of the separate outputs. The model
+      must be built with them, unless its code reads them off its parameters.
   """
 
   params: types.Params
@@ -45,12 +42,13 @@ def pleas(
   tables: types.Leaves | None = None,
   ridge: float | None = 1e-2,
 ) -> PartialMerge:
-  r"""Merges two aligned models in part, and refits their linear maps.
+  r"""Merges two aligned models partially, and refits their linear maps.
 
-  In each group the units that match worst stay apart: its axis becomes
-  (merged | only A | only B). With z the units of the new model, taken from
-  those of the old, :math:`z = \tfrac12 (x_A + x_B)` where merged, and y their
-  preactivations likewise, each linear map starts from
+  In each group the units that match worst stay separate: its axis becomes
+  (merged | only A | only B). The units of the new model are
+  :math:`z = \tfrac12 (x_A + x_B)` where merged and copies of :math:`x_A` or
+  :math:`x_B` elsewhere, and their preactivations y are defined in the same way.
+  Each linear map starts from
 
   .. math::
     W_0 = \begin{pmatrix} \tfrac12 (A + B) & \tfrac12 A & \tfrac12 B \\
@@ -61,20 +59,20 @@ def pleas(
   .. math:: \min_W \frac{1}{n} \sum_i \| W z_i - y_i \|^2
     + \rho \| W - W_0 \|^2
 
-  with zeros where they are, in closed form from the joint Gram matrix. Its
+  with the zeros of W_0 kept, in closed form from the joint Gram matrix. The
   error on that data is at most that of W_0. Other leaves (biases, norms,
   tables) are averaged where merged and copied elsewhere.
 
   With everything separate the result computes both models, unit by unit, and
-  averages their outputs; with nothing separate it has their widths. In
-  between its width and cost are chosen by ``widths``.
+  averages their outputs; with nothing separate it has their widths. ``widths``
+  chooses the fractions in between for a budget.
 
-  The larger model must still be computed by the same code. Normalisation by
-  statistics of each unit (batch norm: reset its moments afterwards), or of
-  whole blocks that stay together (group norm), goes on as before. What is
-  computed over all units of a group (layer norm, a softmax over experts) mixes
-  those of A with those of B, and a tied embedding is table and map in one, so
-  there the result is approximate however large the budget.
+  The same code must be able to compute the wider model. Normalisation by
+  statistics of each unit (batch norm; reset its moments afterwards) or of whole
+  blocks of units that stay together (group norm) is exact. Operations over all
+  units of a group (layer norm, a softmax over experts) mix units of A and B,
+  and a tied embedding is both a table and a map, so there the result is
+  approximate at any budget.
 
   Args:
     a: a model.
@@ -82,22 +80,21 @@ def pleas(
     symmetry: the symmetry of ``a``.
     separate: the fraction of its units that each group keeps separate, 0 .. 1,
       by the group's name, 0 where not given; or one number for all groups.
-      Groups that depend on another group (units of a head) go with the units
-      of that one (heads) and have none of their own.
+      A group that depends on another group (the units of a head on the heads)
+      has no fraction of its own: its units follow those of the outer group.
     grams: ``stats.joint_gram(apply_fn, [a, b], batches)``, on data of the
-      tasks, or on any that the models take (the data-free variant). It also
-      says which axes of a leaf are inputs. Only the inputs of maps matter:
-      models with heads of different shapes are both given one of them for
-      this.
-    gains: how well the units match, ``[*outer sizes, size]`` for each group;
+      tasks, or on any other inputs (the data-free variant). It also tells
+      which axes of a leaf are inputs. Only the inputs of maps matter: give
+      models with heads of different shapes the same head for this.
+    gains: similarity of matched units, ``[*outer sizes, size]`` for each group;
       ``None`` for ``unit_gains`` of the leaves that hold none of ``outputs``.
     outputs: pinned factors whose entries mean different things in the two
       models, named as in ``symmetry.factors``: the classes of different label
-      spaces. They are put side by side, A's first, each computed from its own
-      model's units; their number may differ between a and b.
-    tables: leaves of several axes that enter no product and have no inputs
-      (embeddings, positions), a regular expression or a predicate; those with
-      the axes of a map's outputs (biases of heads) are known.
+      spaces. They are concatenated, A's first, and each is computed from the
+      units of its own model; their number may differ between a and b.
+    tables: leaves of several axes without inputs, which enter no product
+      (embeddings, positions), as a regular expression or a predicate; leaves
+      with the axes of a map's outputs (biases of heads) are recognised.
     ridge: rho, in units of the mean square of an input; ``None`` keeps W_0.
 
   Returns:
@@ -132,58 +129,63 @@ def pleas(
   and in keeping exactly the given number of units (rounded down).
   """
   a, b = tree.read(a), tree.read(b)
-  split = separate_units.split(a, b, symmetry, separate, outputs, 'pleas')
+  counts = separate_units.count_units(
+    a, b, symmetry, separate, outputs, 'pleas'
+  )
   if gains is None:
-    leaves = unit_gains.compared(symmetry, outputs)
+    leaves = unit_gains.comparable_leaves(symmetry, outputs)
     gains = unit_gains.unit_gains(a, b, symmetry=symmetry, leaves=leaves)
-  order = _order(symmetry, split, gains)
-  grams_by_name = gram_layout.named(grams, a)
+  order = _separate_last(symmetry, counts, gains)
+  grams_by_name = gram_layout.named_grams(grams, a)
   a = _permutation.permute(a, order, symmetry=symmetry)
   b = _permutation.permute(
-    b, order, symmetry=separate_units.of_b(symmetry, split)
+    b, order, symmetry=separate_units.symmetry_of_b(symmetry, counts)
   )
   others = tree.named(b)
   sources = {
-    name: [entry_sources.of_axis(axis, split) for axis in symmetry.plan(name)]
+    name: [entry_sources.of_axis(axis, counts) for axis in symmetry.plan(name)]
     for name in others
   }
-  known = {*grams_by_name, *separate_units.holding(symmetry, outputs)}
-  known |= gram_layout.like_outputs(grams_by_name, symmetry)
+  known = {*grams_by_name}
+  known |= separate_units.leaves_with_factors(symmetry, outputs)
+  known |= gram_layout.bias_like_leaves(grams_by_name, symmetry)
   if tables is not None:
     chosen = tree.named(tree.select(a, tables))
     known |= {name for name in chosen if chosen[name]}
   for name, axes in sources.items():
     if name not in known:
-      _check_axes(name, axes)
+      _check_no_inputs(name, axes)
 
   def one(name: str, x: types.Array) -> types.Array:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
       return x
     gram, y = grams_by_name.get(name), others[name]
     pairs = [(source.a, source.b) for source in sources[name]]
-    mean = _average(x, y, pairs, inputs=gram.axes if gram else ())
+    merged = least_squares.average(
+      x, y, pairs, inputs=gram.axes if gram else ()
+    )
     if gram is not None and ridge is not None:
-      layout = gram_layout.layout(name, gram, symmetry, split)
-      matrix = gram_layout.reorder(gram, layout, order)
-      mean = least_squares.refit(x, y, mean, matrix, layout, ridge=ridge)
-      if not np.isfinite(mean).all():
+      layout = gram_layout.of_leaf(name, gram, symmetry, counts)
+      matrix = gram_layout.permute_gram(gram, layout, order)
+      merged = least_squares.refit(x, y, merged, matrix, layout, ridge=ridge)
+      if not np.isfinite(merged).all():
         raise ValueError(
           f"pleas: the least squares of '{name}' are singular with "
           f'ridge={ridge}: raise it, or give more data'
         )
-    return mean.astype(x.dtype)
+    return merged.astype(x.dtype)
 
-  return PartialMerge(tree.map_named(one, a), _widths(symmetry, split))
+  return PartialMerge(tree.map_named(one, a), _new_widths(symmetry, counts))
 
 
-def _order(
+def _separate_last(
   symmetry: _symmetry.Symmetry,
-  split: entry_sources.Split,
+  counts: entry_sources.UnitCounts,
   gains: Mapping[str, types.ArrayLike],
 ) -> _permutation.Permutation:
-  """Puts the units that are kept separate, those of least gain, last."""
+  """Returns the permutation that puts the units of least gain last."""
   order = _permutation.identity(symmetry)
-  for name, k in split.separate.items():
+  for name, k in counts.separate.items():
     shape = symmetry.table_shape(name)
     found = np.shape(gains[name]) if name in gains else 'none'
     if found != shape:
@@ -194,39 +196,15 @@ def _order(
     gain = np.asarray(gains[name], np.float64)
     if not np.isfinite(gain).all():
       raise ValueError(f"pleas: the gains of group '{name}' are not finite")
+    # Both parts keep the order that the units have in the models.
     rank = np.argsort(np.argsort(gain, axis=-1, kind='stable'), axis=-1)
     last = np.argsort(rank < k, axis=-1, kind='stable')
     order[name] = jnp.asarray(last, np.int32)
   return order
 
 
-@functools.partial(jax.jit, static_argnames='inputs')
-def _average(
-  x: types.Array,
-  y: types.Array,
-  sources: list[tuple[types.Array, types.Array]],
-  *,
-  inputs: tuple[int, ...],
-) -> types.Array:
-  """Returns W_0: A's and B's entries by the shares of the output units."""
-  x, y = tree.wide(x), tree.wide(y)
-  ones = jnp.ones([1] * x.ndim, x.dtype)
-  of_a, of_b = ones, ones
-  for axis, (a, b) in enumerate(sources):
-    rest = [i for i in range(x.ndim) if i != axis]
-    in_a, in_b = (
-      jnp.expand_dims(index >= 0, rest).astype(x.dtype) for index in (a, b)
-    )
-    x = jnp.take(x, jnp.maximum(a, 0), axis) * in_a
-    y = jnp.take(y, jnp.maximum(b, 0), axis) * in_b
-    if axis not in inputs:
-      of_a, of_b = of_a * in_a, of_b * in_b
-  count = jnp.maximum(of_a + of_b, 1)
-  return x * (of_a / count) + y * (of_b / count)
-
-
-def _check_axes(name: str, sources: list[entry_sources.Source]) -> None:
-  """Checks a leaf that has no Gram matrix and is no table or head either."""
+def _check_no_inputs(name: str, sources: list[entry_sources.Source]) -> None:
+  """Checks that a leaf without a Gram matrix has at most one axis of units."""
   alike = all(source.same for source in sources)
   if not alike and sum(len(source.a) > 1 for source in sources) > 1:
     raise ValueError(
@@ -236,14 +214,15 @@ def _check_axes(name: str, sources: list[entry_sources.Source]) -> None:
     )
 
 
-def _widths(
-  symmetry: _symmetry.Symmetry, split: entry_sources.Split
+def _new_widths(
+  symmetry: _symmetry.Symmetry, counts: entry_sources.UnitCounts
 ) -> dict[str, int]:
+  """Returns the sizes of all groups and separate outputs after the merge."""
   sizes = {
-    g.name: g.size + split.separate.get(g.name, 0) for g in symmetry.groups
+    g.name: g.size + counts.separate.get(g.name, 0) for g in symmetry.groups
   }
-  sides = {
+  output_sizes = {
     name: symmetry.factor[name].size + size
-    for name, size in split.outputs.items()
+    for name, size in counts.outputs.items()
   }
-  return sizes | sides
+  return sizes | output_sizes

@@ -1,4 +1,4 @@
-"""Which units of two models are kept separate: the arguments, checked."""
+"""Validates how many units of each group are kept separate."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -11,26 +11,26 @@ from wsl.align import _symmetry
 from wsl.align._partial import entry_sources
 
 
-def split(
+def count_units(
   a: types.Params,
   b: types.Params,
   symmetry: _symmetry.Symmetry,
   separate: float | Mapping[str, float],
   outputs: Sequence[str],
   caller: str,
-) -> entry_sources.Split:
-  """Counts the units that each group keeps separate.
+) -> entry_sources.UnitCounts:
+  """Returns how many units each group keeps separate.
 
   Args:
     a: a model.
-    b: another one, of the same leaves; its outputs may differ in number.
+    b: a model with the same leaves; its number of outputs may differ.
     symmetry: the symmetry of ``a``.
     separate: fractions by group, or one for all.
-    outputs: pinned factors whose entries are put side by side.
-    caller: the public function, for its error messages.
+    outputs: pinned factors whose entries are concatenated.
+    caller: the public function, named in error messages.
 
   Returns:
-    The counts; groups that keep nothing are left out.
+    The counts, without groups of zero separate units.
 
   Raises:
     ValueError: naming the leaf, group or fraction that does not fit.
@@ -40,7 +40,7 @@ def split(
   names = [group.name for group in movable(symmetry)]
   if not isinstance(separate, Mapping):
     separate = dict.fromkeys(names, separate)
-  counts = {}
+  separate_counts = {}
   for name, fraction in separate.items():
     if not 0 <= fraction <= 1:
       raise ValueError(
@@ -48,20 +48,24 @@ def split(
         '0 .. 1 of its units'
       )
     _check_group(name, names, symmetry, caller)
+    # In floating point 0.29 * 100 is below 29: round down with a margin.
     count = math.floor(fraction * symmetry.factor[name].size + 1e-6)
     if count:
-      counts[name] = count
-  result = entry_sources.Split(
-    counts, _sizes_in_b(b, symmetry, outputs, caller)
+      separate_counts[name] = count
+  counts = entry_sources.UnitCounts(
+    separate_counts, _sizes_in_b(b, symmetry, outputs, caller)
   )
-  _symmetry.check_leaves(of_b(symmetry, result), tree.named(b), f'{caller}: b')
-  return result
+  _symmetry.check_leaves(
+    symmetry_of_b(symmetry, counts), tree.named(b), f'{caller}: b'
+  )
+  return counts
 
 
 def movable(symmetry: _symmetry.Symmetry) -> list[_symmetry.Factor]:
   """Returns the groups that may keep units separate.
 
-  Those that depend on a group (units of a head, on the head) keep their width.
+  A group that depends on another group, as the units of a head do on the head,
+  keeps its width: its units are separate where those of the outer group are.
   """
   return [
     group
@@ -70,18 +74,21 @@ def movable(symmetry: _symmetry.Symmetry) -> list[_symmetry.Factor]:
   ]
 
 
-def of_b(
-  symmetry: _symmetry.Symmetry, split: entry_sources.Split
+def symmetry_of_b(
+  symmetry: _symmetry.Symmetry, counts: entry_sources.UnitCounts
 ) -> _symmetry.Symmetry:
-  """Returns the symmetry with B's number of outputs."""
+  """Returns the symmetry of B, whose number of outputs may differ."""
   factors = tuple(
-    f._replace(size=split.outputs.get(f.name, f.size)) for f in symmetry.factors
+    f._replace(size=counts.outputs.get(f.name, f.size))
+    for f in symmetry.factors
   )
   return dataclasses.replace(symmetry, factors=factors)
 
 
-def holding(symmetry: _symmetry.Symmetry, factors: Sequence[str]) -> set[str]:
-  """Returns the names of the leaves that hold one of some factors."""
+def leaves_with_factors(
+  symmetry: _symmetry.Symmetry, factors: Sequence[str]
+) -> set[str]:
+  """Returns the names of the leaves that contain any of some factors."""
   return {
     name
     for name, axes in symmetry.axes
@@ -92,6 +99,7 @@ def holding(symmetry: _symmetry.Symmetry, factors: Sequence[str]) -> set[str]:
 def _check_group(
   name: str, names: list[str], symmetry: _symmetry.Symmetry, caller: str
 ) -> None:
+  """Raises a ValueError unless units of the group may be kept separate."""
   if name in names:
     return
   if name not in symmetry.factor:
@@ -116,6 +124,7 @@ def _sizes_in_b(
   outputs: Sequence[str],
   caller: str,
 ) -> dict[str, int]:
+  """Returns the sizes in B of the output factors, from its leaves' shapes."""
   for name in outputs:
     if name not in symmetry.factor or not symmetry.factor[name].pinned:
       pinned = [f.name for f in symmetry.factors if f.pinned]

@@ -1,4 +1,4 @@
-"""How well the units of two aligned models match."""
+"""Similarity of the matched units of two aligned models."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -20,16 +20,16 @@ def unit_gains(
   symmetry: _symmetry.Symmetry,
   leaves: types.Leaves = weight_gains.default_leaves,
 ) -> dict[str, types.Array]:
-  r"""Returns how well each unit of one model matches that of another.
+  r"""Returns the similarity of each unit to its match in another model.
 
   .. math:: c_i = \sum_{W \ni i} \langle W^A_i, W^B_i \rangle
 
-  the sum running over all slices of leaves that belong to unit i: the diagonal
-  of what ``weight_matching`` maximises.
+  over the slices of all leaves that belong to unit i: the diagonal of the gain
+  matrix of ``weight_matching``.
 
   Args:
     a: a model.
-    b: another one, aligned to it.
+    b: a model aligned to a.
     symmetry: their symmetry.
     leaves: which leaves count, a regular expression or a predicate; by default
       all but running statistics of normalisation.
@@ -38,7 +38,8 @@ def unit_gains(
     For each group an array ``[*outer sizes, size]``, float32 or wider.
 
   Raises:
-    ValueError: if a model belongs to another symmetry.
+    ValueError: if a model does not fit the symmetry, or a chosen leaf has
+      different shapes in a and b.
 
   Example:
     >>> import jax.numpy as jnp
@@ -80,17 +81,17 @@ def mismatch(
   symmetry: _symmetry.Symmetry,
   leaves: types.Leaves = weight_gains.default_leaves,
 ) -> dict[str, float]:
-  r"""Returns how badly each group of two aligned models matches.
+  r"""Returns the relative squared distance of each group of two models.
 
   .. math:: w_g = \frac{\sum_{W \ni g} \| W^A - W^B \|^2}
     {\sum_{W \ni g} \| W^A \|^2 + \| W^B \|^2}
 
-  0 for copies, 1 for unrelated weights: a cheap guess of what a group gains
-  from being kept separate, for ``widths``.
+  It is 0 for copies and 1 for unrelated weights: a cheap estimate, for
+  ``widths``, of the gain from keeping a group separate.
 
   Args:
     a: a model.
-    b: another one, aligned to it.
+    b: a model aligned to a.
     symmetry: their symmetry.
     leaves: which leaves count, as in ``unit_gains``.
 
@@ -106,6 +107,7 @@ def mismatch(
     >>> mismatch(a, b, symmetry=symmetry)
     {'a:0': 1.0}
   """
+  # |A - B|^2 = |A|^2 + |B|^2 - 2 <A, B>, and all three are sums of unit gains.
   ab, aa, bb = (
     unit_gains(x, y, symmetry=symmetry, leaves=leaves)
     for x, y in ((a, b), (a, a), (b, b))
@@ -117,19 +119,19 @@ def mismatch(
   }
 
 
-def compared(
+def comparable_leaves(
   symmetry: _symmetry.Symmetry, outputs: Sequence[str]
 ) -> Callable[[str, tuple[int, ...]], bool]:
-  """Returns a predicate for the leaves that mean the same in both models.
+  """Returns a predicate for the leaves with the same meaning in both models.
 
   Args:
     symmetry: a symmetry.
-    outputs: factors of it whose entries are different things.
+    outputs: factors whose entries have different meanings in the two models.
   """
-  apart = separate_units.holding(symmetry, outputs)
+  excluded = separate_units.leaves_with_factors(symmetry, outputs)
 
   def leaves(name: str, shape: tuple[int, ...]) -> bool:
-    return name not in apart and weight_gains.default_leaves(name, shape)
+    return name not in excluded and weight_gains.default_leaves(name, shape)
 
   return leaves
 
@@ -137,6 +139,7 @@ def compared(
 def _leaf_gains(
   x: types.Array, y: types.Array, *, plan: _symmetry.Plan
 ) -> list[tuple[str, types.Array]]:
+  """Returns the gains of a leaf for each occurrence of a group in a block."""
   names = [
     factor.name
     for segments in itertools.product(*plan)
@@ -144,25 +147,26 @@ def _leaf_gains(
     for factor in segment
     if not factor.pinned
   ]
-  return list(zip(names, _sums(x, y, plan=plan)))
+  return list(zip(names, _sums_per_unit(x, y, plan=plan)))
 
 
 @functools.partial(jax.jit, static_argnames='plan')
-def _sums(
+def _sums_per_unit(
   x: types.Array, y: types.Array, *, plan: _symmetry.Plan
 ) -> list[types.Array]:
+  """Returns the sums of x * y over the slice of each unit."""
   return [
-    _per_unit(block, factors, i)
+    _sum_to_factor(block, factors, i)
     for block, factors in _blocks.to_blocks(tree.wide(x) * tree.wide(y), plan)
     for i, factor in enumerate(factors)
     if not factor.pinned
   ]
 
 
-def _per_unit(
+def _sum_to_factor(
   block: types.Array, factors: _blocks.Factors, i: int
 ) -> types.Array:
-  """Sums a block over all axes but a factor and its outer ones, those first."""
+  """Sums a block over all axes except a factor and its outer factors."""
   names = [factor.name for factor in factors]
   places = [*map(names.index, factors[i].outer), i]
   rest = [axis for axis in range(block.ndim) if axis not in places]

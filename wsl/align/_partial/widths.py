@@ -1,4 +1,4 @@
-"""How many units each group may keep separate under a budget."""
+"""The fraction of separate units of each group under a budget."""
 
 from collections.abc import Mapping, Sequence
 import math
@@ -32,34 +32,35 @@ def widths(
     C(r) = \sum_k c_k \Big( |A_k| + |B_k| -
       \prod_{g \in k} n_g (1 - r_g) \Big)
 
-  An entry of a leaf costs once where it is merged and twice where it is not,
-  and no unit of A alone feeds one of B alone: of a weight between two groups
-  the cost is :math:`c\, n_i n_j [(1 + r_i)(1 + r_j) - 2 r_i r_j]`. Blocks of
-  zeros do not count, so the budget of two whole networks is 2; a dense
-  product of the wider axes also computes the zeros.
+  An entry of a leaf costs c if it is merged and 2 c if it is separate, and no
+  weights join separate units of A and of B: a map between two groups costs
+  :math:`c\, n_i n_j [(1 + r_i)(1 + r_j) - 2 r_i r_j]`. Blocks of zeros are not
+  counted, so the budget of two whole networks is 2, although a dense product of
+  the wider axes also computes the zeros.
 
   The constraint is not convex. Sequential quadratic programming runs from
-  several starts, and what rounding down to whole units leaves of the budget is
-  given to the groups by weight and cost.
+  several starts, fractions are rounded down to whole units, and the remaining
+  budget is filled greedily by weight per cost.
 
   Args:
     a: a model.
-    b: another one, aligned to it.
+    b: a model aligned to a.
     symmetry: the symmetry of ``a``.
-    budget: the cost, in units of that of the model with nothing separate;
-      at least 1. From 2 on everything may be separate.
-    weights: w_g, what a group gains from being separate, by name; 0 where not
-      given, and at or below 0 it is merged. ``None`` for ``mismatch`` of the
-      leaves that hold none of ``outputs``; measured ones: ``width_weights``.
-    grams: ``stats.joint_gram(...)`` or ``stats.gram(...)``: an entry of a map
-      costs its number of rows (the positions of a convolution), other leaves
-      cost nothing. ``None``: each entry of a leaf costs 1, and the budget is
-      one of parameters.
+    budget: the largest cost, in units of the cost with nothing separate, at
+      least 1. From 2 on everything may be separate.
+    weights: w_g, the value of keeping a group separate, by name; 0 where not
+      given, and groups of weight at most 0 are merged. ``None`` for
+      ``mismatch`` of the leaves that hold none of ``outputs``; see
+      ``width_weights`` for measured ones.
+    grams: ``stats.joint_gram(...)`` or ``stats.gram(...)``: the cost c
+      of an entry of a map is its number of rows (the positions of a
+      convolution), and other leaves cost nothing. ``None``: c = 1 for every
+      leaf, a budget of parameters.
     outputs: as in ``pleas``.
 
   Returns:
-    For each group that may keep units separate the fraction, a multiple of one
-    unit: ``separate`` of ``pleas``.
+    The fraction of each group that may keep units separate, a whole number of
+    units: the argument ``separate`` of ``pleas``.
 
   Raises:
     ValueError: if the budget is below 1, or a name or a model does not fit.
@@ -77,16 +78,16 @@ def widths(
     Nasery et al., "PLeaS: Merging Models with Permutations and Least Squares",
     2024, arXiv:2407.02447.
 
-  Differs from the official code, which needs a commercial solver and without
-  one draws the fractions at random.
+  Differs from the official code, which needs a commercial solver and draws the
+  fractions at random without one.
   """
   if not budget >= 1:
     raise ValueError(
       f'widths: budget={budget}, expected at least 1, the cost of one model'
     )
-  split = separate_units.split(a, b, symmetry, 0.0, outputs, 'widths')
+  fixed = separate_units.count_units(a, b, symmetry, 0.0, outputs, 'widths')
   if weights is None:
-    leaves = unit_gains.compared(symmetry, outputs)
+    leaves = unit_gains.comparable_leaves(symmetry, outputs)
     weights = unit_gains.mismatch(a, b, symmetry=symmetry, leaves=leaves)
   sizes = {g.name: g.size for g in separate_units.movable(symmetry)}
   for name, weight in weights.items():
@@ -98,10 +99,10 @@ def widths(
     if not math.isfinite(weight):
       raise ValueError(f"widths: the weight of group '{name}' is {weight}")
   names = [name for name in sizes if weights.get(name, 0) > 0]
-  cost = merge_cost.of_model(
-    symmetry, names, split, merge_cost.per_entry(a, grams)
+  cost = merge_cost.model_cost(
+    symmetry, names, fixed, merge_cost.entry_costs(a, grams)
   )
-  counts = budget_search.counts(
+  counts = budget_search.search_counts(
     cost,
     np.asarray([weights[name] for name in names], np.float64),
     np.asarray([sizes[name] for name in names]),
@@ -124,16 +125,16 @@ def width_weights(
   .. math:: w_g = (2 - \text{budget})\,(R^1_g - R_{merged})
     - (\text{budget} - 1)\,(R^0_g - R_{separate})
 
-  What a group gains when it alone is kept separate counts where the budget is
-  small, what it loses when it alone is merged where it is large.
+  At small budgets the weight is the gain from keeping only this group separate,
+  at large budgets the loss from merging only this group.
 
   Args:
     separate: R^1, by group: the accuracy of ``pleas`` with only this group
       separate, ``separate={group: 1.0}``.
-    merged: R^0, by group: that with only this group merged.
+    merged: R^0, by group: the accuracy with only this group merged.
     all_merged: the accuracy with every group merged.
-    all_separate: that with every group separate.
-    budget: the budget that the weights are for, 1 .. 2.
+    all_separate: the accuracy with every group separate.
+    budget: the budget of ``widths``, 1 .. 2.
 
   Returns:
     A weight for each group.
