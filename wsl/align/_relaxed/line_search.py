@@ -47,8 +47,8 @@ def line_search(form: np.ndarray) -> Step:
   # The maximum is at an end or at a real root of the derivative. The degree
   # can be below 2 m, so coefficients of rounding errors are trimmed first.
   slope = poly.polyder(gain)
-  roots = poly.polyroots(poly.polytrim(slope, 1e-14 * np.abs(slope).max()))
-  real = roots.real[(np.abs(roots.imag) < 1e-6) & (roots.real > 0)]
+  found = poly.polyroots(poly.polytrim(slope, 1e-14 * np.abs(slope).max()))
+  real = found.real[(np.abs(found.imag) < 1e-6) & (found.real > 0)]
   sizes = np.asarray([0.0, 1.0, *real[real < 1]])
   values = poly.polyval(sizes, gain)
   values[0] = 0.0
