@@ -136,6 +136,17 @@ def test_errors_of_batches_and_positions(call) -> None:
     call(A, B, BATCHES, pairs=[(3, 0)])
 
 
+@pytest.mark.parametrize(
+  ('kind', 'message'), [('afine', "no kind 'afine'"), ('low_rank', 'and a key')]
+)
+def test_hyperparameters_are_checked_before_any_batch_is_read(
+  kind, message
+) -> None:
+  batches = (pytest.fail('a batch is read') for _ in range(1))
+  with pytest.raises(ValueError, match=message):
+    stitch.fit_pairs(A, B, batches, kind=kind)
+
+
 def test_errors_name_the_positions() -> None:
   with pytest.raises(ValueError, match=r'positions \(1, 2\): an identity'):
     stitch.fit_pairs(A, B, BATCHES, pairs=[(1, 2)], kind='identity')

@@ -268,7 +268,10 @@ def test_features_of_other_resolutions_are_resized():
 ERRORS = [
   ({'shared': 'meen'}, "shared='meen': expected 'mean', 'pooled'"),
   ({'kind': 'orthogonal'}, "adapter 's_m_0' serves 4 joints, and a mean of"),
-  ({'kind': 'low_rank'}, "adapter 's_m_0': low_rank .* and a key"),
+  (
+    {'kind': 'low_rank'},
+    r'low_rank .*=64 and key=None: expected .* and a key',
+  ),
   ({'ridge': -1.0}, "adapter 's_m_0': .* expected ridge >= 0"),
 ]
 
@@ -278,6 +281,16 @@ def test_errors_of_hyperparameters(arguments, message):
   routes = stitch.sn_net_routes(DEPTHS)
   with pytest.raises(ValueError, match=message):
     stitch.fit_family(family_of(), routes, data(), **arguments)
+
+
+@pytest.mark.parametrize(('arguments', 'message'), ERRORS[:3])
+def test_hyperparameters_are_checked_before_any_batch_is_read(
+  arguments, message
+):
+  routes = stitch.sn_net_routes(DEPTHS)
+  batches = (pytest.fail('a batch is read') for _ in range(1))
+  with pytest.raises(ValueError, match=message):
+    stitch.fit_family(family_of(), routes, batches, **arguments)
 
 
 def test_errors_of_routes_and_data():

@@ -88,8 +88,8 @@ def fit_moments(
 class Fitter:
   """A kind of adapter with its hyperparameters, as a function of moments.
 
-  The attributes are the arguments of ``fit_moments``. Make it before any data
-  are read: a misspelt kind then costs no pass over them.
+  The attributes are the arguments of ``fit_moments``, checked at construction:
+  create it before any data are read.
   """
 
   kind: str
@@ -100,11 +100,16 @@ class Fitter:
   scale: bool = False
 
   def __post_init__(self) -> None:
-    """Checks the kind."""
+    """Checks the kind, and the hyperparameters that it requires."""
     if self.kind not in KINDS:
       hint = tree.nearest(self.kind, list(KINDS))
       raise ValueError(
         f"no kind '{self.kind}' of adapter{hint}: there are {', '.join(KINDS)}"
+      )
+    if self.kind == 'low_rank' and (self.rank < 1 or self.key is None):
+      raise ValueError(
+        f'low_rank with rank={self.rank} and key={self.key}: expected '
+        'rank >= 1 and a key, its A is random'
       )
 
   def __call__(self, moments: types.CrossMoments) -> _adapter.Adapter:
@@ -114,6 +119,7 @@ class Fitter:
     elif self.kind == 'orthogonal':
       adapter = orthogonal(moments, scale=self.scale)
     elif self.kind == 'low_rank':
+      assert self.key is not None
       adapter = low_rank(
         moments,
         ridge=self.ridge,
@@ -170,18 +176,13 @@ def low_rank(
   ridge: float | None,
   rank: int,
   alpha: float,
-  key: types.PRNGKey | None,
+  key: types.PRNGKey,
 ) -> _adapter.Adapter:
   """Adds a trainable low-rank update, 0 at first, to least squares (LoRA).
 
-  This is no reduced-rank regression: W keeps its full rank and is frozen, only
-  the update that training adds has rank r.
+  Only the update has rank r: W is frozen at full rank, unlike in reduced-rank
+  regression.
   """
-  if rank < 1 or key is None:
-    raise ValueError(
-      f'low_rank with rank={rank} and key={key}: expected rank >= 1 and a key, '
-      'its A is random'
-    )
   d, m = moments.xy.shape
   dtype = moments.xy.dtype
   # B = 0, and A uniform within 1 / sqrt(d), as in the code of LoRA (Hu et al.

@@ -79,8 +79,9 @@ def fit_family(
   fits to images with training augmentation.
   """
   fitter = closed_form.Fitter(kind, ridge, rank, alpha, key)
+  served = _served(routes, kind=kind, shared=shared)
   moments = joints.joint_moments(models, routes, batches)
-  adapters = _fit_each(_served(moments, routes), fitter, shared)
+  adapters = _fit_each(moments, served, fitter, shared)
   return routing.Family(dict(models), adapters)
 
 
@@ -122,47 +123,51 @@ def fit_joints(
       closed under averaging, or as ``fit_moments``, naming the adapter.
   """
   fitter = closed_form.Fitter(kind, ridge, rank, alpha, key)
-  return _fit_each(_served(moments, routes), fitter, shared)
-
-
-def _fit_each(
-  served: Mapping[str, Sequence[types.CrossMoments]],
-  fitter: closed_form.Fitter,
-  shared: str,
-) -> dict[str, _adapter.Adapter]:
-  """Fits each adapter to the moments of its joints, with a key of its own."""
-  if shared not in SHARED:
-    raise ValueError(f"shared='{shared}': expected 'mean', 'pooled'")
-  adapters = {}
-  for i, (name, found) in enumerate(served.items()):
-    if len(found) > 1 and shared == 'mean' and fitter.kind not in AVERAGED:
-      raise ValueError(
-        f"adapter '{name}' serves {len(found)} joints, and a mean of kind "
-        f"'{fitter.kind}' is not of that kind: take shared='pooled'"
-      )
-    fit = fitter.fold_in(i)
-    try:
-      if shared == 'mean':
-        adapters[name] = _mean([fit(m) for m in found])
-      else:
-        adapters[name] = fit(_pool(found))
-    except ValueError as error:
-      raise ValueError(f"adapter '{name}': {error}") from error
-  return adapters
+  served = _served(routes, kind=kind, shared=shared)
+  return _fit_each(moments, served, fitter, shared)
 
 
 def _served(
-  moments: Mapping[joints.Joint, types.CrossMoments],
-  routes: Sequence[routing.Route],
-) -> dict[str, list[types.CrossMoments]]:
-  """Returns the moments of the joints that each adapter serves, each once."""
-  served: dict[str, dict[joints.Joint, types.CrossMoments]] = {}
+  routes: Sequence[routing.Route], *, kind: str, shared: str
+) -> dict[str, list[joints.Joint]]:
+  """Returns the distinct joints of each adapter; checks ``shared``."""
+  if shared not in SHARED:
+    raise ValueError(f"shared='{shared}': expected 'mean', 'pooled'")
+  served: dict[str, dict[joints.Joint, None]] = {}
   for route in routes:
     for name, joint in zip(route.adapters, joints.joints(route), strict=True):
-      if joint not in moments:
-        raise ValueError(f'fit_joints: no moments of {joint}')
-      served.setdefault(name, {})[joint] = moments[joint]
-  return {name: list(found.values()) for name, found in served.items()}
+      served.setdefault(name, {})[joint] = None
+  for name, found in served.items():
+    if len(found) > 1 and shared == 'mean' and kind not in AVERAGED:
+      raise ValueError(
+        f"adapter '{name}' serves {len(found)} joints, and a mean of kind "
+        f"'{kind}' is not of that kind: use shared='pooled'"
+      )
+  return {name: list(found) for name, found in served.items()}
+
+
+def _fit_each(
+  moments: Mapping[joints.Joint, types.CrossMoments],
+  served: Mapping[str, Sequence[joints.Joint]],
+  fitter: closed_form.Fitter,
+  shared: str,
+) -> dict[str, _adapter.Adapter]:
+  """Fits each adapter to the moments of its joints, with its own key."""
+  adapters = {}
+  for i, (name, found) in enumerate(served.items()):
+    missing = [joint for joint in found if joint not in moments]
+    if missing:
+      raise ValueError(f'fit_joints: no moments of {missing[0]}')
+    parts = [moments[joint] for joint in found]
+    fit = fitter.fold_in(i)
+    try:
+      if shared == 'mean':
+        adapters[name] = _mean([fit(part) for part in parts])
+      else:
+        adapters[name] = fit(_pool(parts))
+    except ValueError as error:
+      raise ValueError(f"adapter '{name}': {error}") from error
+  return adapters
 
 
 def _mean(adapters: Sequence[_adapter.Adapter]) -> _adapter.Adapter:
