@@ -32,11 +32,11 @@ from wsl.scale._learn.fit import StoppedError as StoppedError
 from wsl.scale._learn.objectives import entropy as entropy
 from wsl.scale._learn.objectives import multi_task as multi_task
 from wsl.scale._learn.objectives import negation as negation
+from wsl.scale._learn.objectives import shrinkage as shrinkage
 from wsl.scale._learn.objectives import supervised as supervised
 from wsl.scale._learn.select import select as select
 from wsl.scale._learn.select import Selection as Selection
-from wsl.scale._learn.shrinkage import shrinkage as shrinkage
-from wsl.scale._learn.subset import subset as subset
+from wsl.scale._learn.select import subset as subset
 from wsl.scale._learn.ufm import Trusted as Trusted
 from wsl.scale._learn.ufm import trusted as trusted
 from wsl.scale._learn.ufm import ufm as ufm

@@ -17,5 +17,5 @@ from wsl.stats._gram import linear_maps as linear_maps
 from wsl.stats._joint_gram import joint_gram as joint_gram
 from wsl.stats._least_squares import least_squares as least_squares
 from wsl.stats._least_squares import LeastSquares as LeastSquares
+from wsl.stats._least_squares import residual as residual
 from wsl.stats._moments import moments as moments
-from wsl.stats._residual import residual as residual

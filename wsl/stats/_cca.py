@@ -89,13 +89,13 @@ def _cca(
 ) -> types.Array:
   x, rank_x = _whitening(xx, keep)
   y, rank_y = _whitening(yy, keep)
-  between = _product(_product(x.T, xy), y)
+  between = tree.matmul(tree.matmul(x.T, xy), y)
   u, rho, _ = jnp.linalg.svd(between, full_matrices=False)
   kept = jnp.arange(len(rho)) < jnp.minimum(rank_x, rank_y)
   weight = kept.astype(rho.dtype)
   if reduce == 'projection':
     # The canonical variates are X x u: X^T of them, up to n.
-    products = _product(_product(xx, x), u)
+    products = tree.matmul(tree.matmul(xx, x), u)
     weight = weight * jnp.sum(jnp.abs(products), 0)
   rho = jnp.clip(rho, 0, 1)
   rho = jnp.square(rho) if reduce == 'squared' else rho
@@ -126,7 +126,3 @@ def _whitening(
   kept = real & ((before < keep * jnp.sum(values)) | (keep == 1))
   rate = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, values, 1)), 0)
   return vectors * rate[None], jnp.sum(kept)
-
-
-def _product(x: types.Array, y: types.Array) -> types.Array:
-  return jnp.matmul(x, y, precision='highest')

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import types
+from wsl import tree, types
 
 
 class Rows(NamedTuple):
@@ -126,11 +126,11 @@ def add(
 
 
 def _rows(old: Rows, point: types.Array, x: types.Array) -> Rows:
-  xx = old.xx + _product(x, x) if old.xx.size else old.xx
+  xx = old.xx + tree.matmul(x.T, x) if old.xx.size else old.xx
   norms = old.norms
   if norms is not None:
     square = jnp.square(x).sum(1)
-    norms = norms[0] + _product(x, square), norms[1] + square @ square
+    norms = norms[0] + tree.matmul(x.T, square), norms[1] + square @ square
   return Rows(point, old.x + x.sum(0), xx, norms)
 
 
@@ -138,14 +138,9 @@ def _products(old: Products, x: types.Array, y: types.Array) -> Products:
   norms = old.norms
   if norms is not None:
     a, b = jnp.square(x).sum(1), jnp.square(y).sum(1)
-    parts = _product(x, b), _product(y, a), a @ b
+    parts = tree.matmul(x.T, b), tree.matmul(y.T, a), a @ b
     norms = norms[0] + parts[0], norms[1] + parts[1], norms[2] + parts[2]
-  return Products(old.xy + _product(x, y), norms)
-
-
-def _product(x: types.Array, y: types.Array) -> types.Array:
-  """Returns x^T y, ``[d, ...]``, in full precision."""
-  return jnp.matmul(x.T, y, precision='highest')
+  return Products(old.xy + tree.matmul(x.T, y), norms)
 
 
 def moments(total: Sums) -> dict[tuple[int, int], types.CrossMoments]:

@@ -151,3 +151,14 @@ def test_the_old_positional_count_of_shots_still_works() -> None:
   with pytest.warns(DeprecationWarning, match=r'scale\.few_shot'):
     stream = scale.few_shot(labels, labels, 1, batch_size=2, key=KEY)
   assert sorted(next(stream)[1].tolist()) == [0, 1]
+
+
+def test_cross_entropy_is_that_of_log_softmax_to_rounding() -> None:
+  rng = np.random.default_rng(0)
+  logits = jnp.asarray(30 * rng.normal(size=(64, 5, 7)))
+  labels = jnp.asarray(rng.integers(0, 7, (64, 5)))
+  loss = scale.supervised(lambda p, x: x * p)
+  found = loss(jnp.asarray(1.0), (logits, labels), KEY)
+  log_p = jax.nn.log_softmax(logits)
+  wanted = -jnp.take_along_axis(log_p, labels[..., None], -1).mean()
+  np.testing.assert_allclose(found, wanted, rtol=1e-12)

@@ -61,7 +61,7 @@ def _difference(
 
 def _stored(source: np.dtype, dtype: Any) -> np.dtype:
   """Returns the dtype to store in: at most as wide as the difference."""
-  wide = source if source.itemsize >= 4 else np.dtype(np.float32)
+  wide = tree.wide_dtype(source)
   dtype = wide if dtype is None else np.dtype(dtype)
   if not jnp.issubdtype(dtype, jnp.inexact):
     raise ValueError(

@@ -1,13 +1,12 @@
 """Lay out coefficients."""
 
 from typing import Any
-import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import types
+from wsl import tree, types
 from wsl.scale._bank import banks
 from wsl.scale._coefs import block_rules, cell_maps, coef_tree
 
@@ -104,5 +103,5 @@ def _seed(
     return cell_maps.SEEDLESS
   if key is None:
     raise ValueError('init: a random partition needs key=jax.random.key(...)')
-  leaf = jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
+  leaf = tree.name_key(key, name)
   return tuple(int(word) for word in jax.random.bits(leaf, (2,), np.uint32))

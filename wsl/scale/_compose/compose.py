@@ -102,7 +102,7 @@ def combine(bank: banks.Bank, coefs: Any) -> types.Delta:
   found: dict[str, Any] = {}
   for name, shape, dtype in bank.specs:
     if name in bank.leaves:
-      like = jnp.zeros((), sums.wide(jnp.dtype(dtype)))
+      like = jnp.zeros((), tree.wide_dtype(jnp.dtype(dtype)))
       found[name] = _apply(
         sums.total_of,
         bank.leaves[name],

@@ -89,7 +89,7 @@ def compose(
     if name not in bank.leaves:
       continue
     cells, seed = coef_tree.cells_of(coefs, name)
-    total = jnp.zeros(x.shape, sums.wide(x.dtype))
+    total = jnp.zeros(x.shape, tree.wide_dtype(x))
     for i, row in bank_rows.each(bank.leaves[name]):
       total = _add_row(
         total,

@@ -13,11 +13,6 @@ from wsl.scale._bank import bank_rows
 from wsl.scale._coefs import cell_maps
 
 
-def wide(dtype: np.dtype) -> np.dtype:
-  """Returns the dtype that entries of ``dtype`` are computed in."""
-  return dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
-
-
 def total_of(
   like: types.Array,
   coef: types.Array,

@@ -1,5 +1,6 @@
-"""Which vectors to learn with, from one gradient."""
+"""Choose task vectors: by name, or by a score within a budget."""
 
+from collections.abc import Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -9,18 +10,17 @@ from wsl import deprecation, tree, types
 from wsl.scale._bank import bank_rows, banks
 from wsl.scale._coefs import init
 from wsl.scale._compose import pull_back
-from wsl.scale._learn import subset
 
 _WAYS = ('feature', 'vector', 'block')
 
 
 class Selection(NamedTuple):
-  """A smaller bank, and why.
+  """A smaller bank, and the scores it was chosen by.
 
   Attributes:
-    bank: what was chosen.
-    scores: by name of the vector, its score; with ``'block'`` by name of the
-      leaf, a dict of them. The largest were chosen.
+    bank: the chosen vectors.
+    scores: the score of each vector, by name; with ``'block'``, such a dict for
+      each leaf, by the leaf's name. The largest scores are chosen.
   """
 
   bank: banks.Bank
@@ -44,18 +44,19 @@ def select(
 
   Args:
     bank: T task vectors.
-    gradient: of a loss in the weights, at the base; ``None`` with
-      ``'feature'``. One gradient serves, whatever T is.
-    budget: how many to keep, ``1 <= budget <= T``.
-    by: ``'vector'`` keeps those with the largest sum of s over leaves,
-      ``'block'`` the largest s at each leaf, other vectors at other leaves
-      (they stay in the bank with the leaves that they won, the rest takes no
-      memory), ``'feature'`` those whose data look most like the target's.
+    gradient: the gradient of a loss with respect to the weights, at the base;
+      ``None`` with ``'feature'``. One gradient scores any number of vectors.
+    budget: the number of vectors to keep, ``1 <= budget <= T``.
+    by: ``'vector'`` keeps the vectors with the largest sum of s over leaves;
+      ``'block'`` keeps the largest s at each leaf, so that the vectors differ
+      between leaves (a vector keeps the leaves where it was chosen, the others
+      take no memory); ``'feature'`` keeps the vectors whose data resemble the
+      target's most.
     features: for ``'feature'``: the target's mean feature ``[d]`` and the
       vectors' ``[T, d]``, compared by their cosine.
 
   Returns:
-    The smaller bank, with the vectors in their old order, and the scores.
+    The smaller bank, with the vectors in their original order, and the scores.
 
   Raises:
     ValueError: if an argument is unknown, missing or out of range.
@@ -103,10 +104,50 @@ def select(
   return Selection(dataclasses.replace(bank, leaves=leaves), at_leaf)
 
 
+def subset(bank: banks.Bank, names: Sequence[str]) -> banks.Bank:
+  """Returns a bank of the named vectors, in the order given.
+
+  Args:
+    bank: T vectors.
+    names: the vectors to keep, from ``bank.names``.
+
+  Returns:
+    A bank of ``len(names)`` vectors.
+
+  Raises:
+    ValueError: if a name is not in the bank, or no names are given.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import scale
+    >>> models = [{'w': jnp.zeros(2)}, {'w': jnp.ones(2)}]
+    >>> both = scale.bank({'w': jnp.zeros(2)}, models, names=['cars', 'pets'])
+    >>> subset(both, ['pets']).leaves['w'].tolist()
+    [[1.0, 1.0]]
+  """
+  for name in names:
+    if name not in bank.names:
+      hint = tree.nearest(name, bank.names)
+      raise ValueError(f"subset: no vector '{name}' in the bank{hint}")
+  if not names:
+    raise ValueError('subset: no names given, at least one is needed')
+  index = [bank.names.index(name) for name in names]
+  return dataclasses.replace(
+    bank,
+    leaves={
+      name: found
+      for name, leaf in bank.leaves.items()
+      if (found := bank_rows.take(leaf, index)) is not None
+    },
+    names=tuple(names),
+  )
+
+
 def _cosines(
   bank: banks.Bank,
   features: tuple[types.ArrayLike, types.ArrayLike] | None,
 ) -> np.ndarray:
+  """Returns the cosine of each vector's mean feature with the target's."""
   if features is None:
     raise ValueError(
       "select(by='feature'): features= is missing: the target's mean feature "
@@ -123,12 +164,15 @@ def _cosines(
 
 
 def _by_name(bank: banks.Bank, scores: np.ndarray) -> dict[str, float]:
+  """Returns the scores as a dict of vector names."""
   return {name: float(x) for name, x in zip(bank.names, scores)}
 
 
 def _largest(scores: np.ndarray, budget: int) -> list[int]:
+  """Returns the indices of the largest scores, in ascending order."""
   return sorted(np.argsort(-scores, kind='stable')[:budget].tolist())
 
 
 def _best(bank: banks.Bank, scores: np.ndarray, budget: int) -> banks.Bank:
-  return subset.subset(bank, [bank.names[i] for i in _largest(scores, budget)])
+  """Returns the bank of the vectors with the largest scores."""
+  return subset(bank, [bank.names[i] for i in _largest(scores, budget)])
