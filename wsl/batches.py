@@ -1,4 +1,9 @@
-"""The one rule for batches, shared by every statistic."""
+"""The convention for batches, shared by every function that streams data.
+
+A batch is ``inputs``, or a tuple that begins with them, such as ``(inputs,
+labels)``. Inputs are an array ``[B, ...]``, or a pytree of arrays with the same
+leading axis. Only a tuple is unpacked: a list or a dict is a pytree of inputs.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,25 +13,44 @@ import jax.numpy as jnp
 
 
 def inputs_of(batch: Any) -> Any:
-  """Returns the inputs of a batch: a tuple's first entry, else all of it."""
+  """Returns the inputs of a batch: the first entry of a tuple, else the batch.
+
+  Args:
+    batch: inputs, or a tuple ``(inputs, ...)``.
+
+  Returns:
+    The inputs, an array ``[B, ...]`` or a pytree of such arrays.
+
+  Example:
+    >>> inputs_of(('x', 'y')), inputs_of({'image': 'x'})
+    ('x', {'image': 'x'})
+  """
   return batch[0] if isinstance(batch, tuple) else batch
 
 
 def stream(batches: Iterable[Any], *, name: str) -> Iterator[Any]:
-  """Yields the batches, after checking that they are an iterable of batches.
+  """Yields batches, after checking each of them.
 
   Args:
-    batches: any iterable; a batch is ``inputs``, or a tuple that begins with
-      them; inputs are an array ``[B, ...]`` or a pytree of such arrays.
-    name: the public function that asks, for its error messages.
+    batches: an iterable of batches.
+    name: the public function that reads them, for error messages.
 
   Yields:
-    The batches as they came.
+    The batches, unchanged.
 
   Raises:
-    ValueError: for one array instead of an iterable, no batches, or a batch
-      without examples.
+    ValueError: if ``batches`` is one array instead of an iterable, holds no
+      batch, or a batch has no examples.
+
+  Example:
+    >>> [x.shape for x in stream([jnp.ones((4, 2))], name='gram')]
+    [(4, 2)]
+    >>> list(stream([], name='gram'))
+    Traceback (most recent call last):
+    ...
+    ValueError: gram: no batches given, at least one is needed ...
   """
+  # Iterating over an array would yield its examples as if they were batches.
   if hasattr(batches, 'shape'):
     raise ValueError(
       f'{name}: batches is one array of shape {batches.shape}, expected an '

@@ -1,11 +1,11 @@
 """Statistics of a model on data, streamed over batches.
 
-They are what the data-informed methods consume: ``merge.fisher`` weighs
-parameters by the Fisher diagonal, ``merge.regmean`` solves with the Gram
-matrices, ``align.repair`` resets the moments of every unit, ``align.pleas``
-solves with the joint Gram matrices of two models, ``stitch`` fits adapters to
-the cross moments of two networks' features. Any ``apply_fn(params, inputs)``
-will do, from whatever framework.
+The data-informed methods consume them: ``merge.fisher`` weighs parameters by
+the Fisher diagonal, ``merge.regmean`` solves with the Gram matrices,
+``align.repair`` resets the moments of every unit, ``align.pleas`` solves with
+the joint Gram matrices of two models, and ``stitch`` fits adapters to the cross
+moments of two networks' features. ``apply_fn(params, inputs)`` may come from
+any framework.
 """
 
 from wsl.stats._cca import cca as cca

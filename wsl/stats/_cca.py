@@ -18,9 +18,9 @@ def cca(
   .. math:: \rho_1 \ge \dots \ge \rho_k: \text{ singular values of }
     C_{xx}^{-1/2} C_{xy} C_{yy}^{-1/2}
 
-  It does not change with any invertible affine map of either set (with
-  ``keep`` = 1), and is 1 for any features as soon as they are as many as the
-  rows, so give several times more rows than features.
+  With ``keep`` = 1 it is invariant to invertible affine maps of either set. It
+  is 1 for any features if there are as many features as rows, so give several
+  times more rows than features.
 
   ==============  ==========================================================
   ``reduce``      the mean over the k correlations, k the smaller rank
@@ -28,16 +28,16 @@ def cca(
   ``mean``        of :math:`\rho_i`; with ``keep=0.99`` it is SVCCA
   ``squared``     of :math:`\rho_i^2`
   ``projection``  of :math:`\rho_i` with weights :math:`\sum_j |\langle h_i,
-                  x_j \rangle|`, how much of the features x the canonical
-                  variate h_i accounts for: PWCCA
+                  x_j \rangle|`, the share of the features x that the
+                  canonical variate h_i explains: PWCCA
   ==============  ==========================================================
 
   Args:
     moments: from ``cross_moments``.
-    reduce: how the correlations become one number.
-    keep: the least share of the variance of each set that its principal
-      components must hold to stay, 0 < keep <= 1; the fewest that do are kept,
-      all that are not rounding for 1.
+    reduce: the mean of the correlations, see above.
+    keep: share of the variance of each set, 0 < keep <= 1. The fewest leading
+      principal components that hold it are kept; with 1, all whose variance
+      exceeds rounding.
 
   Returns:
     The mean, ``[]``, 0 .. 1; 0 if either set is constant.
@@ -73,7 +73,7 @@ def cca(
     )
   if moments.yy is None:
     raise ValueError(
-      'cca: the moments lack those of y: take them with similarity=True'
+      'cca: the moments of y are missing: take them with similarity=True'
     )
   return _cca(moments.xx, moments.xy, moments.yy, reduce=reduce, keep=keep)
 
@@ -87,6 +87,9 @@ def _cca(
   reduce: str,
   keep: types.Scalar,
 ) -> types.Array:
+  """Computes the correlations by whitening both sets, and their mean."""
+  # With P_x^T C_xx P_x = I and the same for y, the canonical correlations are
+  # the singular values of P_x^T C_xy P_y, and P_x u_i the i-th direction of x.
   x, rank_x = _whitening(xx, keep)
   y, rank_y = _whitening(yy, keep)
   between = tree.matmul(tree.matmul(x.T, xy), y)
@@ -94,7 +97,8 @@ def _cca(
   kept = jnp.arange(len(rho)) < jnp.minimum(rank_x, rank_y)
   weight = kept.astype(rho.dtype)
   if reduce == 'projection':
-    # The canonical variates are X x u: X^T of them, up to n.
+    # The canonical variates are H = X P_x U of centred features X, and the
+    # products X^T H are n C_xx P_x U; n cancels in the weighted mean.
     products = tree.matmul(tree.matmul(xx, x), u)
     weight = weight * jnp.sum(jnp.abs(products), 0)
   rho = jnp.clip(rho, 0, 1)
@@ -106,23 +110,22 @@ def _cca(
 def _whitening(
   covariance: types.Array, keep: types.Scalar
 ) -> tuple[types.Array, types.Array]:
-  """Returns ``[d, d]`` to principal components of variance 1, and how many.
+  """Computes P with columns v_i / sqrt(s_i): P^T C P = I up to the rank.
 
   Args:
-    covariance: of the features.
-    keep: the share of the variance that the components must hold.
+    covariance: C = V S V^T of the features, ``[d, d]``.
+    keep: the share of the variance that the kept components hold.
 
   Returns:
-    A matrix whose columns past the rank are 0, the largest component first,
-    and the rank.
+    P, ``[d, d]``, the largest component first, and the number of components.
   """
   values, vectors = jnp.linalg.eigh(covariance)
   values, vectors = values[::-1], vectors[:, ::-1]
   values = jnp.maximum(values, 0)
   least = len(values) * jnp.finfo(values.dtype).eps * values[0]
-  real = values > least
-  # A component is kept if those before it hold too little.
+  nonzero = values > least
+  # A component is kept if the larger ones hold less than the share.
   before = jnp.cumsum(values) - values
-  kept = real & ((before < keep * jnp.sum(values)) | (keep == 1))
+  kept = nonzero & ((before < keep * jnp.sum(values)) | (keep == 1))
   rate = jnp.where(kept, jax.lax.rsqrt(jnp.where(kept, values, 1)), 0)
   return vectors * rate[None], jnp.sum(kept)

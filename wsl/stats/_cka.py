@@ -15,21 +15,19 @@ def cka(moments: types.CrossMoments, *, unbiased: bool = True) -> types.Array:
     {\sqrt{\operatorname{HSIC}(K, K) \operatorname{HSIC}(L, L)}}, \quad
     K = X X^\top, \quad L = Y Y^\top
 
-  It does not change when features are rotated, shifted or scaled as a whole.
-  The biased estimate has
-  :math:`\operatorname{HSIC} = \|C_{xy}\|^2` and goes to 1 for any features, as
-  their number outgrows the rows; the unbiased one is
+  It is invariant to rotation, translation and isotropic scaling of either set.
+  The biased estimate has :math:`\operatorname{HSIC} = \|C_{xy}\|^2` and tends
+  to 1 for any features as their number outgrows the rows; the unbiased one is
 
   .. math:: \operatorname{HSIC}_1 = \frac{1}{n (n - 3)} \Big(
     \operatorname{tr} \tilde K \tilde L + \frac{1^\top \tilde K 1 \,
     1^\top \tilde L 1}{(n - 1)(n - 2)} - \frac{2}{n - 2}
     1^\top \tilde K \tilde L 1 \Big)
 
-  with zeros on the diagonals of :math:`\tilde K` and :math:`\tilde L`. Since
-  it does not change with a shift either, :math:`\tilde K` may be that of
-  centred features, whose rows of K sum to zero, so that it needs
-  :math:`C_{xy}` and the mean of :math:`|\tilde x|^2 |\tilde y|^2` alone: no
-  matrix of rows by rows.
+  where :math:`\tilde K` and :math:`\tilde L` are K and L with zero diagonals.
+  It is computed from the covariances and the means of
+  :math:`|\tilde x|^2 |\tilde y|^2` over centred rows, without a matrix of rows
+  by rows.
 
   Args:
     moments: from ``cross_moments``.
@@ -40,8 +38,8 @@ def cka(moments: types.CrossMoments, *, unbiased: bool = True) -> types.Array:
     NaN if either set of features is constant.
 
   Raises:
-    ValueError: if the moments were taken without ``similarity``, or unbiased
-      is to be computed from fewer than 4 rows.
+    ValueError: if the moments were taken without ``similarity``, or there are
+      fewer than 4 rows for the unbiased estimate.
 
   Example:
     >>> import jax.numpy as jnp
@@ -58,7 +56,7 @@ def cka(moments: types.CrossMoments, *, unbiased: bool = True) -> types.Array:
   """
   if moments.yy is None or moments.norms is None:
     raise ValueError(
-      'cka: the moments lack those of y: take them with similarity=True'
+      'cka: the moments of y are missing: take them with similarity=True'
     )
   count = moments.count
   if unbiased and not isinstance(count, jax.core.Tracer) and count < 4:
@@ -81,8 +79,18 @@ def _cka(
   *,
   unbiased: bool,
 ) -> types.Array:
+  """Computes the alignment; ``covariances`` and ``norms`` are xx, xy, yy."""
   hsic = jnp.stack([jnp.sum(jnp.square(c)) for c in covariances])
   if unbiased:
+    # HSIC_1 is invariant to translation, so let the features be centred: then
+    # K 1 = 0. With a_i = |x_i|^2 and b_i = |y_i|^2, the diagonals of K and L,
+    #   tr K~ L~      = tr K L - sum a_i b_i
+    #   1' K~ 1       = -sum a_i,   1' L~ 1 = -sum b_i
+    #   1' K~ L~ 1    = (-a)' (-b) = sum a_i b_i
+    # and, as tr K L = n^2 |C_xy|^2, sum a_i = n tr C_xx, sum b_i = n tr C_yy,
+    #   n (n - 3) HSIC_1 / n^2 = |C_xy|^2 - mean(a b) / (n - 2)
+    #                            + tr C_xx tr C_yy / ((n - 1) (n - 2)).
+    # The factor cancels in the ratio.
     n = count.astype(norms.dtype)
     a, b = jnp.trace(covariances[0]), jnp.trace(covariances[2])
     traces = jnp.stack([a * a, a * b, b * b])

@@ -21,30 +21,33 @@ def cross_moments(
   pairs: Iterable[tuple[int, int]] | None = None,
   similarity: bool = True,
 ) -> dict[tuple[int, int], types.CrossMoments]:
-  r"""Computes how the features of two networks vary, alone and together.
+  r"""Computes means, covariances and cross-covariances of two sets of features.
 
-  One pass: each batch goes once through both functions, each :math:`x x^\top`
-  is summed once whatever the number of its pairs, and no features outlive
-  their batch. The sums are taken about the mean of the first batch, in float32
-  or wider, so that features with a large mean lose no precision.
+  .. math:: C_{xy} = \frac{1}{n} \sum_{i=1}^{n} (x_i - \bar x)
+    (y_i - \bar y)^\top
+
+  One pass over the data: each batch is evaluated once by both functions, each
+  :math:`x x^\top` is summed once for all its pairs, and features are freed
+  after their batch. Sums are taken about the mean of the first batch, in
+  float32 or wider, so that features with a large mean lose no precision.
 
   Args:
     source: maps inputs to a sequence of features ``[B, ..., d]``. A
       ``jax.tree_util.Partial`` carries its arrays as arguments; any other
       function must be hashable, and one compiled program serves it.
-    target: likewise, to features ``[B, ..., m]``.
+    target: such a function too, to features ``[B, ..., m]``.
     batches: any iterable of ``inputs``, or of tuples ``(inputs, ...)``; inputs
       are an array ``[B, ...]`` or a pytree of them. Batches of one size
       compile once.
-    pairs: (i, j): which features of the source go with which of the target;
-      all by default. The two have as many rows, which are the entries of all
-      axes but the last.
-    similarity: whether to sum what ``cka``, ``cca`` and ``residual`` need
-      beyond a least squares map: the covariance of y, and norms.
+    pairs: (i, j), indices of the features of the source and of the target; all
+      pairs by default. Rows are the entries of all axes but the last; both have
+      the same number of them.
+    similarity: whether to sum the covariance of y and the norms, which ``cka``,
+      ``cca`` and ``residual`` need and a least squares map does not.
 
   Returns:
-    By pair, its moments; the pairs of one source share an array ``xx``, those
-    of one target ``yy``.
+    The moments of each pair. The pairs of one source share the array ``xx``,
+    the pairs of one target ``yy``.
 
   Raises:
     ValueError: if there are no batches, no such features, or a pair's rows do
@@ -79,7 +82,7 @@ def _start(
   pairs: Iterable[tuple[int, int]] | None,
   similarity: bool,
 ) -> _cross_sums.Sums:
-  """Returns sums over no rows, after checking what there will be to add."""
+  """Returns zero sums, after checking the pairs and the features' shapes."""
   xs, ys = jax.eval_shape(_both, source, target, inputs)
   every = [(i, j) for i in range(len(xs)) for j in range(len(ys))]
   chosen = every if pairs is None else list(pairs)
@@ -103,15 +106,16 @@ def _start(
 def _add_traced(
   total: _cross_sums.Sums, source: FeaturesFn, target: FeaturesFn, inputs: Any
 ) -> _cross_sums.Sums:
+  """Adds the features of one batch to the sums."""
   return _cross_sums.add(total, *_both(source, target, inputs))
 
 
-# The sums of all pairs are large: the old ones make room for the new.
+# The sums of all pairs are large: donate the old ones to the new.
 _add = jax.jit(_add_traced, donate_argnums=0)
 
 
 def _both(source: FeaturesFn, target: FeaturesFn, inputs: Any) -> Any:
-  """Returns the features of both as rows ``[n, d]``, of one float dtype."""
+  """Returns both networks' features as rows ``[n, d]`` of one float dtype."""
   features = source(inputs), target(inputs)
   double = any(x.dtype == jnp.float64 for x in jax.tree.leaves(features))
   dtype = jnp.float64 if double else jnp.float32

@@ -1,4 +1,9 @@
-"""The sums that cross moments are made of: they add up over batches."""
+"""Sums of products of features, accumulated over batches.
+
+All sums are taken about a point p close to the mean (the mean of the first
+batch), and moved to the mean at the end: the subtraction of n m m^T from the
+raw second moments would cancel where the mean is large.
+"""
 
 from collections.abc import Mapping, Sequence
 import functools
@@ -17,7 +22,7 @@ class Rows(NamedTuple):
   Attributes:
     point: p ``[d]``, the mean of the first batch.
     x: of x - p, ``[d]``.
-    xx: of (x - p) (x - p)^T, ``[d, d]``; ``[0, 0]`` where it is not wanted.
+    xx: of (x - p) (x - p)^T, ``[d, d]``; ``[0, 0]`` if it is not needed.
     norms: of |x - p|^2 (x - p) ``[d]``, and of |x - p|^4.
   """
 
@@ -54,12 +59,12 @@ def start(
   pairs: Sequence[tuple[int, int]],
   similarity: bool,
 ) -> Sums:
-  """Returns the sums over no rows.
+  """Returns zero sums.
 
   Args:
-    xs: shapes of the source's features, ``[n, d]``.
-    ys: of the target's.
-    pairs: which of them go together.
+    xs: the source's features, ``[n, d]``, or their shapes.
+    ys: the target's.
+    pairs: the indices (i, j) of the pairs.
     similarity: whether to sum the target's products and all norms.
 
   Returns:
@@ -89,25 +94,25 @@ def start(
 
 
 def _zeros(dtype: Any, *shape: int) -> types.Array:
-  """Makes zeros on the host: nothing to compile."""
+  """Makes zeros on the host, which compiles nothing."""
   return jnp.asarray(np.zeros(shape, dtype))
 
 
 def add(
   total: Sums, xs: Sequence[types.Array], ys: Sequence[types.Array]
 ) -> Sums:
-  """Adds the rows of a batch; the first one gives the points.
+  """Adds the rows of a batch; the first batch defines the points.
 
   Args:
-    total: of the batches before.
+    total: the sums of the batches before.
     xs: the source's features, ``[n, d]``.
     ys: the target's.
 
   Returns:
-    The sums with this batch's.
+    The sums with this batch.
   """
   first = total.rows == 0
-  about: list[dict[int, types.Array]] = []
+  centred: list[dict[int, types.Array]] = []
   sides: list[dict[int, Rows]] = []
   for features, olds in ((xs, total.source), (ys, total.target)):
     points = {
@@ -115,17 +120,18 @@ def add(
       for i, old in olds.items()
     }
     rows = {i: features[i] - point[None] for i, point in points.items()}
-    about.append(rows)
+    centred.append(rows)
     sides.append({i: _rows(old, points[i], rows[i]) for i, old in olds.items()})
   pairs = {
-    (i, j): _products(old, about[0][i], about[1][j])
+    (i, j): _products(old, centred[0][i], centred[1][j])
     for (i, j), old in total.pairs.items()
   }
-  count = next(iter(about[0].values())).shape[0]
+  count = next(iter(centred[0].values())).shape[0]
   return Sums(total.rows + count, sides[0], sides[1], pairs)
 
 
 def _rows(old: Rows, point: types.Array, x: types.Array) -> Rows:
+  """Adds rows x, taken about the point, to the sums of one set."""
   xx = old.xx + tree.matmul(x.T, x) if old.xx.size else old.xx
   norms = old.norms
   if norms is not None:
@@ -135,6 +141,7 @@ def _rows(old: Rows, point: types.Array, x: types.Array) -> Rows:
 
 
 def _products(old: Products, x: types.Array, y: types.Array) -> Products:
+  """Adds rows x and y, each about its point, to the sums of a pair."""
   norms = old.norms
   if norms is not None:
     a, b = jnp.square(x).sum(1), jnp.square(y).sum(1)
@@ -150,7 +157,7 @@ def moments(total: Sums) -> dict[tuple[int, int], types.CrossMoments]:
     total: the sums.
 
   Returns:
-    The moments of each pair; what is of one side only, pairs share.
+    The moments of each pair. Pairs share the arrays of their common side.
   """
   source, target, pairs = _centred(total)
   return {
@@ -178,6 +185,10 @@ class _Side(NamedTuple):
 
 @jax.jit
 def _centred(total: Sums) -> tuple[Any, Any, Any]:
+  """Computes means, covariances and norms about the means.
+
+  With a = mean - p, the covariance is mean((x - p) (x - p)^T) - a a^T.
+  """
   n = total.rows
 
   def side(rows: Rows) -> _Side:
@@ -217,7 +228,12 @@ def _norms(
   xy: types.Array,
   norms: tuple[types.Array, types.Array, types.Array],
 ) -> types.Array:
-  """Returns the mean of |x - a|^2 |y - b|^2, for means a and b."""
+  """Returns the mean of |x - a|^2 |y - b|^2, where a and b are the means."""
+  # Expand (|x|^2 - 2 a'x + |a|^2) (|y|^2 - 2 b'y + |b|^2) and take means:
+  #   E |x|^2|y|^2 - 2 a' E x|y|^2 - 2 b' E |x|^2 y
+  #   + |b|^2 E |x|^2 + |a|^2 E |y|^2 + 4 a' E[x y'] b
+  #   - 2 |b|^2 a' E x - 2 |a|^2 b' E y + |a|^2 |b|^2,
+  # where the last line is -3 |a|^2 |b|^2, as E x = a and E y = b.
   aa, bb = a @ a, b @ b
   linear = a @ norms[0] + b @ norms[1]
   square = bb * jnp.trace(x.xx) + aa * jnp.trace(y.xx) + 4 * (a @ xy @ b)

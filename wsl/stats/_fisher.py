@@ -1,4 +1,4 @@
-"""The diagonal of the Fisher information, example by example."""
+"""The diagonal of the Fisher information, from gradients per example."""
 
 from collections.abc import Callable, Iterable
 import functools
@@ -29,11 +29,10 @@ def fisher(
       \Bigl( \frac{\partial \log p_\theta(c \mid x)}{\partial \theta_i}
       \Bigr)^2
 
-  The expectation runs over the model's own labels, and the square is taken
-  per example and class. Widely used code sums the gradient over classes and
-  over a batch first and squares the sum; its cross terms make that another
-  quantity, not the Fisher diagonal, unless the batch has one example and the
-  sum one class.
+  The expectation is over the model's own labels, and the square is taken per
+  example and class. Widely used code sums gradients over classes and over a
+  batch, and then squares: because of the cross terms that is not the Fisher
+  diagonal, unless the batch has one example and the sum one class.
 
   Costs one forward and C backward passes per example, and at most
   ``chunk * C`` gradients of memory.
@@ -50,8 +49,8 @@ def fisher(
     labels: ``'expected'`` sums over all C classes (the formula), ``'sampled'``
       draws one label per example from the model (unbiased, C times cheaper),
       ``'empirical'`` takes the labels of the data, integers ``[B]``, from
-      batches ``(inputs, labels, ...)``: not the Fisher information, but what
-      some call the empirical one.
+      batches ``(inputs, labels, ...)``: the so-called empirical Fisher, which
+      is another quantity.
     key: a key, for ``labels='sampled'`` only; example i draws from
       ``fold_in(key, i)``, whatever the batch size and chunk.
 
@@ -61,7 +60,7 @@ def fisher(
 
   Raises:
     ValueError: naming the argument that is out of range or missing, or the
-      shape that is no ``[B, C]``.
+      shape that is not ``[B, C]``.
 
   Example:
     >>> import jax.numpy as jnp
@@ -94,6 +93,7 @@ def fisher(
 
 
 def _check(chunk: int, labels: str, key: types.PRNGKey | None) -> None:
+  """Checks the arguments that do not depend on the data."""
   if labels not in _LABELS:
     hint = tree.nearest(str(labels), _LABELS)
     raise ValueError(
@@ -109,6 +109,7 @@ def _check(chunk: int, labels: str, key: types.PRNGKey | None) -> None:
 
 
 def _given_labels(batch: Any, size: int) -> types.Array:
+  """Returns the labels of a batch, after checking their shape and dtype."""
   if not isinstance(batch, tuple) or len(batch) < 2:
     raise ValueError(
       "fisher: labels='empirical' needs batches (inputs, labels), got inputs "
@@ -125,6 +126,7 @@ def _given_labels(batch: Any, size: int) -> types.Array:
 
 @functools.partial(jax.jit, static_argnums=2)
 def _fold(key: types.PRNGKey, first: int, size: int) -> types.Array:
+  """Returns a key for each example, folded in by its index in the data."""
   index = jnp.asarray(first, jnp.uint32) + jnp.arange(size, dtype=jnp.uint32)
   return jax.vmap(functools.partial(jax.random.fold_in, key))(index)
 
@@ -143,7 +145,7 @@ def _batch_sum(
   examples = (inputs, labels, keys)
   size = jax.tree.leaves(inputs)[0].shape[0]
   steps = -(-size // chunk)
-  # The last chunk is filled up with copies of the last example, of weight 0.
+  # The last chunk is padded with copies of the last example, of weight 0.
   index = jnp.arange(steps * chunk)
   fill = jnp.minimum(index, size - 1).reshape(steps, chunk)
   weight = (index < size).reshape(steps, chunk)
@@ -164,6 +166,9 @@ def _example(
   apply_fn: Callable[..., Any], params: types.Params, example: Any
 ) -> types.Params:
   """Returns sum_c p_c (d log p_c / d theta)^2 for one example."""
+  # Chain rule: d log p_c / d theta = J^T (d log p_c / d z) with logits z and
+  # J = dz / d theta. One forward pass yields J^T, which is applied to the K
+  # directions of the sum; the square comes after, so no cross terms appear.
   inputs, label, key = example
   leaves, treedef = jax.tree.flatten(params)
   real = [i for i, x in enumerate(leaves) if _is_real(x)]
@@ -197,8 +202,8 @@ def _log_p_gradients(
 ) -> tuple[types.Array, types.Array]:
   """Returns weights [K] and gradients of log p_c in the logits, [K, C].
 
-  K counts the labels in the sum: all C with the weights p_c, or a given or
-  drawn one. The gradient is e_c - p.
+  The sum has K = C labels with weights p_c, or one given or sampled label. As
+  log p_c = z_c - log sum_k exp z_k, its gradient is e_c - p.
   """
   p = jax.nn.softmax(logits)
   one_hot = jnp.eye(p.size, dtype=p.dtype)
@@ -210,8 +215,8 @@ def _log_p_gradients(
 
 
 def _weighted_sum(weights: types.Array, x: types.Array) -> types.Array:
-  highest = jax.lax.Precision.HIGHEST
-  return jnp.tensordot(weights.astype(x.dtype), x, 1, precision=highest)
+  """Contracts the first axis with weights, ``[K], [K, ...] -> [...]``."""
+  return jnp.tensordot(weights.astype(x.dtype), x, 1, precision='highest')
 
 
 def _is_real(x: Any) -> bool:

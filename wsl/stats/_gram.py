@@ -33,17 +33,17 @@ def gram(
 
   The maps are found by tracing ``apply_fn``, not by names or layer types:
   wherever a parameter is multiplied with a value in a dense product or a
-  convolution, the value's rows enter that parameter's Gram. On the way from
-  the leaf to the product it may be cast, transposed, reshaped, used inside
-  ``jit``, ``remat``, ``custom_jvp``, ``custom_vjp`` or ``vmap``, or given to
-  ``scan``, whole or as a stack of layers. ``linear_maps`` tells what was found
-  for each leaf, and why not.
+  convolution, the value's rows enter that parameter's Gram matrix. Between the
+  leaf and the product the parameter may be cast, transposed, reshaped, used
+  inside ``jit``, ``remat``, ``custom_jvp``, ``custom_vjp`` or ``vmap``, or
+  passed to ``scan``, whole or as a stack of layers. ``linear_maps`` reports for
+  each leaf what was found, or why nothing was.
 
-  With the axes ``Gram.axes`` of the weight moved to the front and flattened to
-  d, and the rest flattened in stored order and cut into ``groups`` equal
-  consecutive blocks, the map is x W: dense kernels have one group, a
-  convolution those of its channels, a stack of L weights (scanned layers,
-  experts) has L. A row is one vector that meets the weight: an example, a
+  Move the axes ``Gram.axes`` of the weight to the front and flatten them to d;
+  flatten the rest in stored order and split it into ``groups`` equal
+  consecutive blocks. Then the map is x W. Dense kernels have one group, a
+  convolution has its feature groups, a stack of L weights (scanned layers,
+  experts) has L. A row is one vector multiplied by the weight: an example, a
   token (padding included), a patch; n counts the rows of one group, over all
   batches and all uses of the weight.
 
@@ -57,12 +57,12 @@ def gram(
   Returns:
     A tree like ``params`` with a ``Gram`` at each leaf used in a linear map,
     ``matrix [groups, d, d]`` and ``count []`` in float32 or wider, and
-    ``None`` elsewhere: at leaves used otherwise only, over different axes in
-    different places, inside ``cond`` or ``while``, or altered (sliced, scaled)
-    before the product.
+    ``None`` elsewhere: at leaves that are in no linear map, contract different
+    axes in different places, are used inside ``cond`` or ``while``, or are
+    altered (sliced, scaled) before the product.
 
   Raises:
-    ValueError: if there are no batches, or one array stands in their place.
+    ValueError: if there are no batches, or one array is given instead.
 
   Example:
     >>> import jax.numpy as jnp
@@ -90,7 +90,7 @@ def linear_maps(
   params: types.Params,
   inputs: Any,
 ) -> dict[str, str]:
-  """Tells for each leaf what ``gram`` finds, or why it finds nothing.
+  """Reports for each leaf what ``gram`` finds, or why it finds nothing.
 
   Args:
     apply_fn: a function ``(params, inputs) -> anything``; it is traced, nothing
@@ -125,6 +125,7 @@ def linear_maps(
 
 
 def _line(record: records.Record, leaf: int) -> str:
+  """Describes the uses of one leaf in one line."""
   uses = [use for use in record.sums if use.leaf == leaf]
   met = ', '.join(record.notes.get(leaf, [])) or 'nothing'
   if not uses:
@@ -144,7 +145,7 @@ def sums(
   inputs: Any,
   measure: records.Measure = records.second_moment,
 ) -> list[Sum | None]:
-  """Returns for each leaf its statistic on one batch, if it has just one."""
+  """Returns each leaf's statistic on one batch, None if it is not unique."""
   record = reader.record_products(apply_fn, params, inputs, measure)
   uses = map(record.single, range(len(jax.tree.leaves(params))))
   return [

@@ -1,4 +1,4 @@
-"""Gram matrices of the inputs that several models see on the same data."""
+"""Joint Gram matrices of several models' inputs on the same data."""
 
 from collections.abc import Callable, Iterable, Sequence
 import functools
@@ -25,9 +25,9 @@ def joint_gram(
   .. math:: G = \frac{1}{n} \sum_{i=1}^{n} z_i z_i^\top, \qquad
     z_i = [x_i^{(1)}; \dots; x_i^{(T)}]
 
-  with x^(t) the input that the map has in model t, for the same example and
-  the same place in it. The blocks on the diagonal are the models' own Gram
-  matrices; the others tell how their units go together.
+  where x^(t) is the map's input in model t, for the same example and position.
+  The diagonal blocks are the models' own Gram matrices, the others the cross
+  moments of their units.
 
   Args:
     apply_fn: a hashable function ``(params, inputs) -> anything``, without
@@ -39,8 +39,8 @@ def joint_gram(
       inputs are an array ``[B, ...]`` or a pytree of them.
 
   Returns:
-    A tree like a model, with a ``Gram`` at each leaf that ``gram`` gives one,
-    ``matrix [groups, T d, T d]``, model by model, and ``None`` elsewhere.
+    A tree like a model, with a ``Gram`` at each leaf where ``gram`` has one,
+    ``matrix [groups, T d, T d]``, ordered by model, and ``None`` elsewhere.
 
   Raises:
     ValueError: if the models differ in their leaves or shapes, or there are no
@@ -74,6 +74,7 @@ def joint_gram(
 def _batch_sums(
   apply_fn: Callable[..., Any], stacked: types.Params, inputs: Any
 ) -> list[_gram.Sum | None]:
+  """Sums one batch, under a ``vmap`` over models that gathers their rows."""
   sums = functools.partial(_gram.sums, apply_fn, measure=_across)
   return jax.vmap(sums, (0, None), None, axis_name=_MODELS)(stacked, inputs)
 

@@ -1,4 +1,4 @@
-"""The affine map of least squares, from moments."""
+"""The affine least squares map and its residual, from moments."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from wsl import tree, types
 
 
 class LeastSquares(NamedTuple):
-  r"""An affine map :math:`y = x W + b`, and how it was found.
+  r"""An affine map :math:`y = x W + b`, and its ridge.
 
   Attributes:
     weight: ``[d, m]``.
     bias: ``[m]``.
-    ridge: ``[]``, the rho of the solution: what was asked for, or what was
-      chosen because the covariance of x is singular.
+    ridge: ``[]``, the rho of the solution: as given, or as chosen because the
+      covariance of x is singular.
   """
 
   weight: types.Array
@@ -36,18 +36,17 @@ def least_squares(
   Args:
     moments: of x and y.
     ridge: rho >= 0, in units of the mean variance of a feature of x. With
-      ``None`` it is 0 where the features are independent, up to rounding;
-      where they are not (fewer rows than features, a constant or repeated
-      feature) it is the first of :math:`d \epsilon, 10 d \epsilon, \dots` that
-      makes the factorisation sound, and W is close to the solution of least
-      norm.
+      ``None`` it is 0 if the features are linearly independent, up to rounding;
+      otherwise (fewer rows than features, a constant or repeated feature) it is
+      the first of :math:`d \epsilon, 10 d \epsilon, \dots` that makes the
+      factorisation stable, and W is close to the minimum norm solution.
 
   Returns:
-    The map, and the ridge it has.
+    The map and its ridge.
 
   Raises:
-    ValueError: if ``ridge`` is negative; or is given and too small for the
-      features, which depend on each other; or if they are not finite.
+    ValueError: if ``ridge`` is negative; if it is given and too small for
+      linearly dependent features; or if the features are not finite.
 
   Example:
     >>> import jax.numpy as jnp
@@ -65,10 +64,10 @@ def least_squares(
       f'least_squares(ridge={ridge}): a share of the variance, expected '
       'ridge >= 0'
     )
-  found, sound = _solve(moments, jnp.asarray(ridge or 0.0, moments.xx.dtype))
-  if isinstance(sound, jax.core.Tracer):
+  found, stable = _solve(moments, jnp.asarray(ridge or 0.0, moments.xx.dtype))
+  if isinstance(stable, jax.core.Tracer):
     return found
-  if not sound:
+  if not stable:
     raise ValueError(
       'least_squares: the features are not finite, or their moments overflow: '
       'look for NaN in them, or scale them'
@@ -89,24 +88,24 @@ def residual(
   weight: types.Array | None = None,
   ridge: float | None = None,
 ) -> types.Array:
-  r"""Computes the share of the variance of y that a map of x leaves.
+  r"""Computes the fraction of the variance of y that a linear map of x leaves.
 
   .. math:: 1 - R^2 =
     \frac{\sum_i |\tilde y_i - W^\top \tilde x_i|^2}{\sum_i |\tilde y_i|^2}
 
   Args:
     moments: from ``cross_moments``.
-    weight: W ``[d, m]``; by default that of ``least_squares``, which has the
-      least residual. The bias is taken to map mean to mean.
-    ridge: of the least squares.
+    weight: W ``[d, m]``; by default that of ``least_squares``, which minimises
+      the residual. The bias is the one that maps mean to mean.
+    ridge: the ridge of ``least_squares``, if ``weight`` is not given.
 
   Returns:
     The residual, ``[]``: 0 if the map is exact, 1 if it is no better than the
     mean of y; NaN if y is constant.
 
   Raises:
-    ValueError: if the moments were taken without ``similarity``, or as
-      ``least_squares``.
+    ValueError: if the moments were taken without ``similarity``, or for the
+      reasons of ``least_squares``.
 
   Example:
     >>> import jax.numpy as jnp
@@ -120,7 +119,7 @@ def residual(
   """
   if moments.yy is None:
     raise ValueError(
-      'residual: the moments lack those of y: take them with similarity=True'
+      'residual: the moments of y are missing: take them with similarity=True'
     )
   if weight is None:
     weight = least_squares(moments, ridge=ridge).weight
@@ -131,31 +130,36 @@ def residual(
 def _solve(
   moments: types.CrossMoments, ridge: types.Array
 ) -> tuple[LeastSquares, types.Array]:
-  """Returns the map, and whether a ridge was found that makes it sound."""
+  """Returns the map, and whether its factorisation is stable and finite."""
+  # Scale to unit variance: R = D (C_xx + lambda I) D = L L^T, with D the
+  # inverse standard deviations. Then L_ii^2 is the fraction of the variance of
+  # feature i that the features before it do not explain. The features count as
+  # independent if all fractions exceed d epsilon; below that they are rounding.
   xx = moments.xx
   d, epsilon = xx.shape[0], jnp.finfo(xx.dtype).eps
   least = d * epsilon
   mean = jnp.trace(xx) / d
   unit = jnp.where(mean > 0, mean, 1)
-  # A variance below this is the rounding of a constant feature.
+  # The variance of a constant feature is rounding of this size.
   constant = jnp.square(8 * epsilon * moments.mean_x)
 
   def factor(ridge: types.Array) -> tuple[types.Array, ...]:
-    """Returns scales and a factor of the correlations, and if it is sound."""
+    """Factors the correlations: (ridge, scale, lower, is it stable)."""
     variance = jnp.diagonal(xx) + ridge * unit
     scale = jax.lax.rsqrt(jnp.where(variance > 0, variance, 1))
     shifted = xx + ridge * unit * jnp.eye(d, dtype=xx.dtype)
     lower = jnp.linalg.cholesky(scale[:, None] * shifted * scale[None])
-    free = jnp.square(jnp.diagonal(lower))  # NaN where it failed
-    sound = jnp.all(free > least) & jnp.all(variance > constant)
-    return ridge, scale, lower, sound
+    unexplained = jnp.square(jnp.diagonal(lower))  # NaN where it failed
+    stable = jnp.all(unexplained > least) & jnp.all(variance > constant)
+    return ridge, scale, lower, stable
 
   def raised(state: tuple[types.Array, ...]) -> tuple[types.Array, ...]:
     return factor(jnp.maximum(least, 10 * state[0]))
 
-  ridge, scale, lower, sound = jax.lax.while_loop(
+  ridge, scale, lower, stable = jax.lax.while_loop(
     lambda state: ~state[3] & (state[0] < 1), raised, factor(ridge)
   )
+  # W = D R^-1 D C_xy, by two triangular solves.
   weight = scale[:, None] * moments.xy
   for transpose in (False, True):
     weight = jax.lax.linalg.triangular_solve(
@@ -163,14 +167,15 @@ def _solve(
     )
   weight = scale[:, None] * weight
   shift = tree.matmul(moments.mean_x, weight)
-  sound &= jnp.all(jnp.isfinite(weight))
-  return LeastSquares(weight, moments.mean_y - shift, ridge), sound
+  stable &= jnp.all(jnp.isfinite(weight))
+  return LeastSquares(weight, moments.mean_y - shift, ridge), stable
 
 
 @jax.jit
 def _left(
   xx: types.Array, xy: types.Array, yy: types.Array, weight: types.Array
 ) -> types.Array:
+  """Computes (tr C_yy - 2 tr W^T C_xy + tr W^T C_xx W) / tr C_yy."""
   mapped = tree.matmul(xx, weight)
   total = jnp.trace(yy)
   left = total + jnp.sum(weight * (mapped - 2 * xy))

@@ -35,9 +35,9 @@ def moments(
   .. math:: y = x W + b, \quad m = \frac{1}{n} \sum_{i=1}^{n} y_i, \quad
     v = \frac{1}{n} \sum_{i=1}^{n} (y_i - m)^2
 
-  The maps are found by tracing, as ``gram`` finds them; so is the bias, the
-  leaf that is added, unit by unit, to the product wherever it is formed. These
-  are the values before a normalisation or an activation function.
+  The maps are found by tracing, as in ``gram``. So is the bias: the leaf that
+  is added, one entry per unit, to every product with the weight. The moments
+  are those of the values before any normalisation or activation function.
 
   Args:
     apply_fn: a hashable function ``(params, inputs) -> anything``.
@@ -49,11 +49,11 @@ def moments(
   Returns:
     A tree like ``params`` with ``Moments`` at each leaf that has a Gram
     matrix, its arrays of the leaf's shape without its input axes, in float32
-    or wider, and ``None`` elsewhere. A variance far below the square of the
-    mean, by the precision of the dtype, is rounded away.
+    or wider, and ``None`` elsewhere. A variance below the square of the mean
+    times the precision of the dtype is lost to rounding.
 
   Raises:
-    ValueError: if there are no batches, or one array stands in their place.
+    ValueError: if there are no batches, or one array is given instead.
 
   Example:
     >>> import jax.numpy as jnp
@@ -83,6 +83,7 @@ def moments(
 def _batch_moments(
   apply_fn: Callable[..., Any], params: types.Params, inputs: Any
 ) -> list[_Part | None]:
+  """Computes mean and squared deviations of each map's outputs on a batch."""
   record = reader.record_products(apply_fn, params, inputs, _power_sums)
   leaves = jax.tree.leaves(params)
   parts: list[_Part | None] = []
@@ -109,8 +110,12 @@ def _power_sums(inputs: types.Array, outputs: types.Array) -> types.Array:
 
 
 def _add(a: _Part | None, b: _Part | None) -> _Part | None:
+  """Combines the moments of two sets of rows."""
   if a is None or b is None:
     return None
+  # Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance",
+  # 1983: S = S_a + S_b + (m_b - m_a)^2 n_a n_b / (n_a + n_b). No difference of
+  # large squares is taken between batches.
   rows = a.rows + b.rows
   step = b.mean - a.mean
   mean = a.mean + step * (b.rows / rows)
@@ -120,6 +125,7 @@ def _add(a: _Part | None, b: _Part | None) -> _Part | None:
 
 
 def _moments(part: _Part | None, names: list[str]) -> types.Moments | None:
+  """Divides the squared deviations by n, and names the bias."""
   if part is None:
     return None
   count = jnp.asarray(part.rows, part.mean.dtype)

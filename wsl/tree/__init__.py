@@ -1,4 +1,4 @@
-"""Pytrees of parameters: names, choice, maps, sums, and leaves on demand."""
+"""Pytrees of parameters: names, selection, maps, sums, leaves on demand."""
 
 from wsl.tree._expression import evaluate as evaluate
 from wsl.tree._expression import inputs as inputs

@@ -1,4 +1,9 @@
-"""What an expression on demand is made of, seen without reading anything."""
+"""Inspection of leaves on demand as expressions, without reading them.
+
+A ``Computed`` leaf is a directed acyclic graph: its nodes apply kernels, its
+inputs are stored leaves and arrays. Rooms above ``tree`` plan and execute reads
+by these functions, and never take a ``Computed`` apart themselves.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +14,23 @@ from wsl.tree import _on_demand
 
 
 def inputs(leaf: Any) -> list[Any]:
-  """Returns the stored leaves and arrays of an expression, each once."""
+  """Returns the stored leaves and arrays that an expression depends on.
+
+  Args:
+    leaf: an array, or a leaf on demand.
+
+  Returns:
+    The inputs in the order of their first use, each of them once; numbers
+    among the hyperparameters are inputs too.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import tree
+    >>> x = tree.defer(jnp.ones(2))
+    >>> square = tree.apply_kernel(jnp.multiply, x, x)
+    >>> inputs(square) == [x]
+    True
+  """
   seen: dict[int, Any] = {}
 
   def visit(node: Any) -> Iterator[Any]:
@@ -26,31 +47,59 @@ def inputs(leaf: Any) -> list[Any]:
 
 
 def spans_processes(leaf: Any) -> bool:
-  """Says whether reading a leaf needs every process of the run."""
+  """Returns True if reading a leaf needs every process of the run.
+
+  That is so if any input is sharded over devices of several processes: they
+  must then read it together, in the same order.
+
+  Args:
+    leaf: an array, or a leaf on demand.
+
+  Returns:
+    Whether any input is not fully addressable from this process.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> spans_processes(jnp.ones(2))
+    False
+  """
   return any(
-    not where.is_fully_addressable
-    for where in map(_sharding, inputs(leaf))
-    if where is not None
+    not sharding.is_fully_addressable
+    for sharding in map(_sharding, inputs(leaf))
+    if sharding is not None
   )
 
 
 def _sharding(node: Any) -> jax.sharding.Sharding | None:
+  """Returns the sharding of an array, or the one a stored leaf will have."""
   if isinstance(node, _on_demand.Stored):
     node = node.fetch
   return getattr(node, 'sharding', None)
 
 
 def evaluate(leaf: Any, nodes: Sequence[Any], values: Sequence[Any]) -> Any:
-  """Computes an expression with ``values`` in the place of its inputs.
+  """Evaluates an expression with values substituted for its inputs.
 
   Args:
-    leaf: a leaf on demand.
-    nodes: inputs of it.
-    values: what to take for each of them; may be traced.
+    leaf: an array, or a leaf on demand.
+    nodes: some of ``inputs(leaf)``.
+    values: the value of each of them; may be traced.
+
+  Returns:
+    The result; inputs that are not among ``nodes`` are used as they are.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import tree
+    >>> x = tree.defer(jnp.ones(2))
+    >>> square = tree.apply_kernel(jnp.multiply, x, x)
+    >>> evaluate(square, [x], [jnp.full(2, 3.0)]).tolist()
+    [9.0, 9.0]
   """
   done = {id(node): value for node, value in zip(nodes, values)}
 
   def value(node: Any) -> Any:
+    # A node that occurs twice is evaluated once.
     if isinstance(node, _on_demand.Computed) and id(node) not in done:
       operands, hyper = jax.tree.map(value, (node.operands, node.hyper))
       done[id(node)] = _on_demand.apply_kernel(node.kernel, *operands, **hyper)

@@ -26,8 +26,8 @@ def map(
     kernel: a module-level function ``kernel(leaf, *rest, **hyper)``.
     tree: any pytree; ``None`` stays ``None``.
     *rest: trees of which ``tree``'s structure is a prefix.
-    **hyper: hyperparameters; strings, bools, None and ``Static`` values choose
-      the program.
+    **hyper: hyperparameters; strings, bools, None and ``Static`` values are
+      static arguments of the compiled program.
 
   Returns:
     A tree of results.
@@ -48,6 +48,12 @@ def map(
 def read(tree: types.Tree) -> types.Tree:
   """Returns the tree with every leaf on demand computed.
 
+  Args:
+    tree: any pytree; arrays are returned as they are.
+
+  Returns:
+    A tree of arrays.
+
   Example:
     >>> import numpy as np
     >>> from wsl import tree
@@ -61,8 +67,8 @@ def read(tree: types.Tree) -> types.Tree:
 def stack(trees: Sequence[types.Tree]) -> types.Tree:
   """Stacks trees of one structure along a new first axis.
 
-  The statistics of T models (Fisher diagonals, Gram matrices) are handed to a
-  merge this way.
+  Merges take the statistics of T models (Fisher diagonals, Gram matrices) in
+  this form.
 
   Args:
     trees: T trees of one structure, leaves ``[...]``.
@@ -99,17 +105,20 @@ def _stack(*leaves: types.Array) -> types.Array:
 
 
 def broadcast_prefix(prefix: types.Tree, tree: types.Tree) -> types.Tree:
-  """Spreads the leaves of a prefix tree over the tree it is a prefix of.
+  """Broadcasts each leaf of a prefix tree to the subtree at its position.
+
+  It is the rule of ``in_axes`` in ``jax.vmap``: one value applies to the whole
+  tree, or to a subtree.
 
   Args:
-    prefix: a single value, or a tree whose leaves stand for whole subtrees.
+    prefix: a single value, or a tree whose leaves apply to whole subtrees.
     tree: the full tree.
 
   Returns:
     A tree of ``tree``'s structure.
 
   Raises:
-    ValueError: if ``prefix`` is not a prefix of ``tree``, naming the place.
+    ValueError: if ``prefix`` is not a prefix of ``tree``, naming the leaf.
 
   Example:
     >>> broadcast_prefix({'a': 1, 'b': 2}, {'a': [0, 0], 'b': {'c': 0}})
@@ -124,7 +133,7 @@ def broadcast_prefix(prefix: types.Tree, tree: types.Tree) -> types.Tree:
 
 
 def _misfit(prefix: types.Tree, tree: types.Tree) -> str:
-  """Says where one tree is no prefix of another."""
+  """Describes the first mismatch between a prefix tree and a tree."""
   places, names = list(_names.named(prefix)), list(_names.named(tree))
   under = lambda name, place: f'{name}/'.startswith(f'{place}/')
   for name in names:
@@ -139,6 +148,12 @@ def _misfit(prefix: types.Tree, tree: types.Tree) -> str:
 
 def sizes(tree: types.Tree) -> dict[str, int]:
   """Returns the number of entries of each leaf, by name.
+
+  Args:
+    tree: any pytree of arrays, in memory or on demand.
+
+  Returns:
+    A dict from names to sizes.
 
   Example:
     >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Names of leaves, and the choice of leaves by name."""
+"""Names of leaves, and selection of leaves by name."""
 
 from collections.abc import Callable, Sequence
 import difflib
@@ -52,7 +52,7 @@ def map_named(
   """Maps ``fn(name, leaf, *rest)`` over a tree; ``fn`` runs on the host.
 
   Args:
-    fn: any function; it sees leaves on demand as they are.
+    fn: any function; leaves on demand are passed unread.
     tree: any pytree.
     *rest: trees of which ``tree``'s structure is a prefix.
 
@@ -79,9 +79,9 @@ def check_names(
   """Checks that two trees have the same leaves.
 
   Args:
-    label: what the first tree is called in a message.
+    label: the first tree's name in error messages.
     found: any pytree.
-    other_label: what the second tree is called.
+    other_label: the second tree's name.
     wanted: the tree whose structure is expected.
     is_leaf: nodes to stop at, as in ``jax.tree.leaves``.
 
@@ -117,7 +117,7 @@ def check_names(
 
 
 def select(tree: types.Tree, leaves: types.Leaves) -> types.Tree:
-  """Marks the leaves that a regular expression or a predicate chooses.
+  """Marks the leaves that match a regular expression or a predicate.
 
   Args:
     tree: any pytree of arrays.
@@ -146,10 +146,10 @@ def select(tree: types.Tree, leaves: types.Leaves) -> types.Tree:
 
 
 def by_regex(tree: types.Tree, rules: Sequence[tuple[str, Any]]) -> types.Tree:
-  """Gives each leaf the value of the first rule that matches its name.
+  """Assigns each leaf the value of the first rule that matches its name.
 
-  Coverage is total both ways: a leaf without a rule and a rule without a leaf
-  are errors, so a rule is never silently idle.
+  A leaf without a rule is an error, and so is a rule without a leaf: no rule is
+  silently ignored.
 
   Args:
     tree: any pytree.
@@ -191,8 +191,14 @@ def by_regex(tree: types.Tree, rules: Sequence[tuple[str, Any]]) -> types.Tree:
 def compiled(pattern: str) -> re.Pattern[str]:
   """Compiles a regular expression.
 
+  Args:
+    pattern: the expression.
+
+  Returns:
+    The compiled pattern.
+
   Raises:
-    ValueError: if it is malformed, saying where.
+    ValueError: if it is malformed, with the position of the error.
 
   Example:
     >>> compiled('block_(')
@@ -207,11 +213,24 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-  """Returns a hint, `` (did you mean 'x'?)``, or nothing."""
+  """Returns a hint for an error message: the closest of the known names.
+
+  Args:
+    name: the unknown name.
+    names: the known names.
+
+  Returns:
+    `` (did you mean 'x'?)``, or an empty string if none is close.
+
+  Example:
+    >>> 'no leaf' + nearest('kernal', ['bias', 'kernel'])
+    "no leaf (did you mean 'kernel'?)"
+  """
   close = difflib.get_close_matches(name, names, n=1)
   return f" (did you mean '{close[0]}'?)" if close else ''
 
 
 def _examples(tree: types.Tree) -> str:
+  """Lists the first names of a tree for an error message."""
   names = list(named(tree))
   return f'the names are {names[:4]}' + (' ...' if len(names) > 4 else '')

@@ -1,7 +1,7 @@
-"""Arithmetic that every room does in the same way.
+"""Numerical conventions shared by all rooms.
 
-Everything is computed in float32 or wider, products at full precision (an
-accelerator would else round their operands), and randomness is keyed by name.
+Arithmetic is in float32 or wider; products have full precision (an accelerator
+rounds their operands by default); random numbers are keyed by the leaf's name.
 """
 
 import functools
@@ -73,7 +73,7 @@ def matmul(x: types.ArrayLike, y: types.ArrayLike) -> types.Array:
 
 
 def unit(x: types.Array) -> types.Array:
-  """Scales the last axis to norm 1; a zero vector stays, gradients are finite.
+  """Normalises the last axis; zero vectors stay zero, gradients are finite.
 
   Example:
     >>> unit(jnp.asarray([[0.0, 2.0], [0.0, 0.0]])).tolist()
@@ -94,7 +94,7 @@ def safe_divide(x: types.Array, y: types.Array) -> types.Array:
 
 
 def name_key(key: types.PRNGKey, name: str) -> types.PRNGKey:
-  """Returns the key of a leaf: the same whatever other leaves there are.
+  """Derives the key of a leaf from its name, independent of other leaves.
 
   Example:
     >>> key = jax.random.key(0)

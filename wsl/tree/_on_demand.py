@@ -1,15 +1,16 @@
-"""Leaves on demand: small expressions that are computed when asked for.
+"""Leaves on demand: lazy expressions of arrays.
 
-A leaf of a tree may be an array, or a promise of one. ``Stored`` promises an
-array that a reader fetches (from disk, say); ``Computed`` promises a kernel
-applied to other leaves. ``apply_kernel`` is the only place where the two worlds
-meet: if every operand is an array it computes now, otherwise it returns a
-promise. ``read`` keeps a promise by ONE jitted program per expression structure
-and leaf shape, so a chain of kernels fuses, and 300 leaves of one shape compile
-once.
+A leaf of a tree is an array or an expression. ``Stored`` is an array to be
+fetched by a reader (from disk, say); ``Computed`` is a kernel applied to other
+leaves. ``apply_kernel`` computes at once if every operand is an array, and
+builds a ``Computed`` otherwise.
+
+``read`` compiles the whole expression as ONE jitted program per structure and
+leaf shape. A chain of kernels is therefore fused by XLA without intermediate
+arrays, and 300 leaves of one shape compile once.
 
 Numbers and arrays given as hyperparameters are traced; strings, booleans, None
-and values wrapped in ``Static`` choose the program.
+and values wrapped in ``Static`` are static arguments of the program.
 """
 
 from collections.abc import Callable
@@ -25,19 +26,19 @@ from wsl import types
 
 
 class Static(NamedTuple):
-  """A hashable hyperparameter that chooses the program."""
+  """A hashable hyperparameter that is a static argument of the program."""
 
   value: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stored:
-  """A leaf that lies elsewhere.
+  """A leaf that is fetched when it is read.
 
   Attributes:
     fetch: returns the leaf as a numpy array.
-    shape: the shape it will have.
-    dtype: the dtype it will have.
+    shape: the shape of the array.
+    dtype: the dtype of the array.
   """
 
   fetch: Callable[[], np.ndarray]
@@ -50,7 +51,13 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Computed:
-  """A kernel applied to leaves, some of them on demand."""
+  """A kernel applied to leaves, some of them on demand.
+
+  Attributes:
+    kernel: a module-level function of arrays.
+    operands: its positional arguments.
+    hyper: its keyword arguments.
+  """
 
   kernel: Callable[..., Any]
   operands: tuple[Any, ...]
@@ -72,7 +79,13 @@ _Program: TypeAlias = tuple[Any, ...]
 
 
 def on_demand(tree: types.Tree) -> bool:
-  """Says whether any leaf of the tree is on demand."""
+  """Returns True if any leaf of the tree is on demand.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> on_demand({'w': jnp.ones(2)})
+    False
+  """
   return any(
     isinstance(leaf, (Stored, Computed)) for leaf in jax.tree.leaves(tree)
   )
@@ -85,19 +98,27 @@ def apply_kernel(
 
   Args:
     kernel: a module-level function of arrays; it is part of the compilation
-      key, so a closure made afresh compiles afresh.
+      key, so a new closure is a new compilation.
     *operands: leaves (or small pytrees of arrays).
-    **hyper: hyperparameters, see the module's docstring.
+    **hyper: hyperparameters. Numbers and arrays are traced; strings, booleans,
+      None and ``Static`` values are static arguments.
 
   Returns:
-    An array, or a ``Computed`` leaf.
+    An array, or a ``Computed`` leaf if any argument is on demand.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> apply_kernel(jnp.add, jnp.ones(2), jnp.ones(2)).tolist()
+    [2.0, 2.0]
+    >>> type(apply_kernel(jnp.add, defer(jnp.ones(2)), jnp.ones(2))).__name__
+    'Computed'
   """
   node = Computed(kernel, operands, hyper)
   return node if on_demand((operands, hyper)) else read(node)
 
 
 def read(leaf: Any) -> Any:
-  """Returns the leaf as an array, computing or fetching it if need be."""
+  """Returns the leaf as an array; fetches or computes it if it is on demand."""
   if isinstance(leaf, Stored):
     return leaf.fetch()
   if isinstance(leaf, Computed):
@@ -107,12 +128,12 @@ def read(leaf: Any) -> Any:
 
 
 def recompute(leaf: Any) -> Any:
-  """Reads a leaf, but in a trace keeps its computation to itself.
+  """Reads a leaf; in a trace, without sharing intermediate results.
 
-  XLA shares what several results need. A statistic of a whole tree and the
-  edits that wait for it need the same stacks, which then stay in memory;
-  computing them twice costs a third of that. On the CPU a branch that is always
-  taken keeps the two apart, which a barrier does not.
+  XLA eliminates common subexpressions. A statistic of a whole tree and the
+  edits that depend on it use the same stacks, which would all be kept in memory
+  until the statistic is known; computing them twice takes a third of the
+  memory.
 
   Args:
     leaf: an array, or a leaf on demand.
@@ -134,6 +155,10 @@ def recompute(leaf: Any) -> Any:
   )
 
   def branch(inputs: list[Any]) -> Any:
+    # XLA merges equal subexpressions within a computation, not across the
+    # branches of a conditional. The predicate is always true (x * 0 > 0 is
+    # false for all x, NaN included), but depends on the data, so that it is not
+    # folded away. On a CPU an optimization barrier does not suffice.
     entry = pivots[0][(0,) * pivots[0].ndim]
     always = ~(entry * 0 > 0)
     return jax.lax.cond(always, evaluate, zeros, inputs)
@@ -144,9 +169,9 @@ def recompute(leaf: Any) -> Any:
 def defer(tree: types.Tree) -> types.Tree:
   """Turns arrays into leaves on demand, so that a chain becomes one program.
 
-  A method of several steps defers its operands and reads its result: no step
-  leaves a stack behind when it is called eagerly. In a trace XLA decides what
-  it stores.
+  A method of several steps defers its operands and reads its result, so that an
+  eager call allocates no intermediate stack. In a trace XLA decides what is
+  stored.
 
   Args:
     tree: any pytree; leaves on demand stay as they are.
@@ -171,8 +196,10 @@ def defer(tree: types.Tree) -> types.Tree:
 def _linearise(root: Computed) -> tuple[_Program, list[Any]]:
   """Flattens an expression into (kernel, operands, hyper) instructions.
 
-  An operand is an index: ``i >= 0`` names the i-th input, ``~j`` the result of
-  the j-th instruction. A leaf that occurs twice is one input: it is read once.
+  The program is hashable and contains no array, so it is the static argument of
+  one jitted interpreter. An operand is an index: ``i >= 0`` is the i-th input,
+  ``~j`` the result of the j-th instruction. A leaf that occurs twice is one
+  input, which is read once.
   """
   inputs: list[Any] = []
   program: list[Any] = []
@@ -202,6 +229,7 @@ def _linearise(root: Computed) -> tuple[_Program, list[Any]]:
 
 
 def _evaluate(program: _Program, inputs: list[Any]) -> Any:
+  """Executes the instructions in order; returns the last result."""
   results: list[Any] = []
   value = lambda i: inputs[i] if i >= 0 else results[~i]
   for kernel, args, static, traced in program:
@@ -214,6 +242,7 @@ _run = jax.jit(_evaluate, static_argnums=0)
 
 
 def _abstract(x: Any) -> Any:
+  """Returns the shape and dtype of a stored leaf, or the array itself."""
   if isinstance(x, Stored):
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
   return x

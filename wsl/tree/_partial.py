@@ -1,4 +1,4 @@
-"""Functions that carry arrays, as pytrees."""
+"""Functions that bind arrays, as pytrees."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import jax
 
 
 def partial(fn: Any) -> jax.tree_util.Partial:
-  """Makes a function a pytree, unless it is one.
+  """Wraps a function as a pytree, unless it is one.
 
-  What a ``jax.tree_util.Partial`` binds is an argument of a compiled program,
-  not a constant in it, so that one program serves all arrays that are bound.
+  Arrays bound by a ``jax.tree_util.Partial`` are arguments of a compiled
+  program, not constants in it: one program serves all bound arrays of a shape.
 
   Args:
     fn: a hashable function, or a ``Partial``, which stays as it is.
