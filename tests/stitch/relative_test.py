@@ -15,7 +15,7 @@ def draw(seed=0, rows=7, width=5, anchors=4):
   return random.randn(rows, width), random.randn(anchors, width)
 
 
-def test_features_alone_are_anchors_without_ids():
+def test_an_array_serves_as_anchors_without_ids():
   x, a = draw()
   named = stitch.anchors(a, range(4))
   np.testing.assert_array_equal(
@@ -30,7 +30,7 @@ def rotation(width, seed=1):
 
 
 def both(x, a, change, **options):
-  """Represents features before and after a change of the whole space."""
+  """Relative representations before and after a map of the feature space."""
   ids = range(len(a))
   return (
     stitch.relative(f(x), stitch.anchors(f(a), ids), **options)
@@ -38,7 +38,7 @@ def both(x, a, change, **options):
   )
 
 
-def test_cosine_literally():
+def test_cosine_and_angle_of_known_vectors():
   anchors = stitch.anchors(jnp.asarray([[1.0, 0.0], [1.0, 1.0]]), ids='ab')
   x = jnp.asarray([[[0.0, 2.0], [0.0, 0.0]], [[-3.0, 0.0], [5.0, 5.0]]])
   half = 0.5**0.5
@@ -71,10 +71,10 @@ def test_every_kind_by_numpy(kind):
   anchors = stitch.anchors(a, range(4))
   found = stitch.relative(x, anchors, kind=kind)
   np.testing.assert_allclose(found, oracle(kind, x, a), **EXACT)
-  middle = stitch.relative(x, anchors, kind=kind, center=True)
+  centred = stitch.relative(x, anchors, kind=kind, center=True)
   mean = a.mean(0)
   expected = oracle(kind, x - mean, a - mean)
-  np.testing.assert_allclose(middle, expected, **EXACT)
+  np.testing.assert_allclose(centred, expected, **EXACT)
   given = stitch.relative(x, anchors, kind=kind, center=jnp.asarray(mean))
   np.testing.assert_allclose(given, expected, **EXACT)
 
@@ -84,7 +84,7 @@ SCALED = ['cosine', 'angle', 'basis']
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_unchanged_by_rotation_scale_and_shift_as_the_table_says(kind):
+def test_invariance_to_rotation_scale_and_shift_as_documented(kind):
   x, a = draw()
   q = rotation(5)
   changes = {
@@ -100,7 +100,7 @@ def test_unchanged_by_rotation_scale_and_shift_as_the_table_says(kind):
 
 
 @pytest.mark.parametrize('kind', ['cosine', 'angle', 'inner'])
-def test_centred_and_normalised_nothing_of_the_three_is_left(kind):
+def test_centred_and_normalised_kinds_are_invariant_to_all_three(kind):
   x, a = draw()
   q = rotation(5)
   before, after = both(
@@ -116,7 +116,7 @@ def test_centred_and_normalised_nothing_of_the_three_is_left(kind):
   np.testing.assert_allclose(np.var(before, -1), 1, **EXACT)
 
 
-def test_coefficients_of_spanning_anchors_survive_any_invertible_map():
+def test_coefficients_on_spanning_anchors_are_invariant_to_invertible_maps():
   x, a = draw(anchors=9)
   mixed = np.random.RandomState(2).randn(5, 5)
   before, after = both(x, a, lambda z: z @ mixed, kind='basis')
@@ -126,7 +126,7 @@ def test_coefficients_of_spanning_anchors_survive_any_invertible_map():
   assert np.abs(before - after).max() > 0.05
 
 
-def test_encoders_of_any_width_give_one_width():
+def test_the_width_is_the_number_of_anchors():
   x, a = draw()
   wider = np.concatenate([x, 0 * x], 1), np.concatenate([a, 0 * a], 1)
   found = [
@@ -137,7 +137,7 @@ def test_encoders_of_any_width_give_one_width():
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_gradients_are_finite_also_at_an_anchor_and_at_zero(kind):
+def test_gradients_are_finite_at_an_anchor_and_at_zero(kind):
   _, a = draw()
   x = jnp.asarray(np.stack([a[0], 0 * a[0]]))
   loss = lambda x, anchors: jnp.sum(
@@ -165,7 +165,7 @@ def test_jit_and_vmap_over_encoders():
   np.testing.assert_allclose(found[0], found[1], **EXACT)
 
 
-def test_anchors_that_differ_are_refused_also_in_a_trace():
+def test_different_anchors_raise_an_error_in_a_trace_too():
   x, a = draw()
   mine = stitch.anchors(a, [3, 1, 4, 15])
   stitch.check_anchors(mine, stitch.anchors(a[:, :2], [3, 1, 4, 15]))

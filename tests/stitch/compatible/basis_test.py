@@ -1,4 +1,4 @@
-"""Rotations, basis transformation, and the losses of compatible training."""
+"""Rotations, basis transformation, BCT and BT^2 losses."""
 
 import jax
 import jax.numpy as jnp
@@ -23,30 +23,31 @@ def test_rotations(kind, size):
   np.testing.assert_allclose(q @ q.T, np.eye(size), **EXACT)
   np.testing.assert_allclose(np.linalg.det(q), 1, **EXACT)
   symmetric = free + free.T
-  still = stitch.orthogonal(symmetric, kind=kind)
-  np.testing.assert_allclose(still, np.eye(size), **EXACT)
+  identity = stitch.orthogonal(symmetric, kind=kind)
+  np.testing.assert_allclose(identity, np.eye(size), **EXACT)
   inverse = stitch.orthogonal(-free, kind=kind)
   np.testing.assert_allclose(inverse, q.T, **EXACT)
 
 
 @pytest.mark.parametrize('angle', [0.3, 2.0, 3.1])
-def test_plane_rotations_literally(angle):
-  turn = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+def test_plane_rotations_by_angle(angle):
+  rotation = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
   skew = np.asarray([[0.0, 1.0], [0.0, 0.0]])
   for kind, size in (('exponential', angle), ('cayley', -np.tan(angle / 2))):
     found = stitch.orthogonal(jnp.asarray(size * skew), kind=kind)
-    np.testing.assert_allclose(found, turn, **EXACT)
+    np.testing.assert_allclose(found, rotation, **EXACT)
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_gradients_by_finite_differences(kind):
-  free, weights, way = normal(0, 3, 3), normal(1, 3, 3), normal(2, 3, 3)
+  free, weights, direction = normal(0, 3, 3), normal(1, 3, 3), normal(2, 3, 3)
   f = jax.jit(
     lambda free: jnp.sum(weights * stitch.orthogonal(free, kind=kind))
   )
   step = 1e-5
-  slope = (f(free + step * way) - f(free - step * way)) / (2 * step)
-  np.testing.assert_allclose(jnp.sum(jax.grad(f)(free) * way), slope, atol=1e-8)
+  slope = (f(free + step * direction) - f(free - step * direction)) / (2 * step)
+  found = jnp.sum(jax.grad(f)(free) * direction)
+  np.testing.assert_allclose(found, slope, atol=1e-8)
 
 
 def test_orthogonal_mistakes_and_dtypes():
@@ -67,7 +68,7 @@ def wide(basis):
   ('kind', 'new', 'old', 'extra'),
   [('cayley', 6, 4, 2), ('exponential', 3, 5, 2)],
 )
-def test_recoding_by_its_definition(kind, new, old, extra):
+def test_recoding_by_definition(kind, new, old, extra):
   basis = wide(
     stitch.random_basis(
       jax.random.key(0), new=new, old=old, extra=extra, scale=3.0, kind=kind
@@ -80,15 +81,15 @@ def test_recoding_by_its_definition(kind, new, old, extra):
     for x in (basis.inner, basis.outer)
   )
   for row in range(4):
-    few = o[row, :extra] / np.linalg.norm(o[row, :extra])
-    many = p @ (3.0 * n[row] / np.linalg.norm(n[row]))
-    v = np.concatenate([few, many])
+    head = o[row, :extra] / np.linalg.norm(o[row, :extra])
+    tail = p @ (3.0 * n[row] / np.linalg.norm(n[row]))
+    v = np.concatenate([head, tail])
     expected = np.concatenate([q @ v[:old], v[old:]])
     np.testing.assert_allclose(found[row], expected, **EXACT)
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_recoding_keeps_norms_and_products(kind):
+def test_recoding_preserves_norms_and_inner_products(kind):
   basis = wide(
     stitch.random_basis(jax.random.key(1), new=6, old=4, extra=2, kind=kind)
   )
@@ -96,10 +97,10 @@ def test_recoding_keeps_norms_and_products(kind):
   found = stitch.basis_transform(basis, n, o)
   assert found.shape == (5, 8)
   np.testing.assert_allclose(jnp.sum(found**2, -1), 1 + 2.0**2, **EXACT)
-  n, few = (x / np.linalg.norm(x, axis=-1)[:, None] for x in (n, o[:, :2]))
-  products = few @ few.T + 4 * n @ n.T
+  n, head = (x / np.linalg.norm(x, axis=-1)[:, None] for x in (n, o[:, :2]))
+  products = head @ head.T + 4 * n @ n.T
   np.testing.assert_allclose(found @ found.T, products, **EXACT)
-  # What is beyond the extra dimensions of the old features does not count.
+  # Entries of the old features beyond the extra dimensions are ignored.
   same = stitch.basis_transform(basis, n, o.at[:, 2:].add(7.0))
   np.testing.assert_allclose(same, found, **EXACT)
 
@@ -144,7 +145,7 @@ def setting():
   return params, basis, batch
 
 
-def test_bt2_loss_by_its_definition():
+def test_bt2_loss_by_definition():
   params, basis, batch = setting()
   old = normal(6, 6, 4)
   loss = stitch.bt2_loss(network, old, weights=(0.5, 2.0, 3.0))
@@ -167,20 +168,21 @@ def test_bt2_gradients_by_finite_differences():
   f = jax.jit(lambda state: loss(state, batch, None))
   state = (params, basis)
   leaves, structure = jax.tree.flatten(state)
-  way = structure.unflatten(
+  direction = structure.unflatten(
     [normal(i, *leaf.shape) for i, leaf in enumerate(leaves)]
   )
-  move = lambda t: jax.tree.map(lambda x, w: x + t * w, state, way)
-  slope = (f(move(1e-5)) - f(move(-1e-5))) / 2e-5
+  at = lambda t: jax.tree.map(lambda x, d: x + t * d, state, direction)
+  slope = (f(at(1e-5)) - f(at(-1e-5))) / 2e-5
   grads = jax.jit(jax.grad(f))(state)
   found = sum(
-    jnp.sum(g * w) for g, w in zip(jax.tree.leaves(grads), jax.tree.leaves(way))
+    jnp.sum(g * d)
+    for g, d in zip(jax.tree.leaves(grads), jax.tree.leaves(direction))
   )
   np.testing.assert_allclose(found, slope, rtol=1e-6)
   assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(grads))
 
 
-def test_bct_loss_by_its_definition():
+def test_bct_loss_by_definition():
   params, _, batch = setting()
   old = normal(6, 6, 5)
   pair = lambda params, x: network(params, x)[::2]

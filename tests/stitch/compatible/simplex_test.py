@@ -1,4 +1,4 @@
-"""The d-Simplex, its contrastive loss, and compatibility."""
+"""The d-Simplex, its contrastive loss, and retrieval across models."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ EXACT = {'rtol': 0, 'atol': 1e-10}
 def test_the_gram_matrix_of_the_simplex(classes):
   rows = stitch.simplex(classes, dtype=jnp.float64)
   assert rows.shape == (classes, classes - 1)
-  apart = 1 / (classes - 1)
-  gram = (1 + apart) * np.eye(classes) - apart
+  cosine = -1 / (classes - 1)
+  gram = (1 - cosine) * np.eye(classes) + cosine
   np.testing.assert_allclose(rows @ rows.T, gram, **EXACT)
   np.testing.assert_allclose(jnp.sum(rows, 0), 0, **EXACT)
   assert stitch.simplex(classes).dtype == jnp.float32
@@ -35,7 +35,7 @@ def unit(x):
 
 
 def hoc(new, old, labels, mu):
-  """The contrast of each old feature with new ones, image by image."""
+  """The contrastive loss, one example at a time."""
   losses = []
   for i, anchor in enumerate(unit(old)):
     s = np.exp(mu * unit(new) @ anchor)
@@ -48,54 +48,54 @@ def features(w, x):
   return x @ w, x @ w @ normal(9, 4, 3)
 
 
-def test_hoc_loss_by_its_definition():
+def test_hoc_loss_by_definition():
   w, x, old = normal(0, 5, 4), normal(1, 6, 5), normal(2, 6, 4)
   labels = np.asarray([0, 1, 1, 2, 0, 1])
   batch = (x, jnp.asarray(labels), old)
   key = jax.random.key(0)
-  contrast = stitch.hoc_loss(features, sharpness=3.0, weight=0.0)
+  contrastive = stitch.hoc_loss(features, sharpness=3.0, weight=0.0)
   expected = hoc(x @ w, old, labels, 3.0)
-  np.testing.assert_allclose(contrast(w, batch, key), expected, **EXACT)
-  plain = stitch.hoc_loss(features, weight=1.0)(w, batch, key)
+  np.testing.assert_allclose(contrastive(w, batch, key), expected, **EXACT)
+  supervised = stitch.hoc_loss(features, weight=1.0)(w, batch, key)
   logits = jax.nn.log_softmax(features(w, x)[1])
   entropy = -np.mean(np.asarray(logits)[np.arange(6), labels])
-  np.testing.assert_allclose(plain, entropy, **EXACT)
+  np.testing.assert_allclose(supervised, entropy, **EXACT)
   half = stitch.hoc_loss(features, sharpness=3.0, weight=0.5)(w, batch, key)
   np.testing.assert_allclose(half, (expected + entropy) / 2, **EXACT)
 
 
-def test_hoc_takes_a_class_out_and_is_never_negative():
+def test_hoc_excludes_the_own_class_and_is_not_negative():
   w, x = normal(0, 5, 4), normal(1, 6, 5)
   loss = jax.jit(stitch.hoc_loss(features, weight=0.0))
   one_class = jnp.zeros(6, jnp.int32)
   key = jax.random.key(0)
-  alone = loss(w, (x, one_class, normal(2, 6, 4)), key)
-  np.testing.assert_allclose(alone, 0, **EXACT)
+  single = loss(w, (x, one_class, normal(2, 6, 4)), key)
+  np.testing.assert_allclose(single, 0, **EXACT)
   grads = jax.grad(loss)(w, (x, one_class, normal(2, 6, 4)), key)
   np.testing.assert_allclose(grads, 0, **EXACT)
-  apart = loss(w, (x, jnp.arange(6) % 3, x @ w), key)
-  assert apart > 0
+  assert loss(w, (x, jnp.arange(6) % 3, x @ w), key) > 0
   with pytest.raises(ValueError, match=r'new features are \[6, 4\], old'):
     loss(w, (x, one_class, normal(2, 6, 3)), key)
 
 
 def test_hoc_gradients_by_finite_differences():
-  w, way = normal(0, 5, 4), normal(3, 5, 4)
+  w, direction = normal(0, 5, 4), normal(3, 5, 4)
   batch = (normal(1, 6, 5), jnp.asarray([0, 1, 1, 2, 0, 1]), normal(2, 6, 4))
   f = jax.jit(lambda w: stitch.hoc_loss(features)(w, batch, None))
-  slope = (f(w + 1e-5 * way) - f(w - 1e-5 * way)) / 2e-5
-  np.testing.assert_allclose(jnp.sum(jax.grad(f)(w) * way), slope, rtol=1e-6)
+  slope = (f(w + 1e-5 * direction) - f(w - 1e-5 * direction)) / 2e-5
+  found = jnp.sum(jax.grad(f)(w) * direction)
+  np.testing.assert_allclose(found, slope, rtol=1e-6)
 
 
-def precision(q, g, q_labels, g_labels):
-  """Mean average precision, from the definition."""
+def mean_average_precision(q, g, q_labels, g_labels):
+  """Mean average precision by definition."""
   found = []
   for query, label in zip(unit(q), q_labels):
     order = np.argsort(-(unit(g) @ query), kind='stable')
     right = np.asarray(g_labels)[order] == label
     ranks = np.nonzero(right)[0] + 1
-    shares = [right[:r].sum() / r for r in ranks]
-    found.append(np.mean(shares) if len(shares) else 0.0)
+    precisions = [right[:r].sum() / r for r in ranks]
+    found.append(np.mean(precisions) if len(precisions) else 0.0)
   return np.mean(found)
 
 
@@ -107,15 +107,15 @@ def test_retrieval_by_numpy():
   top1 = stitch.retrieval((q, q_labels), (g, g_labels))
   np.testing.assert_allclose(top1, np.mean(nearest == q_labels), **EXACT)
   found = stitch.retrieval((q, q_labels), (g, g_labels), metric='map')
-  expected = precision(q, g, q_labels, g_labels)
+  expected = mean_average_precision(q, g, q_labels, g_labels)
   np.testing.assert_allclose(found, expected, **EXACT)
 
 
-def test_compatibility_literally():
+def test_compatibility_of_permuted_features():
   gallery, labels = jnp.eye(3), jnp.arange(3)
-  turned = jnp.eye(3)[jnp.asarray([1, 2, 0])]
+  cycled = jnp.eye(3)[jnp.asarray([1, 2, 0])]
   swapped = jnp.eye(3)[jnp.asarray([1, 0, 2])]
-  models = [gallery, turned, swapped]
+  models = [gallery, cycled, swapped]
   found = stitch.compatibility_matrix(models, models, labels, labels)
   third = 1 / 3
   expected = [[1, 0, third], [0, 1, third], [third, third, 1]]
@@ -125,7 +125,7 @@ def test_compatibility_literally():
   assert stitch.average_compatibility(better) == pytest.approx(2 / 3)
 
 
-def test_models_of_other_widths_share_what_leads_only_if_told():
+def test_leading_entries_of_different_widths_are_compared_on_request():
   gallery, labels = jnp.eye(3), jnp.arange(3)
   wider = jnp.concatenate([jnp.eye(3), 9 * jnp.eye(3)[::-1]], 1)
   models = [gallery, wider]

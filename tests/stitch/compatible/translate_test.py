@@ -1,4 +1,4 @@
-"""Translation between latent spaces, and back."""
+"""Translation between latent spaces, and its inverse."""
 
 import dataclasses
 
@@ -23,20 +23,20 @@ def rotation(width, seed=1):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_rotation_a_scale_and_a_shift_are_recovered_and_undone(kind):
+def test_rotation_scale_and_shift_are_recovered_and_inverted(kind):
   x, q = draw(), rotation(4)
   y = 2.5 * x @ q + 7
   found = stitch.translate(x, y, kind=kind, scale='common', ridge=0.0)
   np.testing.assert_allclose(found.weight, 2.5 * q, **EXACT)
   np.testing.assert_allclose(stitch.apply_adapter(found, x), y, **EXACT)
-  back = stitch.invert(found)
-  np.testing.assert_allclose(back.weight, q.T / 2.5, **EXACT)
-  np.testing.assert_allclose(stitch.apply_adapter(back, y), x, **EXACT)
+  inverse = stitch.invert(found)
+  np.testing.assert_allclose(inverse.weight, q.T / 2.5, **EXACT)
+  np.testing.assert_allclose(stitch.apply_adapter(inverse, y), x, **EXACT)
 
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('scale', SCALES)
-def test_the_same_space_is_left_as_it_is(kind, scale):
+def test_translation_of_a_space_to_itself_is_the_identity(kind, scale):
   x = draw()
   found = stitch.translate(x, x, kind=kind, scale=scale, ridge=0.0)
   np.testing.assert_allclose(found.weight, np.eye(4), **EXACT)
@@ -80,16 +80,16 @@ def test_scales_by_numpy():
   np.testing.assert_allclose(plain.weight, scaled.weight, **EXACT)
 
 
-def test_least_squares_leave_less_than_any_rotation():
+def test_least_squares_have_a_smaller_residual_than_rotations():
   x, y = draw(), draw(1)
-  left = [
+  residuals = [
     np.sum((stitch.apply_adapter(found, x) - y) ** 2)
     for found in (
       stitch.translate(x, y, kind=kind, ridge=0.0)
       for kind in ('affine', 'orthogonal', 'nearest_orthogonal')
     )
   ]
-  assert left[0] < left[1] < left[2]
+  assert residuals[0] < residuals[1] < residuals[2]
 
 
 @pytest.mark.parametrize('kind', ['orthogonal', 'affine'])
@@ -98,13 +98,13 @@ def test_a_narrower_space_is_padded(kind):
   y = np.concatenate([x, np.zeros((12, 2))], 1) @ q + 1
   found = stitch.translate(x, y, kind=kind, ridge=0.0)
   np.testing.assert_allclose(found.weight, q[:3], **EXACT)
-  back = stitch.invert(found)
-  np.testing.assert_allclose(stitch.apply_adapter(back, y), x, **EXACT)
+  inverse = stitch.invert(found)
+  np.testing.assert_allclose(stitch.apply_adapter(inverse, y), x, **EXACT)
   down = stitch.translate(y, x)
   np.testing.assert_allclose(stitch.apply_adapter(down, y), x, **EXACT)
 
 
-def test_a_feature_that_never_moves_does_no_harm():
+def test_a_constant_feature_gives_finite_weights():
   x = draw()
   x[:, 2] = 1.5
   found = stitch.translate(x, draw(1), scale='each')

@@ -1,4 +1,4 @@
-"""The stitching penalty, its controls, and all stitches at once."""
+"""The stitching penalty, its controls, and all stitches together."""
 
 import functools
 
@@ -59,7 +59,7 @@ def adapters(bottom, top, pairs):
 
 
 @pytest.mark.parametrize('stacked', [True, False])
-def test_all_stitches_at_once_equal_one_by_one(stacked):
+def test_all_stitches_together_equal_each_alone(stacked):
   top = network(0, stacked=stacked)
   bottom = network(1, depth=3, width=6)
   pairs = [(3, 0), (1, 2), (0, 0), (2, 1), (3, 2)]
@@ -96,21 +96,21 @@ def test_a_network_stitched_on_itself_has_no_penalty():
 
 
 def test_a_bottom_that_is_an_affine_image_has_no_penalty():
-  """The last values of B are an affine image of A's: only the last block."""
-  turn = jnp.asarray(
+  """The last values of B, but no others, are an affine image of A's."""
+  rotation = jnp.asarray(
     np.linalg.qr(np.random.default_rng(5).normal(size=(4, 4)))[0]
   )
   values = stitch.features(A, X)
   first = jax.tree.map(lambda x: x[:1], A.params['blocks'])
 
-  def turned(params, h):
+  def rotated(params, h):
     return dense(params[0], h) @ params[1] + 0.5
 
-  blocks = (jax.tree.map(lambda x: x[0], first), turn)
+  blocks = (jax.tree.map(lambda x: x[0], first), rotation)
   params = {**A.params, 'blocks': (blocks,)}
-  bottom = stitch.Segmented(params, linear, (turned,), linear)
+  bottom = stitch.Segmented(params, linear, (rotated,), linear)
   np.testing.assert_allclose(
-    stitch.features(bottom, X)[1], values[1] @ turn + 0.5, atol=1e-12
+    stitch.features(bottom, X)[1], values[1] @ rotation + 0.5, atol=1e-12
   )
   pairs = [(1, 1), (0, 2)]
   found = stitch.penalty(A, bottom, bottom, [X], TESTS, pairs=pairs)
@@ -136,9 +136,9 @@ def test_penalties_by_definition():
       h = stitch.advance(A, jnp.asarray(ones @ solution), q, DEPTH)
       expected = wrong(h @ A.params['head']['w']) - found.error
       assert part.penalty[i] == pytest.approx(expected, abs=1e-12)
-      left = np.square(y - ones @ solution).sum()
-      left /= np.square(y - y.mean(0)).sum()
-      np.testing.assert_allclose(part.residual[i], left, rtol=1e-6)
+      residual = np.square(y - ones @ solution).sum()
+      residual /= np.square(y - y.mean(0)).sum()
+      np.testing.assert_allclose(part.residual[i], residual, rtol=1e-6)
   np.testing.assert_array_equal(found.own.penalty, np.zeros(9))
 
 
@@ -168,7 +168,7 @@ def test_adapters_may_be_trained_further():
   assert found.bottom.penalty.sum() < closed.bottom.penalty.sum()
 
 
-def test_the_loss_of_many_adapters_is_the_sum_of_theirs():
+def test_the_loss_is_the_sum_over_adapters():
   pairs = [(1, 1), (2, 0)]
   maps = adapters(B, A, pairs)
   key, batch = jax.random.key(0), (X, jnp.arange(60) % CLASSES)
@@ -188,7 +188,7 @@ def test_the_loss_of_many_adapters_is_the_sum_of_theirs():
 
 
 def halve(params, h):
-  """Every second row and column, mixed."""
+  """A mix of channels at every second row and column."""
   return jnp.tanh(h[:, ::2, ::2] @ params['w'])
 
 
