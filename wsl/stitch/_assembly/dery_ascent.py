@@ -115,6 +115,8 @@ def _table(nodes: Nodes, cuts: np.ndarray) -> np.ndarray:
   last = (cuts[:, 1:] + nodes.first[:, None]).ravel() - 1
   s = nodes.similarity
   table = s[np.ix_(first, first)] + s[np.ix_(last, last)]
+  # Two blocks of one network share no group: they would be neighbours in depth,
+  # not alternatives for the same position.
   network = np.arange(len(first)) // count
   same = network[:, None] == network[None]
   return np.where(same & ~np.eye(len(first), dtype=bool), 0.0, table)

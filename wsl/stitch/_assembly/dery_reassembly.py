@@ -8,6 +8,7 @@ groups of two positions.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
 import itertools
 import math
 from typing import NamedTuple, TypeAlias
@@ -117,15 +118,11 @@ def reassemble(
   low = np.zeros(len(most)) if least is None else np.asarray(least, np.float64)
   high = np.asarray(most, np.float64)
   allowed = follows or (lambda first, second: True)
-  scores: dict[Pieces, float] = {}
-
-  def value(chosen: Sequence[_Block]) -> float:
-    pieces = tuple(block.piece for block in chosen)
-    if pieces not in scores:
-      scores[pieces] = float(score(pieces))
-    return scores[pieces]
+  scored = functools.cache(score)
+  value = lambda chosen: float(scored(tuple(block.piece for block in chosen)))
 
   def fits(chosen: Sequence[_Block]) -> bool:
+    """Returns whether a choice is within the budget, in an allowed order."""
     total = np.sum([block.cost for block in chosen], 0)
     pairs = itertools.pairwise(chosen)
     return bool(

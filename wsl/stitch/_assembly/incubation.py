@@ -135,6 +135,8 @@ class _OfSlot:
   ) -> types.Array:
     del key
     inputs, targets = batch
+    # Only the module is differentiated: blocks before it run on constants, and
+    # blocks after it pass the gradient of features, not of their parameters.
     h = before(meta, module, inputs, slot=self.slot)
     h = _segmented.advance(module, h, 0, module.depth)
     return criterion(after(meta, module, h, slot=self.slot), targets)
@@ -196,6 +198,8 @@ def _gathered(
     meta.params['blocks'],
     module.params['blocks'],
   )
+  # The owner of the embedding and of the head depends on the traced slot, so
+  # both are selected entrywise; the gradient of the other copy is zero.
   ends = {
     name: jax.tree.map(
       lambda a, b, owner=owner: jnp.where(slot == owner, b, a),

@@ -157,6 +157,7 @@ def _counterpart(
   position: int, model: _segmented.Segmented, ancestor: _segmented.Segmented
 ) -> int:
   """Returns the ancestor's position at the same relative depth."""
+  # Position 0, the embedding, has no map; the last blocks always correspond.
   return round(position * ancestor.depth / model.depth)
 
 

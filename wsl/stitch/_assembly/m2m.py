@@ -120,6 +120,8 @@ class _Pair:
     h = _segmented.advance(teacher, feed, 0, teacher.depth)
     wanted = incubation.after(meta, teacher, h, slot=self.slot)
     given = self._student(meta, student, inputs, feed)
+    # `kl` sums over classes: it has one entry for each example, the logits one
+    # for each example and class.
     divergence = kl(wanted, given, temperature=self.temperature)
     entries = divergence.size if self.by_batch else given.size
     distilled = self.temperature**2 * jnp.sum(divergence) / entries
@@ -168,8 +170,10 @@ def kl(
     given: logits of the same shape.
     temperature: T.
   """
-  first, second = (
+  log_p, log_q = (
     jax.nn.log_softmax(tree.wide(x) / temperature)
     for x in (jax.lax.stop_gradient(wanted), given)
   )
-  return jnp.sum(jnp.exp(first) * (first - second), -1)
+  # sum_c p_c (log p_c - log q_c). Logarithms stay finite where p underflows to
+  # 0, so its terms are 0 and not NaN.
+  return jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)

@@ -147,6 +147,8 @@ def join(
 ) -> Segmented:
   """Joins the embedding of one network, blocks of several, and a head."""
   params = {'embed': first.params['embed'], 'head': last.params['head']}
+  # Parts that share one block function stay one stack, which runs as a scan;
+  # otherwise every block becomes an entry of a tuple with its own function.
   blocks = [part.params['blocks'] for part in parts if part.depth]
   fns = {part.block for part in parts}
   if len(fns) == 1 and parts[0].stacked:
@@ -232,6 +234,7 @@ def _bounds(model: Segmented, count: int, name: str) -> list[int]:
       f'{name}: count={count}: expected 1 .. {model.depth}, the number of '
       'blocks'
     )
+  # The first D mod K modules have one block more than the others.
   sizes = [len(rows) for rows in np.array_split(np.arange(model.depth), count)]
   return [0, *np.cumsum(sizes).tolist()]
 

@@ -128,6 +128,8 @@ def basis_transform(
   inner, outer = (orthogonal(x, kind=basis.kind) for x in free)
   head = tree.unit(o[..., : basis.extra])
   tail = tree.unit(n) * basis.scale
+  # Both parts of v have fixed norms, 1 and C, and beta = blockdiag(Q, I) v: the
+  # norm is sqrt(1 + C^2), and products of two v are products of their betas.
   v = jnp.concatenate([head, tree.matmul(tail, inner.T)], -1)
   width = len(outer)
   compatible = tree.matmul(v[..., :width], outer.T)
@@ -180,13 +182,15 @@ def orthogonal(free: types.Array, *, kind: str = 'cayley') -> types.Array:
 
 
 def _cayley(skew: types.Array) -> types.Array:
-  """Returns (I + S)^-1 (I - S); I + S has eigenvalues 1 + i t, never 0."""
+  """Returns (I + S)^-1 (I - S) = I - 2 S + O(S^2)."""
+  # A skew S has imaginary eigenvalues i t, so I + S is always invertible.
+  # (1 - i t) / (1 + i t) = exp(-2 i arctan t): an angle of pi needs t = inf.
   identity = jnp.eye(len(skew), dtype=skew.dtype)
   return jnp.linalg.solve(identity + skew, identity - skew)
 
 
 def _exponential(skew: types.Array) -> types.Array:
-  """Returns the matrix exponential; jax.scipy is imported on use."""
+  """Returns exp(S) = I + S + O(S^2); jax.scipy is imported on use."""
   import jax.scipy.linalg
 
   found: types.Array = jax.scipy.linalg.expm(skew)

@@ -149,6 +149,8 @@ def _bt2(
   inputs, labels, new_target, old_target = batch
   network, basis = params
   new, old, logits = features_fn(network, inputs)
+  # The first two terms train n without the old network. The last two constrain
+  # b only, whose rotations P and Q are learned too: n need not resemble o*.
   recoded = basis_transform.basis_transform(basis, new, old)
   compatible = recoded[..., : len(basis.outer)]
   l1, l2, l3 = weights
@@ -169,6 +171,7 @@ def _compatibility(
       f'old_classifier is {list(classifier.shape)} and its features are '
       f'{list(features.shape)}: give [classes, width]'
     )
+  # Galleries are searched by cosine, so only directions have to be compatible.
   frozen = jnp.asarray(classifier, features.dtype)
   return cross_entropy(tree.matmul(tree.unit(features), frozen.T), labels)
 

@@ -91,6 +91,7 @@ def _retrieval(
     similarity = tree.matmul(directions, query[0])
     return _METRICS[metric](similarity, g_labels == query[1])
 
+  # A chunk of queries needs CHUNK x M similarities at a time, not N x M.
   found = jax.lax.map(one, (tree.unit(q), q_labels), batch_size=_CHUNK)
   return jnp.mean(found)
 
@@ -213,5 +214,6 @@ def average_compatibility(matrix: types.ArrayLike) -> float:
       f'average_compatibility: the matrix is {list(found.shape)}, expected '
       '[T, T] of T >= 2 models'
     )
+  # Row i > j: queries of the later model i, gallery of the earlier model j.
   new, old = np.tril_indices(len(found), -1)
   return float(np.mean(found[new, old] > found[old, old]))

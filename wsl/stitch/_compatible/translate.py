@@ -101,6 +101,8 @@ def translate(
     # orthogonal Q: it maximises tr(Q^T W), which is at most tr(S).
     u, _, vt = jnp.linalg.svd(weight, full_matrices=False)
     weight = tree.matmul(u, vt)
+  # ((x - mu_x) / sigma_x W) sigma_y + mu_y = x W' + b, with
+  # W' = diag(1 / sigma_x) W diag(sigma_y) and b = mu_y - mu_x W'.
   weight = weight * sigma_y[None] / sigma_x[:, None]
   bias = mean_y - tree.matmul(mean_x, weight)
   return dataclasses.replace(adapter, weight=weight, bias=bias)

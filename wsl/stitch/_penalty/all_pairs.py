@@ -63,6 +63,8 @@ def cut_outputs(
   check_pairs(bottom, top, adapters)
   values = _segmented.features(bottom, inputs)
   count = values[0].shape[0]
+  # Stitches are appended in the order of q, so the batch at the head is their
+  # concatenation in this order. The top starts at the smallest q.
   order = sorted(adapters, key=lambda pair: pair[1])
   h = None
   for q in range(order[0][1], top.depth + 1):

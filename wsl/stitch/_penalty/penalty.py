@@ -144,6 +144,7 @@ def penalty(
   chosen = tuple(every if pairs is None else dict.fromkeys(pairs))
   all_pairs.check_pairs(bottom, top, chosen)
 
+  # The control of the top's own blocks depends on q only: one stitch per q.
   entries = [(q, q) for q in dict.fromkeys(q for _, q in chosen)]
   error = _error(top, tests)
   fit = functools.partial(
@@ -178,6 +179,8 @@ def _measure(
   if tune is not None:
     adapters = tune(bottom, top, adapters)
   errors = all_pairs.cut_errors(bottom, top, adapters, tests)
+  # Residual and CKA describe the features, from the same moments as the fit,
+  # whether or not `tune` changed the adapters.
   return {
     pair: [errors[pair], float(stats.residual(m)), float(stats.cka(m))]
     for pair, m in moments.items()
