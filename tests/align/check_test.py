@@ -76,12 +76,14 @@ def test_errors():
   with pytest.raises(ValueError, match="leaf 'b' of the symmetry is missing"):
     align.check(symmetry, _apply, less, X, key=KEY)
   nan = lambda p, x: jnp.log(-1.0 - jnp.square(_apply(p, x)))
-  with pytest.raises(ValueError, match='returns NaN'):
+  with pytest.raises(ValueError, match=r'check: .* returns NaN'):
     align.check(symmetry, nan, PARAMS, X, key=KEY)
   shapes = jax.eval_shape(lambda: PARAMS | {'n': jnp.asarray(3)})
   apply = lambda p, x: _apply(p, x) * p['n'].astype(x.dtype)
   symmetry = align.find_symmetry(apply, shapes, X)
-  with pytest.raises(ValueError, match="leaf 'n' of params is not floating"):
+  with pytest.raises(
+    ValueError, match="check: leaf 'n' of params is not floating"
+  ):
     align.check(symmetry, apply, shapes, X, key=KEY)
 
 

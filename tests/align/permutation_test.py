@@ -142,8 +142,11 @@ def test_permute_runs_under_jit_and_keeps_dtype():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (lambda g: g | {'zz': g['r:0']}, "has a group 'zz'"),
-    (lambda g: {'r:0': g['r:0']}, "lacks the group 'q:1.0'"),
+    (lambda g: g | {'zz': g['r:0']}, "permute: permutation has a group 'zz'"),
+    (
+      lambda g: {'r:0': g['r:0']},
+      "permute: permutation lacks the group 'q:1.0'",
+    ),
     (lambda g: g | {'r:0': jnp.arange(5)}, r"'r:0' has shape \(5,\)"),
   ],
 )

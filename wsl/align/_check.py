@@ -72,13 +72,15 @@ def check(
   _symmetry.check_leaves(symmetry, names, 'check: params')
   draw_key, move_key = jax.random.split(key)
   run = compile_outputs(apply_fn, inputs)
-  drawn = perturb(params, draw_key)
+  drawn = perturb(params, draw_key, caller='check')
   wanted = run(drawn)
   moving = _permutation.random(symmetry, move_key)
   elements = {name: {name: table} for name, table in moving.items()}
   elements |= {'all': moving}
   errors = {
-    name: difference(run(permute_on_host(drawn, element, symmetry)), wanted)
+    name: difference(
+      run(permute_on_host(drawn, element, symmetry)), wanted, caller='check'
+    )
     for name, element in elements.items()
   }
   worst = max(errors, key=lambda name: errors[name])
@@ -111,6 +113,8 @@ def permute_on_host(
   tables = {name: np.asarray(table) for name, table in permutation.items()}
 
   def source(factors: _blocks.Factors, names: list[str]) -> list[np.ndarray]:
+    # The block is gathered at one index array for each factor; the array of a
+    # nested group is its table, looked up at the indices of outer factors.
     grid = np.indices([f.size for f in factors], sparse=True)
     index = list(grid)
     for i, factor in enumerate(factors):
@@ -137,7 +141,9 @@ def permute_on_host(
   return tree.map_named(one, params)
 
 
-def perturb(params: types.Params, key: types.PRNGKey) -> types.Params:
+def perturb(
+  params: types.Params, key: types.PRNGKey, *, caller: str
+) -> types.Params:
   """Perturbs parameters away from special values, with NumPy.
 
   Positive leaves, such as scales and variances, are multiplied by log-normal
@@ -147,6 +153,7 @@ def perturb(params: types.Params, key: types.PRNGKey) -> types.Params:
   Args:
     params: arrays, or shapes of floating leaves.
     key: draws the noise; each leaf is keyed by its name.
+    caller: the public function to name in the error message.
 
   Returns:
     NumPy arrays of the same shapes and dtypes; integer leaves are unchanged.
@@ -159,7 +166,7 @@ def perturb(params: types.Params, key: types.PRNGKey) -> types.Params:
     if isinstance(leaf, jax.ShapeDtypeStruct):
       if not floating:
         raise ValueError(
-          f"check: leaf '{name}' of params is not floating: give its values"
+          f"{caller}: leaf '{name}' of params is not floating: give its values"
         )
       positive = re.search('(scale|var)(iance)?(/value)?$', name)
       x = np.full(leaf.shape, 1.0 if positive else 0.0)
@@ -169,6 +176,8 @@ def perturb(params: types.Params, key: types.PRNGKey) -> types.Params:
     else:
       x = np.asarray(leaf).astype(np.float64)
       spread = float(np.sqrt(np.mean(np.square(x)))) if x.size else 0.0
+    # The function may need a positive leaf, such as a variance. Noise has the
+    # size of the leaf, so that no leaf dominates the output.
     noise = rng.normal(size=x.shape)
     if x.min(initial=np.inf) > 0:
       x = x * np.exp(0.5 * noise)
@@ -179,23 +188,30 @@ def perturb(params: types.Params, key: types.PRNGKey) -> types.Params:
   return tree.map_named(one, params)
 
 
-def difference(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:
+def difference(
+  found: list[np.ndarray], wanted: list[np.ndarray], *, caller: str
+) -> float:
   """Returns the largest change, relative to the largest entry of its array.
+
+  Args:
+    found: the outputs.
+    wanted: the outputs before the change.
+    caller: the public function to name in the error message.
 
   Raises:
     ValueError: if a wanted output is NaN.
   """
+  if any(np.isnan(_numbers(x)).any() for x in wanted):
+    raise ValueError(
+      f'{caller}: the function returns NaN for random parameters: give inputs '
+      '(and parameters to start from) for which it is finite'
+    )
   return max((_change(x, y) for x, y in zip(found, wanted)), default=0.0)
 
 
 def _change(found: np.ndarray, wanted: np.ndarray) -> float:
   """Returns the relative change of one output; equal infinities are equal."""
   found, wanted = (_numbers(x) for x in (found, wanted))
-  if np.isnan(wanted).any():
-    raise ValueError(
-      'check: the function returns NaN for random parameters: give inputs (and '
-      'parameters to start from) for which it is finite'
-    )
   with np.errstate(invalid='ignore'):
     gap = np.where(found == wanted, 0.0, np.abs(found - wanted))
   size = np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)

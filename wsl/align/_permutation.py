@@ -52,7 +52,7 @@ def permute(
     [2.0, 1.0]
   """
   _symmetry.check_leaves(symmetry, tree.named(params), 'permute: params')
-  check_permutation(permutation, symmetry)
+  check_permutation(permutation, symmetry, 'permute: permutation')
 
   def one(name: str, x: types.Array) -> types.Array:
     plan = symmetry.plan(name)
@@ -130,8 +130,8 @@ def compose(
     >>> compose(turn, turn, symmetry=symmetry)['a:0'].tolist()
     [2, 0, 1]
   """
-  check_permutation(first, symmetry)
-  check_permutation(second, symmetry)
+  check_permutation(first, symmetry, 'compose: first')
+  check_permutation(second, symmetry, 'compose: second')
 
   def one(group: _symmetry.Factor) -> types.Array:
     # Let s, t be the tables of the outer factor and of this group. The first
@@ -168,7 +168,7 @@ def invert(
     >>> invert(turn, symmetry=symmetry)['a:0'].tolist()
     [2, 0, 1]
   """
-  check_permutation(permutation, symmetry)
+  check_permutation(permutation, symmetry, 'invert: permutation')
   inverse: Permutation = {}
   # y[i, j] = x[s(i), t(i, j)] gives x[s(i), k] = y[i, t_i^-1(k)]. The rows of
   # t^-1 are indexed by i; the inverse of s, computed before, reindexes them.
@@ -179,9 +179,14 @@ def invert(
 
 
 def check_permutation(
-  permutation: Permutation, symmetry: _symmetry.Symmetry
+  permutation: Permutation, symmetry: _symmetry.Symmetry, argument: str
 ) -> None:
   """Checks that a permutation belongs to a symmetry.
+
+  Args:
+    permutation: a permutation.
+    symmetry: a symmetry.
+    argument: the name of the function and its argument in the message.
 
   Raises:
     ValueError: if a group is missing, unknown or its table of another shape.
@@ -190,19 +195,18 @@ def check_permutation(
   for name in permutation:
     if name not in names:
       raise ValueError(
-        f"the permutation has a group '{name}' that the symmetry does not have"
+        f"{argument} has a group '{name}' that the symmetry does not have"
         f'{tree.nearest(name, names)}: it was made for another symmetry'
       )
   for name in names:
     if name not in permutation:
       raise ValueError(
-        f"the permutation lacks the group '{name}': it was made for another "
-        'symmetry'
+        f"{argument} lacks the group '{name}': it was made for another symmetry"
       )
     shape, wanted = np.shape(permutation[name]), symmetry.table_shape(name)
     if shape != wanted:
       raise ValueError(
-        f"the permutation of group '{name}' has shape {shape}, expected "
+        f"{argument} of group '{name}' has shape {shape}, expected "
         f'{wanted}: it was made for another symmetry'
       )
 

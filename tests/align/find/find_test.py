@@ -230,3 +230,17 @@ def test_unused_rows_are_pinned():
   assert [group.size for group in symmetry.groups] == [5]
   rows = {f.pinned for s in symmetry.plan('positions')[0] for f in s}
   assert 'the function does not use it' in rows
+
+
+def test_errors_of_certification_name_find_symmetry():
+  shapes = _shapes(router=(3, 4), up=(4, 3, 5), down=(4, 5, 2))
+  key, x = jax.random.key(0), jnp.ones((6, 3))
+  nan = lambda p, x: jnp.log(-1.0 - jnp.square(_experts(p, x)))
+  with pytest.raises(ValueError, match=r'find_symmetry: .* returns NaN'):
+    align.find_symmetry(nan, shapes, x, certify=key)
+  steps = shapes | {'n': jax.ShapeDtypeStruct((), jnp.int32)}
+  apply = lambda p, x: _experts(p, x) * p['n'].astype(x.dtype)
+  with pytest.raises(
+    ValueError, match=r"find_symmetry: leaf 'n' .* its values"
+  ):
+    align.find_symmetry(apply, steps, x, certify=key)

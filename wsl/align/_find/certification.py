@@ -171,21 +171,24 @@ def _passes(
   moving = set()
   for trial in range(_TRIALS):
     draw_key, move_key = jax.random.split(jax.random.fold_in(key, trial))
-    drawn = _check.perturb(params, draw_key)
+    drawn = _check.perturb(params, draw_key, caller='find_symmetry')
     wanted = run(drawn)
+    change = lambda found, wanted=wanted: _check.difference(
+      found, wanted, caller='find_symmetry'
+    )
     shape = symmetry.table_shape(factor.name)
     permutation = {factor.name: _cycles(move_key, shape)}
     moved = _check.permute_on_host(drawn, permutation, symmetry)
     eps = [np.finfo(x.dtype).eps for x in wanted if x.dtype.kind in 'fc']
     bound = _ROUNDINGS * float(max(eps, default=0.0))
-    if _check.difference(run(moved), wanted) > bound:
+    if change(run(moved)) > bound:
       return False
     # Tightness: without this test, units that the inputs never reach would
     # pass, since permuting them changes nothing.
     for leaf in places:
       pick = lambda name, x, y, leaf=leaf: y if name == leaf else x
       alone = run(tree.map_named(pick, drawn, moved))
-      if _check.difference(alone, wanted) > 10 * bound:
+      if change(alone) > 10 * bound:
         moving.add(leaf)
   return len(moving) == len(places)
 

@@ -71,7 +71,9 @@ def find_symmetry(
     >>> symmetry.leaf['b']
     ((('a:1',),), (('b:1',),))
   """
-  found = analyse(apply_fn, params, inputs, rules=rules or {})
+  found = analyse(
+    apply_fn, params, inputs, rules=rules or {}, caller='find_symmetry'
+  )
   if certify is None:
     return found.symmetry
   pairs = [
@@ -106,6 +108,7 @@ def analyse(
   inputs: Sequence[Any],
   *,
   rules: jaxpr_reader.References,
+  caller: str,
 ) -> Analysis:
   """Repeats the pass until the segments of fused axes no longer change.
 
@@ -114,12 +117,13 @@ def analyse(
     params: its parameters, or their shapes.
     inputs: its other arguments.
     rules: replacements for opaque kernels, by name.
+    caller: the public function to name in error messages.
 
   Returns:
     The analysis of the pass with the largest group.
   """
-  shapes = jaxprs.leaf_shapes(params, caller='find_symmetry')
-  program = jaxprs.trace(apply_fn, params, inputs, caller='find_symmetry')
+  shapes = jaxprs.leaf_shapes(params, caller=caller)
+  program = jaxprs.trace(apply_fn, params, inputs, caller=caller)
   hints: Hints = {}
   rounds: list[Analysis] = []
   for _ in range(_ROUNDS):

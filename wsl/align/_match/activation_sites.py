@@ -78,7 +78,9 @@ def activations(
     >>> activations(symmetry, mlp, params, x)['a:1'].tolist()
     [[1.0, 0.0]]
   """
-  found = find.analyse(apply_fn, params, inputs, rules={})
+  found = find.analyse(
+    apply_fn, params, inputs, rules={}, caller='activation_matching'
+  )
   for group in symmetry.groups:
     if group.name not in found.symmetry.factor:
       raise ValueError(

@@ -206,7 +206,7 @@ def _initial_tables(
       name: np.broadcast_to(np.arange(shape[-1], dtype=np.int32), shape)
       for name, shape in shapes.items()
     }
-  _permutation.check_permutation(initial, symmetry)
+  _permutation.check_permutation(initial, symmetry, 'weight_matching: initial')
   return {g.name: np.asarray(initial[g.name]) for g in symmetry.groups}
 
 

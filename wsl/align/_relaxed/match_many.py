@@ -195,4 +195,4 @@ def _check_arguments(
       'models'
     )
   for permutation in initial:
-    _permutation.check_permutation(permutation, symmetry)
+    _permutation.check_permutation(permutation, symmetry, 'match_many: initial')
