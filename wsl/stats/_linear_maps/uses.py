@@ -42,6 +42,7 @@ def dot(
     The view of the weight's output axes in the result; other axes are rows.
   """
   contract, batch = eqn.params['dimension_numbers']
+  # The result of dot_general has the axes [batch, free of x, free of y].
   done = (*contract[side], *batch[side])
   shared = [view.dims[i] for i in batch[side]]
   free = [atoms for i, atoms in enumerate(view.dims) if i not in done]
@@ -142,9 +143,9 @@ def added(
   """
   # Rows have negative axes. A dimension of units and rows together would need
   # the leaf to be compared entry by entry; it is left out.
-  ours = [_many(atoms) for atoms in product.dims]
+  ours = [_nontrivial(atoms) for atoms in product.dims]
   units = [[a for a in atoms if a.axis >= 0] for atoms in ours]
-  theirs = [_many(atoms) for atoms in leaf.dims]
+  theirs = [_nontrivial(atoms) for atoms in leaf.dims]
   mixed = any(u and len(u) < len(atoms) for u, atoms in zip(units, ours))
   same = _ranked(product.stacked, units) == _ranked(leaf.stacked, theirs)
   if same and not mixed:
@@ -157,7 +158,7 @@ def _ranked(
   dims: Sequence[Sequence[views.Atom]],
 ) -> list[Any]:
   """Renumbers the axes that occur as 0, 1, ..., to compare two leaves."""
-  runs = [*(_many(atoms) for _, atoms in stacked), *dims]
+  runs = [*(_nontrivial(atoms) for _, atoms in stacked), *dims]
   axes = sorted({a.axis for run in runs for a in run})
   ranks = [[a._replace(axis=axes.index(a.axis)) for a in run] for run in runs]
   return [[depth for depth, _ in stacked], ranks]
@@ -185,6 +186,7 @@ def _patches(
     for (low, high), dilation in zip(p['padding'], p['lhs_dilation'])
   ]
   zero = jnp.zeros((), x.dtype)
+  # lhs_dilation inserts zeros between pixels, padding around them.
   x = jax.lax.pad(x, zero, [(0, 0, 0), (0, 0, 0), *low_high_inner])
   for i, (k, o) in enumerate(zip(kernel, out)):
     start = p['window_strides'][i] * np.arange(o)
@@ -228,8 +230,8 @@ def _capture(
   if any(atom.axis in axes for atom in others):
     record.note(view.leaf, 'a product that contracts a part of one axis')
     return
-  leading = _many([*stacked, *sorted(blocks)])
-  if leading != _many(others)[: len(leading)]:
+  leading = _nontrivial([*stacked, *sorted(blocks)])
+  if leading != _nontrivial(others)[: len(leading)]:
     record.note(view.leaf, 'a batched product over an axis that is not leading')
     return
   rows = _rows(
@@ -242,7 +244,7 @@ def _capture(
   record.add(use, record.measure(rows, results), count)
 
 
-def _many(atoms: Sequence[views.Atom]) -> list[views.Atom]:
+def _nontrivial(atoms: Sequence[views.Atom]) -> list[views.Atom]:
   """Drops atoms of size 1, whose positions are arbitrary."""
   return [atom for atom in atoms if atom.size > 1]
 

@@ -121,6 +121,7 @@ def sort(
   for arg in args[1:]:
     for a, b in zip(x, arg.axes):
       axis_tree.tie(a, b)
+  # All operands are reordered by the keys in the first.
   moved = [_moved(facts, arg.axes, i, 'sort along it') for arg in args]
   return [moved[0]] * len(args)
 

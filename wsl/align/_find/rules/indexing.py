@@ -24,6 +24,8 @@ def gather(
   """
   x, index = args[0].axes, args[1].axes
   dn, sizes = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
+  # The result has the axes of the indices (all but the last, which lists the
+  # components of one index) and, at offset_dims, the window axes of x.
   chosen = _choose(facts, eqn, args)
   pairs = zip(dn.operand_batching_dims, dn.start_indices_batching_dims)
   for i, j in pairs:
@@ -96,6 +98,7 @@ def scatter(
   pairs = zip(dn.operand_batching_dims, dn.scatter_indices_batching_dims)
   for i, j in pairs:
     axis_tree.tie(x[i], index[j])
+  # Updates have the axes of the indices and, at update_window_dims, those of x.
   rows = [j for j in range(len(update)) if j not in dn.update_window_dims]
   for j, axis in zip(rows, index[:-1]):
     axis_tree.tie(update[j], axis)

@@ -55,6 +55,8 @@ def convolution(
   if groups > 1:
     units = axis_tree.Axis(outputs.size // groups)
     axis_tree.tie(outputs, axis_tree.product([group, units]))
+  # As for a product: the contraction over inner channels and window is a
+  # reduction for all other axes, while groups are batch axes of both operands.
   facts.record((inputs,))
   facts.reduce((*x, inner), (len(x), spec.lhs_spec[1]))
   facts.reduce(kernel, (spec.rhs_spec[1], *spec.rhs_spec[2:]))
@@ -65,6 +67,7 @@ def convolution(
   for k, i in enumerate(spec.out_spec[2:]):
     window, space = kernel[spec.rhs_spec[2 + k]], spec.lhs_spec[2 + k]
     axis_tree.pin(window, 'the window of a convolution')
+    # Positions are kept by a window of size 1 that visits each of them once.
     still = window.size == p['window_strides'][k] == p['lhs_dilation'][k] == 1
     if still and tuple(p['padding'][k]) == (0, 0):
       out[i] = x[space]

@@ -137,7 +137,7 @@ def broadcast(
   out = list(axis_facts.fresh(shape))
   old = jaxprs.shape_of(eqn.invars[0])
   for axis, n, i in zip(args[0].axes, old, eqn.params['broadcast_dimensions']):
-    if n == shape[i]:
+    if n == shape[i]:  # not repeated: the operand's own axis
       out[i] = axis
   return [tuple(out)]
 
@@ -191,7 +191,7 @@ def slice_(
     if stride == 1 or stop - start <= 1:
       out.append(part(facts, x, i, start, stop, 'a slice of it'))
       continue
-    count = -(-(stop - start) // stride)
+    count = -(-(stop - start) // stride)  # rounded up
     halves = None
     if count * stride == x[i].size and not axis_tree.pinned(x[i]):
       halves = reshape_axes([x[i]], [count, stride])
@@ -233,10 +233,10 @@ def concatenate(
     for d, (x, y) in enumerate(zip(first, arg.axes)):
       if d != i:
         axis_tree.tie(x, y)
-  # If all are pinned, or the segments too many, one pinned atom is enough.
   along = [arg.axes[i] for arg in args]
   size = sum(axis.size for axis in along)
   count = sum(len(axis_tree.segments(axis)) for axis in along)
+  # If all are pinned, or the segments too many, one pinned atom is enough.
   if all(map(axis_tree.pinned, along)) or count > axis_tree.MANY:
     moved = [
       facts.pin_moved(arg.axes, i, size, 'concatenated along it')
@@ -252,6 +252,7 @@ def stack(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
 ) -> list[axis_facts.Value]:
   """Returns a value with one piece for each operand."""
+  # Operands stay separate, as in ``pieces``, until an operation ties them.
   i = eqn.params['axis']
   pieces = [(*a.axes[:i], axis_tree.Axis(1), *a.axes[i:]) for a in args]
   return [axis_facts.from_pieces(i, pieces)]
@@ -269,6 +270,7 @@ def pad(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
     elif inner or axis_tree.pinned(axis) or min(low, high) < 0:
       out.append(facts.pin_moved(x, i, size, 'padded along it'))
     else:
+      # The padding is constant, so its entries may be permuted: 0 + axis + 0.
       ends = axis_facts.fresh((low, high))
       out.append(axis_tree.total([ends[0], axis, ends[1]]))
   return [tuple(out)]
