@@ -109,9 +109,10 @@ def reassemble(
     (['a', 'b'], (3.0,))
 
   Reference:
-    Yang et al., "Deep Model Reassembly", 2022, arXiv:2210.17409. The paper
-    calls it an integer program; the official code is a randomised greedy search
-    too.
+    Yang et al., "Deep Model Reassembly", 2022, arXiv:2210.17409.
+
+  The paper calls it an integer program; the official code is a randomised
+  greedy search, as here.
   """
   key = deprecation.key_or_seed('stitch.reassemble', key, seed)
   blocks = _blocks(partition, costs, len(most))

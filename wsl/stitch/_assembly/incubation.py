@@ -110,7 +110,8 @@ def incubation(
     ValueError: if there is no such slot.
 
   Reference:
-    Ni et al., 2022, arXiv:2212.04129.
+    Ni et al., "Deep Incubation: Training Large Models by Divide-and-
+    Conquering", 2022, arXiv:2212.04129.
   """
   criterion = tree.partial(criterion)
   if not isinstance(slot, int):

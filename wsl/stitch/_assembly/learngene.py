@@ -190,8 +190,8 @@ def compose_maps(
     [[3.0, 0.0], [0.0, 3.0]]
 
   Reference:
-    Shi et al., 2023, arXiv:2312.05743, which initialises stitches with maps
-    that are learned in distillation.
+    Shi et al., "Building Variable-sized Models via Learngene Pool", 2023,
+    arXiv:2312.05743.
   """
   first, second = source.weight, target.weight
   if first is None or second is None or first.shape[1] != second.shape[1]:
@@ -230,7 +230,8 @@ def build_descendant(
       narrower than the one before; the message names it.
 
   Reference:
-    Shi et al., 2023, arXiv:2312.05743.
+    Shi et al., "Building Variable-sized Models via Learngene Pool", 2023,
+    arXiv:2312.05743.
   """
   adapters: dict[str, _adapter.Adapter] = {}
   names = []

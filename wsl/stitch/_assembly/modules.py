@@ -92,7 +92,8 @@ def meta_model(model: Segmented, *, count: int) -> Segmented:
     [0.0, 2.0]
 
   Reference:
-    Ni et al., 2022, arXiv:2212.04129.
+    Ni et al., "Deep Incubation: Training Large Models by Divide-and-
+    Conquering", 2022, arXiv:2212.04129.
   """
   starts = _bounds(model, count, 'meta_model')[:-1]
   block = model.block
@@ -125,7 +126,8 @@ def assemble(modules: Sequence[Segmented]) -> Segmented:
       the module.
 
   Reference:
-    Ni et al., 2022, arXiv:2212.04129.
+    Ni et al., "Deep Incubation: Training Large Models by Divide-and-
+    Conquering", 2022, arXiv:2212.04129.
   """
   if not modules:
     raise ValueError('assemble: no modules given, at least one is needed')

@@ -114,8 +114,9 @@ def basis_transform(
 
   Reference:
     Zhou et al., "BT^2: Backward-compatible Training with Basis
-    Transformation", 2022, arXiv:2211.03989. As in the official code, the first
-    t entries of o are normalised, not o.
+    Transformation", 2022, arXiv:2211.03989.
+
+  As in the official code, the first t entries of o are normalised, not o.
   """
   n, o = jnp.asarray(new), jnp.asarray(old)
   for name, x, matrix in (('new', n, basis.inner), ('old', o, basis.outer)):

@@ -72,8 +72,10 @@ def bct_loss(
 
   Reference:
     Shen et al., "Towards Backward-Compatible Representation Learning", 2020,
-    arXiv:2003.11942. The default weight and ``class_means`` follow the code of
-    BT^2 (arXiv:2211.03989).
+    arXiv:2003.11942.
+
+  The default weight and ``class_means`` follow the code of BT^2
+  (arXiv:2211.03989).
   """
   return jax.tree_util.Partial(
     _bct, tree.partial(features_fn), jnp.asarray(old_classifier), weight

@@ -128,8 +128,10 @@ def penalty(
     Bansal et al., "Revisiting Model Stitching to Compare Neural
     Representations", 2021, arXiv:2106.07682; the comparison of residual and
     penalty after Hernandez et al., "Model Stitching: Looking For Functional
-    Similarity Between Representations", 2023, arXiv:2303.11277. Both train
-    adapters by gradient descent; here ``tune`` does, after a closed-form fit.
+    Similarity Between Representations", 2023, arXiv:2303.11277.
+
+  Both papers train adapters by gradient descent; here ``tune`` does, after a
+  closed-form fit.
   """
   for name, given in (('batches', batches), ('tests', tests)):
     if iter(given) is given:
