@@ -170,12 +170,12 @@ def test_rows_may_be_mapped(family):
 def test_errors_name_the_network_or_joint(family):
   with pytest.raises(ValueError, match='no routes given'):
     stitch.program(family, ())
-  with pytest.raises(ValueError, match='goes backwards'):
+  with pytest.raises(ValueError, match='runs backwards'):
     stitch.program(family, [route(('a', 0, 2), ('a', 1, 3), adapters=('',))])
   wrong = route(('b', 0, 1), ('c', 1, 3), adapters=('b-c',))
   run, rows = stitch.program(family, [wrong])
   with pytest.raises(
-    ValueError, match=r"'b' at 1 to 'c' at 1: adapter 'b-c' gives \(2, 5, 5\)"
+    ValueError, match=r"'b' at 1 to 'c' at 1: adapter 'b-c' returns \(2, 5, 5\)"
   ):
     run(family, rows[0], INPUTS)
   other = family.models['b']
@@ -185,5 +185,5 @@ def test_errors_name_the_network_or_joint(family):
     'b': stitch.Segmented(narrow, embed, residual, head),
   }
   run, rows = stitch.program(family, ROUTES[:2])
-  with pytest.raises(ValueError, match=r"head of 'b' gives .* 'a'"):
+  with pytest.raises(ValueError, match=r"head of 'b' returns .* 'a'"):
     run(stitch.Family(models, {}), rows[0], INPUTS)

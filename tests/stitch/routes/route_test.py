@@ -152,7 +152,8 @@ BAD = {
   ),
   'backwards': (
     route(('small', 0, 3), ('small', 2, 4), adapters=('',)),
-    r"piece 1 \('small', 2\.\.4\): goes backwards, 'small' was left at 3",
+    r"piece 1 \('small', 2\.\.4\): runs backwards, an earlier piece of 'small' "
+    'stops at 3',
   ),
   'backwards later': (
     route(
@@ -161,7 +162,7 @@ BAD = {
       ('small', 1, 4),
       adapters=('up', 'down'),
     ),
-    r"piece 2 \('small', 1\.\.4\): goes backwards",
+    r"piece 2 \('small', 1\.\.4\): runs backwards",
   ),
   'upside down': (
     route(('small', 3, 1)),
@@ -173,15 +174,15 @@ BAD = {
   'no adapter between widths': (
     route(('small', 0, 1), ('large', 1, 3), adapters=('',)),
     r"piece 0 \('small' at 1\) to piece 1 \('large' at 1\): without adapter "
-    r'\(2, 3\), the next block takes \(2, 5\): fit an adapter',
+    r'\(2, 3\), the next block expects \(2, 5\): fit an adapter',
   ),
-  'adapter that does not take': (
+  'adapter of another input': (
     route(('small', 0, 1), ('large', 1, 3), adapters=('down',)),
-    r"adapter 'down' does not take \(2, 3\): ",
+    r"adapter 'down' does not accept \(2, 3\): ",
   ),
-  'adapter that does not give': (
+  'adapter of another output': (
     route(('small', 0, 1), ('small', 2, 4), adapters=('up',)),
-    r"adapter 'up' gives \(2, 5\), the next block takes \(2, 3\)",
+    r"adapter 'up' returns \(2, 5\), the next block expects \(2, 3\)",
   ),
 }
 

@@ -1,4 +1,4 @@
-"""Selection of stitches by the similarity at their joints."""
+"""Selection of stitches by similarity, and the Pareto front of routes."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -58,8 +58,48 @@ def test_the_similarity_of_a_route_is_that_of_its_worst_joint():
     assert score == want
 
 
-def test_errors():
+def test_errors_of_select_routes():
   with pytest.raises(ValueError, match=r'scores \[2\], flops \[2\]: expected'):
     stitch.select_routes(ROUTES, [1.0, 2.0], count=1)
   with pytest.raises(ValueError, match=r'count=5: expected 0 \.\. 4'):
     stitch.select_routes(ROUTES, SCORES, count=5)
+
+
+def front_by_definition(costs, scores):
+  """Returns the non-dominated networks, by definition."""
+  n = range(len(costs))
+  front = [
+    i
+    for i in n
+    if not any(
+      costs[j] <= costs[i]
+      and scores[j] >= scores[i]
+      and (costs[j], scores[j]) != (costs[i], scores[i])
+      for j in n
+    )
+  ]
+  return sorted(front, key=lambda i: (costs[i], i))
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_the_front_equals_its_definition(seed):
+  """Few distinct values give ties in cost, in score and in both."""
+  draw = np.random.RandomState(seed)
+  costs, scores = draw.randint(0, 6, (2, draw.randint(1, 30)))
+  found = stitch.pareto(costs, scores)
+  np.testing.assert_array_equal(found, front_by_definition(costs, scores))
+
+
+def test_scores_rise_with_cost_along_the_front():
+  draw = np.random.RandomState(0)
+  costs, scores = draw.rand(2, 200)
+  front = stitch.pareto(costs, scores)
+  assert (np.diff(costs[front]) > 0).all()
+  assert (np.diff(scores[front]) > 0).all()
+
+
+def test_errors_of_pareto():
+  with pytest.raises(ValueError, match=r'costs \[2\] and scores \[3\]'):
+    stitch.pareto([1, 2], [1, 2, 3])
+  with pytest.raises(ValueError, match='finite numbers'):
+    stitch.pareto([1, 2], [1, np.nan])

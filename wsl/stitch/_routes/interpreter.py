@@ -214,6 +214,6 @@ def _check_outputs(
   for name, output in zip(used.lasts, outputs, strict=True):
     if output != outputs[0]:
       raise ValueError(
-        f"the head of '{name}' gives {output}, that of '{used.lasts[0]}' "
+        f"the head of '{name}' returns {output}, that of '{used.lasts[0]}' "
         f'{outputs[0]}: make a program for the routes of each'
       )

@@ -169,20 +169,20 @@ def check_join(
   """
   given, by = have, 'without adapter'
   if name:
-    by = f"adapter '{name}' gives"
+    by = f"adapter '{name}' returns"
     try:
       given = jax.eval_shape(
         _adapter.apply_adapter, family.adapters[name], have
       )
     except (ValueError, TypeError) as error:
       raise ValueError(
-        f"{place}: adapter '{name}' does not take {have.shape}: "
+        f"{place}: adapter '{name}' does not accept {have.shape}: "
         f'{str(error).splitlines()[0]}'
       ) from None
   if given.shape != want.shape:
     raise ValueError(
-      f'{place}: {by} {given.shape}, the next block takes {want.shape}: fit an '
-      'adapter for these positions'
+      f'{place}: {by} {given.shape}, the next block expects {want.shape}: fit '
+      'an adapter for these positions'
     )
 
 
@@ -194,7 +194,7 @@ def check_cover(family: Family, route: Route) -> None:
   if len(route.adapters) != len(pieces) - 1:
     raise ValueError(
       f'{len(pieces)} pieces with {len(route.adapters)} adapters: give one '
-      "between each two, '' for none"
+      "for each change of pieces, '' for none"
     )
   for name in route.adapters:
     if name and name not in family.adapters:
@@ -213,8 +213,8 @@ def check_cover(family: Family, route: Route) -> None:
       )
     if start < left.get(name, 0):
       raise ValueError(
-        f"{place}: goes backwards, '{name}' was left at {left[name]}: start "
-        'there or later'
+        f"{place}: runs backwards, an earlier piece of '{name}' stops at "
+        f'{left[name]}: start there or later'
       )
     left[name] = stop
     if i == 0 and start:
