@@ -291,7 +291,7 @@ def test_reset_of_many_models_compiles_once():
 
 
 def test_reset_refuses_moments_that_are_not_updated():
-  with pytest.raises(ValueError, match="keeps 1 of the old value of 'mean'"):
+  with pytest.raises(ValueError, match="has momentum 1 for 'mean'"):
     align.reset_batch_stats(
       lambda s, x: s, {'mean': jnp.zeros(2)}, [jnp.ones((3, 2))]
     )

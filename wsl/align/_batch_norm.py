@@ -111,9 +111,9 @@ def _check_momenta(names: list[str], momenta: list[types.Array]) -> None:
     m = np.asarray(momentum, np.float64)
     if not ((m >= 0) & (m < 1)).all():
       raise ValueError(
-        f'reset_batch_stats: update_fn keeps {m.max():.3g} of the old value of '
-        f"'{name}', expected a share of at least 0 and below 1: run the model "
-        'in training mode'
+        f'reset_batch_stats: update_fn has momentum {m.max():.3g} for '
+        f"'{name}', expected at least 0 and below 1: run the model in training "
+        'mode'
       )
 
 

@@ -134,7 +134,7 @@ def _correction(
   # y has mean m and variance v, so gain y + shift has mean gain m + shift and
   # variance gain^2 v: solve both for the target (up to epsilon).
   wanted = jnp.square(target.deviation) + epsilon
-  # No gain changes a variance of zero, and it may give 0 / 0.
+  # No gain changes a variance of zero, and the ratio can be 0 / 0.
   varies = found.variance > 0
   ratio = wanted / jnp.where(varies, found.variance + epsilon, 1)
   gain = jnp.where(varies, jnp.sqrt(ratio), 1)
@@ -193,7 +193,7 @@ def _target(
       shape = end[name].mean.shape if name in end else 'no moments'
       raise ValueError(
         f"repair: endpoint {i} has {shape} at '{name}', the merged model "
-        f'{found.mean.shape}: measure models of one kind in one way'
+        f'{found.mean.shape}: measure models of equal widths by one function'
       )
   pairs = [(c, end[name]) for c, end in zip(shares, ends)]
   mean = sum((c * m.mean for c, m in pairs), jnp.zeros_like(found.mean))
@@ -212,7 +212,7 @@ def _by_name(
     if not is_leaf(leaf) or name not in names:
       raise ValueError(
         f"repair: {label} holds {type(leaf).__name__} at '{name}', expected "
-        'types.Moments at leaves of the model: give a tree of stats.moments'
+        'types.Moments at leaves of the model: pass a tree of stats.moments'
       )
   return by_name
 
@@ -227,7 +227,7 @@ def _chosen_maps(
     chosen = tree.select(means, leaves)
     names = [name for name in names if chosen[name]]
   if not names:
-    raise ValueError('repair: no linear map is chosen: see stats.linear_maps')
+    raise ValueError('repair: no linear map is chosen, see stats.linear_maps')
   for name in names:
     if shift and not moments[name].bias:
       raise ValueError(

@@ -127,6 +127,8 @@ def descend(
   Returns:
     For each group ``[*outer, n]``.
   """
+  # Take along each free old outer axis the index sigma(u), which can itself
+  # depend on further outer indices.
   permutation: dict[str, np.ndarray] = {}
   for group in symmetry.groups:  # outer groups first
     table, new = np.asarray(indices[group.name], np.int32), len(group.outer)
@@ -152,6 +154,9 @@ def _contract(
   block: types.Array, factors: _blocks.Factors, matrices: Matrices
 ) -> types.Array:
   """Applies the matrices to a block ``[*sizes of factors]``."""
+  # One einsum, with a label for the old index of every factor and another one
+  # for the new index of moved factors: a matrix has the labels
+  # [*new outer, *old free outer, new, old].
   names = [factor.name for factor in factors]
   old = list(range(len(names)))
   moved = [name in matrices for name in names]
@@ -169,7 +174,7 @@ def _contract(
 def matched_leaves(
   params: types.Params, symmetry: _symmetry.Symmetry, leaves: types.Leaves
 ) -> tuple[str, ...]:
-  """Returns the names of the chosen float leaves that hold a group."""
+  """Returns the names of the chosen float leaves that contain a group."""
   chosen = tree.named(tree.select(params, leaves))
   return tuple(
     name

@@ -176,6 +176,8 @@ def _above_mean(x: types.Array) -> types.Array:
 
 def _above_chord(x: types.Array, t: types.Array | None) -> types.Array:
   """Returns the maximum of the values minus the chord between the ends."""
+  # Over the points, ends included, so >= 0: a lower bound of the maximum over
+  # the line.
   t = jnp.linspace(0.0, 1.0, x.shape[0]) if t is None else t
   at = jnp.asarray(t, x.dtype).reshape((-1,) + (1,) * (x.ndim - 1))
   return (x - ((1 - at) * x[:1] + at * x[-1:])).max(axis=0)

@@ -89,7 +89,7 @@ def singular_alignment(
   _interpolate.check_alike(a, b, name='singular_alignment')
   chosen = tree.select(a, leaves or (lambda _, shape: len(shape) > 1))
   if not any(jax.tree.leaves(chosen)):
-    raise ValueError('singular_alignment: no leaf has two axes: nothing to do')
+    raise ValueError('singular_alignment: no leaf has two axes')
 
   def one(
     name: str, x: types.Array, y: types.Array, is_matrix: bool
@@ -120,6 +120,8 @@ def _cosine_and_counts(
   """Returns the cosine and the two counts, ``[3]``."""
   p, p_count = _truncated_polar_factor(x, threshold)
   q, q_count = _truncated_polar_factor(y, threshold)
+  # <sum_i u_i v_i^T, sum_j p_j q_j^T> is the double sum of the definition, and
+  # a sum of r orthonormal terms has the norm sqrt(r): R is a cosine.
   count = jnp.maximum(p_count * q_count, 1)  # 0 / 1 if a matrix is zero
   cosine = jnp.sum(p * q) / jnp.sqrt(count)
   return jnp.stack([cosine, p_count, q_count])

@@ -101,7 +101,7 @@ def average(
       ``batch_size`` is less than 1.
   """
   if not _examples.count(data, batch_size):
-    raise ValueError('the data has no examples: there is nothing to average')
+    raise ValueError('the data has no examples to average over')
   return _average(tree.partial(metric_fn), params, data, batch_size)
 
 
@@ -117,7 +117,8 @@ def _average(
   whole, rest = divmod(count, batch_size)
 
   def sums(first: types.ArrayLike, size: int) -> types.Tree:
-    # Sums over examples of means over the other axes.
+    # Sums over examples of means over the other axes. The remainder is a batch
+    # of its own size, so all examples have weight 1 / count.
     batch = jax.tree.map(
       lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), data
     )

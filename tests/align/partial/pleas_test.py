@@ -619,7 +619,7 @@ def test_found_symmetry():
     ({'separate': 1.5}, "separate=1.5 of group 'h0'"),
     ({'separate': {'hh0': 0.5}}, "no group 'hh0' \\(did you mean 'h0'"),
     ({'separate': {'y': 0.5}}, r"names 'y', which is pinned \(an output\)"),
-    ({'outputs': ['h0']}, "outputs names 'h0', which is no pinned factor"),
+    ({'outputs': ['h0']}, "outputs names 'h0', which is not a pinned factor"),
     ({'gains': {'h0': jnp.ones(6)}}, "gains of group 'h1' have shape none"),
     (
       {'gains': {'h0': jnp.ones(6), 'h1': jnp.full(5, jnp.nan)}},
@@ -630,7 +630,7 @@ def test_found_symmetry():
       {'grams': stats.gram(mlp, draw(1), [X])},
       r"Gram matrix of 'w0' has shape \(1, 3, 3\), expected \[..., 6, 6\]",
     ),
-    ({'grams': {}}, "'w0' has no Gram matrix, so it is not known which"),
+    ({'grams': {}}, "'w0' has no Gram matrix, so its input axes are unknown"),
     ({'ridge': 0.0}, "least squares of 'w0' are singular with ridge=0.0"),
   ],
 )

@@ -286,7 +286,7 @@ def test_leaves_that_are_not_chosen_have_no_effect():
   ('change', 'message'),
   [
     ({'starts': 0}, 'starts=0'),
-    ({'update': 'x'}, "update 'x' is unknown: take 'in turn' or 'at once'"),
+    ({'update': 'x'}, "update 'x' is unknown, expected 'in turn' or 'at once'"),
     ({'initial': 'x'}, "initial 'x' is unknown"),
     ({'initial': []}, 'initial has 0 permutations for 2 models'),
     ({'initial': [{}, {}]}, "lacks the group 'a:1'"),

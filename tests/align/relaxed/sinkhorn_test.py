@@ -161,7 +161,7 @@ def test_the_distance_of_unrelated_models_decreases_with_steps():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'loss': 'l3'}, "loss 'l3' is unknown: take one of"),
+    ({'loss': 'l3'}, "loss 'l3' is unknown, expected one of"),
     ({'steps': 0}, 'steps is 0'),
     ({'temperature': 0.0}, 'temperature is 0.0, expected > 0'),
     ({'leaves': 'zz'}, "no leaf matches 'zz'"),

@@ -46,7 +46,7 @@ def named_grams(
     if not is_gram(gram) or name not in names:
       raise ValueError(
         f"pleas: grams holds {type(gram).__name__} at '{name}', expected "
-        'types.Gram at leaves of the model: give stats.joint_gram(...)'
+        'types.Gram at leaves of the model: pass stats.joint_gram(...)'
       )
   return by_name
 
@@ -83,7 +83,7 @@ def of_leaf(
   if d != 2 * inputs.sizes[0]:
     raise ValueError(
       f"pleas: the Gram matrix of '{name}' has shape {gram.matrix.shape}, "
-      f'expected [..., {2 * inputs.sizes[0]}, {2 * inputs.sizes[0]}]: give '
+      f'expected [..., {2 * inputs.sizes[0]}, {2 * inputs.sizes[0]}]: pass '
       'stats.joint_gram(apply_fn, [a, b], ...)'
     )
   # One dimension for each factor, where an axis is a product of factors.
@@ -151,6 +151,8 @@ def permute_gram(
   tables = {group.name: order[group.name] for group in symmetry.groups}
   moved = _permutation.permute(indices, tables, symmetry=symmetry)['indices']
   moved = np.asarray(moved).reshape(groups, d)
+  # All inputs of a group come from one group. The second half of a joint Gram
+  # matrix is B's, permuted in the same way.
   inputs = np.concatenate([moved % d, d + moved % d], 1)
   rows, columns = inputs[:, :, None], inputs[:, None, :]
   return matrix[(moved[:, 0] // d)[:, None, None], rows, columns]

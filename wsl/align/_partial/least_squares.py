@@ -214,6 +214,7 @@ def _average_or_copy(
   parts: list[types.Array], in_a: types.Array, in_b: types.Array, axis: int
 ) -> types.Array:
   """Returns the mean of two parts where an entry is in both, else the one."""
+  # The matrix M of the module's docstring, applied along one axis.
   total = jnp.zeros_like(parts[0])
   for part, here, there in zip(parts, (in_a, in_b), (in_b, in_a)):
     share = jnp.where(here, jnp.where(there, 0.5, 1), 0).astype(part.dtype)

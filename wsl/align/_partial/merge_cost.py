@@ -1,7 +1,7 @@
 r"""The cost of a partial merge as a function of the separate fractions.
 
 A block k of a leaf has :math:`|A_k|` entries in A and :math:`|B_k|` in B. The
-merged model has all of them, except that entries between merged units only are
+merged model has all of them, except that entries between merged units are
 shared: there are :math:`\prod_{g \in k} n_g (1 - r_g)` of these, stored once
 instead of twice. Entries between separate units of A and of B are zero and cost
 nothing. So the cost is multilinear in the fractions.
@@ -23,7 +23,7 @@ class Cost(NamedTuple):
   r"""The cost :math:`C(r) = c - \sum_k s_k \prod_{g \in k} (1 - r_g)`.
 
   Attributes:
-    whole: c, the cost of both models side by side.
+    whole: c, the cost of both models without shared entries.
     shared: s, the cost saved by each block if all is merged, ``[K]``.
     groups: the groups of each product, ``[K, M]``, padded by -1.
   """
@@ -38,6 +38,8 @@ class Cost(NamedTuple):
 
   def gradient(self, r: np.ndarray) -> np.ndarray:
     """Returns the derivative with respect to each fraction."""
+    # dC / dr_g = sum_k s_k prod_{h in k, h != g} (1 - r_h); a group that occurs
+    # twice in k contributes twice. Padding is collected in an extra entry.
     merged, result = self._merged_shares(r), np.zeros(len(r) + 1)
     for i in range(merged.shape[1]):
       others = np.delete(merged, i, axis=1).prod(1)
@@ -93,11 +95,13 @@ def model_cost(
     for segments in itertools.product(*symmetry.plan(name)):
       factors = [factor for segment in segments for factor in segment]
       if not any(factor.name in counts.outputs for factor in factors):
-        held = sorted(place[f.name] for f in factors if f.name in place)
+        members = sorted(place[f.name] for f in factors if f.name in place)
         size = math.prod(factor.size for factor in factors)
-        terms[tuple(held)] = terms.get(tuple(held), 0.0) + entry_cost * size
+        terms[tuple(members)] = (
+          terms.get(tuple(members), 0.0) + entry_cost * size
+        )
   longest = max(map(len, terms), default=0)
-  groups = [[*held, *[-1] * (longest - len(held))] for held in terms]
+  groups = [[*key, *[-1] * (longest - len(key))] for key in terms]
   return Cost(
     whole,
     np.asarray([*terms.values()], np.float64),

@@ -87,7 +87,7 @@ def pleas(
       which axes of a leaf are inputs. Only the inputs of maps matter: give
       models with heads of different shapes the same head for this.
     gains: similarity of matched units, ``[*outer sizes, size]`` for each group;
-      ``None`` for ``unit_gains`` of the leaves that hold none of ``outputs``.
+      ``None`` for ``unit_gains`` of the leaves without ``outputs``.
     outputs: pinned factors whose entries mean different things in the two
       models, named as in ``symmetry.factors``: the classes of different label
       spaces. They are concatenated, A's first, and each is computed from the
@@ -146,14 +146,16 @@ def pleas(
     name: [entry_sources.of_axis(axis, counts) for axis in symmetry.plan(name)]
     for name in others
   }
-  known = {*grams_by_name}
-  known |= separate_units.leaves_with_factors(symmetry, outputs)
-  known |= gram_layout.bias_like_leaves(grams_by_name, symmetry)
+  # Leaves for which it is clear which axes are inputs: maps by their Gram
+  # matrices, heads, which are concatenated, biases and tables without inputs.
+  resolved = {*grams_by_name}
+  resolved |= separate_units.leaves_with_factors(symmetry, outputs)
+  resolved |= gram_layout.bias_like_leaves(grams_by_name, symmetry)
   if tables is not None:
     chosen = tree.named(tree.select(a, tables))
-    known |= {name for name in chosen if chosen[name]}
+    resolved |= {name for name in chosen if chosen[name]}
   for name, axes in sources.items():
-    if name not in known:
+    if name not in resolved:
       _check_no_inputs(name, axes)
 
   def one(name: str, x: types.Array) -> types.Array:
@@ -171,7 +173,7 @@ def pleas(
       if not np.isfinite(merged).all():
         raise ValueError(
           f"pleas: the least squares of '{name}' are singular with "
-          f'ridge={ridge}: raise it, or give more data'
+          f'ridge={ridge}: increase it, or pass more data'
         )
     return merged.astype(x.dtype)
 
@@ -204,13 +206,13 @@ def _separate_last(
 
 
 def _check_no_inputs(name: str, sources: list[entry_sources.Source]) -> None:
-  """Checks that a leaf without a Gram matrix has at most one axis of units."""
-  alike = all(source.same for source in sources)
-  if not alike and sum(len(source.a) > 1 for source in sources) > 1:
+  """Checks that a leaf of unknown input axes is unchanged or a vector."""
+  unchanged = all(source.same for source in sources)
+  if not unchanged and sum(len(source.a) > 1 for source in sources) > 1:
     raise ValueError(
-      f"pleas: the leaf '{name}' has no Gram matrix, so it is not known which "
-      'of its axes are inputs (stats.linear_maps tells why): keep its groups '
-      'merged, or name it in tables if it enters no product'
+      f"pleas: the leaf '{name}' has no Gram matrix, so its input axes are "
+      'unknown (stats.linear_maps gives the reason): keep its groups merged, or '
+      'name it in tables if it enters no product'
     )
 
 

@@ -110,7 +110,7 @@ def _check_group(
   if factor.pinned:
     raise ValueError(
       f"{caller}: separate names '{name}', which is pinned ({factor.pinned}); "
-      'outputs of different label spaces are named in outputs'
+      'outputs of different label spaces belong in outputs'
     )
   raise ValueError(
     f"{caller}: the group '{name}' depends on {', '.join(factor.outer)}: keep "
@@ -129,8 +129,8 @@ def _sizes_in_b(
     if name not in symmetry.factor or not symmetry.factor[name].pinned:
       pinned = [f.name for f in symmetry.factors if f.pinned]
       raise ValueError(
-        f"{caller}: outputs names '{name}', which is no pinned factor of the "
-        f'symmetry{tree.nearest(name, pinned)}'
+        f"{caller}: outputs names '{name}', which is not a pinned factor of "
+        f'the symmetry{tree.nearest(name, pinned)}'
       )
   sizes = {name: symmetry.factor[name].size for name in outputs}
   for name, x in tree.named(b).items():

@@ -50,7 +50,7 @@ def widths(
       least 1. From 2 on everything may be separate.
     weights: w_g, the value of keeping a group separate, by name; 0 where not
       given, and groups of weight at most 0 are merged. ``None`` for
-      ``mismatch`` of the leaves that hold none of ``outputs``; see
+      ``mismatch`` of the leaves without ``outputs``; see
       ``width_weights`` for measured ones.
     grams: ``stats.joint_gram(...)`` or ``stats.gram(...)``: the cost c
       of an entry of a map is its number of rows (the positions of a

@@ -7,7 +7,7 @@ r"""The Frank-Wolfe algorithm over doubly stochastic matrices of N models.
 The feasible set is a product of Birkhoff polytopes, one for each group (and
 each pair of outer indices). A linear function on the product separates, and
 its maximum on each polytope is at a vertex, a permutation matrix (Birkhoff
-1946), so D takes one assignment problem for each matrix.
+1946): D is the solution of one assignment problem for each matrix.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def maximize(
     symmetry: the symmetry of the models.
     solver: an assignment solver.
     schedule: the models of each simultaneous step, ``[steps, K]``.
-    max_sweeps: the greatest number of sweeps.
+    max_sweeps: the maximal number of sweeps.
     tolerance: a sweep is small if its gain, relative to J, is below this.
     patience: number of consecutive small sweeps after which to stop.
 
@@ -50,6 +50,7 @@ def maximize(
   gains: list[float] = []
   small = 0
   while len(gains) < max_sweeps and small < patience:
+    # Recompute the sum once a sweep: incremental updates accumulate rounding.
     sums = objective.universe_sum(models, matrices, symmetry=symmetry)
     magnitude, gained = 0.0, 0.0
     for chosen in schedule:

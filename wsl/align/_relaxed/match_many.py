@@ -51,10 +51,10 @@ def match_many(
       doubly stochastic one; ``'identity'``; or N permutations.
     update: ``'in turn'``, one model after the other; or ``'at once'``, all by
       one step as in the paper, which can oscillate between two models.
-    leaves: which leaves count: a regular expression or a predicate on (name,
+    leaves: which leaves to match: a regular expression or a predicate on (name,
       shape). By default all but running statistics of normalisation.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
-    max_sweeps: the greatest number of sweeps over all models.
+    max_sweeps: the maximal number of sweeps over all models.
     tolerance: a sweep is small if its gain, relative to the objective, is
       below this.
     patience: number of consecutive small sweeps after which to stop.
@@ -64,7 +64,7 @@ def match_many(
 
   Raises:
     ValueError: if there are fewer than two models, they differ, do not fit the
-      symmetry or hold NaN or inf, or an argument is invalid.
+      symmetry or contain NaN or inf, or an argument is invalid.
 
   Example:
     >>> import jax
@@ -180,14 +180,15 @@ def _check_arguments(
     )
   if update not in ('in turn', 'at once'):
     raise ValueError(
-      f"match_many: update '{update}' is unknown: take 'in turn' or 'at once'"
+      f"match_many: update '{update}' is unknown, expected 'in turn' or "
+      "'at once'"
     )
   if initial in ('center', 'identity'):
     return
   if isinstance(initial, str):
     raise ValueError(
-      f"match_many: initial '{initial}' is unknown: take 'center', 'identity' "
-      'or a permutation for each model'
+      f"match_many: initial '{initial}' is unknown, expected 'center', "
+      "'identity' or a permutation for each model"
     )
   if len(initial) != len(models):
     raise ValueError(

@@ -70,6 +70,7 @@ def gradient(
     lambda some: _apply_each(models, matrices | some, symmetry),
     {name: matrices[name] for name in names},
   )
+  # One half: every pair of chosen models occurs twice in the sum.
   others = {leaf: sums[leaf][None] - x for leaf, x in moved.items()}
   return _dot(moved, others) / 2, pull(others)[0], moved
 
@@ -173,7 +174,11 @@ def take_step(
 def groups_by_depth(
   symmetry: _symmetry.Symmetry, leaves: Iterable[str]
 ) -> list[tuple[str, ...]]:
-  """Returns the groups of some leaves by nesting depth, deepest first."""
+  """Returns the groups of some leaves by nesting depth, deepest first.
+
+  A dependent group has a matrix for each pair of outer indices, so the units of
+  each pair are matched before the outer group chooses among the pairs.
+  """
   found = {g for leaf in leaves for g in _soft.groups_of(symmetry.plan(leaf))}
   by_depth: dict[int, list[str]] = {}
   for group in symmetry.groups:
@@ -190,7 +195,7 @@ def _select(
   symmetry: _symmetry.Symmetry,
   names: tuple[str, ...],
 ) -> tuple[Leaves, _soft.Matrices]:
-  """Returns some models, restricted to the leaves that hold some groups."""
+  """Returns some models, restricted to the leaves with some groups."""
   some = {
     leaf: x[chosen]
     for leaf, x in models.items()

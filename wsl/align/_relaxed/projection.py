@@ -91,9 +91,10 @@ def _backward(
   rows, columns = matrix.sum(-1), matrix.sum(-2)
   by_rows, by_columns = log_cotangent.sum(-1), log_cotangent.sum(-2)
   transposed = jnp.swapaxes(matrix, -1, -2) / rows[..., None, :]
-  # M is singular along (1, -1), which Zbar does not depend on; a rank-one term
-  # on that direction makes the Schur complement regular. The damping keeps it
-  # positive definite under rounding errors where P is near a permutation.
+  # M is singular: (a, b) = (1, -1) does not change the result. A rank-one term
+  # along it makes the Schur complement regular, and the right-hand side is
+  # orthogonal to it, so the solution is the same. The damping keeps the system
+  # positive definite under rounding errors if P is close to a permutation.
   n = columns.shape[-1]
   damping = 4 * n * float(jnp.finfo(matrix.dtype).eps)
   eye = jnp.broadcast_to(jnp.eye(n, dtype=matrix.dtype), matrix.shape)

@@ -63,7 +63,7 @@ def sinkhorn(
     The permutation to apply to ``moving``, indices ``[*outer, n]``.
 
   Raises:
-    ValueError: if the models differ, do not fit the symmetry or hold NaN or
+    ValueError: if the models differ, do not fit the symmetry or contain NaN or
       inf, or if ``loss``, ``steps`` or ``temperature`` is invalid.
 
   Example:
@@ -89,8 +89,8 @@ def sinkhorn(
   _check_models(fixed, moving, symmetry)
   if isinstance(loss, str) and loss not in LOSSES:
     raise ValueError(
-      f"sinkhorn: loss '{loss}' is unknown: take one of {list(LOSSES)}, or a "
-      'function of the permuted model and a key'
+      f"sinkhorn: loss '{loss}' is unknown, expected one of {list(LOSSES)} or "
+      'a function of the permuted model and a key'
     )
   if steps < 1:
     raise ValueError(f'sinkhorn: steps is {steps}, expected >= 1')
