@@ -211,8 +211,8 @@ def _check_no_inputs(name: str, sources: list[entry_sources.Source]) -> None:
   if not unchanged and sum(len(source.a) > 1 for source in sources) > 1:
     raise ValueError(
       f"pleas: the leaf '{name}' has no Gram matrix, so its input axes are "
-      'unknown (stats.linear_maps gives the reason): keep its groups merged, or '
-      'name it in tables if it enters no product'
+      'unknown (stats.linear_maps gives the reason): keep its groups merged, '
+      'or name it in tables if it enters no product'
     )
 
 
