@@ -111,6 +111,8 @@ def activation_matching(
       'activation_matching: no activation was captured: the function needs a '
       'group that enters a product'
     )
+  # The sites of a group are different observations of the same units: their
+  # gains, like the leaves' in weight matching, are summed.
   gains = {
     name: _total_gain(name, sites, gain) for name, sites in moments.items()
   }

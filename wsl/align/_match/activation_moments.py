@@ -100,6 +100,8 @@ def gains(moments: Moments, kind: str) -> np.ndarray:
   """
   new, old, result = moments.labels
   outer_product = lambda x, y: np.einsum(x, new, y, old, result)
+  # The sums are of deviations x = a - a0 and y = b - b0 from the origins, so
+  # that Cov(a, b) = E[x y^T] - E[x] E[y]^T and E[a] = a0 + E[x].
   shifts = [s / moments.rows for s in moments.sums]
   means = [
     np.asarray(origin, np.float64) + shift

@@ -143,6 +143,8 @@ def _site_in(
     needed = (*group.outer, group.name)
     if any(labels.count(name) != 1 for name in needed):
       continue
+    # Axes that are neither the group's nor another group's are rows: examples,
+    # positions, steps, and pinned factors.
     last = [labels.index(name) for name in needed]
     rest = [i for i in range(len(atoms)) if i not in last]
     other = [i for i in rest if labels[i] and not atoms[i].pin_reason]

@@ -45,6 +45,8 @@ def grow(
       / sum(blocks[i].fixed.size for i in move.blocks)
       for move, indices in zip(waiting, usable)
     ]
+    # Random factors vary the order of groups with similar shares, so that
+    # several starts end in different local optima.
     scores = np.asarray(shares) * rng.uniform(_MIN_FACTOR, 1, len(shares))
     best = int(scores.argmax())
     move, indices = waiting.pop(best), usable[best]

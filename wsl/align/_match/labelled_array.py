@@ -35,6 +35,8 @@ def take_matched(
   x: LabelledArray, group: str, table: LabelledArray
 ) -> LabelledArray:
   """Replaces a group's old index by a table: ``x[.., g, table[g]]``."""
+  # The table has axes of outer groups too. Its axes are matched to those of x
+  # by label, and it is broadcast over all other axes.
   axis = x.labels.index(old_index(group))
   order = [label for label in x.labels if label in table.labels]
   index = sum_to(table, tuple(order))

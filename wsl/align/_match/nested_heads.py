@@ -128,6 +128,8 @@ def _gram(
     if n not in matched
     and (n in outer or any(n in outer_of[m] for m in matched))
   )
+  # G[i, p, j, q] = sum_r A[i, p, r] B[j, q, r] is one matrix product: rows are
+  # pairs (outer unit, inner unit), columns all axes that are not matched.
   axis = names.index(group)
   labels = weight_gains.unique_labels(names, axis)
   selected = block.fixed[(slice(None),) * axis + (rows,)]
@@ -152,6 +154,8 @@ def _pair_values(
   solver: _assignment.Solver,
 ) -> tuple[np.ndarray, dict[str, labelled_array.LabelledArray]]:
   """Returns ``S[*outer, i, j]`` and the inner tables that attain it."""
+  # Grams without inner groups, e.g. of one scale for each head, are S_0. The
+  # inner assignments of all pairs (i, j) are one batch for the solver.
   batch = (*outer, group, labelled_array.old_index(group))
   nested = [g for g in grams if labelled_array.unmatched_groups(g, batch)]
   values: Any = 0.0
@@ -192,6 +196,7 @@ def _alternate(
   coupled = any(
     t in groups and p[t] for groups, p in zip(inner, partners) for t in tops
   )
+  # With the partners' tables inserted, the bilinear gram of a group is linear.
   tables: dict[str, labelled_array.LabelledArray] = {}
   for _ in range(_MAX_ROUNDS):
     before = dict(tables)

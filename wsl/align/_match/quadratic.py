@@ -72,6 +72,8 @@ def solve(
   )
   eye = np.broadcast_to(np.eye(n), at_barycentre.shape)
   uniform = np.full_like(at_barycentre, 1 / n)
+  # The identity keeps a current order that is nearly right; the barycentre
+  # favours no order.
   return [
     _frank_wolfe(eye, gradient_at(identity), gradient_at, solver),
     _frank_wolfe(uniform, at_barycentre, gradient_at, solver),

@@ -105,6 +105,9 @@ def straight_through(
   state = optimizer.init(_float_leaves(target))
   current, lowest = initial, np.inf
   best: _permutation.Permutation | None = None
+  # Git Re-Basin, algorithm 2: pi = argmax <target, pi moving>, then a gradient
+  # step on the target. Each ascent starts from the permutation of the previous
+  # step, since the target has changed little.
   for step, batch in enumerate(batches):
     previous = current
     current = weight_matching.weight_matching(

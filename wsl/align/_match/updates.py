@@ -199,7 +199,7 @@ def _keep_improvements(
   outer: block_pairs.Names,
   outer_of: dict[str, block_pairs.Names],
 ) -> Step:
-  """Resets tables to the identity where the agreement does not increase."""
+  """Resets tables to the identity at outer indices that do not improve."""
   better = after > before
   value = float(np.maximum(before, after).sum())
   if not better.any():
