@@ -4,7 +4,7 @@
 ``--config.FIELD=VALUE`` to change a field, ``--workdir=DIR`` to say where.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import copy
 import functools
 import hashlib
@@ -12,7 +12,7 @@ import importlib.util
 import pathlib
 import sys
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from absl import app, flags, logging
 import ml_collections
@@ -20,7 +20,28 @@ from ml_collections import config_flags
 
 from experiments._run import console
 
-Run = Callable[[ml_collections.ConfigDict, str], dict[str, Any]]
+
+class Run(Protocol):
+  """The ``run`` of every experiment."""
+
+  def __call__(
+    self, config: ml_collections.ConfigDict, workdir: str
+  ) -> dict[str, Any]:
+    """Answers the experiment's question, and writes what it found.
+
+    Args:
+      config: from ``get_config`` in the file of ``configs`` of the same name.
+      workdir: folder of the run; finished parts there are not computed again.
+
+    Returns:
+      The record, as in ``record.json``.
+
+    Raises:
+      ValueError: naming the wrong field of the config, before any training.
+      FileNotFoundError: if data or weights are missing.
+      FloatingPointError: if a training diverges.
+    """
+
 
 _CONFIG = 'config'
 _WORKDIR = flags.DEFINE_string(

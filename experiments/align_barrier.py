@@ -1,20 +1,20 @@
-"""What stands between two networks trained from different seeds?
+"""How high is the barrier between two networks trained from different seeds?
 
-Their straight line leads over a barrier: each network keeps its hidden units in
-an order of its own. The symmetry of the model is found by tracing it; weight
-matching and activation matching then look for the permutation of the second
-network that brings it near the first, and the barrier is measured again: in
-loss and error, on training and test images, by both definitions in use, as the
-networks are and with the statistics of each point on the line corrected
-(REPAIR, or batch normalisation's moments reset).
+The straight line between them crosses a barrier in loss: the order of hidden
+units differs. The symmetry of the model is found by tracing it; weight matching
+and activation matching search for the permutation of the second network that is
+nearest to the first. The barrier is then measured again: in loss and error, on
+training and test images, by both definitions in use, with the networks as they
+are and with the statistics of each point on the line corrected (REPAIR, or a
+reset of the moments of batch normalisation).
 
-Two controls say what the numbers mean. A random permutation of the second
-network must leave the barrier as high. If the second network is the first one,
-randomly permuted, weight matching must undo that, and leave no barrier.
+Two controls calibrate the numbers. A random permutation of the second network
+must leave the barrier as high. If the second network is a random permutation of
+the first, weight matching must invert it and remove the barrier.
 
   python -m experiments.align_barrier --config=configs/align_barrier.py:digits
 
-Hardware, minutes and the numbers to expect are in the config's docstring.
+Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
@@ -26,8 +26,8 @@ import ml_collections
 
 from experiments import _main
 from experiments._align_barrier import figures, path_metrics, settings, tables
-from experiments._run import console, public_calls, records
-from experiments._shared import nets_training
+from experiments._run import checks, console, public_calls, records
+from experiments._shared import nets_training, side_by_side
 from wsl import align, landscape, tree, types
 
 NAME = 'align_barrier'
@@ -35,13 +35,13 @@ CONTROLS = ('random', 'planted', 'recovered')
 SUPPLIED = ('symmetry', 'key', 'apply_fn', 'batches')
 
 
-class Way(NamedTuple):
-  """A second network to walk to: for each pair a network and a permutation.
+class Pairing(NamedTuple):
+  """For each pair, a network to be joined to the first one by a line.
 
   Attributes:
     name: 'naive', a control, or a method.
     second: networks before they are permuted, ``[S, ...]``.
-    permutation: ``[S, ...]``.
+    permutation: of their units, ``[S, ...]``.
   """
 
   name: str
@@ -50,62 +50,44 @@ class Way(NamedTuple):
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
-  """Trains pairs, aligns them, measures the lines between them.
-
-  Args:
-    config: see ``configs/align_barrier.py``.
-    workdir: folder of this run; parts that are finished there are not
-      computed again.
-
-  Returns:
-    The record, as in ``record.json``.
-
-  Raises:
-    ValueError: naming what is wrong in the config, before anything is trained.
-    FileNotFoundError: if the data is missing.
-  """
+  """Trains pairs, aligns them, and measures the paths between them."""
   out = records.Run(NAME, config, workdir)
-  if record := out.finished():
-    return record
+  if out.record:
+    return out.record
   setting = settings.load(config)
   check(config)
   symmetry = find(setting)
-  console.say(settings.describe(setting))
-  console.say(
-    f'{len(symmetry.groups)} groups of units, 10^{symmetry.log10_order:.0f} '
-    'permutations that change nothing'
+  out.begin(
+    f'{settings.describe(setting)}\n{len(symmetry.groups)} groups of units, '
+    f'10^{symmetry.log10_order:.0f} permutations without effect'
   )
-  out.begin()
 
-  # Train, and look for permutations.
+  # Train, and search for permutations.
   networks = out.arrays('networks', lambda: trained(setting))
-  ways = find_ways(setting, symmetry, networks, out)
+  found = pairings(setting, symmetry, networks, out)
 
-  # Walk from each first network to the second, as it is and permuted.
+  # Measure the line from each first network to the second, permuted or not.
   results = {}
-  for way in ways:
-    compute = functools.partial(measure, setting, symmetry, networks, way)
-    results[way.name] = out.values(f'path.{way.name}', compute)
+  for one in found:
+    compute = functools.partial(measure, setting, symmetry, networks, one)
+    results[one.name] = out.values(f'path.{one.name}', compute)
 
   # Write figures, a table and the record.
   correction = 'REPAIR' if setting.net.update_fn is None else 'BatchNorm reset'
   summary = tables.summarise(results, correction)
-  for row in summary['rows']:
-    out.log(**row)
+  out.log(*summary['rows'])
   figures.paths(out.path / 'paths.png', results, correction)
   figures.layers(out.path / 'layers.png', results)
-  tables.show(f'{NAME} {config.variant}', summary)
+  tables.show(out.title, summary)
   return out.finish({**summary, 'results': results})
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  """Checks the methods against their own signatures."""
+  """Checks methods and arguments against the signatures of the functions."""
   if not config.methods:
     raise ValueError('methods: none given, name a function of wsl.align')
   for name in config.arguments:
-    if name not in config.methods:
-      hint = tree.nearest(name, list(config.methods))
-      raise ValueError(f"arguments: no '{name}' among the methods{hint}")
+    checks.choice('arguments', name, config.methods, of=' among the methods')
   for name in config.methods:
     function = public_calls.find(name, [align], where='methods')
     operands = [*inspect.signature(function).parameters][:2]
@@ -133,39 +115,32 @@ def find(setting: settings.Setting) -> align.Symmetry:
 
 
 def trained(setting: settings.Setting) -> types.Params:
-  """Returns the networks ``[S, 2, ...]``, their running moments set."""
+  """Trains the networks ``[S, 2, ...]``, and sets their running moments."""
   keys = jax.vmap(jax.random.split)(settings.keys(setting, 0)).reshape(-1)
   config = setting.config.training
-  flat = nets_training.networks(setting.net, config, keys, setting.train)
-  found = jax.tree.map(lambda x: x.reshape(-1, 2, *x.shape[1:]), flat)
-  if setting.net.update_fn is None:
-    return found
-  reset = [
-    [
-      path_metrics.reset(setting, path_metrics.pick(found, s, i))
-      for i in (0, 1)
-    ]
-    for s in range(setting.config.pairs)
-  ]
-  return tree.stack([tree.stack(pair) for pair in reset])
+  stack = nets_training.networks(setting.net, config, keys, setting.train)
+  if setting.net.update_fn is not None:
+    each = (side_by_side.pick(stack, i) for i in range(len(keys)))
+    stack = tree.stack([path_metrics.reset(setting, one) for one in each])
+  return side_by_side.fold(stack, -1, 2)
 
 
-def find_ways(
+def pairings(
   setting: settings.Setting,
   symmetry: align.Symmetry,
   networks: types.Params,
   out: records.Run,
-) -> list[Way]:
-  """Returns the second networks as they are, aligned, and as controls."""
+) -> list[Pairing]:
+  """Returns the second networks unaligned, aligned, and as controls."""
   config = setting.config
   first, second = (
     jax.tree.map(lambda x, i=i: x[:, i], networks) for i in (0, 1)
   )
   still = tree.stack([align.identity(symmetry)] * config.pairs)
   draw = jax.vmap(functools.partial(align.random, symmetry))
-  ways = [
-    Way('naive', second, still),
-    Way('random', second, draw(settings.keys(setting, 1))),
+  found = [
+    Pairing('naive', second, still),
+    Pairing('random', second, draw(settings.keys(setting, 1))),
   ]
   planted = jax.vmap(functools.partial(align.permute, symmetry=symmetry))(
     first, draw(settings.keys(setting, 2))
@@ -175,13 +150,13 @@ def find_ways(
     compute = functools.partial(
       match, setting, symmetry, name, method, first, second
     )
-    ways.append(Way(name, second, out.arrays(name, compute, like=still)))
+    found.append(Pairing(name, second, out.arrays(name, compute, like=still)))
 
   for method in config.methods:
     add(method, method, second)
-  ways.append(Way('planted', planted, still))
+  found.append(Pairing('planted', planted, still))
   add('recovered', 'weight_matching', planted)
-  return ways
+  return found
 
 
 def match(
@@ -192,13 +167,13 @@ def match(
   first: types.Params,
   second: types.Params,
 ) -> align.Permutation:
-  """Looks for the permutation of each second network, by one method."""
+  """Finds the permutation of each second network by one method."""
   function = public_calls.find(method, [align], where='methods')
   keys = settings.keys(setting, 3)
   found = []
   with console.progress(name, setting.config.pairs) as tick:
     for s in range(setting.config.pairs):
-      a, b = path_metrics.pick(first, s), path_metrics.pick(second, s)
+      a, b = side_by_side.pick((first, second), s)
       offered = {
         'symmetry': symmetry,
         'key': keys[s],
@@ -219,27 +194,29 @@ def measure(
   setting: settings.Setting,
   symmetry: align.Symmetry,
   networks: types.Params,
-  way: Way,
+  pairing: Pairing,
 ) -> dict[str, Any]:
-  """Measures one way, pair by pair.
+  """Measures one pairing, pair by pair.
 
   Returns:
-    A dict of lists, one entry for each pair: what ``path_metrics.lines`` and
-    ``path_metrics.geometry`` find, and ``equal``, whether both ends are one
-    network.
+    A dict of lists, one entry for each pair: the values of
+    ``path_metrics.along_line`` and ``path_metrics.weights_and_activations``,
+    and ``equal``, whether both ends are the same network.
   """
   pairs: list[dict[str, Any]] = []
-  with console.progress(way.name, setting.config.pairs) as tick:
+  with console.progress(pairing.name, setting.config.pairs) as tick:
     for s in range(setting.config.pairs):
-      a, b = path_metrics.pick(networks, s, 0), path_metrics.pick(way.second, s)
-      permutation = path_metrics.pick(way.permutation, s)
+      a = side_by_side.pick(networks, s, 0)
+      b, permutation = side_by_side.pick(
+        (pairing.second, pairing.permutation), s
+      )
       moved = align.permute(b, permutation, symmetry=symmetry)
-      repaired = way.name not in CONTROLS
+      repaired = pairing.name not in CONTROLS
       same = jax.tree.map(lambda x, y: bool((x == y).all()), a, moved)
       pairs.append(
         {
-          **path_metrics.lines(setting, a, moved, repaired=repaired),
-          **path_metrics.geometry(setting, a, b, moved),
+          **path_metrics.along_line(setting, a, moved, repaired=repaired),
+          **path_metrics.weights_and_activations(setting, a, b, moved),
           'equal': all(jax.tree.leaves(same)),
         }
       )

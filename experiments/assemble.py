@@ -1,20 +1,20 @@
 """Is a deep network better trained whole, or module by module?
 
-Deep Incubation trains a meta model of one block for each module, then every
-module alone in the meta model's frame, then the assembled network for a little
-while. It is compared with training the whole network, at equal compute, for
-several budgets, and with fewer training images, where its authors found it
-better. Compute is counted from the products of a step: the jobs of all modules
-count, and what they would take side by side stands beside.
+Deep Incubation trains a meta model with one block for each module, then every
+module alone inside the meta model, then the assembled network for a few steps.
+It is compared with end-to-end training at equal compute, for several budgets
+and for smaller training sets, where its authors report an advantage. Compute is
+the number of floating-point operations of the matrix products, summed over the
+jobs of all modules; the compute of the longest job is reported too.
 
-A zoo of trained networks is then cut into blocks with counterparts by the
-similarity of their features, and reassembled under a budget (DeRy): chosen by a
-score that needs no training, by accuracy, and at random; as it is and after a
-few steps; and against the same network trained from nothing.
+A zoo of trained networks is then partitioned into blocks that correspond by the
+similarity of their features, and reassembled under a budget (DeRy): selected by
+a score without training, by accuracy, or at random; evaluated before and after
+fine-tuning; and compared with the same network trained from scratch.
 
   python -m experiments.assemble --config=configs/assemble.py:digits
 
-Hardware, minutes and the numbers to expect are in the config's docstring.
+Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
@@ -24,38 +24,24 @@ import ml_collections
 
 from experiments import _main
 from experiments._assemble import dery, incubation, report, settings
-from experiments._run import console, records
+from experiments._run import records
 
 NAME = 'assemble'
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
-  """Trains networks both ways, reassembles a zoo, writes what came out.
-
-  Args:
-    config: see ``configs/assemble.py``.
-    workdir: folder of this run; parts that are finished there are not
-      computed again.
-
-  Returns:
-    The record, as in ``record.json``.
-
-  Raises:
-    ValueError: naming what is wrong in the config, before anything is trained.
-    FileNotFoundError: if the data is missing.
-  """
+  """Trains networks whole and in modules, and reassembles a zoo."""
   out = records.Run(NAME, config, workdir)
-  if record := out.finished():
-    return record
+  if out.record:
+    return out.record
   setting = settings.load(config)
   dery.check(setting)
-  console.say(settings.describe(setting))
-  out.begin()
+  out.begin(settings.describe(setting))
 
-  # What both begin from.
+  # Draw the initial weights of both methods.
   starts = out.arrays('starts', lambda: incubation.starts(setting))
 
-  # Whole or in modules, at each budget; all fractions of the data at the last.
+  # Train whole and in modules at each budget; at the last, on all fractions.
   results: dict[str, dict[str, Any]] = {}
   for method, train in (
     ('end_to_end', incubation.end_to_end),
@@ -68,7 +54,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
       part = f'{method}.{budget:g}'
       results[method][f'{budget:g}'] = out.values(part, compute)
 
-  # A zoo, cut and put together.
+  # Partition a zoo, and reassemble it.
   zoo: list[dict[str, Any]] = []
   if config.zoo.seeds:
     networks = out.arrays('zoo', lambda: dery.trained(setting))
@@ -77,10 +63,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
   # Write a figure, tables and the record.
   summary = report.summarise(config, results, zoo)
-  for row in (*summary['budgets'], *summary['data'], *summary['zoo']):
-    out.log(**row)
+  out.log(*summary['budgets'], *summary['data'], *summary['zoo'])
   report.draw(out.path / 'assemble.png', summary)
-  report.show(f'{NAME} {config.variant}', summary)
+  report.show(out.title, summary)
   results['zoo'] = {'seeds': zoo}
   return out.finish({**summary, 'results': results})
 

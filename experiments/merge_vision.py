@@ -1,15 +1,15 @@
-"""One encoder, many tasks: which merge of the experts keeps most?
+"""Which merge of task experts retains most of their accuracy?
 
-The protocol of the CLIP-suite papers at a size that a CPU can train. A base
-encoder and one head for each task are trained on a small mixture of all tasks;
-the heads then stay as they are. Each expert fine-tunes the encoder on its own
-task. A merge sees encoders only. Its coefficient and arguments are chosen by
-the mean accuracy over tasks on validation images, pooled over the seeds: one
-choice for all of them. The test images are looked at once, with that choice.
+The protocol of the CLIP-suite papers at a size that trains on a CPU. A base
+encoder and a head for each task are trained on a small mixture of all tasks;
+the heads are then frozen. Each expert fine-tunes the encoder on its own task,
+and a merge combines encoders only. Its coefficient and arguments maximise the
+mean accuracy over tasks on validation images, pooled over the seeds: one choice
+for all seeds. Test images are used once, with that choice.
 
   python -m experiments.merge_vision --config=configs/merge_vision.py:digits
 
-Hardware, minutes and the numbers to expect are in the config's docstring.
+Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
@@ -27,6 +27,7 @@ from experiments._merge_vision import figures, tables
 from experiments._run import console, records
 from experiments._shared import (
   merge_methods,
+  side_by_side,
   suite_accuracy,
   suite_training,
   suites,
@@ -37,12 +38,12 @@ NAME = 'merge_vision'
 
 
 class Models(NamedTuple):
-  """What is merged.
+  """Base, task vectors and heads, and the statistics that merges use.
 
   Attributes:
     base: encoders, ``[S, ...]``.
     stack: the experts' task vectors, ``[S, T, ...]``.
-    heads: ``[S, T, ...]``; they are not merged.
+    heads: ``[S, T, ...]``, not merged.
     supplied: statistics of the experts by name, ``[S, T, ...]``.
   """
 
@@ -53,28 +54,14 @@ class Models(NamedTuple):
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
-  """Trains, merges, measures, and writes what came out.
-
-  Args:
-    config: see ``configs/merge_vision.py``.
-    workdir: folder of this run; parts that are finished there are not
-      computed again.
-
-  Returns:
-    The record, as in ``record.json``.
-
-  Raises:
-    ValueError: naming what is wrong in the config, before anything is trained.
-    FileNotFoundError: if the data is missing.
-  """
+  """Trains a base and experts, merges them, and measures the merges."""
   out = records.Run(NAME, config, workdir)
-  if record := out.finished():
-    return record
+  if out.record:
+    return out.record
   suite = suites.load(config)
   methods = merge_methods.parse(config.methods, config.arguments, config.coefs)
   check(suite, methods)
-  console.say(f'{suites.describe(suite)}; {len(methods)} methods')
-  out.begin()
+  out.begin(f'{suites.describe(suite)}; {len(methods)} methods')
 
   # Train a base, an expert for each task, and one model for all tasks.
   start = out.arrays('base', lambda: suite_training.base(suite))
@@ -108,17 +95,16 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
   # Write a checkpoint, figures, a table and the record.
   summary = tables.summarise(suite.tasks.names, bounds, results)
-  for row in summary['rows']:
-    out.log(**{k: v for k, v in row.items() if k != 'curve'})
+  out.log(*(drop_curve(row) for row in summary['rows']))
   save_winner(suite, methods, models, summary, out)
   figures.sweep(out.path / 'sweep.png', summary)
   figures.tasks(out.path / 'tasks.png', summary)
-  tables.show(f'{NAME} {config.variant}', summary)
+  tables.show(out.title, summary)
   return out.finish(summary)
 
 
 def check(suite: suites.Suite, methods: list[merge_methods.Method]) -> None:
-  """Runs every method on shapes alone, so that mistakes show at once."""
+  """Traces every method on shapes, so that errors precede the training."""
   count = len(suite.tasks.names)
   supplied = {
     name: suites.abstract(suite, name, (count,))
@@ -134,6 +120,11 @@ def task_vectors(base: types.Params, experts: types.Params) -> types.Deltas:
   """Returns ``[S, T, ...]``; ``deltas.stack`` for all seeds at once."""
   one = jax.vmap(jnp.subtract, in_axes=(0, None))
   return jax.tree.map(jax.vmap(one), experts, base)
+
+
+def drop_curve(row: dict[str, Any]) -> dict[str, Any]:
+  """Returns a row of the table without its validation curve."""
+  return {key: value for key, value in row.items() if key != 'curve'}
 
 
 def measure_bounds(
@@ -161,7 +152,7 @@ def measure_bounds(
 def sweep(
   suite: suites.Suite, method: merge_methods.Method, models: Models
 ) -> dict[str, Any]:
-  """Merges with every candidate, chooses on validation, measures on test."""
+  """Merges with every candidate, selects on validation, measures on test."""
   base, heads = models.base, models.heads
   merged, seconds, scores = [], [], []
   with console.progress(method.name, len(method.candidates)) as tick:
@@ -208,7 +199,7 @@ def choose(validation: np.ndarray, *, family: bool) -> list[tuple[int, int]]:
 
   Args:
     validation: accuracies ``[candidates, coefficients, S, T]``.
-    family: whether each task may have its own; else all have the same.
+    family: whether each task has a choice of its own.
 
   Returns:
     T pairs.
@@ -227,13 +218,12 @@ def merge_seeds(
   arguments: dict[str, dict[str, Any]],
   models: Models,
 ) -> tuple[Any, float]:
-  """Merges the experts of each seed; says how long one merge takes, warm."""
+  """Merges the experts of each seed; returns the median time of a merge too."""
   merged, times = [], []
   keys = suites.keys(suite, 3)
-  for s in (0, *range(suite.config.seeds)):  # the first time compiles
-    base, stack, _, supplied = jax.block_until_ready(
-      jax.tree.map(lambda x, s=s: x[s], models)
-    )
+  for s in (0, *range(suite.config.seeds)):  # the first call compiles
+    one = jax.block_until_ready(side_by_side.pick(models, s))
+    base, stack, _, supplied = one
     supplied = {**supplied, 'key': keys[s]}
     begin = time.perf_counter()
     merged.append(
@@ -258,14 +248,14 @@ def save_winner(
     return
   method = next(m for m in methods if m.name == won['method'])
   merged, _ = merge_seeds(suite, method, won['arguments'], models)
-  row = lambda x: x[won['seed']]
-  encoder = deltas.apply(
-    jax.tree.map(row, models.base), jax.tree.map(row, merged), coef=won['coef']
+  base, delta, heads = side_by_side.pick(
+    (models.base, merged, models.heads), won['seed']
   )
+  encoder = deltas.apply(base, delta, coef=won['coef'])
   notes = {**won, 'experiment': NAME, 'tasks': suite.tasks.names}
   checkpoint.save(
     out.path / 'merged.safetensors',
-    {'encoder': encoder, 'heads': jax.tree.map(row, models.heads)},
+    {'encoder': encoder, 'heads': heads},
     metadata={key: json.dumps(value) for key, value in notes.items()},
   )
 

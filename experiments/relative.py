@@ -1,19 +1,19 @@
-"""Does a decoder read an encoder that it was never trained with?
+"""Can a decoder read the latents of an encoder that it was not trained with?
 
-Networks of several seeds and widths learn one task, classifiers and
-autoencoders. Their encoders are frozen, and every one is joined to the decoder
-of every other without training: as they are; over relative representations,
-with decoders that learnt to read their own encoder's similarities to anchors;
-and over maps of the latents, fitted to the same anchors. Anchors are images
-that no network learnt from. How many does it take?
+Networks of several seeds and widths learn one task, as classifiers and as
+autoencoders. Their encoders are frozen, and every encoder is joined to the
+decoder of every other network without training: directly; through relative
+representations, with decoders trained on the similarities of their own encoder
+to anchors; and through maps of the latents fitted to the same anchors. Anchors
+are images that no network is trained on. How many are needed?
 
-Two controls. Decoders of relative representations must fail if the anchors are
-given in another order, and latents as they are should mean nothing to another
-network's decoder.
+Two controls: decoders of relative representations must fail when the anchors
+are given in another order, and raw latents must be useless to the decoder of
+another network.
 
   python -m experiments.relative --config=configs/relative.py:digits
 
-Hardware, minutes and the numbers to expect are in the config's docstring.
+Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
@@ -23,37 +23,18 @@ import ml_collections
 
 from experiments import _main
 from experiments._relative import report, settings, training, zero_shot
-from experiments._run import console, records
+from experiments._run import records
 
 NAME = 'relative'
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
-  """Trains networks, joins them, and writes what came out.
-
-  Args:
-    config: see ``configs/relative.py``.
-    workdir: folder of this run; parts that are finished there are not
-      computed again.
-
-  Returns:
-    The record, as in ``record.json``.
-
-  Raises:
-    ValueError: naming what is wrong in the config, before anything is trained.
-    FileNotFoundError: if the data is missing.
-  """
+  """Trains networks, and joins encoders to the decoders of others."""
   out = records.Run(NAME, config, workdir)
-  if record := out.finished():
-    return record
+  if out.record:
+    return out.record
   setting = settings.load(config)
-  count = config.seeds * len(config.widths)
-  console.say(
-    f'{config.replicates} replicates of {count} networks, latents of widths '
-    f'{list(config.widths)}; {len(setting.images.train[1])} training, '
-    f'{config.held_out} held out, {len(setting.images.test[1])} test images'
-  )
-  out.begin()
+  out.begin(settings.describe(setting))
 
   results = {}
   for objective in config.objectives:
@@ -83,10 +64,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
   # Write a figure, tables and the record.
   summary = report.summarise(config, results)
-  for row in summary['rows']:
-    out.log(**row)
+  out.log(*summary['rows'])
   report.draw_anchors(out.path / 'anchors.png', summary)
-  report.show(f'{NAME} {config.variant}', summary)
+  report.show(out.title, summary)
   return out.finish({**summary, 'results': results})
 
 

@@ -1,24 +1,24 @@
-"""What does it give to learn a coefficient for each block of a task vector?
+"""What is gained by a learned coefficient for each block of a task vector?
 
 A base encoder, a head for each task, and an expert of each task are trained as
-in ``merge_vision``. Then coefficients on the experts' vectors are searched, or
-learned by gradient, at several granularities and in five settings:
+in ``merge_vision``. Coefficients of the experts' vectors are then searched, or
+learned by gradient descent, at several granularities and in five settings:
 
-addition   one model of all tasks, taught by labelled validation images
-negation   one task forgotten while a control task is kept, taught alike
-few_shot   a target from 1 .. 16 training images of each class and the other
-           tasks' vectors, against a probe, LoRA and fine-tuning
-test_time  the same from unlabelled test images, for all tasks (AdaMerging) or
-           one (entropy, UFM): transductive, and marked so in the record
-partition  as few_shot, each leaf cut into K random cells: how many coefficients
-           are worth having
+addition   one model for all tasks, from labelled validation images
+negation   unlearn one task and keep a control task, from the same images
+few_shot   a target task from 1 .. 16 training images of each class and the
+           vectors of the other tasks, against a probe, LoRA and fine-tuning
+test_time  unlabelled test images, for all tasks (AdaMerging) or one (entropy,
+           UFM): transductive, and marked so in the record
+partition  as few_shot, with each leaf partitioned into K random cells: how
+           many coefficients help
 
-The record says of each of the paper's claims whether it holds here.
+The record states for each claim of the paper whether it holds here.
 
   python -m experiments.scale_task_vectors \
     --config=configs/scale_task_vectors.py:digits
 
-Hardware, minutes and the numbers to expect are in the config's docstring.
+Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
@@ -28,7 +28,7 @@ import ml_collections
 import numpy as np
 
 from experiments import _main
-from experiments._run import console, records
+from experiments._run import records
 from experiments._scale_task_vectors import (
   config_check,
   few_shot,
@@ -47,27 +47,13 @@ NAME = 'scale_task_vectors'
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
-  """Trains, scales, measures, and writes what came out.
-
-  Args:
-    config: see ``configs/scale_task_vectors.py``.
-    workdir: folder of this run; parts that are finished there are not
-      computed again.
-
-  Returns:
-    The record, as in ``record.json``.
-
-  Raises:
-    ValueError: naming what is wrong in the config, before anything is trained.
-    FileNotFoundError: if the data is missing.
-  """
+  """Trains a base and experts, and scales their task vectors."""
   out = records.Run(NAME, config, workdir)
-  if record := out.finished():
-    return record
+  if out.record:
+    return out.record
   suite = suites.load(config)
   config_check.check(suite)
-  console.say(f'{suites.describe(suite)}; {", ".join(config.settings)}')
-  out.begin()
+  out.begin(f'{suites.describe(suite)}; {", ".join(config.settings)}')
 
   # Train a base and experts; then each setting, one method after the other.
   models, bounds = settings.load(
@@ -80,12 +66,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
   # Judge the claims; write figures, tables and the record.
   rows = report.rows(suite, bounds, results)
-  for row in rows:
-    out.log(**row)
+  out.log(*rows)
   claims = paper_claims.judge(bounds, results)
   blocks = leaf_order.order(suite)
   figures.draw(out.path, suite, blocks, bounds, results)
-  report.show(f'{NAME} {config.variant}', rows, claims)
+  report.show(out.title, rows, claims)
   return out.finish(
     {
       'tasks': list(suite.tasks.names),
@@ -106,10 +91,10 @@ def measure(
   out: records.Run,
   setting: str,
 ) -> dict[str, Any]:
-  """Runs the methods of one setting; each is a part that is done once.
+  """Runs the methods of one setting, each as a part of the run.
 
   Returns:
-    What each method found, by its name.
+    The values that each method returns, by its name.
   """
   trained: dict[str, Any]
   if setting == 'partition':
@@ -120,10 +105,10 @@ def measure(
   else:
     trained = dict.fromkeys(suite.config[setting].methods)
   found = {}
-  for name, what in trained.items():
-    if what is not None:
+  for name, recipe in trained.items():
+    if recipe is not None:
       compute = functools.partial(
-        few_shot.run, suite, models, setting, name, what
+        few_shot.run, suite, models, setting, name, recipe
       )
     elif setting == 'negation':
       compute = functools.partial(task_negation.run, suite, models, name)

@@ -1,23 +1,24 @@
-"""Can three trained networks become tens of networks, and is it worth it?
+"""Can three trained networks become tens of networks, and is it worth the cost?
 
-Three widths of one vision transformer are trained. Small ones then begin and
-large ones end: an affine map, by least squares on a hundred images, takes the
-features of one to those of the other at many places (SN-Net), or there and back
-(SN-Netv2). The stitched networks are measured as they are, and after joint
-training that draws one of them at every step, all by one compiled function.
+Three widths of one vision transformer are trained. Routes begin in a small one
+and end in a large one: an affine map, fitted by least squares on a hundred
+images, maps the features of one to those of the other at one of many positions
+(SN-Net), or at two (SN-Netv2). The stitched networks are measured without
+training, and after joint training that draws one route at every step in a
+single compiled function.
 
-What is it for, when a network of any size can be distilled from the largest?
-Students of widths between the anchors' are trained for the same cost: all of
-them together for what the joint training takes, and each of them. Beside each
-accuracy stands what its training cost.
+The alternative is to distil networks of any size from the largest one. Students
+of widths between those of the anchors are trained at the same cost: all of them
+together at the cost of the joint training, and each of them. The cost of
+training is reported next to each accuracy.
 
-Two more questions: what joint training does to the anchors themselves, and
-whether stitches chosen by the similarity of the features on both sides are
-better than stitches chosen at random, before training and after it.
+Two more questions: how joint training changes the anchors, and whether stitches
+selected by the similarity of the joined features are better than random ones,
+before and after training.
 
   python -m experiments.stitch_family --config=configs/stitch_family.py:digits
 
-Hardware, minutes and the numbers to expect are in the config's docstring.
+Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
@@ -26,7 +27,7 @@ from typing import Any
 import ml_collections
 
 from experiments import _main
-from experiments._run import console, records
+from experiments._run import records
 from experiments._stitch_family import (
   figures,
   joint,
@@ -41,26 +42,12 @@ NAME = 'stitch_family'
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
-  """Trains anchors, stitches them, and trains what they are compared to.
-
-  Args:
-    config: see ``configs/stitch_family.py``.
-    workdir: folder of this run; parts that are finished there are not
-      computed again.
-
-  Returns:
-    The record, as in ``record.json``.
-
-  Raises:
-    ValueError: naming what is wrong in the config, before anything is trained.
-    FileNotFoundError: if the data is missing.
-  """
+  """Trains anchors, families of stitches, and students."""
   out = records.Run(NAME, config, workdir)
-  if record := out.finished():
-    return record
+  if out.record:
+    return out.record
   setting = settings.load(config)
-  console.say(settings.describe(setting))
-  out.begin()
+  out.begin(settings.describe(setting))
 
   # Train the anchors, and stitch them by least squares.
   anchors = out.arrays('anchors', lambda: training.anchors(setting))
@@ -84,11 +71,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
   # Write figures, a table and the record.
   summary = tables.summarise(setting, results)
-  for row in summary['rows']:
-    out.log(**row)
+  out.log(*summary['rows'])
   figures.pareto(out.path / 'pareto.png', setting, results, summary)
   figures.similarity(out.path / 'similarity.png', setting, results)
-  tables.show(f'{NAME} {config.variant}', summary, out.seconds)
+  tables.show(out.title, summary, out.seconds)
   return out.finish({**summary, 'results': results})
 
 

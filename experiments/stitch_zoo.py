@@ -1,17 +1,17 @@
-"""What do pretrained networks of different depths share?
+"""How similar are pretrained networks of different depths?
 
-Residual networks of several depths, trained by others on CIFAR-10 (or here, on
-the digits), are read, and their accuracy is measured. Then the first blocks of
-one are stitched to the last blocks of another, at the same fraction of both
-depths, without training: by a map of the channels that a few hundred images
-without labels determine. Between the depths of the zoo this gives networks of
-new costs. Some pairs are looked at closely: with the running moments of the top
-reset after the stitch, with maps that were trained for a few epochs, and with
-the controls, a bottom that knows nothing and the top stitched on itself.
+Residual networks of several depths, pretrained on CIFAR-10 (or trained here, on
+the digits), are loaded and evaluated. The first blocks of one are then stitched
+to the last blocks of another at the same fraction of both depths, without
+training: a map of the channels is fitted to a few hundred images without
+labels. This gives networks of costs between those of the zoo. Some pairs are
+examined closely: with the running moments of the top reset after the stitch,
+with maps trained for a few epochs, and with two controls, a random bottom and
+the top stitched to itself.
 
   python -m experiments.stitch_zoo --config=configs/stitch_zoo.py:digits
 
-Hardware, minutes and the numbers to expect are in the config's docstring.
+Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
@@ -29,31 +29,14 @@ NAME = 'stitch_zoo'
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
-  """Reads or trains the networks, stitches all pairs, writes what came out.
-
-  Args:
-    config: see ``configs/stitch_zoo.py``.
-    workdir: folder of this run; parts that are finished there are not
-      computed again.
-
-  Returns:
-    The record, as in ``record.json``.
-
-  Raises:
-    ValueError: naming what is wrong in the config, before any work.
-    FileNotFoundError: if images or weights are missing.
-  """
+  """Reads or trains networks, and stitches all pairs."""
   out = records.Run(NAME, config, workdir)
-  if record := out.finished():
-    return record
+  if out.record:
+    return out.record
   zoo = resnets.load(config)
-  console.say(
-    f'{", ".join(map(resnets.name_of, config.depths))}; {config.fit.examples} '
-    f'images without labels to fit, {config.evaluation.examples} to test'
-  )
-  out.begin()
+  out.begin(resnets.describe(zoo))
 
-  # The networks, and what they reach by themselves.
+  # Load or train the networks; measure each.
   networks, random = {}, {}
   for depth in config.depths:
     name = resnets.name_of(depth)
@@ -65,7 +48,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
       random[depth] = cut_network(zoo, depth, drawn)
   alone = out.values('alone', lambda: measure_alone(zoo, networks))
 
-  # The first blocks of each on the last ones of each other.
+  # Stitch the first blocks of each to the last blocks of each other.
   stitches = []
   for bottom in config.depths:
     for top in config.depths:
@@ -82,11 +65,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
         stitches.append(out.values(f'{bottom} on {top}', compute))
 
   # Write figures, tables and the record.
-  for row in stitches:
-    out.log(**row)
+  out.log(*stitches)
   report.draw_costs(out.path / 'costs.png', alone, stitches)
   report.draw_cuts(out.path / 'cuts.png', alone, stitches)
-  report.show(f'{NAME} {config.variant}', alone, stitches)
+  report.show(out.title, alone, stitches)
   return out.finish({'alone': alone, 'stitches': stitches})
 
 

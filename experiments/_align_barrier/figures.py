@@ -24,12 +24,12 @@ _OTHERS = ('#17a2a2', '#8c6d31', '#d62728', '#bcbd22')
 def paths(
   path: pathlib.Path, results: dict[str, dict[str, Any]], correction: str
 ) -> None:
-  """Draws loss and error along the lines, the mean and the range over pairs.
+  """Draws loss and error along the lines: mean and range over pairs.
 
   Args:
     path: the file to write.
-    results: what was measured, by way.
-    correction: what the correction of statistics is called.
+    results: from ``measure``, by pairing.
+    correction: name of the correction of statistics.
   """
   fig, panels = canvas.grid(11.5, 6.6, 2, 2, share=True)
   columns = ('train', 'test')
@@ -61,7 +61,7 @@ def _band(
   """Draws the mean of curves ``[S, points]``, and their range."""
   ax.plot(t, y.mean(0), color=colour, ls=dash, lw=2, label=label)
   if len(y) > 1:
-    ax.fill_between(t, y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
+    canvas.shade(ax, t, y.min(0), y.max(0), colour=colour)
 
 
 def _dash(way: str, kind: str) -> Any:
@@ -71,11 +71,11 @@ def _dash(way: str, kind: str) -> Any:
 
 
 def layers(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:
-  """Draws singular vectors' alignment and variances, matrix by matrix.
+  """Draws the alignment of singular vectors, and variances, by layer.
 
   Args:
     path: the file to write.
-    results: what was measured, by way.
+    results: from ``measure``, by pairing.
   """
   ways = [way for way in results if way not in ('planted', 'recovered')]
   names = list(results['naive']['singular'][0])
@@ -83,7 +83,7 @@ def layers(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:
   fig, panels = canvas.grid(width, 4.6, 1, 2)
   titles = (
     ('singular', 'alignment R of leading singular vectors'),
-    ('variance', 'variance of activity in the middle, over the ends'),
+    ('variance', 'variance of activations, middle over ends'),
   )
   for ax, (key, label) in zip(panels[0], titles):
     names = list(results['naive'][key][0])
@@ -95,7 +95,7 @@ def layers(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:
       ax.plot(x, y.mean(0), 'o', color=colour, label=tables.title(way))
       ax.vlines(x, y.min(0), y.max(0), color=colour, lw=2)
     ax.set_xticks(places, [_short(name) for name in names], rotation=30)
-    ax.set_title(label, loc='left', color=canvas.INK, fontsize=12)
+    canvas.heading(ax, label)
   panels[0][0].axhline(0, color=canvas.INK, lw=1)
   panels[0][1].axhline(1, color=canvas.INK, lw=1, zorder=1)
   panels[0][1].axhline(0.5, color=canvas.INK, lw=1, ls=(0, (4, 3)), zorder=1)

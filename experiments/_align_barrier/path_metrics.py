@@ -1,4 +1,4 @@
-"""What is measured between two networks: on the line, and in their weights."""
+"""Measures between two networks: along the line, of weights, of activations."""
 
 from collections.abc import Callable
 import functools
@@ -10,19 +10,19 @@ from experiments._align_barrier import settings
 from wsl import align, landscape, stats, tree, types
 
 
-def lines(
+def along_line(
   setting: settings.Setting, a: types.Params, b: types.Params, *, repaired: bool
 ) -> dict[str, Any]:
-  """Walks from one network to another.
+  """Measures loss and error along the line from one network to another.
 
   Args:
-    setting: what every stage needs.
+    setting: config, data and model.
     a: a network.
     b: another, permuted or not.
-    repaired: whether to walk again with the statistics of each point corrected.
+    repaired: whether to measure the line with corrected statistics too.
 
   Returns:
-    ``plain`` and, if asked for, ``repaired``: ``t``, ``values`` and their
+    ``plain`` and, if ``repaired``, that too: ``t``, ``values`` and their
     heights ``above_mean`` and ``above_chord``, all lists and numbers.
   """
   found = {'plain': _heights(setting.walk(a, b))}
@@ -40,7 +40,11 @@ def lines(
 def _correction(
   setting: settings.Setting, a: types.Params, b: types.Params
 ) -> Callable[[types.Params, types.Array], types.Params]:
-  """Returns what gives a point on the line the statistics it should have."""
+  """Returns the function that corrects the statistics of a point on the line.
+
+  Without batch normalisation it is REPAIR: moments are interpolated between
+  those of the end points.
+  """
   if setting.net.update_fn is not None:
     return lambda params, t: reset(setting, params)
   ends = [_moments(setting, model) for model in (a, b)]
@@ -66,23 +70,24 @@ def reset(setting: settings.Setting, params: types.Params) -> types.Params:
   return {**params, 'batch_stats': moments}
 
 
-def geometry(
+def weights_and_activations(
   setting: settings.Setting,
   a: types.Params,
   b: types.Params,
   moved: types.Params,
 ) -> dict[str, Any]:
-  """Compares weights and activity.
+  """Compares the weights of two networks, and the activations of their mean.
 
   Args:
-    setting: what every stage needs.
+    setting: config, data and model.
     a: a network.
     b: another.
     moved: the other, permuted.
 
   Returns:
     ``l2_reduction``; ``singular``, the alignment of each matrix of ``a`` and
-    ``moved``; ``variance``, the ratio at each layer of their midpoint.
+    ``moved``; ``variance``, the ratio of variances at each layer of the
+    midpoint.
   """
   weights = lambda name, shape: name.startswith('params/')
   singular = landscape.singular_alignment(
@@ -99,18 +104,15 @@ def geometry(
   }
 
 
-def pick(stack: types.Tree, *place: int) -> types.Tree:
-  """Returns one tree of a stack of them."""
-  return jax.tree.map(lambda x: x[place], stack)
-
-
 def _moments(setting: settings.Setting, params: types.Params) -> types.Tree:
+  """Returns the moments of all activations on training images."""
   return stats.moments(
     setting.net.apply_fn, params, settings.statistics(setting)
   )
 
 
 def _variances(setting: settings.Setting, params: types.Params) -> types.Tree:
+  """Returns the variance of each channel of all activations."""
   return jax.tree.map(
     lambda m: m.variance,
     _moments(setting, params),
@@ -119,10 +121,11 @@ def _variances(setting: settings.Setting, params: types.Params) -> types.Tree:
 
 
 def _heights(path: landscape.Path) -> dict[str, Any]:
+  """Returns a path and its heights as lists."""
   rise = landscape.heights(path.values, t=path.t)
   return _numbers({**path._asdict(), **rise._asdict()})
 
 
 def _numbers(found: types.Tree) -> Any:
-  """Returns a tree of lists and numbers."""
+  """Converts the arrays of a tree to lists and numbers."""
   return jax.tree.map(lambda x: x.tolist(), found)

@@ -1,7 +1,7 @@
-"""Pairs of networks that differ in their seed alone, and their measures.
+"""Pairs of networks from different seeds: data, model, measures.
 
-S pairs are an axis of every leaf: the networks of a run are ``[S, 2, ...]``. A
-model's parameters are all its variables, running moments included.
+The networks of a run are leaves ``[S, 2, ...]`` of S pairs. Parameters
+are all variables of a model, running moments included.
 """
 
 from collections.abc import Callable
@@ -11,17 +11,23 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
-from experiments._shared import nets, nets_training
-from wsl import data, landscape, train, tree, types
+from experiments._run import checks
+from experiments._shared import (
+  batches,
+  nets,
+  nets_training,
+  one_task,
+  side_by_side,
+)
+from wsl import landscape, train, tree, types
 
 
 class Setting(NamedTuple):
-  """What every stage needs.
+  """Config, data and model of a run.
 
   Attributes:
-    config: the run's.
+    config: of the run.
     train: normalised images and their labels.
     test: the same.
     net: the network.
@@ -39,32 +45,20 @@ class Setting(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
-  """Reads the data and makes the model.
-
-  Args:
-    config: see ``configs/align_barrier.py``.
-
-  Returns:
-    The setting.
+  """Reads the data, builds the model and checks the config.
 
   Raises:
-    ValueError: naming what is wrong in the config.
+    ValueError: naming the wrong field.
     FileNotFoundError: if the data is missing.
   """
   module = nets.find(config.model)
-  task = _read(config)
-  mean = float(task.train.x.mean(dtype=np.float64))
-  std = float(task.train.x.std(dtype=np.float64))
-  fit, test = (
-    (
-      jnp.asarray((_images(split.x) - mean) / std, jnp.float32),
-      jnp.asarray(split.y, jnp.int32),
-    )
-    for split in task
-  )
+  task = one_task.read(config)
+  scale = one_task.statistics(task.train)
+  fit, test = (one_task.normal(split, *scale) for split in task)
   _check_sizes(config, len(fit[1]))
   net = nets.build(module(**config.model.arguments), jnp.zeros_like(fit[0][:1]))
-  splits = {'train': fit, 'test': test}  # arguments: no program holds the data
+  # The data are arguments, so that no compiled program holds them.
+  splits = {'train': fit, 'test': test}
   measure = functools.partial(_measure, net.apply_fn, config.evaluation)
   walk = lambda splits, a, b: landscape.path(
     functools.partial(measure, splits), a, b, points=config.points
@@ -84,6 +78,7 @@ def _measure(
   splits: dict[str, nets_training.Examples],
   params: types.Params,
 ) -> types.Tree:
+  """Returns loss and error of a network on both splits."""
   found = {}
   for name, split in splits.items():
     means = train.evaluate(
@@ -93,33 +88,18 @@ def _measure(
   return found
 
 
-def _read(config: ml_collections.ConfigDict) -> data.Task:
-  if config.data == 'digits':
-    return data.digits()
-  try:
-    found = data.folder(config.data, tasks=[config.task])
-  except FileNotFoundError as error:
-    raise FileNotFoundError(f'{error}: --config.data=PATH') from None
-  return found[config.task]
-
-
-def _images(x: np.ndarray) -> np.ndarray:
-  x = x.astype(np.float64)
-  return x[..., None] if x.ndim == 3 else x
-
-
 def _check_sizes(config: ml_collections.ConfigDict, count: int) -> None:
-  training, few = config.training, config.statistics.examples
-  limits = {
-    'pairs': (config.pairs, None),
-    'evaluation.batch_size': (config.evaluation.batch_size, None),
-    'statistics.examples': (few, count),
-    'statistics.batch_size': (config.statistics.batch_size, few),
-  }
-  for name, (value, most) in limits.items():
-    if value < 1 or (most is not None and value > most):
-      wanted = '1 or more' if most is None else f'1 .. {most}'
-      raise ValueError(f'{name}={value}: expected {wanted}')
+  """Checks the numbers of a config against ``count`` training images."""
+  few = config.statistics.examples
+  checks.sizes(
+    {
+      'pairs': (config.pairs, 1, None),
+      'evaluation.batch_size': (config.evaluation.batch_size, 1, None),
+      'statistics.examples': (few, 1, count),
+      'statistics.batch_size': (config.statistics.batch_size, 1, few),
+      'threshold': (config.threshold, 0, 1),
+    }
+  )
   for name, points in (
     ('points', config.points),
     ('repair.points', config.repair.points),
@@ -129,13 +109,11 @@ def _check_sizes(config: ml_collections.ConfigDict, count: int) -> None:
         f'{name}={points}: expected an odd number, 3 or more: the middle of '
         'the path is one of them'
       )
-  if not 0 <= config.threshold <= 1:
-    raise ValueError(f'threshold={config.threshold}: expected 0 .. 1')
-  nets_training.check(training, count)
+  nets_training.check(config.training, count)
 
 
 def describe(setting: Setting) -> str:
-  """Returns one line: the model, its training, and the data."""
+  """Returns the model, its training and the data in one line."""
   config = setting.config
   sizes = tree.sizes(jax.eval_shape(setting.net.init, jax.random.key(0)))
   return (
@@ -148,16 +126,11 @@ def describe(setting: Setting) -> str:
 
 def keys(setting: Setting, stage: int) -> types.PRNGKey:
   """Returns a key for each pair, ``[S]``, different in every stage."""
-  key = jax.random.fold_in(jax.random.key(setting.config.seed), stage)
-  pairs = jnp.arange(setting.config.pairs, dtype=jnp.uint32)
-  return jax.vmap(functools.partial(jax.random.fold_in, key))(pairs)
+  return side_by_side.keys(setting.config.seed, stage, setting.config.pairs)
 
 
 def statistics(setting: Setting) -> list[types.Array]:
   """Returns training images in batches, for statistics without labels."""
   config = setting.config.statistics
   x = setting.train[0][: config.examples]
-  return [
-    x[i : i + config.batch_size]
-    for i in range(0, len(x) - config.batch_size + 1, config.batch_size)
-  ]
+  return batches.of_images(x, config.batch_size, whole=True)

@@ -1,11 +1,11 @@
-"""From paths to the lines of a table."""
+"""The table of an experiment on barriers."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments._run import console
+from experiments._run import console, spreads
 
 TITLES = {
   'naive': 'as it is',
@@ -33,7 +33,7 @@ COLUMNS = (
 
 
 def title(way: str, kind: str = 'plain', correction: str = '') -> str:
-  """Returns what a way is called, corrected or not."""
+  """Returns the title of a pairing, with or without correction."""
   name = TITLES.get(way, way)
   return f'{name} + {correction}' if kind == 'repaired' else name
 
@@ -41,16 +41,16 @@ def title(way: str, kind: str = 'plain', correction: str = '') -> str:
 def summarise(
   results: dict[str, dict[str, Any]], correction: str
 ) -> dict[str, Any]:
-  """Puts everything that was measured into rows.
+  """Summarises the measurements.
 
   Args:
-    results: what ``measure`` found, by way.
-    correction: what the correction of statistics is called.
+    results: from ``measure``, by pairing.
+    correction: name of the correction of statistics.
 
   Returns:
     ``rows``, a dict for each line, numbers as ``[mean, standard deviation]``
     over pairs; ``ends``, loss and error of the networks themselves;
-    ``recovered``, whether weight matching undid each planted permutation.
+    ``recovered``, whether weight matching inverted each planted permutation.
   """
   rows = [
     _row(way, kind, found, title(way, kind, correction))
@@ -68,6 +68,7 @@ def summarise(
 def _row(
   way: str, kind: str, found: dict[str, Any], name: str
 ) -> dict[str, Any]:
+  """Returns one line of the table as numbers."""
   paths = found[kind]
   row: dict[str, Any] = {
     'way': way,
@@ -81,33 +82,30 @@ def _row(
     for measure in ('loss', 'error'):
       key = f'{split} {measure}'
       curves = np.asarray([path['values'][split][measure] for path in paths])
-      row['middle'][key] = _spread(curves[:, curves.shape[1] // 2])
+      row['middle'][key] = spreads.spread(curves[:, curves.shape[1] // 2])
       for height in ('above_chord', 'above_mean'):
         values = [path[height][split][measure] for path in paths]
-        row[height][key] = _spread(values)
+        row[height][key] = spreads.spread(values)
   if kind == 'plain':
     variance = [list(v.values()) for v in found['variance']]
     row |= {
-      'l2_reduction': _spread(found['l2_reduction']),
-      'singular': _spread(found['singular_mean']),
-      'variance': _spread(np.min(variance, axis=1)),
+      'l2_reduction': spreads.spread(found['l2_reduction']),
+      'singular': spreads.spread(found['singular_mean']),
+      'variance': spreads.spread(np.min(variance, axis=1)),
     }
   return row
 
 
 def _ends(paths: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+  """Returns loss and error of all end points."""
   found = {}
   for split in ('train', 'test'):
     for measure in ('loss', 'error'):
       curves = np.asarray([path['values'][split][measure] for path in paths])
-      found[f'{split} {measure}'] = _spread(curves[:, [0, -1]].reshape(-1))
+      found[f'{split} {measure}'] = spreads.spread(
+        curves[:, [0, -1]].reshape(-1)
+      )
   return found
-
-
-def _spread(values: Any) -> list[float]:
-  """Returns mean and standard deviation."""
-  x = np.asarray(values, np.float64)
-  return [float(x.mean()), float(x.std(ddof=1)) if len(x) > 1 else 0.0]
 
 
 def show(label: str, summary: dict[str, Any]) -> None:
@@ -116,25 +114,29 @@ def show(label: str, summary: dict[str, Any]) -> None:
   for row in summary['rows']:
     groups[row['title'].startswith('control')].append(_cells(row))
   ends = summary['ends']
-  accuracy = 100 * (1 - ends['test error'][0])
   recovered = summary['recovered']
   notes = [
-    f'the networks themselves: test {accuracy:.1f} ± '
-    f'{100 * ends["test error"][1]:.1f} %, loss {ends["test loss"][0]:.3f}, '
-    f'train loss {ends["train loss"][0]:.4f}',
-    'barriers: the largest rise over the chord, and (mean) the largest value '
-    'minus the mean of the ends; ±: standard deviation over pairs.',
-    'middle %: test accuracy; L2: of the distance, what the permutation '
-    'removes; R: alignment of leading singular vectors; var.: of activity in '
-    "the middle over the ends', least layer.",
-    f'planted permutations undone exactly: {sum(recovered)} of '
+    f'the networks themselves: test {_accuracy(ends)} %, loss '
+    f'{ends["test loss"][0]:.3f}, train loss {ends["train loss"][0]:.4f}',
+    'barriers: the largest height above the chord, and (mean) the largest '
+    'value minus the mean of the ends; ±: standard deviation over pairs.',
+    'middle %: test accuracy; L2: share of the distance that the permutation '
+    'removes; R: alignment of leading singular vectors; var.: variance of '
+    'activations in the middle over that of the ends, lowest layer.',
+    f'planted permutations inverted exactly: {sum(recovered)} of '
     f'{len(recovered)}',
   ]
   console.show_table(label, COLUMNS, [groups[False], groups[True]], notes)
 
 
+def _accuracy(errors: dict[str, list[float]]) -> str:
+  """Formats test accuracy in per cent, from test errors."""
+  mean, deviation = errors['test error']
+  return spreads.percent([1 - mean, deviation])
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-  accuracy, spread = row['middle']['test error']
+  """Formats one line of the table."""
   chord, mean = row['above_chord'], row['above_mean']
   rest = ('', '', '')
   if row['kind'] == 'plain':
@@ -145,16 +147,11 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
   return (
     row['title'],
-    f'{100 * (1 - accuracy):.1f} ± {100 * spread:.1f}',
-    _pair(chord['train loss'], 1, 3),
-    _pair(chord['test loss'], 1, 3),
+    _accuracy(row['middle']),
+    spreads.text(chord['train loss'], digits=3),
+    spreads.text(chord['test loss'], digits=3),
     f'{mean["test loss"][0]:.3f}',
-    _pair(chord['test error'], 100, 1),
+    spreads.percent(chord['test error']),
     f'{100 * mean["test error"][0]:.1f}',
     *rest,
   )
-
-
-def _pair(values: list[float], factor: float, digits: int) -> str:
-  mean, spread = (factor * value for value in values)
-  return f'{mean:.{digits}f} ± {spread:.{digits}f}'

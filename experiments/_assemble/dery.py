@@ -1,4 +1,4 @@
-"""A zoo of trained networks, cut into blocks and put together anew (DeRy)."""
+"""A zoo of trained networks, partitioned and reassembled (DeRy)."""
 
 from collections.abc import Callable
 import functools
@@ -12,8 +12,8 @@ import numpy as np
 import optax
 
 from experiments._assemble import incubation, settings
-from experiments._run import console
-from experiments._shared import nets, nets_training, one_task
+from experiments._run import checks, console
+from experiments._shared import nets, nets_training, one_task, side_by_side
 from wsl import models, stats, stitch, train, tree, types
 
 CHOICES = ('naswot', 'held out', 'random')
@@ -21,11 +21,11 @@ Networks = dict[str, stitch.Segmented]
 
 
 class Zoo(NamedTuple):
-  """Trained networks and how they go together.
+  """Trained networks, and the moments of their features.
 
   Attributes:
     networks: by name.
-    moments: by two names, the moments of their values after every two blocks.
+    moments: by two names, cross moments of the features after any two blocks.
   """
 
   networks: Networks
@@ -33,12 +33,12 @@ class Zoo(NamedTuple):
 
 
 def check(setting: settings.Setting) -> None:
-  """Checks the part of the config that is about the zoo."""
+  """Checks the config of the zoo."""
   config, count = setting.config.zoo, len(setting.images.train[1])
   for network in config.networks.values():
     nets.find(network)
   nets_training.check(config.training, count)
-  one_task.check_sizes(
+  checks.sizes(
     {
       'zoo.seeds': (config.seeds, 0, None),
       'zoo.blocks': (config.blocks, 1, None),
@@ -49,7 +49,7 @@ def check(setting: settings.Setting) -> None:
 
 
 def trained(setting: settings.Setting) -> types.Params:
-  """Trains the networks of the zoo: by name, ``[S, ...]``."""
+  """Trains the networks of the zoo; by name, ``[S, ...]``."""
   config = setting.config.zoo
   found = {}
   for i, (name, network) in enumerate(config.networks.items()):
@@ -69,12 +69,12 @@ def measure(
   """Reassembles the zoo of every seed.
 
   Args:
-    setting: what every stage needs.
+    setting: config, data and model.
     params: from ``trained``.
 
   Returns:
-    For each seed ``networks`` and ``choices``, by name: FLOPs and accuracies,
-    and the blocks that were chosen.
+    For each seed ``networks`` and ``choices``, by name: FLOPs, accuracies, and
+    the selected blocks.
   """
   found = []
   with console.progress('zoo', setting.config.zoo.seeds) as tick:
@@ -86,10 +86,10 @@ def measure(
 
 
 def cut(setting: settings.Setting, params: types.Params, seed: int) -> Zoo:
-  """Cuts the networks of one seed and measures how they go together."""
+  """Segments the networks of one seed, and computes their cross moments."""
   config, networks = setting.config.zoo, {}
   for name, network in config.networks.items():
-    own = jax.tree.map(lambda x: x[seed], params[name])
+    own = side_by_side.pick(params[name], seed)
     networks[name] = stitch.Segmented(
       *models.segments(module_of(network), own['params'])
     )
@@ -107,6 +107,7 @@ def cut(setting: settings.Setting, params: types.Params, seed: int) -> Zoo:
 
 
 def _one(setting: settings.Setting, zoo: Zoo, seed: int) -> dict[str, Any]:
+  """Partitions and reassembles the zoo of one seed."""
   config, images = setting.config.zoo, setting.images
   costs = stitch.cost(stitch.Family(zoo.networks, {}), images.train[0][:1])
   whole = lambda name, depth: stitch.Route((stitch.Piece(name, 0, depth),))
@@ -152,7 +153,7 @@ def _one(setting: settings.Setting, zoo: Zoo, seed: int) -> dict[str, Any]:
 
 
 def similarity(zoo: Zoo) -> np.ndarray:
-  """Returns the CKA of the values after all blocks, network by network."""
+  """Returns the CKA of the features after all blocks, network by network."""
   depths = {name: network.depth for name, network in zoo.networks.items()}
   rows = [(name, p + 1) for name, depth in depths.items() for p in range(depth)]
   table = [
@@ -166,7 +167,7 @@ def similarity(zoo: Zoo) -> np.ndarray:
 def _network(
   zoo: Zoo, pieces: tuple[stitch.Piece, ...]
 ) -> tuple[stitch.Segmented, stitch.Route, stitch.Family]:
-  """Joins pieces by maps of least squares."""
+  """Joins pieces by maps fitted with least squares."""
   adapters, names = {}, []
   for one, two in itertools.pairwise(pieces):
     names.append(f'{one.model}_{one.stop}_{two.model}_{two.start}')
@@ -183,7 +184,7 @@ def _tuned(
   pieces: tuple[stitch.Piece, ...],
   seed: int,
 ) -> dict[str, Any]:
-  """Measures a choice as it is, fine-tuned, and trained from nothing."""
+  """Measures a choice before and after fine-tuning, and from scratch."""
   images = setting.images
   net, route, family = _network(zoo, pieces)
   costs = stitch.cost(family, images.train[0][:1])
@@ -198,7 +199,7 @@ def _tuned(
 
 
 def _drawn(net: stitch.Segmented, key: types.PRNGKey) -> stitch.Segmented:
-  """Draws every matrix of a network anew, with variance 1 / inputs."""
+  """Reinitialises every matrix of a network, with variance 1 / inputs."""
   numbers = itertools.count()
 
   def draw(name: str, x: types.Array) -> types.Array:
@@ -230,15 +231,17 @@ def _advanced(
 
 @functools.cache
 def _optimizer(rate: float, steps: int) -> optax.GradientTransformation:
-  """The same object every time, so that equal networks compile once."""
+  """Caches the optimizer, so that networks of equal shape compile once."""
   return train.adamw(rate, steps=steps)
 
 
 def _accuracy(net: stitch.Segmented, split: one_task.Examples) -> float:
+  """Returns the share of images that a network classifies correctly."""
   guesses = jnp.argmax(stitch.apply(net, split[0]), -1)
   right = guesses.astype(jnp.int32) == split[1]
   return float(jnp.mean(right.astype(jnp.float32)))
 
 
 def module_of(network: ml_collections.ConfigDict) -> Any:
+  """Returns the Flax module of a network of the config."""
   return nets.find(network)(**network.arguments)

@@ -1,7 +1,7 @@
-"""One deep network, trained end to end and assembled from modules.
+"""One deep network, trained end to end or assembled from modules.
 
-Runs are axes of every leaf: F fractions of the data times S seeds, ``[R, ...]``
-with R = F S, and ``[R K, ...]`` where each of K modules is trained alone.
+The first axis of a leaf is R = F S runs, F fractions of the data times S seeds;
+it is R K where each of K modules is trained alone.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Setting = settings.Setting
 
 
 def starts(setting: Setting) -> types.Params:
-  """Draws what training begins from: parameters by stage, ``[S, ...]``."""
+  """Draws the initial parameters of each stage, ``[S, ...]``."""
   count, draw = setting.config.modules, setting.draw
   wholes, frames, modules = [], [], []
   for key in keys(setting):
@@ -44,29 +44,18 @@ def end_to_end(
   """Trains whole networks and measures them.
 
   Args:
-    setting: what every stage needs.
-    starts: what to begin from.
+    setting: config, data and model.
+    starts: initial parameters by stage.
     budget: of compute.
     fractions: of the training images, F of them.
 
   Returns:
     ``steps``, ``flops``, and ``found``: the accuracies of the networks.
   """
-  steps = settings.plan(setting, budget)
-  trained = _train(
-    setting,
-    'end_to_end',
-    _plain,
-    _begin(setting, starts, 'end_to_end', fractions),
-    fractions,
-    steps['end_to_end'],
-  )
-  stages = ('end_to_end',)
-  return {
-    'steps': {name: steps[name] for name in stages},
-    'flops': settings.flops(setting, steps, stages),
-    'found': {'network': evaluate(setting, trained, len(fractions))},
-  }
+  steps, stage = settings.plan(setting, budget), 'end_to_end'
+  start = _begin(setting, starts, stage, fractions)
+  trained = _train(setting, stage, _plain, start, fractions, steps[stage])
+  return _report(setting, steps, (stage,), {'network': trained}, fractions)
 
 
 def incubation(
@@ -78,8 +67,8 @@ def incubation(
   """Trains a meta model, every module within it, and the assembled network.
 
   Args:
-    setting: what every stage needs.
-    starts: what to begin from.
+    setting: config, data and model.
+    starts: initial parameters by stage.
     budget: of compute, for all stages together.
     fractions: of the training images, F of them.
 
@@ -93,24 +82,34 @@ def incubation(
     setting, 'meta', _plain, begin('meta'), fractions, steps['meta']
   )
 
-  # Each of R K jobs is one module in one slot of one meta model.
+  # Each of R K jobs trains one module in one slot of one meta model.
   modules = _train(
     setting,
     'modules',
     _in_slot,
-    jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), begin('modules')),
+    side_by_side.flat(begin('modules')),
     fractions,
     steps['modules'],
     meta,
   )
-  fold = lambda x: x.reshape(-1, count, *x.shape[1:])
   join = lambda m: stitch.assemble(stitch.unstack_modules(m))
-  assembled = jax.vmap(join)(jax.tree.map(fold, modules))
+  assembled = jax.vmap(join)(side_by_side.fold(modules, -1, count))
   tuned = _train(
     setting, 'fine_tuning', _plain, assembled, fractions, steps['fine_tuning']
   )
   stages = ('meta', 'modules', 'fine_tuning')
   models = {'meta': meta, 'assembled': assembled, 'network': tuned}
+  return _report(setting, steps, stages, models, fractions)
+
+
+def _report(
+  setting: Setting,
+  steps: dict[str, int],
+  stages: tuple[str, ...],
+  models: dict[str, stitch.Segmented],
+  fractions: tuple[float, ...],
+) -> dict[str, Any]:
+  """Returns steps and FLOPs of the stages, and accuracies of the networks."""
   return {
     'steps': {name: steps[name] for name in stages},
     'flops': settings.flops(setting, steps, stages),
@@ -130,7 +129,7 @@ def evaluate(
     accuracies = [
       train.evaluate(
         stitch.apply,
-        jax.tree.map(lambda x, r=r: x[r], networks),
+        side_by_side.pick(networks, r),
         getattr(setting.images, name),
         batch_size=config.evaluation.batch_size,
       ).accuracy
@@ -141,15 +140,14 @@ def evaluate(
 
 
 def criterion(logits: types.Array, labels: types.Array) -> types.Array:
-  """The mean cross-entropy."""
-  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  return jnp.mean(losses)
+  """Returns the mean cross-entropy."""
+  return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def network_loss(
   model: stitch.Segmented, batch: Any, key: types.PRNGKey
 ) -> types.Array:
-  """The loss of a whole network."""
+  """Returns the loss of a whole network."""
   del key
   return criterion(stitch.apply(model, batch[0]), batch[1])
 
@@ -157,6 +155,7 @@ def network_loss(
 def _plain(
   bound: None, model: stitch.Segmented, batch: Any, key: types.PRNGKey
 ) -> types.Array:
+  """Returns the loss of a network that is trained by itself."""
   del bound
   return network_loss(model, batch, key)
 
@@ -164,6 +163,7 @@ def _plain(
 def _in_slot(
   bound: Any, module: stitch.Segmented, batch: Any, key: types.PRNGKey
 ) -> types.Array:
+  """Returns the loss of a module in its slot of the meta model."""
   meta, slot = bound
   loss = stitch.incubation(meta, slot=slot, criterion=criterion)
   return loss(module, batch, key)
@@ -187,8 +187,7 @@ def _train(
     own = rows[run // jobs]
     bound = None
     if frames is not None:
-      frame = jax.tree.map(lambda leaf: leaf[run // jobs], frames)
-      bound = (frame, run % jobs)
+      bound = (side_by_side.pick(frames, run // jobs), run % jobs)
     return bound, (x[own], y[own])
 
   return side_by_side.advance_all(
@@ -206,10 +205,10 @@ def _train(
 
 
 def rows(setting: Setting, fractions: tuple[float, ...]) -> np.ndarray:
-  """Returns which images each run sees, ``[R, N]``.
+  """Returns the indices of the training images of each run, ``[R, N]``.
 
-  A fraction is the beginning of an order of its seed, repeated until there are
-  N, so that an epoch has as many steps whatever the fraction.
+  A fraction is a prefix of the order of its seed, repeated up to N images, so
+  that an epoch has the same number of steps for every fraction.
   """
   config, count = setting.config, len(setting.images.train[1])
   found = []
@@ -233,7 +232,7 @@ def _begin(
   stage: str,
   fractions: tuple[float, ...],
 ) -> stitch.Segmented:
-  """Returns a stage's networks, ``[R, ...]``: those of a seed are the same."""
+  """Returns initial networks ``[R, ...]``, the same for all fractions."""
   model = setting.target
   tile = lambda x: jnp.tile(x, (len(fractions),) + (1,) * (x.ndim - 1))
   params = jax.tree.map(tile, starts[stage])

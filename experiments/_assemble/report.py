@@ -1,4 +1,4 @@
-"""Tables and figures of networks that were assembled from parts."""
+"""Tables and a figure of networks assembled from parts."""
 
 import pathlib
 from typing import Any
@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 
 from experiments._assemble import settings
-from experiments._run import canvas, console
+from experiments._run import canvas, console, spreads
 
 STYLES = {
   'end_to_end': ('end to end', '#7f7f7f'),
@@ -25,13 +25,13 @@ def summarise(
   results: dict[str, dict[str, Any]],
   zoo: list[dict[str, Any]],
 ) -> dict[str, Any]:
-  """Puts everything that was measured into rows.
+  """Summarises the measurements.
 
   Args:
-    config: the run's.
-    results: by method, what it found at each budget, by ``f'{budget:g}'``; the
-      last one for all fractions of the data, the others for all data.
-    zoo: what ``_reassembled.measure`` found, seed by seed.
+    config: of the run.
+    results: by method, its values at each budget, by ``f'{budget:g}'``; at the
+      last one for all fractions of the data, at the others for all data.
+    zoo: from ``dery.measure``, seed by seed.
 
   Returns:
     ``budgets`` and ``data``, a dict for each line, numbers as ``[mean, standard
@@ -50,15 +50,19 @@ def summarise(
           'steps': one['steps'],
           **{kind: value / unit for kind, value in one['flops'].items()},
           'test': {
-            stage: _spread(split['test'][-1])
+            stage: spreads.spread(split['test'][-1])
             for stage, split in one['found'].items()
           },
-          'held_out': _spread(one['found']['network']['held_out'][-1]),
+          'held_out': spreads.spread(one['found']['network']['held_out'][-1]),
         }
       )
     for i, fraction in enumerate(config.fractions):
       tested = found['1']['found']['network']['test'][i]
-      row = {'method': name, 'fraction': fraction, 'test': _spread(tested)}
+      row = {
+        'method': name,
+        'fraction': fraction,
+        'test': spreads.spread(tested),
+      }
       data.append(row)
   return {
     'budgets': budgets,
@@ -71,7 +75,7 @@ def summarise(
 def _claims(
   config: ml_collections.ConfigDict, results: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-  """Returns by how many points incubation is above, at equal compute."""
+  """Returns the advantage of incubation in points, at equal compute."""
 
   def gap(budget: float, row: int) -> dict[str, Any]:
     ours, theirs = (
@@ -80,7 +84,7 @@ def _claims(
     )
     points = 100 * (np.asarray(ours) - np.asarray(theirs))
     return {
-      'points': _spread(points),
+      'points': spreads.spread(points),
       'in every seed': bool((points > 0).all()),
       'in no seed': bool((points <= 0).all()),
     }
@@ -101,21 +105,20 @@ def _zoo(zoo: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name in zoo[0][part]:
       own = [seed[part][name] for seed in zoo]
       keys = [key for key in own[0] if key != 'pieces']
-      row = {key: _spread([one[key] for one in own]) for key in keys}
+      row = {key: spreads.spread([one[key] for one in own]) for key in keys}
       rows.append({'kind': part, 'name': name, **row})
       if part == 'choices':
         rows[-1]['pieces'] = [one['pieces'] for one in own]
   return rows
 
 
-def _spread(values: Any) -> list[float]:
-  x = np.asarray(values, np.float64)
-  return [float(x.mean()), float(x.std(ddof=1)) if len(x) > 1 else 0.0]
+def _percent(pair: list[float] | None) -> str:
+  """Formats a spread in per cent; empty if there is none."""
+  return spreads.percent(pair) if pair else ''
 
 
 def show(label: str, summary: dict[str, Any]) -> None:
   """Prints the tables."""
-  percent = lambda x: f'{100 * x[0]:.1f} ± {100 * x[1]:.1f}' if x else ''
   console.show_table(
     f'{label}: equal compute, all training images',
     ('method', 'budget', 'used', 'longest', 'run', 'meta', 'assembled', 'test'),
@@ -126,7 +129,7 @@ def show(label: str, summary: dict[str, Any]) -> None:
           f'{row["budget"]:g}',
           *(f'{row[kind]:.2f}' for kind in settings.Step._fields),
           *(
-            percent(row['test'].get(stage))
+            _percent(row['test'].get(stage))
             for stage in ('meta', 'assembled', 'network')
           ),
         )
@@ -136,15 +139,15 @@ def show(label: str, summary: dict[str, Any]) -> None:
       for method in STYLES
     ],
     [
-      'accuracy, %, ±: standard deviation over seeds; compute in that of the '
-      'whole training: used by all jobs, by the longest jobs if modules train '
-      'side by side, and by the one program that ran here.'
+      'accuracy, %, ±: standard deviation over seeds; compute relative to '
+      'end-to-end training: of all jobs, of the longest jobs if modules train '
+      'in parallel, and of the single program that ran here.'
     ],
   )
   fractions = sorted({row['fraction'] for row in summary['data']})
   tested: dict[str, list[str]] = {method: [] for method in STYLES}
   for row in summary['data']:
-    tested[row['method']].append(percent(row['test']))
+    tested[row['method']].append(_percent(row['test']))
   console.show_table(
     f'{label}: fewer training images, full budget',
     ('method', *(f'{100 * f:g} %' for f in fractions)),
@@ -162,25 +165,25 @@ def show(label: str, summary: dict[str, Any]) -> None:
 
 
 def _show_zoo(label: str, rows: list[dict[str, Any]]) -> None:
-  percent = lambda x: f'{100 * x[0]:.1f} ± {100 * x[1]:.1f}' if x else ''
+  """Prints the table of the zoo."""
   line = lambda row: (
     CHOICES.get(row['name'], row['name']),
     f'{row["flops"][0] / 1000:.0f}',
-    percent(row.get('test', row.get('joined'))),
-    percent(row.get('fine_tuned')),
-    percent(row.get('from_nothing')),
+    _percent(row.get('test', row.get('joined'))),
+    _percent(row.get('fine_tuned')),
+    _percent(row.get('from_nothing')),
   )
   console.show_table(
     f'{label}: reassembly of a zoo',
-    ('network', 'kFLOPs', 'as it is', 'fine-tuned', 'from nothing'),
+    ('network', 'kFLOPs', 'joined', 'fine-tuned', 'from scratch'),
     [
       [line(row) for row in rows if row['kind'] == part]
       for part in ('networks', 'choices')
     ],
     [
-      'test accuracy, %; as it is: joined by least squares; from nothing: the '
-      'same network drawn anew and trained for as many steps as fine-tuning '
-      'takes.'
+      'test accuracy, %; joined: by least squares, not trained; from scratch: '
+      'the same network, reinitialised and trained for the steps of the '
+      'fine-tuning.'
     ],
   )
 
@@ -197,7 +200,8 @@ def draw(path: pathlib.Path, summary: dict[str, Any]) -> None:
   for method, (name, colour) in STYLES.items():
     own = [row for row in summary['budgets'] if row['method'] == method]
     mean, spread = 100 * np.asarray([row['test']['network'] for row in own]).T
-    _line(left, [row['jobs'] for row in own], mean, spread, name, colour)
+    jobs = [row['jobs'] for row in own]
+    canvas.curve(left, jobs, mean, spread, colour=colour, label=name)
     if method == 'incubation':
       left.plot(
         [row['longest'] for row in own],
@@ -205,27 +209,16 @@ def draw(path: pathlib.Path, summary: dict[str, Any]) -> None:
         'o:',
         color=colour,
         mfc='white',
-        label=f'{name}, modules side by side',
+        label=f'{name}, modules in parallel',
       )
     data = [row for row in summary['data'] if row['method'] == method]
     mean, spread = 100 * np.asarray([row['test'] for row in data]).T
     percent = [100 * row['fraction'] for row in data]
-    _line(right, percent, mean, spread, name, colour)
-  left.set_xlabel('training compute, in that of all steps end to end')
+    canvas.curve(right, percent, mean, spread, colour=colour, label=name)
+  left.set_xlabel('training compute, relative to end to end')
   left.set_ylabel('test accuracy, %')
   left.set_xlim(left=0)
-  right.set_xscale('log')
-  right.set_xticks(percent, [f'{x:g}' for x in percent])
-  right.minorticks_off()
+  canvas.log_ticks(right, percent)
   right.set_xlabel('training images, %, at the full budget')
   left.legend(frameon=False, fontsize=11, labelcolor=canvas.INK)
   canvas.save(fig, path)
-
-
-def _line(
-  ax: Any, x: list[float], mean: Any, spread: Any, name: str, colour: str
-) -> None:
-  ax.plot(x, mean, '-o', color=colour, lw=2, label=name)
-  ax.fill_between(
-    x, mean - spread, mean + spread, color=colour, alpha=0.12, lw=0
-  )

@@ -1,4 +1,4 @@
-"""A deep network in modules: the data, the config, what each step costs."""
+"""A deep network in modules: data, config, and the cost of each step."""
 
 from collections.abc import Callable
 import functools
@@ -8,18 +8,19 @@ import jax
 import ml_collections
 import numpy as np
 
+from experiments._run import checks
 from experiments._shared import nets, one_task, side_by_side
 from wsl import models, stitch, tree, types
 
 
 class Setting(NamedTuple):
-  """What every stage needs.
+  """Config, data and model of a run.
 
   Attributes:
-    config: the run's.
+    config: of the run.
     images: normalised images and labels.
-    draw: maps a key to an untrained target.
-    target: the shapes of one.
+    draw: maps a key to an untrained network.
+    target: shapes of one.
   """
 
   config: ml_collections.ConfigDict
@@ -32,9 +33,9 @@ class Step(NamedTuple):
   """FLOPs of one training step of one stage, per example.
 
   Attributes:
-    jobs: in all jobs of the stage, each a program of its own.
-    longest: in the longest job; all run side by side, on K machines.
-    run: in the one program that runs here.
+    jobs: of all jobs of the stage, each a separate program.
+    longest: of the longest job, when jobs run in parallel on K machines.
+    run: of the single program that runs here.
   """
 
   jobs: float
@@ -45,27 +46,29 @@ class Step(NamedTuple):
 def load(config: ml_collections.ConfigDict) -> Setting:
   """Reads the data and checks the config.
 
-  Args:
-    config: see ``configs/assemble.py``.
-
-  Returns:
-    The setting.
-
   Raises:
-    ValueError: naming what is wrong in the config.
+    ValueError: naming the wrong field.
     FileNotFoundError: if the data is missing.
   """
   module = nets.find(config.model)(**config.model.arguments)
   images = one_task.load(config)
-  count = len(images.train[1])
-  whole = (1, None)
-  one_task.check_sizes(
+  _check_numbers(config, len(images.train[1]))
+  draw = functools.partial(_draw, module, images.train[0][:1])
+  target = jax.eval_shape(draw, jax.random.key(0))
+  setting = Setting(config, images, draw, target)
+  _check_modules(setting)
+  return setting
+
+
+def _check_numbers(config: ml_collections.ConfigDict, count: int) -> None:
+  """Checks the numbers of a config against ``count`` training images."""
+  checks.sizes(
     {
-      'seeds': (config.seeds, *whole),
-      'at_once': (config.at_once, *whole),
+      'seeds': (config.seeds, 1, None),
+      'at_once': (config.at_once, 1, None),
       'steps': (config.steps, side_by_side.SEGMENTS, None),
       'batch_size': (config.batch_size, 1, count),
-      'evaluation.batch_size': (config.evaluation.batch_size, *whole),
+      'evaluation.batch_size': (config.evaluation.batch_size, 1, None),
     }
   )
   for name in ('budgets', 'fractions'):
@@ -73,7 +76,7 @@ def load(config: ml_collections.ConfigDict) -> Setting:
     if not values or values != sorted(values) or not 0 < values[0] <= 1:
       raise ValueError(f'{name}={values}: expected growing numbers in 0 .. 1')
     if values[-1] != 1:
-      raise ValueError(f'{name}={values}: the last one is 1, all there is')
+      raise ValueError(f'{name}={values}: the last one must be 1')
   shares = list(config.shares.values())
   if set(config.shares) != {'meta', 'modules', 'fine_tuning'} or not (
     min(shares) > 0 and np.isclose(sum(shares), 1)
@@ -82,13 +85,15 @@ def load(config: ml_collections.ConfigDict) -> Setting:
       f'shares={dict(config.shares)}: expected meta, modules and fine_tuning, '
       'above 0, adding up to 1'
     )
-  draw = functools.partial(_draw, module, images.train[0][:1])
-  target = jax.eval_shape(draw, jax.random.key(0))
-  setting = Setting(config, images, draw, target)
+
+
+def _check_modules(setting: Setting) -> None:
+  """Checks that the blocks are alike and that every stage has some steps."""
+  config, target = setting.config, setting.target
   if not target.stacked:
     raise ValueError(
       f'model: blocks of {config.model.module} differ in kind or shape: '
-      'modules are trained side by side, which needs blocks of one kind'
+      'modules are trained side by side, so all blocks must be alike'
     )
   if config.modules < 1 or target.depth % config.modules:
     raise ValueError(
@@ -100,20 +105,20 @@ def load(config: ml_collections.ConfigDict) -> Setting:
       raise ValueError(
         f'steps={config.steps}: the budget {config.budgets[0]:g} pays for '
         f"{count} steps of '{name}', fewer than {side_by_side.SEGMENTS}: "
-        'give more'
+        'take more'
       )
-  return setting
 
 
 def _draw(
   module: Any, image: types.Array, key: types.PRNGKey
 ) -> stitch.Segmented:
+  """Draws an untrained network, segmented into its blocks."""
   params = module.init(key, image)['params']
   return stitch.Segmented(*models.segments(module, params))
 
 
 def describe(setting: Setting) -> str:
-  """Returns one line: the target, its modules, and the data."""
+  """Returns the network, its modules and the data in one line."""
   config, images = setting.config, setting.images
   target = setting.target
   return (
@@ -125,13 +130,13 @@ def describe(setting: Setting) -> str:
 
 
 def steps_of(setting: Setting) -> dict[str, Step]:
-  """Counts one step of every stage.
+  """Returns the FLOPs of one step of every stage.
 
-  A product costs once forward, once for the gradient of its input and once for
-  that of its weights. The trained module needs all three; what comes before it
-  only the first, what comes after it the first two, and an embedding has no
-  gradient of its input. The one program that runs all slots here computes the
-  gradients of all blocks.
+  A matrix product is computed once in the forward pass, once for the gradient
+  of its input and once for that of its weights. The trained module needs all
+  three, blocks before it only the first, blocks after it the first two; an
+  embedding has no gradient of its input. The single program that runs all slots
+  here computes the gradients of all blocks.
   """
   k = setting.config.modules
   target = setting.target
@@ -158,14 +163,14 @@ def steps_of(setting: Setting) -> dict[str, Step]:
 
 
 def plan(setting: Setting, budget: float) -> dict[str, int]:
-  """Returns how many steps of each stage a budget pays for.
+  """Returns the number of steps of each stage within a budget.
 
   Args:
-    setting: what every stage needs.
-    budget: in those of ``config.steps`` steps of the whole network.
+    setting: config, data and model.
+    budget: of compute; 1 is ``config.steps`` steps of the whole network.
 
   Returns:
-    Steps by stage, rounded to whole segments.
+    Steps by stage, rounded to multiples of ``side_by_side.SEGMENTS``.
   """
   config, step = setting.config, steps_of(setting)
   total = budget * config.steps * step['end_to_end'].jobs
@@ -180,7 +185,7 @@ def plan(setting: Setting, budget: float) -> dict[str, int]:
 def flops(
   setting: Setting, steps: dict[str, int], stages: tuple[str, ...]
 ) -> dict[str, float]:
-  """Adds up stages: ``jobs``, ``longest`` and ``run``, for whole batches."""
+  """Sums ``jobs``, ``longest`` and ``run`` over stages, for whole batches."""
   step, size = steps_of(setting), setting.config.batch_size
   return {
     kind: float(sum(size * steps[s] * getattr(step[s], kind) for s in stages))

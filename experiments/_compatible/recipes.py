@@ -1,4 +1,4 @@
-"""How a model is trained: alone, or to be read beside an older one."""
+"""Recipes: training independent of, or compatible with, an older model."""
 
 from collections.abc import Callable, Mapping
 import functools
@@ -13,17 +13,17 @@ from wsl import models, scale, stitch, types
 
 
 class Stage(NamedTuple):
-  """What a recipe is made for.
+  """The stage of a chain that a recipe trains.
 
   Attributes:
-    config: the run's.
+    config: of the run.
     hidden: size of the hidden layer.
-    classes: how many there are to be told apart in the end.
+    classes: the number of classes of the last stage.
     image: one image, ``[1, ...]``, for its shape.
     labels: of the stage's training images, ``[N]``.
-    old: features of these images by the model before, ``[S, N, w]``; None in
-      the first stage.
-    alone: features by a model of the same stage that was trained alone.
+    old: their features by the previous model, ``[S, N, w]``; None in the first
+      stage.
+    alone: their features by the independent model of the same stage.
   """
 
   config: ml_collections.ConfigDict
@@ -36,14 +36,14 @@ class Stage(NamedTuple):
 
 
 class Recipe(NamedTuple):
-  """What the training of one stage needs.
+  """Model and loss of one stage.
 
   Attributes:
     start: maps a key to parameters.
     loss: maps (bound, params, batch, key) to a scalar.
     features: maps (params, images) to features ``[B, width]``.
-    bound: what is bound in the loss of each seed, leaves ``[S, ...]``.
-    targets: features that come with the examples, each ``[S, N, w]``.
+    bound: first argument of the loss for each seed, leaves ``[S, ...]``.
+    targets: features in the batches, after images and labels; ``[S, N, w]``.
   """
 
   start: Callable[[types.PRNGKey], types.Params]
@@ -54,15 +54,12 @@ class Recipe(NamedTuple):
 
 
 def independent(stage: Stage) -> Recipe:
-  """Cross-entropy alone, from another seed."""
-  body, start = _network(stage, stage.config.width, head=True)
-  both = functools.partial(_classify, stage.config, body)
-  plain = scale.supervised(lambda params, x: both(params, x)[1])
-  return Recipe(start, lambda bound, *rest: plain(*rest), body)
+  """Minimises cross-entropy only."""
+  return _supervised(stage, head=True)
 
 
 def bct(stage: Stage) -> Recipe:
-  """The old classifier judges the new features too."""
+  """Classifies the new features with the old classifier too (BCT)."""
   if stage.old is None:
     return independent(stage)
   body, start = _network(stage, stage.config.width, head=True)
@@ -76,7 +73,7 @@ def bct(stage: Stage) -> Recipe:
 
 
 def bt2(stage: Stage) -> Recipe:
-  """Old features are predicted too, and rotated in beside the new ones."""
+  """Predicts old features, and rotates them together with the new (BT²)."""
   if stage.old is None or stage.alone is None:
     return independent(stage)
   config, old = stage.config, stage.old.shape[-1]
@@ -114,15 +111,12 @@ def bt2(stage: Stage) -> Recipe:
 
 
 def simplex(stage: Stage) -> Recipe:
-  """Cross-entropy with a classifier that every stage shares."""
-  body, start = _network(stage, stage.config.width, head=False)
-  both = functools.partial(_classify, stage.config, body)
-  plain = scale.supervised(lambda params, x: both(params, x)[1])
-  return Recipe(start, lambda bound, *rest: plain(*rest), body)
+  """Minimises cross-entropy with a fixed classifier, common to all stages."""
+  return _supervised(stage, head=False)
 
 
 def simplex_hoc(stage: Stage) -> Recipe:
-  """The same, and every image near its own old features."""
+  """Adds a contrastive loss towards the old features (HOC)."""
   if stage.old is None:
     return simplex(stage)
   body, start = _network(stage, stage.config.width, head=False)
@@ -144,8 +138,16 @@ RECIPES: Mapping[str, Callable[[Stage], Recipe]] = MappingProxyType(
 )
 
 
+def _supervised(stage: Stage, *, head: bool) -> Recipe:
+  """Returns plain cross-entropy training."""
+  body, start = _network(stage, stage.config.width, head=head)
+  both = functools.partial(_classify, stage.config, body)
+  plain = scale.supervised(lambda params, x: both(params, x)[1])
+  return Recipe(start, lambda bound, *rest: plain(*rest), body)
+
+
 def _network(stage: Stage, outputs: int, *, head: bool) -> tuple[Any, Any]:
-  """Returns features as a function of (params, images), and its start."""
+  """Returns features as a function of (params, images), and its initialiser."""
   module = models.MLP(widths=(stage.hidden,), outputs=outputs)
   body = lambda params, x: module.apply({'params': params['body']}, x)
 
@@ -167,7 +169,7 @@ def _classify(
   params: types.Params,
   x: types.Array,
 ) -> tuple[types.Array, types.Array]:
-  """Returns features and logits; without a head they are the simplex's."""
+  """Returns features and logits, without a head those of the simplex."""
   n = body(params, x)
   head = params.get('head', stitch.simplex(config.width + 1).T)
   return n, _logits(config, n, head)
@@ -176,7 +178,7 @@ def _classify(
 def _logits(
   config: ml_collections.ConfigDict, n: types.Array, head: types.Array
 ) -> types.Array:
-  """Logits of directions: the length of a feature says nothing."""
+  """Returns the logits of normalised features."""
   length = jnp.linalg.norm(n, axis=-1, keepdims=True)
   return config.sharpness * (n / jnp.maximum(length, 1e-6)) @ head
 

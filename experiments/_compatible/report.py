@@ -1,4 +1,4 @@
-"""Tables and figures of models that come one after the other."""
+"""Table and figures of chains of models."""
 
 import pathlib
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments._run import canvas, console
+from experiments._run import canvas, console, spreads
 
 STYLES = {
   'independent': ('independent', '#7f7f7f'),
@@ -21,25 +21,25 @@ PAIRS = ('old/old', 'new/old', 'new/new')  # queries/gallery
 def summarise(
   config: ml_collections.ConfigDict, results: dict[str, Any]
 ) -> dict[str, Any]:
-  """Puts everything that was measured into rows.
+  """Summarises the measurements.
 
   Args:
-    config: the run's.
-    results: by method what ``_chain.measure`` found.
+    config: of the run.
+    results: by method, from ``settings.measure``.
 
   Returns:
     ``rows``: a dict for each method, ``top1`` and ``map`` of the first two
     stages by ``PAIRS`` and the ``compatibility`` of the chain, as ``[mean,
     standard deviation]`` over seeds, and ``matrix``, the mean of ``top1``;
-    ``claims``: what should hold, whether it does on the mean over seeds and in
-    how many of them, and the differences.
+    ``claims``: for each, whether it holds in the mean over seeds, in how many
+    seeds, and the differences.
   """
   rows = []
   for name, found in results.items():
     row: dict[str, Any] = {'method': name}
     for metric in ('top1', 'map'):
-      row[metric] = [_spread(x) for x in _pairs(found[metric]).T]
-    row['compatibility'] = _spread(found['compatibility'])
+      row[metric] = [spreads.spread(x) for x in _pairs(found[metric]).T]
+    row['compatibility'] = spreads.spread(found['compatibility'])
     row['matrix'] = np.mean(found['top1'], 0).tolist()
     rows.append(row)
   return {
@@ -79,14 +79,8 @@ def _claims(results: dict[str, Any]) -> dict[str, Any]:
   }
 
 
-def _spread(values: Any) -> list[float]:
-  x = np.asarray(values, np.float64)
-  return [float(x.mean()), float(x.std(ddof=1)) if len(x) > 1 else 0.0]
-
-
 def show(label: str, summary: dict[str, Any]) -> None:
-  """Prints the table, and what holds."""
-  percent = lambda x: f'{100 * x[0]:.1f} ± {100 * x[1]:.1f}'
+  """Prints the table and the verdicts on the claims."""
   console.show_table(
     label,
     (
@@ -99,15 +93,15 @@ def show(label: str, summary: dict[str, Any]) -> None:
       [
         (
           STYLES[row['method']][0],
-          *map(percent, row['top1']),
-          *map(percent, row['map']),
-          f'{row["compatibility"][0]:.2f} ± {row["compatibility"][1]:.2f}',
+          *map(spreads.percent, row['top1']),
+          *map(spreads.percent, row['map']),
+          spreads.text(row['compatibility'], digits=2),
         )
         for row in summary['rows']
       ]
     ],
     [
-      'queries/gallery, %, of images that no model learnt from; ±: standard '
+      'queries/gallery, %, of images that no model is trained on; ±: standard '
       f'deviation over seeds; AC: over the {len(summary["stages"])} stages.',
       '; '.join(
         f'{claim}: {"yes" if found["holds"] else "no"} ({found["seeds"]} of '
@@ -119,7 +113,7 @@ def show(label: str, summary: dict[str, Any]) -> None:
 
 
 def draw_pairs(path: pathlib.Path, summary: dict[str, Any]) -> None:
-  """Draws what the first two stages find in each other's galleries.
+  """Draws the retrieval scores of the first two stages.
 
   Args:
     path: the file to write.

@@ -1,8 +1,8 @@
-"""Models that come one after the other, each with a gallery of its own.
+"""Chains of models, each with a gallery of its own.
 
-What a stage hands on is what its models, one for each of S seeds, make of the
-images: ``{'train', 'gallery', 'queries'}``, features ``[S, N, width]``. Stages
-go by '1', '2', ...
+The result of a stage is the features of its models, one for each of S seeds:
+``{'train', 'gallery', 'queries'}``, ``[S, N, width]``. Stages are named '1',
+'2', ...
 """
 
 import functools
@@ -13,19 +13,19 @@ import ml_collections
 import numpy as np
 
 from experiments._compatible import recipes
-from experiments._run import public_calls
+from experiments._run import checks, public_calls
 from experiments._shared import one_task, side_by_side
-from wsl import stitch, tree, types
+from wsl import stitch, types
 
 Seen: TypeAlias = dict[str, types.Array]
 
 
 class Setting(NamedTuple):
-  """What every stage needs.
+  """Config and data of a run.
 
   Attributes:
-    config: the run's.
-    images: the data; those held out are the gallery, test images the queries.
+    config: of the run.
+    images: held-out images are the gallery, test images the queries.
   """
 
   config: ml_collections.ConfigDict
@@ -35,20 +35,11 @@ class Setting(NamedTuple):
 def load(config: ml_collections.ConfigDict) -> Setting:
   """Reads the data and checks the config.
 
-  Args:
-    config: see ``configs/compatible.py``.
-
-  Returns:
-    The setting.
-
   Raises:
-    ValueError: naming what is wrong in the config.
+    ValueError: naming the wrong field.
     FileNotFoundError: if the data is missing.
   """
-  for name in config.methods:
-    if name not in recipes.RECIPES:
-      hint = tree.nearest(name, list(recipes.RECIPES))
-      raise ValueError(f"methods: no '{name}'{hint}")
+  checks.choices('methods', config.methods, recipes.RECIPES)
   if config.methods[:1] != ('independent',):
     raise ValueError('methods: the first must be independent, for comparison')
   for where, function in (('bct', stitch.bct_loss), ('bt2', stitch.bt2_loss)):
@@ -58,7 +49,7 @@ def load(config: ml_collections.ConfigDict) -> Setting:
   public_calls.check(
     stitch.random_basis, config.basis, supplied=supplied, where='basis'
   )
-  free = jax.ShapeDtypeStruct((2, 2), np.float32)  # is the value valid?
+  free = jax.ShapeDtypeStruct((2, 2), np.float32)  # raises on invalid values
   rotate = functools.partial(stitch.orthogonal, kind=config.basis.kind)
   jax.eval_shape(rotate, free)
   images = one_task.load(config)
@@ -69,7 +60,7 @@ def load(config: ml_collections.ConfigDict) -> Setting:
       'expected as many of both, 2 or more'
     )
   few = int((np.asarray(images.train[1]) < counts[0]).sum())
-  one_task.check_sizes(
+  checks.sizes(
     {
       'seeds': (config.seeds, 1, None),
       'stages.classes, the first': (counts[0], 2, images.classes),
@@ -83,19 +74,29 @@ def load(config: ml_collections.ConfigDict) -> Setting:
   return Setting(config, images)
 
 
+def describe(setting: Setting) -> str:
+  """Returns the numbers of models, classes and images in one line."""
+  config, images = setting.config, setting.images
+  return (
+    f'{config.seeds} seeds of {len(config.stages.classes)} models, on '
+    f'{list(config.stages.classes)} classes; {len(images.train[1])} training '
+    f'images, {config.held_out} in the gallery, {len(images.test[1])} queries'
+  )
+
+
 def train(
   setting: Setting, method: str, alone: dict[str, Seen]
 ) -> dict[str, Seen]:
-  """Trains the stages of a chain, one after the other.
+  """Trains the stages of a chain in order.
 
   Args:
-    setting: what every stage needs.
+    setting: config, data and model.
     method: of ``recipes.RECIPES``.
-    alone: the stages of the independent chain, whose first stage is also that
-      of the chains that begin with it; empty for that chain itself.
+    alone: the stages of the independent chain, which other chains share the
+      first stage of; empty for that chain itself.
 
   Returns:
-    What the models of each stage make of the images.
+    Features by stage.
   """
   stages: dict[str, Seen] = {}
   before = None
@@ -116,7 +117,7 @@ def _train_stage(
   old: Seen | None,
   alone: Seen | None,
 ) -> Seen:
-  """Trains one stage for all seeds, and shows it the images."""
+  """Trains one stage for all seeds, and computes features of all images."""
   config, images = setting.config, setting.images
   x, y = images.train
   count = config.stages.classes[place]
@@ -133,8 +134,7 @@ def _train_stage(
     )
   )
   stage = 10 * list(recipes.RECIPES).index(method) + place
-  key = jax.random.fold_in(jax.random.key(config.seed), stage)
-  keys = jax.random.split(key, config.seeds)
+  keys = side_by_side.keys(config.seed, stage, config.seeds)
   shared = {
     'batch': (x[mine], y[mine]),
     'targets': recipe.targets,
@@ -142,8 +142,7 @@ def _train_stage(
   }
 
   def pick(shared: Any, run: types.Array) -> Any:
-    own = jax.tree.map(lambda leaf: leaf[run], shared['targets'])
-    bound = jax.tree.map(lambda leaf: leaf[run], shared['bound'])
+    bound, own = side_by_side.pick((shared['bound'], shared['targets']), run)
     return bound, (*shared['batch'], *own)
 
   trained = side_by_side.advance_all(
@@ -169,12 +168,12 @@ def _train_stage(
 def measure(
   setting: Setting, method: str, stages: dict[str, Seen]
 ) -> dict[str, Any]:
-  """Measures the queries of every stage against the gallery of every stage.
+  """Evaluates the queries of every stage in the gallery of every stage.
 
   Args:
-    setting: what every stage needs.
-    method: how the stages were trained.
-    stages: what they make of the images.
+    setting: config, data and model.
+    method: that trained the stages.
+    stages: their features.
 
   Returns:
     ``top1`` and ``map``: compatibility matrices, ``[S, T, T]``;

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._align_barrier import path_metrics
 from experiments._merge_seeds import settings
 from experiments._run import console
-from experiments._shared import nets_training
+from experiments._shared import batches, nets_training, side_by_side
 from wsl import align, stats, types
 
 ALIGNMENTS = ('naive', 'weight_matching', 'activation_matching')
@@ -24,7 +23,7 @@ def networks(setting: settings.Setting) -> types.Params:
   def own(
     tasks: nets_training.Examples, run: types.Array
   ) -> nets_training.Examples:
-    return jax.tree.map(lambda x: x[run % 2], tasks)
+    return side_by_side.pick(tasks, run % 2)
 
   return settings.networks(setting, setting.tasks, 2, 0, own)
 
@@ -33,7 +32,7 @@ def measure(setting: settings.Setting, stack: types.Params) -> dict[str, Any]:
   """Merges the pair of each seed by every method at every budget.
 
   Args:
-    setting: what every stage needs.
+    setting: config, data and model.
     stack: networks ``[S, 2, ...]``, one for each task.
 
   Returns:
@@ -50,7 +49,7 @@ def measure(setting: settings.Setting, stack: types.Params) -> dict[str, Any]:
   alone = []
   with console.progress('budgets', config.seeds * len(METHODS)) as tick:
     for s in range(config.seeds):
-      pair = [path_metrics.pick(stack, s, t) for t in range(2)]
+      pair = [side_by_side.pick(stack, s, t) for t in range(2)]
       alone.append(_alone(setting, pair))
       aligned = align_all(setting, symmetry, pair, s)
       for name in METHODS:
@@ -72,7 +71,7 @@ def align_all(
   pair: list[types.Params],
   s: int,
 ) -> dict[str, types.Params]:
-  """Returns the second network as it is and aligned to the first."""
+  """Returns the second network, unaligned and aligned to the first."""
   a, b = pair
   weights = align.weight_matching(
     a, b, symmetry=symmetry, key=settings.keys(setting, 1)[s], leaves=_matched
@@ -92,7 +91,7 @@ def merge(
   method: str,
   budget: float,
 ) -> types.Params:
-  """Merges two networks in part; their outputs stay side by side."""
+  """Merges two networks partially; the outputs of both remain."""
   outputs = [symmetry.plan(f'{OUTPUT}/bias')[0][0][0].name]
   grams = stats.joint_gram(settings.mlp, [a, b], _images(setting))
   separate = align.widths(
@@ -111,13 +110,13 @@ def merge(
 
 
 def cost(params: types.Params) -> int:
-  """Returns the multiply-adds for one image, blocks of zeros left out."""
+  """Returns the multiply-adds for one image, without those by zero."""
   kernels = [x for x in jax.tree.leaves(params) if x.ndim == 2]
   return sum(int(jnp.sum(x != 0)) for x in kernels)
 
 
 def _matched(name: str, shape: tuple[int, ...]) -> bool:
-  """Leaves out the heads: classes of two tasks have nothing in common."""
+  """Selects all leaves but the heads, whose classes differ between tasks."""
   del shape
   return not name.startswith(OUTPUT)
 
@@ -126,14 +125,12 @@ def _images(setting: settings.Setting) -> list[types.Array]:
   """Returns training images of both tasks, without labels, in batches."""
   config = setting.config.statistics
   x = setting.tasks.train[0][:, : config.examples]
-  return [
-    task[i : i + config.batch_size]
-    for i in range(0, config.examples, config.batch_size)
-    for task in x
-  ]
+  by_task = [batches.of_images(task, config.batch_size) for task in x]
+  return [batch for pair in zip(*by_task) for batch in pair]
 
 
 def _alone(setting: settings.Setting, pair: list[types.Params]) -> list[float]:
+  """Returns the accuracy of each network on its own task."""
   return [
     float(settings.evaluate(setting, params, split).accuracy)
     for params, split in zip(pair, _splits(setting))
@@ -148,7 +145,7 @@ def _splits(setting: settings.Setting) -> list[nets_training.Examples]:
 def _score(
   setting: settings.Setting, merged: types.Params
 ) -> tuple[list[float], list[float]]:
-  """Returns accuracies with a task's own head, and among all classes."""
+  """Returns accuracies with the head of the task, and among all classes."""
   classes = int(setting.tasks.train[1].max()) + 1
   own, joint = [], []
   for t, (x, y) in enumerate(_splits(setting)):
@@ -161,7 +158,7 @@ def _score(
 
 
 def _alignment(method: str) -> str:
-  """Returns which alignment a method starts from."""
+  """Returns the alignment that a method starts from."""
   refitted = {
     'pleas': 'weight_matching',
     'pleas_activations': 'activation_matching',

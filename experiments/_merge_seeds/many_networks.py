@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments._align_barrier import path_metrics
 from experiments._merge_seeds import settings
 from experiments._run import console
-from experiments._shared import nets_training
+from experiments._shared import batches, nets_training, side_by_side
 from wsl import align, landscape, tree, types
 
 METHODS = (
@@ -34,7 +33,7 @@ def measure(setting: settings.Setting, stack: types.Params) -> dict[str, Any]:
   """Aligns all networks of a seed to the first, by every method, and merges.
 
   Args:
-    setting: what every stage needs.
+    setting: config, data and model.
     stack: networks ``[S, N, ...]``.
 
   Returns:
@@ -54,7 +53,7 @@ def measure(setting: settings.Setting, stack: types.Params) -> dict[str, Any]:
   with console.progress('many', config.seeds * len(METHODS)) as tick:
     for s in range(config.seeds):
       models = [
-        path_metrics.pick(stack, s, i) for i in range(config.many.networks)
+        side_by_side.pick(stack, s, i) for i in range(config.many.networks)
       ]
       alone.append([_accuracy(setting, model) for model in models])
       for name in METHODS:
@@ -74,7 +73,7 @@ def _between(
   moved: list[types.Params],
   walk: Callable[[types.Params, types.Params], list[float]],
 ) -> dict[str, list[list[float]]]:
-  """Returns barriers and alignment, with the first network and without."""
+  """Returns barriers and alignments of pairs with and without the first."""
   found: dict[str, list[list[float]]] = {'to_first': [], 'others': []}
   for j, b in enumerate(moved):
     for i, a in enumerate(moved[:j]):
@@ -110,6 +109,7 @@ def align_all(
 
 
 def _matchers(setting: settings.Setting) -> dict[str, Callable[..., Any]]:
+  """Returns the methods that match two networks."""
   return {
     'weight_matching': align.weight_matching,
     'activation_matching': functools.partial(_by_activations, setting),
@@ -126,11 +126,11 @@ def _by_activations(
   key: types.PRNGKey,
 ) -> align.Permutation:
   del key
-  x = setting.whole.train[0]
+  """Matches activations on all training images."""
   size = setting.config.statistics.batch_size
-  batches = [x[i : i + size] for i in range(0, len(x) - size + 1, size)]
+  images = batches.of_images(setting.whole.train[0], size, whole=True)
   return align.activation_matching(
-    fixed, moving, symmetry=symmetry, apply_fn=settings.mlp, batches=batches
+    fixed, moving, symmetry=symmetry, apply_fn=settings.mlp, batches=images
   )
 
 
@@ -142,7 +142,7 @@ def _by_training(
   symmetry: align.Symmetry,
   key: types.PRNGKey,
 ) -> align.Permutation:
-  """Straight-through matching on training images, chosen by others of them."""
+  """Matches straight-through; other training images select the best step."""
   many = setting.config.many
   x, y = setting.whole.train
   held_out = x[: many.held_out], y[: many.held_out]
@@ -167,6 +167,7 @@ def _optimizer(rate: float) -> optax.GradientTransformation:
 
 
 def _loss(params: types.Params, batch: nets_training.Examples) -> types.Array:
+  """Returns the mean cross-entropy of a batch."""
   x, y = batch
   logits = settings.mlp(params, x)
   return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
@@ -175,7 +176,7 @@ def _loss(params: types.Params, batch: nets_training.Examples) -> types.Array:
 def _walker(
   setting: settings.Setting,
 ) -> Callable[[types.Params, types.Params], list[float]]:
-  """Returns a function from two networks to the barriers between them."""
+  """Returns a function of two networks: the barriers in both losses."""
 
   @jax.jit
   def run(splits: Any, a: types.Params, b: types.Params) -> types.Array:

@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments._run import canvas, console
+from experiments._run import canvas, console, spreads
 
 STYLES = {
   'naive': ('as they are', '#7f7f7f'),
@@ -24,30 +24,30 @@ def summarise(
   budgets: dict[str, Any],
   many: dict[str, Any],
 ) -> dict[str, Any]:
-  """Puts everything that was measured into rows.
+  """Summarises the measurements.
 
   Args:
-    config: the run's.
-    budgets: what ``_budgets.measure`` found.
-    many: what ``_many.measure`` found.
+    config: of the run.
+    budgets: from ``at_budgets.measure``.
+    many: from ``many_networks.measure``.
 
   Returns:
     ``budgets`` and ``many``, a dict for each line, numbers as ``[mean, standard
     deviation]`` over seeds; ``own``, the accuracy of the networks themselves;
-    ``advantage``, of straight-through over weight matching, seed by seed.
+    ``advantage``, weight matching minus straight-through, seed by seed.
   """
   return {
     'levels': list(config.budgets),
     'own': {
-      'budgets': _spread(np.mean(budgets['own'], 1)),
-      'many': _spread(np.mean(many['own'], 1)),
+      'budgets': spreads.spread(np.mean(budgets['own'], 1)),
+      'many': spreads.spread(np.mean(many['own'], 1)),
     },
     'budgets': [
       {
         'method': name,
         'title': STYLES[name][0],
-        'own': _columns(np.mean(found['own'], 2)),
-        'joint': _columns(np.mean(found['joint'], 2)),
+        'own': spreads.columns(np.mean(found['own'], 2)),
+        'joint': spreads.columns(np.mean(found['joint'], 2)),
         'cost': _relative(found['cost']),
       }
       for name, found in budgets['methods'].items()
@@ -56,7 +56,7 @@ def summarise(
       {
         'method': name,
         'title': STYLES[name][0],
-        **{key: _columns(values) for key, values in found.items()},
+        **{key: spreads.columns(values) for key, values in found.items()},
       }
       for name, found in many['methods'].items()
     ],
@@ -65,7 +65,7 @@ def summarise(
 
 
 def _relative(costs: Any) -> list[float]:
-  """Returns mean costs in those of the least, a merge of all units."""
+  """Returns mean costs relative to the lowest, a merge of all units."""
   mean = np.mean(costs, 0)
   return (mean / mean.min()).tolist()
 
@@ -84,28 +84,22 @@ def _advantage(methods: dict[str, Any]) -> dict[str, list[float]]:
   }
 
 
-def _columns(values: Any) -> list[list[float]]:
-  return [_spread(column) for column in np.asarray(values, np.float64).T]
-
-
-def _spread(values: Any) -> list[float]:
-  x = np.asarray(values, np.float64)
-  return [float(x.mean()), float(x.std(ddof=1)) if len(x) > 1 else 0.0]
-
-
 def show(label: str, summary: dict[str, Any]) -> None:
   """Prints both tables."""
-  percent = lambda x: f'{100 * x[0]:.1f} ± {100 * x[1]:.1f}'
-  nats = lambda x: f'{x[0]:.3f} ± {x[1]:.3f}'
-  own = {key: percent(x) for key, x in summary['own'].items()}
+  own = {key: spreads.percent(x) for key, x in summary['own'].items()}
   console.show_table(
     f'{label}: two tasks, a budget',
     ('merge', *(f'{level:g}' for level in summary['levels'])),
-    [[(row['title'], *map(percent, row['own'])) for row in summary['budgets']]],
+    [
+      [
+        (row['title'], *map(spreads.percent, row['own']))
+        for row in summary['budgets']
+      ]
+    ],
     [
       f'test accuracy with the outputs of the task, mean of both, %; the '
       f'networks themselves: {own["budgets"]}; ±: standard deviation over '
-      'seeds; budget: multiply-adds in those of the merge of all units.'
+      'seeds; budget: multiply-adds relative to the merge of all units.'
     ],
   )
   counts = range(2, 2 + len(summary['many'][0]['merged']))
@@ -123,9 +117,9 @@ def show(label: str, summary: dict[str, Any]) -> None:
       [
         (
           row['title'],
-          *map(percent, row['merged']),
-          nats(row['to_first'][1]),
-          nats(row['others'][1]),
+          *map(spreads.percent, row['merged']),
+          spreads.text(row['to_first'][1], digits=3),
+          spreads.text(row['others'][1], digits=3),
           f'{row["to_first"][2][0]:.3f}',
           f'{row["others"][2][0]:.3f}',
         )
@@ -160,17 +154,10 @@ def draw_budgets(path: pathlib.Path, summary: dict[str, Any]) -> None:
       mean, spread = 100 * np.asarray(row[key]).T
       name, colour = STYLES[row['method']]
       dash = '-' if row['method'].startswith('pleas') else (0, (4, 2))
-      ax.plot(row['cost'], mean, 'o', ls=dash, color=colour, lw=2, label=name)
-      ax.fill_between(
-        row['cost'],
-        mean - spread,
-        mean + spread,
-        color=colour,
-        alpha=0.12,
-        lw=0,
-      )
+      x = row['cost']
+      canvas.curve(ax, x, mean, spread, ls=dash, colour=colour, label=name)
     ax.set_title(label, loc='left', color=canvas.INK)
-    ax.set_xlabel('multiply-adds, in those of the merge of all units')
+    ax.set_xlabel('multiply-adds, relative to the merge of all units')
   own = 100 * summary['own']['budgets'][0]
   panels[0][0].axhline(own, color=canvas.INK, lw=1, zorder=1)
   panels[0][0].set_ylabel('test accuracy, %, mean of both tasks')
@@ -191,12 +178,9 @@ def draw_many(path: pathlib.Path, summary: dict[str, Any]) -> None:
     name, colour = STYLES[row['method']]
     mean, spread = 100 * np.asarray(row['merged']).T
     counts = np.arange(2, 2 + len(mean))
-    left.plot(counts, mean, '-o', color=colour, lw=2)
-    left.fill_between(
-      counts, mean - spread, mean + spread, color=colour, alpha=0.12, lw=0
-    )
+    canvas.curve(left, counts, mean, spread, colour=colour)
     if row['method'] == 'naive':
-      continue  # its barriers would hide all others
+      continue  # its barriers are far above the scale of the others
     heights = np.asarray([row['to_first'][1], row['others'][1]])
     places = np.arange(2) + 0.16 * (i - 2.5)
     right.bar(

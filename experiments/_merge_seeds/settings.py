@@ -1,15 +1,20 @@
-"""Networks from different seeds, on one task or on different ones."""
+"""Networks from different seeds, on one task or on several: data, training."""
 
 from collections.abc import Callable
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
-from experiments._shared import nets, nets_training
+from experiments._run import checks
+from experiments._shared import (
+  nets,
+  nets_training,
+  one_task,
+  side_by_side,
+  suite_tasks,
+)
 from wsl import align, data, models, train, tree, types
 
 HALVES = ('low', 'high')  # of the ten digits
@@ -23,12 +28,12 @@ class Task(NamedTuple):
 
 
 class Setting(NamedTuple):
-  """What every stage needs.
+  """Config and data of a run.
 
   Attributes:
-    config: the run's.
+    config: of the run.
     tasks: T tasks of one size, stacked, ``[T, N, ...]``, labels from 0.
-    whole: the task that many networks share.
+    whole: the task of all networks of the second question.
   """
 
   config: ml_collections.ConfigDict
@@ -37,16 +42,10 @@ class Setting(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
-  """Reads the data.
-
-  Args:
-    config: see ``configs/merge_seeds.py``.
-
-  Returns:
-    The setting.
+  """Reads the data and checks the config.
 
   Raises:
-    ValueError: naming what is wrong in the config.
+    ValueError: naming the wrong field.
     FileNotFoundError: if the data is missing.
   """
   if len(config.tasks) != 2:
@@ -55,14 +54,9 @@ def load(config: ml_collections.ConfigDict) -> Setting:
     whole = data.digits()
     found = [_half(whole, name) for name in config.tasks]
   else:
-    try:
-      named = data.folder(config.data, tasks=list(config.tasks))
-    except FileNotFoundError as error:
-      raise FileNotFoundError(f'{error}: --config.data=PATH') from None
-    found = list(named.values())
+    found = list(suite_tasks.folder(config.data, config.tasks).values())
     whole = found[0]
-  x = np.concatenate([task.train.x for task in found])
-  scale = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
+  scale = one_task.statistics(*(task.train for task in found))
   tasks = [_normal(task, scale) for task in found]
   for split in ('train', 'test'):
     shapes = [getattr(task, split)[0].shape[1:] for task in tasks]
@@ -82,11 +76,8 @@ def load(config: ml_collections.ConfigDict) -> Setting:
 
 
 def _half(task: data.Task, name: str) -> data.Task:
-  if name not in HALVES:
-    raise ValueError(
-      f"tasks: no '{name}' of the digits{tree.nearest(name, HALVES)}: there "
-      f'are {", ".join(HALVES)}'
-    )
+  """Returns the digits 0 .. 4 or 5 .. 9, labelled from 0."""
+  checks.choice('tasks', name, HALVES, of=' of the digits')
   mine = lambda y: (y >= 5) == (name == 'high')
   return data.Task(
     *(data.Split(s.x[mine(s.y)], s.y[mine(s.y)] % 5) for s in task)
@@ -94,38 +85,25 @@ def _half(task: data.Task, name: str) -> data.Task:
 
 
 def _normal(task: data.Task, scale: tuple[float, float]) -> Task:
-  mean, std = scale
-  return Task(
-    *(
-      (
-        jnp.asarray((s.x.astype(np.float64) - mean) / std, jnp.float32),
-        jnp.asarray(s.y, jnp.int32),
-      )
-      for s in task
-    )
-  )
+  """Normalises both splits by (mean, standard deviation)."""
+  return Task(*(one_task.normal(split, *scale) for split in task))
 
 
 def _check(config: ml_collections.ConfigDict, count: int, whole: int) -> None:
-  many = config.many
-  limits = {
-    'seeds': (config.seeds, 1, None),
-    'statistics.examples': (config.statistics.examples, 1, count),
-    'statistics.batch_size': (
-      config.statistics.batch_size,
-      1,
-      config.statistics.examples,
-    ),
-    'many.networks': (many.networks, 3, None),
-    'many.points': (many.points, 3, None),
-    'many.steps': (many.steps, 1, None),
-    'many.held_out': (many.held_out, 1, whole - many.batch_size),
-    'evaluation.batch_size': (config.evaluation.batch_size, 1, None),
-  }
-  for name, (value, least, most) in limits.items():
-    if value < least or (most is not None and value > most):
-      wanted = f'{least} or more' if most is None else f'{least} .. {most}'
-      raise ValueError(f'{name}={value}: expected {wanted}')
+  """Checks a config against the numbers of images of a task and the whole."""
+  many, few = config.many, config.statistics
+  checks.sizes(
+    {
+      'seeds': (config.seeds, 1, None),
+      'statistics.examples': (few.examples, 1, count),
+      'statistics.batch_size': (few.batch_size, 1, few.examples),
+      'many.networks': (many.networks, 3, None),
+      'many.points': (many.points, 3, None),
+      'many.steps': (many.steps, 1, None),
+      'many.held_out': (many.held_out, 1, whole - many.batch_size),
+      'evaluation.batch_size': (config.evaluation.batch_size, 1, None),
+    }
+  )
   budgets = list(config.budgets)
   if budgets[:1] != [1] or budgets != sorted(budgets) or budgets[-1] > 2:
     raise ValueError(
@@ -135,8 +113,17 @@ def _check(config: ml_collections.ConfigDict, count: int, whole: int) -> None:
   nets_training.check(config.training, count)
 
 
+def describe(setting: Setting) -> str:
+  """Returns seeds, widths and training in one line."""
+  config = setting.config
+  return (
+    f'{config.seeds} seeds; MLPs of widths {list(config.widths)}; '
+    f'{nets_training.describe(config.training)}'
+  )
+
+
 def mlp(params: types.Params, x: types.Array) -> types.Array:
-  """A multilayer perceptron as wide as its parameters are.
+  """Applies a multilayer perceptron of any widths.
 
   Args:
     params: of ``models.MLP`` without normalisation.
@@ -163,11 +150,11 @@ def networks(
   """Trains some networks for each seed, ``[S, count, ...]``.
 
   Args:
-    setting: what every stage needs.
-    task: what they learn.
-    count: how many for each seed.
-    stage: makes their seeds differ from those of other stages.
-    pick: which of the examples each learns from, as for ``nets_training``.
+    setting: config, data and model.
+    task: its training images.
+    count: networks for each seed.
+    stage: of the keys.
+    pick: selects the examples of each network, see ``nets_training``.
 
   Returns:
     Parameters.
@@ -185,15 +172,12 @@ def networks(
     task.train,
     pick,
   )
-  shape = (config.seeds, count)
-  return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), found)
+  return side_by_side.fold(found, config.seeds, count)
 
 
 def keys(setting: Setting, stage: int) -> types.PRNGKey:
   """Returns a key for each seed, ``[S]``, different in every stage."""
-  key = jax.random.fold_in(jax.random.key(setting.config.seed), stage)
-  seeds = jnp.arange(setting.config.seeds, dtype=jnp.uint32)
-  return jax.vmap(functools.partial(jax.random.fold_in, key))(seeds)
+  return side_by_side.keys(setting.config.seed, stage, setting.config.seeds)
 
 
 def symmetry(setting: Setting, params: types.Params) -> align.Symmetry:

@@ -1,13 +1,12 @@
-"""Figures of a run, as PNG. A method has one colour in all of them.
+"""Figures of merges, each method in one colour.
 
-Colours say what a method works with: blues add task vectors, oranges choose
-entries, greens weigh by data, purples work on singular vectors.
+Blue methods add task vectors, orange ones select entries, green ones weight by
+data, and purple ones use singular vectors.
 """
 
 import pathlib
 from typing import Any
 
-from matplotlib import ticker
 import numpy as np
 
 from experiments._run import canvas
@@ -28,16 +27,16 @@ _STYLES = {
   'iso_cts': ('#e79ac8', '^'),
 }
 _OTHERS = ('#000000', '#8c6d31', '#17a2a2', '#d62728', '#5f6b7a', '#bcbd22')
-# Few bars are legible in a group: these if they are there, and the winner.
+# A group shows few bars: these methods, if present, and the winner.
 _BARS = ('mean', 'sum', 'ties', 'regmean', 'iso_c', 'tsv')
 
 
 def sweep(path: pathlib.Path, summary: dict[str, Any]) -> None:
-  """Draws validation accuracy against the coefficient, a line for a method.
+  """Draws validation accuracy against the coefficient, a line per method.
 
   Args:
     path: the file to write.
-    summary: from ``_summary.summarise``.
+    summary: from ``tables.summarise``.
   """
   fig, ax = canvas.single(9.0, 4.8)
   rows = [row for row in summary['rows'] if row['kind'] == 'merge']
@@ -61,25 +60,13 @@ def sweep(path: pathlib.Path, summary: dict[str, Any]) -> None:
     )
   for row in summary['rows']:
     if row['kind'] == 'bound' and row['method'] != 'joint':
-      value = 100 * row['validation_mean']
-      ax.axhline(value, color=canvas.INK, lw=1, ls=(0, (4, 3)), zorder=1)
-      ax.annotate(
-        f'{row["title"]} {value:.1f}',
-        (0.0, value),
-        xycoords=('axes fraction', 'data'),
-        xytext=(5, 4 if row['method'] == 'experts' else -5),
-        textcoords='offset points',
-        va='bottom' if row['method'] == 'experts' else 'top',
-        color=canvas.INK,
-      )
-  ax.set_xscale('log')
-  ax.set_xlim(min(coefs) / 1.08, max(coefs) * 1.08)
+      value, above = 100 * row['validation_mean'], row['method'] == 'experts'
+      canvas.level(ax, row['title'], value, above=above)
   ticks = [t for t in (0.1, 0.2, 0.3, 0.5, 1, 1.5, 2, 3) if t <= max(coefs)]
-  ax.xaxis.set_major_locator(ticker.FixedLocator(ticks))
-  ax.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
-  ax.xaxis.set_minor_locator(ticker.NullLocator())
+  canvas.log_ticks(ax, ticks)
+  ax.set_xlim(min(coefs) / 1.08, max(coefs) * 1.08)
   base = next(r for r in summary['rows'] if r['method'] == 'base')
-  # A merge that is worse than the base by far says nothing by how much.
+  # Merges far below the base are cut off.
   ax.set_ylim(bottom=max(0.0, 100 * base['validation_mean'] - 12))
   ax.set_xlabel('coefficient λ')
   ax.set_ylabel(
@@ -90,11 +77,11 @@ def sweep(path: pathlib.Path, summary: dict[str, Any]) -> None:
 
 
 def tasks(path: pathlib.Path, summary: dict[str, Any]) -> None:
-  """Draws test accuracy task by task, a bar for a method.
+  """Draws test accuracy by task, a bar per method.
 
   Args:
     path: the file to write.
-    summary: from ``_summary.summarise``.
+    summary: from ``tables.summarise``.
   """
   names = summary['tasks']
   fig, ax = canvas.single(max(7.0, 3.4 + 0.95 * len(names)), 4.2)

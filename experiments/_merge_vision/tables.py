@@ -1,11 +1,11 @@
-"""From accuracies to the lines of a table."""
+"""The table of a comparison of merges."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments._run import console
+from experiments._run import console, spreads
 
 TITLES = {
   'base': 'base',
@@ -27,8 +27,8 @@ TITLES = {
   'tall_masks': 'TALL masks',
 }
 
-# Averages over the eight CLIP tasks with ViT-B/32, as the FusionBench
-# documentation tabulates them (its checkpoints, coefficients not all tuned).
+# Averages over the eight CLIP tasks with ViT-B/32 from the documentation of
+# FusionBench (its checkpoints, not all coefficients tuned).
 PUBLISHED = {
   'base': 48.2,
   'experts': 90.3,
@@ -62,12 +62,12 @@ def summarise(
   bounds: dict[str, dict[str, Any]],
   results: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
-  """Puts everything that was measured into rows.
+  """Summarises the measurements.
 
   Args:
     tasks: T names.
     bounds: accuracies ``[S, T]`` on both splits of base, experts and joint.
-    results: what ``sweep`` found, by method.
+    results: from ``sweep``, by method.
 
   Returns:
     ``tasks``; ``rows``, a dict for each line; ``order``, the methods from worst
@@ -100,18 +100,19 @@ def _row(
   found: dict[str, Any],
   experts: np.ndarray,
 ) -> dict[str, Any]:
+  """Returns one line of the table as numbers."""
   test = np.asarray(found['test'])
-  means, ratios = test.mean(1), (test / np.maximum(experts, 1e-9)).mean(1)
+  mean, std = spreads.spread(test.mean(1))
+  ratio, ratio_std = spreads.spread((test / np.maximum(experts, 1e-9)).mean(1))
   worst = int(test.mean(0).argmin())
-  spread = lambda x: float(x.std(ddof=1)) if len(x) > 1 else 0.0
   row = {
     'method': name,
     'title': TITLES.get(name, name),
     'kind': kind,
-    'mean': float(means.mean()),
-    'std': spread(means),
-    'normalised': float(ratios.mean()),
-    'normalised_std': spread(ratios),
+    'mean': mean,
+    'std': std,
+    'normalised': ratio,
+    'normalised_std': ratio_std,
     'worst': {'task': tasks[worst], 'accuracy': float(test.mean(0)[worst])},
     'validation_mean': float(np.mean(found['validation'])),
     'validation': found['validation'],
@@ -130,7 +131,7 @@ def _row(
 
 
 def _disagreements(merges: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Lists pairs whose order is not the published one, by a point or more."""
+  """Lists pairs ordered against the published results, by a point or more."""
   known = [row for row in merges if row['published'] is not None]
   return [
     {
@@ -147,6 +148,7 @@ def _disagreements(merges: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _winner(merges: list[dict[str, Any]]) -> dict[str, Any] | None:
+  """Returns the best merge on validation images, with its best seed."""
   if not merges:
     return None
   best = max(merges, key=lambda row: row['validation_mean'])
@@ -170,13 +172,13 @@ def show(title: str, summary: dict[str, Any]) -> None:
   notes = [
     '±: standard deviation over seeds; norm.: mean over tasks of accuracy / '
     "its expert's; CLIP B/32: published averages over its eight tasks.",
-    'λ and arguments: chosen on labelled validation images, one choice for all '
-    'seeds; data: what the merge itself needs beyond the models.',
+    'λ and arguments: selected on labelled validation images, one choice for '
+    'all seeds; data: used by the merge itself, in addition to the models.',
   ]
   if 'family' in groups:
     notes.append(
-      f'{groups["family"][0][0]}: {count} models in one, a mask for each task: '
-      'an upper reference, not a merged model.'
+      f'{groups["family"][0][0]}: {count} models, a mask for each task: an '
+      'upper reference, not a merged model.'
     )
   for pair in summary['disagreements']:
     better, worse = (
@@ -195,6 +197,7 @@ def show(title: str, summary: dict[str, Any]) -> None:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+  """Formats one line of the table."""
   worst = row['worst']
   published = row['published']
   merged = row['kind'] != 'bound'
@@ -213,7 +216,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _arguments(arguments: dict[str, dict[str, Any]]) -> str:
-  """Returns ``density=0.2``; text (a pattern of names) is left out."""
+  """Formats arguments such as ``density=0.2``; omits text."""
   return ' '.join(
     f'{key}={value:g}' if isinstance(value, float) else f'{key}={value}'
     for given in arguments.values()

@@ -1,4 +1,4 @@
-"""Tables and figures of encoders joined with decoders of others."""
+"""Tables and figures of encoders joined to other decoders."""
 
 import pathlib
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments._run import canvas, console
+from experiments._run import canvas, console, spreads
 from wsl import types
 
 STYLES = {
@@ -24,17 +24,17 @@ UNITS = {'classes': 'test accuracy, %', 'images': 'test variance explained, %'}
 def summarise(
   config: ml_collections.ConfigDict, results: dict[str, Any]
 ) -> dict[str, Any]:
-  """Puts everything that was measured into rows.
+  """Summarises the measurements.
 
   Args:
-    config: the run's.
-    results: by objective what ``_zero_shot.measure`` found.
+    config: of the run.
+    results: by objective, from ``zero_shot.measure``.
 
   Returns:
     ``rows``: a dict for each objective, method and group of pairs, its scores
     by number of anchors as ``[mean, standard deviation]`` over replicates, the
-    mean over pairs in each; ``claims``: for each objective what should hold,
-    whether it does in every replicate, and the differences.
+    mean over pairs in each; ``claims``: for each objective and claim, whether
+    it holds in every replicate, and the differences.
   """
   rows, claims = [], {}
   for objective, found in results.items():
@@ -48,7 +48,7 @@ def summarise(
               'objective': objective,
               'width': group,
               'method': name,
-              'scores': _columns(scores.mean(1)),
+              'scores': spreads.columns(scores.mean(1)),
             }
           )
     own = np.asarray(found['relative']).mean(1)
@@ -58,7 +58,7 @@ def summarise(
           'objective': objective,
           'width': 'its own',
           'method': name,
-          'scores': _columns(scores),
+          'scores': spreads.columns(scores),
         }
       )
     claims[objective] = _claims(found)
@@ -66,7 +66,7 @@ def summarise(
 
 
 def _own(config: ml_collections.ConfigDict, found: dict[str, Any]) -> Any:
-  """Returns what own decoders reach, the same for all numbers of anchors."""
+  """Returns the scores of own decoders, repeated for all numbers of anchors."""
   own = np.asarray(found['own']).mean(1)
   return np.repeat(own[:, None], len(config.anchors), 1)
 
@@ -101,25 +101,15 @@ def _claims(found: dict[str, Any]) -> dict[str, Any]:
   }
 
 
-def _columns(values: Any) -> list[list[float]]:
-  return [_spread(column) for column in np.asarray(values, np.float64).T]
-
-
-def _spread(values: Any) -> list[float]:
-  x = np.asarray(values, np.float64)
-  return [float(x.mean()), float(x.std(ddof=1)) if len(x) > 1 else 0.0]
-
-
 def show(label: str, summary: dict[str, Any]) -> None:
-  """Prints a table for each objective, and what holds."""
-  percent = lambda x: f'{100 * x[0]:.1f} ± {100 * x[1]:.1f}'
+  """Prints a table for each objective, with the verdicts on the claims."""
   for objective, claims in summary['claims'].items():
     sections: dict[str, list[Any]] = {}
     for row in summary['rows']:
       if row['objective'] == objective:
         name = STYLES.get(row['method'], (row['method'],))[0]
         group = sections.setdefault(row['width'], [])
-        group.append((name, row['width'], *map(percent, row['scores'])))
+        group.append((name, row['width'], *map(spreads.percent, row['scores'])))
     console.show_table(
       f'{label}: {TITLES[objective]}',
       ('joined', 'width', *(f'{n} anchors' for n in summary['anchors'])),
@@ -160,34 +150,30 @@ def draw_anchors(path: pathlib.Path, summary: dict[str, Any]) -> None:
           _draw_curve(ax, summary['anchors'], row)
       ax.axhline(100 * own, color=canvas.INK, lw=1, label='own decoder')
       ax.set_ylim(bottom=0, top=102)
-      ax.set_xscale('log')
-      ax.set_xticks(summary['anchors'], [str(n) for n in summary['anchors']])
-      ax.minorticks_off()
+      canvas.log_ticks(ax, summary['anchors'])
       ax.set_title(
         f'{TITLES[objective]}, {GROUPS[group]}', loc='left', color=canvas.INK
       )
     axes[0].set_ylabel(f'{UNITS[objective]} (below 0 not shown)')
   for ax in panels[-1]:
     ax.set_xlabel('anchors')
-  canvas.legend(panels[0][-1], "latents of another's encoder")
+  canvas.legend(panels[0][-1], 'latents of another encoder')
   canvas.save(fig, path)
 
 
 def _draw_curve(ax: Any, anchors: list[int], row: dict[str, Any]) -> None:
+  """Draws the scores of one method."""
   name, colour = STYLES[row['method']]
   mean, spread = 100 * np.asarray(row['scores']).T
-  ax.plot(anchors, mean, '-o', color=colour, lw=2, label=name)
-  ax.fill_between(
-    anchors, mean - spread, mean + spread, color=colour, alpha=0.12, lw=0
-  )
+  canvas.curve(ax, anchors, mean, spread, colour=colour, label=name)
 
 
 def draw_images(path: pathlib.Path, shown: dict[str, types.Array]) -> None:
-  """Draws test images, and what decoders make of their latents.
+  """Draws test images and their reconstructions.
 
   Args:
     path: the file to write.
-    shown: from ``_zero_shot.reconstructions``.
+    shown: from ``zero_shot.reconstructions``.
   """
   columns = len(next(iter(shown.values())))
   fig, panels = canvas.grid(

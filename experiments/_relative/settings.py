@@ -1,8 +1,8 @@
-"""Encoders and decoders that were never trained with each other.
+"""Encoders and decoders that were not trained together: data, models, anchors.
 
-A replicate holds encoders of several widths and seeds, and its own choice of
-anchors. A network is ``{'encoder', 'decoder'}``; those of one width are stacked
-``[R * S, ...]`` over replicates and seeds.
+A replicate has encoders of several widths and seeds, and its own anchors. A
+network is ``{'encoder', 'decoder'}``; those of one width are stacked ``[R * S,
+...]`` over replicates and seeds.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,19 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments._run import public_calls
-from experiments._shared import one_task
-from wsl import models, stitch, tree, types
+from experiments._run import checks, public_calls
+from experiments._shared import one_task, side_by_side
+from wsl import models, stitch, types
 
 OBJECTIVES = ('classes', 'images')
 
 
 class Setting(NamedTuple):
-  """What every stage needs.
+  """Config and data of a run.
 
   Attributes:
-    config: the run's.
-    images: the data.
+    config: of the run.
+    images: of the task; anchors are held-out images.
   """
 
   config: ml_collections.ConfigDict
@@ -34,7 +34,7 @@ class Setting(NamedTuple):
 
 
 class Member(NamedTuple):
-  """One network of a replicate, its encoder frozen.
+  """A network of a replicate, with frozen encoder.
 
   Attributes:
     width: of its latents.
@@ -54,28 +54,17 @@ class Member(NamedTuple):
 def load(config: ml_collections.ConfigDict) -> Setting:
   """Reads the data and checks the config.
 
-  Args:
-    config: see ``configs/relative.py``.
-
-  Returns:
-    The setting.
-
   Raises:
-    ValueError: naming what is wrong in the config.
+    ValueError: naming the wrong field.
     FileNotFoundError: if the data is missing.
   """
-  for name in config.objectives:
-    if name not in OBJECTIVES:
-      hint = tree.nearest(name, OBJECTIVES)
-      raise ValueError(
-        f"objectives: no '{name}'{hint}: there are {', '.join(OBJECTIVES)}"
-      )
+  checks.choices('objectives', config.objectives, OBJECTIVES)
   for name, function, supplied in (
     ('relative', stitch.relative, ('like',)),
     ('translate', stitch.translate, ('kind',)),
   ):
     public_calls.check(function, config[name], supplied=supplied, where=name)
-  latents = jax.ShapeDtypeStruct((4, 3), jnp.float32)  # are the values valid?
+  latents = jax.ShapeDtypeStruct((4, 3), jnp.float32)  # raises if invalid
   jax.eval_shape(lambda z: _relative(z, z, _options(config)), latents)
   translate = functools.partial(stitch.translate, **config.translate)
   jax.eval_shape(translate, latents, latents)
@@ -83,33 +72,37 @@ def load(config: ml_collections.ConfigDict) -> Setting:
   counts = list(config.anchors)
   if not counts or counts != sorted(set(counts)):
     raise ValueError(f'anchors={counts}: expected growing numbers')
-  one_task.check_sizes(
+  training, count = config.training, config.seeds * len(config.widths)
+  checks.sizes(
     {
       'replicates': (config.replicates, 1, None),
       'seeds': (config.seeds, 1, None),
-      'networks (widths times seeds)': (
-        config.seeds * len(config.widths),
-        2,
-        None,
-      ),
+      'networks (widths times seeds)': (count, 2, None),
       'widths': (min(config.widths, default=0), 1, None),
       'anchors': (counts[0], 2, None),
       'anchors (held_out is their source)': (counts[-1], 2, config.held_out),
-      'training.steps': (config.training.steps, 1, None),
-      'training.batch_size': (
-        config.training.batch_size,
-        1,
-        len(images.train[1]),
-      ),
+      'training.steps': (training.steps, 1, None),
+      'training.batch_size': (training.batch_size, 1, len(images.train[1])),
     }
   )
   return Setting(config, images)
 
 
+def describe(setting: Setting) -> str:
+  """Returns the numbers of networks and images in one line."""
+  config, images = setting.config, setting.images
+  return (
+    f'{config.replicates} replicates of {config.seeds * len(config.widths)} '
+    f'networks, latents of widths {list(config.widths)}; '
+    f'{len(images.train[1])} training, {config.held_out} held out, '
+    f'{len(images.test[1])} test images'
+  )
+
+
 def members(
   setting: Setting, networks: dict[str, types.Params]
 ) -> list[list[Member]]:
-  """Returns the networks of each replicate, and what their encoders see."""
+  """Returns the networks of each replicate with the latents of all images."""
   config, images = setting.config, setting.images
   found: list[list[Member]] = [[] for _ in range(config.replicates)]
   for width in config.widths:
@@ -126,14 +119,13 @@ def members(
       for x in (images.train[0], images.held_out[0], images.test[0])
     ]
     for run in range(config.replicates * config.seeds):
-      own = jax.tree.map(lambda x, r=run: x[r], trained['decoder'])
-      latents = [z[run] for z in seen]
+      own, latents = side_by_side.pick((trained['decoder'], seen), run)
       found[run // config.seeds].append(Member(width, own, *latents))
   return found
 
 
 def anchor_ids(setting: Setting, replicate: int, count: int) -> list[int]:
-  """Draws anchors from the images held out; more contain the fewer."""
+  """Draws anchors from the held-out images, in nested sets."""
   seed = (setting.config.seed, replicate)
   order = np.random.default_rng(seed).permutation(setting.config.held_out)
   return [int(i) for i in order[:count]]
@@ -142,17 +134,17 @@ def anchor_ids(setting: Setting, replicate: int, count: int) -> list[int]:
 def represent(
   setting: Setting, member: Member, z: types.Array, ids: list[int]
 ) -> types.Array:
-  """Returns what latents of an encoder are relative to its anchors.
+  """Returns the similarities of latents to the anchors.
 
   Args:
-    setting: what every stage needs.
+    setting: config, data and model.
     member: the encoder.
     z: its latents, ``[N, width]``.
-    ids: which of the images held out are the anchors.
+    ids: held-out images that are the anchors.
 
   Returns:
     ``[N, most]``, padded with zeros to the largest number of anchors, so that
-    decoders of few and of many are of one shape.
+    all decoders have one shape.
   """
   options = _options(setting.config)
   found = _relative(z, member.held_out[jnp.asarray(ids)], options)
@@ -160,6 +152,7 @@ def represent(
 
 
 def _options(config: ml_collections.ConfigDict) -> tuple[tuple[str, Any], ...]:
+  """Returns the arguments of ``stitch.relative``, hashable."""
   return tuple(config.relative.items())
 
 
@@ -167,7 +160,7 @@ def _options(config: ml_collections.ConfigDict) -> tuple[tuple[str, Any], ...]:
 def _relative(
   z: types.Array, anchors: types.Array, options: tuple[tuple[str, Any], ...]
 ) -> types.Array:
-  # The ids would be constants of the program: each choice would compile anew.
+  # The names of anchors are static: constant ones compile once for all choices.
   places = stitch.Anchors(anchors, tuple(range(len(anchors))))
   return stitch.relative(z, places, **dict(options))
 
@@ -175,7 +168,7 @@ def _relative(
 def decode(
   setting: Setting, objective: str
 ) -> Callable[[types.Params, types.Array], types.Array]:
-  """Returns the decoder: maps (params, latents) to outputs."""
+  """Returns a function of (params, latents): the outputs of a decoder."""
   module = decoder(setting, objective)
   return lambda params, z: module.apply({'params': params}, z)
 

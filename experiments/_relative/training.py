@@ -1,4 +1,4 @@
-"""Training encoders with their decoders, and decoders over anchors."""
+"""Training of autoencoders and classifiers, and of relative decoders."""
 
 import functools
 from typing import Any
@@ -40,9 +40,9 @@ def relative_decoders(
   """Trains decoders of relative representations for every network.
 
   Args:
-    setting: what every stage needs.
-    objective: what they decode.
-    replicates: the networks, their encoders frozen.
+    setting: config, data and model.
+    objective: of the decoders.
+    replicates: networks with frozen encoders.
 
   Returns:
     Decoders, ``[counts, replicates, members, ...]``.
@@ -71,11 +71,11 @@ def relative_decoders(
     **_training(setting),
   )
   shape = len(config.anchors), len(replicates), len(replicates[0])
-  return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), found)
+  return side_by_side.fold(found, *shape)
 
 
 def targets(setting: settings.Setting, objective: str) -> one_task.Examples:
-  """Returns training images, and what is to be decoded from them."""
+  """Returns training images and the targets of their decoders."""
   x, y = setting.images.train
   return (x, y) if objective == 'classes' else (x, x.reshape(len(x), -1))
 
@@ -83,6 +83,7 @@ def targets(setting: settings.Setting, objective: str) -> one_task.Examples:
 def _start(
   setting: settings.Setting, objective: str, width: int, key: types.PRNGKey
 ) -> types.Params:
+  """Draws an encoder and its decoder."""
   keys = jax.random.split(key)
   encoder = settings.encoder(setting, width)
   latent = jnp.zeros((1, width), jnp.float32)
@@ -102,6 +103,7 @@ def _loss(
   batch: one_task.Examples,
   key: types.PRNGKey,
 ) -> types.Array:
+  """Returns the loss of encoder and decoder."""
   encoder = settings.encoder(setting, width)
   latents = encoder.apply({'params': params['encoder']}, batch[0]), batch[1]
   return _decoder_loss(
@@ -117,7 +119,7 @@ def _decoder_loss(
   batch: one_task.Examples,
   key: types.PRNGKey,
 ) -> types.Array:
-  """Cross-entropy of classes, mean squares of images."""
+  """Returns the cross-entropy of classes or the squared error of images."""
   del bound
   if objective == 'classes':
     loss = scale.supervised(settings.decode(setting, objective))
@@ -129,6 +131,7 @@ def _decoder_loss(
 
 
 def _training(setting: settings.Setting) -> dict[str, Any]:
+  """Returns the arguments of ``advance_all`` that the config gives."""
   training = setting.config.training
   return {
     'steps': training.steps,
@@ -141,5 +144,5 @@ def _training(setting: settings.Setting) -> dict[str, Any]:
 def _keys(setting: settings.Setting, stage: int, width: int) -> types.PRNGKey:
   """Returns a key for every replicate and seed, ``[R * S]``."""
   config = setting.config
-  key = jax.random.fold_in(jax.random.key(config.seed), 1000 * stage + width)
-  return jax.random.split(key, config.replicates * config.seeds)
+  count = config.replicates * config.seeds
+  return side_by_side.keys(config.seed, 1000 * stage + width, count)

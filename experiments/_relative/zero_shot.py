@@ -1,4 +1,4 @@
-"""Every encoder with every other's decoder, joined without training."""
+"""Zero-shot joins of every encoder to the decoder of every other network."""
 
 import functools
 import itertools
@@ -10,9 +10,10 @@ import numpy as np
 
 from experiments._relative import settings
 from experiments._run import console
+from experiments._shared import side_by_side
 from wsl import stitch, types
 
-# Joined by: nothing, anchors, a map fitted to the anchors; and a control.
+# Raw latents, anchors, maps fitted to the anchors, and a control.
 METHODS = ('absolute', 'relative', 'orthogonal', 'affine', 'shuffled')
 
 
@@ -25,8 +26,8 @@ def measure(
   """Measures every ordered pair of different networks in a replicate.
 
   Args:
-    setting: what every stage needs.
-    objective: what is decoded.
+    setting: config, data and model.
+    objective: of the decoders.
     replicates: the networks.
     decoders: of relative representations, ``[counts, R, members, ...]``.
 
@@ -71,16 +72,16 @@ def reconstructions(
   replicates: list[list[settings.Member]],
   decoders: types.Params,
 ) -> dict[str, types.Array]:
-  """Shows the last network of the first replicate latents of the first.
+  """Decodes the first network's latents with the last network (replicate 0).
 
   Args:
-    setting: what every stage needs.
+    setting: config, data and model.
     replicates: autoencoders.
     decoders: of relative representations.
 
   Returns:
-    By name ``[images, h, w, c]``: test images, what the first network's own
-    decoder makes of its latents, and what the last one's does.
+    By name ``[images, h, w, c]``: test images, their reconstructions by the
+    first network, and those by the last network's decoder for each method.
   """
   few = setting.images.test[0][: setting.config.shown]
   decode = settings.decode(setting, 'images')
@@ -104,13 +105,13 @@ def _join(
   i: int,
   j: int,
 ) -> tuple[types.Params, types.Array]:
-  """Returns the decoder of network j, and what it is given of i's latents."""
+  """Returns the decoder of network j, and its input from the latents of i."""
   one, other = replicates[r][i], replicates[r][j]
   ids = settings.anchor_ids(setting, r, setting.config.anchors[level])
   if name in ('relative', 'shuffled'):
     if name == 'shuffled':
       ids = np.random.default_rng(r).permutation(ids).tolist()
-    decoder = jax.tree.map(lambda x: x[level, r, j], decoders)
+    decoder = side_by_side.pick(decoders, level, r, j)
     return decoder, settings.represent(setting, one, one.test, ids)
   if name == 'absolute':
     return other.decoder, _fit_width(one.test, other.width)
@@ -128,11 +129,12 @@ _translate = jax.jit(
 
 
 def _fit_width(z: types.Array, width: int) -> types.Array:
-  """Cuts latents, or pads them with zeros."""
+  """Truncates latents, or pads them with zeros."""
   return jnp.pad(z[:, :width], ((0, 0), (0, max(0, width - z.shape[1]))))
 
 
 def _test(setting: settings.Setting, objective: str) -> dict[str, types.Array]:
+  """Returns the targets of the test images."""
   x, y = setting.images.test
   mean = jnp.mean(setting.images.train[0], 0).reshape(1, -1)
   if objective == 'classes':
@@ -147,7 +149,7 @@ def _score(
   z: types.Array,
   test: dict[str, types.Array],
 ) -> types.Array:
-  """Returns accuracy, or the share of variance explained; 1 is best."""
+  """Returns accuracy, or the share of explained variance; at most 1."""
   outputs = settings.decode(setting, objective)(decoder, z)
   if objective == 'classes':
     guesses = jnp.argmax(outputs, -1).astype(jnp.int32)

@@ -1,9 +1,12 @@
-"""The look that all figures share."""
+"""Figures of one common style."""
 
+from collections.abc import Sequence
 import os
 import pathlib
+from typing import Any
 
-from matplotlib import axes, figure
+from matplotlib import axes, figure, ticker
+import numpy as np
 
 INK = '#333333'
 
@@ -24,7 +27,7 @@ def grid(
     height: in inches.
     rows: of panels.
     columns: of panels.
-    share: whether the panels of a row have one scale.
+    share: whether the panels of a row share the y axis.
 
   Returns:
     The figure, and the panels.
@@ -44,8 +47,77 @@ def grid(
   return fig, [list(row) for row in panels]
 
 
+def curve(
+  ax: axes.Axes,
+  x: Any,
+  mean: np.ndarray,
+  deviation: np.ndarray,
+  *,
+  colour: str,
+  ls: Any = '-',
+  marker: str = 'o',
+  alpha: float = 0.12,
+  **line: Any,
+) -> None:
+  """Draws a line of means, shaded by a deviation on both sides.
+
+  Args:
+    ax: where to.
+    x: ``[N]``.
+    mean: ``[N]``.
+    deviation: ``[N]``.
+    colour: of line and shade.
+    ls: line style.
+    marker: of the points.
+    alpha: opacity of the shade.
+    **line: further arguments of ``Axes.plot``.
+  """
+  ax.plot(x, mean, color=colour, ls=ls, marker=marker, lw=2, **line)
+  shade(ax, x, mean - deviation, mean + deviation, colour=colour, alpha=alpha)
+
+
+def shade(
+  ax: axes.Axes,
+  x: Any,
+  low: np.ndarray,
+  high: np.ndarray,
+  *,
+  colour: str,
+  alpha: float = 0.15,
+) -> None:
+  """Fills the band between two curves ``[N]``."""
+  ax.fill_between(x, low, high, color=colour, alpha=alpha, lw=0)
+
+
+def heading(ax: axes.Axes, text: str) -> None:
+  """Writes a small title above the left end of the axes."""
+  ax.set_title(text, loc='left', color=INK, fontsize=12)
+
+
+def log_ticks(ax: axes.Axes, places: Sequence[float], base: int = 10) -> None:
+  """Makes the x axis logarithmic, with ticks at the places only."""
+  ax.set_xscale('log', base=base)
+  ax.xaxis.set_major_locator(ticker.FixedLocator(list(places)))
+  ax.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
+  ax.xaxis.set_minor_locator(ticker.NullLocator())
+
+
+def level(ax: axes.Axes, name: str, value: float, *, above: bool) -> None:
+  """Draws a dashed horizontal line, named at its left end."""
+  ax.axhline(value, color=INK, lw=1, ls=(0, (4, 3)), zorder=1)
+  ax.annotate(
+    f'{name} {value:.1f}',
+    (0, value),
+    xycoords=('axes fraction', 'data'),
+    xytext=(5, 4 if above else -5),
+    textcoords='offset points',
+    va='bottom' if above else 'top',
+    color=INK,
+  )
+
+
 def legend(ax: axes.Axes, title: str, first: int = 0) -> None:
-  """Puts the legend beside the axes, its ``first`` entries at the end."""
+  """Draws the legend beside the axes, its ``first`` entries at the end."""
   handles, labels = ax.get_legend_handles_labels()
   found = ax.legend(
     handles[first:] + handles[:first],
@@ -64,7 +136,7 @@ def legend(ax: axes.Axes, title: str, first: int = 0) -> None:
 
 
 def save(fig: figure.Figure, path: pathlib.Path) -> None:
-  """Writes the file whole or not at all."""
+  """Writes the file atomically."""
   part = path.with_suffix('.part')
   fig.savefig(part, format='png', dpi=160, facecolor='white')
   os.replace(part, path)

@@ -21,17 +21,23 @@ from wsl import checkpoint, types
 
 
 class Run:
-  """A folder that remembers which parts of a run are finished.
+  """The folder of a run, from which an interrupted run continues.
 
-  ``config.json`` says whose folder it is, ``parts/`` holds finished parts,
-  ``metrics.jsonl`` gets a line as each is finished, and ``record.json`` is
-  written last: a run is finished when it is there. Process 0 writes.
+  ``config.json`` holds the config, ``parts/`` the finished parts,
+  ``metrics.jsonl`` a line for each of them, and ``record.json``, written last,
+  marks a finished run. Process 0 writes.
+
+  Attributes:
+    record: of the run if it is finished, else None.
+    title: the experiment and the variant.
+    path: the folder.
+    seconds: that each part took.
   """
 
   def __init__(
     self, name: str, config: ml_collections.ConfigDict, workdir: str
   ):
-    """Looks at a folder; nothing is written yet.
+    """Reads a folder; nothing is written yet.
 
     Args:
       name: the experiment.
@@ -42,21 +48,24 @@ class Run:
       ValueError: if the folder holds the run of another config.
     """
     self.path = pathlib.Path(workdir)
+    self.title = f'{name} {config.variant}'
     self.config = {'experiment': name, **json.loads(config.to_json())}
     self.seconds: dict[str, float] = {}
     self._writes = jax.process_index() == 0
     file = self.path / 'config.json'
     if file.exists():
       _check_same(file, self.config)
+    self.record = self._finished()
 
-  def begin(self) -> None:
-    """Makes the folder its own."""
+  def begin(self, description: str) -> None:
+    """Prints what will run, and creates the folder."""
+    console.say(description)
     if self._writes:
       (self.path / 'parts').mkdir(parents=True, exist_ok=True)
       _write_json(self.path / 'config.json', self.config)
 
-  def finished(self) -> dict[str, Any] | None:
-    """Returns the record of a finished run."""
+  def _finished(self) -> dict[str, Any] | None:
+    """Reads the record of a finished run."""
     file = self.path / 'record.json'
     if not file.exists():
       return None
@@ -69,9 +78,9 @@ class Run:
     """Computes a tree of arrays, or loads it if an earlier run did.
 
     Args:
-      name: the part's, unique in the run.
-      compute: makes the tree.
-      like: the structure, where it is more than nested dicts.
+      name: of the part, unique in the run.
+      compute: returns the tree.
+      like: a tree of the same structure, if that is not nested dicts.
 
     Returns:
       The tree.
@@ -89,14 +98,14 @@ class Run:
     return tree
 
   def values(self, name: str, compute: Callable[[], dict[str, Any]]) -> Any:
-    """As ``arrays``, for numbers and text, kept as JSON.
+    """Computes numbers and text, or loads them; stored as JSON.
 
     Args:
-      name: the part's, unique in the run.
-      compute: makes the values.
+      name: of the part, unique in the run.
+      compute: returns the values.
 
     Returns:
-      The values, as JSON gives them back.
+      The values after a round trip through JSON.
     """
     file = self.path / 'parts' / f'{name}.json'
     if file.exists():
@@ -111,14 +120,14 @@ class Run:
     self._finish(name, seconds)
     return values
 
-  def log(self, **metrics: Any) -> None:
-    """Adds a line to ``metrics.jsonl``."""
+  def log(self, *rows: dict[str, Any]) -> None:
+    """Appends a line for each row to ``metrics.jsonl``."""
     if self._writes:
       with (self.path / 'metrics.jsonl').open('a') as file:
-        file.write(json.dumps(metrics) + '\n')
+        file.writelines(json.dumps(row) + '\n' for row in rows)
 
   def finish(self, record: dict[str, Any]) -> dict[str, Any]:
-    """Writes ``record.json``: what ran where, how long, and what came out.
+    """Writes ``record.json``: config, versions, device, times and results.
 
     Args:
       record: the results.
@@ -141,23 +150,25 @@ class Run:
     return whole
 
   def _remember(self, name: str, seconds: float) -> None:
+    """Notes a part that an earlier run finished."""
     console.say(f'{name:<12} done before')
     self.seconds[name] = seconds
 
   def _finish(self, name: str, seconds: float) -> None:
+    """Notes a part that this run finished."""
     self.seconds[name] = seconds
-    self.log(part=name, seconds=round(seconds, 3))
+    self.log({'part': name, 'seconds': round(seconds, 3)})
 
 
 def versions() -> dict[str, str]:
-  """Returns the versions that a result depends on."""
+  """Returns the versions of Python and of the libraries used."""
   modules = {'wsl': wsl, 'jax': jax, 'flax': flax, 'optax': optax, 'numpy': np}
   found = {name: str(m.__version__) for name, m in modules.items()}
   return {'python': platform.python_version(), **found}
 
 
 def device() -> dict[str, Any]:
-  """Returns what the run computes on."""
+  """Returns the kind and number of devices and processes."""
   first = jax.devices()[0]
   return {
     'platform': first.platform,
@@ -169,6 +180,7 @@ def device() -> dict[str, Any]:
 
 
 def _check_same(file: pathlib.Path, config: dict[str, Any]) -> None:
+  """Checks that a stored config equals this one, field by field."""
   there, here = _flat(_read_json(file)), _flat(config)
   for name in sorted({*there, *here}):
     if there.get(name) != here.get(name):
@@ -180,6 +192,7 @@ def _check_same(file: pathlib.Path, config: dict[str, Any]) -> None:
 
 
 def _flat(node: Any, prefix: str = '') -> dict[str, Any]:
+  """Flattens nested dicts to one level, keys joined by dots."""
   if not isinstance(node, dict):
     return {prefix[:-1]: node}
   pairs = (_flat(v, f'{prefix}{k}.').items() for k, v in node.items())
@@ -187,6 +200,7 @@ def _flat(node: Any, prefix: str = '') -> dict[str, Any]:
 
 
 def _read_json(file: pathlib.Path) -> Any:
+  """Reads a JSON file; the error of a damaged one names it."""
   try:
     return json.loads(file.read_text())
   except json.JSONDecodeError as error:
@@ -196,7 +210,7 @@ def _read_json(file: pathlib.Path) -> Any:
 
 
 def _write_json(file: pathlib.Path, value: Any) -> None:
-  """Writes a file that is there whole or not at all."""
+  """Writes a file atomically."""
   part = file.with_suffix('.json.part')
   part.write_text(json.dumps(value, indent=2) + '\n')
   part.replace(file)

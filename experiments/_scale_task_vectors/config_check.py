@@ -1,10 +1,11 @@
-"""What a config of ``scale_task_vectors`` may say; asked before any work."""
+"""Checks of a config of ``scale_task_vectors``, before any training."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
+from experiments._run import checks
 from experiments._scale_task_vectors import (
   few_shot,
   merging,
@@ -33,38 +34,22 @@ def check(suite: suites.Suite) -> None:
     ValueError: naming the field, and the nearest valid value.
   """
   config = suite.config
-  _check_names('settings', config.settings, METHODS)
+  checks.choices('settings', config.settings, METHODS)
   for setting in config.settings:
-    where = f'{setting}.methods'
-    _check_names(where, config[setting].methods, METHODS[setting])
+    field = f'{setting}.methods'
+    checks.choices(field, config[setting].methods, METHODS[setting])
   if len(suite.tasks.names) < 2:
     raise ValueError('tasks: expected two or more, to learn from each other')
   _check_tangent(config)
-  _check_names('negation.control', [config.negation.control], config.tasks)
-  for field, (value, least, most) in _limits(suite).items():
-    values = value if isinstance(value, tuple) else (value,)
-    for x in values:
-      if not least <= x <= most:
-        wanted = f'{least} .. {most}' if most < np.inf else f'{least} or more'
-        raise ValueError(f'{field}={x}: expected {wanted}')
-    if not values and field != 'partition.cells':
-      raise ValueError(f'{field}: none given')
-
-
-def _check_names(
-  where: str, given: Sequence[str], valid: Collection[str]
-) -> None:
-  if not given:
-    raise ValueError(f'{where}: none given')
-  for name in given:
-    if name not in valid:
-      hint = tree.nearest(name, list(valid))
-      raise ValueError(
-        f"{where}: no '{name}'{hint}: there are {', '.join(valid)}"
-      )
+  checks.choice('negation.control', config.negation.control, config.tasks)
+  for field in ('few_shot', 'partition'):
+    if not config[field].shots:
+      raise ValueError(f'{field}.shots: none given')
+  checks.sizes(_limits(suite))
 
 
 def _check_tangent(config: Any) -> None:
+  """Checks that methods of the tangent space have experts."""
   for name in config.addition.methods:
     method = merging.METHODS['addition'][name]
     if method.vectors == 'tangent' and not config.tangent.epochs:
@@ -74,7 +59,7 @@ def _check_tangent(config: Any) -> None:
       )
 
 
-def _limits(suite: suites.Suite) -> dict[str, tuple[Any, float, float]]:
+def _limits(suite: suites.Suite) -> dict[str, tuple[Any, float, float | None]]:
   """Returns (value, least, most) by field."""
   config, tasks = suite.config, suite.tasks
   count, held = tasks.train.y.shape[1], tasks.validation.y.shape[1]
@@ -93,29 +78,29 @@ def _limits(suite: suites.Suite) -> dict[str, tuple[Any, float, float]]:
         f"partition.cells: no '{k}'{hint}: expected integers, or 'full'"
       )
   return {
-    'tangent.epochs': (config.tangent.epochs, 0, np.inf),
-    'addition.epochs': (config.addition.epochs, 1, np.inf),
+    'tangent.epochs': (config.tangent.epochs, 0, None),
+    'addition.epochs': (config.addition.epochs, 1, None),
     'addition.batch_size': (config.addition.batch_size, 1, held),
     'negation.batch_size': (negation.batch_size, 1, held),
     'negation.floor': (negation.floor, 0, 1),
     'negation.every': (negation.every, 1, negation.steps),
     'few_shot.shots': (tuple(few.shots), 1, least),
-    'few_shot.cells': (few.cells, 1, np.inf),
+    'few_shot.cells': (few.cells, 1, None),
     'few_shot.batch_size': (few.batch_size, 1, _images(few, tasks)),
-    'test_time.adamerging.steps': (adamerging.steps, 1, np.inf),
+    'test_time.adamerging.steps': (adamerging.steps, 1, None),
     'test_time.adamerging.batch_size': (adamerging.batch_size, 1, count),
-    'test_time.target.epochs': (target.epochs, 1, np.inf),
+    'test_time.target.epochs': (target.epochs, 1, None),
     'test_time.target.batch_size': (
       target.batch_size,
       3,
       tasks.test.y.shape[1],
     ),
-    'partition.cells': (cells, 1, np.inf),
+    'partition.cells': (cells, 1, None),
     'partition.shots': (tuple(split.shots), 1, least),
     'partition.batch_size': (split.batch_size, 1, _images(split, tasks)),
   }
 
 
 def _images(config: Any, tasks: Any) -> int:
-  """Returns how many images, repetitions included, a run has."""
+  """Returns the number of images of a run, with repetitions."""
   return max(config.shots, default=0) * len(np.unique(tasks.train.y[0]))

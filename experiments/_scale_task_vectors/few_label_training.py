@@ -1,7 +1,7 @@
-"""What few labelled images train: coefficients, factors, a head, or all.
+"""Parameterisations for few labels: coefficients, factors, a head, or all.
 
-Each is a pair of functions of what is bound in a run, ``{'base', 'head',
-'stack'}``: one makes what is trained, one makes encoder and head of it.
+Each is a pair of functions of the models of a run, ``bound = {'base', 'head',
+'stack'}``: the initial parameters, and encoder and head given parameters.
 """
 
 from collections.abc import Callable
@@ -12,19 +12,19 @@ import jax
 import jax.numpy as jnp
 
 from experiments._scale_task_vectors import leaf_order, settings
-from experiments._shared import suites
+from experiments._shared import side_by_side, suites
 from wsl import scale, tree, types
 
 
 class Trained(NamedTuple):
-  """What a method trains.
+  """A parameterisation.
 
   Attributes:
-    start: maps (bound, key) to what is trained.
-    build: maps (bound, what is trained) to (encoder, head).
+    start: maps (bound, key) to initial parameters.
+    build: maps (bound, parameters) to (encoder, head).
     rate: peak learning rate.
-    size: how many numbers are trained.
-    note: what is not in the method's name.
+    size: the number of parameters.
+    note: details beyond the name of the method.
   """
 
   start: Callable[[Any, types.PRNGKey], types.Tree]
@@ -36,7 +36,7 @@ class Trained(NamedTuple):
 
 def coefs(suite: suites.Suite, models: settings.Models, by: Any) -> Trained:
   """Trains coefficients of the other tasks' vectors, from 0."""
-  base, stack = settings.pick((models.base, models.stack), 0)
+  base, stack = side_by_side.pick((models.base, models.stack), 0)
   others = range(1, len(suite.tasks.names))
   bank = settings.bank(suite, base, stack, others)
   start = scale.init(bank, by=by, key=jax.random.key(0))
@@ -50,7 +50,7 @@ def coefs(suite: suites.Suite, models: settings.Models, by: Any) -> Trained:
 
 
 def lora(suite: suites.Suite, budget: int) -> Trained:
-  """Trains a low-rank change of the last matrices, about ``budget`` numbers."""
+  """Trains low-rank changes of the last matrices, ``budget`` numbers or so."""
   shapes = leaf_order.matrices(suite)
   last, rank = _choose(list(shapes.values()), budget)
   chosen = dict(list(shapes.items())[-last:])
@@ -75,7 +75,7 @@ def lora(suite: suites.Suite, budget: int) -> Trained:
 
 
 def probe(suite: suites.Suite) -> Trained:
-  """Trains the head, from the base's."""
+  """Trains the head only."""
   heads = suites.shapes(suite)['heads']
   return Trained(
     lambda bound, key: bound['head'],
@@ -86,7 +86,7 @@ def probe(suite: suites.Suite) -> Trained:
 
 
 def full(suite: suites.Suite) -> Trained:
-  """Trains the encoder, from the base's."""
+  """Trains the whole encoder."""
   return Trained(
     lambda bound, key: bound['base'],
     lambda bound, encoder: (encoder, bound['head']),
@@ -98,11 +98,14 @@ def full(suite: suites.Suite) -> Trained:
 def _compose(
   bound: Any, coefs: scale.Coefs
 ) -> tuple[types.Params, types.Params]:
+  """Adds the scaled vectors to the base."""
   bank = scale.as_bank(bound['base'], bound['stack'])
   return scale.compose(bound['base'], bank, coefs), bound['head']
 
 
 def _add(bound: Any, factors: types.Tree) -> tuple[types.Params, types.Params]:
+  """Adds products of factors to the base."""
+
   def changed(name: str, x: types.Array) -> types.Array:
     if name not in factors:
       return x
@@ -114,7 +117,7 @@ def _add(bound: Any, factors: types.Tree) -> tuple[types.Params, types.Params]:
 def _factors(
   shape: tuple[int, ...], rank: int, key: types.PRNGKey
 ) -> dict[str, types.Array]:
-  """Returns factors whose product is 0: only one of them is random."""
+  """Draws factors whose product is 0: one random, one zero."""
   left = jax.random.normal(key, (*shape[:-1], rank), jnp.float32)
   return {
     'left': left / math.prod(shape[:-1]) ** 0.5,
@@ -123,10 +126,10 @@ def _factors(
 
 
 def _choose(shapes: list[tuple[int, ...]], budget: int) -> tuple[int, int]:
-  """Returns (how many of the last matrices, rank) for about ``budget`` numbers.
+  """Returns (number of last matrices, rank) for about ``budget`` parameters.
 
-  Of choices within a fifth of the budget it takes the one on most matrices,
-  else the one that is nearest.
+  Among choices within a fifth of the budget, the one on most matrices; if there
+  is none, the nearest.
   """
   sizes = {
     (last, rank): sum(_lora_size(shape, rank) for shape in shapes[-last:])
@@ -141,6 +144,7 @@ def _choose(shapes: list[tuple[int, ...]], budget: int) -> tuple[int, int]:
 
 
 def _flat(shape: tuple[int, ...]) -> tuple[int, int]:
+  """Returns the shape of a leaf as a matrix."""
   return math.prod(shape[:-1]), shape[-1]
 
 

@@ -1,7 +1,7 @@
-"""A target task, a few labelled images of it, and the other tasks' vectors.
+"""A target task from a few labelled images and the other tasks' vectors.
 
-Every method sees the same images in the same batches for the same number of
-steps. No validation image is looked at: the last step is taken.
+Every method is trained on the same images in the same batches for the same
+number of steps. No validation image is used: the last step is evaluated.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,8 +35,8 @@ class Runs(NamedTuple):
   Attributes:
     seeds: ``[R]``.
     targets: ``[R]``.
-    rows: places in the target's training images, ``[R, M]``; fewer than M
-      different ones are repeated.
+    rows: indices of the target's training images, ``[R, M]``; fewer than M
+      images are repeated.
   """
 
   seeds: types.Array
@@ -47,7 +47,7 @@ class Runs(NamedTuple):
 def methods(
   suite: suites.Suite, models: settings.Models, names: Sequence[str]
 ) -> dict[str, few_label_training.Trained]:
-  """Returns what each method of the setting ``few_shot`` trains."""
+  """Returns the parameterisations of the setting ``few_shot`` by method."""
   cells = ('random', suite.config.few_shot.cells)
   coefs = functools.partial(few_label_training.coefs, suite, models)
   lora = functools.partial(few_label_training.lora, suite)
@@ -66,7 +66,7 @@ def methods(
 def partitions(
   suite: suites.Suite, models: settings.Models
 ) -> dict[str, few_label_training.Trained]:
-  """Returns what each method of the setting ``partition`` trains."""
+  """Returns the parameterisations of the setting ``partition`` by method."""
   config = suite.config.partition
   found = {}
   for cells in config.cells:
@@ -86,18 +86,18 @@ def run(
   name: str,
   trained: few_label_training.Trained,
 ) -> dict[str, Any]:
-  """Trains one method on every seed, target and amount, and measures it.
+  """Trains and measures one method for every seed, target and number of shots.
 
   Args:
-    suite: what every stage needs.
+    suite: tasks and model.
     models: bases, heads and vectors.
     setting: ``'few_shot'`` or ``'partition'``.
     name: of the method.
-    trained: what it trains.
+    trained: its parameterisation.
 
   Returns:
-    ``test``, ``[A, S, T]``; ``shots``, ``[A]``; ``trained``, how many numbers;
-    ``note``.
+    ``test``, ``[A, S, T]``; ``shots``, ``[A]``; ``trained``, the number of
+    parameters; ``note``.
   """
   config = suite.config[setting]
   runs = draw(suite, config.shots)
@@ -139,9 +139,9 @@ def run(
 
 
 def draw(suite: suites.Suite, shots: Sequence[int]) -> Runs:
-  """Draws the images of every run; the base has seen none of them.
+  """Draws the images of every run, none of which the base was trained on.
 
-  With one seed and target, the images of fewer shots are among those of more.
+  For each seed and target, the sets of images are nested.
   """
   seen = suite.config.base.examples
   labels = suite.tasks.train.y[:, seen:]
@@ -170,14 +170,14 @@ def bind(
   others = jnp.arange(count - 1, dtype=t.dtype)
   others = others + (others >= t).astype(t.dtype)
   return {
-    'base': jax.tree.map(lambda x: x[s], models.base),
-    'head': jax.tree.map(lambda x: x[s, t], models.heads),
+    'base': side_by_side.pick(models.base, s),
+    'head': side_by_side.pick(models.heads, s, t),
     'stack': jax.tree.map(lambda x: x[s][others], models.stack),
   }
 
 
 def pick(shared: Any, run: types.Array) -> tuple[Any, Any]:
-  """Returns what is bound in one run, and its (images, labels)."""
+  """Returns base, head and vectors of one run, and its (images, labels)."""
   models, runs, (x, y) = shared
   t, rows = runs.targets[run], runs.rows[run]
   return bind(models, runs, run), (x[t][rows], y[t][rows])
@@ -186,6 +186,8 @@ def pick(shared: Any, run: types.Array) -> tuple[Any, Any]:
 def _starts(
   trained: few_label_training.Trained, shared: Any, keys: types.PRNGKey
 ) -> types.Tree:
+  """Returns the initial parameters of every run, ``[R, ...]``."""
+
   def start(operands: Any) -> types.Tree:
     run, key = operands
     models, runs, _ = shared

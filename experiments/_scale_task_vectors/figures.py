@@ -1,19 +1,19 @@
-"""Figures of learned coefficients, and of what few images give, as PNG."""
+"""Figures of learned coefficients, and of accuracy with few labels."""
 
 from collections.abc import Sequence
 import pathlib
 import re
 from typing import Any
 
-from matplotlib import axes, ticker
+from matplotlib import axes
 import numpy as np
 
 from experiments._run import canvas
 from experiments._scale_task_vectors import report
 from experiments._shared import suites
 
-# Blues are coefficients, oranges low-rank factors; a pair of one shade trains
-# as many numbers.
+# Blues are coefficients, oranges low-rank factors; pairs of equal shade have
+# about the same number of parameters.
 _STYLES = {
   'isotropic': ('#9ecae1', 's', '-'),
   'anisotropic': ('#4292c6', 'o', '-'),
@@ -36,14 +36,14 @@ def draw(
   bounds: dict[str, Any],
   results: dict[str, Any],
 ) -> None:
-  """Draws what the settings that were run have to show.
+  """Draws the figures of the settings that were run.
 
   Args:
-    folder: where to.
-    suite: what every stage needs.
-    blocks: names of leaves, first used first.
+    folder: of the files.
+    suite: tasks and model.
+    blocks: names of leaves in order of use.
     bounds: accuracies ``[S, T]`` of base and experts.
-    results: what was measured, by setting and method.
+    results: measurements by setting and method.
   """
   maps = {
     title: results[setting][name]['coefs']
@@ -92,7 +92,7 @@ def coefficients(
     ax.tick_params(axis='x', labelrotation=90, labelsize=9, length=0)
     ax.tick_params(axis='y', labelsize=10, length=0)
     ax.set_yticks(range(len(tasks)), tasks)
-    ax.set_title(title, loc='left', color=canvas.INK, fontsize=12)
+    canvas.heading(ax, title)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     bar = fig.colorbar(image, ax=ax, pad=0.01, fraction=0.04)
@@ -104,7 +104,7 @@ def coefficients(
 
 
 def _write(ax: axes.Axes, values: np.ndarray, reach: float) -> None:
-  """Writes the numbers into the cells."""
+  """Writes values into cells."""
   for (row, column), value in np.ndenumerate(values):
     ax.text(
       column,
@@ -138,31 +138,22 @@ def few_shot(
     by_seed = 100 * np.asarray(one['test']).mean(2)
     mean, spread = by_seed.mean(1), _deviation(by_seed)
     title = report.title(name, suite.config)
-    ax.plot(
-      one['shots'],
-      mean,
-      color=colour,
-      marker=marker,
-      ls=dash,
-      lw=2,
-      label=f'{title}: {one["trained"]:,}',
-    )
-    ax.fill_between(
-      one['shots'], mean - spread, mean + spread, color=colour, alpha=0.15, lw=0
-    )
+    line = {'ls': dash, 'marker': marker, 'alpha': 0.15}
+    line['label'] = f'{title}: {one["trained"]:,}'
+    canvas.curve(ax, one['shots'], mean, spread, colour=colour, **line)
   _level(ax, 'base', bounds)
   shots = next(iter(found.values()))['shots']
-  _logarithmic(ax, shots)
+  canvas.log_ticks(ax, shots, base=2)
   ax.set_xlabel('labelled images of each class')
   ax.set_ylabel('test accuracy on the target, %')
-  canvas.legend(ax, 'method: numbers trained')
+  canvas.legend(ax, 'method: parameters')
   canvas.save(fig, path)
 
 
 def partition(
   path: pathlib.Path, bounds: dict[str, Any], found: dict[str, Any]
 ) -> None:
-  """Draws accuracy against how many numbers are trained."""
+  """Draws accuracy against the number of parameters."""
   shots = next(iter(found.values()))['shots']
   fig, panels = canvas.grid(
     4.6 * len(shots) + 2.6, 4.6, 1, len(shots), share=True
@@ -206,11 +197,11 @@ def partition(
         color=_STYLES['partition'][0],
       )
     ax.set_xscale('log')
-    ax.set_xlabel('numbers trained')
+    ax.set_xlabel('parameters trained')
     ax.set_title(f'{k} images of each class', loc='left', color=canvas.INK)
     _level(ax, 'base', bounds)
   panels[0][0].set_ylabel('test accuracy on the target, %')
-  canvas.legend(panels[0][-1], 'K is written beside')
+  canvas.legend(panels[0][-1], 'K next to the points')
   canvas.save(fig, path)
 
 
@@ -222,6 +213,7 @@ def _deviation(by_seed: np.ndarray) -> np.ndarray:
 
 
 def _level(ax: axes.Axes, name: str, bounds: dict[str, Any]) -> None:
+  """Draws a dashed line at the test accuracy of a bound."""
   value = 100 * np.mean(bounds[name]['test'])
   ax.axhline(value, color=canvas.INK, lw=1, ls=(0, (4, 3)), zorder=1)
   ax.annotate(
@@ -234,11 +226,3 @@ def _level(ax: axes.Axes, name: str, bounds: dict[str, Any]) -> None:
     va='top',
     color=canvas.INK,
   )
-
-
-def _logarithmic(ax: axes.Axes, places: Sequence[int]) -> None:
-  """Puts ticks at the places, on a scale of doublings."""
-  ax.set_xscale('log', base=2)
-  ax.xaxis.set_major_locator(ticker.FixedLocator(list(places)))
-  ax.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
-  ax.xaxis.set_minor_locator(ticker.NullLocator())

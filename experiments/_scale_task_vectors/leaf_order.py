@@ -1,4 +1,4 @@
-"""The leaves of an encoder in the order in which it uses them."""
+"""The leaves of an encoder in order of use."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from wsl import tree
 
 
 def order(suite: suites.Suite) -> list[str]:
-  """Returns the names of the encoder's leaves, first used first."""
+  """Returns the names of the encoder's leaves in order of use."""
   encoder = suites.shapes(suite)['encoder']
   image = jnp.asarray(suite.tasks.train.x[0, :1])
   jaxpr = jax.make_jaxpr(suite.encode)(encoder, image).jaxpr
@@ -24,7 +24,7 @@ def order(suite: suites.Suite) -> list[str]:
 
 
 def matrices(suite: suites.Suite) -> dict[str, tuple[int, ...]]:
-  """Returns the shapes of leaves of two axes or more, first used first."""
+  """Returns the shapes of leaves of two or more axes, in order of use."""
   encoder = tree.named(suites.shapes(suite)['encoder'])
   shapes = {name: tuple(encoder[name].shape) for name in order(suite)}
   return {name: shape for name, shape in shapes.items() if len(shape) > 1}

@@ -1,7 +1,7 @@
-"""One model of all tasks: coefficients searched, or learned by gradient.
+"""One model for all tasks: coefficients searched, or learned by gradient.
 
-Labelled validation images teach in the setting ``addition``, unlabelled test
-images in ``test_time``. The last step is taken, nothing is chosen on the way.
+The setting ``addition`` learns from labelled validation images, ``test_time``
+from unlabelled test images. The last step is used, without early stopping.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,15 +15,15 @@ import optax
 
 from experiments._run import console
 from experiments._scale_task_vectors import predict, settings
-from experiments._shared import suites
+from experiments._shared import side_by_side, suites
 from wsl import data, merge, scale, types
 
 
 class Method(NamedTuple):
-  """How coefficients of a merge are found.
+  """Parameters and objective of a merge.
 
   Attributes:
-    by: what has a coefficient of its own, as in ``scale.init``.
+    by: granularity of the coefficients, as in ``scale.init``.
     learns: from ``'labels'``, or from ``'entropy'``; ``''`` if searched.
     vectors: ``'plain'``, ``'trimmed'`` as TIES does, or ``'tangent'``.
   """
@@ -56,18 +56,18 @@ def run(
   setting: str,
   name: str,
 ) -> dict[str, Any]:
-  """Finds coefficients for every seed, and measures what they make.
+  """Finds coefficients for every seed, and measures the merged models.
 
   Args:
-    suite: what every stage needs.
-    models: what is merged.
+    suite: tasks and model.
+    models: base, heads and vectors.
     experts: their validation accuracies, ``[S, T]``.
     setting: ``'addition'`` or ``'test_time'``.
     name: of a method.
 
   Returns:
     ``validation`` and ``test``, ``[S, T]``; ``disentanglement``, ``[S]``;
-    ``coefs`` by block, ``[S, T]``; ``trained``, how many numbers.
+    ``coefs`` by block, ``[S, T]``; ``trained``, the number of parameters.
   """
   method, config = METHODS[setting][name], suite.config
   encodes = encoders(suite, models, tangent=method.vectors == 'tangent')
@@ -76,7 +76,7 @@ def run(
   found: list[dict[str, Any]] = []
   with console.progress(name, config.seeds) as tick:
     for s in range(config.seeds):
-      encode, base, heads, stack = settings.pick(
+      encode, base, heads, stack = side_by_side.pick(
         (encodes, models.base, models.heads, stacks), s
       )
       bank = settings.bank(suite, base, stack)
@@ -106,10 +106,10 @@ def run(
 def encoders(
   suite: suites.Suite, models: settings.Models, *, tangent: bool
 ) -> Any:
-  """Returns one function of (encoder, images) for all seeds.
+  """Returns a function of (encoder, images) for all seeds.
 
-  It is a tree: ``settings.pick`` gives the function of one seed, and all
-  of them are one program.
+  It is a tree: ``side_by_side.pick`` returns the function of one seed, so that
+  all seeds share one compiled program.
   """
   if tangent:
     return scale.linear_model(suite.encode, models.base)
@@ -139,7 +139,7 @@ def learner(
 
   def learn(s: int, base: types.Params, bank: scale.Bank) -> scale.Coefs:
     return scale.fit(
-      settings.pick(objective, s),
+      side_by_side.pick(objective, s),
       base,
       bank,
       scale.init(bank, by=method.by, value=start),
@@ -154,7 +154,7 @@ def learner(
 
 
 def optimizer_of(config: ml_collections.ConfigDict) -> Any:
-  """Returns the paper's optimizer at a rate of ours."""
+  """Returns the optimizer of the paper, at the rate of the config."""
   return optax.chain(
     optax.clip_by_global_norm(1.0),
     optax.adamw(config.rate, weight_decay=config.weight_decay),
@@ -164,13 +164,13 @@ def optimizer_of(config: ml_collections.ConfigDict) -> Any:
 def batches(
   split: data.Split, batch_size: int, *, seed: int, labels: bool = True
 ) -> Iterator[Any]:
-  """Yields as many images of each task, ``[T, B, ...]``, for ever.
+  """Yields batches of all tasks, ``[T, B, ...]``, endlessly.
 
   Args:
     split: images and labels, ``[T, N, ...]``.
     batch_size: B.
-    seed: of the orders; each task has its own.
-    labels: whether they come too.
+    seed: of the orders, one for each task.
+    labels: whether to yield labels too.
 
   Yields:
     (images, labels), or images.
@@ -189,6 +189,7 @@ def batches(
 def _vectors(
   suite: suites.Suite, models: settings.Models, method: Method
 ) -> types.Deltas:
+  """Returns the task vectors of a method, ``[S, T, ...]``."""
   if method.vectors == 'trimmed':
     density = suite.config.test_time.adamerging.density
     return jax.jit(jax.vmap(functools.partial(_trim, density)))(models.stack)
@@ -196,7 +197,7 @@ def _vectors(
 
 
 def _trim(density: float, stack: types.Deltas) -> types.Deltas:
-  """Returns what TIES keeps of each vector before it takes the mean."""
+  """Returns the entries of each vector that TIES averages."""
   return merge.elect_sign(merge.trim(stack, density=density))
 
 

@@ -1,131 +1,168 @@
-"""What the papers claim, and whether it holds here.
+"""Claims of the papers, and verdicts on them.
 
-A claim is a difference that should be positive. It is taken within each seed,
-so that what the seeds share does not blur it: ``holds`` if it is positive in
-every seed, ``in the mean only`` if it is in the mean of seeds, else ``does not
+A claim is a positive difference. It is paired by seed, which removes the
+variance that both terms share. The verdict is ``holds`` if the difference is
+positive in every seed, ``in the mean only`` if its mean is, else ``does not
 hold``.
 """
 
+from collections.abc import Callable, Mapping
+import functools
 from typing import Any
 
 import numpy as np
 
+from experiments._run import spreads
 
-def judge(
-  bounds: dict[str, Any], results: dict[str, Any]
-) -> list[dict[str, Any]]:
-  """Judges the claims whose methods were run.
+Verdicts = list[dict[str, Any]]
+
+
+def judge(bounds: dict[str, Any], results: dict[str, Any]) -> Verdicts:
+  """Judges the claims about the methods that were run.
 
   Args:
     bounds: accuracies of base and experts.
-    results: what was measured, by setting and method.
+    results: measurements by setting and method.
 
   Returns:
     For each claim: ``claim``; ``paper``, its numbers there; ``here``, the two
     means; ``difference`` by seed; ``mean`` and ``std`` of it; ``verdict``.
     Accuracies and errors are percentages.
   """
-  found = [
+  return [
     *_merging(results.get('addition', {})),
     *_negation(results.get('negation', {})),
     *_few_shot(results.get('few_shot', {})),
     *_test_time(bounds, results.get('test_time', {})),
     *_partition(results.get('partition', {})),
   ]
-  return [_verdict(*one) for one in found]
 
 
-def _merging(found: dict[str, Any]) -> list[Any]:
+def _merging(found: dict[str, Any]) -> Verdicts:
+  """Judges addition: accuracy, then disentanglement of the vectors."""
   accuracy = {name: _by_seed(one['test']) for name, one in found.items()}
-  error = {
-    name: 100 * np.asarray(one['disentanglement'])
-    for name, one in found.items()
-  }
-  claims = [
-    ('learned isotropic > searched, addition', '70.5 : 70.1')
-    + _pair(accuracy, 'isotropic', 'searched'),
-    ('learned anisotropic > learned isotropic, addition', '85.0 : 70.5')
-    + _pair(accuracy, 'anisotropic', 'isotropic'),
-    ('learned anisotropic > searched, addition', '85.0 : 70.1')
-    + _pair(accuracy, 'anisotropic', 'searched'),
-    ('anisotropic > searched, addition, tangent space', '83.4 : 74.7')
-    + _pair(accuracy, 'tangent_anisotropic', 'tangent_searched'),
-    ('anisotropic disentangles better: searched > anisotropic', '6.67 : 4.28')
-    + _pair(error, 'searched', 'anisotropic'),
-    ('the same, tangent space: searched > anisotropic', '5.69 : 4.39')
-    + _pair(error, 'tangent_searched', 'tangent_anisotropic'),
+  error = {n: 100 * np.asarray(x['disentanglement']) for n, x in found.items()}
+  above, worse = _comparison(accuracy), _comparison(error)
+  return [
+    *above(
+      'learned isotropic > searched, addition',
+      ('isotropic', 'searched'),
+      '70.5 : 70.1',
+    ),
+    *above(
+      'learned anisotropic > learned isotropic, addition',
+      ('anisotropic', 'isotropic'),
+      '85.0 : 70.5',
+    ),
+    *above(
+      'learned anisotropic > searched, addition',
+      ('anisotropic', 'searched'),
+      '85.0 : 70.1',
+    ),
+    *above(
+      'anisotropic > searched, addition, tangent space',
+      ('tangent_anisotropic', 'tangent_searched'),
+      '83.4 : 74.7',
+    ),
+    *worse(
+      'anisotropic disentangles better: searched > anisotropic',
+      ('searched', 'anisotropic'),
+      '6.67 : 4.28',
+    ),
+    *worse(
+      'the same, tangent space: searched > anisotropic',
+      ('tangent_searched', 'tangent_anisotropic'),
+      '5.69 : 4.39',
+    ),
   ]
-  return [claim for claim in claims if len(claim) == 4]
 
 
-def _negation(found: dict[str, Any]) -> list[Any]:
+def _negation(found: dict[str, Any]) -> Verdicts:
+  """Judges negation by the accuracy on targets, lower is better."""
   target = {
     name: 100 * np.asarray(one['test'])[..., 0].mean(1)
     for name, one in found.items()
   }
-  claims = [
-    ('anisotropic forgets more: searched > anisotropic, target', '23.2 : 18.8')
-    + _pair(target, 'searched', 'anisotropic'),
-    ('the same: learned isotropic > anisotropic, target', '')
-    + _pair(target, 'isotropic', 'anisotropic'),
+  above = _comparison(target)
+  return [
+    *above(
+      'anisotropic forgets more: searched > anisotropic, target',
+      ('searched', 'anisotropic'),
+      '23.2 : 18.8',
+    ),
+    *above(
+      'the same: learned isotropic > anisotropic, target',
+      ('isotropic', 'anisotropic'),
+    ),
   ]
-  return [claim for claim in claims if len(claim) == 4]
 
 
-def _few_shot(found: dict[str, Any]) -> list[Any]:
-  claims = []
-  for i, k in enumerate(next(iter(found.values()))['shots'] if found else ()):
-    accuracy = {n: _by_seed(one['test'][i]) for n, one in found.items()}
-    for ours, theirs in (
-      ('anisotropic', 'isotropic'),
-      ('anisotropic', 'lora'),
-      ('partition', 'lora_partition'),
-      ('partition', 'probe'),
-    ):
-      numbers = [
-        f'{name.replace("_", " ")} ({found[name]["trained"]})'
-        for name in (ours, theirs)
-        if name in found
-      ]
-      label = f'{" > ".join(numbers)}, {k} shot{"s" if k > 1 else ""}'
-      claims.append((label, '') + _pair(accuracy, ours, theirs))
-  return [claim for claim in claims if len(claim) == 4]
+def _few_shot(found: dict[str, Any]) -> Verdicts:
+  """Judges pairs of methods at every number of shots."""
+  pairs = (
+    ('anisotropic', 'isotropic'),
+    ('anisotropic', 'lora'),
+    ('partition', 'lora_partition'),
+    ('partition', 'probe'),
+  )
+  verdicts = []
+  for i, k in enumerate(_shots(found)):
+    above = _comparison({n: _by_seed(x['test'][i]) for n, x in found.items()})
+    for pair in pairs:
+      if found.keys() >= set(pair):
+        ours, theirs = (
+          f'{name.replace("_", " ")} ({found[name]["trained"]})'
+          for name in pair
+        )
+        shots = f'{k} shot{"s" if k > 1 else ""}'
+        verdicts += above(f'{ours} > {theirs}, {shots}', pair)
+  return verdicts
 
 
-def _test_time(bounds: dict[str, Any], found: dict[str, Any]) -> list[Any]:
+def _test_time(bounds: dict[str, Any], found: dict[str, Any]) -> Verdicts:
+  """Judges adaptation to unlabelled test images."""
   accuracy = {name: _by_seed(one['test']) for name, one in found.items()}
-  accuracy['base'] = _by_seed(bounds['base']['test'])
-  claims = [
-    ('AdaMerging layer-wise > task-wise, no labels', '80.1 : 71.1')
-    + _pair(accuracy, 'adamerging_leaf', 'adamerging_task'),
-    ('AdaMerging++ > AdaMerging layer-wise', '81.1 : 80.1')
-    + _pair(accuracy, 'adamerging_plus', 'adamerging_leaf'),
-    ('UFM > base, target without labels', '66.9 : 60.4')
-    + _pair(accuracy, 'ufm', 'base'),
-    ('UFM > entropy, target without labels', '66.9 : 62.9')
-    + _pair(accuracy, 'ufm', 'entropy'),
+  above = _comparison({**accuracy, 'base': _by_seed(bounds['base']['test'])})
+  return [
+    *above(
+      'AdaMerging layer-wise > task-wise, no labels',
+      ('adamerging_leaf', 'adamerging_task'),
+      '80.1 : 71.1',
+    ),
+    *above(
+      'AdaMerging++ > AdaMerging layer-wise',
+      ('adamerging_plus', 'adamerging_leaf'),
+      '81.1 : 80.1',
+    ),
+    *above('UFM > base, target without labels', ('ufm', 'base'), '66.9 : 60.4'),
+    *above(
+      'UFM > entropy, target without labels',
+      ('ufm', 'entropy'),
+      '66.9 : 62.9',
+    ),
   ]
-  return [claim for claim in claims if len(claim) == 4]
 
 
-def _partition(found: dict[str, Any]) -> list[Any]:
-  claims = []
-  shots = next(iter(found.values()))['shots'] if found else ()
+def _partition(found: dict[str, Any]) -> Verdicts:
+  """Judges numbers of cells against each other and against LoRA."""
   cells = [name for name in found if name[0] == 'x' and name != 'xfull']
-  for i, k in enumerate(shots):
-    accuracy = {n: _by_seed(one['test'][i]) for n, one in found.items()}
+  verdicts = []
+  for i, k in enumerate(_shots(found)):
+    above = _comparison({n: _by_seed(x['test'][i]) for n, x in found.items()})
     if len(cells) > 1:
-      label = f'{cells[-1]} > {cells[0]} cells, {k} shots'
-      claims.append((label, '') + _pair(accuracy, cells[-1], cells[0]))
+      last, first = cells[-1], cells[0]
+      verdicts += above(f'{last} > {first} cells, {k} shots', (last, first))
     for name in cells:
-      if f'lora_{name}' not in found:
-        continue
-      ours, theirs = found[name], found[f'lora_{name}']
-      label = (
-        f'{name} ({ours["trained"]}) > LoRA ({theirs["trained"]}), {k} shots'
-      )
-      claims.append((label, '') + _pair(accuracy, name, f'lora_{name}'))
-  return claims
+      if (other := f'lora_{name}') in found:
+        ours, theirs = found[name]['trained'], found[other]['trained']
+        label = f'{name} ({ours}) > LoRA ({theirs}), {k} shots'
+        verdicts += above(label, (name, other))
+  return verdicts
+
+
+def _shots(found: dict[str, Any]) -> list[int]:
+  """Returns the numbers of shots, none if no method was run."""
+  return next(iter(found.values()))['shots'] if found else []
 
 
 def _by_seed(accuracy: Any) -> np.ndarray:
@@ -133,30 +170,35 @@ def _by_seed(accuracy: Any) -> np.ndarray:
   return 100 * np.asarray(accuracy).mean(1)
 
 
-def _pair(
-  values: dict[str, np.ndarray], high: str, low: str
-) -> tuple[Any, ...]:
-  """Returns both if both are there, else nothing."""
-  both = high in values and low in values
-  return (values[high], values[low]) if both else ()
+def _comparison(values: Mapping[str, np.ndarray]) -> Callable[..., Verdicts]:
+  """Returns a function that compares two methods by their values ``[S]``."""
+  return functools.partial(_compare, values)
 
 
-def _verdict(
-  claim: str, paper: str, high: np.ndarray, low: np.ndarray
-) -> dict[str, Any]:
+def _compare(
+  values: Mapping[str, np.ndarray],
+  claim: str,
+  pair: tuple[str, str],
+  paper: str = '',
+) -> Verdicts:
+  """Judges that one method is above another; empty if one was not run."""
+  if not values.keys() >= set(pair):
+    return []
+  high, low = (values[name] for name in pair)
   difference = high - low
+  mean, std = spreads.spread(difference)
   if (difference > 0).all():
     verdict = 'holds'
-  elif difference.mean() > 0:
-    verdict = 'in the mean only'
   else:
-    verdict = 'does not hold'
-  return {
-    'claim': claim,
-    'paper': paper,
-    'here': [float(high.mean()), float(low.mean())],
-    'difference': difference.tolist(),
-    'mean': float(difference.mean()),
-    'std': float(difference.std(ddof=1)) if len(difference) > 1 else 0.0,
-    'verdict': verdict,
-  }
+    verdict = 'in the mean only' if mean > 0 else 'does not hold'
+  return [
+    {
+      'claim': claim,
+      'paper': paper,
+      'here': [float(high.mean()), float(low.mean())],
+      'difference': difference.tolist(),
+      'mean': mean,
+      'std': std,
+      'verdict': verdict,
+    }
+  ]

@@ -1,4 +1,4 @@
-"""What composed models predict, and how far vectors disturb each other."""
+"""Predictions of composed models, and disentanglement of task vectors."""
 
 from collections.abc import Callable
 import functools
@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._scale_task_vectors import settings
+from experiments._shared import side_by_side
 from wsl import scale, types
 
 
 @jax.jit
 def scaled(bank: scale.Bank, coefs: scale.Coefs) -> types.Deltas:
-  """Returns each vector times its coefficients, leaves ``[T, ...]``."""
+  """Multiplies each vector by its coefficients, leaves ``[T, ...]``."""
 
   def one(mask: types.Array) -> types.Delta:
     times = lambda x: x * mask.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
@@ -42,8 +43,8 @@ def predictions(
     deltas: scaled vectors, ``[T, ...]``.
     heads: ``[T', ...]``.
     x: images, ``[T', N, ...]``.
-    masks: which vectors are added, ``[M, T]`` of 0 and 1.
-    tasks: on whose images, with whose head, ``[M]``.
+    masks: 1 for vectors to add, ``[M, T]``.
+    tasks: whose images and head are used, ``[M]``.
     batch_size: images in memory at once.
 
   Returns:
@@ -55,7 +56,7 @@ def predictions(
     params = jax.tree.map(
       lambda b, d: b + jnp.tensordot(mask, d, 1), base, deltas
     )
-    head = jax.tree.map(lambda h: h[task], heads)
+    head = side_by_side.pick(heads, task)
 
     def of_image(image: types.Array) -> types.Array:
       found = settings.logits(encode, head, params, image[None])
@@ -75,18 +76,15 @@ def accuracies(
   *,
   batch_size: int,
 ) -> np.ndarray:
-  """Returns the accuracy of all scaled vectors together on each task, [T']."""
+  """Returns the accuracy of the sum of all vectors on each task, ``[T']``."""
   count = split.y.shape[0]
-  vectors = jax.tree.leaves(deltas)[0].shape[0]
+  everything = jnp.ones((count, len(jax.tree.leaves(deltas)[0])), jnp.float32)
   found = predictions(
     encode,
     base,
     deltas,
     heads,
-    split.x,
-    jnp.ones((count, vectors), jnp.float32),
-    jnp.arange(count),
-    batch_size,
+    *(split.x, everything, jnp.arange(count), batch_size),
   )
   return (np.asarray(found) == np.asarray(split.y)).mean(1)
 
@@ -105,8 +103,8 @@ def disentanglement(
   .. math:: \xi_{ij} = P_{x \sim D_i}\bigl[ f(x; \theta_0 + \Lambda_i \tau_i)
     \neq f(x; \theta_0 + \Lambda_i \tau_i + \Lambda_j \tau_j) \bigr]
 
-  with the head of task i: how often the vector of task j changes what the
-  vector of task i says about an image of its own task.
+  with the head of task i: how often the vector of task j changes a prediction
+  on an image of task i.
 
   Reference:
     Ortiz-Jimenez et al., "Task Arithmetic in the Tangent Space: Improved
@@ -122,11 +120,8 @@ def disentanglement(
     base,
     deltas,
     heads,
-    split.x,
-    jnp.asarray(masks),
-    jnp.asarray(own),
-    batch_size,
+    *(split.x, jnp.asarray(masks), jnp.asarray(own), batch_size),
   )
-  said = np.asarray(found).reshape(count, count, -1)
-  alone = said[np.arange(count), np.arange(count)]
-  return (said != alone[:, None]).mean(2)
+  both = np.asarray(found).reshape(count, count, -1)
+  alone = both[np.arange(count), np.arange(count)]
+  return (both != alone[:, None]).mean(2)

@@ -1,11 +1,11 @@
-"""From what was measured to the lines of a table."""
+"""Tables of all settings, and of the claims."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments._run import console
+from experiments._run import console, spreads
 from experiments._shared import suites
 
 TITLES = {
@@ -30,7 +30,7 @@ TITLES = {
 
 
 def title(name: str, config: Any) -> str:
-  """Returns what a method is called in tables and figures."""
+  """Returns the title of a method in tables and figures."""
   if name in TITLES:
     return TITLES[name].format(cells=config.few_shot.cells)
   kind, _, cells = name.rpartition('x')
@@ -42,18 +42,18 @@ def title(name: str, config: Any) -> str:
 def rows(
   suite: suites.Suite, bounds: dict[str, Any], results: dict[str, Any]
 ) -> list[dict[str, Any]]:
-  """Puts everything that was measured into rows.
+  """Summarises the measurements.
 
   Args:
-    suite: what every stage needs.
+    suite: tasks and model.
     bounds: accuracies ``[S, T]`` of base and experts.
-    results: what was measured, by setting and method.
+    results: measurements by setting and method.
 
   Returns:
     A dict for each setting, method and number of shots: ``test``, mean and
     standard deviation over seeds of the mean over tasks; ``normalised``, the
-    same of accuracies over the experts'; ``trained``; and what the setting has
-    besides. All but ``trained`` and ``shots`` are percentages.
+    same relative to the experts; ``trained``; and further values of the
+    setting. All but ``trained`` and ``shots`` are percentages.
   """
   experts = np.asarray(bounds['experts']['test'])
   found = [
@@ -73,7 +73,7 @@ def rows(
       row = {**_row(setting, name, one['test'], experts), **extra}
       if 'disentanglement' in one:
         error = 100 * np.asarray(one['disentanglement'])
-        row['disentanglement'] = _spread(error)
+        row['disentanglement'] = spreads.spread(error)
       found.append(row)
   for row in found:
     row['title'] = title(row['method'], suite.config)
@@ -84,13 +84,14 @@ def rows(
 def _row(
   setting: str, name: str, test: Any, experts: np.ndarray
 ) -> dict[str, Any]:
+  """Returns a row with accuracies, absolute and relative to the experts."""
   accuracy = np.asarray(test)
   ratios = accuracy / np.maximum(experts, 1e-9)
   return {
     'setting': setting,
     'method': name,
-    'test': _spread(100 * accuracy.mean(1)),
-    'normalised': _spread(100 * ratios.mean(1)),
+    'test': spreads.spread(100 * accuracy.mean(1)),
+    'normalised': spreads.spread(100 * ratios.mean(1)),
     'by_task': (100 * accuracy.mean(0)).tolist(),
   }
 
@@ -98,6 +99,7 @@ def _row(
 def _negated(
   suite: suites.Suite, bounds: dict[str, Any], methods: dict[str, Any]
 ) -> list[dict[str, Any]]:
+  """Returns the rows of negation, with accuracies of targets and control."""
   names = suite.tasks.names
   control = names.index(suite.config.negation.control)
   base = np.asarray(bounds['base']['test'])
@@ -111,19 +113,13 @@ def _negated(
     {
       'setting': 'negation',
       'method': name,
-      'test': _spread(100 * target.mean(1)),
-      'control': _spread(100 * held.mean(1)),
+      'test': spreads.spread(100 * target.mean(1)),
+      'control': spreads.spread(100 * held.mean(1)),
       'by_task': (100 * target.mean(0)).tolist(),
       'trained': methods[name]['trained'] if name in methods else 0,
     }
     for name, (target, held) in pairs.items()
   ]
-
-
-def _spread(values: np.ndarray) -> list[float]:
-  """Returns mean and standard deviation over seeds."""
-  deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-  return [float(values.mean()), float(deviation)]
 
 
 def show(
@@ -173,22 +169,23 @@ def show(
 
 _NOTES = {
   'addition': [
-    "±: standard deviation over seeds; norm.: accuracy over its expert's, mean "
-    'of tasks; error: of pairs of vectors, on test images; numbers: trained.',
+    '±: standard deviation over seeds; norm.: accuracy relative to the expert, '
+    'mean over tasks; error: of pairs of vectors, on test images; numbers: of '
+    'parameters.',
   ],
   'test_time': [
     'learned on unlabelled test images (transductive); UFM and entropy use the '
     "other tasks' vectors only, AdaMerging all.",
   ],
   'negation': [
-    'mean over targets; chosen on validation images: the lowest target '
-    "accuracy that keeps the control's share of the base's.",
+    'mean over targets; selected on validation images: the lowest target '
+    "accuracy that keeps the share of the base's accuracy on the control.",
   ],
   'few_shot': [
-    'test %, mean over targets, ± over seeds; no validation image is seen.'
+    'test %, mean over targets, ± over seeds; no validation image is used.'
   ],
   'partition': [
-    'test %, mean over targets, ± over seeds; no validation image is seen.'
+    'test %, mean over targets, ± over seeds; no validation image is used.'
   ],
   'claims': [
     'holds: in every seed; here: the two means, %; difference: ± over seeds.'
@@ -197,19 +194,16 @@ _NOTES = {
 
 
 def _line(row: dict[str, Any], keys: Sequence[str]) -> list[str]:
+  """Formats title, test accuracy and further spreads."""
   return [
     row['title'],
-    _number(row['test']),
-    *(_number(row[key]) if key in row else '' for key in keys),
+    spreads.text(row['test']),
+    *(spreads.text(row[key]) if key in row else '' for key in keys),
   ]
 
 
 def _trained(row: dict[str, Any]) -> str:
   return f'{row["trained"]:,}' if row.get('trained') else ''
-
-
-def _number(pair: Sequence[float]) -> str:
-  return f'{pair[0]:.1f} ± {pair[1]:.1f}'
 
 
 def _by_shots(
@@ -222,13 +216,14 @@ def _by_shots(
     [
       at[name, shots[0]]['title'],
       _trained(at[name, shots[0]]),
-      *(_number(at[name, k]['test']) for k in shots),
+      *(spreads.text(at[name, k]['test']) for k in shots),
     ]
     for name in names
   ]
 
 
 def _claim(one: dict[str, Any]) -> list[str]:
+  """Formats a claim and its verdict."""
   high, low = one['here']
   return [
     one['claim'],

@@ -1,4 +1,4 @@
-"""What is scaled: experts of one base, their vectors, and the tasks' heads."""
+"""Base, experts, their task vectors, and the heads of the tasks."""
 
 from collections.abc import Callable
 import functools
@@ -23,9 +23,9 @@ class Models(NamedTuple):
 
   Attributes:
     base: encoders, ``[S, ...]``.
-    heads: ``[S, T, ...]``; they stay as they are.
+    heads: ``[S, T, ...]``, frozen.
     stack: the experts' task vectors, ``[S, T, ...]``.
-    tangent: those of experts trained in the tangent space of the base, alike.
+    tangent: task vectors of experts trained in the tangent space of the base.
   """
 
   base: types.Params
@@ -37,12 +37,12 @@ class Models(NamedTuple):
 def load(
   suite: suites.Suite, out: records.Run, *, tangent: bool
 ) -> tuple[Models, dict[str, Any]]:
-  """Trains base and experts, or reads what an earlier run trained.
+  """Trains base and experts, or loads them from the folder of the run.
 
   Args:
-    suite: what every stage needs.
+    suite: tasks and model.
     out: the run.
-    tangent: whether experts are trained in the tangent space too.
+    tangent: whether to train experts in the tangent space too.
 
   Returns:
     The models; accuracies ``[S, T]`` of base and experts on both splits.
@@ -69,9 +69,9 @@ def tangent_experts(
   """Trains an encoder that is linear in its weights on each task alone.
 
   Args:
-    suite: what every stage needs.
-    base: where the tangent touches, ``[S, ...]``.
-    heads: ``[S, T, ...]``; they stay as they are.
+    suite: tasks and model.
+    base: point of linearisation, ``[S, ...]``.
+    heads: ``[S, T, ...]``, frozen.
 
   Returns:
     Encoders, ``[S, T, ...]``, for ``scale.linear_model``.
@@ -80,9 +80,9 @@ def tangent_experts(
 
   def own(shared: Any, run: types.Array) -> tuple[types.Tree, data.Split]:
     base, heads, split = shared
-    at_base = jax.tree.map(lambda x: x[run // count], base)
-    head = jax.tree.map(lambda x: x[run // count, run % count], heads)
-    return (at_base, head), jax.tree.map(lambda x: x[run % count], split)
+    at_base = side_by_side.pick(base, run // count)
+    head = side_by_side.pick(heads, run // count, run % count)
+    return (at_base, head), side_by_side.pick(split, run % count)
 
   def loss(
     bound: Any, encoder: types.Params, batch: Any, key: types.PRNGKey
@@ -106,9 +106,7 @@ def tangent_experts(
     rate=config.tangent.rate,
     at_once=config.at_once,
   )
-  return jax.tree.map(
-    lambda x: x.reshape(config.seeds, count, *x.shape[1:]), trained
-  )
+  return side_by_side.fold(trained, config.seeds, count)
 
 
 def logits(
@@ -134,11 +132,6 @@ def all_logits(
   return found + heads['bias'][:, None]
 
 
-def pick(tree: types.Tree, *index: int) -> types.Tree:
-  """Returns one seed, or one seed and task."""
-  return jax.tree.map(lambda x: x[index], tree)
-
-
 def bank(
   suite: suites.Suite,
   base: types.Params,
@@ -148,23 +141,24 @@ def bank(
   """Returns the bank of one seed.
 
   Args:
-    suite: what every stage needs.
+    suite: tasks and model.
     base: leaves ``[...]``.
     stack: leaves ``[T, ...]``.
-    tasks: which vectors, integers; all by default. Some have no names: banks
-      of as many vectors then share one compiled program.
+    tasks: indices of the vectors; all by default. A selection has no names, so
+      that banks of equal size share one compiled program.
   """
   if tasks is None:
     return scale.as_bank(base, stack, names=suite.tasks.names)
-  index = np.asarray(tasks)
-  return scale.as_bank(base, jax.tree.map(lambda x: x[index], stack))
+  return scale.as_bank(base, side_by_side.pick(stack, np.asarray(tasks)))
 
 
 def _vectors(base: types.Params, experts: types.Params) -> types.Deltas:
+  """Returns experts minus base, ``[S, T, ...]``."""
   return jax.tree.map(lambda x, y: y - x[:, None], base, experts)
 
 
 def _bounds(suite: suites.Suite, models: Models) -> dict[str, Any]:
+  """Returns the accuracies of base and experts on both splits."""
   found: dict[str, Any] = {'base': {}, 'experts': {}}
   experts = suite_accuracy.Experts(models.stack)
   for part in ('validation', 'test'):

@@ -1,7 +1,8 @@
-"""One task forgotten, a control task kept: coefficients of the one's vector.
+"""Unlearning of one task by negative coefficients; a control task is kept.
 
-Coefficients are chosen on labelled validation images, as in the paper: the
-lowest accuracy on the target while the control keeps a share of the base's.
+Coefficients are selected on labelled validation images, as in the paper: the
+lowest accuracy on the target for which the control keeps a given share of the
+base's accuracy.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import numpy as np
 
 from experiments._run import console
 from experiments._scale_task_vectors import merging, predict, settings
-from experiments._shared import suites
+from experiments._shared import side_by_side, suites
 from wsl import scale, types
 
 METHODS = {'searched': '', 'isotropic': 'task', 'anisotropic': 'leaf'}
@@ -25,8 +26,8 @@ class Pair(NamedTuple):
     base: ``[...]``.
     heads: of target and control, ``[2, ...]``.
     bank: the target's vector.
-    tasks: places of target and control.
-    objective: what is minimised.
+    tasks: indices of target and control.
+    objective: the loss to minimise.
   """
 
   base: types.Params
@@ -37,7 +38,7 @@ class Pair(NamedTuple):
 
 
 def targets(suite: suites.Suite) -> list[int]:
-  """Returns the tasks but the control."""
+  """Returns the indices of all tasks except the control."""
   names = suite.tasks.names
   return [
     t for t, name in enumerate(names) if name != suite.config.negation.control
@@ -51,7 +52,7 @@ def run(
 
   Returns:
     ``validation`` and ``test``, ``[S, T - 1, 2]``, of target and control;
-    ``coefs`` by block, ``[S, T - 1]``; ``trained``, how many numbers.
+    ``coefs`` by block, ``[S, T - 1]``; ``trained``, the number of parameters.
   """
   config, names = suite.config.negation, suite.tasks.names
   control = names.index(config.control)
@@ -63,18 +64,16 @@ def run(
     for s in range(suite.config.seeds):
       found.append([])
       for t in targets(suite):
-        base, stack = settings.pick((models.base, models.stack), s)
-        heads = jax.tree.map(
-          lambda x, s=s, t=t: x[s, np.asarray([t, control])], models.heads
-        )
+        base, stack = side_by_side.pick((models.base, models.stack), s)
+        heads = side_by_side.pick(models.heads, s, np.asarray([t, control]))
         pair = Pair(
           base,
           heads,
           settings.bank(suite, base, stack, [t]),
           (t, control),
           scale.negation(
-            settings.pick(apply_fns, s, t),
-            settings.pick(apply_fns, s, control),
+            side_by_side.pick(apply_fns, s, t),
+            side_by_side.pick(apply_fns, s, control),
           ),
         )
         found[s].append(_negate(suite, encode, pair, name, s, optimizer))
@@ -103,11 +102,11 @@ def _negate(
   seed: int,
   optimizer: Any,
 ) -> dict[str, Any]:
-  """Returns what one method finds for one target of one seed."""
+  """Negates one target of one seed by one method."""
 
   def measure(coefs: scale.Coefs, part: str) -> np.ndarray:
-    split = jax.tree.map(
-      lambda x: x[np.asarray(pair.tasks)], getattr(suite.tasks, part)
+    split = side_by_side.pick(
+      getattr(suite.tasks, part), np.asarray(pair.tasks)
     )
     return predict.accuracies(
       encode,
@@ -147,11 +146,9 @@ def _descend(
   seed: int,
   optimizer: Any,
 ) -> scale.Coefs:
-  """Learns until the control falls below its least accuracy."""
+  """Learns until the accuracy on the control falls below ``least``."""
   config = suite.config.negation
-  split = jax.tree.map(
-    lambda x: x[np.asarray(pair.tasks)], suite.tasks.validation
-  )
+  split = side_by_side.pick(suite.tasks.validation, np.asarray(pair.tasks))
   feed = merging.batches(split, config.batch_size, seed=seed)
   parts = (((x[0], y[0]), (x[1], y[1])) for x, y in feed)
   best, lowest, state = coefs, np.inf, None

@@ -1,4 +1,4 @@
-"""A target task without labels: unlabelled test images, others' vectors."""
+"""A target task from unlabelled test images and the other tasks' vectors."""
 
 from collections.abc import Iterator
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments._run import console
 from experiments._scale_task_vectors import merging, predict, settings
-from experiments._shared import suites
+from experiments._shared import side_by_side, suites
 from wsl import scale, types
 
 METHODS = ('entropy', 'ufm')
@@ -22,7 +22,7 @@ def run(
   """Adapts to every target of every seed by one method, from coefficients 0.
 
   Returns:
-    ``test``, ``[S, T]``; ``trained``, how many numbers.
+    ``test``, ``[S, T]``; ``trained``, the number of parameters.
   """
   config, count = suite.config.test_time.target, len(suite.tasks.names)
   encode = merging.encoders(suite, models, tangent=False)
@@ -38,21 +38,21 @@ def run(
   size = 0
   with console.progress(name, found.size) as tick:
     for s, t in np.ndindex(*found.shape):
-      base, stack = settings.pick((models.base, models.stack), s)
+      base, stack = side_by_side.pick((models.base, models.stack), s)
       others = [i for i in range(count) if i != t]
       bank = settings.bank(suite, base, stack, others)
       coefs = scale.init(bank, by='leaf')
       size = sum(x.size for x in coefs.values.values())
       x = suite.tasks.test.x[t]
-      objective = settings.pick(objectives, s, t)
-      apply_fn = settings.pick(apply_fns, s, t)
+      objective = side_by_side.pick(objectives, s, t)
+      apply_fn = side_by_side.pick(apply_fns, s, t)
       coefs = adapt(objective, apply_fn, base, bank, coefs, x, s)
       found[s, t] = predict.accuracies(
         encode,
         base,
         predict.scaled(bank, coefs),
-        jax.tree.map(lambda h, s=s, t=t: h[s, t : t + 1], models.heads),
-        jax.tree.map(lambda x, t=t: x[t : t + 1], suite.tasks.test),
+        side_by_side.pick(models.heads, s, slice(t, t + 1)),
+        side_by_side.pick(suite.tasks.test, slice(t, t + 1)),
         batch_size=suite.config.evaluation.batch_size,
       )[0]
       tick(f'test {100 * found[s, t]:.1f} %')
@@ -60,6 +60,7 @@ def run(
 
 
 def _ufm(suite: suites.Suite, apply_fns: Any) -> Any:
+  """Returns UFM's objective: weak views are noisy, strong ones erased."""
   noise = functools.partial(_noisy, 0.1 * suite.tasks.std)
   return scale.ufm(
     apply_fns,
@@ -80,7 +81,7 @@ def _entropy(
   x: np.ndarray,
   seed: int,
 ) -> scale.Coefs:
-  """Lowers the entropy of what is said about the images."""
+  """Minimises the entropy of the predictions."""
   del apply_fn
   config = suite.config.test_time.target
   return scale.fit(
@@ -106,7 +107,7 @@ def _agree(
   x: np.ndarray,
   seed: int,
 ) -> scale.Coefs:
-  """Goes through UFM's epochs, each with a trusted set of its own."""
+  """Runs the epochs of UFM, each with a new trusted set."""
   config = suite.config.test_time.target
   rng = np.random.RandomState(seed)
   steps = len(x) // config.batch_size
@@ -147,10 +148,12 @@ def _classify(
   coefs: scale.Coefs,
   x: types.Array,
 ) -> types.Array:
+  """Returns the logits of the composed model."""
   return apply_fn(scale.compose(base, bank, coefs), x)
 
 
 def _rows(count: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+  """Yields indices of batches endlessly, in a new order for each epoch."""
   rng = np.random.RandomState(seed)
   while True:
     order = rng.permutation(count)
@@ -159,7 +162,7 @@ def _rows(count: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _noisy(scale: float, key: types.PRNGKey, x: types.Array) -> types.Array:
-  """Adds noise."""
+  """Adds Gaussian noise."""
   x = jnp.asarray(x, jnp.float32)
   return x + scale * jax.random.normal(key, x.shape, jnp.float32)
 
@@ -167,7 +170,7 @@ def _noisy(scale: float, key: types.PRNGKey, x: types.Array) -> types.Array:
 def _erased(
   scale: float, mean: float, key: types.PRNGKey, x: types.Array
 ) -> types.Array:
-  """Adds noise, and takes a quarter of each image away."""
+  """Adds noise, and erases a quarter of each image."""
   keys = jax.random.split(key, 3)
   height, width = x.shape[1:3]
   rows = _window(keys[0], len(x), height)[:, :, None, None]
@@ -176,7 +179,7 @@ def _erased(
 
 
 def _window(key: types.PRNGKey, count: int, size: int) -> types.Array:
-  """Returns which half of ``size`` places is erased, ``[count, size]``."""
+  """Draws a window of half the ``size``, as masks ``[count, size]``."""
   first = jax.random.randint(key, (count, 1), 0, size // 2 + 1, np.int32)
   places = jnp.arange(size, dtype=np.int32)[None]
   return (places >= first) & (places < first + size // 2)

@@ -1,7 +1,4 @@
-"""The network of an experiment about seeds, with or without running moments.
-
-Its parameters are all its variables, running moments included.
-"""
+"""A network as functions of its variables, running moments included."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,10 +16,10 @@ class Net(NamedTuple):
   Attributes:
     init: maps a key to parameters.
     apply_fn: maps (params, images) to logits ``[B, C]``.
-    fit_fn: the same, by the moments of the batch where the network has batch
-      normalisation.
-    update_fn: maps (params, running moments, images) to moments that have seen
-      the images too; None if the network has none.
+    fit_fn: the same in training mode: batch normalisation uses the moments of
+      the batch.
+    update_fn: maps (params, running moments, images) to the updated running
+      moments; None without batch normalisation.
   """
 
   init: Callable[[types.PRNGKey], types.Params]
@@ -34,7 +31,7 @@ class Net(NamedTuple):
 
 
 def find(config: ml_collections.ConfigDict) -> Any:
-  """Returns the module of a config, its arguments checked.
+  """Returns the module that a config names; checks its arguments.
 
   Args:
     config: ``module``, a public name of ``wsl.models``, and ``arguments``.
@@ -51,7 +48,7 @@ def find(config: ml_collections.ConfigDict) -> Any:
 
 
 def build(model: Any, image: types.Array) -> Net:
-  """Makes the functions of a Flax module.
+  """Returns the functions of a Flax module.
 
   Args:
     model: a module.

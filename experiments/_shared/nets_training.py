@@ -1,4 +1,4 @@
-"""Training many networks that differ in their seeds, side by side."""
+"""Training many networks that differ in their seeds."""
 
 from collections.abc import Callable
 import functools
@@ -7,14 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import optax
 
-from experiments._run import console
-from experiments._shared import nets
-from wsl import train, tree, types
+from experiments._run import checks
+from experiments._shared import nets, side_by_side
+from wsl import train, types
 
-SEGMENTS = 10  # between reports
 OPTIMIZERS = ('sgd', 'adamw')
 
 Examples = tuple[types.Array, types.Array]
@@ -26,26 +24,23 @@ def check(config: ml_collections.ConfigDict, count: int) -> None:
   Args:
     config: ``optimizer``, ``learning_rate``, ``weight_decay``, ``epochs``,
       ``batch_size``, ``at_once``.
-    count: how many images there are.
+    count: the number of images.
 
   Raises:
     ValueError: naming the field.
   """
-  limits = {'epochs': None, 'batch_size': count, 'at_once': None}
-  for name, most in limits.items():
-    if config[name] < 1 or (most is not None and config[name] > most):
-      wanted = '1 or more' if most is None else f'1 .. {most}'
-      raise ValueError(f'training.{name}={config[name]}: expected {wanted}')
-  if config.optimizer not in OPTIMIZERS:
-    hint = tree.nearest(config.optimizer, OPTIMIZERS)
-    raise ValueError(
-      f"training.optimizer: no '{config.optimizer}'{hint}: there are "
-      f'{", ".join(OPTIMIZERS)}'
-    )
+  checks.sizes(
+    {
+      'training.epochs': (config.epochs, 1, None),
+      'training.batch_size': (config.batch_size, 1, count),
+      'training.at_once': (config.at_once, 1, None),
+    }
+  )
+  checks.choice('training.optimizer', config.optimizer, OPTIMIZERS)
 
 
 def describe(config: ml_collections.ConfigDict) -> str:
-  """Returns what decides how far apart networks come to lie."""
+  """Returns the hyperparameters of a training in one line."""
   return (
     f'{config.optimizer}, learning rate {config.learning_rate:g}, weight decay '
     f'{config.weight_decay:g}, {config.epochs} epochs'
@@ -70,77 +65,39 @@ def networks(
   Args:
     net: the network.
     config: see ``check``.
-    keys: ``[R]``, of weights and orders.
+    keys: ``[R]``, of initial weights and orders of the examples.
     examples: of all runs.
-    pick: maps (examples, number of a run) to the images and labels of it.
+    pick: maps (examples, index of a run) to that run's images and labels.
 
   Returns:
-    Parameters, ``[R, ...]``; running moments are those of the start.
+    Parameters, ``[R, ...]``; running moments are the initial ones.
 
   Raises:
     FloatingPointError: if a loss is not finite.
   """
   one = jax.eval_shape(pick, examples, jnp.zeros((), jnp.int32))
-  epoch = one[1].shape[0] // config.batch_size
-  segment = -(-config.epochs * epoch // SEGMENTS)
-  optimizer = _optimizer(config, segment * SEGMENTS)
-  step = functools.partial(_advance, net, config, optimizer, segment, pick)
-  advance = jax.jit(step)
-  states, fixed = jax.jit(functools.partial(_begin, net, optimizer))(keys)
-  with console.progress('networks', SEGMENTS) as tick:
-    for part in range(1, SEGMENTS + 1):
-      states, losses = advance(states, fixed, keys, examples)
-      now = float(jnp.mean(losses[:, -epoch:]))
-      if not np.isfinite(now):
-        raise FloatingPointError(
-          f'networks: the loss is {now} before step {segment * part}: take a '
-          f'learning rate below {config.learning_rate}'
-        )
-      tick(f'loss {now:.4f}')
-  return {**fixed, 'params': states.params}
+  init = functools.partial(jax.lax.map, net.init)
+  fixed = dict(jax.jit(init)(keys))
+  weights = fixed.pop('params')
 
+  def own(shared: Any, run: types.Array) -> tuple[types.Params, Examples]:
+    moments, examples = shared
+    return side_by_side.pick(moments, run), pick(examples, run)
 
-def _begin(
-  net: nets.Net, optimizer: optax.GradientTransformation, keys: types.PRNGKey
-) -> tuple[train.State, types.Params]:
-  """Draws every network; apart from its weights is what is not trained."""
-
-  def one(key: types.PRNGKey) -> tuple[train.State, types.Params]:
-    fixed = dict(net.init(key))
-    weights = fixed.pop('params')
-    return train.start(weights, optimizer=optimizer), fixed
-
-  return jax.lax.map(one, keys)
-
-
-def _advance(
-  net: nets.Net,
-  config: ml_collections.ConfigDict,
-  optimizer: optax.GradientTransformation,
-  steps: int,
-  pick: Callable[[Any, types.Array], Examples],
-  states: train.State,
-  fixed: types.Params,
-  keys: types.PRNGKey,
-  examples: Any,
-) -> tuple[train.State, types.Array]:
-  """Makes some steps with every network."""
-  loss = functools.partial(_loss, net)
-
-  def one(operands: Any) -> tuple[train.State, types.Array]:
-    run, state, fixed, key = operands
-    return train.advance(
-      jax.tree_util.Partial(loss, fixed),
-      state,
-      pick(examples, run),
-      optimizer=optimizer,
-      steps=steps,
-      batch_size=config.batch_size,
-      key=jax.random.fold_in(key, 1),
-    )
-
-  operands = (jnp.arange(len(keys)), states, fixed, keys)
-  return jax.lax.map(one, operands, batch_size=config.at_once)
+  trained = side_by_side.advance_all(
+    'networks',
+    functools.partial(_loss, net),
+    weights,
+    jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
+    (fixed, examples),
+    own,
+    steps=config.epochs * (one[1].shape[0] // config.batch_size),
+    batch_size=config.batch_size,
+    rate=config.learning_rate,
+    at_once=config.at_once,
+    optimizer=functools.partial(_optimizer, config),
+  )
+  return {**fixed, 'params': trained}
 
 
 def _loss(
@@ -150,20 +107,22 @@ def _loss(
   batch: Examples,
   key: types.PRNGKey,
 ) -> types.Array:
+  """Returns the mean cross-entropy of a batch."""
   del key
   logits = net.fit_fn({**fixed, 'params': weights}, batch[0])
-  losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
-  return jnp.mean(losses)
+  return optax.softmax_cross_entropy_with_integer_labels(
+    logits, batch[1]
+  ).mean()
 
 
 def _optimizer(
-  config: ml_collections.ConfigDict, steps: int
+  config: ml_collections.ConfigDict, rate: float, *, steps: int
 ) -> optax.GradientTransformation:
-  """SGD with momentum and coupled decay, or AdamW; both rise and then fall."""
-  rate, decay = config.learning_rate, config.weight_decay
+  """Returns AdamW, or SGD with momentum and coupled decay; cosine schedules."""
   if config.optimizer == 'adamw':
-    return train.adamw(rate, steps=steps, weight_decay=decay)
+    return train.adamw(rate, steps=steps, weight_decay=config.weight_decay)
   schedule = optax.warmup_cosine_decay_schedule(0.0, rate, steps // 10, steps)
   return optax.chain(
-    optax.add_decayed_weights(decay), optax.sgd(schedule, momentum=0.9)
+    optax.add_decayed_weights(config.weight_decay),
+    optax.sgd(schedule, momentum=0.9),
   )

@@ -1,9 +1,10 @@
-"""One task: images to learn from, images held out from them, test images."""
+"""One task: training images, images held out from them, and test images."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from experiments._shared import suite_tasks
 from wsl import data, types
@@ -15,10 +16,10 @@ class Images(NamedTuple):
   """Normalised images ``[N, h, w, c]`` and labels ``[N]``.
 
   Attributes:
-    train: what networks learn from.
-    held_out: training images that no network learns from.
-    test: what is measured.
-    classes: how many.
+    train: to train networks on.
+    held_out: training images that no network is trained on.
+    test: for evaluation.
+    classes: the number of classes.
   """
 
   train: Examples
@@ -28,14 +29,14 @@ class Images(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict) -> Images:
-  """Reads a task.
+  """Reads a task, and holds out some of its training images.
 
   Args:
-    config: ``data``, ``task`` and ``held_out``, how many training images are
-      kept apart.
+    config: ``data``, ``task`` and ``held_out``, the number of images held out.
 
   Returns:
-    The images, by mean 0 and variance 1 of all training pixels.
+    The images, normalised by the mean and standard deviation of all training
+    pixels.
 
   Raises:
     ValueError: naming what is wrong in the config.
@@ -44,30 +45,32 @@ def load(config: ml_collections.ConfigDict) -> Images:
   found = suite_tasks.load(
     config.data, (config.task,), validation=config.held_out
   )
-  normal = lambda split: _normal(split, found.mean, found.std)
-  return Images(
-    normal(found.train),
-    normal(found.validation),
-    normal(found.test),
-    found.classes,
+  splits = (
+    (
+      (jnp.asarray(split.x[0], jnp.float32) - found.mean) / found.std,
+      jnp.asarray(split.y[0], jnp.int32),
+    )
+    for split in (found.train, found.validation, found.test)
   )
+  return Images(*splits, found.classes)
 
 
-def _normal(split: data.Split, mean: float, std: float) -> Examples:
-  x = (jnp.asarray(split.x[0], jnp.float32) - mean) / std
-  return x, jnp.asarray(split.y[0], jnp.int32)
+def read(config: ml_collections.ConfigDict) -> data.Task:
+  """Reads the embedded digits, or the task of a folder; pixels as stored."""
+  if config.data == 'digits':
+    return data.digits()
+  return suite_tasks.folder(config.data, [config.task])[config.task]
 
 
-def check_sizes(limits: dict[str, tuple[Any, int, int | None]]) -> None:
-  """Checks sizes in a config.
+def statistics(*splits: data.Split) -> tuple[float, float]:
+  """Returns mean and standard deviation of all pixels."""
+  x = np.concatenate([split.x for split in splits])
+  return float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
 
-  Args:
-    limits: by the field's name, its value, the least and the most.
 
-  Raises:
-    ValueError: naming the field.
-  """
-  for name, (value, least, most) in limits.items():
-    if value < least or (most is not None and value > most):
-      wanted = f'{least} or more' if most is None else f'{least} .. {most}'
-      raise ValueError(f'{name}={value}: expected {wanted}')
+def normal(split: data.Split, mean: object, std: object) -> Examples:
+  """Normalises pixels in float64, adds a channel axis, converts labels."""
+  x = np.asarray(split.x, np.float64)
+  x = x[..., None] if x.ndim == 3 else x
+  x = (x - np.asarray(mean)) / np.asarray(std)
+  return jnp.asarray(x, jnp.float32), jnp.asarray(split.y, jnp.int32)

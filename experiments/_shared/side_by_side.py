@@ -1,17 +1,19 @@
-"""Many runs of one training, some of them side by side."""
+"""Many runs of one training: R runs are the first axis of every leaf."""
 
 from collections.abc import Callable
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments._run import console
 from wsl import train, types
 
-SEGMENTS = 10  # of a run, between reports
+SEGMENTS = 10  # of a run, one compiled call each
 
 
 def advance_all(
@@ -25,31 +27,38 @@ def advance_all(
   steps: int,
   batch_size: int,
   rate: float,
-  at_once: int,
+  at_once: int | None,
+  optimizer: Callable[..., optax.GradientTransformation] = train.adamw,
+  exact: bool = False,
 ) -> types.Params:
-  """Trains R runs, ``at_once`` of them side by side, and shows how they fare.
+  """Trains R runs in segments; shows the mean loss after each.
 
   Args:
-    label: the stage.
+    label: of the progress line.
     loss: maps (bound, params, batch, key) to a scalar.
-    starts: what is trained, leaves ``[R, ...]``.
-    keys: of each run, ``[R]``.
-    shared: arrays that all runs draw on.
-    pick: maps (shared, number of a run) to what is bound in that run's loss,
-      and its examples.
-    steps: about how many; rounded up to whole segments.
+    starts: initial parameters, leaves ``[R, ...]``.
+    keys: one for each run, ``[R]``.
+    shared: arrays that the runs share.
+    pick: maps (shared, index of a run) to that run's ``bound`` and examples.
+    steps: rounded up to ``SEGMENTS`` equal segments unless ``exact``.
     batch_size: examples in a batch.
     rate: peak learning rate.
-    at_once: runs side by side by ``vmap``; the others wait.
+    at_once: how many runs ``vmap`` trains side by side. None trains one after
+      the other without ``vmap``, which would compute both branches of a
+      conditional.
+    optimizer: maps (rate, ``steps``) to the optimizer.
+    exact: whether to take exactly ``steps`` steps, in as many of 1, 2, 5 or 10
+      equal segments as divide them.
 
   Returns:
     The trained parameters, leaves ``[R, ...]``.
 
   Raises:
-    FloatingPointError: if a loss is not finite.
+    FloatingPointError: if the mean loss of a segment is not finite.
   """
-  segment = -(-steps // SEGMENTS)
-  optimizer = train.adamw(rate, steps=segment * SEGMENTS)
+  segments = math.gcd(steps, SEGMENTS) if exact else SEGMENTS
+  segment = -(-steps // segments)
+  transform = optimizer(rate, steps=segment * segments)
 
   @jax.jit
   def advance_some(
@@ -62,7 +71,7 @@ def advance_all(
         jax.tree_util.Partial(loss, bound),
         state,
         examples,
-        optimizer=optimizer,
+        optimizer=transform,
         steps=segment,
         batch_size=batch_size,
         key=key,
@@ -72,16 +81,37 @@ def advance_all(
     return jax.lax.map(advance, operands, batch_size=at_once)
 
   shared = jax.tree.map(jnp.asarray, shared)
-  start = functools.partial(train.start, optimizer=optimizer)
+  start = functools.partial(train.start, optimizer=transform)
   states = jax.jit(jax.vmap(start))(starts)
-  with console.progress(label, SEGMENTS) as tick:
-    for part in range(1, SEGMENTS + 1):
+  with console.progress(label, segments) as tick:
+    for part in range(1, segments + 1):
       states, losses = advance_some(states, keys, shared)
       now = float(jnp.mean(losses))
       if not np.isfinite(now):
         raise FloatingPointError(
-          f'{label}: the loss is {now} before step {segment * part}: take a '
+          f'{label}: the loss is {now} before step {segment * part}: choose a '
           f'learning rate below {rate}'
         )
-      tick(f'loss {now:.3f}')
+      tick(f'loss {now:.4f}')
   return states.params
+
+
+def keys(seed: int, stage: int, count: int) -> types.PRNGKey:
+  """Returns independent keys ``[count]`` for one stage of an experiment."""
+  key = jax.random.fold_in(jax.random.key(seed), stage)
+  return jax.random.split(key, count)
+
+
+def pick(stack: types.Tree, *place: Any) -> types.Tree:
+  """Returns one tree of a stack, leaves ``x[place]``."""
+  return jax.tree.map(lambda x: x[place], stack)
+
+
+def fold(stack: types.Tree, *shape: int) -> types.Tree:
+  """Reshapes the first axis of every leaf, to ``[*shape, ...]``."""
+  return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), stack)
+
+
+def flat(stack: types.Tree) -> types.Tree:
+  """Joins the first two axes of every leaf."""
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stack)

@@ -13,7 +13,7 @@ from wsl import data, deltas, merge, train, types
 
 
 class Experts(NamedTuple):
-  """A family of T models: the experts themselves.
+  """The T experts as a family of models.
 
   Attributes:
     stack: their task vectors, ``[..., T, ...]``.
@@ -33,7 +33,7 @@ def of_all(
   """Measures every coefficient, seed and task.
 
   Args:
-    suite: what every stage needs.
+    suite: tasks and model.
     base: encoders ``[S, ...]``.
     merged: deltas ``[S, ...]``, or families of T for each seed.
     heads: ``[S, T, ...]``.
@@ -67,6 +67,8 @@ def _of_all(
   split: data.Split,
   coefs: types.Array,
 ) -> types.Array:
+  """Returns accuracies ``[L, S, T]``, one coefficient and task at a time."""
+
   def logits(
     head: types.Params, encoder: types.Params, x: types.Array
   ) -> types.Array:

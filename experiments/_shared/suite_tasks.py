@@ -5,18 +5,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wsl import data, tree
+from experiments._run import checks
+from wsl import data
 
 
 class Tasks(NamedTuple):
   """T tasks; images are ``[T, N, height, width, channels]``, labels ``[T, N]``.
 
   Attributes:
-    names: what to call them.
-    train: what models learn from.
-    validation: held out from the training images; hyperparameters are chosen
-      here.
-    test: seen once, for the table.
+    names: of the tasks.
+    train: training images.
+    validation: held out from the training images, to choose hyperparameters.
+    test: used once, for the table.
     classes: size of the largest label set.
     mean: of all training pixels, as stored.
     std: of all training pixels, as stored.
@@ -37,26 +37,20 @@ def load(
   """Reads and stacks tasks.
 
   Args:
-    source: ``'digits'``, whose tasks are made by transforming the embedded
-      digits, or a path for ``data.folder``.
+    source: ``'digits'`` for transformations of the embedded digits, or a path
+      for ``data.folder``.
     names: transformations, or tasks in the folder.
-    validation: images of each task that are held out from its training images.
-    seed: which ones. Tasks made from the digits hold out the same digits.
+    validation: how many training images of each task are held out.
+    seed: of the choice; the same images are held out in every task.
 
   Returns:
-    The tasks, cut to the number of images that the smallest has.
+    The tasks, truncated to the size of the smallest.
 
   Raises:
     FileNotFoundError: if the folder is missing.
     ValueError: naming the unknown task, or the one of another shape.
   """
-  if source == 'digits':
-    found = digits(names)
-  else:
-    try:
-      found = data.folder(source, tasks=list(names))
-    except FileNotFoundError as error:
-      raise FileNotFoundError(f'{error}: --config.data=PATH') from None
+  found = digits(names) if source == 'digits' else folder(source, names)
   shapes = {name: task.train.x.shape[1:] for name, task in found.items()}
   for name, shape in shapes.items():
     if shape != shapes[names[0]]:
@@ -85,22 +79,25 @@ def load(
   )
 
 
+def folder(path: str, names: Sequence[str]) -> dict[str, data.Task]:
+  """Reads tasks of a folder; the error of a missing one names the flag."""
+  try:
+    return data.folder(path, tasks=list(names))
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'{error}: --config.data=PATH') from None
+
+
 def digits(names: Sequence[str]) -> dict[str, data.Task]:
-  """Makes tasks from the embedded digits; the labels stay the digits.
+  """Transforms the embedded digits; the labels remain the digits.
 
   Args:
     names: of ``TRANSFORMS``.
 
   Returns:
-    The tasks by name; the same image is in the same split of each.
+    The tasks by name; an image is in the same split of each.
   """
   for name in names:
-    if name not in TRANSFORMS:
-      raise ValueError(
-        f"tasks: no transformation '{name}' of the digits"
-        f'{tree.nearest(name, list(TRANSFORMS))}: there are '
-        f'{", ".join(TRANSFORMS)}'
-      )
+    checks.choice('tasks', name, TRANSFORMS, of=' of the digits')
   task = data.digits()
   return {
     name: data.Task(
@@ -117,7 +114,7 @@ def _invert_rows(x: np.ndarray) -> np.ndarray:
 
 
 def _shuffle_blocks(x: np.ndarray) -> np.ndarray:
-  """Moves the sixteen 2x2 blocks to other places, the same in every image."""
+  """Permutes the sixteen 2x2 blocks, the same way in every image."""
   order = np.random.RandomState(1).permutation(16)
   blocks = x.reshape(-1, 4, 2, 4, 2).swapaxes(2, 3).reshape(-1, 16, 2, 2)
   grid = blocks[:, order].reshape(-1, 4, 4, 2, 2).swapaxes(2, 3)
@@ -137,6 +134,7 @@ TRANSFORMS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _stack(splits: Sequence[data.Split], rows: np.ndarray | None) -> data.Split:
+  """Stacks some images of each task; by default as many as the smallest has."""
   if rows is None:
     rows = np.arange(min(len(split.y) for split in splits))
   x = np.stack([split.x[rows] for split in splits])

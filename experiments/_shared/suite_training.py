@@ -49,15 +49,14 @@ def experts(
   """Trains the encoder on each task alone.
 
   Args:
-    suite: what every stage needs.
-    base: encoders to begin from, ``[S, ...]``.
-    heads: ``[S, T, ...]``; they stay as they are.
+    suite: tasks and model.
+    base: initial encoders, ``[S, ...]``.
+    heads: ``[S, T, ...]``, frozen.
 
   Returns:
     Encoders, ``[S, T, ...]``.
   """
-  config, tasks = suite.config, suite.tasks
-  count = len(tasks.names)
+  config, count = suite.config, len(suite.tasks.names)
 
   def loss(
     head: types.Params, encoder: types.Params, batch: Any, key: types.PRNGKey
@@ -68,48 +67,40 @@ def experts(
 
   def own(shared: Any, run: types.Array) -> tuple[types.Params, data.Split]:
     heads, split = shared
-    head = jax.tree.map(lambda x: x[run], heads)
-    return head, jax.tree.map(lambda x: x[run % count], split)
+    head = side_by_side.pick(heads, run)
+    return head, side_by_side.pick(split, run % count)
 
-  flat = lambda x: x.reshape(-1, *x.shape[2:])
-  keys = jax.vmap(lambda key: jax.random.split(key, count))(
-    suites.keys(suite, 1)
-  )
+  split = jax.vmap(functools.partial(jax.random.split, num=count))
   trained = side_by_side.advance_all(
     'experts',
     loss,
     jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), base),
-    flat(keys),
-    (jax.tree.map(flat, heads), tasks.train),
+    split(suites.keys(suite, 1)).reshape(-1),
+    (side_by_side.flat(heads), suite.tasks.train),
     own,
     steps=_expert_steps(suite),
-    batch_size=config.experts.batch_size,
-    rate=config.models[config.model].expert_rate,
-    at_once=config.at_once,
+    **_expert_options(suite),
   )
-  return jax.tree.map(
-    lambda x: x.reshape(config.seeds, count, *x.shape[1:]), trained
-  )
+  return side_by_side.fold(trained, config.seeds, count)
 
 
 def joint(
   suite: suites.Suite, base: types.Params, heads: types.Params
 ) -> types.Params:
-  """Trains the encoder on all tasks, in as many steps as all experts took.
+  """Trains the encoder on all tasks, for the steps of all experts together.
 
   Args:
-    suite: what every stage needs.
-    base: encoders to begin from, ``[S, ...]``.
-    heads: ``[S, T, ...]``; they stay as they are.
+    suite: tasks and model.
+    base: initial encoders, ``[S, ...]``.
+    heads: ``[S, T, ...]``, frozen.
 
   Returns:
     Encoders, ``[S, ...]``.
   """
-  config = suite.config
 
   def own(shared: Any, run: types.Array) -> tuple[types.Params, Any]:
     heads, examples = shared
-    return jax.tree.map(lambda x: x[run], heads), examples
+    return side_by_side.pick(heads, run), examples
 
   return side_by_side.advance_all(
     'joint',
@@ -119,16 +110,14 @@ def joint(
     (heads, _mixture(suite.tasks.train)),
     own,
     steps=_expert_steps(suite) * len(suite.tasks.names),
-    batch_size=config.experts.batch_size,
-    rate=config.models[config.model].expert_rate,
-    at_once=config.at_once,
+    **_expert_options(suite),
   )
 
 
 def _mixture(
   split: data.Split,
 ) -> tuple[types.Array, types.Array, types.Array]:
-  """Joins the tasks: (images, labels, number of the task), ``[T N, ...]``."""
+  """Joins the tasks: (images, labels, index of the task), ``[T N, ...]``."""
   x, y = jnp.asarray(split.x), jnp.asarray(split.y)
   task = jnp.repeat(jnp.arange(y.shape[0], dtype=y.dtype), y.shape[1])
   return x.reshape(-1, *x.shape[2:]), y.reshape(-1), task
@@ -141,7 +130,7 @@ def _mixture_loss(
   batch: tuple[types.Array, types.Array, types.Array],
   key: types.PRNGKey,
 ) -> types.Array:
-  """Returns the loss of examples that each have their own task's head."""
+  """Returns the loss of a mixed batch, each example with its task's head."""
   del key
   x, y, task = batch
   features = suite.encode(encoder, x)
@@ -152,10 +141,21 @@ def _mixture_loss(
 
 
 def _cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:
-  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  return jnp.mean(losses)
+  """Returns the mean over a batch."""
+  return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def _expert_steps(suite: suites.Suite) -> int:
+  """Returns the steps of the training of one expert."""
   config = suite.config.experts
   return config.epochs * (suite.tasks.train.y.shape[1] // config.batch_size)
+
+
+def _expert_options(suite: suites.Suite) -> dict[str, Any]:
+  """Returns batch size, rate and parallelism of experts and joint model."""
+  config = suite.config
+  return {
+    'batch_size': config.experts.batch_size,
+    'rate': config.models[config.model].expert_rate,
+    'at_once': config.at_once,
+  }

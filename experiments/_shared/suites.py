@@ -1,7 +1,7 @@
-"""A vision suite: tasks, one encoder for all, and a head for each.
+"""A vision suite: tasks, a shared encoder, and a head for each task.
 
-S seeds and T tasks are axes of every leaf: a base has ``[S, ...]``, experts and
-heads have ``[S, T, ...]``.
+The first axes of a leaf are S seeds and T tasks: ``[S, ...]`` for a base,
+``[S, T, ...]`` for experts and heads.
 """
 
 from collections.abc import Callable
@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments._run import console, public_calls
-from experiments._shared import suite_tasks
+from experiments._run import checks, console, public_calls
+from experiments._shared import side_by_side, suite_tasks
 from wsl import models, stats, tree, types
 
 _MEASURES = {'fishers': stats.fisher, 'grams': stats.gram}
 
 
 class Suite(NamedTuple):
-  """What every stage needs.
+  """Tasks and model of a run.
 
   Attributes:
     config: the run's.
@@ -79,11 +79,8 @@ def load(config: ml_collections.ConfigDict) -> Suite:
 
 
 def _model(config: ml_collections.ConfigDict) -> Any:
-  if config.model not in config.models:
-    hint = tree.nearest(config.model, list(config.models))
-    raise ValueError(
-      f"model: no '{config.model}'{hint}: there are {', '.join(config.models)}"
-    )
+  """Returns the Flax module of the encoder."""
+  checks.choice('model', config.model, config.models)
   chosen, where = config.models[config.model], f'models.{config.model}'
   module = public_calls.find(chosen.module, [models], where=where)
   public_calls.check(module, chosen.arguments, where=f'{where}.arguments')
@@ -93,30 +90,26 @@ def _model(config: ml_collections.ConfigDict) -> Any:
 def _check_sizes(
   config: ml_collections.ConfigDict, tasks: suite_tasks.Tasks
 ) -> None:
+  """Checks the numbers of a config against the data."""
   count = tasks.train.y.shape[1]
-  limits: dict[str, tuple[int, int | None]] = {
-    'seeds': (config.seeds, None),
-    'at_once': (config.at_once, None),
-    'base.examples': (config.base.examples, count),
-    'base.batch_size': (
-      config.base.batch_size,
-      config.base.examples * len(tasks.names),
-    ),
-    'base.steps': (config.base.steps, None),
-    'experts.epochs': (config.experts.epochs, None),
-    'experts.batch_size': (config.experts.batch_size, count),
-    'evaluation.batch_size': (config.evaluation.batch_size, None),
+  mixture = config.base.examples * len(tasks.names)
+  limits = {
+    'seeds': (config.seeds, 1, None),
+    'at_once': (config.at_once, 1, None),
+    'base.examples': (config.base.examples, 1, count),
+    'base.batch_size': (config.base.batch_size, 1, mixture),
+    'base.steps': (config.base.steps, 1, None),
+    'experts.epochs': (config.experts.epochs, 1, None),
+    'experts.batch_size': (config.experts.batch_size, 1, count),
+    'evaluation.batch_size': (config.evaluation.batch_size, 1, None),
   }
   if 'statistics' in config:
-    limits['statistics.examples'] = (config.statistics.examples, count)
-  for name, (value, most) in limits.items():
-    if value < 1 or (most is not None and value > most):
-      wanted = '1 or more' if most is None else f'1 .. {most}'
-      raise ValueError(f'{name}={value}: expected {wanted}')
+    limits['statistics.examples'] = (config.statistics.examples, 1, count)
+  checks.sizes(limits)
 
 
 def describe(suite: Suite) -> str:
-  """Returns one line: how many tasks, seeds, images and parameters."""
+  """Returns the numbers of tasks, seeds, images and parameters in one line."""
   config, tasks = suite.config, suite.tasks
   size = sum(tree.sizes(shapes(suite)['encoder']).values())
   return (
@@ -128,15 +121,13 @@ def describe(suite: Suite) -> str:
 
 
 def shapes(suite: Suite) -> types.Params:
-  """Returns what ``init`` makes, as shapes."""
+  """Returns the shapes of the parameters that ``init`` draws."""
   return jax.eval_shape(suite.init, jax.random.key(0))
 
 
 def keys(suite: Suite, stage: int) -> types.PRNGKey:
   """Returns a key for each seed, ``[S]``, different in every stage."""
-  key = jax.random.fold_in(jax.random.key(0), stage)
-  seeds = jnp.arange(suite.config.seeds, dtype=jnp.uint32)
-  return jax.vmap(functools.partial(jax.random.fold_in, key))(seeds)
+  return side_by_side.keys(0, stage, suite.config.seeds)
 
 
 def statistic(
@@ -145,7 +136,7 @@ def statistic(
   """Computes a statistic of one expert from images without labels.
 
   Args:
-    suite: what every stage needs.
+    suite: tasks and model.
     name: ``'fishers'`` or ``'grams'``.
     params: ``{'encoder', 'head'}``.
     x: images ``[N, ...]``.
@@ -180,11 +171,8 @@ def measure(
   found = []
   with console.progress(name, seeds * count) as tick:
     for s, t in np.ndindex(seeds, count):
-      row = lambda x, s=s, t=t: x[s, t]
-      params = jax.tree.map(row, {'encoder': experts, 'head': heads})
+      params = side_by_side.pick({'encoder': experts, 'head': heads}, s, t)
       x = suite.tasks.train.x[t, : suite.config.statistics.examples]
       found.append(jax.block_until_ready(compute(params, jnp.asarray(x))))
       tick('')
-  return jax.tree.map(
-    lambda x: x.reshape(seeds, count, *x.shape[1:]), tree.stack(found)
-  )
+  return side_by_side.fold(tree.stack(found), seeds, count)

@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib import axes
 import numpy as np
 
-from experiments._run import canvas
-from experiments._stitch_family import settings, tables
+from experiments._run import canvas, spreads
+from experiments._stitch_family import settings
 from wsl import stitch
 
 _FRONTS = {
@@ -28,11 +28,11 @@ def pareto(
   results: dict[str, Any],
   summary: dict[str, Any],
 ) -> None:
-  """Draws FLOPs against accuracy, and what the trainings cost.
+  """Draws FLOPs against accuracy, and the cost of the trainings.
 
   Args:
     path: the file to write.
-    setting: what every stage needs.
+    setting: config, data and model.
     results: by part.
     summary: from ``summarise``.
   """
@@ -70,7 +70,7 @@ def pareto(
   left.minorticks_off()
   ticks = sorted([*flops['students'], *flops['v1'][:first]])
   left.set_xticks(ticks, [f'{tick:.2g}' for tick in ticks])
-  left.set_xlabel('MFLOPs an image')
+  left.set_xlabel('MFLOPs per image')
   left.set_ylabel('test accuracy, %')
   left.set_title('networks', loc='left', color=canvas.INK)
   _costs(right, summary)
@@ -79,7 +79,7 @@ def pareto(
 
 
 def _costs(ax: axes.Axes, summary: dict[str, Any]) -> None:
-  """Draws mean accuracy over the levels, and names what the training cost."""
+  """Draws mean accuracy over the levels, with the cost of the training."""
   rows = summary['rows'][::-1]
   for place, row in enumerate(rows):
     _, colour, marker = {**_FRONTS, **_STUDENTS}.get(
@@ -96,7 +96,7 @@ def _costs(ax: axes.Axes, summary: dict[str, Any]) -> None:
   ax.grid(axis='x', color='#e6e6e6', lw=0.8)
   ax.set_xlabel('mean over budgets of FLOPs, %')
   ax.set_title(
-    '(cost of training, in that of the largest anchor)',
+    '(cost of training, relative to the largest anchor)',
     loc='left',
     color=canvas.INK,
   )
@@ -109,7 +109,7 @@ def similarity(
 
   Args:
     path: the file to write.
-    setting: what every stage needs.
+    setting: config, data and model.
     results: by part.
   """
   fits, first = results['least_squares'], len(setting.depths)
@@ -125,7 +125,7 @@ def similarity(
       )
     ax.set_xlabel(label)
   panels[0][0].set_ylabel('test accuracy without training, %')
-  fig.colorbar(points, ax=panels[0][1], label='MFLOPs an image')
+  fig.colorbar(points, ax=panels[0][1], label='MFLOPs per image')
   canvas.save(fig, path)
 
 
@@ -140,7 +140,7 @@ def _bars(
 ) -> None:
   """Draws means with standard deviations over seeds."""
   columns = np.asarray([seed['test'] for seed in seeds]).T
-  spreads = 100 * np.asarray([tables.spread(c) for c in columns])
+  spreads = 100 * np.asarray([spreads.spread(c) for c in columns])
   ax.errorbar(
     *(costs, spreads[:, 0], spreads[:, 1]),
     fmt=marker,
@@ -152,4 +152,5 @@ def _bars(
 
 
 def _mean(seeds: list[dict[str, Any]], split: str) -> np.ndarray:
+  """Returns the mean accuracies over seeds, in per cent."""
   return 100 * np.mean([seed[split] for seed in seeds], 0)

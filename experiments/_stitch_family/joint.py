@@ -1,4 +1,4 @@
-"""Joint training of a family, and of others at its cost.
+"""Joint training of families, and of others at the same cost.
 
 ``Seeds`` is a list over seeds of ``{'held_out': [R], 'test': [R]}``.
 """
@@ -15,7 +15,7 @@ SELECTIONS = ('selected', 'random')
 
 
 def budget(setting: settings.Setting, flops: dict[str, Any]) -> float:
-  """Returns the FLOPs of every training of a family: SN-Net's."""
+  """Returns the FLOPs of each compared training: those of SN-Net."""
   steps = training.steps_of(setting, setting.config.joint.epochs)
   return steps * training.step_cost(setting, np.mean(flops['v1']))
 
@@ -29,11 +29,11 @@ def sn_net(
   """Trains a family jointly and measures its routes.
 
   Args:
-    setting: what every stage needs.
-    anchors: parameters by name, ``[S, ...]``; the last one teaches.
+    setting: config, data and model.
+    anchors: parameters by name, ``[S, ...]``; the last one is the teacher.
     flops: for one image, from ``least_squares``.
-    name: ``'v1'``: one stitch, routes drawn alike; ``'v2'``: up to two, drawn
-      by buckets of cost, adapters frozen but for their low-rank updates.
+    name: ``'v1'``: one stitch, routes drawn uniformly; ``'v2'``: up to two,
+      drawn by buckets of cost, adapters frozen up to low-rank updates.
 
   Returns:
     ``seeds``: Seeds; ``steps`` and ``flops``: of one seed's training.
@@ -65,19 +65,19 @@ def selections(
   anchors: untrained.Anchors,
   flops: dict[str, Any],
 ) -> dict[str, Any]:
-  """Trains a few stitches of all, chosen by similarity or blindly.
+  """Trains a subset of all stitches, selected by similarity or at random.
 
-  Both choose one stitch from each of the same groups of cost, so both are
-  given as many steps.
+  Both selections take one stitch from each group of cost, and are trained for
+  the same number of steps.
 
   Args:
-    setting: what every stage needs.
-    anchors: parameters by name, ``[S, ...]``; the last one teaches.
+    setting: config, data and model.
+    anchors: parameters by name, ``[S, ...]``; the last one is the teacher.
     flops: for one image, from ``least_squares``.
 
   Returns:
     ``selected`` and ``random``, each as from ``sn_net``, with ``routes``: by
-    seed, numbers of the candidates that were trained.
+    seed, indices of the trained candidates.
   """
   config = setting.config
   routes = settings.candidates(setting)
@@ -113,7 +113,7 @@ def _families(
   *,
   low_rank: bool = False,
 ) -> list[stitch.Family]:
-  """Returns the start of each seed: least squares."""
+  """Returns the initial family of each seed, fitted by least squares."""
   found = []
   for seed, key in enumerate(settings.keys(setting, 20)):
     models = settings.views(setting, anchors, seed)
@@ -136,7 +136,7 @@ def _choose(
   name: str,
   seed: int,
 ) -> np.ndarray:
-  """Returns the numbers of the routes that one seed trains."""
+  """Returns the indices of the routes that one seed trains."""
   scores = np.random.default_rng(seed).random(len(routes))
   if name == 'selected':
     scores = stitch.route_similarity(
@@ -165,7 +165,7 @@ def _train(
   stage: int,
   cost: float,
 ) -> dict[str, Any]:
-  """Trains and measures the chosen routes of each seed, for a cost."""
+  """Trains and measures the selected routes of each seed, at a given cost."""
   one = training.step_cost(setting, forward)
   steps = max(1, round(cost / one))
   apply_fn, rows = stitch.program(families[0], routes)
@@ -177,10 +177,9 @@ def _train(
       for own in chosen
     ],
     families,
-    [
-      training.examples(setting, list(family.models.values())[-1])
-      for family in families
-    ],
+    training.examples(
+      setting, [list(family.models.values())[-1] for family in families]
+    ),
     stage=stage,
     steps=steps,
     config=setting.config.joint,

@@ -1,6 +1,6 @@
-"""A family of vision transformers: its networks, routes, costs and accuracy.
+"""A family of vision transformers: networks, routes, costs and accuracy.
 
-Seeds are the first axis of every leaf, ``[S, ...]``, where not said otherwise.
+The first axis of a leaf is S seeds unless stated otherwise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments._shared import one_task
-from wsl import models, stats, stitch, tree, types
+from experiments._run import checks
+from experiments._shared import one_task, side_by_side
+from wsl import models, stats, stitch, types
 
 Routes = Sequence[stitch.Route]
 MEASURES = {
@@ -25,12 +26,12 @@ MEASURES = {
 
 
 class Setting(NamedTuple):
-  """What every stage needs.
+  """Config, data and anchors of a run.
 
   Attributes:
-    config: the run's.
+    config: of the run.
     images: normalised images and labels.
-    depths: blocks of each anchor by its name, the least complex first.
+    depths: the number of blocks of each anchor by name, smallest first.
     widths: of each anchor.
   """
 
@@ -43,27 +44,20 @@ class Setting(NamedTuple):
 def load(config: ml_collections.ConfigDict) -> Setting:
   """Reads the data and checks the config.
 
-  Args:
-    config: see ``configs/stitch_family.py``.
-
-  Returns:
-    The setting.
-
   Raises:
-    ValueError: naming what is wrong in the config.
+    ValueError: naming the wrong field.
     FileNotFoundError: if the data is missing.
   """
   images = one_task.load(config)
   count, side = len(images.train[1]), images.train[0].shape[1]
-  whole = (1, None)
-  one_task.check_sizes(
+  checks.sizes(
     {
-      'seeds': (config.seeds, *whole),
-      'training.epochs': (config.training.epochs, *whole),
+      'seeds': (config.seeds, 1, None),
+      'training.epochs': (config.training.epochs, 1, None),
       'training.batch_size': (config.training.batch_size, 1, count),
-      'joint.epochs': (config.joint.epochs, *whole),
-      'joint.rank': (config.joint.rank, *whole),
-      'joint.buckets': (config.joint.buckets, *whole),
+      'joint.epochs': (config.joint.epochs, 1, None),
+      'joint.rank': (config.joint.rank, 1, None),
+      'joint.buckets': (config.joint.buckets, 1, None),
       'calibration': (config.calibration, 1, count),
     }
   )
@@ -80,12 +74,7 @@ def load(config: ml_collections.ConfigDict) -> Setting:
       raise ValueError(f'heads={config.heads} does not divide width {width}')
   if side % config.patch:
     raise ValueError(f'patch={config.patch} does not divide the side, {side}')
-  chosen = config.selection.measure
-  if chosen not in MEASURES:
-    hint = tree.nearest(chosen, list(MEASURES))
-    raise ValueError(
-      f"selection.measure: no '{chosen}'{hint}: there are {', '.join(MEASURES)}"
-    )
+  checks.choice('selection.measure', config.selection.measure, MEASURES)
   names = [f'vit{w}x{d}' for w, d in zip(widths, depths, strict=True)]
   setting = Setting(
     config,
@@ -94,12 +83,12 @@ def load(config: ml_collections.ConfigDict) -> Setting:
     dict(zip(names, widths, strict=True)),
   )
   most = len(candidates(setting)) - len(names)
-  one_task.check_sizes({'selection.count': (config.selection.count, 1, most)})
+  checks.sizes({'selection.count': (config.selection.count, 1, most)})
   return setting
 
 
 def describe(setting: Setting) -> str:
-  """Returns one line: networks, routes, images."""
+  """Returns networks, routes and images in one line."""
   v1, v2 = routes(setting), routes_v2(setting)
   return (
     f'anchors {", ".join(setting.depths)}; {len(v1)} networks of one stitch '
@@ -109,19 +98,19 @@ def describe(setting: Setting) -> str:
 
 
 def routes(setting: Setting) -> Routes:
-  """Returns those of SN-Net."""
+  """Returns the routes of SN-Net."""
   return stitch.sn_net_routes(setting.depths)
 
 
 def routes_v2(setting: Setting) -> Routes:
-  """Returns those that SN-Netv2 trains, of the outermost anchors."""
+  """Returns the routes of SN-Netv2 between the smallest and largest anchor."""
   names = list(setting.depths)
   outer = {name: setting.depths[name] for name in (names[0], names[-1])}
   return stitch.sn_net_v2_routes(outer, last=False)
 
 
 def candidates(setting: Setting) -> Routes:
-  """Returns all stitches of neighbours, each with an adapter of its own."""
+  """Returns all stitches of neighbouring anchors, each with its own adapter."""
   names = list(setting.depths)
   found = [
     stitch.Route((stitch.Piece(name, 0, depth),))
@@ -159,25 +148,25 @@ def draw(
 def _draw(
   module: models.ViT, key: types.PRNGKey, image: types.Array
 ) -> stitch.Segmented:
+  """Initialises a network, and segments it into blocks."""
   params = module.init(key, image)['params']
   return stitch.Segmented(*models.segments(module, params))
 
 
-def keys(setting: Setting, stage: int) -> list[types.PRNGKey]:
-  """Returns a key for each seed, different in every stage."""
-  key = jax.random.fold_in(jax.random.key(setting.config.seed), stage)
-  return [jax.random.fold_in(key, s) for s in range(setting.config.seeds)]
+def keys(setting: Setting, stage: int) -> types.PRNGKey:
+  """Returns a key for each seed, ``[S]``, different in every stage."""
+  return side_by_side.keys(setting.config.seed, stage, setting.config.seeds)
 
 
 def batches(setting: Setting) -> list[types.Array]:
-  """Returns the images by which adapters are fitted, without labels."""
+  """Returns the images that adapters are fitted to, without labels."""
   return [setting.images.train[0][: setting.config.calibration]]
 
 
 def flops(
   setting: Setting, family: stitch.Family, found: Routes
 ) -> list[float]:
-  """Returns what each route costs, for one image, R numbers."""
+  """Returns the FLOPs of each route for one image, R numbers."""
   folded = {
     name: stitch.fold(adapter) for name, adapter in family.adapters.items()
   }
@@ -190,16 +179,16 @@ def flops(
 def accuracies(
   setting: Setting, apply_fn: Any, family: types.Params, rows: Any
 ) -> dict[str, list[float]]:
-  """Measures routes, all by one compiled function.
+  """Measures all routes with one compiled function.
 
   Args:
-    setting: what every stage needs.
+    setting: config, data and model.
     apply_fn: maps (family, row, images) to logits, as from ``stitch.program``.
     family: networks and adapters of one seed.
     rows: of the routes, ``[R, ...]``.
 
   Returns:
-    ``held_out`` and ``test``, the accuracies, R of each.
+    ``held_out`` and ``test``, R accuracies each.
   """
   splits = setting.images.held_out, setting.images.test
   x, y = (jnp.concatenate(parts) for parts in zip(*splits, strict=True))
@@ -219,7 +208,7 @@ def _right(
   x: types.Array,
   y: types.Array,
 ) -> types.Array:
-  """Returns which images each route classifies, ``[R, N]``."""
+  """Returns whether each route classifies each image correctly, ``[R, N]``."""
   return jax.lax.map(
     lambda row: jnp.argmax(apply_fn(family, row, x), -1).astype(y.dtype) == y,
     rows,
@@ -227,7 +216,7 @@ def _right(
 
 
 def alone(model: stitch.Segmented, row: Any, x: types.Array) -> types.Array:
-  """Runs a network as if it were a route of a family."""
+  """Applies a network, with the signature of a route of a family."""
   del row
   return stitch.apply(model, x)
 
@@ -238,9 +227,9 @@ def views(
   """Returns one seed's anchors as networks.
 
   Args:
-    setting: what every stage needs.
+    setting: config, data and model.
     anchors: parameters by name, ``[S, ...]``.
-    seed: whose.
+    seed: index of the seed.
 
   Returns:
     Networks by name.
@@ -249,6 +238,6 @@ def views(
   for name, depth in setting.depths.items():
     one = functools.partial(draw, setting, setting.widths[name], depth)
     like = jax.eval_shape(one, jax.random.key(0))
-    params = jax.tree.map(lambda x: x[seed], anchors[name])
+    params = side_by_side.pick(anchors[name], seed)
     found[name] = dataclasses.replace(like, params=params)
   return found

@@ -1,4 +1,4 @@
-"""Networks of widths between the anchors', each trained by itself."""
+"""Students: separately trained networks of widths between the anchors."""
 
 from typing import Any, NamedTuple
 
@@ -9,12 +9,12 @@ from wsl import stitch
 
 
 class Method(NamedTuple):
-  """How students are trained.
+  """Supervision and cost of the students' training.
 
   Attributes:
-    taught: whether the last anchor teaches them, beside the labels.
-    shared: whether all of them together have the cost of a family's joint
-      training, or each has.
+    taught: whether the last anchor is distilled, in addition to the labels.
+    shared: whether all students together have the cost of the joint training
+      of a family, or each of them has.
   """
 
   taught: bool
@@ -37,24 +37,21 @@ def train(
   """Trains and measures students.
 
   Args:
-    setting: what every stage needs.
-    anchors: parameters by name, ``[S, ...]``; the last one teaches.
+    setting: config, data and model.
+    anchors: parameters by name, ``[S, ...]``; the last one is the teacher.
     flops: for one image, from ``least_squares``.
     name: of ``METHODS``.
 
   Returns:
     ``seeds``: a list over seeds of ``{'held_out': [W], 'test': [W]}``;
-    ``flops``: of one seed's training, all widths together.
+    ``flops``: of the training of one seed, summed over widths.
   """
   config, method = setting.config, METHODS[name]
   widths = list(config.students.widths)
-  data = [
-    training.examples(
-      setting,
-      untrained.teacher(setting, anchors, seed) if method.taught else None,
-    )
-    for seed in range(config.seeds)
+  teachers = [
+    untrained.teacher(setting, anchors, seed) for seed in range(config.seeds)
   ]
+  data = training.examples(setting, teachers if method.taught else None)
   cost = joint.budget(setting, flops)
   cost = cost / len(widths) if method.shared else cost
   columns, total = [], 0.0

@@ -1,11 +1,11 @@
-"""What came out of a family: rows of a table, and which claims hold."""
+"""The table of a family, and verdicts on claims."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments._run import console
+from experiments._run import console, spreads
 from experiments._stitch_family import joint, settings, training
 from wsl import stitch
 
@@ -25,17 +25,17 @@ TITLES = {
 def summarise(
   setting: settings.Setting, results: dict[str, Any]
 ) -> dict[str, Any]:
-  """Puts everything that was measured into rows.
+  """Summarises the measurements.
 
   Args:
-    setting: what every stage needs.
+    setting: config, data and model.
     results: by part.
 
   Returns:
-    ``levels``: FLOPs for one image; ``rows``: for each method, how many
-    networks, its training's FLOPs in those of the last anchor's, and at each
-    level the test accuracy of the network with no more FLOPs that is best on
-    held-out images, ``[mean, standard deviation]`` over seeds; ``claims``.
+    ``levels``: FLOPs for one image; ``rows``: for each method, the number of
+    networks, the FLOPs of its training relative to the last anchor, and at each
+    level the test accuracy of the best network on held-out images within these
+    FLOPs, ``[mean, standard deviation]`` over seeds; ``claims``.
   """
   flops = results['least_squares']['flops']
   levels = sorted([*flops['students'], *flops['v1'][: len(setting.depths)]])
@@ -55,8 +55,8 @@ def summarise(
         'title': TITLES[name],
         'networks': len(costs[0]),
         'cost': spent / unit,
-        'at': [spread(column) for column in at[name].T],
-        'mean': spread(at[name].mean(1)),
+        'at': [spreads.spread(column) for column in at[name].T],
+        'mean': spreads.spread(at[name].mean(1)),
       }
     )
   return {
@@ -70,9 +70,9 @@ def summarise(
 def pool(
   setting: settings.Setting, results: dict[str, Any], name: str
 ) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
-  """Returns what a method's user may choose from: costs and accuracies.
+  """Returns costs and accuracies of the networks that a method provides.
 
-  Whoever trains students has the anchors too.
+  Students include the anchors, which are trained before them.
   """
   fits, seeds = results['least_squares'], range(setting.config.seeds)
   flops, first = fits['flops'], len(setting.depths)
@@ -103,7 +103,7 @@ def pool(
 def _at_levels(
   levels: Sequence[float], costs: np.ndarray, seed: dict[str, np.ndarray]
 ) -> list[float]:
-  """Returns test accuracies of those that held-out images choose."""
+  """Returns the test accuracy at each level; held-out images select."""
   found = []
   for level in levels:
     within = np.flatnonzero(costs <= level * (1 + 1e-9))
@@ -115,6 +115,7 @@ def _at_levels(
 def _anchor_cost(
   setting: settings.Setting, flops: dict[str, Any]
 ) -> list[float]:
+  """Returns the FLOPs of the training of each anchor."""
   steps = training.steps_of(setting, setting.config.training.epochs)
   return [
     steps * training.step_cost(setting, forward)
@@ -125,7 +126,7 @@ def _anchor_cost(
 def _claims(
   setting: settings.Setting, results: dict[str, Any], at: dict[str, np.ndarray]
 ) -> list[dict[str, Any]]:
-  """Returns differences seed by seed, and whether all have one sign."""
+  """Returns the differences of all claims, seed by seed, with verdicts."""
   first = len(setting.depths)
   fits, v1 = results['least_squares'], results['v1']
   test = lambda seeds: np.asarray([seed['test'] for seed in seeds])
@@ -163,7 +164,7 @@ def _claims(
     {
       'claim': claim,
       'seeds': [float(x) for x in values],
-      'difference': spread(values),
+      'difference': spreads.spread(values),
       'verdict': _verdict(np.asarray(values)),
     }
     for claim, values in found.items()
@@ -173,10 +174,10 @@ def _claims(
 def selection(
   setting: settings.Setting, fits: dict[str, Any], measure: str
 ) -> np.ndarray:
-  """Returns what a choice by similarity gains over a random one, ``[S]``.
+  """Returns the gain of a selection by similarity over a random one, ``[S]``.
 
-  Both take one stitch from each group of cost; the random choice's mean is over
-  all choices there are.
+  Both take one stitch from each group of cost. The mean of the random selection
+  is exact: over all possible selections.
   """
   first = len(setting.depths)
   routes = settings.candidates(setting)
@@ -196,22 +197,16 @@ def selection(
 
 
 def _verdict(values: np.ndarray) -> str:
+  """Returns 'open' unless the differences of all seeds have one sign."""
   if (values > 0).all():
     return 'holds'
   return 'fails' if (values < 0).all() else 'open'
-
-
-def spread(values: Any) -> list[float]:
-  """Returns mean and standard deviation."""
-  x = np.asarray(values, np.float64)
-  return [float(x.mean()), float(x.std(ddof=1)) if len(x) > 1 else 0.0]
 
 
 def show(
   label: str, summary: dict[str, Any], seconds: dict[str, float]
 ) -> None:
   """Prints the table and the claims."""
-  percent = lambda x: f'{100 * x[0]:.1f} ± {100 * x[1]:.1f}'
   console.show_table(
     label,
     (
@@ -227,16 +222,16 @@ def show(
           row['title'],
           str(row['networks']),
           f'{row["cost"]:.2f}',
-          *map(percent, row['at']),
-          percent(row['mean']),
+          *map(spreads.percent, row['at']),
+          spreads.percent(row['mean']),
         )
         for row in summary['rows']
       ]
     ],
     [
-      'test accuracy, %, of the network within so many MFLOPs an image that is '
-      'best on held-out images; ±: standard deviation over seeds; cost: FLOPs '
-      'of the training in those of the last anchor (the anchors themselves: '
+      'test accuracy, %, of the best network on held-out images within these '
+      'MFLOPs per image; ±: standard deviation over seeds; cost: FLOPs of the '
+      'training relative to the last anchor (the anchors themselves: '
       f'{", ".join(f"{x:.2f}" for x in summary["anchor_cost"])}).',
       'seconds with compilation, all seeds: '
       + ', '.join(f'{name} {x:.0f}' for name, x in seconds.items()),

@@ -1,11 +1,11 @@
-"""Training a family, alone and jointly, at a stated cost.
+"""Training of networks and families at a stated cost.
 
-Runs follow one another: a vmap over them would turn the conditionals of a
-route's program into the computation of both sides.
+Seeds are trained one after the other: ``vmap`` over them would compute both
+branches of the conditionals in a route's program.
 """
 
 from collections.abc import Callable, Sequence
-import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,40 +13,44 @@ import ml_collections
 import numpy as np
 import optax
 
-from experiments._run import console
+from experiments._shared import side_by_side
 from experiments._stitch_family import settings
 from wsl import stitch, train, tree, types
 
 BACKWARD = 3  # a step costs three forward passes
 
+# Images and labels of all seeds, and a teacher's probabilities ``[S, N, C]``.
+Examples = tuple[types.Array, types.Array, types.Array]
+
 
 def examples(
-  setting: settings.Setting, teacher: stitch.Segmented | None
-) -> tuple[types.Array, ...]:
-  """Returns training images, labels, and what a teacher makes of them.
+  setting: settings.Setting, teachers: Sequence[stitch.Segmented] | None
+) -> Examples:
+  """Returns training images, labels, and the probabilities of teachers.
 
   Args:
-    setting: what every stage needs.
-    teacher: a network; none gives the labels again, as probabilities.
+    setting: config, data and model.
+    teachers: a network for each seed; without them the labels, one-hot.
 
   Returns:
-    ``[N, h, w, c]``, ``[N]``, ``[N, C]``.
+    ``[N, h, w, c]``, ``[N]``, ``[S, N, C]``.
   """
   x, y = setting.images.train
-  if teacher is None:
-    return x, y, jax.nn.one_hot(y, setting.images.classes, dtype=x.dtype)
-  logits = jax.jit(stitch.apply)(teacher, x)
-  return x, y, jax.nn.softmax(logits)
+  if teachers is None:
+    labels = jax.nn.one_hot(y, setting.images.classes, dtype=x.dtype)
+    return x, y, jnp.stack([labels] * setting.config.seeds)
+  logits = [jax.jit(stitch.apply)(teacher, x) for teacher in teachers]
+  return x, y, jnp.stack([jax.nn.softmax(one) for one in logits])
 
 
 def steps_of(setting: settings.Setting, epochs: float) -> int:
-  """Returns so many epochs in steps."""
+  """Converts epochs to steps."""
   count = len(setting.images.train[1])
   return max(1, round(epochs * (count // setting.config.training.batch_size)))
 
 
 def step_cost(setting: settings.Setting, forward: float) -> float:
-  """Returns the FLOPs of a step, from those of an image's forward pass."""
+  """Returns the FLOPs of a step, given those of an image's forward pass."""
   return BACKWARD * setting.config.training.batch_size * forward
 
 
@@ -55,7 +59,7 @@ def fit(
   label: str,
   losses: Sequence[Callable[..., types.Array]],
   starts: Sequence[types.Params],
-  data: Sequence[types.Tree],
+  data: Examples,
   *,
   stage: int,
   steps: int,
@@ -64,49 +68,56 @@ def fit(
   """Trains one network or family for each seed.
 
   Args:
-    setting: what every stage needs.
-    label: the stage.
-    losses: one for each seed.
-    starts: one for each seed; the frozen parts of adapters stay as they are.
-    data: one for each seed.
-    stage: makes their orders differ from those of other stages.
-    steps: how many.
+    setting: config, data and model.
+    label: of the progress line.
+    losses: one ``Partial`` for each seed.
+    starts: one for each seed; frozen parts of adapters do not change.
+    data: from ``examples``.
+    stage: of the keys.
+    steps: exact number of steps.
     config: ``learning_rate``.
 
   Returns:
-    What was trained.
+    The trained parameters of each seed.
 
   Raises:
     FloatingPointError: if a loss is not finite.
   """
-  optimizer = _optimizer(config.learning_rate, steps)
-  trained = []
-  keys = settings.keys(setting, stage)
-  with console.progress(label, len(starts)) as tick:
-    for loss, start, own, key in zip(losses, starts, data, keys, strict=True):
-      state, values = train.advance(
-        loss,
-        train.start(start, optimizer=optimizer),
-        own,
-        optimizer=optimizer,
-        steps=steps,
-        batch_size=setting.config.training.batch_size,
-        key=key,
-      )
-      last = float(jnp.mean(values[-20:]))
-      if not np.isfinite(last):
-        raise FloatingPointError(
-          f'{label}: the loss is {last}: take a learning rate below '
-          f'{config.learning_rate}'
-        )
-      trained.append(state.params)
-      tick(f'loss {last:.3f}')
-  return trained
+  x, y, targets = data
+
+  def own(shared: Any, run: types.Array) -> tuple[Any, Examples]:
+    losses, x, y, targets = shared
+    return side_by_side.pick(losses, run), (x, y, targets[run])
+
+  trained = side_by_side.advance_all(
+    label,
+    _own_loss,
+    tree.stack(starts),
+    settings.keys(setting, stage),
+    (tree.stack(losses), x, y, targets),
+    own,
+    steps=steps,
+    batch_size=setting.config.training.batch_size,
+    rate=config.learning_rate,
+    at_once=None,
+    optimizer=_optimizer,
+    exact=True,
+  )
+  return [side_by_side.pick(trained, s) for s in range(len(starts))]
 
 
-@functools.lru_cache
-def _optimizer(rate: float, steps: int) -> optax.GradientTransformation:
-  """Returns one object for equal arguments, so that steps compile once."""
+def _own_loss(
+  loss: Callable[..., types.Array],
+  params: types.Params,
+  batch: Examples,
+  key: types.PRNGKey,
+) -> types.Array:
+  """Applies the loss of a run."""
+  return loss(params, batch, key)
+
+
+def _optimizer(rate: float, *, steps: int) -> optax.GradientTransformation:
+  """Returns AdamW that leaves the frozen parts of adapters unchanged."""
   return optax.chain(
     train.adamw(rate, steps=steps),
     optax.masked(optax.set_to_zero(), _frozen),
@@ -114,7 +125,7 @@ def _optimizer(rate: float, steps: int) -> optax.GradientTransformation:
 
 
 def _frozen(params: types.Params) -> types.Tree:
-  """Says what an optimizer must not move."""
+  """Returns which leaves an optimizer must not change."""
   if not isinstance(params, stitch.Family):
     return jax.tree.map(lambda _: False, params)
   adapters = {n: stitch.trainable(a) for n, a in params.adapters.items()}
@@ -128,12 +139,12 @@ def networks(
   setting: settings.Setting,
   label: str,
   size: tuple[int, int],
-  data: Sequence[types.Tree],
+  data: Examples,
   *,
   stage: int,
   steps: int,
 ) -> list[stitch.Segmented]:
-  """Trains one network of a width and depth for each seed, by itself."""
+  """Trains one network of a width and depth for each seed."""
   starts = [
     settings.draw(setting, *size, key) for key in settings.keys(setting, stage)
   ]
@@ -151,8 +162,8 @@ def networks(
 
 
 def anchors(setting: settings.Setting) -> dict[str, types.Params]:
-  """Trains the anchors, ``[S, ...]`` each."""
-  data = [examples(setting, None)] * setting.config.seeds
+  """Trains the anchors; by name, ``[S, ...]``."""
+  data = examples(setting, None)
   found = {}
   for i, (name, depth) in enumerate(setting.depths.items()):
     trained = networks(

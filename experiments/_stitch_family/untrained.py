@@ -1,4 +1,4 @@
-"""What a family is before anything of it is trained.
+"""Measurements of a family before joint training.
 
 ``Seeds`` is a list over seeds of ``{'held_out': [R], 'test': [R]}``.
 """
@@ -19,17 +19,17 @@ Anchors = Mapping[str, types.Params]
 def least_squares(
   setting: settings.Setting, anchors: Anchors
 ) -> dict[str, Any]:
-  """Measures stitches that nothing was trained for, and counts what all cost.
+  """Measures stitches fitted by least squares, and counts the FLOPs of all.
 
   Args:
-    setting: what every stage needs.
+    setting: config, data and model.
     anchors: parameters by name, ``[S, ...]``.
 
   Returns:
-    ``v1`` (adapters shared by their mean), ``pooled``, ``v2`` and
+    ``v1`` (the mean of the solutions as shared adapter), ``pooled``, ``v2`` and
     ``candidates``: Seeds; ``scores``: by measure, ``[S, R]`` of the candidates
-    that have a stitch; ``flops`` for one image: of the routes of each, and of
-    the students.
+    with a stitch; ``flops`` for one image: of the routes of each, and of the
+    students.
   """
   v1, v2 = settings.routes(setting), settings.routes_v2(setting)
   every = settings.candidates(setting)
@@ -63,13 +63,14 @@ def least_squares(
 def moments(
   setting: settings.Setting, models: Mapping[str, stitch.Segmented]
 ) -> dict[stitch.Joint, types.CrossMoments]:
-  """Returns the moments of every joint of any route, from one pass."""
+  """Returns the moments of all joints of all routes, in one pass."""
   every = [*settings.candidates(setting), *settings.routes_v2(setting)]
   images = setting.images.train[0][: setting.config.calibration]
   return stitch.joint_moments(models, every, [images])
 
 
 def _student_flops(setting: settings.Setting) -> list[float]:
+  """Returns the FLOPs of each student for one image."""
   depth = max(setting.depths.values())
   found = []
   for width in setting.config.students.widths:
@@ -84,5 +85,5 @@ def _student_flops(setting: settings.Setting) -> list[float]:
 def teacher(
   setting: settings.Setting, anchors: Anchors, seed: int
 ) -> stitch.Segmented:
-  """Returns one seed's most complex anchor."""
+  """Returns the largest anchor of one seed."""
   return list(settings.views(setting, anchors, seed).values())[-1]

@@ -1,29 +1,29 @@
-"""Tables and figures of stitching penalties."""
+"""Table and figures of stitching penalties."""
 
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from experiments._run import canvas, console
+from experiments._run import canvas, console, spreads
 
 PARTS = {'bottom': 'other seed', 'random': 'random', 'own': 'itself'}
 _COLOURS = {'bottom': '#1f6fb4', 'random': '#c2559d', 'own': '#2c8a3d'}
-# What Bansal et al. saw on CIFAR-10, in points of test error.
+# Reported by Bansal et al. on CIFAR-10, in points of test error.
 SMALL, LARGE, EARLY = 5.0, 20.0, 0.2
 
 
 def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
-  """Puts what was measured of each pair of networks together.
+  """Summarises the measurements of all pairs of networks.
 
   Args:
-    results: ``closed`` and ``trained`` of each, as lists.
+    results: ``closed`` and ``trained`` of each pair, as lists.
 
   Returns:
     ``error`` of the tops in per cent; ``diagonal``, a dict for each position,
     numbers as ``[mean, standard deviation]``, penalties in points;
     ``matrix``, means by position of the bottom and of the top; ``facts``,
-    whether what is known of larger networks holds here.
+    whether known facts about larger networks hold here.
   """
   pairs = [tuple(pair) for pair in results[0]['closed']['pairs']]
   shape = (1 + max(p for p, _ in pairs), 1 + max(q for _, q in pairs))
@@ -37,7 +37,7 @@ def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
   diagonal = _diagonal(results, pairs)
   errors = [100 * one['closed']['error'] for one in results]
   return {
-    'error': _spread(errors),
+    'error': spreads.spread(errors),
     'diagonal': diagonal,
     'matrix': matrix,
     'facts': _facts(diagonal),
@@ -55,23 +55,32 @@ def _stack(
 def _diagonal(
   results: list[dict[str, Any]], pairs: list[tuple[int, int]]
 ) -> list[dict[str, Any]]:
+  """Returns the spreads of all measures at each position."""
   rows: list[dict[str, Any]] = []
+  measures = ('penalty', 'residual', 'cka')
   for i, (p, _) in enumerate(results[0]['trained']['pairs']):
     row: dict[str, Any] = {'position': p}
     at = pairs.index((p, p))
     for part in PARTS:
+      closed, residual, cka = (
+        spreads.spread(_stack(results, 'closed', part, key)[:, at])
+        for key in measures
+      )
+      trained = spreads.spread(
+        _stack(results, 'trained', part, 'penalty')[:, i]
+      )
       row[part] = {
-        'closed': _spread(_stack(results, 'closed', part, 'penalty')[:, at]),
-        'trained': _spread(_stack(results, 'trained', part, 'penalty')[:, i]),
-        'residual': _spread(_stack(results, 'closed', part, 'residual')[:, at]),
-        'cka': _spread(_stack(results, 'closed', part, 'cka')[:, at]),
+        'closed': closed,
+        'trained': spreads.spread(tuned),
+        'residual': residual,
+        'cka': cka,
       }
     rows.append(row)
   return rows
 
 
 def _facts(diagonal: list[dict[str, Any]]) -> dict[str, Any]:
-  """Says of both ways to fit whether penalties are as they are known to be."""
+  """Returns for both kinds of fit whether the known facts hold."""
   depth = diagonal[-1]['position']
   early = [row for row in diagonal if row['position'] <= EARLY * depth]
   found = {}
@@ -93,13 +102,8 @@ def _fact(value: float, holds: bool) -> dict[str, Any]:
   return {'points': value, 'holds': bool(holds)}
 
 
-def _spread(values: Any) -> list[float]:
-  values = np.asarray(values, np.float64)
-  return [values.mean(), values.std(ddof=1) if len(values) > 1 else 0.0]
-
-
 def show(title: str, summary: dict[str, Any]) -> None:
-  """Prints the diagonal, and which facts hold."""
+  """Prints the diagonal and the verdicts on the facts."""
   columns = ['after block']
   columns += [
     f'{PARTS[part]}{note}' for part in PARTS for note in ('', ', fit')
@@ -109,14 +113,13 @@ def show(title: str, summary: dict[str, Any]) -> None:
   for row in summary['diagonal']:
     line = [str(row['position'])]
     for part in PARTS:
-      line += [_points(row[part][way]) for way in ('closed', 'trained')]
+      line += [spreads.text(row[part][way]) for way in ('closed', 'trained')]
     for key in ('residual', 'cka'):
       line += [f'{row[part][key][0]:.2f}' for part in ('bottom', 'random')]
     rows.append(line)
-  mean, deviation = summary['error']
   notes = [
-    f'penalties in points of test error, of tops that err {mean:.1f} +- '
-    f'{deviation:.1f} %; fit: adapters trained further'
+    f'penalties in points of test error; error of the tops: '
+    f'{spreads.text(summary["error"])} %; fit: adapters trained further'
   ]
   for way, facts in summary['facts'].items():
     for name, fact in facts.items():
@@ -125,12 +128,8 @@ def show(title: str, summary: dict[str, Any]) -> None:
   console.show_table(title, columns, [rows], notes)
 
 
-def _points(spread: list[float]) -> str:
-  return f'{spread[0]:.1f} ± {spread[1]:.1f}'
-
-
 def draw_matrices(path: pathlib.Path, summary: dict[str, Any]) -> None:
-  """Draws penalties of all pairs of positions, and their CKA."""
+  """Draws penalties and CKA of all pairs of positions."""
   fig, panels = canvas.grid(12.5, 4.3, 1, 3)
   matrix = summary['matrix']
   titles = (
@@ -156,7 +155,7 @@ def draw_matrices(path: pathlib.Path, summary: dict[str, Any]) -> None:
     ax.grid(False)
     ax.set_xticks(range(values.shape[1]))
     ax.set_yticks(range(values.shape[0]))
-    ax.set_title(title, loc='left', color=canvas.INK, fontsize=12)
+    canvas.heading(ax, title)
     ax.set_xlabel('enters the top after block')
     fig.colorbar(image, ax=ax, fraction=0.046)
   panels[0][0].set_ylabel('leaves the bottom after block')
@@ -172,17 +171,9 @@ def draw_diagonal(path: pathlib.Path, summary: dict[str, Any]) -> None:
     for way, dash in (('closed', '-'), ('trained', (0, (4, 2)))):
       mean, deviation = np.asarray([row[part][way] for row in rows]).T
       name = f'{label}, {"closed form" if way == "closed" else "trained"}'
-      panels[0][0].plot(
-        x, mean, color=_COLOURS[part], ls=dash, lw=2, label=name
-      )
-      panels[0][0].fill_between(
-        x,
-        mean - deviation,
-        mean + deviation,
-        color=_COLOURS[part],
-        alpha=0.15,
-        lw=0,
-      )
+      line = {'ls': dash, 'marker': '', 'alpha': 0.15, 'label': name}
+      ax, colour = panels[0][0], _COLOURS[part]
+      canvas.curve(ax, x, mean, deviation, colour=colour, **line)
   for part in ('bottom', 'random'):
     for key, dash in (('residual', '-'), ('cka', (0, (1, 1)))):
       mean = [row[part][key][0] for row in rows]

@@ -1,4 +1,4 @@
-"""The running moments that the blocks above a stitch should have."""
+"""Reset of the running moments of the blocks after a stitch."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ def reset(
   pair: tuple[int, int],
   adapter: stitch.Adapter,
 ) -> stitch.Segmented:
-  """Returns the top with the running moments that it has above a stitch."""
+  """Returns the top with the running moments of its inputs after a stitch."""
   blocks = top.params['blocks']
   rest = range(pair[1], top.depth)
   params = [blocks[i]['params'] for i in rest]
@@ -36,11 +36,11 @@ def reset(
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-  """Runs blocks above a stitch in training mode, for their moments.
+  """Runs the blocks after a stitch in training mode, for their moments.
 
   Attributes:
-    position: where the bottom is left.
-    modules: the blocks above the stitch.
+    position: of the bottom, where the stitch begins.
+    modules: the blocks after the stitch.
   """
 
   position: int
@@ -54,7 +54,7 @@ class Update:
     moments: list[types.Tree],
     x: types.Array,
   ) -> list[types.Tree]:
-    """Returns moments that have seen the images."""
+    """Returns the moments updated with the images."""
     value = stitch.features(bottom, x)[self.position]
     h = stitch.apply_adapter(adapter, value)
     found = []

@@ -22,7 +22,7 @@ _OTHERS = ('#17a2a2', '#8c6d31', '#d62728')
 def show(
   title: str, alone: dict[str, Any], stitches: list[dict[str, Any]]
 ) -> None:
-  """Prints the networks, all pairs, and the pairs looked at closely."""
+  """Prints the networks, all pairs, and the pairs examined closely."""
   rows = [
     [name, f'{one["flops"] / 2e6:.2f}', f'{one["parameters"]:,}']
     + [f'{100 * one["accuracy"]:.2f}']
@@ -48,6 +48,7 @@ def show(
 
 
 def _close(stitches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Returns the pairs examined closely."""
   return [row for row in stitches if 'random' in row['ways']]
 
 
@@ -62,7 +63,7 @@ def _percent(values: list[float]) -> list[str]:
 def draw_costs(
   path: pathlib.Path, alone: dict[str, Any], stitches: list[dict[str, Any]]
 ) -> None:
-  """Draws accuracy against cost, of networks and of stitches."""
+  """Draws accuracy against cost, of networks and stitches."""
   fig, ax = canvas.single(9.5, 4.8)
   first = next(iter(stitches[0]['ways']))
   groups = (
@@ -92,7 +93,7 @@ def draw_costs(
     ax.annotate(
       name, (a, b), xytext=(0, 7), textcoords='offset points', ha='center'
     )
-  ax.set_xlabel('million multiply-adds for an image')
+  ax.set_xlabel('million multiply-adds per image')
   ax.set_ylabel('test accuracy, %')
   canvas.legend(ax, '')
   canvas.save(fig, path)
@@ -101,7 +102,7 @@ def draw_costs(
 def draw_cuts(
   path: pathlib.Path, alone: dict[str, Any], stitches: list[dict[str, Any]]
 ) -> None:
-  """Draws accuracy against the cut, for the pairs looked at closely."""
+  """Draws accuracy against the cut, for the pairs examined closely."""
   close = _close(stitches)
   if not close:
     return
@@ -117,12 +118,7 @@ def draw_cuts(
       ax.plot(x, y, 'o', ls=dash, ms=4, color=colour, label=way)
     for depth in (row['bottom'], row['top']):
       _level(ax, resnets.name_of(depth), alone)
-    ax.set_title(
-      f'first blocks of {row["bottom"]}, last of {row["top"]}',
-      loc='left',
-      color=canvas.INK,
-      fontsize=12,
-    )
+    canvas.heading(ax, f'first blocks of {row["bottom"]}, last of {row["top"]}')
     ax.set_xlabel('fraction of depth at the stitch')
   panels[0][0].set_ylabel('test accuracy, %')
   canvas.legend(panels[0][-1], 'map')
@@ -130,6 +126,6 @@ def draw_cuts(
 
 
 def _level(ax: axes.Axes, name: str, alone: dict[str, Any]) -> None:
-  """Draws the accuracy of a network as it is."""
+  """Draws the accuracy of a network without stitch."""
   level = 100 * alone[name]['accuracy']
   ax.axhline(level, color=canvas.INK, lw=1, ls=(0, (1, 2)))

@@ -1,4 +1,4 @@
-"""A zoo of residual networks of several depths, pretrained or trained here."""
+"""A zoo of residual networks of several depths, loaded or trained."""
 
 import pathlib
 from typing import Any, NamedTuple
@@ -9,17 +9,24 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments._shared import nets, nets_training, one_task
+from experiments._run import checks
+from experiments._shared import (
+  batches,
+  nets,
+  nets_training,
+  one_task,
+  side_by_side,
+)
 from wsl import align, data, models, stitch, types
 
-PARTS = 9  # a cut is a number of ninths of the depth
+PARTS = 9  # cuts are counted in ninths of the depth
 
 
 class Zoo(NamedTuple):
-  """What every stage needs.
+  """Config and data of a run.
 
   Attributes:
-    config: the run's.
+    config: of the run.
     train: images ``[N, h, w, c]``, normalised, and labels ``[N]``.
     test: the same.
   """
@@ -30,42 +37,30 @@ class Zoo(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict) -> Zoo:
-  """Reads the images, and checks the config.
-
-  Args:
-    config: see ``configs/stitch_zoo.py``.
-
-  Returns:
-    What every stage needs.
+  """Reads the images and checks the config.
 
   Raises:
-    ValueError: naming what is wrong in the config.
+    ValueError: naming the wrong field.
     FileNotFoundError: if images or weights are missing.
   """
-  task = _read(config)
+  task = one_task.read(config)
   images = Zoo(config, *(_normal(config.pixels, split) for split in task))
   _check(config, images)
   return images
 
 
 def _check(config: ml_collections.ConfigDict, images: Zoo) -> None:
-  count = len(images.train[1])
-  one_task.check_sizes(
+  """Checks a config against the data, and that the weights exist."""
+  count, tests = len(images.train[1]), len(images.test[1])
+  fit, adapters = config.fit, config.adapters
+  checks.sizes(
     {
-      'fit.examples': (config.fit.examples, 1, count),
-      'fit.batch_size': (config.fit.batch_size, 1, config.fit.examples),
-      'adapters.examples': (config.adapters.examples, 1, count),
-      'adapters.epochs': (config.adapters.epochs, 1, None),
-      'adapters.batch_size': (
-        config.adapters.batch_size,
-        1,
-        config.adapters.examples,
-      ),
-      'evaluation.examples': (
-        config.evaluation.examples,
-        1,
-        len(images.test[1]),
-      ),
+      'fit.examples': (fit.examples, 1, count),
+      'fit.batch_size': (fit.batch_size, 1, fit.examples),
+      'adapters.examples': (adapters.examples, 1, count),
+      'adapters.epochs': (adapters.epochs, 1, None),
+      'adapters.batch_size': (adapters.batch_size, 1, adapters.examples),
+      'evaluation.examples': (config.evaluation.examples, 1, tests),
       'evaluation.batch_size': (config.evaluation.batch_size, 1, None),
     }
   )
@@ -82,6 +77,7 @@ def _check(config: ml_collections.ConfigDict, images: Zoo) -> None:
 
 
 def _check_choices(config: ml_collections.ConfigDict) -> None:
+  """Checks cuts, depths, pairs and kinds of adapters."""
   for cut in config.cuts:
     if cut not in range(1, PARTS + 1):
       raise ValueError(f'cuts: {cut} is none of the ninths 1 .. {PARTS}')
@@ -89,7 +85,7 @@ def _check_choices(config: ml_collections.ConfigDict) -> None:
     raise ValueError('depths, cuts: give two depths or more, and a cut')
   for depth in config.depths:
     if depth < 8 or depth % 6 != 2:
-      raise ValueError(f'depths: depth={depth}: expected 6 n + 2, as 8 and 20')
+      raise ValueError(f'depths: depth={depth}: expected 6 n + 2, such as 20')
   for bottom, top in config.close:
     for depth in (bottom, top):
       if depth not in config.depths:
@@ -98,32 +94,30 @@ def _check_choices(config: ml_collections.ConfigDict) -> None:
     stitch.fit(jnp.zeros((2, 1)), jnp.zeros((2, 1)), kind=kind)
 
 
-def _read(config: ml_collections.ConfigDict) -> data.Task:
-  if config.data == 'digits':
-    return data.digits()
-  try:
-    return data.folder(config.data, tasks=[config.task])[config.task]
-  except FileNotFoundError as error:
-    raise FileNotFoundError(f'{error}: --config.data=PATH') from None
-
-
 def _normal(
   pixels: ml_collections.ConfigDict, split: data.Split
 ) -> nets_training.Examples:
-  """Scales pixels to 0 .. 1, then subtracts means and divides."""
-  x = split.x.astype(np.float64) / pixels.range
-  x = x[..., None] if x.ndim == 3 else x
-  x = (x - np.asarray(pixels.mean)) / np.asarray(pixels.std)
-  return jnp.asarray(x, jnp.float32), jnp.asarray(split.y, jnp.int32)
+  """Scales pixels to 0 .. 1, then normalises each channel."""
+  scaled = data.Split(split.x.astype(np.float64) / pixels.range, split.y)
+  return one_task.normal(scaled, pixels.mean, pixels.std)
+
+
+def describe(zoo: Zoo) -> str:
+  """Returns networks and numbers of images in one line."""
+  config = zoo.config
+  return (
+    f'{", ".join(map(name_of, config.depths))}; {config.fit.examples} images '
+    f'without labels to fit, {config.evaluation.examples} to test'
+  )
 
 
 def weights_file(config: ml_collections.ConfigDict, depth: int) -> pathlib.Path:
-  """Returns where the pretrained weights of a depth are."""
+  """Returns the file of the pretrained weights of a depth."""
   return pathlib.Path(config.weights) / f'cifar_resnet{depth}.npz'
 
 
 def name_of(depth: int) -> str:
-  """Returns what a network is called."""
+  """Returns the name of a network."""
   return f'ResNet-{depth}'
 
 
@@ -147,15 +141,15 @@ def variables(zoo: Zoo, depth: int) -> types.Params:
 
 
 def trained(zoo: Zoo, depth: int) -> types.Params:
-  """Trains one network, and sets its running moments."""
+  """Trains a network, and sets its running moments."""
   net = nets.build(module(zoo.config, depth), zoo.train[0][:1])
   keys = jax.random.split(_key(zoo, depth), 1)
   found = nets_training.networks(net, zoo.config.training, keys, zoo.train)
-  return settled(zoo, net, jax.tree.map(lambda x: x[0], found))
+  return settled(zoo, net, side_by_side.pick(found, 0))
 
 
 def random(zoo: Zoo, depth: int) -> types.Params:
-  """Draws a network that knows nothing; its moments are those of images."""
+  """Draws an untrained network, and sets its running moments."""
   net = nets.build(module(zoo.config, depth), zoo.train[0][:1])
   fresh = jax.jit(net.init)(jax.random.fold_in(_key(zoo, depth), 1))
   return settled(zoo, net, fresh)
@@ -175,17 +169,14 @@ def settled(zoo: Zoo, net: nets.Net, params: types.Params) -> types.Params:
 def fit_batches(zoo: Zoo) -> list[types.Array]:
   """Returns the images, without labels, that adapters are fitted to."""
   config = zoo.config.fit
-  x = zoo.train[0][: config.examples]
-  return [
-    x[i : i + config.batch_size] for i in range(0, len(x), config.batch_size)
-  ]
+  return batches.of_images(zoo.train[0][: config.examples], config.batch_size)
 
 
 def position(depth: int, cut: int) -> int:
-  """Returns after which block a network of three stages is cut.
+  """Returns the block after which a network of three stages is cut.
 
-  Cuts of two networks at the same ninth are in the same stage, so that widths
-  and resolutions agree.
+  The same ninth of any two depths is in the same stage, so that widths and
+  resolutions agree.
 
   Args:
     depth: layers, ``6 n + 2``.

@@ -1,4 +1,4 @@
-"""Stitches of two networks of a zoo, by every way to fit them."""
+"""Stitches of two networks of a zoo, with every kind of fit."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -28,14 +28,14 @@ def measure(
   Args:
     zoo: images and config.
     networks: by name.
-    bottom: the depth of the network whose first blocks are taken.
-    top: of the one whose last blocks are taken.
-    random: a random bottom. If there is one, the pair is looked at closely:
-      with the random bottom, stitched on itself, with moments reset, trained.
+    bottom: depth of the network that provides the first blocks.
+    top: depth of the network that provides the last blocks.
+    random: a random bottom. If given, the pair is examined closely: also with
+      moments reset, trained, with the random bottom, and stitched to itself.
 
   Returns:
-    ``cuts``, where each stitch is; ``residual`` and ``cka``; ``ways``, the
-    accuracies of each way to fit, by cut; ``flops`` and ``parameters``.
+    ``cuts``, the position of each stitch; ``residual`` and ``cka``; ``ways``,
+    accuracies by kind of fit and cut; ``flops`` and ``parameters``.
   """
   b, t = (networks[resnets.name_of(depth)] for depth in (bottom, top))
   pairs = cuts(zoo, bottom, top)
@@ -70,15 +70,15 @@ def attempts(
   fitted: Mapping[str, Mapping[Pair, stitch.Adapter]],
   pairs: list[Pair],
 ) -> list[tuple[str, Callable[[], list[float]]]]:
-  """Returns every way to stitch, and what computes its accuracies.
+  """Returns every kind of fit with a function that computes its accuracies.
 
   Args:
     zoo: images and config.
-    bottom: the network whose first blocks are taken.
-    top: the one whose last blocks are taken.
+    bottom: the network that provides the first blocks.
+    top: the network that provides the last blocks.
     random: a random bottom; without it there are no controls.
-    fitted: adapters by kind, the one that leads first.
-    pairs: the positions of each cut.
+    fitted: adapters by kind, the main kind first.
+    pairs: positions of each cut.
   """
   call = functools.partial
   measured = call(accuracies, zoo, bottom, top)
@@ -110,7 +110,7 @@ def control(
   pairs: list[Pair],
   kind: str,
 ) -> list[float]:
-  """Returns the accuracies of another bottom, fitted to the top anew."""
+  """Returns the accuracies of another bottom, with adapters of its own."""
   moments = stitch.moments(bottom, top, resnets.fit_batches(zoo), pairs=pairs)
   return accuracies(zoo, bottom, top, fit(moments, kind), pairs)
 
@@ -118,7 +118,7 @@ def control(
 def fit(
   moments: Mapping[Pair, types.CrossMoments], kind: str
 ) -> dict[Pair, stitch.Adapter]:
-  """Fits adapters; without the report of their ridge all are alike."""
+  """Fits adapters; without their ridge, all have the same tree structure."""
   found = stitch.fit_each(moments, kind=kind)
   return {
     pair: dataclasses.replace(adapter, ridge=None)
@@ -155,7 +155,7 @@ def tuned(
   top: stitch.Segmented,
   adapters: Mapping[Pair, stitch.Adapter],
 ) -> Mapping[Pair, stitch.Adapter]:
-  """Trains adapters further, on labels; the networks stay as they are."""
+  """Trains adapters further, on labels; the networks are frozen."""
   config = zoo.config.adapters
   steps = config.epochs * (config.examples // config.batch_size)
   rate = optax.cosine_decay_schedule(config.learning_rate, steps)
@@ -179,7 +179,7 @@ def after_reset(
   adapters: Mapping[Pair, stitch.Adapter],
   pairs: list[Pair],
 ) -> list[float]:
-  """Returns accuracies after the top's moments were reset, stitch by stitch."""
+  """Returns accuracies after a reset of the top's moments for each stitch."""
   found = {}
   for pair, adapter in adapters.items():
     own = moment_reset.reset(zoo, bottom, top, pair, adapter)
