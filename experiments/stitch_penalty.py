@@ -53,8 +53,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   for s in range(config.networks):
     following = (s + 1) % config.networks
     top = settings.segmented(setting, networks, following)
-    bottoms = [settings.segmented(setting, x, s) for x in (networks, random)]
-    compute = functools.partial(measure, setting, (top, *bottoms), s)
+    bottom = settings.segmented(setting, networks, s)
+    control = settings.segmented(setting, random, s)
+    compute = functools.partial(measure, setting, (top, bottom, control), s)
     results.append(out.values(f'stitch.{s}', compute))
 
   # Write figures, a table and the record.

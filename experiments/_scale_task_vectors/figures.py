@@ -138,9 +138,14 @@ def few_shot(
     by_seed = 100 * np.asarray(one['test']).mean(2)
     mean, spread = by_seed.mean(1), _deviation(by_seed)
     title = report.title(name, suite.config)
-    line = {'ls': dash, 'marker': marker, 'alpha': 0.15}
-    line['label'] = f'{title}: {one["trained"]:,}'
-    canvas.curve(ax, one['shots'], mean, spread, colour=colour, **line)
+    canvas.curve(
+      *(ax, one['shots'], mean, spread),
+      colour=colour,
+      ls=dash,
+      marker=marker,
+      alpha=0.15,
+      label=f'{title}: {one["trained"]:,}',
+    )
   _level(ax, 'base', bounds)
   shots = next(iter(found.values()))['shots']
   canvas.log_ticks(ax, shots, base=2)

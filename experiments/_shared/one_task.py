@@ -45,14 +45,14 @@ def load(config: ml_collections.ConfigDict) -> Images:
   found = suite_tasks.load(
     config.data, (config.task,), validation=config.held_out
   )
-  splits = (
+  train, held_out, test = (
     (
       (jnp.asarray(split.x[0], jnp.float32) - found.mean) / found.std,
       jnp.asarray(split.y[0], jnp.int32),
     )
     for split in (found.train, found.validation, found.test)
   )
-  return Images(*splits, found.classes)
+  return Images(train, held_out, test, found.classes)
 
 
 def read(config: ml_collections.ConfigDict) -> data.Task:

@@ -66,9 +66,7 @@ def _diagonal(
         spreads.spread(_stack(results, 'closed', part, key)[:, at])
         for key in measures
       )
-      trained = spreads.spread(
-        _stack(results, 'trained', part, 'penalty')[:, i]
-      )
+      tuned = _stack(results, 'trained', part, 'penalty')[:, i]
       row[part] = {
         'closed': closed,
         'trained': spreads.spread(tuned),
@@ -171,9 +169,14 @@ def draw_diagonal(path: pathlib.Path, summary: dict[str, Any]) -> None:
     for way, dash in (('closed', '-'), ('trained', (0, (4, 2)))):
       mean, deviation = np.asarray([row[part][way] for row in rows]).T
       name = f'{label}, {"closed form" if way == "closed" else "trained"}'
-      line = {'ls': dash, 'marker': '', 'alpha': 0.15, 'label': name}
-      ax, colour = panels[0][0], _COLOURS[part]
-      canvas.curve(ax, x, mean, deviation, colour=colour, **line)
+      canvas.curve(
+        *(panels[0][0], x, mean, deviation),
+        colour=_COLOURS[part],
+        ls=dash,
+        marker='',
+        alpha=0.15,
+        label=name,
+      )
   for part in ('bottom', 'random'):
     for key, dash in (('residual', '-'), ('cka', (0, (1, 1)))):
       mean = [row[part][key][0] for row in rows]

@@ -1,54 +1,55 @@
 """Whole networks, incubated ones, and a reassembled zoo, end to end."""
 
-import json
-
 import jax
-from matplotlib import image
 import numpy as np
 import pytest
 
 from configs import assemble as configs
 from experiments import assemble
 from experiments._assemble import dery, incubation, settings
-from tests.experiments import refusal
+from tests.experiments import battery
 
+PARTS = ['starts', 'end_to_end.1', 'incubation.1', 'zoo', 'reassembly']
 
-class StoppedError(Exception):
-  pass
+MISTAKES = [
+  ({'modules': 3}, 'modules=3: expected a divisor of the depth, 4'),
+  ({'steps': 10}, r"steps=10: the budget 1 pays for 0 steps of 'fine_tuning'"),
+  ({'budgets': (1.0, 0.5)}, r'budgets=\[1\.0, 0\.5\]: expected growing'),
+  ({'fractions': (0.1, 0.5)}, r'fractions=\[0\.1, 0\.5\]: the last one is 1'),
+  ({'shares.meta': 0.9}, 'shares=.*adding up to 1'),
+  ({'model.arguments.widths': (32, 64)}, 'model: blocks of MLP differ'),
+  ({'model.module': 'MPL'}, "no 'MPL' in wsl.models .did you mean 'MLP'"),
+  ({'task': 'uprihgt'}, "'uprihgt' of the digits .did you mean 'upright'"),
+  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
+  ({'zoo.networks.deep.module': 'MPL'}, "no 'MPL' in wsl.models"),
+  ({'zoo.training.optimizer': 'sgdd'}, "no 'sgdd' .did you mean 'sgd'"),
+  ({'zoo.statistics.examples': 3}, r'zoo\.statistics\.examples=3: expected 4'),
+]
+
+ROW = battery.Row(
+  experiment=assemble,
+  configs=configs,
+  parts=PARTS,
+  figures=['assemble.png'],
+  mistakes=MISTAKES,
+  interrupted=3,
+)
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """A tiny run that broke off between its two parts."""
-  workdir = tmp_path_factory.mktemp('run')
-  config = configs.get_config('tiny')
-
-  def breaking(setting):
-    raise StoppedError
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(dery, 'trained', breaking)
-    with pytest.raises(StoppedError):
-      assemble.run(config, str(workdir))
-  record = assemble.run(config, str(workdir))
-  return workdir, config, record
+  """A tiny run, interrupted before the zoo."""
+  interrupt = dery, 'trained', lambda setting: True
+  return battery.tiny(tmp_path_factory, ROW, interrupt)
 
 
-def test_no_finished_part_is_computed_twice(finished):
-  lines = (finished[0] / 'metrics.jsonl').read_text().splitlines()
-  found = [p['part'] for p in map(json.loads, lines) if 'part' in p]
-  assert found == [
-    'starts',
-    'end_to_end.1',
-    'incubation.1',
-    'zoo',
-    'reassembly',
-  ]
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
 
 
-def test_the_record_says_what_ran_and_what_came_out(finished):
-  workdir, config, record = finished
-  assert record == json.loads((workdir / 'record.json').read_text())
+def test_both_methods_learn_at_every_fraction(finished):
+  config, record = finished.config, finished.record
   shape = (len(config.fractions), config.seeds)
   stages = {'end_to_end': ['network']}
   stages['incubation'] = ['meta', 'assembled', 'network']
@@ -66,7 +67,7 @@ def test_the_record_says_what_ran_and_what_came_out(finished):
 
 
 def test_both_methods_get_the_same_compute(finished):
-  _, _, record = finished
+  record = finished.record
   for row in record['budgets']:
     # Four stages of a few segments each: a half of one is a tenth here.
     assert abs(row['jobs'] / row['budget'] - 1) < 0.2
@@ -116,7 +117,7 @@ def test_fractions_of_a_seed_are_nested():
 
 
 def test_the_zoo_is_cut_whole_and_reassembled_within_its_budget(finished):
-  _, config, record = finished
+  config, record = finished.config, finished.record
   (seed,) = record['results']['zoo']['seeds']
   for name, pieces in seed['partition'].items():
     depth = len(config.zoo.networks[name].arguments.widths)
@@ -144,42 +145,10 @@ def test_the_similarity_of_a_zoo_is_one_with_itself():
   assert found[0, 1] < 1
 
 
-def test_the_figure_is_an_image_that_shows_something(finished):
-  pixels = image.imread(finished[0] / 'assemble.png')
-  assert pixels.shape[0] > 500
-  assert pixels.shape[1] > 900
-  colours = pixels[::4, ::4].reshape(-1, pixels.shape[-1])
-  assert len(np.unique(colours, axis=0)) > 50
-
-
-MISTAKES = [
-  ({'modules': 3}, 'modules=3: expected a divisor of the depth, 4'),
-  ({'steps': 10}, r"steps=10: the budget 1 pays for 0 steps of 'fine_tuning'"),
-  ({'budgets': (1.0, 0.5)}, r'budgets=\[1\.0, 0\.5\]: expected growing'),
-  ({'fractions': (0.1, 0.5)}, r'fractions=\[0\.1, 0\.5\]: the last one is 1'),
-  ({'shares.meta': 0.9}, 'shares=.*adding up to 1'),
-  ({'model.arguments.widths': (32, 64)}, 'model: blocks of MLP differ'),
-  ({'model.module': 'MPL'}, "no 'MPL' in wsl.models .did you mean 'MLP'"),
-  ({'task': 'uprihgt'}, "'uprihgt' of the digits .did you mean 'upright'"),
-  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
-  ({'zoo.networks.deep.module': 'MPL'}, "no 'MPL' in wsl.models"),
-  ({'zoo.training.optimizer': 'sgdd'}, "no 'sgdd' .did you mean 'sgd'"),
-  ({'zoo.statistics.examples': 3}, r'zoo\.statistics\.examples=3: expected 4'),
-]
-
-
-@pytest.mark.parametrize(('changes', 'message'), MISTAKES)
-def test_mistakes_are_told_in_one_line_before_any_work(
-  tmp_path, changes, message
-):
-  config = configs.get_config('tiny')
-  refusal.check(assemble.run, config, changes, message, tmp_path / 'run')
+@pytest.mark.parametrize('check', battery.of_the_config(ROW))
+def test_the_config(tmp_path, check):
+  check(tmp_path)
 
 
 def test_variants():
-  assert configs.get_config().variant == 'digits'
   assert configs.get_config('images').data == 'data'
-  with pytest.raises(ValueError, match=r"no variant 'digts' .*'digits'"):
-    configs.get_config('digts')
-  for entry in configs.sweep():
-    configs.get_config('digits').update_from_flattened_dict(entry)

@@ -1,53 +1,55 @@
 """Old galleries and new queries, end to end."""
 
-import json
-
 import jax
 import jax.numpy as jnp
-from matplotlib import image
 import numpy as np
 import pytest
 
 from configs import compatible as configs
 from experiments import compatible
 from experiments._compatible import recipes, settings
-from tests.experiments import refusal
+from tests.experiments import battery
 
+PARTS = ['independent', 'independent.retrieval', 'bt2', 'bt2.retrieval']
 
-class StoppedError(Exception):
-  pass
+MISTAKES = [
+  ({'methods': ('independent', 'bt')}, "methods: no 'bt'"),
+  ({'methods': ('bt2',)}, 'methods: the first must be independent'),
+  ({'bt2': {'weight': 1.0}}, r"no argument 'weight' .did you mean 'weights'"),
+  ({'basis.kind': 'caley'}, r"no kind 'caley' .did you mean 'cayley'"),
+  ({'basis.extra': 13}, r'basis\.extra=13: expected 1 \.\. 12'),
+  ({'width': 8}, 'width=8: expected 9 or more'),
+  ({'stages.classes': (5, 11)}, r'the last=11: expected 5 \.\. 10'),
+  ({'stages.hidden': (32,)}, r'hidden=\[32\]: expected as many of both'),
+  ({'seeds': 0}, 'seeds=0: expected 1 or more'),
+  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
+]
+
+ROW = battery.Row(
+  experiment=compatible,
+  configs=configs,
+  parts=PARTS,
+  figures=['pairs.png', 'matrices.png'],
+  least=(400, 400),
+  mistakes=MISTAKES,
+  interrupted=1,
+)
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """A tiny run that broke off after its first chain."""
-  workdir = tmp_path_factory.mktemp('run')
-  config = configs.get_config('tiny')
-  measure = settings.measure
-
-  def breaking(setting, method, stages):
-    if method == 'independent':
-      raise StoppedError
-    return measure(setting, method, stages)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(settings, 'measure', breaking)
-    with pytest.raises(StoppedError):
-      compatible.run(config, str(workdir))
-  record = compatible.run(config, str(workdir))
-  return workdir, config, record
+  """A tiny run, interrupted after its first chain."""
+  interrupt = settings, 'measure', lambda setting, method, stages: True
+  return battery.tiny(tmp_path_factory, ROW, interrupt)
 
 
-def test_no_finished_part_is_computed_twice(finished):
-  lines = (finished[0] / 'metrics.jsonl').read_text().splitlines()
-  found = [p['part'] for p in map(json.loads, lines) if 'part' in p]
-  methods = finished[1].methods
-  assert found == [m + end for m in methods for end in ('', '.retrieval')]
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
 
 
-def test_the_record_says_what_ran_and_what_came_out(finished):
-  workdir, config, record = finished
-  assert record == json.loads((workdir / 'record.json').read_text())
+def test_scores_are_shares_for_every_seed_and_stage(finished):
+  config, record = finished.config, finished.record
   assert [row['method'] for row in record['rows']] == list(config.methods)
   count = len(config.stages.classes)
   for found in record['results'].values():
@@ -59,8 +61,8 @@ def test_the_record_says_what_ran_and_what_came_out(finished):
     assert len(found['compatibility']) == config.seeds
 
 
-def test_only_what_is_trained_for_it_searches_an_old_gallery(finished):
-  _, _, record = finished
+def test_only_compatible_training_searches_an_old_gallery(finished):
+  record = finished.record
   top1 = {
     name: np.asarray(found['top1']).mean(0)
     for name, found in record['results'].items()
@@ -97,40 +99,10 @@ def test_every_recipe_has_a_loss_and_features(method):
   assert jax.eval_shape(recipe.loss, bound, params, batch, key).shape == ()
 
 
-@pytest.mark.parametrize('name', ['pairs.png', 'matrices.png'])
-def test_figures_are_images_that_show_something(finished, name):
-  pixels = image.imread(finished[0] / name)
-  assert min(pixels.shape[:2]) > 400
-  assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
-
-
-MISTAKES = [
-  ({'methods': ('independent', 'bt')}, "methods: no 'bt'"),
-  ({'methods': ('bt2',)}, 'methods: the first must be independent'),
-  ({'bt2': {'weight': 1.0}}, r"no argument 'weight' .did you mean 'weights'"),
-  ({'basis.kind': 'caley'}, r"no kind 'caley' .did you mean 'cayley'"),
-  ({'basis.extra': 13}, r'basis\.extra=13: expected 1 \.\. 12'),
-  ({'width': 8}, 'width=8: expected 9 or more'),
-  ({'stages.classes': (5, 11)}, r'the last=11: expected 5 \.\. 10'),
-  ({'stages.hidden': (32,)}, r'hidden=\[32\]: expected as many of both'),
-  ({'seeds': 0}, 'seeds=0: expected 1 or more'),
-  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
-]
-
-
-@pytest.mark.parametrize(('changes', 'message'), MISTAKES)
-def test_mistakes_are_told_in_one_line_before_any_work(
-  tmp_path, changes, message
-):
-  config = configs.get_config('tiny')
-  refusal.check(compatible.run, config, changes, message, tmp_path / 'run')
+@pytest.mark.parametrize('check', battery.of_the_config(ROW))
+def test_the_config(tmp_path, check):
+  check(tmp_path)
 
 
 def test_variants():
-  assert configs.get_config().variant == 'digits'
   assert configs.get_config('images').data == 'data'
-  with pytest.raises(ValueError, match=r"no variant 'digts' .*'digits'"):
-    configs.get_config('digts')
-  for entry in configs.sweep():
-    config = configs.get_config('digits')
-    config.update_from_flattened_dict(entry)

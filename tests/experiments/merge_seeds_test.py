@@ -1,47 +1,48 @@
 """Merges of networks from different seeds, end to end."""
 
-import json
-
-from matplotlib import image
 import numpy as np
 import pytest
 
 from configs import merge_seeds as configs
 from experiments import merge_seeds
 from experiments._merge_seeds import at_budgets, many_networks
-from tests.experiments import refusal
+from tests.experiments import battery
 
+MISTAKES = [
+  ({'tasks': ('low',)}, 'tasks: expected two, got 1'),
+  ({'tasks': ('low', 'hihg')}, "no 'hihg' of the digits .did you mean 'high'"),
+  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
+  ({'budgets': (1.0, 2.5)}, r'budgets=\[1\.0, 2\.5\]: expected growing'),
+  ({'many.networks': 2}, r'many\.networks=2: expected 3 or more'),
+  ({'many.held_out': 1340}, r'many\.held_out=1340: expected 1 \.\. 1092'),
+  ({'training.optimizer': 'sgdd'}, "no 'sgdd' .did you mean 'sgd'"),
+  ({'seeds': 0}, 'seeds=0: expected 1 or more'),
+]
 
-class StoppedError(Exception):
-  pass
+ROW = battery.Row(
+  experiment=merge_seeds,
+  configs=configs,
+  parts=['pairs', 'budgets', 'crowd', 'many'],
+  figures=['budgets.png', 'many.png'],
+  mistakes=MISTAKES,
+  interrupted=2,
+)
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """A tiny run that broke off between its two questions."""
-  workdir = tmp_path_factory.mktemp('run')
-  config = configs.get_config('tiny')
-
-  def breaking(setting):
-    raise StoppedError
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(many_networks, 'networks', breaking)
-    with pytest.raises(StoppedError):
-      merge_seeds.run(config, str(workdir))
-  record = merge_seeds.run(config, str(workdir))
-  return workdir, config, record
+  """A tiny run, interrupted between its two questions."""
+  interrupt = many_networks, 'networks', lambda setting: True
+  return battery.tiny(tmp_path_factory, ROW, interrupt)
 
 
-def test_no_finished_part_is_computed_twice(finished):
-  lines = (finished[0] / 'metrics.jsonl').read_text().splitlines()
-  found = [p['part'] for p in map(json.loads, lines) if 'part' in p]
-  assert found == ['pairs', 'budgets', 'crowd', 'many']
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
 
 
-def test_the_record_says_what_ran_and_what_came_out(finished):
-  workdir, config, record = finished
-  assert record == json.loads((workdir / 'record.json').read_text())
+def test_merges_keep_to_their_budgets(finished):
+  config, record = finished.config, finished.record
   assert record['config']['training']['optimizer'] == 'sgd'
   levels = len(config.budgets)
   for name, found in record['results']['budgets']['methods'].items():
@@ -65,7 +66,7 @@ def test_the_record_says_what_ran_and_what_came_out(finished):
 
 
 def test_at_twice_the_compute_both_networks_are_kept(finished):
-  _, _, record = finished
+  record = finished.record
   own = np.asarray(record['results']['budgets']['own'])
   for found in record['results']['budgets']['methods'].values():
     last = np.asarray(found['own'])[:, -1]
@@ -73,7 +74,7 @@ def test_at_twice_the_compute_both_networks_are_kept(finished):
 
 
 def test_refitted_and_aligned_merges_keep_more(finished):
-  _, _, record = finished
+  record = finished.record
   budgets = {row['method']: row['own'][0][0] for row in record['budgets']}
   assert budgets['pleas'] > budgets['weight_matching'] > 0.5
   assert budgets['pleas'] > budgets['naive']
@@ -83,40 +84,12 @@ def test_refitted_and_aligned_merges_keep_more(finished):
     assert many[name]['to_first'][0][0] < many['naive']['to_first'][0][0] / 2
 
 
-@pytest.mark.parametrize('name', ['budgets.png', 'many.png'])
-def test_figures_are_images_that_show_something(finished, name):
-  pixels = image.imread(finished[0] / name)
-  assert pixels.shape[0] > 500
-  assert pixels.shape[1] > 900
-  assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
-
-
-MISTAKES = [
-  ({'tasks': ('low',)}, 'tasks: expected two, got 1'),
-  ({'tasks': ('low', 'hihg')}, "no 'hihg' of the digits .did you mean 'high'"),
-  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
-  ({'budgets': (1.0, 2.5)}, r'budgets=\[1\.0, 2\.5\]: expected growing'),
-  ({'many.networks': 2}, r'many\.networks=2: expected 3 or more'),
-  ({'many.held_out': 1340}, r'many\.held_out=1340: expected 1 \.\. 1092'),
-  ({'training.optimizer': 'sgdd'}, "no 'sgdd' .did you mean 'sgd'"),
-  ({'seeds': 0}, 'seeds=0: expected 1 or more'),
-]
-
-
-@pytest.mark.parametrize(('changes', 'message'), MISTAKES)
-def test_mistakes_are_told_in_one_line_before_any_work(
-  tmp_path, changes, message
-):
-  config = configs.get_config('tiny')
-  refusal.check(merge_seeds.run, config, changes, message, tmp_path / 'run')
+@pytest.mark.parametrize('check', battery.of_the_config(ROW))
+def test_the_config(tmp_path, check):
+  check(tmp_path)
 
 
 def test_variants():
-  assert configs.get_config().variant == 'digits'
   assert configs.get_config('images').data == 'data'
-  with pytest.raises(ValueError, match=r"no variant 'digts' .*'digits'"):
-    configs.get_config('digts')
   for entry in configs.sweep():
-    config = configs.get_config('digits')
-    config.update_from_flattened_dict(entry)
-    assert config.training.optimizer in ('sgd', 'adamw')
+    assert entry['training.optimizer'] in ('sgd', 'adamw')

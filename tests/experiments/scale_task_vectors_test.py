@@ -1,10 +1,7 @@
-"""The experiment on coefficients, end to end, interrupted on its way."""
-
-import json
+"""The experiment on coefficients, end to end, with an interruption."""
 
 import jax
 import jax.numpy as jnp
-from matplotlib import image
 import numpy as np
 import pytest
 
@@ -18,7 +15,7 @@ from experiments._scale_task_vectors import (
   predict,
 )
 from experiments._shared import suites
-from tests.experiments import refusal
+from tests.experiments import battery
 from wsl import data, scale
 
 PARTS = [
@@ -37,47 +34,53 @@ PARTS = [
   'partition.lora_x2',
 ]
 
+MISTAKES = [
+  ({'settings': ('addition', 'few_shots')}, "no 'few_shots' .*'few_shot'"),
+  ({'settings': ()}, 'settings: none given'),
+  ({'addition.methods': ('isotopic',)}, "did you mean 'isotropic'"),
+  ({'negation.methods': ('serched',)}, "did you mean 'searched'"),
+  ({'few_shot.methods': ('lorra',)}, "few_shot.methods: no 'lorra' .*'lora'"),
+  ({'test_time.methods': ('umf',)}, "did you mean 'ufm'"),
+  ({'partition.methods': ('prob',)}, "did you mean 'probe'"),
+  (
+    {'addition.methods': ('tangent_searched',)},
+    r"'tangent_searched' needs .*tangent\.epochs=1",
+  ),
+  ({'negation.control': 'uprigt'}, "control: no 'uprigt' .*'upright'"),
+  ({'few_shot.shots': (1, 500)}, r'few_shot\.shots=500: expected 1 \.\. \d+'),
+  ({'few_shot.batch_size': 30}, r'few_shot\.batch_size=30: expected 1 \.\. 20'),
+  ({'partition.cells': (0,)}, r'partition\.cells=0: expected 1 or more'),
+  ({'partition.cells': (1, 'ful')}, "cells: no 'ful' .did you mean 'full'"),
+  ({'partition.cells': ()}, r'partition\.cells: none given'),
+  ({'negation.every': 9}, r'negation\.every=9: expected 1 \.\. 6'),
+  ({'model': 'mpl'}, "model: no 'mpl' .did you mean 'mlp'"),
+  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
+]
 
-class StoppedError(Exception):
-  pass
-
-
-def parts(workdir):
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  return [p['part'] for p in map(json.loads, lines) if 'part' in p]
+ROW = battery.Row(
+  experiment=scale_task_vectors,
+  configs=configs,
+  parts=PARTS,
+  figures=['coefficients.png', 'few_shot.png', 'partition.png'],
+  mistakes=MISTAKES,
+  interrupted=PARTS.index('few_shot.lora'),
+)
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """A tiny run that broke off in the middle of a setting."""
-  workdir = tmp_path_factory.mktemp('run')
-  config = configs.get_config('tiny')
-  run = few_shot.run
-
-  def breaking(suite, models, setting, name, trained):
-    if name == 'lora':
-      raise StoppedError
-    return run(suite, models, setting, name, trained)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(few_shot, 'run', breaking)
-    with pytest.raises(StoppedError):
-      scale_task_vectors.run(config, str(workdir))
-  first = parts(workdir)
-  record = scale_task_vectors.run(config, str(workdir))
-  return workdir, config, record, first
+  """A tiny run, interrupted within a setting."""
+  lora = lambda suite, models, setting, name, trained: name == 'lora'
+  return battery.tiny(tmp_path_factory, ROW, (few_shot, 'run', lora))
 
 
-def test_no_finished_part_is_computed_twice(finished):
-  workdir, _, _, first = finished
-  assert first == PARTS[: PARTS.index('few_shot.lora')]
-  assert parts(workdir) == PARTS
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
 
 
-def test_the_record_says_what_ran_and_what_came_out(finished):
-  workdir, config, record, _ = finished
-  assert record == json.loads((workdir / 'record.json').read_text())
-  assert record['config']['experiment'] == 'scale_task_vectors'
+def test_every_method_is_measured_for_all_seeds_and_tasks(finished):
+  config, record = finished.config, finished.record
   assert list(record['results']) == list(config.settings)
   assert record['transductive'] == {
     name: name == 'test_time' for name in config.settings
@@ -106,8 +109,8 @@ def test_the_record_says_what_ran_and_what_came_out(finished):
   assert negated['targets'] == ['inverted', 'striped']
 
 
-def test_rows_and_claims_are_taken_from_the_results(finished):
-  _, config, record, _ = finished
+def test_rows_and_claims_follow_from_the_results(finished):
+  config, record = finished.config, finished.record
   rows = {
     (r['setting'], r['method'], r.get('shots')): r for r in record['rows']
   }
@@ -130,30 +133,14 @@ def test_rows_and_claims_are_taken_from_the_results(finished):
 
 
 def test_a_control_keeps_its_share_on_validation(finished):
-  _, config, record, _ = finished
+  config, record = finished.config, finished.record
   base = np.asarray(record['bounds']['base']['validation'])[:, 0]
   for found in record['results']['negation'].values():
     held = np.asarray(found['validation'])[..., 1]
     assert (held >= config.negation.floor * base[:, None] - 1e-6).all()
 
 
-@pytest.mark.parametrize(
-  'name', ['coefficients.png', 'few_shot.png', 'partition.png']
-)
-def test_figures_are_images_that_show_something(finished, name):
-  pixels = image.imread(finished[0] / name)
-  assert pixels.shape[0] > 500
-  assert pixels.shape[1] > 900
-  assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
-
-
-def test_a_finished_run_is_skipped_and_says_so(finished, capsys):
-  workdir, config, record, _ = finished
-  assert scale_task_vectors.run(config, str(workdir)) == record
-  assert 'finished before' in capsys.readouterr().out
-
-
-def test_the_disentanglement_error_is_its_definition():
+def test_disentanglement_equals_its_definition():
   rng = np.random.default_rng(0)
   draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
   encode = jax.tree_util.Partial(lambda p, x: jnp.tanh(x @ p['w']))
@@ -164,19 +151,21 @@ def test_the_disentanglement_error_is_its_definition():
     encode, base, deltas, heads, data.Split(jnp.asarray(x), y), batch_size=6
   )
 
-  def said(t, w):
+  def predicted(t, w):
     features = np.tanh(x[t] @ w)
     return (features @ heads['kernel'][t] + heads['bias'][t]).argmax(1)
 
   both = base['w'] + deltas['w'].sum(0)
   for t in range(2):
-    alone = said(t, base['w'] + deltas['w'][t])
+    alone = predicted(t, base['w'] + deltas['w'][t])
     assert found[t, t] == 0
-    assert found[t, 1 - t] == pytest.approx(np.mean(alone != said(t, both)))
+    assert found[t, 1 - t] == pytest.approx(
+      np.mean(alone != predicted(t, both))
+    )
   assert found.max() > 0
 
 
-def test_scaled_vectors_are_vectors_times_their_coefficients():
+def test_vectors_are_multiplied_by_their_coefficients():
   base = {'a': jnp.zeros(2), 'b': jnp.zeros(3)}
   models = [{'a': jnp.ones(2), 'b': jnp.full(3, 2.0)}] * 2
   bank = scale.bank(base, models)
@@ -208,7 +197,7 @@ def test_blocks_are_in_the_order_of_the_network():
     (300, 320, 'rank 2 on all of 2 matrices'),
   ],
 )
-def test_factors_have_about_as_many_numbers(budget, size, note):
+def test_factors_have_about_the_given_size(budget, size, note):
   suite = suites.load(configs.get_config('tiny'))
   found = few_label_training.lora(suite, budget)
   assert (found.size, found.note) == (size, note)
@@ -221,7 +210,7 @@ def test_factors_have_about_as_many_numbers(budget, size, note):
   assert all(not x.any() for x in jax.tree.leaves(encoder))
 
 
-def test_few_images_are_new_to_the_base_and_nested():
+def test_few_shot_images_are_nested_and_unused_by_the_base():
   config = configs.get_config('tiny')
   suite = suites.load(config)
   runs = few_shot.draw(suite, (1, 2))
@@ -255,42 +244,10 @@ def test_verdicts(high, verdict):
   assert claim['mean'] == pytest.approx(100 * np.mean(high) - 50)
 
 
-MISTAKES = [
-  ({'settings': ('addition', 'few_shots')}, "no 'few_shots' .*'few_shot'"),
-  ({'settings': ()}, 'settings: none given'),
-  ({'addition.methods': ('isotopic',)}, "did you mean 'isotropic'"),
-  ({'negation.methods': ('serched',)}, "did you mean 'searched'"),
-  ({'few_shot.methods': ('lorra',)}, "few_shot.methods: no 'lorra' .*'lora'"),
-  ({'test_time.methods': ('umf',)}, "did you mean 'ufm'"),
-  ({'partition.methods': ('prob',)}, "did you mean 'probe'"),
-  (
-    {'addition.methods': ('tangent_searched',)},
-    r"'tangent_searched' needs .*tangent\.epochs=1",
-  ),
-  ({'negation.control': 'uprigt'}, "control: no 'uprigt' .*'upright'"),
-  ({'few_shot.shots': (1, 500)}, r'few_shot\.shots=500: expected 1 \.\. \d+'),
-  ({'few_shot.batch_size': 30}, r'few_shot\.batch_size=30: expected 1 \.\. 20'),
-  ({'partition.cells': (0,)}, r'partition\.cells=0: expected 1 or more'),
-  ({'partition.cells': (1, 'ful')}, "cells: no 'ful' .did you mean 'full'"),
-  ({'partition.cells': ()}, r'partition\.cells: none given'),
-  ({'negation.every': 9}, r'negation\.every=9: expected 1 \.\. 6'),
-  ({'model': 'mpl'}, "model: no 'mpl' .did you mean 'mlp'"),
-  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
-]
-
-
-@pytest.mark.parametrize(('changes', 'message'), MISTAKES)
-def test_mistakes_are_told_in_one_line_before_any_work(
-  tmp_path, changes, message
-):
-  config = configs.get_config('tiny')
-  refusal.check(
-    scale_task_vectors.run, config, changes, message, tmp_path / 'run'
-  )
+@pytest.mark.parametrize('check', battery.of_the_config(ROW))
+def test_the_config(tmp_path, check):
+  check(tmp_path)
 
 
 def test_variants():
-  assert configs.get_config().variant == 'digits'
   assert len(configs.get_config('suite8').tasks) == 8
-  with pytest.raises(ValueError, match=r"no variant 'digts' .*'digits'"):
-    configs.get_config('digts')

@@ -1,31 +1,56 @@
 """Stitches across the depths of a zoo, end to end."""
 
-import json
-
-from matplotlib import image
 import numpy as np
 import pytest
 
 from configs import stitch_zoo as configs
 from experiments import stitch_zoo
 from experiments._stitch_zoo import resnets
-from tests.experiments import refusal
+from tests.experiments import battery
 from wsl import checkpoint, data, models
 
 WAYS = ['affine', 'affine, reset', 'trained', 'random', 'itself']
+PARTS = [
+  *('ResNet-8', 'ResNet-14', 'ResNet-14 random'),
+  *('alone', '8 on 14', '14 on 8'),
+]
+
+MISTAKES = [
+  ({'cuts': (0,)}, r'cuts: 0 is none of the ninths 1 \.\. 9'),
+  ({'cuts': ()}, 'depths, cuts: give two depths or more, and a cut'),
+  ({'depths': (8,)}, 'depths, cuts: give two depths'),
+  ({'close': ((8, 20),)}, r'close: no depth 20 among \[8, 14\]'),
+  ({'depths': (8, 13), 'close': ()}, r'depth=13: expected 6 n \+ 2'),
+  ({'kinds': ('afine',)}, "no kind 'afine' .*'affine'"),
+  ({'weights': 'no/such'}, r'no weights at no/such/cifar_resnet8\.npz'),
+  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
+  ({'fit.examples': 5000}, r'fit\.examples=5000: expected 1 \.\. 1348'),
+  ({'evaluation.examples': 450}, r'evaluation\.examples=450: expected 1 \.\.'),
+  ({'training.optimizer': 'sgdd'}, "no 'sgdd' .did you mean 'sgd'"),
+]
+
+ROW = battery.Row(
+  experiment=stitch_zoo,
+  configs=configs,
+  parts=PARTS,
+  figures=['costs.png', 'cuts.png'],
+  mistakes=MISTAKES,
+  typo=('cifr', 'cifar'),
+)
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp('run')
-  config = configs.get_config('tiny')
-  return workdir, config, stitch_zoo.run(config, str(workdir))
+  return battery.tiny(tmp_path_factory, ROW)
 
 
-def test_the_record_says_what_ran_and_what_came_out(finished):
-  workdir, config, record = finished
-  assert record == json.loads((workdir / 'record.json').read_text())
-  assert record['config']['experiment'] == 'stitch_zoo'
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
+
+
+def test_every_pair_is_measured_and_close_ones_in_all_ways(finished):
+  config, record = finished.config, finished.record
   assert list(record['alone']) == ['ResNet-8', 'ResNet-14']
   for one in record['alone'].values():
     assert 0 <= one['accuracy'] <= 1
@@ -43,7 +68,7 @@ def test_the_record_says_what_ran_and_what_came_out(finished):
 
 
 def test_costs_are_between_those_of_the_networks(finished):
-  record = finished[2]
+  record = finished.record
   shallow, deep = (one['flops'] for one in record['alone'].values())
   assert shallow < deep
   for row in record['stitches']:
@@ -63,22 +88,8 @@ def test_cuts_are_in_the_same_stage_of_all_networks():
   assert [resnets.position(56, cut) for cut in (1, 3, 4, 9)] == [3, 9, 12, 27]
 
 
-@pytest.mark.parametrize('name', ['costs.png', 'cuts.png'])
-def test_figures_are_images_that_show_something(finished, name):
-  pixels = image.imread(finished[0] / name)
-  assert pixels.shape[0] > 500
-  assert pixels.shape[1] > 900
-  assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
-
-
-def test_a_finished_run_is_skipped_and_says_so(finished, capsys):
-  workdir, config, record = finished
-  assert stitch_zoo.run(config, str(workdir)) == record
-  assert 'finished before' in capsys.readouterr().out
-
-
-def test_weights_are_read_and_damage_is_named(finished, tmp_path):
-  workdir = finished[0]
+def test_weights_are_read_and_damaged_files_named(finished, tmp_path):
+  workdir = finished.workdir
   config = configs.get_config('tiny')
   config.weights = str(tmp_path)
   part = workdir / 'parts' / 'ResNet-8.safetensors'
@@ -100,35 +111,12 @@ def test_weights_are_read_and_damage_is_named(finished, tmp_path):
     resnets.variables(zoo, 8)
 
 
-MISTAKES = [
-  ({'cuts': (0,)}, r'cuts: 0 is none of the ninths 1 \.\. 9'),
-  ({'cuts': ()}, 'depths, cuts: give two depths or more, and a cut'),
-  ({'depths': (8,)}, 'depths, cuts: give two depths'),
-  ({'close': ((8, 20),)}, r'close: no depth 20 among \[8, 14\]'),
-  ({'depths': (8, 13), 'close': ()}, r'depth=13: expected 6 n \+ 2'),
-  ({'kinds': ('afine',)}, "no kind 'afine' .*'affine'"),
-  ({'weights': 'no/such'}, r'no weights at no/such/cifar_resnet8\.npz'),
-  ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
-  ({'fit.examples': 5000}, r'fit\.examples=5000: expected 1 \.\. 1348'),
-  ({'evaluation.examples': 450}, r'evaluation\.examples=450: expected 1 \.\.'),
-  ({'training.optimizer': 'sgdd'}, "no 'sgdd' .did you mean 'sgd'"),
-]
-
-
-@pytest.mark.parametrize(('changes', 'message'), MISTAKES)
-def test_mistakes_are_told_in_one_line_before_any_work(
-  tmp_path, changes, message
-):
-  config = configs.get_config('tiny')
-  refusal.check(stitch_zoo.run, config, changes, message, tmp_path / 'run')
+@pytest.mark.parametrize('check', battery.of_the_config(ROW))
+def test_the_config(tmp_path, check):
+  check(tmp_path)
 
 
 def test_variants():
-  assert configs.get_config().variant == 'digits'
   assert configs.get_config('cifar').depths == (20, 32, 44, 56)
-  with pytest.raises(ValueError, match=r"no variant 'cifr' .*'cifar'"):
-    configs.get_config('cifr')
-  for entry in configs.sweep():
-    config = configs.get_config('digits')
-    config.update_from_flattened_dict(entry)
-    assert config.fit.examples in (50, 100, 300)
+  counts = [entry['fit.examples'] for entry in configs.sweep()]
+  assert counts == [50, 100, 300]
