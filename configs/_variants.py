@@ -1,32 +1,46 @@
-"""A config is chosen by the name of its variant."""
+"""What configs share: the choice of a variant, and lists used by several."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import ml_collections
 
 from wsl import tree
 
+# Tasks of 28x28 images in the folder of a user, see wsl.data.folder.
+SUITE8 = (
+  *('mnist', 'fashion', 'animal', 'notmnist'),
+  *('kannada', 'hoda', 'cifar10_grey', 'bangla'),
+)
 
-def choose(
-  variants: Mapping[str, Callable[[], ml_collections.ConfigDict]], name: str
-) -> ml_collections.ConfigDict:
-  """Returns a new config that knows its variant.
+# The sweep of experiments in which the optimizer matters.
+OPTIMIZERS: list[dict[str, object]] = [
+  {'training.optimizer': 'sgd', 'training.learning_rate': 0.1},
+  {'training.optimizer': 'adamw', 'training.learning_rate': 1e-3},
+]
+
+
+def chooser(
+  *variants: Callable[[], ml_collections.ConfigDict],
+) -> Callable[..., ml_collections.ConfigDict]:
+  """Returns the ``get_config`` of a module of configs.
 
   Args:
-    variants: what makes each variant's config.
-    name: which one.
+    *variants: functions that build a config; their names are the variants.
 
   Returns:
-    The config, its field ``variant`` the name.
-
-  Raises:
-    ValueError: if there is no such variant, naming the nearest.
+    A function of a variant's name, ``'digits'`` by default. It sets the field
+    ``variant``, and raises ValueError for an unknown name.
   """
-  if name not in variants:
-    hint = tree.nearest(name, list(variants))
-    raise ValueError(
-      f"no variant '{name}'{hint}: there are {', '.join(variants)}"
-    )
-  config = variants[name]()
-  config.variant = name
-  return config
+  named = {variant.__name__: variant for variant in variants}
+
+  def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
+    if variant not in named:
+      hint = tree.nearest(variant, list(named))
+      raise ValueError(
+        f"no variant '{variant}'{hint}: there are {', '.join(named)}"
+      )
+    config = named[variant]()
+    config.variant = variant
+    return config
+
+  return get_config

@@ -1,8 +1,8 @@
-"""What stands between two networks trained from different seeds?
+"""How high is the barrier between two networks trained from different seeds?
 
   python -m experiments.align_barrier --config=configs/align_barrier.py:VARIANT
 
-tiny: seconds, a test. Two pairs of small networks, hardly trained.
+tiny: seconds, a test. Two pairs of small networks, briefly trained.
 
 digits: half a minute on two free cores. Three pairs of MLPs 64-128-128-128-10
 without normalisation, on scikit-learn's digits; the networks reach 98.3 +- 0.6
@@ -18,46 +18,33 @@ in train and in test loss; L2 reduction, %; alignment R; +- over pairs):
   permuted at random    83.7 +- 3.4  1.174 +- 0.005   1.153 +- 0.008    0   0.01
   planted, matched      98.1 +- 0.8  0               0                100   1.00
 
-With AdamW at 1e-3 the same decay, epochs and networks (97.7 +- 0.6 %) leave a
-barrier of 0.376 +- 0.076 in test loss after weight matching, 0.090 +- 0.012
-after activation matching, and 0.070 and 0.047 after REPAIR; 1.138 as they are.
+With AdamW at 1e-3 and otherwise the same training (97.7 +- 0.6 %) the barrier
+in test loss is 1.138 without alignment, 0.376 +- 0.076 after weight matching,
+0.090 +- 0.012 after activation matching, and 0.070 and 0.047 after REPAIR.
 
 mnist_mlp: some minutes. MLPs 784-512-512-512-10 on MNIST, from a folder of
 yours: --config.data=FOLDER with a task 'mnist' (see wsl.data.folder). On 5000
-training images the networks reach 96.2 +- 0.5 %; as they are 66.4 +- 4.4 %
-in the middle and a barrier of 1.378 +- 0.049 in test loss; with weight matching
-95.6 +- 0.4 % and 0.000, in train loss 0.032 +- 0.002 (L2 reduction 8.6 %, R
-0.19); with REPAIR 95.9 +- 0.3 % and 0.004 in train loss.
+training images the networks reach 96.2 +- 0.5 %. Without alignment the middle
+has 66.4 +- 4.4 % and the barrier in test loss is 1.378 +- 0.049; with weight
+matching 95.6 +- 0.4 % and 0.000, in train loss 0.032 +- 0.002 (L2 reduction 8.6
+%, R 0.19); with REPAIR 95.9 +- 0.3 % and 0.004 in train loss.
 
 digits_resnet: minutes. Residual networks with batch normalisation on the
-digits; in place of REPAIR, the running moments of each point are reset. The
-networks reach 98.7 .. 99.1 %; the middle has 10 .. 15 % as they are and 91 ..
-93 % when reset, 31 .. 48 % after weight matching and 97.3 .. 97.8 % when reset,
-49 .. 57 % after activation matching and 97.3 .. 97.6 % when reset.
+digits; instead of REPAIR, the running moments of each point are reset. The
+networks reach 98.7 .. 99.1 %. The middle has 10 .. 15 % without alignment (91
+.. 93 % with reset), 31 .. 48 % after weight matching (97.3 .. 97.8 %), and 49
+.. 57 % after activation matching (97.3 .. 97.6 %).
 
-cifar_resnet: the same, wider, on CIFAR-10 in colours: --config.data=FOLDER with
-a task 'cifar10_rgb'. For a GPU, or for patience.
+cifar_resnet: the same, wider, on CIFAR-10 in colour: --config.data=FOLDER with
+a task 'cifar10_rgb'. Slow without a GPU.
 
-How networks were trained decides how far apart they come to lie. --sweep runs
-the chosen variant with SGD and with AdamW.
+The barrier depends on the training: --sweep runs the variant with SGD and with
+AdamW.
 """
 
 import ml_collections
 
 from configs import _variants
-
-
-def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
-  """Returns the config of a variant."""
-  return _variants.choose(VARIANTS, variant)
-
-
-def sweep() -> list[dict[str, object]]:
-  """Returns what ``--sweep`` runs, as fields that differ."""
-  return [
-    {'training.optimizer': 'sgd', 'training.learning_rate': 0.1},
-    {'training.optimizer': 'adamw', 'training.learning_rate': 1e-3},
-  ]
 
 
 def digits() -> ml_collections.ConfigDict:
@@ -85,10 +72,10 @@ def digits() -> ml_collections.ConfigDict:
       # Public functions of wsl.align that find a permutation, and arguments.
       'methods': ('weight_matching', 'activation_matching'),
       'arguments': {},
-      'points': 25,  # on each path, an odd number: the middle is one of them
-      'repair': {'points': 13},  # the same, where each point is corrected
+      'points': 25,  # on each path; odd, so that the middle is one of them
+      'repair': {'points': 13},  # with corrected statistics
       'evaluation': {'batch_size': 500},
-      # Training images without labels: for activations and their moments.
+      # Unlabelled training images, for activations and their moments.
       'statistics': {'examples': 1000, 'batch_size': 250},
       'threshold': 0.3,  # of singular values, as a fraction of the largest
     }
@@ -96,7 +83,7 @@ def digits() -> ml_collections.ConfigDict:
 
 
 def tiny() -> ml_collections.ConfigDict:
-  """Seconds: does everything work?"""
+  """A test, in seconds."""
   config = digits()
   config.pairs = 2
   config.model.arguments.widths = (32, 24)
@@ -108,7 +95,7 @@ def tiny() -> ml_collections.ConfigDict:
 
 
 def mnist_mlp() -> ml_collections.ConfigDict:
-  """The MLP of the re-basin papers; the data folder is the user's."""
+  """The MLP of the re-basin papers, from a folder of the user."""
   config = digits()
   config.data, config.task = 'data', 'mnist'
   config.model.arguments.widths = (512, 512, 512)
@@ -139,7 +126,7 @@ def digits_resnet() -> ml_collections.ConfigDict:
 
 
 def cifar_resnet() -> ml_collections.ConfigDict:
-  """The same, wider, on CIFAR-10; the data folder is the user's."""
+  """The same, wider, on CIFAR-10, from a folder of the user."""
   config = digits_resnet()
   config.data, config.task = 'data', 'cifar10_rgb'
   config.model.arguments.widths = (64, 128, 256)
@@ -148,10 +135,11 @@ def cifar_resnet() -> ml_collections.ConfigDict:
   return config
 
 
-VARIANTS = {
-  'tiny': tiny,
-  'digits': digits,
-  'mnist_mlp': mnist_mlp,
-  'digits_resnet': digits_resnet,
-  'cifar_resnet': cifar_resnet,
-}
+def sweep() -> list[dict[str, object]]:
+  """Returns the changed fields of each run of ``--sweep``."""
+  return _variants.OPTIMIZERS
+
+
+get_config = _variants.chooser(
+  tiny, digits, mnist_mlp, digits_resnet, cifar_resnet
+)

@@ -6,13 +6,13 @@ tiny: seconds, a test.
 
 digits: about four minutes on two free cores. A ViT of twelve blocks and 60,000
 parameters, in four modules, on scikit-learn's digits; three seeds. Expect (test
-%, +- over seeds; a budget of 1 is 400 steps of the whole network, both methods
-spend the same to a per cent; side by side is what the longest jobs take):
+%, +- over seeds; a budget of 1 is 400 steps of the whole network, equal for
+both methods within a per cent; in parallel is the compute of the longest jobs):
 
   budget                     0.25          0.5           1
   end to end                 96.7 +- 1.2   97.5 +- 0.5   98.1 +- 0.6
   Deep Incubation            90.9 +- 0.3   95.5 +- 1.5   97.2 +- 1.3
-    side by side             0.17          0.34          0.67
+    in parallel              0.17          0.34          0.67
     before fine-tuning       33.3 +- 4.6   51.8 +- 5.1   70.2 +- 5.5
     its meta model alone     95.0 +- 0.7   97.3 +- 0.0   97.6 +- 0.1
 
@@ -20,47 +20,37 @@ spend the same to a per cent; side by side is what the longest jobs take):
   end to end                 84.4 +- 1.2   93.4 +- 0.9   98.1 +- 0.6
   Deep Incubation            84.9 +- 0.2   92.4 +- 1.6   97.2 +- 1.3
 
-At this scale modules are not the better way. At equal compute incubation is 5.8
-+- 1.0 and 1.9 +- 1.2 points below at the small budgets, in every seed, and
-within the spread at the full one. With a tenth of the images it is level: the
-claim about data is neither shown nor refuted. Its meta model of four blocks
-alone does as well, so the task does not need the depth that makes training
-whole hard in the paper. What holds is the time: with a machine for each module
-the longest jobs take two thirds of the compute, for 0.9 +- 1.7 points less.
-With --config.learning_rate=0.01: 97.4 +- 0.5 and 97.1 +- 0.4 at the full
+At this scale modules are not better. At equal compute incubation is 5.8 +- 1.0
+and 1.9 +- 1.2 points lower at the small budgets, in every seed, and within the
+spread at the full one. With a tenth of the images both are equal: the claim
+about data is neither confirmed nor refuted. The meta model of four blocks is as
+accurate, so the task does not need the depth that makes end-to-end training
+hard in the paper. The saving of time is confirmed: with a machine for each
+module the longest jobs take two thirds of the compute, for 0.9 +- 1.7 points
+less. With --config.learning_rate=0.01: 97.4 +- 0.5 and 97.1 +- 0.4 at the full
 budget, and 86.5 +- 0.5 before fine-tuning.
 
-The zoo, MLPs of 4, 6 and 8 blocks (98.5, 98.0, 96.9 %), is cut at the same
-places in all seeds. Reassembled, joined by least squares, then tuned for 50
-steps, against the same network from nothing (test %, +- over seeds):
+The zoo, MLPs of 4, 6 and 8 blocks (98.5, 98.0, 96.9 %), is partitioned at the
+same positions in all seeds. Joined by least squares; fine-tuned for 50 steps;
+the same network from scratch (test %, +- over seeds):
 
   chosen by NASWOT              96.5 +- 0.9   97.5 +- 0.3   86.7 +- 7.8
   chosen by held-out accuracy   95.8 +- 0.3   96.7 +- 1.1   80.8 +- 3.6
   chosen at random              96.4 +- 0.8   97.0 +- 0.9   84.5 +- 6.5
 
-Parts of others save most of the training; which score chooses them makes no
-clear difference among so few. None is better than the zoo's best network at its
-cost: the budget is one of blocks, and the maps between them come on top.
+Pretrained blocks save most of the training; among so few candidates the score
+makes no clear difference. None is better than the best network of the zoo at
+its cost, since the budget excludes the maps between blocks.
 
 images: the same on 28x28 images, from a folder of yours: --config.data=FOLDER
-with the task below (see wsl.data.folder). For a GPU, or for patience.
+with the task below (see wsl.data.folder). Slow without a GPU.
 
---sweep runs the chosen variant at three learning rates.
+--sweep runs the variant at three learning rates.
 """
 
 import ml_collections
 
 from configs import _variants
-
-
-def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
-  """Returns the config of a variant."""
-  return _variants.choose(VARIANTS, variant)
-
-
-def sweep() -> list[dict[str, object]]:
-  """Returns what ``--sweep`` runs, as fields that differ."""
-  return [{'learning_rate': rate} for rate in (1e-3, 3e-3, 1e-2)]
 
 
 def digits() -> ml_collections.ConfigDict:
@@ -69,8 +59,8 @@ def digits() -> ml_collections.ConfigDict:
     {
       'variant': '',
       'data': 'digits',  # the embedded ones, or a path for wsl.data.folder
-      'task': 'upright',  # a turn of the digits, or a task in that folder
-      'held_out': 200,  # training images that no network learns from
+      'task': 'upright',  # of the digits, or a task in that folder
+      'held_out': 200,  # training images that no network is trained on
       'seeds': 3,
       'seed': 0,
       'at_once': 12,  # runs trained side by side by vmap
@@ -91,10 +81,10 @@ def digits() -> ml_collections.ConfigDict:
       'learning_rate': 3e-3,  # the peak: a rise, then a cosine to zero
       'budgets': (0.25, 0.5, 1.0),  # of compute; all training images
       'fractions': (0.1, 0.3, 1.0),  # of training images; the full budget
-      # What the stages of the incubation get of a budget.
+      # Shares of the budget of the stages of the incubation.
       'shares': {'meta': 0.25, 'modules': 0.45, 'fine_tuning': 0.3},
       'evaluation': {'batch_size': 449},
-      # A zoo to reassemble; no seeds leave it out.
+      # A zoo to reassemble; 0 seeds skip it.
       'zoo': {
         'seeds': 3,
         'networks': {
@@ -120,8 +110,8 @@ def digits() -> ml_collections.ConfigDict:
           'at_once': 3,
         },
         'blocks': 3,  # of each network, and of a reassembled one
-        'slack': 0.2,  # how far a block may exceed an equal share
-        'budget': 0.7,  # FLOPs of the blocks, in those of the largest network
+        'slack': 0.2,  # by which a block may exceed an equal share
+        'budget': 0.7,  # FLOPs of the blocks, relative to the largest network
         # Training images without labels: for CKA, adapters and NASWOT.
         'statistics': {'examples': 1000, 'batch_size': 64},
         'fine_tuning': {'steps': 50, 'batch_size': 64, 'learning_rate': 1e-3},
@@ -131,7 +121,7 @@ def digits() -> ml_collections.ConfigDict:
 
 
 def tiny() -> ml_collections.ConfigDict:
-  """Seconds: does everything work?"""
+  """A test, in seconds."""
   config = digits()
   config.seeds, config.modules, config.steps = 2, 2, 40
   with config.unlocked():
@@ -152,7 +142,7 @@ def tiny() -> ml_collections.ConfigDict:
 
 
 def images() -> ml_collections.ConfigDict:
-  """The same on 28x28 images; the data folder is the user's."""
+  """The same on 28x28 images, from a folder of the user."""
   config = digits()
   config.data, config.task = 'data', 'fashion'
   config.held_out, config.steps, config.at_once = 500, 600, 4
@@ -162,4 +152,9 @@ def images() -> ml_collections.ConfigDict:
   return config
 
 
-VARIANTS = {'tiny': tiny, 'digits': digits, 'images': images}
+def sweep() -> list[dict[str, object]]:
+  """Returns the changed fields of each run of ``--sweep``."""
+  return [{'learning_rate': rate} for rate in (1e-3, 3e-3, 1e-2)]
+
+
+get_config = _variants.chooser(tiny, digits, images)

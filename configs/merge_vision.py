@@ -1,15 +1,15 @@
-"""One encoder, many tasks: which merge of the experts keeps most?
+"""Which merge of task experts retains most of their accuracy?
 
   python -m experiments.merge_vision --config=configs/merge_vision.py:VARIANT
 
-tiny: half a minute, a test. Two tasks, two seeds, hardly trained.
+tiny: half a minute, a test. Two tasks, two seeds, briefly trained.
 
 digits: a minute on two cores, imports and compilation included. Four tasks are
 made from scikit-learn's digits, ten classes each: the images as they are
-(upright), turned by 90 degrees (rotated), 1 - x (inverted), and with their
-sixteen 2x2 blocks moved to other places (shuffled). MLP 64-128-128-128-128,
-five seeds. The experts' rate and epochs were judged by their own validation
-accuracy, which 5e-4, 2e-3 and 10 epochs change by 0.3 points or less. Expect
+(upright), rotated by 90 degrees (rotated), 1 - x (inverted), and with their
+sixteen 2x2 blocks permuted (shuffled). MLP 64-128-128-128-128,
+five seeds. Rate and epochs maximise the validation accuracy of the experts;
+5e-4, 2e-3 and 10 epochs change it by 0.3 points or less. Expect
 (test %, mean of tasks and seeds, +- standard deviation over seeds):
 
   base 56.6 +- 1.7, average 73.6 +- 2.0, TIES 79.3 +- 3.0, Fisher 81.6 +- 1.2,
@@ -38,7 +38,7 @@ import ml_collections
 
 from configs import _variants
 
-# Coefficients to choose from. The average, Fisher and RegMean have none.
+# Candidates for λ. The average, Fisher and RegMean have none.
 COEFS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 
 METHODS = (
@@ -57,27 +57,6 @@ METHODS = (
 )
 
 
-def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
-  """Returns the config of ``'VARIANT'`` or ``'VARIANT,model=NAME'``."""
-  name, *rest = variant.split(',')
-  config = _variants.choose(VARIANTS, name)
-  config.variant = variant
-  for item in rest:
-    key, _, value = item.partition('=')
-    if key != 'model' or value not in config.models:
-      raise ValueError(
-        f"variant '{variant}': '{item}' is none of "
-        f'{", ".join(f"model={m}" for m in config.models)}'
-      )
-    config.model = value
-  return config
-
-
-def sweep() -> list[dict[str, object]]:
-  """Returns what ``--sweep`` runs, as fields that differ."""
-  return [{'model': 'cnn'}, {'model': 'vit'}]
-
-
 def digits() -> ml_collections.ConfigDict:
   """Four tasks made from the embedded digits."""
   return ml_collections.ConfigDict(
@@ -87,7 +66,7 @@ def digits() -> ml_collections.ConfigDict:
       'tasks': ('upright', 'rotated', 'inverted', 'shuffled'),
       'validation': 250,  # images of each task held out from training
       'seeds': 5,
-      'at_once': 5,  # runs trained side by side by vmap; the others wait
+      'at_once': 5,  # runs trained side by side by vmap
       'model': 'mlp',
       'models': {
         # A public model of wsl.models, its arguments, the experts' peak rate.
@@ -106,9 +85,9 @@ def digits() -> ml_collections.ConfigDict:
       # The joint model takes as many steps as all experts together.
       'experts': {'epochs': 20, 'batch_size': 64},
       'statistics': {'examples': 256},  # unlabelled images for each expert
-      'evaluation': {'batch_size': 50},  # more do not fit a CPU's caches
+      'evaluation': {'batch_size': 50},  # fits the caches of a CPU
       'methods': METHODS,
-      # Arguments by function; of a tuple one is chosen on validation data.
+      # Arguments by function; validation data select one value of a tuple.
       'arguments': {
         'ties': {'density': (0.2, 0.5, 0.8)},
         'dare': {'rate': (0.5, 0.9)},
@@ -121,8 +100,8 @@ def digits() -> ml_collections.ConfigDict:
         'tall_masks': {'threshold': (0.2, 0.3, 0.4, 0.5, 0.6)},
         'fisher': {'normalize': (False, True)},
         'regmean': {'shrink': (0.7, 0.9, 1.0)},
-        # Of convolutions these take the average: as matrices [h * w * in, out]
-        # ('matrices': 'kernel$') they lost a point of validation accuracy.
+        # Convolutions are averaged. As matrices [h * w * in, out] ('matrices':
+        # 'kernel$') they are a point of validation accuracy worse.
         'iso_cts': {'common': (0.5, 0.8)},
       },
       'coefs': {
@@ -137,7 +116,7 @@ def digits() -> ml_collections.ConfigDict:
 
 
 def tiny() -> ml_collections.ConfigDict:
-  """Seconds: does everything work?"""
+  """A test, in seconds."""
   config = digits()
   config.update(
     {
@@ -159,21 +138,12 @@ def tiny() -> ml_collections.ConfigDict:
 
 
 def suite8() -> ml_collections.ConfigDict:
-  """Eight real tasks; the data folder is the user's."""
+  """Eight real tasks, from a folder of the user."""
   config = digits()
   config.update(
     {
       'data': 'data',
-      'tasks': (
-        'mnist',
-        'fashion',
-        'animal',
-        'notmnist',
-        'kannada',
-        'hoda',
-        'cifar10_grey',
-        'bangla',
-      ),
+      'tasks': _variants.SUITE8,
       'validation': 500,
       'seeds': 3,
       'at_once': 1,
@@ -194,4 +164,25 @@ def suite8() -> ml_collections.ConfigDict:
   return config
 
 
-VARIANTS = {'tiny': tiny, 'digits': digits, 'suite8': suite8}
+def sweep() -> list[dict[str, object]]:
+  """Returns the changed fields of each run of ``--sweep``."""
+  return [{'model': 'cnn'}, {'model': 'vit'}]
+
+
+_choose = _variants.chooser(tiny, digits, suite8)
+
+
+def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
+  """Returns the config of ``'VARIANT'`` or ``'VARIANT,model=NAME'``."""
+  name, *rest = variant.split(',')
+  config = _choose(name)
+  config.variant = variant
+  for item in rest:
+    key, _, value = item.partition('=')
+    if key != 'model' or value not in config.models:
+      raise ValueError(
+        f"variant '{variant}': '{item}' is none of "
+        f'{", ".join(f"model={m}" for m in config.models)}'
+      )
+    config.model = value
+  return config

@@ -1,4 +1,4 @@
-"""Does a decoder read an encoder that it was never trained with?
+"""Can a decoder read the latents of an encoder that it was not trained with?
 
   python -m experiments.relative --config=configs/relative.py:VARIANT
 
@@ -6,8 +6,8 @@ tiny: seconds, a test.
 
 digits: two minutes on two free cores, most of them compilation. Three
 replicates, each of four MLPs 64-128-w (two of w = 24, two of 48) with decoders
-w-128-10 or w-128-64 on scikit-learn's digits, and anchors of its own, drawn
-from images that no network learnt from. Expect, over all pairs of an encoder of
+w-128-10 or w-128-64 on scikit-learn's digits, and its own anchors, drawn from
+images that no network is trained on. Expect, over all pairs of an encoder of
 24 and one of 48, zero-shot (test accuracy of classifiers, test variance
 explained by autoencoders, %; +- over replicates):
 
@@ -24,41 +24,25 @@ explained by autoencoders, %; +- over replicates):
   translated by an affine map 38.8 +- 6.5  69.6 +- 3.2  86.0 +- 0.2  87.6 +- 0.2
   anchors in another order    below 0, as are the latents as they are (-152)
 
-Pairs of one width come out alike (6 points apart or less). Zero-shot stitching
-holds: over relative representations classifiers lose a point, and both controls
-fail. It is the best of the three only where anchors are fewer than dimensions;
-with more of them a map fitted to the same anchors is as good for classifiers
-and far better for autoencoders.
+Pairs of one width differ by 6 points or less. Zero-shot stitching works: with
+relative representations classifiers lose a point, and both controls fail. It is
+the best of the three methods only with fewer anchors than dimensions; with more
+anchors a fitted map is as good for classifiers and far better for autoencoders.
 
-What a similarity keeps decides what can be decoded. Autoencoders over 30 and
-300 anchors, all pairs: uncentred cosines 50.3 and 58.9, cosines 60.5 and 66.1,
+The choice of similarity matters. Autoencoders with 30 and 300 anchors, all
+pairs: uncentred cosines 50.3 and 58.9, cosines 60.5 and 66.1,
 inner products 57.6 and 64.2, distances 57.7 and 65.3, coefficients in the basis
 of the anchors (relative.kind=basis) 51.1 and 78.5.
 
 images: the same on 28x28 images, from a folder of yours: --config.data=FOLDER
 with a task 'mnist' (see wsl.data.folder).
 
---sweep runs the chosen variant with other similarities.
+--sweep runs the variant with other similarities.
 """
 
 import ml_collections
 
 from configs import _variants
-
-
-def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
-  """Returns the config of a variant."""
-  return _variants.choose(VARIANTS, variant)
-
-
-def sweep() -> list[dict[str, object]]:
-  """Returns what ``--sweep`` runs, as fields that differ."""
-  return [
-    {'relative.kind': 'cosine', 'relative.center': False},
-    {'relative.kind': 'cosine', 'relative.center': True},
-    {'relative.kind': 'euclidean', 'relative.center': True},
-    {'relative.kind': 'basis', 'relative.center': True},
-  ]
 
 
 def digits() -> ml_collections.ConfigDict:
@@ -68,9 +52,9 @@ def digits() -> ml_collections.ConfigDict:
       'variant': '',
       'data': 'digits',  # the embedded ones, or a path for wsl.data.folder
       'task': 'upright',  # the digits as they are, or a task in that folder
-      'held_out': 348,  # training images that no network sees: the anchors
+      'held_out': 348,  # training images that are anchors, for no training
       'objectives': ('classes', 'images'),
-      'replicates': 3,  # each with networks and anchors of its own
+      'replicates': 3,  # each with its own networks and anchors
       'seeds': 2,  # networks of each width in a replicate
       'widths': (24, 48),  # of the latents
       'hidden': 128,
@@ -87,7 +71,7 @@ def digits() -> ml_collections.ConfigDict:
 
 
 def tiny() -> ml_collections.ConfigDict:
-  """Seconds: does everything work?"""
+  """A test, in seconds."""
   config = digits()
   config.objectives = ('images',)
   config.replicates, config.seeds = 2, 1
@@ -98,7 +82,7 @@ def tiny() -> ml_collections.ConfigDict:
 
 
 def images() -> ml_collections.ConfigDict:
-  """28x28 images; the data folder is the user's."""
+  """28x28 images, from a folder of the user."""
   config = digits()
   config.data, config.task = 'data', 'mnist'
   config.held_out, config.hidden = 500, 256
@@ -107,4 +91,14 @@ def images() -> ml_collections.ConfigDict:
   return config
 
 
-VARIANTS = {'tiny': tiny, 'digits': digits, 'images': images}
+def sweep() -> list[dict[str, object]]:
+  """Returns the changed fields of each run of ``--sweep``."""
+  return [
+    {'relative.kind': 'cosine', 'relative.center': False},
+    {'relative.kind': 'cosine', 'relative.center': True},
+    {'relative.kind': 'euclidean', 'relative.center': True},
+    {'relative.kind': 'basis', 'relative.center': True},
+  ]
+
+
+get_config = _variants.chooser(tiny, digits, images)

@@ -1,4 +1,4 @@
-"""Can three trained networks become tens of networks, and is it worth it?
+"""Can three trained networks become tens of networks, and is it worth the cost?
 
   python -m experiments.stitch_family --config=configs/stitch_family.py:VARIANT
 
@@ -6,8 +6,8 @@ tiny: seconds of training, a minute of compilation; a test.
 
 digits: ten minutes of CPU time. Vision transformers of four blocks and widths
 8, 16 and 32 on scikit-learn's digits, three seeds. Expect (test %, +- over
-seeds, of the network that is best on held-out images within so many MFLOPs an
-image; cost: FLOPs of the training in those of the largest anchor; the anchors
+seeds, of the best network on held-out images within these MFLOPs per image;
+cost: FLOPs of the training relative to the largest anchor; the anchors
 themselves cost 0.08, 0.28 and 1):
 
                      nets  cost  0.10        0.20        0.33        0.69
@@ -21,15 +21,15 @@ themselves cost 0.08, 0.28 and 1):
   students, distilled   2  0.77  76.2 +- 1.8 89.2 +- 3.3 89.3 +- 0.6 89.1 +- 0.8
   ... this cost each    2  1.54  76.2 +- 1.8 91.5 +- 2.6 91.5 +- 2.6 92.9 +- 1.4
 
-Whoever has students has the anchors too. Over all budgets SN-Net is above
-students of its cost (+0.6 +- 0.5) and below students of that cost each (-1.4 +-
-0.5); but where it is above, it is mostly by the further training of the
-anchors, and between the two smallest anchors no stitch comes near a student.
-Its stitches are none without training: 33 % on average, 86 % with it. Joint
-training lifts the anchors but for the largest (+3.0 +- 1.8, +3.6 +- 2.1, -2.0
-+- 2.2). SN-Netv2 is not above SN-Net (-0.5 +- 1.0). Untrained, stitches chosen
-by R^2 of the least squares, or by CKA, are above random ones of the same cost
-(+11.1 +- 2.3, +7.5 +- 1.8); trained, in two of three seeds (+1.5 +- 1.5).
+Students include the anchors. Over all budgets SN-Net is above students of its
+total cost (+0.6 +- 0.5) and below students of that cost each (-1.4 +- 0.5). Its
+advantage is mostly due to the further training of the anchors; between the two
+smallest anchors every stitch is far below a student. Stitches need training: 33
+% on average without it, 86 % with it. Joint training improves all anchors but
+the largest (+3.0 +- 1.8, +3.6 +- 2.1, -2.0 +- 2.2). SN-Netv2 is not above
+SN-Net (-0.5 +- 1.0). Without training, stitches selected by R^2 of least
+squares, or by CKA, are above random ones of the same cost (+11.1 +- 2.3, +7.5
++- 1.8); with training, in two of three seeds (+1.5 +- 1.5).
 
 images: the same on images from a folder of yours: --config.data=FOLDER with
 the task below (see wsl.data.folder).
@@ -40,16 +40,6 @@ import ml_collections
 from configs import _variants
 
 
-def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
-  """Returns the config of a variant."""
-  return _variants.choose(VARIANTS, variant)
-
-
-def sweep() -> list[dict[str, object]]:
-  """Returns what ``--sweep`` runs, as fields that differ."""
-  return [{'joint.epochs': epochs} for epochs in (15, 30, 60)]
-
-
 def digits() -> ml_collections.ConfigDict:
   """Small vision transformers on the embedded digits."""
   return ml_collections.ConfigDict(
@@ -57,17 +47,17 @@ def digits() -> ml_collections.ConfigDict:
       'variant': '',
       'data': 'digits',  # the embedded ones, or a path for wsl.data.folder
       'task': 'upright',  # of the digits, or in that folder
-      'held_out': 248,  # training images by which networks are chosen
+      'held_out': 248,  # training images that select networks
       'seeds': 3,
       'seed': 0,
-      # The anchors, the least complex first; v2 stitches the outermost two.
+      # The anchors, smallest first; v2 stitches the first and the last.
       'widths': (8, 16, 32),
       'depths': (4, 4, 4),
       'heads': 4,
       'patch': 2,
       'training': {'epochs': 40, 'batch_size': 64, 'learning_rate': 3e-3},
       'calibration': 100,  # training images for least squares
-      # The epochs are those of v1; all other trainings have its cost.
+      # Epochs of v1; all other trainings have its cost.
       'joint': {
         'epochs': 60,
         'learning_rate': 3e-3,
@@ -75,16 +65,16 @@ def digits() -> ml_collections.ConfigDict:
         'buckets': 8,  # of v2's costs
         'rising': False,  # whether costlier buckets are drawn more often
       },
-      # Networks of the last anchor's depth, which it teaches.
+      # Networks of the depth of the last anchor, their teacher.
       'students': {'widths': (12, 24)},
-      # Of all stitches between neighbours.
+      # Among all stitches between neighbours.
       'selection': {'count': 8, 'measure': 'residual'},
     }
   )
 
 
 def tiny() -> ml_collections.ConfigDict:
-  """Seconds: does everything work?"""
+  """A test, in seconds."""
   config = digits()
   config.seeds = 2
   config.widths, config.depths, config.heads = (4, 8), (2, 2), 2
@@ -97,7 +87,7 @@ def tiny() -> ml_collections.ConfigDict:
 
 
 def images() -> ml_collections.ConfigDict:
-  """A real task; the data folder is the user's."""
+  """A real task, from a folder of the user."""
   config = digits()
   config.data, config.task = 'data', 'fashion'
   config.held_out = 1000
@@ -106,4 +96,9 @@ def images() -> ml_collections.ConfigDict:
   return config
 
 
-VARIANTS = {'tiny': tiny, 'digits': digits, 'images': images}
+def sweep() -> list[dict[str, object]]:
+  """Returns the changed fields of each run of ``--sweep``."""
+  return [{'joint.epochs': epochs} for epochs in (15, 30, 60)]
+
+
+get_config = _variants.chooser(tiny, digits, images)

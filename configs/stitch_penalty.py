@@ -1,4 +1,4 @@
-"""How far are the representations of two seeds from each other?
+"""How different are the representations of two seeds?
 
   python -m experiments.stitch_penalty \
     --config=configs/stitch_penalty.py:VARIANT
@@ -7,7 +7,7 @@ tiny: seconds, a test.
 
 digits: three minutes on two free cores, half of them compilation. Three
 residual networks of six blocks on scikit-learn's digits, each stitched on the
-next; they err 1.6 +- 0.3 %. Expect, by the block after which both are cut
+next; their error is 1.6 +- 0.3 %. Expect, by the block after which both are cut
 (penalties in points of test error: closed form, trained; residual and CKA:
 other seed, random):
 
@@ -20,14 +20,14 @@ other seed, random):
   5    0.4 +- 0.8   0.4 +- 0.9   69.1 +- 10.4 34.5 +- 5.6  .48 .85 .46 .10
   6    0.1 +- 0.8   0.1 +- 0.8   79.4 +- 5.3  44.2 +- 6.5  .38 .88 .54 .07
 
-Stitched on itself a network has no penalty anywhere (0.0 in closed form, at
-most 0.1 trained). With trained maps all that is known of larger networks holds:
-other seeds cost at most 3.2 points, a random bottom nothing early and 44 points
-deep. In closed form another seed costs up to 9.4 points: least squares
-minimises what the map leaves, not what it does to the answer.
+A network stitched to itself has no penalty (0.0 in closed form, at most 0.1
+trained). With trained maps the known facts about larger networks hold: another
+seed costs at most 3.2 points, a random bottom nothing early and 44 points late.
+In closed form another seed costs up to 9.4 points: least squares minimises the
+residual of the features, not the error of the network.
 
-digits_vit: likewise with vision transformers of six blocks, which err 7.5 +-
-0.8 %. Expect:
+digits_vit: vision transformers of six blocks, with an error of 7.5 +- 0.8 %.
+Expect:
 
                   other seed                 random          residual   CKA
   0    0.0 +- 0.0 -0.4 +- 0.2   0.4 +- 0.5  0.1 +- 0.3   .00  .00   .95  .95
@@ -38,9 +38,9 @@ digits_vit: likewise with vision transformers of six blocks, which err 7.5 +-
   5    1.3 +- 1.4  0.6 +- 1.8  49.1 +- 2.0 42.9 +- 3.0   .40  .73   .54  .11
   6   -0.4 +- 1.3 -0.1 +- 1.3  46.1 +- 2.7 42.5 +- 2.2   .29  .77   .67  .04
 
-Here early blocks of another seed cost much, and those of a random network more:
-neither is free early, as it is for convolutions. CKA and residual cannot tell
-the two before block 3; the penalty can.
+Unlike convolutions, early blocks of another seed cost much, and those of a
+random network more. CKA and residual do not separate the two before block 3;
+the penalty does.
 
 images: residual networks on larger images; the data folder is the user's:
 --config.data=FOLDER with a task 'mnist' (see wsl.data.folder). Not measured.
@@ -51,16 +51,6 @@ import ml_collections
 from configs import _variants
 
 
-def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
-  """Returns the config of a variant."""
-  return _variants.choose(VARIANTS, variant)
-
-
-def sweep() -> list[dict[str, object]]:
-  """Returns what ``--sweep`` runs, as fields that differ."""
-  return [{'kind': kind} for kind in ('affine', 'orthogonal')]
-
-
 def digits() -> ml_collections.ConfigDict:
   """Residual networks on the embedded digits."""
   return ml_collections.ConfigDict(
@@ -68,7 +58,7 @@ def digits() -> ml_collections.ConfigDict:
       'variant': '',
       'data': 'digits',  # the embedded ones, or a path for wsl.data.folder
       'task': 'upright',  # of the digits, or in that folder
-      'networks': 3,  # each is stitched on the next, the last on the first
+      'networks': 3,  # each stitched on the next, the last on the first
       'seed': 0,
       'model': {
         # A public model of wsl.models and its arguments.
@@ -91,8 +81,7 @@ def digits() -> ml_collections.ConfigDict:
         'at_once': 3,  # networks trained side by side by vmap
       },
       'kind': 'affine',  # of adapter, see wsl.stitch.fit_moments
-      # Training images that no network learns from: adapters are fitted to
-      # them, without labels.
+      # Training images for adapters only, without labels.
       'held_out': 300,
       'fit': {'batch_size': 150},
       # The adapters of the diagonal, trained further with labels.
@@ -122,7 +111,7 @@ def digits_vit() -> ml_collections.ConfigDict:
 
 
 def tiny() -> ml_collections.ConfigDict:
-  """Seconds: does everything work?"""
+  """A test, in seconds."""
   config = digits()
   config.networks = 2
   with config.unlocked():
@@ -136,7 +125,7 @@ def tiny() -> ml_collections.ConfigDict:
 
 
 def images() -> ml_collections.ConfigDict:
-  """The same on larger images; the data folder is the user's."""
+  """The same on larger images, from a folder of the user."""
   config = digits()
   config.data, config.task = 'data', 'mnist'
   config.training.update({'epochs': 5, 'batch_size': 100, 'at_once': 1})
@@ -144,9 +133,9 @@ def images() -> ml_collections.ConfigDict:
   return config
 
 
-VARIANTS = {
-  'tiny': tiny,
-  'digits': digits,
-  'digits_vit': digits_vit,
-  'images': images,
-}
+def sweep() -> list[dict[str, object]]:
+  """Returns the changed fields of each run of ``--sweep``."""
+  return [{'kind': kind} for kind in ('affine', 'orthogonal')]
+
+
+get_config = _variants.chooser(tiny, digits, digits_vit, images)

@@ -1,7 +1,7 @@
-"""Flags: the same for every experiment.
+"""The command line of every experiment.
 
-``python -m experiments.NAME --config=configs/NAME.py:VARIANT`` and then
-``--config.FIELD=VALUE`` to change a field, ``--workdir=DIR`` to say where.
+``python -m experiments.NAME --config=configs/NAME.py:VARIANT``, with
+``--config.FIELD=VALUE`` to change a field and ``--workdir=DIR`` for the folder.
 """
 
 from collections.abc import Sequence
@@ -12,42 +12,19 @@ import importlib.util
 import pathlib
 import sys
 from types import ModuleType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 import ml_collections
 from ml_collections import config_flags
 
-from experiments._run import console
-
-
-class Run(Protocol):
-  """The ``run`` of every experiment."""
-
-  def __call__(
-    self, config: ml_collections.ConfigDict, workdir: str
-  ) -> dict[str, Any]:
-    """Answers the experiment's question, and writes what it found.
-
-    Args:
-      config: from ``get_config`` in the file of ``configs`` of the same name.
-      workdir: folder of the run; finished parts there are not computed again.
-
-    Returns:
-      The record, as in ``record.json``.
-
-    Raises:
-      ValueError: naming the wrong field of the config, before any training.
-      FileNotFoundError: if data or weights are missing.
-      FloatingPointError: if a training diverges.
-    """
-
+from experiments._run import console, experiment
 
 _CONFIG = 'config'
 _WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
-  'Folder of the run; parts that are finished there are not computed again. '
+  'Folder of the run; finished parts there are not computed again. '
   'Default: results/EXPERIMENT/VARIANT, with a hash if fields were changed.',
 )
 _SWEEP = flags.DEFINE_bool(
@@ -61,11 +38,11 @@ _TRACEBACK = flags.DEFINE_bool(
 )
 
 
-def main(name: str, run: Run) -> None:
+def main(name: str, run: experiment.Run) -> None:
   """Reads the flags and runs an experiment.
 
   Args:
-    name: the experiment's file, which is its config's too.
+    name: of the file of the experiment, and of its config.
     run: maps (config, workdir) to a record.
   """
   logging.set_verbosity(logging.WARNING)
@@ -73,8 +50,8 @@ def main(name: str, run: Run) -> None:
   app.run(lambda _: launch(name, run), flags_parser=parse)
 
 
-def launch(name: str, run: Run) -> None:
-  """Runs what the parsed flags ask for, one line for an error."""
+def launch(name: str, run: experiment.Run) -> None:
+  """Runs the jobs of the parsed flags; an error is printed as one line."""
   try:
     for config, workdir in jobs(name):
       console.say(f'{name} {config.variant} in {workdir}')
@@ -86,16 +63,16 @@ def launch(name: str, run: Run) -> None:
 
 
 def jobs(name: str) -> list[tuple[ml_collections.ConfigDict, str]]:
-  """Returns the (config, workdir) pairs that the parsed flags ask for.
+  """Returns the (config, workdir) pairs of the parsed flags.
 
   Args:
-    name: the experiment.
+    name: of the experiment.
 
   Returns:
     One pair, or one for each entry of the config's ``sweep()``.
 
   Raises:
-    ValueError: if there is no such entry.
+    ValueError: if the sweep has no such entry.
   """
   flag: Any = flags.FLAGS[_CONFIG]
   config, file = flag.value, flag.config_filename.partition(':')[0]
@@ -124,6 +101,7 @@ def jobs(name: str) -> list[tuple[ml_collections.ConfigDict, str]]:
 def _default(
   name: str, config: ml_collections.ConfigDict, changed: dict[str, Any]
 ) -> str:
+  """Returns the default folder, with a hash of the changed fields."""
   place = pathlib.Path('results', name, config.variant)
   if not changed:
     return str(place)
@@ -132,6 +110,7 @@ def _default(
 
 
 def _load(file: str) -> ModuleType:
+  """Imports a file of configs."""
   spec = importlib.util.spec_from_file_location('config_module', file)
   if spec is None or spec.loader is None:
     raise ValueError(f'{file} is not a Python file')
@@ -141,7 +120,7 @@ def _load(file: str) -> ModuleType:
 
 
 def _parse(name: str, argv: Sequence[str]) -> list[str]:
-  """Parses flags; a mistake becomes one line, also inside a config."""
+  """Parses flags; an error, also inside a config, is printed as one line."""
   file = pathlib.Path(__file__).parents[1] / 'configs' / f'{name}.py'
   if {'--help', '-help', '-h'} & set(argv):
     _help(file)
@@ -149,7 +128,7 @@ def _parse(name: str, argv: Sequence[str]) -> list[str]:
     config_flags.DEFINE_config_file(_CONFIG, str(file), 'FILE:VARIANT')
     rest = flags.FLAGS(argv)
     flag: Any = flags.FLAGS[_CONFIG]
-    list(flag.value)  # if there is no such file, it says so
+    list(flag.value)  # raises if there is no such file
   except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
     if '--traceback' in argv:
       raise
@@ -160,7 +139,7 @@ def _parse(name: str, argv: Sequence[str]) -> list[str]:
 
 
 def _last_line(error: Exception) -> str:
-  """Returns what an error says in the end: below it there is a traceback."""
+  """Returns the last line of an error that contains a traceback."""
   text = str(error).replace('\\n', '\n').strip('"\'\n ')
   lines = [line for line in text.splitlines() if line.strip()]
   return lines[-1].removeprefix('ValueError: ')

@@ -1,5 +1,7 @@
 """Is a deep network better trained whole, or module by module?
 
+  python -m experiments.assemble --config=configs/assemble.py:digits
+
 Deep Incubation trains a meta model with one block for each module, then every
 module alone inside the meta model, then the assembled network for a few steps.
 It is compared with end-to-end training at equal compute, for several budgets
@@ -11,32 +13,22 @@ A zoo of trained networks is then partitioned into blocks that correspond by the
 similarity of their features, and reassembled under a budget (DeRy): selected by
 a score without training, by accuracy, or at random; evaluated before and after
 fine-tuning; and compared with the same network trained from scratch.
-
-  python -m experiments.assemble --config=configs/assemble.py:digits
-
-Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
 from typing import Any
 
-import ml_collections
-
 from experiments import _main
 from experiments._assemble import dery, incubation, report, settings
-from experiments._run import records
+from experiments._run import experiment, records
 
 NAME = 'assemble'
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+@experiment.body(NAME, settings.load, settings.describe)
+def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   """Trains networks whole and in modules, and reassembles a zoo."""
-  out = records.Run(NAME, config, workdir)
-  if out.record:
-    return out.record
-  setting = settings.load(config)
-  dery.check(setting)
-  out.begin(settings.describe(setting))
+  config = setting.config
 
   # Draw the initial weights of both methods.
   starts = out.arrays('starts', lambda: incubation.starts(setting))

@@ -1,5 +1,7 @@
 """Can a new model search a gallery that an old model indexed?
 
+  python -m experiments.compatible --config=configs/compatible.py:digits
+
 Indexing a gallery again for every new model is expensive. Here the first model
 learns half of the classes, the second all of them, and the third all of them
 with more hidden units. Each is trained independently; with the classifier of
@@ -9,31 +11,22 @@ of each model search the galleries of all.
 
 Queries and gallery are images of all classes that no model is trained on; they
 include classes that the first model has not learned.
-
-  python -m experiments.compatible --config=configs/compatible.py:digits
-
-Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
 from typing import Any
 
-import ml_collections
-
 from experiments import _main
 from experiments._compatible import report, settings
-from experiments._run import records
+from experiments._run import experiment, records
 
 NAME = 'compatible'
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+@experiment.body(NAME, settings.load, settings.describe)
+def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   """Trains chains of models, and searches the gallery of each."""
-  out = records.Run(NAME, config, workdir)
-  if out.record:
-    return out.record
-  setting = settings.load(config)
-  out.begin(settings.describe(setting))
+  config = setting.config
 
   # Train one chain after the other; each model searches all galleries.
   results: dict[str, Any] = {}
@@ -46,7 +39,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     results[method] = out.values(f'{method}.retrieval', measure)
 
   # Write figures, a table and the record.
-  summary = report.summarise(config, results)
+  summary = report.summarise(config.stages.classes, results)
   out.log(*summary['rows'])
   report.draw_pairs(out.path / 'pairs.png', summary)
   report.draw_matrices(out.path / 'matrices.png', summary)

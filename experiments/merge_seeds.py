@@ -1,5 +1,7 @@
 """How much accuracy does a merge of networks from different seeds retain?
 
+  python -m experiments.merge_seeds --config=configs/merge_seeds.py:digits
+
 First question: two networks learn different tasks from different seeds. How
 accurate is their merge at a budget of compute between that of one network and
 that of both? PLeaS merges the units that match, keeps the others separate, and
@@ -13,30 +15,21 @@ by weights, by activations, by training (straight-through) or jointly, and
 averaged. Ito et al. (2024, arXiv:2402.04051) report that training lowers the
 barrier to the first network without aligning other pairs, so that weight
 matching is better for three or more networks. Does that hold here?
-
-  python -m experiments.merge_seeds --config=configs/merge_seeds.py:digits
-
-Hardware, time and expected numbers are in the docstring of the config.
 """
 
 from typing import Any
 
-import ml_collections
-
 from experiments import _main
 from experiments._merge_seeds import at_budgets, many_networks, report, settings
-from experiments._run import records
+from experiments._run import experiment, records
 
 NAME = 'merge_seeds'
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+@experiment.body(NAME, settings.load, settings.describe)
+def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   """Trains networks, aligns them, and merges them."""
-  out = records.Run(NAME, config, workdir)
-  if out.record:
-    return out.record
-  setting = settings.load(config)
-  out.begin(settings.describe(setting))
+  config = setting.config
 
   # Merge networks of two tasks at budgets of compute.
   pairs = out.arrays('pairs', lambda: at_budgets.networks(setting))

@@ -1,67 +1,33 @@
 """Which merge of task experts retains most of their accuracy?
 
+  python -m experiments.merge_vision --config=configs/merge_vision.py:digits
+
 The protocol of the CLIP-suite papers at a size that trains on a CPU. A base
 encoder and a head for each task are trained on a small mixture of all tasks;
 the heads are then frozen. Each expert fine-tunes the encoder on its own task,
 and a merge combines encoders only. Its coefficient and arguments maximise the
 mean accuracy over tasks on validation images, pooled over the seeds: one choice
 for all seeds. Test images are used once, with that choice.
-
-  python -m experiments.merge_vision --config=configs/merge_vision.py:digits
-
-Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
-import json
-import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import ml_collections
-import numpy as np
 
 from experiments import _main
-from experiments._merge_vision import figures, tables
-from experiments._run import console, records
-from experiments._shared import (
-  merge_methods,
-  side_by_side,
-  suite_accuracy,
-  suite_training,
-  suites,
-)
-from wsl import checkpoint, deltas, tree, types
+from experiments._merge_vision import figures, merging, settings, tables
+from experiments._run import experiment, records
+from experiments._shared import merge_methods, suite_training, suites
 
 NAME = 'merge_vision'
 
 
-class Models(NamedTuple):
-  """Base, task vectors and heads, and the statistics that merges use.
-
-  Attributes:
-    base: encoders, ``[S, ...]``.
-    stack: the experts' task vectors, ``[S, T, ...]``.
-    heads: ``[S, T, ...]``, not merged.
-    supplied: statistics of the experts by name, ``[S, T, ...]``.
-  """
-
-  base: types.Params
-  stack: types.Deltas
-  heads: types.Params
-  supplied: dict[str, types.Tree]
-
-
-def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+@experiment.body(NAME, settings.load, settings.describe)
+def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   """Trains a base and experts, merges them, and measures the merges."""
-  out = records.Run(NAME, config, workdir)
-  if out.record:
-    return out.record
-  suite = suites.load(config)
-  methods = merge_methods.parse(config.methods, config.arguments, config.coefs)
-  check(suite, methods)
-  out.begin(f'{suites.describe(suite)}; {len(methods)} methods')
+  suite, methods = setting
+  config = suite.config
 
   # Train a base, an expert for each task, and one model for all tasks.
   start = out.arrays('base', lambda: suite_training.base(suite))
@@ -70,12 +36,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     'experts', lambda: suite_training.experts(suite, base, heads)
   )
   joint = out.arrays('joint', lambda: suite_training.joint(suite, base, heads))
-  stack = jax.jit(task_vectors)(base, experts)
+  stack = jax.jit(merging.task_vectors)(base, experts)
   bounds = out.values(
-    'bounds', lambda: measure_bounds(suite, base, stack, joint, heads)
+    'bounds', lambda: merging.bounds(suite, base, stack, joint, heads)
   )
 
-  # Merge with every method, candidate and coefficient.
+  # Compute the statistics of the experts that some method uses.
   lead = (config.seeds, len(suite.tasks.names))
   supplied = {
     name: out.arrays(
@@ -85,179 +51,25 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
     )
     for name in merge_methods.statistics(methods)
   }
-  models = Models(base, stack, heads, supplied)
+
+  # Merge with every method, candidate and coefficient.
+  models = merging.Models(base, stack, heads, supplied)
   results = {
     method.name: out.values(
-      method.name, functools.partial(sweep, suite, method, models)
+      method.name, functools.partial(merging.sweep, suite, method, models)
     )
     for method in methods
   }
 
   # Write a checkpoint, figures, a table and the record.
   summary = tables.summarise(suite.tasks.names, bounds, results)
-  out.log(*(drop_curve(row) for row in summary['rows']))
-  save_winner(suite, methods, models, summary, out)
+  out.log(*map(tables.without_curve, summary['rows']))
+  file = out.path / 'merged.safetensors'
+  merging.save_winner(suite, methods, models, summary['winner'], file)
   figures.sweep(out.path / 'sweep.png', summary)
   figures.tasks(out.path / 'tasks.png', summary)
   tables.show(out.title, summary)
   return out.finish(summary)
-
-
-def check(suite: suites.Suite, methods: list[merge_methods.Method]) -> None:
-  """Traces every method on shapes, so that errors precede the training."""
-  count = len(suite.tasks.names)
-  supplied = {
-    name: suites.abstract(suite, name, (count,))
-    for name in merge_methods.statistics(methods)
-  }
-  supplied['key'] = jax.eval_shape(jax.random.key, 0)
-  encoder = suites.shapes(suite)['encoder']
-  for method in methods:
-    merge_methods.check(method, encoder, count, supplied)
-
-
-def task_vectors(base: types.Params, experts: types.Params) -> types.Deltas:
-  """Returns ``[S, T, ...]``; ``deltas.stack`` for all seeds at once."""
-  one = jax.vmap(jnp.subtract, in_axes=(0, None))
-  return jax.tree.map(jax.vmap(one), experts, base)
-
-
-def drop_curve(row: dict[str, Any]) -> dict[str, Any]:
-  """Returns a row of the table without its validation curve."""
-  return {key: value for key, value in row.items() if key != 'curve'}
-
-
-def measure_bounds(
-  suite: suites.Suite,
-  base: types.Params,
-  stack: types.Deltas,
-  joint: types.Params,
-  heads: types.Params,
-) -> dict[str, Any]:
-  """Returns the accuracies ``[S, T]`` of base, experts and joint training."""
-  difference = jax.tree.map(jnp.subtract, joint, base)
-  experts = suite_accuracy.Experts(stack)
-  found: dict[str, Any] = {'base': {}, 'experts': {}, 'joint': {}}
-  for part in ('validation', 'test'):
-    split = getattr(suite.tasks, part)
-    both = suite_accuracy.of_all(
-      suite, base, difference, heads, split, (0.0, 1.0)
-    )
-    own = suite_accuracy.of_all(suite, base, experts, heads, split, (1.0,))
-    found['base'][part], found['joint'][part] = both.tolist()
-    found['experts'][part] = own[0].tolist()
-  return found
-
-
-def sweep(
-  suite: suites.Suite, method: merge_methods.Method, models: Models
-) -> dict[str, Any]:
-  """Merges with every candidate, selects on validation, measures on test."""
-  base, heads = models.base, models.heads
-  merged, seconds, scores = [], [], []
-  with console.progress(method.name, len(method.candidates)) as tick:
-    for arguments in method.candidates:
-      result, took = merge_seeds(suite, method, arguments, models)
-      merged.append(result)
-      seconds.append(took)
-      scores.append(
-        suite_accuracy.of_all(
-          suite, base, result, heads, suite.tasks.validation, method.coefs
-        )
-      )
-      best = max(score.mean((1, 2)).max() for score in scores)
-      tick(f'validation {100 * best:.1f} %')
-  family = merge_methods.is_family(merged[0])
-  validation = np.stack(scores)
-  picks = choose(validation, family=family)
-  chosen, test = np.zeros((2, *validation.shape[2:]))
-  for candidate, i in sorted(set(picks)):
-    coef = method.coefs[i : i + 1]
-    found = suite_accuracy.of_all(
-      suite, base, merged[candidate], heads, suite.tasks.test, coef
-    )
-    mine = [t for t, pick in enumerate(picks) if pick == (candidate, i)]
-    chosen[:, mine] = validation[candidate, i][:, mine]
-    test[:, mine] = found[0][:, mine]
-  first, i = picks[0]
-  return {
-    'family': family,
-    'statistics': method.statistics,
-    'arguments': method.candidates[first],
-    'arguments_by_task': [method.candidates[c] for c, _ in picks],
-    'coef': method.coefs[i],
-    'coefs': method.coefs,
-    'curve': validation[first].mean((1, 2)).tolist(),
-    'validation': chosen.tolist(),
-    'test': test.tolist(),
-    'merge_seconds': seconds[first],
-  }
-
-
-def choose(validation: np.ndarray, *, family: bool) -> list[tuple[int, int]]:
-  """Returns the best (candidate, coefficient) for each task.
-
-  Args:
-    validation: accuracies ``[candidates, coefficients, S, T]``.
-    family: whether each task has a choice of its own.
-
-  Returns:
-    T pairs.
-  """
-  by_task = validation.mean(2)
-  if not family:
-    by_task = np.broadcast_to(by_task.mean(2, keepdims=True), by_task.shape)
-  flat = by_task.reshape(-1, by_task.shape[2]).argmax(0)
-  rows, columns = np.unravel_index(flat, by_task.shape[:2])
-  return list(zip(rows.tolist(), columns.tolist()))
-
-
-def merge_seeds(
-  suite: suites.Suite,
-  method: merge_methods.Method,
-  arguments: dict[str, dict[str, Any]],
-  models: Models,
-) -> tuple[Any, float]:
-  """Merges the experts of each seed; returns the median time of a merge too."""
-  merged, times = [], []
-  keys = suites.keys(suite, 3)
-  for s in (0, *range(suite.config.seeds)):  # the first call compiles
-    one = jax.block_until_ready(side_by_side.pick(models, s))
-    base, stack, _, supplied = one
-    supplied = {**supplied, 'key': keys[s]}
-    begin = time.perf_counter()
-    merged.append(
-      jax.block_until_ready(
-        merge_methods.apply(method, arguments, base, stack, supplied)
-      )
-    )
-    times.append(time.perf_counter() - begin)
-  return tree.stack(merged[1:]), float(np.median(times[1:]))
-
-
-def save_winner(
-  suite: suites.Suite,
-  methods: list[merge_methods.Method],
-  models: Models,
-  summary: dict[str, Any],
-  out: records.Run,
-) -> None:
-  """Saves the best merge by validation, encoder and heads of its best seed."""
-  won = summary['winner']
-  if won is None:
-    return
-  method = next(m for m in methods if m.name == won['method'])
-  merged, _ = merge_seeds(suite, method, won['arguments'], models)
-  base, delta, heads = side_by_side.pick(
-    (models.base, merged, models.heads), won['seed']
-  )
-  encoder = deltas.apply(base, delta, coef=won['coef'])
-  notes = {**won, 'experiment': NAME, 'tasks': suite.tasks.names}
-  checkpoint.save(
-    out.path / 'merged.safetensors',
-    {'encoder': encoder, 'heads': heads},
-    metadata={key: json.dumps(value) for key, value in notes.items()},
-  )
 
 
 if __name__ == '__main__':

@@ -1,5 +1,7 @@
 """Can a decoder read the latents of an encoder that it was not trained with?
 
+  python -m experiments.relative --config=configs/relative.py:digits
+
 Networks of several seeds and widths learn one task, as classifiers and as
 autoencoders. Their encoders are frozen, and every encoder is joined to the
 decoder of every other network without training: directly; through relative
@@ -10,31 +12,22 @@ are images that no network is trained on. How many are needed?
 Two controls: decoders of relative representations must fail when the anchors
 are given in another order, and raw latents must be useless to the decoder of
 another network.
-
-  python -m experiments.relative --config=configs/relative.py:digits
-
-Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
 from typing import Any
 
-import ml_collections
-
 from experiments import _main
 from experiments._relative import report, settings, training, zero_shot
-from experiments._run import records
+from experiments._run import experiment, records
 
 NAME = 'relative'
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+@experiment.body(NAME, settings.load, settings.describe)
+def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   """Trains networks, and joins encoders to the decoders of others."""
-  out = records.Run(NAME, config, workdir)
-  if out.record:
-    return out.record
-  setting = settings.load(config)
-  out.begin(settings.describe(setting))
+  config = setting.config
 
   results = {}
   for objective in config.objectives:

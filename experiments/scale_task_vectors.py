@@ -1,5 +1,7 @@
 """What is gained by a learned coefficient for each block of a task vector?
 
+  python -m experiments.scale_task_vectors \
+
 A base encoder, a head for each task, and an expert of each task are trained as
 in ``merge_vision``. Coefficients of the experts' vectors are then searched, or
 learned by gradient descent, at several granularities and in five settings:
@@ -14,23 +16,17 @@ partition  as few_shot, with each leaf partitioned into K random cells: how
            many coefficients help
 
 The record states for each claim of the paper whether it holds here.
-
-  python -m experiments.scale_task_vectors \
     --config=configs/scale_task_vectors.py:digits
-
-Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from experiments import _main
-from experiments._run import records
+from experiments._run import experiment, records
 from experiments._scale_task_vectors import (
-  config_check,
   few_shot,
   figures,
   leaf_order,
@@ -39,6 +35,7 @@ from experiments._scale_task_vectors import (
   report,
   settings,
   task_negation,
+  task_vectors,
   test_time,
 )
 from experiments._shared import suites
@@ -46,17 +43,13 @@ from experiments._shared import suites
 NAME = 'scale_task_vectors'
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+@experiment.body(NAME, settings.load, settings.describe)
+def run(out: records.Run, suite: suites.Suite) -> dict[str, Any]:
   """Trains a base and experts, and scales their task vectors."""
-  out = records.Run(NAME, config, workdir)
-  if out.record:
-    return out.record
-  suite = suites.load(config)
-  config_check.check(suite)
-  out.begin(f'{suites.describe(suite)}; {", ".join(config.settings)}')
+  config = suite.config
 
   # Train a base and experts; then each setting, one method after the other.
-  models, bounds = settings.load(
+  models, bounds = task_vectors.load(
     suite, out, tangent=bool(config.tangent.epochs)
   )
   results = {
@@ -86,7 +79,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
 def measure(
   suite: suites.Suite,
-  models: settings.Models,
+  models: task_vectors.Models,
   bounds: dict[str, Any],
   out: records.Run,
   setting: str,

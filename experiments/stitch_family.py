@@ -1,5 +1,7 @@
 """Can three trained networks become tens of networks, and is it worth the cost?
 
+  python -m experiments.stitch_family --config=configs/stitch_family.py:digits
+
 Three widths of one vision transformer are trained. Routes begin in a small one
 and end in a large one: an affine map, fitted by least squares on a hundred
 images, maps the features of one to those of the other at one of many positions
@@ -15,19 +17,13 @@ training is reported next to each accuracy.
 Two more questions: how joint training changes the anchors, and whether stitches
 selected by the similarity of the joined features are better than random ones,
 before and after training.
-
-  python -m experiments.stitch_family --config=configs/stitch_family.py:digits
-
-Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
 from typing import Any
 
-import ml_collections
-
 from experiments import _main
-from experiments._run import records
+from experiments._run import experiment, records
 from experiments._stitch_family import (
   figures,
   joint,
@@ -41,14 +37,9 @@ from experiments._stitch_family import (
 NAME = 'stitch_family'
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+@experiment.body(NAME, settings.load, settings.describe)
+def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   """Trains anchors, families of stitches, and students."""
-  out = records.Run(NAME, config, workdir)
-  if out.record:
-    return out.record
-  setting = settings.load(config)
-  out.begin(settings.describe(setting))
-
   # Train the anchors, and stitch them by least squares.
   anchors = out.arrays('anchors', lambda: training.anchors(setting))
   fits = out.values(

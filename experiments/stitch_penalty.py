@@ -1,5 +1,7 @@
 """How different are the representations of two seeds?
 
+  python -m experiments.stitch_penalty \
+
 Networks that differ only in their seed are stitched: the first blocks of one,
 an affine map, the last blocks of another. The penalty is the increase in test
 error. It is measured for all pairs of positions with a map in closed form, and
@@ -10,22 +12,17 @@ must cost little early, where any features suffice, and much later. The first
 blocks of the same network must cost nothing. The residual of least squares and
 CKA are reported for the same pairs: a stitch can be accurate although the
 features are not similar.
-
-  python -m experiments.stitch_penalty \
     --config=configs/stitch_penalty.py:digits
-
-Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
 from typing import Any
 
 import jax
-import ml_collections
 import optax
 
 from experiments import _main
-from experiments._run import console, records
+from experiments._run import console, experiment, records
 from experiments._shared import batches
 from experiments._stitch_penalty import report, settings
 from wsl import stitch, train
@@ -36,13 +33,10 @@ NAME = 'stitch_penalty'
 Networks = tuple[stitch.Segmented, stitch.Segmented, stitch.Segmented]
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+@experiment.body(NAME, settings.load, settings.describe)
+def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   """Trains networks, and stitches each on the next."""
-  out = records.Run(NAME, config, workdir)
-  if out.record:
-    return out.record
-  setting = settings.load(config)
-  out.begin(settings.describe(setting))
+  config = setting.config
 
   # Train networks, and draw untrained ones.
   networks = out.arrays('networks', lambda: settings.trained(setting))

@@ -1,5 +1,7 @@
 """How similar are pretrained networks of different depths?
 
+  python -m experiments.stitch_zoo --config=configs/stitch_zoo.py:digits
+
 Residual networks of several depths, pretrained on CIFAR-10 (or trained here, on
 the digits), are loaded and evaluated. The first blocks of one are then stitched
 to the last blocks of another at the same fraction of both depths, without
@@ -8,45 +10,38 @@ labels. This gives networks of costs between those of the zoo. Some pairs are
 examined closely: with the running moments of the top reset after the stitch,
 with maps trained for a few epochs, and with two controls, a random bottom and
 the top stitched to itself.
-
-  python -m experiments.stitch_zoo --config=configs/stitch_zoo.py:digits
-
-Hardware, time and expected numbers are in the docstring of the config.
 """
 
 import functools
 from typing import Any
 
-import ml_collections
-
 from experiments import _main
-from experiments._run import console, records
+from experiments._run import console, experiment, records
 from experiments._shared import batches
-from experiments._stitch_zoo import report, resnets, stitching
-from wsl import models, stitch, types
+from experiments._stitch_zoo import report, resnets, settings, stitching
+from wsl import stitch
 
 NAME = 'stitch_zoo'
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+@experiment.body(NAME, settings.load, settings.describe)
+def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   """Reads or trains networks, and stitches all pairs."""
-  out = records.Run(NAME, config, workdir)
-  if out.record:
-    return out.record
-  zoo = resnets.load(config)
-  out.begin(resnets.describe(zoo))
+  config = setting.config
 
   # Load or train the networks; measure each.
   networks, random = {}, {}
   for depth in config.depths:
-    name = resnets.name_of(depth)
-    found = out.arrays(name, functools.partial(resnets.variables, zoo, depth))
-    networks[name] = cut_network(zoo, depth, found)
+    name = settings.name_of(depth)
+    found = out.arrays(
+      name, functools.partial(resnets.variables, setting, depth)
+    )
+    networks[name] = resnets.segmented(setting, depth, found)
     if depth in {bottom for bottom, _ in config.close}:
-      fresh = functools.partial(resnets.random, zoo, depth)
+      fresh = functools.partial(resnets.random, setting, depth)
       drawn = out.arrays(f'{name} random', fresh)
-      random[depth] = cut_network(zoo, depth, drawn)
-  alone = out.values('alone', lambda: measure_alone(zoo, networks))
+      random[depth] = resnets.segmented(setting, depth, drawn)
+  alone = out.values('alone', lambda: measure_alone(setting, networks))
 
   # Stitch the first blocks of each to the last blocks of each other.
   stitches = []
@@ -56,7 +51,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
         close = (bottom, top) in [tuple(pair) for pair in config.close]
         compute = functools.partial(
           stitching.measure,
-          zoo,
+          setting,
           networks,
           bottom,
           top,
@@ -72,21 +67,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
   return out.finish({'alone': alone, 'stitches': stitches})
 
 
-def cut_network(
-  zoo: resnets.Zoo, depth: int, variables: types.Params
-) -> stitch.Segmented:
-  """Returns a network cut between its blocks."""
-  module = resnets.module(zoo.config, depth)
-  return stitch.Segmented(*models.segments(module, variables))
-
-
 def measure_alone(
-  zoo: resnets.Zoo, networks: dict[str, stitch.Segmented]
+  setting: settings.Setting, networks: dict[str, stitch.Segmented]
 ) -> dict[str, Any]:
   """Returns accuracy on all test images, FLOPs and parameters by name."""
-  image = zoo.test[0][:1]
+  image = setting.test[0][:1]
   costs = stitch.cost(stitch.Family(networks, {}), image)
-  tests = batches.cut(zoo.test, zoo.config.evaluation.batch_size)
+  tests = batches.cut(setting.test, setting.config.evaluation.batch_size)
   found = {}
   with console.progress('alone', len(networks)) as tick:
     for name, network in networks.items():

@@ -6,13 +6,14 @@ are all variables of a model, running moments included.
 
 from collections.abc import Callable
 import functools
+import inspect
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
-from experiments._run import checks
+from experiments._run import checks, public_calls
 from experiments._shared import (
   batches,
   nets,
@@ -20,7 +21,10 @@ from experiments._shared import (
   one_task,
   side_by_side,
 )
-from wsl import landscape, train, tree, types
+from wsl import align, landscape, train, tree, types
+
+# Arguments that the experiment supplies to a method, if it has them.
+SUPPLIED = ('symmetry', 'key', 'apply_fn', 'batches')
 
 
 class Setting(NamedTuple):
@@ -31,6 +35,7 @@ class Setting(NamedTuple):
     train: normalised images and their labels.
     test: the same.
     net: the network.
+    symmetry: of its parameters.
     measure: maps parameters to loss and error on both splits, ``{'train':
       {'loss': [], 'error': []}, 'test': ...}``.
     walk: maps (a, b) to a ``landscape.Path`` of these.
@@ -40,12 +45,13 @@ class Setting(NamedTuple):
   train: nets_training.Examples
   test: nets_training.Examples
   net: nets.Net
+  symmetry: align.Symmetry
   measure: Callable[[types.Params], types.Tree]
   walk: Callable[[types.Params, types.Params], landscape.Path]
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
-  """Reads the data, builds the model and checks the config.
+  """Reads the data and checks the config.
 
   Raises:
     ValueError: naming the wrong field.
@@ -56,6 +62,7 @@ def load(config: ml_collections.ConfigDict) -> Setting:
   scale = one_task.statistics(task.train)
   fit, test = (one_task.normal(split, *scale) for split in task)
   _check_sizes(config, len(fit[1]))
+  _check_methods(config)
   net = nets.build(module(**config.model.arguments), jnp.zeros_like(fit[0][:1]))
   # The data are arguments, so that no compiled program holds them.
   splits = {'train': fit, 'test': test}
@@ -67,6 +74,7 @@ def load(config: ml_collections.ConfigDict) -> Setting:
     config,
     **splits,
     net=net,
+    symmetry=_symmetry(config, net, fit[0]),
     measure=functools.partial(jax.jit(measure), splits),
     walk=functools.partial(jax.jit(walk), splits),
   )
@@ -112,15 +120,51 @@ def _check_sizes(config: ml_collections.ConfigDict, count: int) -> None:
   nets_training.check(config.training, count)
 
 
+def _check_methods(config: ml_collections.ConfigDict) -> None:
+  """Checks methods and arguments against the signatures of the functions."""
+  if not config.methods:
+    raise ValueError('methods: none given, name a function of wsl.align')
+  for name in config.arguments:
+    checks.choice('arguments', name, config.methods, of=' among the methods')
+  for name in config.methods:
+    function = public_calls.find(name, [align], where='methods')
+    operands = [*inspect.signature(function).parameters][:2]
+    if operands != ['fixed', 'moving']:
+      raise ValueError(
+        f"methods: '{name}' does not match two models: weight_matching and "
+        'activation_matching do'
+      )
+    given = config.arguments.get(name, {})
+    where = f'arguments.{name}'
+    public_calls.check(function, given, supplied=SUPPLIED, where=where)
+
+
+def _symmetry(
+  config: ml_collections.ConfigDict, net: nets.Net, images: types.Array
+) -> align.Symmetry:
+  """Finds the symmetry of the model from shapes."""
+  params = jax.eval_shape(net.init, jax.random.key(0))
+  batch = images[: config.statistics.batch_size]
+  symmetry = align.find_symmetry(net.apply_fn, params, batch)
+  if not symmetry.groups:
+    raise ValueError(
+      f'model: {config.model.module} has no group of units that may be '
+      'permuted: there is nothing to align'
+    )
+  return symmetry
+
+
 def describe(setting: Setting) -> str:
-  """Returns the model, its training and the data in one line."""
-  config = setting.config
+  """Returns model, training and data in one line, symmetry in another."""
+  config, symmetry = setting.config, setting.symmetry
   sizes = tree.sizes(jax.eval_shape(setting.net.init, jax.random.key(0)))
   return (
     f'{config.pairs} pairs of {config.model.module} with '
     f'{sum(sizes.values()):,} parameters; {len(setting.train[1])} training, '
     f'{len(setting.test[1])} test images; '
-    f'{nets_training.describe(config.training)}'
+    f'{nets_training.describe(config.training)}\n'
+    f'{len(symmetry.groups)} groups of units, 10^{symmetry.log10_order:.0f} '
+    'permutations without effect'
   )
 
 

@@ -1,7 +1,9 @@
 """One deep network, trained end to end or assembled from modules.
 
 The first axis of a leaf is R = F S runs, F fractions of the data times S seeds;
-it is R K where each of K modules is trained alone.
+it is R K where each of K modules is trained alone. ``starts`` are initial
+parameters by stage, ``budget`` is relative to the whole training, and
+``fractions`` are F shares of the training images.
 """
 
 from collections.abc import Callable
@@ -43,12 +45,6 @@ def end_to_end(
 ) -> dict[str, Any]:
   """Trains whole networks and measures them.
 
-  Args:
-    setting: config, data and model.
-    starts: initial parameters by stage.
-    budget: of compute.
-    fractions: of the training images, F of them.
-
   Returns:
     ``steps``, ``flops``, and ``found``: the accuracies of the networks.
   """
@@ -66,11 +62,7 @@ def incubation(
 ) -> dict[str, Any]:
   """Trains a meta model, every module within it, and the assembled network.
 
-  Args:
-    setting: config, data and model.
-    starts: initial parameters by stage.
-    budget: of compute, for all stages together.
-    fractions: of the training images, F of them.
+  The stages share the budget.
 
   Returns:
     ``steps``, ``flops``, and ``found``: the accuracies of the meta model, the

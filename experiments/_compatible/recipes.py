@@ -62,8 +62,7 @@ def bct(stage: Stage) -> Recipe:
   """Classifies the new features with the old classifier too (BCT)."""
   if stage.old is None:
     return independent(stage)
-  body, start = _network(stage, stage.config.width, head=True)
-  both = functools.partial(_classify, stage.config, body)
+  body, start, both = _classifier(stage, head=True)
   options = stage.config.bct
 
   def loss(classifier: types.Array, *rest: Any) -> types.Array:
@@ -119,8 +118,7 @@ def simplex_hoc(stage: Stage) -> Recipe:
   """Adds a contrastive loss towards the old features (HOC)."""
   if stage.old is None:
     return simplex(stage)
-  body, start = _network(stage, stage.config.width, head=False)
-  both = functools.partial(_classify, stage.config, body)
+  body, start, both = _classifier(stage, head=False)
   contrast = stitch.hoc_loss(both, **stage.config.hoc)
   return Recipe(
     start, lambda bound, *rest: contrast(*rest), body, targets=(stage.old,)
@@ -140,10 +138,15 @@ RECIPES: Mapping[str, Callable[[Stage], Recipe]] = MappingProxyType(
 
 def _supervised(stage: Stage, *, head: bool) -> Recipe:
   """Returns plain cross-entropy training."""
-  body, start = _network(stage, stage.config.width, head=head)
-  both = functools.partial(_classify, stage.config, body)
+  body, start, both = _classifier(stage, head=head)
   plain = scale.supervised(lambda params, x: both(params, x)[1])
   return Recipe(start, lambda bound, *rest: plain(*rest), body)
+
+
+def _classifier(stage: Stage, *, head: bool) -> tuple[Any, Any, Any]:
+  """Returns features, initialiser, and features with logits, as functions."""
+  body, start = _network(stage, stage.config.width, head=head)
+  return body, start, functools.partial(_classify, stage.config, body)
 
 
 def _network(stage: Stage, outputs: int, *, head: bool) -> tuple[Any, Any]:

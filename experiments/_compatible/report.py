@@ -1,9 +1,9 @@
 """Table and figures of chains of models."""
 
+from collections.abc import Sequence
 import pathlib
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from experiments._run import canvas, console, spreads
@@ -19,12 +19,12 @@ PAIRS = ('old/old', 'new/old', 'new/new')  # queries/gallery
 
 
 def summarise(
-  config: ml_collections.ConfigDict, results: dict[str, Any]
+  classes: Sequence[int], results: dict[str, Any]
 ) -> dict[str, Any]:
   """Summarises the measurements.
 
   Args:
-    config: of the run.
+    classes: the number of classes of each stage.
     results: by method, from ``settings.measure``.
 
   Returns:
@@ -43,7 +43,7 @@ def summarise(
     row['matrix'] = np.mean(found['top1'], 0).tolist()
     rows.append(row)
   return {
-    'stages': list(config.stages.classes),
+    'stages': list(classes),
     'pairs': list(PAIRS),
     'rows': rows,
     'claims': _claims(results),

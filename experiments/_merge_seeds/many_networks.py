@@ -96,11 +96,11 @@ def align_all(
   if method == 'match_many':
     found = align.match_many(models, symmetry=symmetry, key=key)
   else:
-    match = functools.partial(
-      _matchers(setting)[method], models[0], symmetry=symmetry
-    )
     keys = jax.random.split(key, len(models))
-    found = [match(model, key=keys[i]) for i, model in enumerate(models[1:])]
+    found = [
+      _match(setting, symmetry, method, models[0], model, keys[i])
+      for i, model in enumerate(models[1:])
+    ]
     found = [align.identity(symmetry), *found]
   return [
     align.permute(model, permutation, symmetry=symmetry)
@@ -108,41 +108,24 @@ def align_all(
   ]
 
 
-def _matchers(setting: settings.Setting) -> dict[str, Callable[..., Any]]:
-  """Returns the methods that match two networks."""
-  return {
-    'weight_matching': align.weight_matching,
-    'activation_matching': functools.partial(_by_activations, setting),
-    'straight_through': functools.partial(_by_training, setting),
-  }
-
-
-def _by_activations(
+def _match(
   setting: settings.Setting,
+  symmetry: align.Symmetry,
+  method: str,
   fixed: types.Params,
   moving: types.Params,
-  *,
-  symmetry: align.Symmetry,
   key: types.PRNGKey,
 ) -> align.Permutation:
-  del key
-  """Matches activations on all training images."""
-  size = setting.config.statistics.batch_size
-  images = batches.of_images(setting.whole.train[0], size, whole=True)
-  return align.activation_matching(
-    fixed, moving, symmetry=symmetry, apply_fn=settings.mlp, batches=images
-  )
-
-
-def _by_training(
-  setting: settings.Setting,
-  fixed: types.Params,
-  moving: types.Params,
-  *,
-  symmetry: align.Symmetry,
-  key: types.PRNGKey,
-) -> align.Permutation:
-  """Matches straight-through; other training images select the best step."""
+  """Matches two networks by weights, activations or straight-through."""
+  if method == 'weight_matching':
+    return align.weight_matching(fixed, moving, symmetry=symmetry, key=key)
+  if method == 'activation_matching':
+    size = setting.config.statistics.batch_size
+    images = batches.of_images(setting.whole.train[0], size, whole=True)
+    return align.activation_matching(
+      fixed, moving, symmetry=symmetry, apply_fn=settings.mlp, batches=images
+    )
+  # Some training images select the best step, the others are trained on.
   many = setting.config.many
   x, y = setting.whole.train
   held_out = x[: many.held_out], y[: many.held_out]

@@ -130,6 +130,11 @@ def _row(
   return row
 
 
+def without_curve(row: dict[str, Any]) -> dict[str, Any]:
+  """Returns a row of the table without its validation curve."""
+  return {key: value for key, value in row.items() if key != 'curve'}
+
+
 def _disagreements(merges: list[dict[str, Any]]) -> list[dict[str, Any]]:
   """Lists pairs ordered against the published results, by a point or more."""
   known = [row for row in merges if row['published'] is not None]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments._scale_task_vectors import leaf_order, settings
+from experiments._scale_task_vectors import leaf_order, task_vectors
 from experiments._shared import side_by_side, suites
 from wsl import scale, tree, types
 
@@ -34,11 +34,11 @@ class Trained(NamedTuple):
   note: str = ''
 
 
-def coefs(suite: suites.Suite, models: settings.Models, by: Any) -> Trained:
+def coefs(suite: suites.Suite, models: task_vectors.Models, by: Any) -> Trained:
   """Trains coefficients of the other tasks' vectors, from 0."""
   base, stack = side_by_side.pick((models.base, models.stack), 0)
   others = range(1, len(suite.tasks.names))
-  bank = settings.bank(suite, base, stack, others)
+  bank = task_vectors.bank(suite, base, stack, others)
   start = scale.init(bank, by=by, key=jax.random.key(0))
   kind = 'entry' if by == 'entry' else 'coefs'
   return Trained(

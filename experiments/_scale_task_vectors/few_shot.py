@@ -4,7 +4,7 @@ Every method is trained on the same images in the same batches for the same
 number of steps. No validation image is used: the last step is evaluated.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -12,21 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._scale_task_vectors import few_label_training, settings
+from experiments._scale_task_vectors import few_label_training, task_vectors
 from experiments._shared import side_by_side, suites
 from wsl import scale, train, types
 
-METHODS = (
-  'isotropic',
-  'anisotropic',
-  'partition',
-  'probe',
-  'lora',
-  'lora_partition',
-  'full',
-)
-
 REFERENCES = ('lora', 'probe', 'full')  # of the setting partition
+
+Trained = few_label_training.Trained
+coefs, lora = few_label_training.coefs, few_label_training.lora
 
 
 class Runs(NamedTuple):
@@ -44,47 +37,56 @@ class Runs(NamedTuple):
   rows: types.Array
 
 
+def _cells(suite: suites.Suite) -> tuple[str, int]:
+  """Returns the partition of the setting ``few_shot``."""
+  return 'random', suite.config.few_shot.cells
+
+
+# Functions of suite and models, by method.
+METHODS: Mapping[
+  str, Callable[[suites.Suite, task_vectors.Models], Trained]
+] = {
+  'isotropic': lambda suite, models: coefs(suite, models, 'task'),
+  'anisotropic': lambda suite, models: coefs(suite, models, 'leaf'),
+  'partition': lambda suite, models: coefs(suite, models, _cells(suite)),
+  'probe': lambda suite, models: few_label_training.probe(suite),
+  'lora': lambda suite, models: lora(suite, coefs(suite, models, 'leaf').size),
+  'lora_partition': lambda suite, models: lora(
+    suite, coefs(suite, models, _cells(suite)).size
+  ),
+  'full': lambda suite, models: few_label_training.full(suite),
+}
+
+
 def methods(
-  suite: suites.Suite, models: settings.Models, names: Sequence[str]
-) -> dict[str, few_label_training.Trained]:
+  suite: suites.Suite, models: task_vectors.Models, names: Sequence[str]
+) -> dict[str, Trained]:
   """Returns the parameterisations of the setting ``few_shot`` by method."""
-  cells = ('random', suite.config.few_shot.cells)
-  coefs = functools.partial(few_label_training.coefs, suite, models)
-  lora = functools.partial(few_label_training.lora, suite)
-  makers: dict[str, Callable[[], few_label_training.Trained]] = {
-    'isotropic': lambda: coefs('task'),
-    'anisotropic': lambda: coefs('leaf'),
-    'partition': lambda: coefs(cells),
-    'probe': lambda: few_label_training.probe(suite),
-    'lora': lambda: lora(coefs('leaf').size),
-    'lora_partition': lambda: lora(coefs(cells).size),
-    'full': lambda: few_label_training.full(suite),
-  }
-  return {name: makers[name]() for name in names}
+  return {name: METHODS[name](suite, models) for name in names}
 
 
 def partitions(
-  suite: suites.Suite, models: settings.Models
-) -> dict[str, few_label_training.Trained]:
+  suite: suites.Suite, models: task_vectors.Models
+) -> dict[str, Trained]:
   """Returns the parameterisations of the setting ``partition`` by method."""
   config = suite.config.partition
   found = {}
   for cells in config.cells:
     by = 'entry' if cells == 'full' else ('random', cells)
-    found[f'x{cells}'] = few_label_training.coefs(suite, models, by)
+    found[f'x{cells}'] = coefs(suite, models, by)
     if 'lora' in config.methods and cells != 'full':
       budget = found[f'x{cells}'].size
-      found[f'lora_x{cells}'] = few_label_training.lora(suite, budget)
+      found[f'lora_x{cells}'] = lora(suite, budget)
   references = [name for name in config.methods if name != 'lora']
   return {**found, **methods(suite, models, references)}
 
 
 def run(
   suite: suites.Suite,
-  models: settings.Models,
+  models: task_vectors.Models,
   setting: str,
   name: str,
-  trained: few_label_training.Trained,
+  trained: Trained,
 ) -> dict[str, Any]:
   """Trains and measures one method for every seed, target and number of shots.
 
@@ -111,7 +113,7 @@ def run(
   ) -> types.Array:
     encoder, head = trained.build(bound, params)
     encode = jax.tree_util.Partial(suite.encode)
-    apply_fn = jax.tree_util.Partial(settings.logits, encode, head)
+    apply_fn = jax.tree_util.Partial(task_vectors.logits, encode, head)
     return scale.supervised(apply_fn)(encoder, batch, key)
 
   found = side_by_side.advance_all(
@@ -162,7 +164,7 @@ def draw(suite: suites.Suite, shots: Sequence[int]) -> Runs:
 
 
 def bind(
-  models: settings.Models, runs: Runs, run: types.Array
+  models: task_vectors.Models, runs: Runs, run: types.Array
 ) -> dict[str, types.Tree]:
   """Returns base, head and the other tasks' vectors of one run."""
   s, t = runs.seeds[run], runs.targets[run]
@@ -183,9 +185,7 @@ def pick(shared: Any, run: types.Array) -> tuple[Any, Any]:
   return bind(models, runs, run), (x[t][rows], y[t][rows])
 
 
-def _starts(
-  trained: few_label_training.Trained, shared: Any, keys: types.PRNGKey
-) -> types.Tree:
+def _starts(trained: Trained, shared: Any, keys: types.PRNGKey) -> types.Tree:
   """Returns the initial parameters of every run, ``[R, ...]``."""
 
   def start(operands: Any) -> types.Tree:
@@ -198,7 +198,7 @@ def _starts(
 
 def _accuracies(
   suite: suites.Suite,
-  trained: few_label_training.Trained,
+  trained: Trained,
   shared: Any,
   found: types.Tree,
 ) -> types.Array:

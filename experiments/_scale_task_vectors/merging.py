@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from experiments._run import console
-from experiments._scale_task_vectors import predict, settings
+from experiments._scale_task_vectors import predict, task_vectors
 from experiments._shared import side_by_side, suites
 from wsl import data, merge, scale, types
 
@@ -51,7 +51,7 @@ METHODS = {
 
 def run(
   suite: suites.Suite,
-  models: settings.Models,
+  models: task_vectors.Models,
   experts: np.ndarray,
   setting: str,
   name: str,
@@ -79,8 +79,9 @@ def run(
       encode, base, heads, stack = side_by_side.pick(
         (encodes, models.base, models.heads, stacks), s
       )
-      bank = settings.bank(suite, base, stack)
-      measure = functools.partial(_measure, suite, encode, base, heads, bank)
+      bank = task_vectors.bank(suite, base, stack)
+      compose = functools.partial(predict.compose, encode, base, heads, bank)
+      measure = functools.partial(_measure, suite, compose)
       if learn:
         coefs = learn(s, base, bank)
       else:
@@ -89,7 +90,7 @@ def run(
         {
           'validation': measure(coefs, 'validation').tolist(),
           'test': measure(coefs, 'test').tolist(),
-          'disentanglement': _errors(suite, encode, base, heads, bank, coefs),
+          'disentanglement': _errors(suite, compose(coefs)),
           'coefs': {k: x.tolist() for k, x in coefs.values.items()},
         }
       )
@@ -104,7 +105,7 @@ def run(
 
 
 def encoders(
-  suite: suites.Suite, models: settings.Models, *, tangent: bool
+  suite: suites.Suite, models: task_vectors.Models, *, tangent: bool
 ) -> Any:
   """Returns a function of (encoder, images) for all seeds.
 
@@ -119,11 +120,13 @@ def encoders(
 def learner(
   suite: suites.Suite,
   encodes: Any,
-  models: settings.Models,
+  models: task_vectors.Models,
   method: Method,
 ) -> Callable[[int, types.Params, scale.Bank], scale.Coefs]:
   """Returns a function of (seed, base, bank) to coefficients."""
-  apply_fn = jax.tree_util.Partial(settings.all_logits, encodes, models.heads)
+  apply_fn = jax.tree_util.Partial(
+    task_vectors.all_logits, encodes, models.heads
+  )
   labels = method.learns == 'labels'
   if labels:
     config, split = suite.config.addition, suite.tasks.validation
@@ -187,7 +190,7 @@ def batches(
 
 
 def _vectors(
-  suite: suites.Suite, models: settings.Models, method: Method
+  suite: suites.Suite, models: task_vectors.Models, method: Method
 ) -> types.Deltas:
   """Returns the task vectors of a method, ``[S, T, ...]``."""
   if method.vectors == 'trimmed':
@@ -203,41 +206,19 @@ def _trim(density: float, stack: types.Deltas) -> types.Deltas:
 
 def _measure(
   suite: suites.Suite,
-  encode: Any,
-  base: types.Params,
-  heads: types.Params,
-  bank: scale.Bank,
+  compose: Callable[[scale.Coefs], predict.Composed],
   coefs: scale.Coefs,
   part: str,
 ) -> np.ndarray:
   """Returns the accuracy on each task, ``[T]``."""
-  return predict.accuracies(
-    encode,
-    base,
-    predict.scaled(bank, coefs),
-    heads,
-    getattr(suite.tasks, part),
-    batch_size=suite.config.evaluation.batch_size,
-  )
+  split, size = getattr(suite.tasks, part), suite.config.evaluation.batch_size
+  return predict.accuracies(compose(coefs), split, batch_size=size)
 
 
-def _errors(
-  suite: suites.Suite,
-  encode: Any,
-  base: types.Params,
-  heads: types.Params,
-  bank: scale.Bank,
-  coefs: scale.Coefs,
-) -> float:
+def _errors(suite: suites.Suite, model: predict.Composed) -> float:
   """Returns the mean disentanglement error over pairs, on test images."""
-  found = predict.disentanglement(
-    encode,
-    base,
-    predict.scaled(bank, coefs),
-    heads,
-    suite.tasks.test,
-    batch_size=suite.config.evaluation.batch_size,
-  )
+  size = suite.config.evaluation.batch_size
+  found = predict.disentanglement(model, suite.tasks.test, batch_size=size)
   return float(found.sum() / (found.size - len(found)))
 
 

@@ -2,15 +2,31 @@
 
 from collections.abc import Callable
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._scale_task_vectors import settings
+from experiments._scale_task_vectors import task_vectors
 from experiments._shared import side_by_side
 from wsl import scale, types
+
+
+class Composed(NamedTuple):
+  """A base with scaled task vectors, and the heads of T' tasks.
+
+  Attributes:
+    encode: a ``Partial`` of (encoder, images).
+    base: of one seed, ``[...]``.
+    deltas: scaled vectors, ``[T, ...]``.
+    heads: ``[T', ...]``.
+  """
+
+  encode: Callable[..., types.Array]
+  base: types.Params
+  deltas: types.Deltas
+  heads: types.Params
 
 
 @jax.jit
@@ -24,12 +40,20 @@ def scaled(bank: scale.Bank, coefs: scale.Coefs) -> types.Deltas:
   return jax.vmap(one)(jnp.eye(len(bank), dtype=jnp.float32))
 
 
-@functools.partial(jax.jit, static_argnums=7)
-def predictions(
-  encode: Callable[..., types.Array],
+def compose(
+  encode: Any,
   base: types.Params,
-  deltas: types.Deltas,
   heads: types.Params,
+  bank: scale.Bank,
+  coefs: scale.Coefs,
+) -> Composed:
+  """Returns the model of some coefficients."""
+  return Composed(encode, base, scaled(bank, coefs), heads)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def predictions(
+  model: Composed,
   x: types.Array,
   masks: types.Array,
   tasks: types.Array,
@@ -38,10 +62,7 @@ def predictions(
   """Returns the predicted classes of M compositions, each on one task.
 
   Args:
-    encode: a ``Partial`` of (encoder, images).
-    base: of one seed, ``[...]``.
-    deltas: scaled vectors, ``[T, ...]``.
-    heads: ``[T', ...]``.
+    model: base, vectors and heads.
     x: images, ``[T', N, ...]``.
     masks: 1 for vectors to add, ``[M, T]``.
     tasks: whose images and head are used, ``[M]``.
@@ -54,12 +75,12 @@ def predictions(
   def of_one(operands: tuple[types.Array, types.Array]) -> types.Array:
     mask, task = operands
     params = jax.tree.map(
-      lambda b, d: b + jnp.tensordot(mask, d, 1), base, deltas
+      lambda b, d: b + jnp.tensordot(mask, d, 1), model.base, model.deltas
     )
-    head = side_by_side.pick(heads, task)
+    head = side_by_side.pick(model.heads, task)
 
     def of_image(image: types.Array) -> types.Array:
-      found = settings.logits(encode, head, params, image[None])
+      found = task_vectors.logits(model.encode, head, params, image[None])
       return jnp.argmax(found[0]).astype(jnp.int32)
 
     return jax.lax.map(of_image, x[task], batch_size=batch_size)
@@ -67,36 +88,17 @@ def predictions(
   return jax.lax.map(of_one, (masks, tasks))
 
 
-def accuracies(
-  encode: Any,
-  base: types.Params,
-  deltas: types.Deltas,
-  heads: types.Params,
-  split: Any,
-  *,
-  batch_size: int,
-) -> np.ndarray:
+def accuracies(model: Composed, split: Any, *, batch_size: int) -> np.ndarray:
   """Returns the accuracy of the sum of all vectors on each task, ``[T']``."""
   count = split.y.shape[0]
-  everything = jnp.ones((count, len(jax.tree.leaves(deltas)[0])), jnp.float32)
-  found = predictions(
-    encode,
-    base,
-    deltas,
-    heads,
-    *(split.x, everything, jnp.arange(count), batch_size),
-  )
+  vectors = len(jax.tree.leaves(model.deltas)[0])
+  masks = jnp.ones((count, vectors), jnp.float32)
+  found = predictions(model, split.x, masks, jnp.arange(count), batch_size)
   return (np.asarray(found) == np.asarray(split.y)).mean(1)
 
 
 def disentanglement(
-  encode: Any,
-  base: types.Params,
-  deltas: types.Deltas,
-  heads: types.Params,
-  split: Any,
-  *,
-  batch_size: int,
+  model: Composed, split: Any, *, batch_size: int
 ) -> np.ndarray:
   r"""Returns the pairwise disentanglement error, ``[T, T]``, diagonal 0.
 
@@ -116,11 +118,7 @@ def disentanglement(
   masks[np.arange(count**2), own] = 1
   masks[np.arange(count**2), other] = 1
   found = predictions(
-    encode,
-    base,
-    deltas,
-    heads,
-    *(split.x, jnp.asarray(masks), jnp.asarray(own), batch_size),
+    model, split.x, jnp.asarray(masks), jnp.asarray(own), batch_size
   )
   both = np.asarray(found).reshape(count, count, -1)
   alone = both[np.arange(count), np.arange(count)]

@@ -1,171 +1,120 @@
-"""Base, experts, their task vectors, and the heads of the tasks."""
+"""Suite and settings of a run, and checks of its config."""
 
-from collections.abc import Callable
-import functools
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import Any
 
-import jax
-import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
-from experiments._run import records
-from experiments._shared import (
-  side_by_side,
-  suite_accuracy,
-  suite_training,
-  suites,
+from experiments._run import checks
+from experiments._scale_task_vectors import (
+  few_shot,
+  merging,
+  task_negation,
+  test_time,
 )
-from wsl import data, scale, types
+from experiments._shared import suites
+from wsl import tree
+
+METHODS: dict[str, Collection[str]] = {
+  'addition': tuple(merging.METHODS['addition']),
+  'negation': tuple(task_negation.METHODS),
+  'few_shot': few_shot.METHODS,
+  'test_time': (
+    *merging.METHODS['test_time'],
+    *test_time.METHODS,
+  ),
+  'partition': few_shot.REFERENCES,
+}
 
 
-class Models(NamedTuple):
-  """S seeds of a base and T experts.
+def load(config: ml_collections.ConfigDict) -> suites.Suite:
+  """Reads the data and checks the config.
 
-  Attributes:
-    base: encoders, ``[S, ...]``.
-    heads: ``[S, T, ...]``, frozen.
-    stack: the experts' task vectors, ``[S, T, ...]``.
-    tangent: task vectors of experts trained in the tangent space of the base.
+  Raises:
+    ValueError: naming the wrong field.
+    FileNotFoundError: if the data is missing.
   """
-
-  base: types.Params
-  heads: types.Params
-  stack: types.Deltas
-  tangent: types.Deltas | None
+  suite = suites.load(config)
+  _check(suite)
+  return suite
 
 
-def load(
-  suite: suites.Suite, out: records.Run, *, tangent: bool
-) -> tuple[Models, dict[str, Any]]:
-  """Trains base and experts, or loads them from the folder of the run.
-
-  Args:
-    suite: tasks and model.
-    out: the run.
-    tangent: whether to train experts in the tangent space too.
-
-  Returns:
-    The models; accuracies ``[S, T]`` of base and experts on both splits.
-  """
-  start = out.arrays('base', lambda: suite_training.base(suite))
-  base, heads = start['encoder'], start['heads']
-  experts = out.arrays(
-    'experts', lambda: suite_training.experts(suite, base, heads)
-  )
-  vectors = jax.jit(_vectors)
-  stack, linear = vectors(base, experts), None
-  if tangent:
-    linear = vectors(
-      base,
-      out.arrays('tangent', lambda: tangent_experts(suite, base, heads)),
-    )
-  models = Models(base, heads, stack, linear)
-  return models, out.values('bounds', lambda: _bounds(suite, models))
+def describe(suite: suites.Suite) -> str:
+  """Returns suite and settings in one line."""
+  return f'{suites.describe(suite)}; {", ".join(suite.config.settings)}'
 
 
-def tangent_experts(
-  suite: suites.Suite, base: types.Params, heads: types.Params
-) -> types.Params:
-  """Trains an encoder that is linear in its weights on each task alone.
-
-  Args:
-    suite: tasks and model.
-    base: point of linearisation, ``[S, ...]``.
-    heads: ``[S, T, ...]``, frozen.
-
-  Returns:
-    Encoders, ``[S, T, ...]``, for ``scale.linear_model``.
-  """
-  config, count = suite.config, len(suite.tasks.names)
-
-  def own(shared: Any, run: types.Array) -> tuple[types.Tree, data.Split]:
-    base, heads, split = shared
-    at_base = side_by_side.pick(base, run // count)
-    head = side_by_side.pick(heads, run // count, run % count)
-    return (at_base, head), side_by_side.pick(split, run % count)
-
-  def loss(
-    bound: Any, encoder: types.Params, batch: Any, key: types.PRNGKey
-  ) -> types.Array:
-    base, head = bound
-    encode = scale.linear_model(suite.encode, base)
-    apply_fn = jax.tree_util.Partial(logits, encode, head)
-    return scale.supervised(apply_fn)(encoder, tuple(batch), key)
-
-  keys = jax.vmap(functools.partial(jax.random.split, num=count))
-  trained = side_by_side.advance_all(
-    'tangent',
-    loss,
-    jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), base),
-    keys(suites.keys(suite, 4)).reshape(-1),
-    (base, heads, suite.tasks.train),
-    own,
-    steps=config.tangent.epochs
-    * (suite.tasks.train.y.shape[1] // config.experts.batch_size),
-    batch_size=config.experts.batch_size,
-    rate=config.tangent.rate,
-    at_once=config.at_once,
-  )
-  return side_by_side.fold(trained, config.seeds, count)
+def _check(suite: suites.Suite) -> None:
+  """Checks settings, methods and numbers."""
+  config = suite.config
+  checks.choices('settings', config.settings, METHODS)
+  for setting in config.settings:
+    field = f'{setting}.methods'
+    checks.choices(field, config[setting].methods, METHODS[setting])
+  if len(suite.tasks.names) < 2:
+    raise ValueError('tasks: expected two or more, to learn from each other')
+  _check_tangent(config)
+  checks.choice('negation.control', config.negation.control, config.tasks)
+  for field in ('few_shot', 'partition'):
+    if not config[field].shots:
+      raise ValueError(f'{field}.shots: none given')
+  checks.sizes(_limits(suite))
 
 
-def logits(
-  encode: Callable[..., types.Array],
-  head: types.Params,
-  params: types.Params,
-  x: types.Array,
-) -> types.Array:
-  """Returns ``[B, C]`` of images ``[B, ...]`` of one task."""
-  return encode(params, x) @ head['kernel'] + head['bias'][None]
-
-
-def all_logits(
-  encode: Callable[..., types.Array],
-  heads: types.Params,
-  params: types.Params,
-  x: types.Array,
-) -> types.Array:
-  """Returns ``[T, B, C]`` of images ``[T, B, ...]`` of all tasks."""
-  features = encode(params, x.reshape(-1, *x.shape[2:]))
-  features = features.reshape(*x.shape[:2], -1)
-  found = jnp.einsum('tbw,twc->tbc', features, heads['kernel'])
-  return found + heads['bias'][:, None]
-
-
-def bank(
-  suite: suites.Suite,
-  base: types.Params,
-  stack: types.Deltas,
-  tasks: Any = None,
-) -> scale.Bank:
-  """Returns the bank of one seed.
-
-  Args:
-    suite: tasks and model.
-    base: leaves ``[...]``.
-    stack: leaves ``[T, ...]``.
-    tasks: indices of the vectors; all by default. A selection has no names, so
-      that banks of equal size share one compiled program.
-  """
-  if tasks is None:
-    return scale.as_bank(base, stack, names=suite.tasks.names)
-  return scale.as_bank(base, side_by_side.pick(stack, np.asarray(tasks)))
-
-
-def _vectors(base: types.Params, experts: types.Params) -> types.Deltas:
-  """Returns experts minus base, ``[S, T, ...]``."""
-  return jax.tree.map(lambda x, y: y - x[:, None], base, experts)
-
-
-def _bounds(suite: suites.Suite, models: Models) -> dict[str, Any]:
-  """Returns the accuracies of base and experts on both splits."""
-  found: dict[str, Any] = {'base': {}, 'experts': {}}
-  experts = suite_accuracy.Experts(models.stack)
-  for part in ('validation', 'test'):
-    split = getattr(suite.tasks, part)
-    for name, coef in (('base', 0.0), ('experts', 1.0)):
-      accuracy = suite_accuracy.of_all(
-        suite, models.base, experts, models.heads, split, (coef,)
+def _check_tangent(config: Any) -> None:
+  """Checks that methods of the tangent space have experts."""
+  for name in config.addition.methods:
+    method = merging.METHODS['addition'][name]
+    if method.vectors == 'tangent' and not config.tangent.epochs:
+      raise ValueError(
+        f"addition.methods: '{name}' needs experts of the tangent space: "
+        'tangent.epochs=1 or more'
       )
-      found[name][part] = accuracy[0].tolist()
-  return found
+
+
+def _limits(suite: suites.Suite) -> dict[str, tuple[Any, float, float | None]]:
+  """Returns (value, least, most) by field."""
+  config, tasks = suite.config, suite.tasks
+  count, held = tasks.train.y.shape[1], tasks.validation.y.shape[1]
+  few, target = config.few_shot, config.test_time.target
+  adamerging, negation = config.test_time.adamerging, config.negation
+  split = config.partition
+  fresh = tasks.train.y[:, config.base.examples :]
+  least = min(int(np.unique(y, return_counts=True)[1].min()) for y in fresh)
+  if not split.cells:
+    raise ValueError('partition.cells: none given')
+  cells = tuple(k for k in split.cells if k != 'full')
+  for k in cells:
+    if not isinstance(k, int):
+      hint = tree.nearest(str(k), ['full'])
+      raise ValueError(
+        f"partition.cells: no '{k}'{hint}: expected integers, or 'full'"
+      )
+  return {
+    'tangent.epochs': (config.tangent.epochs, 0, None),
+    'addition.epochs': (config.addition.epochs, 1, None),
+    'addition.batch_size': (config.addition.batch_size, 1, held),
+    'negation.batch_size': (negation.batch_size, 1, held),
+    'negation.floor': (negation.floor, 0, 1),
+    'negation.every': (negation.every, 1, negation.steps),
+    'few_shot.shots': (tuple(few.shots), 1, least),
+    'few_shot.cells': (few.cells, 1, None),
+    'few_shot.batch_size': (few.batch_size, 1, _images(few, tasks)),
+    'test_time.adamerging.steps': (adamerging.steps, 1, None),
+    'test_time.adamerging.batch_size': (adamerging.batch_size, 1, count),
+    'test_time.target.epochs': (target.epochs, 1, None),
+    'test_time.target.batch_size': (
+      target.batch_size,
+      3,
+      tasks.test.y.shape[1],
+    ),
+    'partition.cells': (cells, 1, None),
+    'partition.shots': (tuple(split.shots), 1, least),
+    'partition.batch_size': (split.batch_size, 1, _images(split, tasks)),
+  }
+
+
+def _images(config: Any, tasks: Any) -> int:
+  """Returns the number of images of a run, with repetitions."""
+  return max(config.shots, default=0) * len(np.unique(tasks.train.y[0]))

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from experiments._run import console
-from experiments._scale_task_vectors import merging, predict, settings
+from experiments._scale_task_vectors import merging, predict, task_vectors
 from experiments._shared import side_by_side, suites
 from wsl import scale, types
 
@@ -46,7 +46,7 @@ def targets(suite: suites.Suite) -> list[int]:
 
 
 def run(
-  suite: suites.Suite, models: settings.Models, name: str
+  suite: suites.Suite, models: task_vectors.Models, name: str
 ) -> dict[str, Any]:
   """Negates every target of every seed by one method.
 
@@ -58,7 +58,7 @@ def run(
   control = names.index(config.control)
   encode = merging.encoders(suite, models, tangent=False)
   optimizer = merging.optimizer_of(config)
-  apply_fns = jax.tree_util.Partial(settings.logits, encode, models.heads)
+  apply_fns = jax.tree_util.Partial(task_vectors.logits, encode, models.heads)
   found: list[list[dict[str, Any]]] = []
   with console.progress(name, suite.config.seeds * len(targets(suite))) as tick:
     for s in range(suite.config.seeds):
@@ -69,7 +69,7 @@ def run(
         pair = Pair(
           base,
           heads,
-          settings.bank(suite, base, stack, [t]),
+          task_vectors.bank(suite, base, stack, [t]),
           (t, control),
           scale.negation(
             side_by_side.pick(apply_fns, s, t),
@@ -108,14 +108,9 @@ def _negate(
     split = side_by_side.pick(
       getattr(suite.tasks, part), np.asarray(pair.tasks)
     )
-    return predict.accuracies(
-      encode,
-      pair.base,
-      predict.scaled(pair.bank, coefs),
-      pair.heads,
-      split,
-      batch_size=suite.config.evaluation.batch_size,
-    )
+    model = predict.compose(encode, pair.base, pair.heads, pair.bank, coefs)
+    size = suite.config.evaluation.batch_size
+    return predict.accuracies(model, split, batch_size=size)
 
   config = suite.config.negation
   start = scale.init(pair.bank, by=METHODS[name] or 'task')

@@ -2,22 +2,42 @@
 
 from collections.abc import Iterator
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments._run import console
-from experiments._scale_task_vectors import merging, predict, settings
+from experiments._scale_task_vectors import merging, predict, task_vectors
 from experiments._shared import side_by_side, suites
 from wsl import scale, types
 
 METHODS = ('entropy', 'ufm')
 
 
+class Target(NamedTuple):
+  """A target task of one seed.
+
+  Attributes:
+    objective: the loss.
+    apply_fn: maps (encoder, images) to logits of the task.
+    base: ``[...]``.
+    bank: the vectors of the other tasks.
+    x: unlabelled test images.
+    seed: of the batches.
+  """
+
+  objective: Any
+  apply_fn: Any
+  base: types.Params
+  bank: scale.Bank
+  x: np.ndarray
+  seed: int
+
+
 def run(
-  suite: suites.Suite, models: settings.Models, name: str
+  suite: suites.Suite, models: task_vectors.Models, name: str
 ) -> dict[str, Any]:
   """Adapts to every target of every seed by one method, from coefficients 0.
 
@@ -26,7 +46,7 @@ def run(
   """
   config, count = suite.config.test_time.target, len(suite.tasks.names)
   encode = merging.encoders(suite, models, tangent=False)
-  apply_fns = jax.tree_util.Partial(settings.logits, encode, models.heads)
+  apply_fns = jax.tree_util.Partial(task_vectors.logits, encode, models.heads)
   objectives = (
     scale.entropy(apply_fns) if name == 'entropy' else _ufm(suite, apply_fns)
   )
@@ -40,18 +60,16 @@ def run(
     for s, t in np.ndindex(*found.shape):
       base, stack = side_by_side.pick((models.base, models.stack), s)
       others = [i for i in range(count) if i != t]
-      bank = settings.bank(suite, base, stack, others)
-      coefs = scale.init(bank, by='leaf')
-      size = sum(x.size for x in coefs.values.values())
+      bank = task_vectors.bank(suite, base, stack, others)
+      objective, apply_fn = side_by_side.pick((objectives, apply_fns), s, t)
       x = suite.tasks.test.x[t]
-      objective = side_by_side.pick(objectives, s, t)
-      apply_fn = side_by_side.pick(apply_fns, s, t)
-      coefs = adapt(objective, apply_fn, base, bank, coefs, x, s)
+      target = Target(objective, apply_fn, base, bank, x, s)
+      start = scale.init(bank, by='leaf')
+      size = sum(x.size for x in start.values.values())
+      heads = side_by_side.pick(models.heads, s, slice(t, t + 1))
+      model = predict.compose(encode, base, heads, bank, adapt(target, start))
       found[s, t] = predict.accuracies(
-        encode,
-        base,
-        predict.scaled(bank, coefs),
-        side_by_side.pick(models.heads, s, slice(t, t + 1)),
+        model,
         side_by_side.pick(suite.tasks.test, slice(t, t + 1)),
         batch_size=suite.config.evaluation.batch_size,
       )[0]
@@ -73,48 +91,33 @@ def _ufm(suite: suites.Suite, apply_fns: Any) -> Any:
 def _entropy(
   suite: suites.Suite,
   optimizer: Any,
-  objective: Any,
-  apply_fn: Any,
-  base: types.Params,
-  bank: scale.Bank,
+  target: Target,
   coefs: scale.Coefs,
-  x: np.ndarray,
-  seed: int,
 ) -> scale.Coefs:
   """Minimises the entropy of the predictions."""
-  del apply_fn
-  config = suite.config.test_time.target
+  config, x = suite.config.test_time.target, target.x
   return scale.fit(
-    objective,
-    base,
-    bank,
+    target.objective,
+    target.base,
+    target.bank,
     coefs,
-    (x[rows] for rows in _rows(len(x), config.batch_size, seed)),
+    (x[rows] for rows in _rows(len(x), config.batch_size, target.seed)),
     optimizer=optimizer,
     steps=config.epochs * (len(x) // config.batch_size),
-    key=jax.random.key(seed),
+    key=jax.random.key(target.seed),
   ).coefs
 
 
 def _agree(
-  suite: suites.Suite,
-  optimizer: Any,
-  objective: Any,
-  apply_fn: Any,
-  base: types.Params,
-  bank: scale.Bank,
-  coefs: scale.Coefs,
-  x: np.ndarray,
-  seed: int,
+  suite: suites.Suite, optimizer: Any, target: Target, coefs: scale.Coefs
 ) -> scale.Coefs:
   """Runs the epochs of UFM, each with a new trusted set."""
-  config = suite.config.test_time.target
-  rng = np.random.RandomState(seed)
-  steps = len(x) // config.batch_size
-  feed = _rows(len(x), config.batch_size, seed)
+  config, x = suite.config.test_time.target, target.x
+  rng = np.random.RandomState(target.seed)
+  feed = _rows(len(x), config.batch_size, target.seed)
   state = None
   for epoch in range(config.epochs):
-    logits = _classify(apply_fn, base, bank, coefs, x)
+    logits = _classify(target.apply_fn, target.base, target.bank, coefs, x)
     sure = scale.trusted(np.asarray(logits))
     threshold = np.float32(0.9 + 0.1 * epoch / max(config.epochs - 1, 1))
 
@@ -126,14 +129,14 @@ def _agree(
         )
 
     found = scale.fit(
-      objective,
-      base,
-      bank,
+      target.objective,
+      target.base,
+      target.bank,
       coefs,
       views(),
       optimizer=optimizer,
-      steps=steps,
-      key=jax.random.key(1000 * seed + epoch),
+      steps=len(x) // config.batch_size,
+      key=jax.random.key(1000 * target.seed + epoch),
       opt_state=state,
     )
     coefs, state = found.coefs, found.opt_state

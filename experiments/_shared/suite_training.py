@@ -1,4 +1,7 @@
-"""The three trainings of a vision suite: base, experts, one model for all."""
+"""The three trainings of a vision suite: base, experts, one model for all.
+
+The base has initial encoders ``[S, ...]`` and frozen heads ``[S, T, ...]``.
+"""
 
 import functools
 from typing import Any
@@ -46,16 +49,7 @@ def base(suite: suites.Suite) -> types.Params:
 def experts(
   suite: suites.Suite, base: types.Params, heads: types.Params
 ) -> types.Params:
-  """Trains the encoder on each task alone.
-
-  Args:
-    suite: tasks and model.
-    base: initial encoders, ``[S, ...]``.
-    heads: ``[S, T, ...]``, frozen.
-
-  Returns:
-    Encoders, ``[S, T, ...]``.
-  """
+  """Trains the encoder on each task alone; returns encoders ``[S, T, ...]``."""
   config, count = suite.config, len(suite.tasks.names)
 
   def loss(
@@ -88,11 +82,6 @@ def joint(
   suite: suites.Suite, base: types.Params, heads: types.Params
 ) -> types.Params:
   """Trains the encoder on all tasks, for the steps of all experts together.
-
-  Args:
-    suite: tasks and model.
-    base: initial encoders, ``[S, ...]``.
-    heads: ``[S, T, ...]``, frozen.
 
   Returns:
     Encoders, ``[S, ...]``.

@@ -34,13 +34,9 @@ def train(
   flops: dict[str, Any],
   name: str,
 ) -> dict[str, Any]:
-  """Trains and measures students.
+  """Trains and measures students by one of ``METHODS``.
 
-  Args:
-    setting: config, data and model.
-    anchors: parameters by name, ``[S, ...]``; the last one is the teacher.
-    flops: for one image, from ``least_squares``.
-    name: of ``METHODS``.
+  The last anchor is the teacher; ``flops`` are from ``least_squares``.
 
   Returns:
     ``seeds``: a list over seeds of ``{'held_out': [W], 'test': [W]}``;

@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 
-from experiments._stitch_zoo import resnets
+from experiments._stitch_zoo import settings
 from wsl import align, stitch, types
 
 
 def reset(
-  zoo: resnets.Zoo,
+  setting: settings.Setting,
   bottom: stitch.Segmented,
   top: stitch.Segmented,
   pair: tuple[int, int],
@@ -27,7 +27,7 @@ def reset(
     moments = align.reset_batch_stats(
       jax.tree_util.Partial(Update(pair[0], modules), bottom, adapter, params),
       moments,
-      resnets.fit_batches(zoo),
+      settings.fit_batches(setting),
     )
   new = [{**blocks[i], 'batch_stats': m} for i, m in zip(rest, moments)]
   changed = {**top.params, 'blocks': (*blocks[: pair[1]], *new)}

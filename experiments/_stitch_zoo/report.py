@@ -7,7 +7,7 @@ from matplotlib import axes
 import numpy as np
 
 from experiments._run import canvas, console
-from experiments._stitch_zoo import resnets
+from experiments._stitch_zoo import settings
 
 _COLOURS = {
   'affine': '#1f6fb4',
@@ -31,7 +31,7 @@ def show(
   columns = ['network', 'multiply-adds, M', 'values', 'accuracy %']
   console.show_table(title, columns, [rows], [])
   first = next(iter(stitches[0]['ways']))
-  cuts = [f'{cut}/{resnets.PARTS}' for cut in stitches[0]['cuts']]
+  cuts = [f'{cut}/{settings.PARTS}' for cut in stitches[0]['cuts']]
   rows = [
     [_pair(row), *_percent(row['ways'][first])]
     + [f'{np.mean(row["residual"]):.2f}', f'{np.mean(row["cka"]):.2f}']
@@ -108,7 +108,7 @@ def draw_cuts(
     return
   fig, panels = canvas.grid(4 + 4 * len(close), 4.6, 1, len(close), share=True)
   for ax, row in zip(panels[0], close):
-    x = np.asarray(row['cuts']) / resnets.PARTS
+    x = np.asarray(row['cuts']) / settings.PARTS
     others = iter(_OTHERS)
     for way, values in row['ways'].items():
       kind, _, changed = way.partition(', ')
@@ -117,7 +117,7 @@ def draw_cuts(
       y = 100 * np.asarray(values)
       ax.plot(x, y, 'o', ls=dash, ms=4, color=colour, label=way)
     for depth in (row['bottom'], row['top']):
-      _level(ax, resnets.name_of(depth), alone)
+      _level(ax, settings.name_of(depth), alone)
     canvas.heading(ax, f'first blocks of {row["bottom"]}, last of {row["top"]}')
     ax.set_xlabel('fraction of depth at the stitch')
   panels[0][0].set_ylabel('test accuracy, %')

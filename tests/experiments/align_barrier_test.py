@@ -5,7 +5,7 @@ import pytest
 
 from configs import align_barrier as configs
 from experiments import align_barrier
-from experiments._align_barrier import path_metrics
+from experiments._align_barrier import pairings, path_metrics
 from tests.experiments import battery
 
 PAIRINGS = [
@@ -43,27 +43,17 @@ MISTAKES = [
   ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
 ]
 
+PARTS = ['networks', *MATCHES, *(f'path.{name}' for name in PAIRINGS)]
+FIGURES = dict.fromkeys(['paths.png', 'layers.png'], (500, 900))
+# (module, function, condition, finished parts)
+INTERRUPT = (path_metrics, 'along_line', lambda *a, repaired: not repaired, 5)
+VARIANTS = {
+  'cifar_resnet': {'model.arguments.norm': 'batch'},
+  'mnist_mlp': {'model.arguments.widths': (512, 512, 512)},
+}
 ROW = battery.Row(
-  experiment=align_barrier,
-  configs=configs,
-  parts=['networks', *MATCHES, *(f'path.{name}' for name in PAIRINGS)],
-  figures=['paths.png', 'layers.png'],
-  mistakes=MISTAKES,
-  interrupted=5,
+  align_barrier, configs, PARTS, FIGURES, MISTAKES, INTERRUPT, VARIANTS
 )
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory):
-  """A tiny run, interrupted while it measures the paths."""
-  controls = lambda setting, a, b, *, repaired: not repaired
-  interrupt = path_metrics, 'along_line', controls
-  return battery.tiny(tmp_path_factory, ROW, interrupt)
-
-
-@pytest.mark.parametrize('check', battery.of_the_run(ROW))
-def test_the_run(finished, check):
-  check(finished)
 
 
 def test_barriers_are_those_of_the_recorded_paths(finished):
@@ -74,7 +64,7 @@ def test_barriers_are_those_of_the_recorded_paths(finished):
   assert training['weight_decay'] == 1e-4
   assert list(record['results']) == PAIRINGS
   for name, found in record['results'].items():
-    kinds = ['plain', 'repaired'][: 1 if name in align_barrier.CONTROLS else 2]
+    kinds = ['plain', 'repaired'][: 1 if name in pairings.CONTROLS else 2]
     for kind in kinds:
       assert len(found[kind]) == config.pairs
       points = config.points if kind == 'plain' else config.repair.points
@@ -120,13 +110,16 @@ def test_matching_lowers_the_barrier_and_the_controls_hold(finished):
   )
 
 
+def test_the_sweep():
+  optimizers = [entry['training.optimizer'] for entry in configs.sweep()]
+  assert optimizers == ['sgd', 'adamw']
+
+
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
+
+
 @pytest.mark.parametrize('check', battery.of_the_config(ROW))
 def test_the_config(tmp_path, check):
   check(tmp_path)
-
-
-def test_variants():
-  assert configs.get_config('cifar_resnet').model.arguments.norm == 'batch'
-  assert configs.get_config('mnist_mlp').model.arguments.widths == (512,) * 3
-  optimizers = [entry['training.optimizer'] for entry in configs.sweep()]
-  assert optimizers == ['sgd', 'adamw']

@@ -5,11 +5,12 @@ and what a second call does. ``of_the_config(row)`` checks the variants of the
 config, and that each mistake in it is answered in one line before any work.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
 import io
 import json
+import operator
 import pathlib
 import re
 from types import ModuleType
@@ -27,21 +28,21 @@ class Row(NamedTuple):
     experiment: its module.
     configs: the module of its configs.
     parts: of the tiny run, in order.
-    figures: files that it draws.
+    figures: (height, width) that a figure exceeds, in pixels, by file.
     mistakes: (fields of the config with wrong values, pattern of the message).
-    least: height and width that every figure exceeds, in pixels.
-    interrupted: how many parts are finished when the run is interrupted.
-    typo: a misspelt variant, and the variant that the message suggests.
+    interrupt: (module, function, condition, count): the tiny run stops at the
+      first call of the function whose arguments satisfy the condition, with
+      ``count`` finished parts, and is run again; None for no interruption.
+    variants: fields of other variants.
   """
 
   experiment: ModuleType
   configs: ModuleType
   parts: Sequence[str]
-  figures: Sequence[str]
+  figures: Mapping[str, tuple[int, int]]
   mistakes: Sequence[tuple[dict[str, Any], str]]
-  least: tuple[int, int] = (500, 900)
-  interrupted: int | None = None
-  typo: tuple[str, str] = ('digts', 'digits')
+  interrupt: tuple[ModuleType, str, Callable[..., bool], int] | None = None
+  variants: Mapping[str, Mapping[str, Any]] = {}
 
 
 class Finished(NamedTuple):
@@ -67,26 +68,14 @@ class StoppedError(Exception):
   """Interrupts a run."""
 
 
-def tiny(
-  folders: pytest.TempPathFactory,
-  row: Row,
-  interrupt: tuple[ModuleType, str, Callable[..., bool]] | None = None,
-) -> Finished:
-  """Runs the tiny variant, interrupted once if asked to.
-
-  Args:
-    folders: pytest's ``tmp_path_factory``.
-    row: the experiment.
-    interrupt: (module, function, condition): the first call of the function
-      whose arguments satisfy the condition raises instead, and the run is
-      called again.
-  """
+def tiny(folders: pytest.TempPathFactory, row: Row) -> Finished:
+  """Runs the tiny variant, with an interruption if the row has one."""
   workdir = folders.mktemp('run')
   config = row.configs.get_config('tiny')
   run = functools.partial(row.experiment.run, config, str(workdir))
-  if interrupt is None:
+  if row.interrupt is None:
     return Finished(workdir, config, run(), None, [])
-  module, name, condition = interrupt
+  module, name, condition, _ = row.interrupt
   function, calls = getattr(module, name), []
 
   def stopping(*args, **kwargs):
@@ -140,8 +129,8 @@ def of_the_config(row: Row) -> list[Any]:
 
 def _parts(row: Row, finished: Finished) -> None:
   assert parts(finished.workdir) == list(row.parts)
-  if row.interrupted is not None:
-    assert finished.interrupted == list(row.parts)[: row.interrupted]
+  if row.interrupt is not None:
+    assert finished.interrupted == list(row.parts)[: row.interrupt[-1]]
 
 
 def _record(row: Row, finished: Finished) -> None:
@@ -176,7 +165,7 @@ def _refused(row: Row, finished: Finished) -> None:
 def _figure(row: Row, finished: Finished, name: str) -> None:
   """A figure is large enough and has more than fifty colours."""
   pixels = image.imread(finished.workdir / name)
-  height, width = row.least
+  height, width = row.figures[name]
   assert pixels.shape[0] > height
   assert pixels.shape[1] > width
   # One integer for each colour: unique rows of floats take seconds.
@@ -208,11 +197,14 @@ def _mistake(
 
 
 def _variants(row: Row, folder: pathlib.Path) -> None:
-  """The default is 'digits', typos are corrected, the sweep changes fields."""
+  """Checks the default, a typo, fields of variants, and the sweep."""
   del folder
   assert row.configs.get_config().variant == 'digits'
-  typo, meant = row.typo
-  with pytest.raises(ValueError, match=rf"no variant '{typo}' .*'{meant}'"):
-    row.configs.get_config(typo)
+  with pytest.raises(ValueError, match=r"no variant 'digts' .*'digits'"):
+    row.configs.get_config('digts')
+  for variant, fields in row.variants.items():
+    flat = row.configs.get_config(variant)
+    for field, value in fields.items():
+      assert functools.reduce(operator.getitem, field.split('.'), flat) == value
   for entry in getattr(row.configs, 'sweep', list)():
     row.configs.get_config('digits').update_from_flattened_dict(entry)

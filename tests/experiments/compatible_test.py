@@ -25,27 +25,13 @@ MISTAKES = [
   ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
 ]
 
+FIGURES = dict.fromkeys(['pairs.png', 'matrices.png'], (400, 400))
+# (module, function, condition, finished parts)
+INTERRUPT = (settings, 'measure', lambda setting, method, stages: True, 1)
+VARIANTS = {'images': {'data': 'data'}}
 ROW = battery.Row(
-  experiment=compatible,
-  configs=configs,
-  parts=PARTS,
-  figures=['pairs.png', 'matrices.png'],
-  least=(400, 400),
-  mistakes=MISTAKES,
-  interrupted=1,
+  compatible, configs, PARTS, FIGURES, MISTAKES, INTERRUPT, VARIANTS
 )
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory):
-  """A tiny run, interrupted after its first chain."""
-  interrupt = settings, 'measure', lambda setting, method, stages: True
-  return battery.tiny(tmp_path_factory, ROW, interrupt)
-
-
-@pytest.mark.parametrize('check', battery.of_the_run(ROW))
-def test_the_run(finished, check):
-  check(finished)
 
 
 def test_scores_are_shares_for_every_seed_and_stage(finished):
@@ -99,10 +85,11 @@ def test_every_recipe_has_a_loss_and_features(method):
   assert jax.eval_shape(recipe.loss, bound, params, batch, key).shape == ()
 
 
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
+
+
 @pytest.mark.parametrize('check', battery.of_the_config(ROW))
 def test_the_config(tmp_path, check):
   check(tmp_path)
-
-
-def test_variants():
-  assert configs.get_config('images').data == 'data'

@@ -19,26 +19,14 @@ MISTAKES = [
   ({'seeds': 0}, 'seeds=0: expected 1 or more'),
 ]
 
+PARTS = ['pairs', 'budgets', 'crowd', 'many']
+FIGURES = dict.fromkeys(['budgets.png', 'many.png'], (500, 900))
+# (module, function, condition, finished parts)
+INTERRUPT = (many_networks, 'networks', lambda setting: True, 2)
+VARIANTS = {'images': {'data': 'data'}}
 ROW = battery.Row(
-  experiment=merge_seeds,
-  configs=configs,
-  parts=['pairs', 'budgets', 'crowd', 'many'],
-  figures=['budgets.png', 'many.png'],
-  mistakes=MISTAKES,
-  interrupted=2,
+  merge_seeds, configs, PARTS, FIGURES, MISTAKES, INTERRUPT, VARIANTS
 )
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory):
-  """A tiny run, interrupted between its two questions."""
-  interrupt = many_networks, 'networks', lambda setting: True
-  return battery.tiny(tmp_path_factory, ROW, interrupt)
-
-
-@pytest.mark.parametrize('check', battery.of_the_run(ROW))
-def test_the_run(finished, check):
-  check(finished)
 
 
 def test_merges_keep_to_their_budgets(finished):
@@ -84,12 +72,16 @@ def test_refitted_and_aligned_merges_keep_more(finished):
     assert many[name]['to_first'][0][0] < many['naive']['to_first'][0][0] / 2
 
 
+def test_the_sweep():
+  for entry in configs.sweep():
+    assert entry['training.optimizer'] in ('sgd', 'adamw')
+
+
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
+
+
 @pytest.mark.parametrize('check', battery.of_the_config(ROW))
 def test_the_config(tmp_path, check):
   check(tmp_path)
-
-
-def test_variants():
-  assert configs.get_config('images').data == 'data'
-  for entry in configs.sweep():
-    assert entry['training.optimizer'] in ('sgd', 'adamw')

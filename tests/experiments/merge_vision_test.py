@@ -8,6 +8,7 @@ import pytest
 
 from configs import merge_vision as configs
 from experiments import merge_vision
+from experiments._merge_vision import merging
 from experiments._shared import suite_training, suites
 from tests.experiments import battery
 from wsl import checkpoint
@@ -36,12 +37,11 @@ MISTAKES = [
   ({'seeds': 0}, 'seeds=0: expected 1 or more'),
 ]
 
+PARTS = [*TRAINED, *METHODS]
+FIGURES = dict.fromkeys(['sweep.png', 'tasks.png'], (500, 900))
+VARIANTS = {'suite8,model=vit': {'model': 'vit'}}
 ROW = battery.Row(
-  experiment=merge_vision,
-  configs=configs,
-  parts=[*TRAINED, *METHODS],
-  figures=['sweep.png', 'tasks.png'],
-  mistakes=MISTAKES,
+  merge_vision, configs, PARTS, FIGURES, MISTAKES, variants=VARIANTS
 )
 
 
@@ -68,8 +68,8 @@ def attempts(tmp_path_factory):
         broken = name if joint_breaks and name == 'joint' else None
         wrapped = counting(getattr(suite_training, name), name, broken)
         patch.setattr(suite_training, name, wrapped)
-      wrapped = counting(merge_vision.sweep, 'sweep', sweep_breaks_at)
-      patch.setattr(merge_vision, 'sweep', wrapped)
+      wrapped = counting(merging.sweep, 'sweep', sweep_breaks_at)
+      patch.setattr(merging, 'sweep', wrapped)
       return merge_vision.run(config, str(workdir))
 
   with pytest.raises(battery.StoppedError):
@@ -86,11 +86,6 @@ def attempts(tmp_path_factory):
 @pytest.fixture(scope='module')
 def finished(attempts):
   return attempts[0]
-
-
-@pytest.mark.parametrize('check', battery.of_the_run(ROW))
-def test_the_run(finished, check):
-  check(finished)
 
 
 def test_each_stage_and_method_is_computed_once(attempts):
@@ -173,13 +168,7 @@ def test_a_damaged_part_is_named(finished, tmp_path):
     merge_vision.run(finished.config, str(tmp_path))
 
 
-@pytest.mark.parametrize('check', battery.of_the_config(ROW))
-def test_the_config(tmp_path, check):
-  check(tmp_path)
-
-
-def test_variants():
-  assert configs.get_config('suite8,model=vit').model == 'vit'
+def test_the_suite_of_eight():
   assert len(configs.get_config('suite8').tasks) == 8
   with pytest.raises(ValueError, match="'model=vti' is none of model=cnn"):
     configs.get_config('suite8,model=vti')
@@ -187,3 +176,13 @@ def test_variants():
     config = configs.get_config('suite8')
     config.update_from_flattened_dict(entry)
     assert config.model in config.models
+
+
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
+
+
+@pytest.mark.parametrize('check', battery.of_the_config(ROW))
+def test_the_config(tmp_path, check):
+  check(tmp_path)

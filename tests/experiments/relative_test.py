@@ -26,27 +26,13 @@ MISTAKES = [
   ({'task': 'uprigt'}, r"'uprigt' of the digits .did you mean 'upright'"),
 ]
 
+FIGURES = dict.fromkeys(['anchors.png', 'images.png'], (500, 500))
+# (module, function, condition, finished parts)
+INTERRUPT = (training, 'relative_decoders', lambda *args: True, 1)
+VARIANTS = {'images': {'data': 'data'}}
 ROW = battery.Row(
-  experiment=relative,
-  configs=configs,
-  parts=PARTS,
-  figures=['anchors.png', 'images.png'],
-  least=(500, 500),
-  mistakes=MISTAKES,
-  interrupted=1,
+  relative, configs, PARTS, FIGURES, MISTAKES, INTERRUPT, VARIANTS
 )
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory):
-  """A tiny run, interrupted between networks and decoders."""
-  interrupt = training, 'relative_decoders', lambda *args: True
-  return battery.tiny(tmp_path_factory, ROW, interrupt)
-
-
-@pytest.mark.parametrize('check', battery.of_the_run(ROW))
-def test_the_run(finished, check):
-  check(finished)
 
 
 def test_scores_have_an_entry_for_every_pair_and_number_of_anchors(finished):
@@ -96,10 +82,11 @@ def test_anchors_in_another_order_are_refused():
     stitch.relative(features, other, like=mine)
 
 
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
+
+
 @pytest.mark.parametrize('check', battery.of_the_config(ROW))
 def test_the_config(tmp_path, check):
   check(tmp_path)
-
-
-def test_variants():
-  assert configs.get_config('images').data == 'data'

@@ -57,26 +57,15 @@ MISTAKES = [
   ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
 ]
 
-ROW = battery.Row(
-  experiment=scale_task_vectors,
-  configs=configs,
-  parts=PARTS,
-  figures=['coefficients.png', 'few_shot.png', 'partition.png'],
-  mistakes=MISTAKES,
-  interrupted=PARTS.index('few_shot.lora'),
+FIGURES = dict.fromkeys(
+  ['coefficients.png', 'few_shot.png', 'partition.png'], (500, 900)
 )
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory):
-  """A tiny run, interrupted within a setting."""
-  lora = lambda suite, models, setting, name, trained: name == 'lora'
-  return battery.tiny(tmp_path_factory, ROW, (few_shot, 'run', lora))
-
-
-@pytest.mark.parametrize('check', battery.of_the_run(ROW))
-def test_the_run(finished, check):
-  check(finished)
+# (module, function, condition, finished parts)
+BEFORE = PARTS.index('few_shot.lora')
+INTERRUPT = (few_shot, 'run', lambda *args: args[3] == 'lora', BEFORE)
+ROW = battery.Row(
+  scale_task_vectors, configs, PARTS, FIGURES, MISTAKES, interrupt=INTERRUPT
+)
 
 
 def test_every_method_is_measured_for_all_seeds_and_tasks(finished):
@@ -147,9 +136,9 @@ def test_disentanglement_equals_its_definition():
   base, deltas = {'w': draw(3, 4)}, {'w': draw(2, 3, 4)}
   heads = {'kernel': draw(2, 4, 5), 'bias': draw(2, 5)}
   x, y = draw(2, 20, 3), np.zeros((2, 20), np.int32)
-  found = predict.disentanglement(
-    encode, base, deltas, heads, data.Split(jnp.asarray(x), y), batch_size=6
-  )
+  model = predict.Composed(encode, base, deltas, heads)
+  split = data.Split(jnp.asarray(x), y)
+  found = predict.disentanglement(model, split, batch_size=6)
 
   def predicted(t, w):
     features = np.tanh(x[t] @ w)
@@ -244,10 +233,15 @@ def test_verdicts(high, verdict):
   assert claim['mean'] == pytest.approx(100 * np.mean(high) - 50)
 
 
+def test_the_suite_of_eight():
+  assert len(configs.get_config('suite8').tasks) == 8
+
+
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
+
+
 @pytest.mark.parametrize('check', battery.of_the_config(ROW))
 def test_the_config(tmp_path, check):
   check(tmp_path)
-
-
-def test_variants():
-  assert len(configs.get_config('suite8').tasks) == 8

@@ -27,23 +27,11 @@ MISTAKES = [
   ({'seeds': 0}, 'seeds=0: expected 1 or more'),
 ]
 
+FIGURES = dict.fromkeys(['pareto.png', 'similarity.png'], (500, 900))
+VARIANTS = {'images': {'data': 'data'}}
 ROW = battery.Row(
-  experiment=stitch_family,
-  configs=configs,
-  parts=PARTS,
-  figures=['pareto.png', 'similarity.png'],
-  mistakes=MISTAKES,
+  stitch_family, configs, PARTS, FIGURES, MISTAKES, variants=VARIANTS
 )
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory):
-  return battery.tiny(tmp_path_factory, ROW)
-
-
-@pytest.mark.parametrize('check', battery.of_the_run(ROW))
-def test_the_run(finished, check):
-  check(finished)
 
 
 def test_every_route_and_claim_is_measured(finished):
@@ -106,10 +94,11 @@ def test_both_selections_take_one_stitch_of_each_group_of_cost(finished):
         assert len({*chosen} & {*group.tolist()}) == 1
 
 
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
+
+
 @pytest.mark.parametrize('check', battery.of_the_config(ROW))
 def test_the_config(tmp_path, check):
   check(tmp_path)
-
-
-def test_variants():
-  assert configs.get_config('images').data == 'data'

@@ -21,28 +21,14 @@ MISTAKES = [
   ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
 ]
 
+PARTS = ['networks', 'stitch.0', 'stitch.1']
+FIGURES = dict.fromkeys(['matrix.png', 'diagonal.png'], (500, 900))
+# (module, function, condition, finished parts)
+INTERRUPT = (stitch_penalty, 'measure', lambda *args: args[2] == 1, 2)
+VARIANTS = {'images': {'task': 'mnist'}}
 ROW = battery.Row(
-  experiment=stitch_penalty,
-  configs=configs,
-  parts=['networks', 'stitch.0', 'stitch.1'],
-  figures=['matrix.png', 'diagonal.png'],
-  mistakes=MISTAKES,
-  interrupted=2,
+  stitch_penalty, configs, PARTS, FIGURES, MISTAKES, INTERRUPT, VARIANTS
 )
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory):
-  """A tiny run, interrupted before its second pair."""
-  second = lambda setting, networks, stage: stage == 1
-  return battery.tiny(
-    tmp_path_factory, ROW, (stitch_penalty, 'measure', second)
-  )
-
-
-@pytest.mark.parametrize('check', battery.of_the_run(ROW))
-def test_the_run(finished, check):
-  check(finished)
 
 
 def test_each_pair_is_measured_once(finished):
@@ -112,12 +98,16 @@ def test_facts_are_judged_by_their_thresholds():
     assert facts[way]['random small early']['points'] == 2.0
 
 
+def test_the_sweep():
+  for entry in configs.sweep():
+    stitch.fit(np.eye(3), np.eye(3), kind=entry['kind'])
+
+
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
+
+
 @pytest.mark.parametrize('check', battery.of_the_config(ROW))
 def test_the_config(tmp_path, check):
   check(tmp_path)
-
-
-def test_variants():
-  assert configs.get_config('images').task == 'mnist'
-  for entry in configs.sweep():
-    stitch.fit(np.eye(3), np.eye(3), kind=entry['kind'])

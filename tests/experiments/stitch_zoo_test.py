@@ -5,7 +5,7 @@ import pytest
 
 from configs import stitch_zoo as configs
 from experiments import stitch_zoo
-from experiments._stitch_zoo import resnets
+from experiments._stitch_zoo import resnets, settings
 from tests.experiments import battery
 from wsl import checkpoint, data, models
 
@@ -29,24 +29,11 @@ MISTAKES = [
   ({'training.optimizer': 'sgdd'}, "no 'sgdd' .did you mean 'sgd'"),
 ]
 
+FIGURES = dict.fromkeys(['costs.png', 'cuts.png'], (500, 900))
+VARIANTS = {'cifar': {'depths': (20, 32, 44, 56)}}
 ROW = battery.Row(
-  experiment=stitch_zoo,
-  configs=configs,
-  parts=PARTS,
-  figures=['costs.png', 'cuts.png'],
-  mistakes=MISTAKES,
-  typo=('cifr', 'cifar'),
+  stitch_zoo, configs, PARTS, FIGURES, MISTAKES, variants=VARIANTS
 )
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory):
-  return battery.tiny(tmp_path_factory, ROW)
-
-
-@pytest.mark.parametrize('check', battery.of_the_run(ROW))
-def test_the_run(finished, check):
-  check(finished)
 
 
 def test_every_pair_is_measured_and_close_ones_in_all_ways(finished):
@@ -77,15 +64,15 @@ def test_costs_are_between_those_of_the_networks(finished):
 
 
 def test_cuts_are_in_the_same_stage_of_all_networks():
-  for cut in range(1, resnets.PARTS + 1):
+  for cut in range(1, settings.PARTS + 1):
     stages = set()
     for depth in (8, 14, 20, 32, 44, 56, 110):
       count = depth // 6
-      found = resnets.position(depth, cut)
+      found = settings.position(depth, cut)
       assert 1 <= found <= 3 * count
       stages.add((found - 1) // count)
     assert stages == {(cut - 1) // 3}
-  assert [resnets.position(56, cut) for cut in (1, 3, 4, 9)] == [3, 9, 12, 27]
+  assert [settings.position(56, cut) for cut in (1, 3, 4, 9)] == [3, 9, 12, 27]
 
 
 def test_weights_are_read_and_damaged_files_named(finished, tmp_path):
@@ -96,8 +83,8 @@ def test_weights_are_read_and_damaged_files_named(finished, tmp_path):
   variables = checkpoint.load(part)
   state = models.cifar_resnet_to_torch(variables)
   np.savez(tmp_path / 'cifar_resnet8.npz', **state)
-  zoo = resnets.Zoo(config, *data.digits())
-  found = resnets.variables(zoo, 8)
+  setting = settings.Setting(config, *data.digits())
+  found = resnets.variables(setting, 8)
   np.testing.assert_array_equal(
     found['params']['stem']['conv']['kernel'],
     variables['params']['stem']['conv']['kernel'],
@@ -105,18 +92,24 @@ def test_weights_are_read_and_damaged_files_named(finished, tmp_path):
   del state['bn1.bias']
   np.savez(tmp_path / 'cifar_resnet8.npz', **state)
   with pytest.raises(ValueError, match=r"cifar_resnet8\.npz: .*'bn1\.bias'"):
-    resnets.variables(zoo, 8)
+    resnets.variables(setting, 8)
   (tmp_path / 'cifar_resnet8.npz').write_bytes(b'PK\x03\x04 and no more')
   with pytest.raises(ValueError, match=r'cifar_resnet8\.npz'):
-    resnets.variables(zoo, 8)
+    resnets.variables(setting, 8)
+
+
+def test_variants():
+  with pytest.raises(ValueError, match=r"no variant 'cifr' .*'cifar'"):
+    configs.get_config('cifr')
+  counts = [entry['fit.examples'] for entry in configs.sweep()]
+  assert counts == [50, 100, 300]
+
+
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
 
 
 @pytest.mark.parametrize('check', battery.of_the_config(ROW))
 def test_the_config(tmp_path, check):
   check(tmp_path)
-
-
-def test_variants():
-  assert configs.get_config('cifar').depths == (20, 32, 44, 56)
-  counts = [entry['fit.examples'] for entry in configs.sweep()]
-  assert counts == [50, 100, 300]

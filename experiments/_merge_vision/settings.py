@@ -1,0 +1,51 @@
+"""Suite and methods of a comparison of merges."""
+
+from typing import NamedTuple
+
+import jax
+import ml_collections
+
+from experiments._shared import merge_methods, suites
+
+
+class Setting(NamedTuple):
+  """Suite and methods of a run.
+
+  Attributes:
+    suite: tasks and model.
+    methods: to compare.
+  """
+
+  suite: suites.Suite
+  methods: list[merge_methods.Method]
+
+
+def load(config: ml_collections.ConfigDict) -> Setting:
+  """Reads the data and checks the config.
+
+  Raises:
+    ValueError: naming the wrong field.
+    FileNotFoundError: if the data is missing.
+  """
+  suite = suites.load(config)
+  methods = merge_methods.parse(config.methods, config.arguments, config.coefs)
+  _check(suite, methods)
+  return Setting(suite, methods)
+
+
+def _check(suite: suites.Suite, methods: list[merge_methods.Method]) -> None:
+  """Traces every method on shapes, so that errors precede the training."""
+  count = len(suite.tasks.names)
+  supplied = {
+    name: suites.abstract(suite, name, (count,))
+    for name in merge_methods.statistics(methods)
+  }
+  supplied['key'] = jax.eval_shape(jax.random.key, 0)
+  encoder = suites.shapes(suite)['encoder']
+  for method in methods:
+    merge_methods.check(method, encoder, count, supplied)
+
+
+def describe(setting: Setting) -> str:
+  """Returns suite and number of methods in one line."""
+  return f'{suites.describe(setting.suite)}; {len(setting.methods)} methods'
