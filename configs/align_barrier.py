@@ -61,14 +61,7 @@ def digits() -> ml_collections.ConfigDict:
         'module': 'MLP',
         'arguments': {'widths': (128, 128, 128), 'outputs': 10, 'norm': False},
       },
-      'training': {
-        'optimizer': 'sgd',  # momentum 0.9, decay in the gradient; or 'adamw'
-        'learning_rate': 0.1,  # the peak: a rise, then a cosine to zero
-        'weight_decay': 1e-4,
-        'epochs': 30,
-        'batch_size': 64,
-        'at_once': 6,  # networks trained side by side by vmap
-      },
+      'training': _variants.sgd(epochs=30, at_once=6, decay=1e-4),
       # Public functions of wsl.align that find a permutation, and arguments.
       'methods': ('weight_matching', 'activation_matching'),
       'arguments': {},

@@ -50,14 +50,7 @@ def digits() -> ml_collections.ConfigDict:
       'seeds': 3,
       'seed': 0,
       'widths': (128, 128, 128),
-      'training': {
-        'optimizer': 'sgd',  # momentum 0.9, decay in the gradient; or 'adamw'
-        'learning_rate': 0.1,  # the peak: a rise, then a cosine to zero
-        'weight_decay': 1e-4,
-        'epochs': 30,
-        'batch_size': 64,
-        'at_once': 6,  # networks trained side by side by vmap
-      },
+      'training': _variants.sgd(epochs=30, at_once=6, decay=1e-4),
       # Multiply-adds of a merge relative to one network; starts at 1.
       'budgets': (1.0, 1.2, 1.5, 1.8, 2.0),
       'ridge': 1e-3,

@@ -59,60 +59,38 @@ METHODS = (
 
 def digits() -> ml_collections.ConfigDict:
   """Four tasks made from the embedded digits."""
-  return ml_collections.ConfigDict(
-    {
-      'variant': '',
-      'data': 'digits',  # the embedded ones, or a path for wsl.data.folder
-      'tasks': ('upright', 'rotated', 'inverted', 'shuffled'),
-      'validation': 250,  # images of each task held out from training
-      'seeds': 5,
-      'at_once': 5,  # runs trained side by side by vmap
-      'model': 'mlp',
-      'models': {
-        # A public model of wsl.models, its arguments, the experts' peak rate.
-        'mlp': {
-          'module': 'MLP',
-          'arguments': {'widths': (128, 128, 128), 'outputs': 128},
-          'expert_rate': 1e-3,
-        },
+  config = _variants.suite()
+  config |= {
+    'tasks': ('upright', 'rotated', 'inverted', 'shuffled'),
+    'seeds': 5,
+    'statistics': {'examples': 256},  # unlabelled images for each expert
+    'methods': METHODS,
+    # Arguments by function; validation data select one value of a tuple.
+    'arguments': {
+      'ties': {'density': (0.2, 0.5, 0.8)},
+      'dare': {'rate': (0.5, 0.9)},
+      'by_depth': {
+        'depth': r'block_(\d+)/',
+        'start': (0.2, 0.5),
+        'end': 1.0,
       },
-      'base': {
-        'examples': 20,  # of each task
-        'steps': 200,
-        'batch_size': 64,
-        'learning_rate': 1e-3,
-      },
-      # The joint model takes as many steps as all experts together.
-      'experts': {'epochs': 20, 'batch_size': 64},
-      'statistics': {'examples': 256},  # unlabelled images for each expert
-      'evaluation': {'batch_size': 50},  # fits the caches of a CPU
-      'methods': METHODS,
-      # Arguments by function; validation data select one value of a tuple.
-      'arguments': {
-        'ties': {'density': (0.2, 0.5, 0.8)},
-        'dare': {'rate': (0.5, 0.9)},
-        'by_depth': {
-          'depth': r'block_(\d+)/',
-          'start': (0.2, 0.5),
-          'end': 1.0,
-        },
-        'consensus': {'threshold': (0.2, 0.4, 0.6), 'min_tasks': 2},
-        'tall_masks': {'threshold': (0.2, 0.3, 0.4, 0.5, 0.6)},
-        'fisher': {'normalize': (False, True)},
-        'regmean': {'shrink': (0.7, 0.9, 1.0)},
-        # Convolutions are averaged. As matrices [h * w * in, out] ('matrices':
-        # 'kernel$') they are a point of validation accuracy worse.
-        'iso_cts': {'common': (0.5, 0.8)},
-      },
-      'coefs': {
-        'default': COEFS,
-        'mean': (1.0,),
-        'fisher': (1.0,),
-        'regmean': (1.0,),
-        'tall_masks': (1.0,),
-      },
-    }
-  )
+      'consensus': {'threshold': (0.2, 0.4, 0.6), 'min_tasks': 2},
+      'tall_masks': {'threshold': (0.2, 0.3, 0.4, 0.5, 0.6)},
+      'fisher': {'normalize': (False, True)},
+      'regmean': {'shrink': (0.7, 0.9, 1.0)},
+      # Convolutions are averaged. As matrices [h * w * in, out] ('matrices':
+      # 'kernel$') they are a point of validation accuracy worse.
+      'iso_cts': {'common': (0.5, 0.8)},
+    },
+    'coefs': {
+      'default': COEFS,
+      'mean': (1.0,),
+      'fisher': (1.0,),
+      'regmean': (1.0,),
+      'tall_masks': (1.0,),
+    },
+  }
+  return ml_collections.ConfigDict(config)
 
 
 def tiny() -> ml_collections.ConfigDict:

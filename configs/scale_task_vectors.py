@@ -28,135 +28,115 @@ from configs import _variants
 
 def digits() -> ml_collections.ConfigDict:
   """Eight tasks made from the embedded digits."""
-  return ml_collections.ConfigDict(
-    {
-      'variant': '',
-      'data': 'digits',  # the embedded ones, or a path for wsl.data.folder
-      'tasks': (
-        'upright',
-        'rotated',
-        'inverted',
-        'shuffled',
-        'mirrored',
-        'turned',
-        'striped',
-        'rolled',
+  config = _variants.suite()
+  config |= {
+    'tasks': (
+      'upright',
+      'rotated',
+      'inverted',
+      'shuffled',
+      'mirrored',
+      'turned',
+      'striped',
+      'rolled',
+    ),
+    'seeds': 3,
+    'at_once': 4,
+    # Experts that are linear in their weights; 0 epochs for none.
+    'tangent': {'epochs': 20, 'rate': 1e-3},
+    # Any subset of these.
+    'settings': (
+      'addition',
+      'negation',
+      'few_shot',
+      'test_time',
+      'partition',
+    ),
+    # One model for all tasks, from labelled validation images.
+    'addition': {
+      'methods': (
+        'searched',
+        'isotropic',
+        'anisotropic',
+        'tangent_searched',
+        'tangent_anisotropic',
       ),
-      'validation': 250,  # images of each task held out from training
-      'seeds': 3,
-      'at_once': 4,  # runs trained side by side by vmap
-      'model': 'mlp',
-      'models': {
-        # A public model of wsl.models, its arguments, peak rate of experts.
-        'mlp': {
-          'module': 'MLP',
-          'arguments': {'widths': (128, 128, 128), 'outputs': 128},
-          'expert_rate': 1e-3,
-        },
-      },
-      'base': {
-        'examples': 20,  # of each task
-        'steps': 200,
-        'batch_size': 64,
-        'learning_rate': 1e-3,
-      },
-      'experts': {'epochs': 20, 'batch_size': 64},
-      # Experts that are linear in their weights; 0 epochs for none.
-      'tangent': {'epochs': 20, 'rate': 1e-3},
-      'evaluation': {'batch_size': 50},
-      # Any subset of these.
-      'settings': (
-        'addition',
-        'negation',
-        'few_shot',
-        'test_time',
+      'coefs': tuple(0.05 * i for i in range(21)),  # searched
+      'rate': 3e-2,
+      'weight_decay': 0.1,
+      'epochs': 20,
+      'batch_size': 16,  # of each task
+    },
+    # Unlearning of one task, from labelled validation images.
+    'negation': {
+      'methods': ('searched', 'isotropic', 'anisotropic'),
+      'control': 'upright',
+      'floor': 0.95,  # of the base's accuracy on the control
+      'coefs': tuple(-0.05 * i for i in range(41)),  # searched
+      'rate': 1e-2,
+      'weight_decay': 0.1,
+      'steps': 200,
+      'every': 5,  # steps between evaluations on validation images
+      'batch_size': 64,  # of each of the two tasks
+    },
+    # A target task from a few images and the vectors of the others.
+    'few_shot': {
+      'methods': (
+        'isotropic',
+        'anisotropic',
         'partition',
+        'probe',
+        'lora',
+        'lora_partition',
+        'full',
       ),
-      # One model for all tasks, from labelled validation images.
-      'addition': {
-        'methods': (
-          'searched',
-          'isotropic',
-          'anisotropic',
-          'tangent_searched',
-          'tangent_anisotropic',
-        ),
-        'coefs': tuple(0.05 * i for i in range(21)),  # searched
-        'rate': 3e-2,
-        'weight_decay': 0.1,
-        'epochs': 20,
+      'shots': (1, 2, 4, 8, 16),  # of each class
+      'cells': 20,  # of 'partition', for each leaf
+      'steps': 100,
+      'batch_size': 64,
+    },
+    # Unlabelled test images: one model for all tasks, or one target.
+    'test_time': {
+      'methods': (
+        'adamerging_task',
+        'adamerging_leaf',
+        'adamerging_plus',
+        'entropy',
+        'ufm',
+      ),
+      'adamerging': {
+        'start': 0.3,
+        'rate': 1e-3,
+        'steps': 500,
         'batch_size': 16,  # of each task
+        'density': 0.2,  # of the vectors of 'adamerging_plus'
       },
-      # Unlearning of one task, from labelled validation images.
-      'negation': {
-        'methods': ('searched', 'isotropic', 'anisotropic'),
-        'control': 'upright',
-        'floor': 0.95,  # of the base's accuracy on the control
-        'coefs': tuple(-0.05 * i for i in range(41)),  # searched
+      'target': {
         'rate': 1e-2,
         'weight_decay': 0.1,
-        'steps': 200,
-        'every': 5,  # steps between evaluations on validation images
-        'batch_size': 64,  # of each of the two tasks
+        'epochs': 10,
+        'batch_size': 48,
+        'exponent': 0.5,  # of UFM's targets, as printed
       },
-      # A target task from a few images and the vectors of the others.
-      'few_shot': {
-        'methods': (
-          'isotropic',
-          'anisotropic',
-          'partition',
-          'probe',
-          'lora',
-          'lora_partition',
-          'full',
-        ),
-        'shots': (1, 2, 4, 8, 16),  # of each class
-        'cells': 20,  # of 'partition', for each leaf
-        'steps': 100,
-        'batch_size': 64,
-      },
-      # Unlabelled test images: one model for all tasks, or one target.
-      'test_time': {
-        'methods': (
-          'adamerging_task',
-          'adamerging_leaf',
-          'adamerging_plus',
-          'entropy',
-          'ufm',
-        ),
-        'adamerging': {
-          'start': 0.3,
-          'rate': 1e-3,
-          'steps': 500,
-          'batch_size': 16,  # of each task
-          'density': 0.2,  # of the vectors of 'adamerging_plus'
-        },
-        'target': {
-          'rate': 1e-2,
-          'weight_decay': 0.1,
-          'epochs': 10,
-          'batch_size': 48,
-          'exponent': 0.5,  # of UFM's targets, as printed
-        },
-      },
-      # As few_shot, with increasing numbers of coefficients.
-      'partition': {
-        'methods': ('lora', 'probe', 'full'),  # LoRA of the same sizes
-        'cells': (1, 5, 20, 80, 'full'),
-        'shots': (4, 64),
-        'steps': 100,
-        'batch_size': 64,
-      },
-      # Peak learning rates of few_shot and partition.
-      'rates': {
-        'coefs': 1e-1,
-        'entry': 1e-1,
-        'lora': 1e-2,
-        'probe': 3e-3,
-        'full': 1e-3,
-      },
-    }
-  )
+    },
+    # As few_shot, with increasing numbers of coefficients.
+    'partition': {
+      'methods': ('lora', 'probe', 'full'),  # LoRA of the same sizes
+      'cells': (1, 5, 20, 80, 'full'),
+      'shots': (4, 64),
+      'steps': 100,
+      'batch_size': 64,
+    },
+    # Peak learning rates of few_shot and partition.
+    'rates': {
+      'coefs': 1e-1,
+      'entry': 1e-1,
+      'lora': 1e-2,
+      'probe': 3e-3,
+      'full': 1e-3,
+    },
+  }
+  return ml_collections.ConfigDict(config)
 
 
 def tiny() -> ml_collections.ConfigDict:

@@ -77,14 +77,7 @@ def digits() -> ml_collections.ConfigDict:
       'outputs': 10,
       # Normalisation of pixels: (x / range - mean) / std.
       'pixels': {'range': 1, 'mean': (0.3,), 'std': (0.37,)},
-      'training': {
-        'optimizer': 'sgd',  # momentum 0.9, decay in the gradient; or 'adamw'
-        'learning_rate': 0.1,  # the peak: a rise, then a cosine to zero
-        'weight_decay': 5e-4,
-        'epochs': 12,
-        'batch_size': 64,
-        'at_once': 1,
-      },
+      'training': _variants.sgd(epochs=12, at_once=1, decay=5e-4),
       'cuts': (3, 6, 9),  # ninths of the depth
       # Training images that adapters are fitted to, without labels.
       'fit': {'examples': 300, 'batch_size': 150},

@@ -1,4 +1,7 @@
-"""Tables and a figure of networks assembled from parts."""
+"""Tables and a figure of networks assembled from parts.
+
+Figures are written to ``path``; ``summary`` is from ``summarise``.
+"""
 
 import pathlib
 from typing import Any
@@ -189,12 +192,7 @@ def _show_zoo(label: str, rows: list[dict[str, Any]]) -> None:
 
 
 def draw(path: pathlib.Path, summary: dict[str, Any]) -> None:
-  """Draws accuracy against compute, and against the number of images.
-
-  Args:
-    path: the file to write.
-    summary: from ``summarise``.
-  """
+  """Draws accuracy against compute, and against the number of images."""
   fig, panels = canvas.grid(11.5, 4.6, 1, 2)
   left, right = panels[0]
   for method, (name, colour) in STYLES.items():

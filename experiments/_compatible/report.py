@@ -1,4 +1,7 @@
-"""Table and figures of chains of models."""
+"""Table and figures of chains of models.
+
+Figures are written to ``path``; ``summary`` is from ``summarise``.
+"""
 
 from collections.abc import Sequence
 import pathlib
@@ -113,12 +116,7 @@ def show(label: str, summary: dict[str, Any]) -> None:
 
 
 def draw_pairs(path: pathlib.Path, summary: dict[str, Any]) -> None:
-  """Draws the retrieval scores of the first two stages.
-
-  Args:
-    path: the file to write.
-    summary: from ``summarise``.
-  """
+  """Draws the retrieval scores of the first two stages."""
   fig, panels = canvas.grid(12.5, 4.4, 1, 2)
   for ax, metric, title in zip(
     panels[0], ('top1', 'map'), ('nearest neighbour', 'mean average precision')
@@ -139,12 +137,7 @@ def draw_pairs(path: pathlib.Path, summary: dict[str, Any]) -> None:
 
 
 def draw_matrices(path: pathlib.Path, summary: dict[str, Any]) -> None:
-  """Draws the compatibility matrix of every method.
-
-  Args:
-    path: the file to write.
-    summary: from ``summarise``.
-  """
+  """Draws the compatibility matrix of every method."""
   rows, count = summary['rows'], len(summary['stages'])
   fig, panels = canvas.grid(2.6 * len(rows) + 0.6, 3.2, 1, len(rows))
   for ax, row in zip(panels[0], rows):

@@ -6,7 +6,7 @@ The result of a stage is the features of its models, one for each of S seeds:
 """
 
 import functools
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import ml_collections
@@ -17,19 +17,8 @@ from experiments._run import checks, public_calls
 from experiments._shared import one_task, side_by_side
 from wsl import stitch, types
 
+Setting = one_task.Setting  # gallery: held-out images; queries: test
 Seen: TypeAlias = dict[str, types.Array]
-
-
-class Setting(NamedTuple):
-  """Config and data of a run.
-
-  Attributes:
-    config: of the run.
-    images: held-out images are the gallery, test images the queries.
-  """
-
-  config: ml_collections.ConfigDict
-  images: one_task.Images
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:

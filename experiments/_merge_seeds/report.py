@@ -1,4 +1,7 @@
-"""Tables and figures of merges of networks from different seeds."""
+"""Tables and figures of merges of networks from different seeds.
+
+Figures are written to ``path``; ``summary`` is from ``summarise``.
+"""
 
 import pathlib
 from typing import Any
@@ -141,12 +144,7 @@ def show(label: str, summary: dict[str, Any]) -> None:
 
 
 def draw_budgets(path: pathlib.Path, summary: dict[str, Any]) -> None:
-  """Draws accuracy against compute, with own outputs and among all classes.
-
-  Args:
-    path: the file to write.
-    summary: from ``summarise``.
-  """
+  """Draws accuracy against compute, with own outputs and among all classes."""
   fig, panels = canvas.grid(11.5, 4.6, 1, 2)
   titles = (('own', "task's own outputs"), ('joint', 'outputs of both tasks'))
   for ax, (key, label) in zip(panels[0], titles):
@@ -166,12 +164,7 @@ def draw_budgets(path: pathlib.Path, summary: dict[str, Any]) -> None:
 
 
 def draw_many(path: pathlib.Path, summary: dict[str, Any]) -> None:
-  """Draws accuracy against the number of networks, and the barriers.
-
-  Args:
-    path: the file to write.
-    summary: from ``summarise``.
-  """
+  """Draws accuracy against the number of networks, and the barriers."""
   fig, panels = canvas.grid(11.5, 4.6, 1, 2)
   left, right = panels[0]
   for i, row in enumerate(summary['many']):

@@ -2,6 +2,8 @@
 
 Blue methods add task vectors, orange ones select entries, green ones weight by
 data, and purple ones use singular vectors.
+
+Figures are written to ``path``; ``summary`` is from ``summarise``.
 """
 
 import pathlib
@@ -32,12 +34,7 @@ _BARS = ('mean', 'sum', 'ties', 'regmean', 'iso_c', 'tsv')
 
 
 def sweep(path: pathlib.Path, summary: dict[str, Any]) -> None:
-  """Draws validation accuracy against the coefficient, a line per method.
-
-  Args:
-    path: the file to write.
-    summary: from ``tables.summarise``.
-  """
+  """Draws validation accuracy against the coefficient, a line per method."""
   fig, ax = canvas.single(9.0, 4.8)
   rows = [row for row in summary['rows'] if row['kind'] == 'merge']
   rows.sort(key=lambda row: -row['validation_mean'])
@@ -77,12 +74,7 @@ def sweep(path: pathlib.Path, summary: dict[str, Any]) -> None:
 
 
 def tasks(path: pathlib.Path, summary: dict[str, Any]) -> None:
-  """Draws test accuracy by task, a bar per method.
-
-  Args:
-    path: the file to write.
-    summary: from ``tables.summarise``.
-  """
+  """Draws test accuracy by task, a bar per method."""
   names = summary['tasks']
   fig, ax = canvas.single(max(7.0, 3.4 + 0.95 * len(names)), 4.2)
   rows = _chosen(summary)

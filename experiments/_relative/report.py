@@ -1,4 +1,7 @@
-"""Tables and figures of encoders joined to other decoders."""
+"""Tables and figures of encoders joined to other decoders.
+
+Figures are written to ``path``; ``summary`` is from ``summarise``.
+"""
 
 import pathlib
 from typing import Any
@@ -126,12 +129,7 @@ def show(label: str, summary: dict[str, Any]) -> None:
 
 
 def draw_anchors(path: pathlib.Path, summary: dict[str, Any]) -> None:
-  """Draws scores against the number of anchors.
-
-  Args:
-    path: the file to write.
-    summary: from ``summarise``.
-  """
+  """Draws scores against the number of anchors."""
   rows = summary['rows']
   objectives = list(summary['claims'])
   groups = [g for g in GROUPS if any(row['width'] == g for row in rows)]

@@ -18,19 +18,8 @@ from experiments._run import checks, public_calls
 from experiments._shared import one_task, side_by_side
 from wsl import models, stitch, types
 
+Setting = one_task.Setting  # anchors are held-out images
 OBJECTIVES = ('classes', 'images')
-
-
-class Setting(NamedTuple):
-  """Config and data of a run.
-
-  Attributes:
-    config: of the run.
-    images: of the task; anchors are held-out images.
-  """
-
-  config: ml_collections.ConfigDict
-  images: one_task.Images
 
 
 class Member(NamedTuple):

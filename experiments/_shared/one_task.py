@@ -28,6 +28,18 @@ class Images(NamedTuple):
   classes: int
 
 
+class Setting(NamedTuple):
+  """Config and images of a run.
+
+  Attributes:
+    config: of the run.
+    images: of the task.
+  """
+
+  config: ml_collections.ConfigDict
+  images: Images
+
+
 def load(config: ml_collections.ConfigDict) -> Images:
   """Reads a task, and holds out some of its training images.
 
