@@ -6,11 +6,17 @@ import ml_collections
 
 from wsl import tree
 
-# Tasks of 28x28 images in the folder of a user, see wsl.data.folder.
-SUITE8 = (
-  *('mnist', 'fashion', 'animal', 'notmnist'),
-  *('kannada', 'hoda', 'cifar10_grey', 'bangla'),
-)
+# Eight tasks of 28x28 images in the folder of a user, see wsl.data.folder.
+SUITE8: dict[str, object] = {
+  'data': 'data',
+  'tasks': (
+    *('mnist', 'fashion', 'animal', 'notmnist'),
+    *('kannada', 'hoda', 'cifar10_grey', 'bangla'),
+  ),
+  'validation': 500,
+  'seeds': 3,
+  'base': {'examples': 100, 'steps': 300, 'batch_size': 128},
+}
 
 # The sweep of experiments in which the optimizer matters.
 OPTIMIZERS: list[dict[str, object]] = [

@@ -197,12 +197,8 @@ def suite8() -> ml_collections.ConfigDict:
   config = digits()
   config.update(
     {
-      'data': 'data',
-      'tasks': _variants.SUITE8,
-      'validation': 500,
-      'seeds': 3,
+      **_variants.SUITE8,
       'at_once': 3,
-      'base': {'examples': 100, 'steps': 300, 'batch_size': 128},
       'experts': {'epochs': 6},
       'tangent': {'epochs': 0},
       'addition': {'methods': ('searched', 'isotropic', 'anisotropic')},

@@ -30,7 +30,7 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
 
   # Train one chain after the other; each model searches all galleries.
   results: dict[str, Any] = {}
-  alone: dict[str, settings.Seen] = {}
+  alone: dict[str, settings.Features] = {}
   for method in config.methods:
     train = functools.partial(settings.train, setting, method, alone)
     stages = out.arrays(method, train)

@@ -18,7 +18,7 @@ from experiments._shared import one_task, side_by_side
 from wsl import stitch, types
 
 Setting = one_task.Setting  # gallery: held-out images; queries: test
-Seen: TypeAlias = dict[str, types.Array]
+Features: TypeAlias = dict[str, types.Array]
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
@@ -74,8 +74,8 @@ def describe(setting: Setting) -> str:
 
 
 def train(
-  setting: Setting, method: str, alone: dict[str, Seen]
-) -> dict[str, Seen]:
+  setting: Setting, method: str, alone: dict[str, Features]
+) -> dict[str, Features]:
   """Trains the stages of a chain in order.
 
   Args:
@@ -87,7 +87,7 @@ def train(
   Returns:
     Features by stage.
   """
-  stages: dict[str, Seen] = {}
+  stages: dict[str, Features] = {}
   before = None
   for place in range(len(setting.config.stages.classes)):
     name = f'{place + 1}'
@@ -103,9 +103,9 @@ def _train_stage(
   setting: Setting,
   method: str,
   place: int,
-  old: Seen | None,
-  alone: Seen | None,
-) -> Seen:
+  old: Features | None,
+  alone: Features | None,
+) -> Features:
   """Trains one stage for all seeds, and computes features of all images."""
   config, images = setting.config, setting.images
   x, y = images.train
@@ -146,16 +146,16 @@ def _train_stage(
     rate=config.training.learning_rate,
     at_once=config.at_once,
   )
-  see = jax.jit(jax.vmap(recipe.features, in_axes=(0, None)))
+  features = jax.jit(jax.vmap(recipe.features, in_axes=(0, None)))
   return {
-    'train': see(trained, x),
-    'gallery': see(trained, images.held_out[0]),
-    'queries': see(trained, images.test[0]),
+    'train': features(trained, x),
+    'gallery': features(trained, images.held_out[0]),
+    'queries': features(trained, images.test[0]),
   }
 
 
 def measure(
-  setting: Setting, method: str, stages: dict[str, Seen]
+  setting: Setting, method: str, stages: dict[str, Features]
 ) -> dict[str, Any]:
   """Evaluates the queries of every stage in the gallery of every stage.
 

@@ -103,12 +103,12 @@ def members(
       )
     )
     trained = networks[f'{width}']
-    seen = [
+    encoded = [
       encode(trained['encoder'], x)
       for x in (images.train[0], images.held_out[0], images.test[0])
     ]
     for run in range(config.replicates * config.seeds):
-      own, latents = side_by_side.pick((trained['decoder'], seen), run)
+      own, latents = side_by_side.pick((trained['decoder'], encoded), run)
       found[run // config.seeds].append(Member(width, own, *latents))
   return found
 

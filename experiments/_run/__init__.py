@@ -1,1 +1,1 @@
-"""What every run has: a record, progress, figures, checked calls."""
+"""Shared by all runs: record, progress, figures, checks of the config."""

@@ -35,8 +35,8 @@ def choice(field: str, name: str, valid: Collection[str], of: str = '') -> None:
   Args:
     field: of the config.
     name: the value.
-    valid: what it may be.
-    of: said after the name, such as ``' of the digits'``.
+    valid: the valid names.
+    of: text after the name in the message, such as ``' of the digits'``.
 
   Raises:
     ValueError: naming the nearest valid name and all others.

@@ -1,4 +1,4 @@
-"""What a run shows: progress and tables, or plain lines in a pipe."""
+"""Progress and tables on a terminal, or plain lines in a pipe."""
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -21,14 +21,14 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[str], None]]:
-  """Shows how far a stage is; yields a function to call after each step.
+  """Shows the progress of a stage; yields a function to call after each step.
 
   Args:
-    label: what the stage is called.
+    label: name of the stage.
     total: the number of steps.
 
   Yields:
-    ``tick(note)``: one more step is done; ``note`` says how it went.
+    ``tick(note)``, which counts a step; ``note`` is shown after the counter.
   """
   if jax.process_index() != 0:
     yield lambda note: None
@@ -49,7 +49,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[str], None]]:
 
 
 def _lines(label: str, total: int) -> Callable[[str], None]:
-  """Returns a tick that prints the last step, and others now and then."""
+  """Returns a tick that prints the last step, and others every 10 seconds."""
   start = shown = time.monotonic()
   done = 0
 
@@ -69,7 +69,7 @@ def show_table(
   sections: Sequence[Sequence[Sequence[str]]],
   notes: Sequence[str],
 ) -> None:
-  """Prints a table; the first column is text, the others are numbers.
+  """Prints a table.
 
   Args:
     title: the line above it.

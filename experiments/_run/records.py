@@ -58,7 +58,7 @@ class Run:
     self.record = self._finished()
 
   def begin(self, description: str) -> None:
-    """Prints what will run, and creates the folder."""
+    """Prints a description of the run, and creates the folder."""
     console.say(description)
     if self._writes:
       (self.path / 'parts').mkdir(parents=True, exist_ok=True)

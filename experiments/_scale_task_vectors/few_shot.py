@@ -145,8 +145,8 @@ def draw(suite: suites.Suite, shots: Sequence[int]) -> Runs:
 
   For each seed and target, the sets of images are nested.
   """
-  seen = suite.config.base.examples
-  labels = suite.tasks.train.y[:, seen:]
+  used = suite.config.base.examples
+  labels = suite.tasks.train.y[:, used:]
   most = max(shots) * len(np.unique(labels[0]))
   keys = suites.keys(suite, 7)
   index, rows = [], []
@@ -154,7 +154,7 @@ def draw(suite: suites.Suite, shots: Sequence[int]) -> Runs:
     for s in range(suite.config.seeds):
       for t in range(len(labels)):
         key = jax.random.fold_in(keys[s], t)
-        chosen = seen + scale.shots(labels[t], per_class=k, key=key)
+        chosen = used + scale.shots(labels[t], per_class=k, key=key)
         index.append((s, t))
         rows.append(np.resize(chosen, most))
   seeds, targets = np.asarray(index, np.int32).T

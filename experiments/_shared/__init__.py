@@ -1,1 +1,1 @@
-"""What several experiments share: tasks, networks, training, accuracy."""
+"""Shared by several experiments: tasks, networks, training, accuracy."""

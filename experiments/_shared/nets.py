@@ -40,7 +40,7 @@ def find(config: ml_collections.ConfigDict) -> Any:
     The module's class.
 
   Raises:
-    ValueError: naming what is wrong, and the nearest valid name.
+    ValueError: naming the wrong field and the nearest valid name.
   """
   module = public_calls.find(config.module, [models], where='model.module')
   public_calls.check(module, config.arguments, where='model.arguments')

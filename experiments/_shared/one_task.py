@@ -51,7 +51,7 @@ def load(config: ml_collections.ConfigDict) -> Images:
     pixels.
 
   Raises:
-    ValueError: naming what is wrong in the config.
+    ValueError: naming the wrong field.
     FileNotFoundError: if the data is missing.
   """
   found = suite_tasks.load(

@@ -48,7 +48,7 @@ def load(config: ml_collections.ConfigDict) -> Suite:
     The suite.
 
   Raises:
-    ValueError: naming what is wrong in the config.
+    ValueError: naming the wrong field.
     FileNotFoundError: if the data is missing.
   """
   model = _model(config)

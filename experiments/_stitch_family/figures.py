@@ -139,10 +139,10 @@ def _bars(
   size: float = 7,
 ) -> None:
   """Draws means with standard deviations over seeds."""
-  columns = np.asarray([seed['test'] for seed in seeds]).T
-  spreads = 100 * np.asarray([spreads.spread(c) for c in columns])
+  test = [seed['test'] for seed in seeds]
+  pairs = 100 * np.asarray(spreads.columns(test))
   ax.errorbar(
-    *(costs, spreads[:, 0], spreads[:, 1]),
+    *(costs, pairs[:, 0], pairs[:, 1]),
     fmt=marker,
     color=colour,
     ms=size,

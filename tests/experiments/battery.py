@@ -1,8 +1,8 @@
 """Tests that every experiment passes; each test module supplies its own row.
 
 ``of_the_run(row)`` checks a finished tiny run: its parts, record and figures,
-and what a second call does. ``of_the_config(row)`` checks the variants of the
-config, and that each mistake in it is answered in one line before any work.
+and that a second call skips it. ``of_the_config(row)`` checks the variants of
+the config, and that each mistake is reported in one line before any work.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ import pytest
 
 
 class Row(NamedTuple):
-  """An experiment and what is expected of it.
+  """An experiment and its expected behaviour.
 
   Attributes:
     experiment: its module.

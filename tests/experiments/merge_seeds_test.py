@@ -37,7 +37,7 @@ def test_merges_keep_to_their_budgets(finished):
     assert name in at_budgets.METHODS
     for key in ('own', 'joint'):
       assert np.shape(found[key]) == (config.seeds, levels, 2)
-    # A merge keeps to its budget, but for what a whole unit costs.
+    # A merge is within its budget, and below it by less than a unit.
     cost = np.asarray(found['cost']) / np.asarray(found['cost'])[:, :1]
     assert (cost <= np.asarray(config.budgets) + 1e-9).all()
     assert (cost > np.asarray(config.budgets) - 0.1).all()

@@ -7,7 +7,7 @@ from experiments._shared import suite_tasks
 from wsl import data
 
 
-def test_the_transformations_are_what_they_say():
+def test_transformations_match_their_names():
   found = suite_tasks.digits(list(suite_tasks.TRANSFORMS))
   upright = found['upright'].train
   equal = np.testing.assert_array_equal
@@ -25,7 +25,7 @@ def test_the_transformations_are_what_they_say():
     equal(task.train.y, upright.y)
 
 
-def test_held_out_digits_are_the_same_in_every_task():
+def test_the_same_digits_are_held_out_in_every_task():
   tasks = suite_tasks.load('digits', ('upright', 'inverted'), validation=100)
   assert tasks.train.x.shape == (2, 1248, 8, 8, 1)
   assert tasks.validation.x.shape == (2, 100, 8, 8, 1)
@@ -36,7 +36,7 @@ def test_held_out_digits_are_the_same_in_every_task():
   assert not train & {image.tobytes() for image in x[0]}
 
 
-def test_a_folder_is_cut_to_its_smallest_task(tmp_path):
+def test_a_folder_is_truncated_to_its_smallest_task(tmp_path):
   rng = np.random.default_rng(0)
   for name, count, classes in (('a', 9, 3), ('b', 7, 4)):
     x = rng.integers(0, 255, (count, 4, 4, 3), np.uint8)
