@@ -100,5 +100,5 @@ def test_a_mistake_in_the_config_is_one_line():
 def test_help_shows_the_question_the_variants_and_the_flags():
   done = launch('--help', module='experiments.merge_vision')
   assert done.returncode == 0
-  for text in ('which merge of the experts', 'suite8', '--workdir', '--sweep'):
+  for text in ('Which merge of task experts', 'suite8', '--workdir', '--sweep'):
     assert text in done.stdout

@@ -14,7 +14,7 @@ PARTS = (
 )
 
 MISTAKES = [
-  ({'task': 'uprihgt'}, "no transformation 'uprihgt' .*did you mean 'upright'"),
+  ({'task': 'uprihgt'}, "no 'uprihgt' of the digits .did you mean 'upright'"),
   ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
   ({'widths': (8,)}, r'widths=\[8\]: expected two or more growing numbers'),
   ({'widths': (8, 4)}, r'widths=\[8, 4\]: expected two or more growing'),
