@@ -51,6 +51,7 @@ def _correction(
   measure = functools.partial(_moments, setting)
 
   def correct(params: types.Params, t: types.Array) -> types.Params:
+    # REPAIR interpolates means and standard deviations between both ends.
     weights = (1 - float(t), float(t))
     return align.repair(
       params, measure=measure, endpoints=ends, weights=weights

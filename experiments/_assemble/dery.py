@@ -160,6 +160,7 @@ def similarity(zoo: Zoo) -> np.ndarray:
     [float(stats.cka(zoo.moments[a, b][p, q])) for b, q in rows]
     for a, p in rows
   ]
+  # The moments of (a, b) and (b, a) are summed in different orders.
   both = np.asarray(table)
   return (both + both.T) / 2
 

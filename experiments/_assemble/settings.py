@@ -44,12 +44,7 @@ class Step(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
-  """Reads the data and checks the config.
-
-  Raises:
-    ValueError: naming the wrong field.
-    FileNotFoundError: if the data is missing.
-  """
+  """Reads the data and checks the config; see ``experiment.Run`` for errors."""
   module = nets.find(config.model)(**config.model.arguments)
   images = one_task.load(config)
   _check_numbers(config, len(images.train[1]))
@@ -147,6 +142,9 @@ def steps_of(setting: Setting) -> dict[str, Step]:
   block = costs.blocks['target'][0].flops
   depth = target.depth
   plain = lambda blocks: 2 * embed + 3 * (blocks * block + head)
+  # Slot i of k: depth / k trained blocks at 3 products each; i meta blocks
+  # before it at 1 and k - 1 - i after it at 2. The first slot trains the
+  # embedding, the last one the head.
   jobs = [
     embed * (2 if i == 0 else 1)
     + block * (3 * depth // k + i + 2 * (k - 1 - i))

@@ -76,6 +76,7 @@ def bt2(stage: Stage) -> Recipe:
   if stage.old is None or stage.alone is None:
     return independent(stage)
   config, old = stage.config, stage.old.shape[-1]
+  # The recoded features need room for all old dimensions.
   width, extra = config.width, max(config.basis.extra, old - config.width)
   body, start = _network(stage, width + old, head=True)
 

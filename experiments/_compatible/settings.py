@@ -22,12 +22,7 @@ Features: TypeAlias = dict[str, types.Array]
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
-  """Reads the data and checks the config.
-
-  Raises:
-    ValueError: naming the wrong field.
-    FileNotFoundError: if the data is missing.
-  """
+  """Reads the data and checks the config; see ``experiment.Run`` for errors."""
   checks.choices('methods', config.methods, recipes.RECIPES)
   if config.methods[:1] != ('independent',):
     raise ValueError('methods: the first must be independent, for comparison')

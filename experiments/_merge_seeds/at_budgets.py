@@ -93,6 +93,8 @@ def merge(
 ) -> types.Params:
   """Merges two networks partially; the outputs of both remain."""
   outputs = [symmetry.plan(f'{OUTPUT}/bias')[0][0][0].name]
+  # Without ``ridge`` matched units are averaged and nothing is refitted: a
+  # merge of the same shape, for comparison.
   grams = stats.joint_gram(settings.mlp, [a, b], _images(setting))
   separate = align.widths(
     a, b, symmetry=symmetry, budget=budget, grams=grams, outputs=outputs

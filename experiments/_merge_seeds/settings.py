@@ -42,12 +42,7 @@ class Setting(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
-  """Reads the data and checks the config.
-
-  Raises:
-    ValueError: naming the wrong field.
-    FileNotFoundError: if the data is missing.
-  """
+  """Reads the data and checks the config; see ``experiment.Run`` for errors."""
   if len(config.tasks) != 2:
     raise ValueError(f'tasks: expected two, got {len(config.tasks)}')
   if config.data == 'digits':
@@ -163,6 +158,7 @@ def networks(
   outputs = int(task.train[1].max()) + 1
   model = models.MLP(widths=config.widths, outputs=outputs, norm=False)
   image = jnp.zeros((1, *setting.whole.train[0].shape[1:]), jnp.float32)
+  # ``mlp`` in place of the module: merges have other widths than the config.
   net = nets.Net(lambda key: model.init(key, image), mlp, mlp, None)
   each = jax.vmap(lambda key: jax.random.split(key, count))
   found = nets_training.networks(

@@ -121,6 +121,7 @@ def choose(validation: np.ndarray, *, family: bool) -> list[tuple[int, int]]:
   by_task = validation.mean(2)
   if not family:
     by_task = np.broadcast_to(by_task.mean(2, keepdims=True), by_task.shape)
+  # argmax over all (candidate, coefficient) pairs, the first of ties.
   flat = by_task.reshape(-1, by_task.shape[2]).argmax(0)
   rows, columns = np.unravel_index(flat, by_task.shape[:2])
   return list(zip(rows.tolist(), columns.tolist()))

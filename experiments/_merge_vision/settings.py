@@ -21,12 +21,7 @@ class Setting(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
-  """Reads the data and checks the config.
-
-  Raises:
-    ValueError: naming the wrong field.
-    FileNotFoundError: if the data is missing.
-  """
+  """Reads the data and checks the config; see ``experiment.Run`` for errors."""
   suite = suites.load(config)
   methods = merge_methods.parse(config.methods, config.arguments, config.coefs)
   _check(suite, methods)

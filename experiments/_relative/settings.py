@@ -41,12 +41,7 @@ class Member(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
-  """Reads the data and checks the config.
-
-  Raises:
-    ValueError: naming the wrong field.
-    FileNotFoundError: if the data is missing.
-  """
+  """Reads the data and checks the config; see ``experiment.Run`` for errors."""
   checks.choices('objectives', config.objectives, OBJECTIVES)
   for name, function, supplied in (
     ('relative', stitch.relative, ('like',)),

@@ -70,6 +70,7 @@ def relative_decoders(
     lambda shared, run: ((), (shared['rows'][run], shared['targets'])),
     **_training(setting),
   )
+  # The runs are in the order of ``rows``: counts, replicates, members.
   shape = len(config.anchors), len(replicates), len(replicates[0])
   return side_by_side.fold(found, *shape)
 

@@ -154,5 +154,6 @@ def _score(
   if objective == 'classes':
     guesses = jnp.argmax(outputs, -1).astype(jnp.int32)
     return jnp.mean(jnp.asarray(guesses == test['labels'], jnp.float32))
+  # R² = 1 - |x - x'|² / |x - mean|², with the mean of the training images.
   left = jnp.sum(jnp.square(outputs - test['images']))
   return 1 - left / jnp.sum(jnp.square(test['images'] - test['mean']))

@@ -46,7 +46,7 @@ def body(
 
   Args:
     name: of the experiment.
-    load: reads the data and checks the config.
+    load: reads the data and checks the config; raises the errors of ``Run``.
     describe: returns a line about the setting.
 
   Returns:

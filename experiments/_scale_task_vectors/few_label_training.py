@@ -136,6 +136,7 @@ def _choose(shapes: list[tuple[int, ...]], budget: int) -> tuple[int, int]:
     for last in range(1, len(shapes) + 1)
     for rank in range(1, min(min(_flat(s)) for s in shapes[-last:]) + 1)
   }
+  # Distance in log size: half and double the budget are equally far.
   off = {choice: abs(math.log(n / budget)) for choice, n in sizes.items()}
   near = [choice for choice, by in off.items() if by < math.log(1.2)]
   if not near:

@@ -169,6 +169,7 @@ def bind(
   """Returns base, head and the other tasks' vectors of one run."""
   s, t = runs.seeds[run], runs.targets[run]
   count = jax.tree.leaves(models.heads)[0].shape[1]
+  # 0 .. count - 1 without t, of static length.
   others = jnp.arange(count - 1, dtype=t.dtype)
   others = others + (others >= t).astype(t.dtype)
   return {

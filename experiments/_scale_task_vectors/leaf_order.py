@@ -14,6 +14,7 @@ def order(suite: suites.Suite) -> list[str]:
   jaxpr = jax.make_jaxpr(suite.encode)(encoder, image).jaxpr
   names = list(tree.named(encoder))
   place = {var: i for i, var in enumerate(jaxpr.invars[: len(names)])}
+  # A dict keeps the order of first use, and drops repeated uses.
   used = dict.fromkeys(
     names[place[var]]
     for equation in jaxpr.eqns

@@ -114,6 +114,7 @@ def disentanglement(
   """
   count = split.y.shape[0]
   own, other = np.divmod(np.arange(count**2), count)
+  # Row (i, j) adds the vectors of tasks i and j; (i, i) adds one vector only.
   masks = np.zeros((count**2, count), np.float32)
   masks[np.arange(count**2), own] = 1
   masks[np.arange(count**2), other] = 1

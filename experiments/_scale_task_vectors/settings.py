@@ -29,12 +29,7 @@ METHODS: dict[str, Collection[str]] = {
 
 
 def load(config: ml_collections.ConfigDict) -> suites.Suite:
-  """Reads the data and checks the config.
-
-  Raises:
-    ValueError: naming the wrong field.
-    FileNotFoundError: if the data is missing.
-  """
+  """Reads the data and checks the config; see ``experiment.Run`` for errors."""
   suite = suites.load(config)
   _check(suite)
   return suite

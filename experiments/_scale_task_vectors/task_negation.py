@@ -161,6 +161,7 @@ def _descend(
     )
     coefs, state = found.coefs, found.opt_state
     target, control = measure(coefs, 'validation')
+    # Stop at the first violation; the best step so far is returned.
     if control < least:
       break
     if target < lowest:

@@ -119,6 +119,7 @@ def _agree(
   for epoch in range(config.epochs):
     logits = _classify(target.apply_fn, target.base, target.bank, coefs, x)
     sure = scale.trusted(np.asarray(logits))
+    # The confidence threshold rises from 0.9 to 1 over the epochs.
     threshold = np.float32(0.9 + 0.1 * epoch / max(config.epochs - 1, 1))
 
     def views(sure: Any = sure, threshold: Any = threshold) -> Iterator[Any]:

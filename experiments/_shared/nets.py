@@ -58,6 +58,7 @@ def build(model: Any, image: types.Array) -> Net:
     The network.
   """
   init = lambda key: model.init(key, image)
+  # Flax keeps the moments of batch normalisation in 'batch_stats'.
   has_moments = 'batch_stats' in jax.eval_shape(init, jax.random.key(0))
 
   def fit_fn(params: types.Params, x: types.Array) -> types.Array:

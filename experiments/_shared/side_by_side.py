@@ -60,6 +60,8 @@ def advance_all(
   segment = -(-steps // segments)
   transform = optimizer(rate, steps=segment * segments)
 
+  # One program for all segments. Each run selects its examples by index inside
+  # it, so shared arrays are not copied R times.
   @jax.jit
   def advance_some(
     states: train.State, keys: types.PRNGKey, shared: types.Tree

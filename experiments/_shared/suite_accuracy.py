@@ -94,6 +94,8 @@ def _of_all(
     fn = functools.partial(of_seed, coef=coef)
     return jax.lax.map(fn, (base, merged, heads), batch_size=at_once)
 
+  # Coefficients and tasks one by one, ``at_once`` seeds side by side: one
+  # composed encoder per seed is in memory.
   return jax.lax.map(of_coef, coefs)
 
 

@@ -122,6 +122,7 @@ def _mixture_loss(
   """Returns the loss of a mixed batch, each example with its task's head."""
   del key
   x, y, task = batch
+  # The logits of all heads [B, T, C], then those of each example's own task.
   features = suite.encode(encoder, x)
   logits = jnp.einsum('bw,twc->btc', features, heads['kernel'])
   logits = logits + heads['bias'][None]

@@ -45,6 +45,8 @@ def sn_net(
   probabilities = stitch.route_probabilities(
     flops[name], gap=gap, rising=config.joint.rising
   )
+  # v2 draws a bucket of cost first, so that few cheap routes are not rare. The
+  # cost of a step is the mean over the distribution of routes.
   everything = [np.arange(len(routes))] * config.seeds
   forward = float(np.dot(flops[name], probabilities))
   return _train(
@@ -83,6 +85,8 @@ def selections(
   routes = settings.candidates(setting)
   of, first = flops['candidates'], len(setting.depths)
   count = config.selection.count
+  # One stitch from each of ``count`` groups of equal size: its expected cost is
+  # the mean over all stitches. The anchors are always trained.
   mean = (sum(of[:first]) + count * np.mean(of[first:])) / (first + count)
   families = _families(setting, anchors, routes)
   found = {}

@@ -42,12 +42,7 @@ class Setting(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
-  """Reads the data and checks the config.
-
-  Raises:
-    ValueError: naming the wrong field.
-    FileNotFoundError: if the data is missing.
-  """
+  """Reads the data and checks the config; see ``experiment.Run`` for errors."""
   images = one_task.load(config)
   count, side = len(images.train[1]), images.train[0].shape[1]
   checks.sizes(

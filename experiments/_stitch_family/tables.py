@@ -106,6 +106,7 @@ def _at_levels(
   """Returns the test accuracy at each level; held-out images select."""
   found = []
   for level in levels:
+    # A relative tolerance, since levels are themselves costs of networks.
     within = np.flatnonzero(costs <= level * (1 + 1e-9))
     best = within[np.argmax(seed['held_out'][within])]
     found.append(float(seed['test'][best]))

@@ -26,12 +26,7 @@ class Setting(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
-  """Reads the data and checks the config.
-
-  Raises:
-    ValueError: naming the wrong field.
-    FileNotFoundError: if the data is missing.
-  """
+  """Reads the data and checks the config; see ``experiment.Run`` for errors."""
   module = nets.find(config.model)
   images = one_task.load(config)
   count = len(images.train[1])

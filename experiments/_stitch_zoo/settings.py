@@ -29,12 +29,7 @@ class Setting(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
-  """Reads the data and checks the config.
-
-  Raises:
-    ValueError: naming the wrong field.
-    FileNotFoundError: if the data is missing.
-  """
+  """Reads the data and checks the config; see ``experiment.Run`` for errors."""
   task = one_task.read(config)
   images = Setting(config, *(_normal(config.pixels, split) for split in task))
   _check(config, images)
@@ -140,6 +135,7 @@ def position(depth: int, cut: int) -> int:
     >>> [position(8, cut) for cut in range(1, 10)]
     [1, 1, 1, 2, 2, 2, 3, 3, 3]
   """
+  # depth = 6 n + 2: three stages of n blocks, three ninths in each stage.
   count = depth // 6
   stage, within = divmod(cut - 1, 3)
   return count * stage + max(1, round(count * (within + 1) / 3))
