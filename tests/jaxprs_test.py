@@ -5,6 +5,7 @@ import itertools
 from typing import Any
 
 import jax
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
@@ -329,3 +330,13 @@ def test_leaves_that_are_no_arrays_are_refused() -> None:
   assert jaxprs.leaf_shapes({'a': {'b': X}}, caller='f') == {'a/b': (2, 3)}
   with pytest.raises(ValueError, match="f: leaf 'a' of params is a float"):
     jaxprs.leaf_shapes({'a': 1.0}, caller='f')
+
+
+def test_an_equation_keeps_its_context() -> None:
+  def fn(x):
+    with set_xla_metadata(kept='yes'):
+      return jnp.sin(x)
+
+  program = jax.make_jaxpr(fn)(X)
+  again = jax.jit(lambda x: run(program, [x]))
+  assert 'kept = "yes"' in again.lower(X).as_text()
