@@ -125,6 +125,7 @@ def trespasses(module: str, name: str) -> bool:
 
 
 def is_borrowed(module: str, name: str) -> bool:
+  """Returns True for an import that ``BORROWED`` allows for now."""
   return any(
     module.startswith(f'{reader}.') and name.startswith(f'{owner}.')
     for owner, reader in BORROWED.items()
@@ -134,7 +135,7 @@ def is_borrowed(module: str, name: str) -> bool:
 def attributes(path: pathlib.Path) -> set[str]:
   """Returns ``room._name`` for every private attribute of an imported room."""
   nodes = [*ast.walk(ast.parse(path.read_text()))]
-  rooms = {
+  origin = {
     alias.asname or alias.name: f'{node.module}.{alias.name}'
     for node in nodes
     if isinstance(node, ast.ImportFrom)
@@ -142,11 +143,11 @@ def attributes(path: pathlib.Path) -> set[str]:
     for alias in node.names
   }
   return {
-    f'{rooms[node.value.id]}.{node.attr}'
+    f'{origin[node.value.id]}.{node.attr}'
     for node in nodes
     if isinstance(node, ast.Attribute)
     and isinstance(node.value, ast.Name)
-    and node.value.id in rooms
+    and node.value.id in origin
     and not node.attr.startswith('__')
   }
 
