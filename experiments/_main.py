@@ -19,6 +19,7 @@ import ml_collections
 from ml_collections import config_flags
 
 from experiments._run import console, experiment
+from wsl import tree
 
 _CONFIG = 'config'
 _WORKDIR = flags.DEFINE_string(
@@ -132,10 +133,52 @@ def _parse(name: str, argv: Sequence[str]) -> list[str]:
   except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
     if '--traceback' in argv:
       raise
-    _stop(_last_line(error))
+    _stop(_unknown_field(str(file), argv) or _last_line(error))
   if len(rest) > 1:
     _stop(f"'{rest[1]}' is no flag: flags begin with --, see --help")
   return rest
+
+
+def _unknown_field(default: str, argv: Sequence[str]) -> str | None:
+  """Describes the first flag of a field that the config does not have.
+
+  Args:
+    default: the config file that is read where no flag names one.
+    argv: the command line.
+
+  Returns:
+    The message, or None if all fields exist or the config cannot be read.
+  """
+  pairs = [arg.lstrip('-').partition('=') for arg in argv if arg[:1] == '-']
+  chosen = {name: value for name, _, value in pairs}.get(_CONFIG, default)
+  file, _, variant = chosen.partition(':')
+  try:
+    config = _load(file).get_config(*[variant] if variant else [])
+  except Exception:  # what is wrong with the config is reported instead
+    return None
+  for flag, _, _ in pairs:
+    name, _, path = flag.partition('.')
+    fields = name == _CONFIG and path and '[' not in path
+    if fields and (message := _missing(config, path)):
+      return f'--{flag}: {message}'
+  return None
+
+
+def _missing(config: Any, path: str) -> str | None:
+  """Describes the first part of a dotted path that is not in a config."""
+  place = _CONFIG
+  for part in path.split('.'):
+    if not isinstance(config, ml_collections.ConfigDict):
+      return f"{place} is {config!r} and has no field '{part}'"
+    if part not in config:
+      hint = tree.nearest(part, list(config))
+      return (
+        f"no field '{part}' in {place}{hint}: it has "
+        f'{", ".join(sorted(config))}; a flag changes fields, a config file '
+        'may add some'
+      )
+    config, place = config[part], f'{place}.{part}'
+  return None
 
 
 def _last_line(error: Exception) -> str:

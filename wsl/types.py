@@ -17,9 +17,9 @@ A leaf is a ``jax.Array``, a numpy array, or a leaf on demand
 the model is ``None``: it is never merged, ``deltas.apply`` copies the base's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
-from typing import Any, TypeAlias
+from typing import Any, TYPE_CHECKING, TypeAlias
 
 import jax
 
@@ -29,8 +29,27 @@ PRNGKey: TypeAlias = jax.Array
 Scalar: TypeAlias = float | jax.Array
 Tree: TypeAlias = Any
 Params: TypeAlias = Any
-Delta: TypeAlias = Any
-Deltas: TypeAlias = Any
+if TYPE_CHECKING:
+  # Type checkers tell a stack from a merge: a ``Delta`` given as ``Deltas`` is
+  # an error. Trees written by hand, such as dicts, are accepted as either.
+
+  class _Merged:
+    """A tree that a merge returned, leaves ``[...]``."""
+
+    def __getitem__(self, name: Any) -> Any: ...
+    def __getattr__(self, name: str) -> Any: ...
+
+  class _Stacked:
+    """A tree of stacked task vectors, leaves ``[T, ...]``."""
+
+    def __getitem__(self, name: Any) -> Any: ...
+    def __getattr__(self, name: str) -> Any: ...
+
+  Delta: TypeAlias = _Merged | Mapping[str, Any]
+  Deltas: TypeAlias = _Stacked | Mapping[str, Any]
+else:
+  Delta = Any
+  Deltas = Any
 Predicate: TypeAlias = Callable[[str, tuple[int, ...]], bool]
 Leaves: TypeAlias = str | Predicate
 

@@ -70,7 +70,20 @@ def test_a_sweep_runs_every_entry_in_its_own_folder(tmp_path):
   ('flags', 'message'),
   [
     (['--config=configs/merge_vision.py:tniy'], "no variant 'tniy' (did"),
-    (['--config.sedes=3'], 'Did you mean "seeds"'),
+    (
+      ['--config.sedes=3'],
+      "--config.sedes: no field 'sedes' in config (did you mean 'seeds'?)",
+    ),
+    (
+      ['--config.arguments.breadcrumbs.density=0.5'],
+      '--config.arguments.breadcrumbs.density: no field '
+      "'breadcrumbs' in config.arguments: it has by_depth, consensus, dare,",
+    ),
+    (
+      ['--config.arguments.ties.densty=0.5'],
+      "no field 'densty' in config.arguments.ties (did you mean 'density'?)",
+    ),
+    (['--config.seeds.x=1'], "config.seeds is 5 and has no field 'x'"),
     (['--config=configs/none.py'], 'configs/none.py'),
     (['--confg=configs/merge_vision.py'], "Unknown command line flag 'confg'"),
     (['--config.seeds=many'], 'many'),

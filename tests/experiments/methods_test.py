@@ -54,6 +54,9 @@ def test_functions_are_applied_from_left_to_right():
   key = jax.random.key(7)
   _, stack, found = merged('dare+sum', {'dare': {'rate': 0.5}}, key=key)
   equal(found, merge.sum(merge.dare(stack, rate=0.5, key=key)))
+  band = {'density': 0.5, 'outliers': 0.1}
+  _, stack, found = merged('breadcrumbs+sum', {'breadcrumbs': band})
+  equal(found, merge.sum(merge.breadcrumbs(stack, **band)))
   lines = {'depth': r'block_(\d+)/', 'start': 0.2, 'end': 1.0}
   _, stack, found = merged('sum+by_depth', {'by_depth': lines})
   equal(found, scale.by_depth(merge.sum(stack), **lines))
