@@ -191,7 +191,7 @@ def batches(
 
 def _vectors(
   suite: suites.Suite, models: task_vectors.Models, method: Method
-) -> types.Deltas:
+) -> types.Tree:
   """Returns the task vectors of a method, ``[S, T, ...]``."""
   if method.vectors == 'trimmed':
     density = suite.config.test_time.adamerging.density

@@ -33,7 +33,7 @@ class Composed(NamedTuple):
 def scaled(bank: scale.Bank, coefs: scale.Coefs) -> types.Deltas:
   """Multiplies each vector by its coefficients, leaves ``[T, ...]``."""
 
-  def one(mask: types.Array) -> types.Delta:
+  def one(mask: types.Array) -> types.Tree:
     times = lambda x: x * mask.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
     return scale.combine(bank, jax.tree.map(times, coefs))
 

@@ -136,7 +136,7 @@ def apply(
   Returns:
     A delta, leaves ``[...]``, or a family of T deltas (``merge.TallMasks``).
   """
-  result = stack
+  result: Any = stack
   for call in method.calls:
     given = dict(arguments.get(call.__name__, {}))
     for name in public_calls.options(call):

@@ -84,6 +84,8 @@ def test_what_a_method_says_comes_with_its_place():
   base, _ = models()
   arguments = {'iso_c': {'matrices': 'nothing'}}
   (method,) = merge_methods.parse(['iso_c'], arguments, DEFAULT)
-  with pytest.raises(ValueError, match=r"^methods: 'iso_c': no leaf matches"):
+  with pytest.raises(
+    ValueError, match=r"^methods: 'iso_c': iso_c: matrices: no leaf matches"
+  ):
     merge_methods.check(method, base, 3, {})
   assert jnp.isfinite(base['block_0']['w']).all()

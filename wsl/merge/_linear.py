@@ -55,7 +55,7 @@ def mean(deltas: types.Deltas) -> types.Delta:
     arXiv:2203.05482.
   """
   _stack.count('mean', deltas)
-  return tree.map(_mean, deltas)
+  return tree.map(mean_leaf, deltas)
 
 
 def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
@@ -98,7 +98,7 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
 
   def merge(name: str, x: types.Array, weight: Any) -> types.Array:
     if weight is None:
-      return tree.apply_kernel(_mean, x)
+      return tree.apply_kernel(mean_leaf, x)
     if isinstance(weight, types.Gram):
       check_gram('weighted_mean', name, x, weight)
       axes = tree.Static(weight.axes)
@@ -118,8 +118,8 @@ def _sum(x: types.Array) -> types.Array:
   return _stack.sum_models(_stack.map_models(tree.wide, x)).astype(x.dtype)
 
 
-def _mean(x: types.Array) -> types.Array:
-  """Averages over models in float32 or wider."""
+def mean_leaf(x: types.Array) -> types.Array:
+  """Averages ``[T, ...] -> [...]`` over models, in float32 or wider."""
   return (_stack.sum_models(_stack.map_models(tree.wide, x)) / len(x)).astype(
     x.dtype
   )

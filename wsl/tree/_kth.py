@@ -33,7 +33,7 @@ _SAMPLE = (1 << 12, 1 << 16)  # least and greatest size of the sample
 _FEW = 400
 
 
-def kth_magnitude(tree: types.Deltas, k: Any) -> Any:
+def kth_magnitude(tree: types.Tree, k: Any) -> Any:
   r"""Returns the k-th largest magnitude of each of T stacked models.
 
   .. math:: \max \{ m : |\{p : |\tau_{t,p}| \ge m\}| \ge k \}

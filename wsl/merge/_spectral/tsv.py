@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 
 from wsl import types
-from wsl.merge import _linear, _matrices
+from wsl.merge import _linear
+from wsl.merge._spectral import matrix
 
 
 def tsv(
@@ -48,16 +49,16 @@ def tsv(
   of rank below q, the singular vectors of zero singular values, which are
   arbitrary, are left out; that code orthogonalises the others against them.
   """
-  return _matrices.on_matrices('tsv', _tsv, deltas, matrices)
+  return matrix.on_matrices('tsv', _tsv, deltas, matrices)
 
 
 def _tsv(x: types.Array) -> types.Array:
   """Merges ``[T, m, n]`` from q singular triplets of each task."""
   kept = min(x.shape[1:]) // len(x)
   if not kept:
-    return _linear.mean(x)
-  u, s, vt = _matrices.svd(x)
-  real = _matrices.significant(s, x.shape, s[:, :1])[:, :kept].reshape(1, -1)
+    return _linear.mean_leaf(x)
+  u, s, vt = matrix.svd(x)
+  real = matrix.significant(s, x.shape, s[:, :1])[:, :kept].reshape(1, -1)
   join = lambda parts: jnp.concatenate(jnp.unstack(parts), axis=1)
   u = join(u[:, :, :kept]) * real
   v = join(jnp.matrix_transpose(vt[:, :kept])) * real
@@ -66,4 +67,4 @@ def _tsv(x: types.Array) -> types.Array:
   # orthonormal matrix nearest to U: vectors of different tasks no longer
   # overlap.
   s = s[:, :kept].reshape(1, -1)
-  return (_matrices.polar(u) * s) @ _matrices.polar(v).T
+  return (matrix.polar(u) * s) @ matrix.polar(v).T

@@ -52,7 +52,7 @@ def on_matrices(
 
   def merge(name: str, x: types.Array, is_matrix: bool) -> types.Array:
     if not is_matrix:
-      return _linear.mean(x)
+      return tree.apply_kernel(_linear.mean_leaf, x)
     if x.ndim < 3:
       raise ValueError(
         f"{function}: leaf '{name}' of shape {x.shape[1:]} is chosen as a "

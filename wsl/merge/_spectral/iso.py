@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.merge import _checks, _matrices, _stack
+from wsl.merge import _checks, _stack
+from wsl.merge._spectral import matrix
 
 
 def iso_c(
@@ -44,7 +45,7 @@ def iso_c(
   vectors of zero singular values are arbitrary; they stay out here, and the
   mean is over the r nonzero values. That code includes them.
   """
-  return _matrices.on_matrices('iso_c', _iso_c, deltas, matrices)
+  return matrix.on_matrices('iso_c', _iso_c, deltas, matrices)
 
 
 def iso_cts(
@@ -98,15 +99,15 @@ def iso_cts(
   """
   meaning = 'the fraction of common directions'
   _checks.fraction('iso_cts', 'common', common, meaning)
-  return _matrices.on_matrices(
+  return matrix.on_matrices(
     'iso_cts', _iso_cts, deltas, matrices, common=tree.Static(common)
   )
 
 
 def _iso_c(x: types.Array) -> types.Array:
   """Flattens the spectrum of the sum of ``[T, m, n]``."""
-  u, s, vt = _matrices.svd(_stack.sum_models(x))
-  real = _matrices.significant(s, x.shape, s[0])
+  u, s, vt = matrix.svd(_stack.sum_models(x))
+  real = matrix.significant(s, x.shape, s[0])
   # The sum is dominated by directions that tasks share: it represents weakly
   # aligned tasks by small singular values. Equal values restore them; their
   # mean keeps the nuclear norm.
@@ -118,18 +119,18 @@ def _iso_cts(x: types.Array, *, common: float) -> types.Array:
   rank = min(x.shape[1:])
   each = min(round((rank - int(common * rank)) / len(x)), rank // len(x))
   shared = rank - each * len(x)
-  total = _matrices.svd(_stack.sum_models(x))
+  total = matrix.svd(_stack.sum_models(x))
   v = total.vt[:shared]
   # What the common directions represent is removed before each task's own SVD,
   # so that its directions are new ones.
-  own = _matrices.svd(x - (x @ v.T) @ v)
+  own = matrix.svd(x - (x @ v.T) @ v)
   join = lambda parts, last: jnp.concatenate([*jnp.unstack(parts), last], -1)
   s = join(own.s[:, :each], total.s[:shared])
   u = join(own.u[:, :, :each], total.u[:, :shared])
   v = join(jnp.matrix_transpose(own.vt[:, :each]), v.T)
   # Singular vectors of zero singular values are arbitrary: leave them out.
-  real = _matrices.significant(s, x.shape, jnp.max(s))
-  sides = _matrices.polar(u * real[None]), _matrices.polar(v * real[None])
+  real = matrix.significant(s, x.shape, jnp.max(s))
+  sides = matrix.polar(u * real[None]), matrix.polar(v * real[None])
   return _mean(s, real) * (sides[0] @ sides[1].T)
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _checks, _rank, _stack, _trim
+from wsl.merge import _checks, _stack
+from wsl.merge._sparse import rank, trim
 
 
 def breadcrumbs(
@@ -67,20 +68,20 @@ def breadcrumbs(
   exceed 1 together: that code lowers the outliers, this is an error here.
   """
   models = _stack.count('breadcrumbs', deltas)
-  _trim.check_density('breadcrumbs', density, models)
+  trim.check_density('breadcrumbs', density, models)
   _check_outliers(density, outliers, models)
   if not isinstance(outliers, jax.core.Tracer) and not np.any(outliers):
-    return _trim.keep_largest(
+    return trim.keep_largest(
       'breadcrumbs', deltas, density=density, scope=scope
     )
 
   def ranks(size: int) -> Sequence[Any]:
-    largest, kept = _rank.floors(size, outliers, density)
-    xp = _rank.array_module(kept)
+    largest, kept = rank.floors(size, outliers, density)
+    xp = rank.array_module(kept)
     first = xp.clip(largest, 0, size - 1)
     return first, xp.clip(first + xp.maximum(kept, 1), 1, size)
 
-  bounds = _rank.magnitudes('breadcrumbs', deltas, ranks, scope=scope)
+  bounds = rank.magnitudes('breadcrumbs', deltas, ranks, scope=scope)
   return tree.map(_keep_band, deltas, bounds)
 
 

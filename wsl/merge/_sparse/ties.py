@@ -3,12 +3,13 @@
 from typing import Any
 
 from wsl import types
-from wsl.merge import _checks, _elect, _linear, _stack, _trim
+from wsl.merge import _checks, _linear, _stack
+from wsl.merge._sparse import elect, trim
 
 _REDUCERS = {
-  'mean': _elect.mean_nonzero,
+  'mean': elect.mean_nonzero,
   'sum': _linear.sum,
-  'max': _elect.strongest,
+  'max': elect.strongest,
 }
 
 
@@ -63,10 +64,10 @@ def ties(
   signed = (dialect, reduce) == ('official', 'max')
 
   def steps(tau: types.Deltas) -> types.Delta:
-    trimmed = _trim.keep_largest(
+    trimmed = trim.keep_largest(
       'ties', tau, density=density, scope=scope, dialect=dialect
     )
-    elected = _elect.elect_sign(trimmed, dialect='paper' if signed else dialect)
+    elected = elect.elect_sign(trimmed, dialect='paper' if signed else dialect)
     return reducer(elected)
 
   return _stack.fuse(deltas, steps)

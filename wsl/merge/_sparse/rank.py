@@ -80,7 +80,7 @@ def magnitudes(
   return _checks.choose(f'{function}: scope', scope, scopes)()
 
 
-def _find(deltas: types.Deltas, ranks: Any) -> Any:
+def _find(deltas: types.Tree, ranks: Any) -> Any:
   """Returns the magnitudes of ranks ``[K, T]`` over all leaves, ``[K, T]``."""
   # kth_magnitude takes one rank for each model: repeat the models K times.
   repeats = tree.Static(len(ranks))

@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.merge import _checks, _rank, _stack
+from wsl.merge import _checks, _stack
+from wsl.merge._sparse import rank
 
 # Entries kept beyond floor(density * entries).
 _EXTRA = {'paper': 0, 'official': 1, 'mergekit': 0}
@@ -72,10 +73,10 @@ def keep_largest(
   check_density(function, density, models)
 
   def ranks(size: int) -> Sequence[Any]:
-    (kept,) = _rank.floors(size, density)
-    return [_rank.array_module(kept).clip(kept + extra, 1, size)]
+    (kept,) = rank.floors(size, density)
+    return [rank.array_module(kept).clip(kept + extra, 1, size)]
 
-  bounds = _rank.magnitudes(function, deltas, ranks, scope=scope)
+  bounds = rank.magnitudes(function, deltas, ranks, scope=scope)
   return tree.map(_keep, deltas, bounds)
 
 

@@ -1,0 +1,1 @@
+"""Merges that keep some entries of each task vector and drop the others."""

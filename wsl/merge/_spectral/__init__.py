@@ -1,0 +1,1 @@
+"""Merges of matrices by their singular values and vectors."""
