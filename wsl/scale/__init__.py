@@ -1,4 +1,4 @@
-"""Anisotropic scaling: a coefficient for each block of a task vector.
+"""Anisotropic scaling: one coefficient for each block of each task vector.
 
 bank = scale.bank(base, models, names=names, dtype=jnp.bfloat16)
 coefs = scale.init(bank, by='leaf')

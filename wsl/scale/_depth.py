@@ -1,4 +1,4 @@
-"""LiNeS: scale a task vector linearly along the depth of the network."""
+"""LiNeS: scale a task vector linearly in the depth of the network."""
 
 from typing import Any
 
@@ -11,22 +11,23 @@ from wsl import tree, types
 def by_depth(
   delta: types.Delta, *, depth: str, start: types.Scalar, end: types.Scalar
 ) -> types.Delta:
-  r"""Scales each block by a line from the first block to the last.
+  r"""Scales each block by a factor that is linear in its depth.
 
   .. math:: \tau_l \mapsto \Big(\alpha + (\omega - \alpha)
     \frac{l}{L - 1}\Big) \tau_l, \qquad l = 0 \dots L - 1
 
-  with alpha = ``start`` and omega = ``end``. Leaves outside the blocks take
-  ``start``. It is leafwise, so it serves a ``Delta`` and ``Deltas`` alike, and
-  commutes with every linear merge.
+  with alpha = ``start`` and omega = ``end``. Leaves outside the blocks are
+  scaled by ``start``. The map is leafwise and linear: it applies to a ``Delta``
+  and to ``Deltas``, and commutes with every linear merge.
 
   Args:
     delta: a task vector, or a stack of them.
-    depth: a regular expression with one group, searched in each name, that
+    depth: a regular expression, searched in each name, with one group that
       captures the number of the block: ``r'block_(\d+)/'``. L is one more than
       the largest number found.
     start: the scale of block 0 and of leaves outside the blocks. The authors
-      take 1 / T after summing T task vectors; see ``tree.norm`` to balance
+      use 1 / T after summing T task vectors, so that shallow layers, which are
+      shared by all tasks, are averaged; ``tree.norm`` helps to choose it for
       other merges.
     end: the scale of the last block.
 
@@ -48,7 +49,7 @@ def by_depth(
     Wang et al., "LiNeS: Post-training Layer Scaling Prevents Forgetting and
     Enhances Model Merging", 2024, arXiv:2410.17146.
 
-  Differs from the official code in its arguments: there beta = omega - alpha.
+  Differs from the official code in its arguments: its beta is omega - alpha.
   """
   label = f"by_depth(depth='{depth}')"
   layers = tree.map_named(lambda name, _: layer(label, depth, name), delta)
@@ -66,12 +67,12 @@ def layer(label: str, depth: str, name: str) -> int:
   """Returns the number that ``depth`` captures in a name, or -1.
 
   Args:
-    label: opens the messages.
+    label: prefix of the error messages.
     depth: a regular expression with one group.
     name: the leaf's name.
 
   Raises:
-    ValueError: if there is not one group, or it captures no number.
+    ValueError: if there is not exactly one group, or it captures no number.
   """
   pattern = tree.compiled(depth)
   if pattern.groups != 1:
@@ -88,6 +89,7 @@ def layer(label: str, depth: str, name: str) -> int:
 
 
 def _scale(x: types.Array, place: Any, *, start: Any, end: Any) -> types.Array:
+  """Scales a leaf by the line at ``place``, l / (L - 1)."""
   wide = tree.wide(x)
   start, end, place = (
     jnp.asarray(v).astype(wide.dtype) for v in (start, end, place)

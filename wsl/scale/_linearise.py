@@ -1,4 +1,4 @@
-"""The model that is linear in its weights."""
+"""The first-order Taylor expansion of a model in its weights."""
 
 from collections.abc import Callable
 import functools
@@ -14,22 +14,23 @@ from wsl.scale._bank import base_checks
 def linearise(
   apply_fn: Callable[[types.Params, Any], types.Tree], base: types.Params
 ) -> Callable[[types.Delta, Any], types.Tree]:
-  r"""Replaces a model by its tangent at the base.
+  r"""Linearises a model in its weights at the base.
 
   .. math:: g(\delta, x) = f(x; \theta_0) + J_f(x; \theta_0)\, \delta
 
-  One forward pass with tangents. Many candidates share its first half: ``vmap``
-  over the deltas alone. It is linear in the outputs of ``apply_fn`` only: a
-  normalisation of features that comes after it is not linearised.
+  It costs one Jacobian-vector product. Candidates share the primal pass under a
+  ``vmap`` over the deltas alone. Only ``apply_fn`` is linearised, not what is
+  computed from its outputs, such as a normalisation of features.
 
   Args:
     apply_fn: maps (params, inputs) to outputs, an array or a pytree.
-    base: where the tangent touches, leaves ``[...]``.
+    base: the point of expansion, leaves ``[...]``.
 
   Returns:
-    A function of (delta, inputs). Deltas are as ``combine`` and merges give
-    them, ``None`` where nothing changes. It holds the base as an argument of a
-    ``jax.tree_util.Partial``, so ``jit`` does not take it for a constant.
+    A function of (delta, inputs). A delta is the result of ``combine`` or of a
+    merge, ``None`` at leaves that do not change. The base is bound by a
+    ``jax.tree_util.Partial``, so that under ``jit`` it is an argument and not a
+    constant.
 
   Example:
     >>> import jax.numpy as jnp
@@ -47,11 +48,13 @@ def linearise(
 def linear_model(
   apply_fn: Callable[[types.Params, Any], types.Tree], base: types.Params
 ) -> Callable[[types.Params, Any], types.Tree]:
-  """Gives ``linearise`` the signature of ``apply_fn``, for any objective.
+  """Linearises a model, with the signature of ``apply_fn``.
+
+  It replaces ``apply_fn`` in any objective.
 
   Args:
     apply_fn: maps (params, inputs) to outputs.
-    base: where the tangent touches.
+    base: the point of expansion.
 
   Returns:
     A function of (params, inputs): ``linearise`` at ``params - base``.
@@ -71,6 +74,7 @@ def _from_params(
   params: types.Params,
   inputs: Any,
 ) -> Any:
+  """Evaluates the linear model at params - base; integer leaves are fixed."""
   delta = jax.tree.map(
     lambda x, y: (
       tree.wide(y) - tree.wide(x) if base_checks.is_float(x) else None
@@ -87,6 +91,7 @@ def _tangent(
   delta: types.Delta,
   inputs: Any,
 ) -> Any:
+  """Returns f(base) + J delta by forward-mode differentiation."""
   is_none = lambda x: x is None
   tree.check_names(
     'linearise: the delta', delta, 'the base', base, is_leaf=is_none
@@ -105,5 +110,5 @@ def _tangent(
     return apply_fn(jax.tree.unflatten(structure, filled), inputs)
 
   primals = [leaves[i] for i in moving]
-  at_base, rise = jax.jvp(outputs, (primals,), (tangents,))
-  return jax.tree.map(jnp.add, at_base, rise)
+  at_base, change = jax.jvp(outputs, (primals,), (tangents,))
+  return jax.tree.map(jnp.add, at_base, change)

@@ -1,1 +1,1 @@
-"""Banks: the task vectors of one base, stored as they come."""
+"""Banks: task vectors of one base, stored compactly."""

@@ -1,4 +1,4 @@
-"""Rows: what a bank holds of one leaf, vector by vector."""
+"""Rows of a bank: one leaf of one task vector."""
 
 from collections.abc import Iterator, Sequence
 import dataclasses
@@ -14,10 +14,10 @@ from wsl import tree, types
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class LowRank:
-  r"""A task vector's leaf as two factors, ``tensordot(left, right, 1)``.
+  r"""A leaf of a task vector in factored form, ``tensordot(left, right, 1)``.
 
-  In a model that is given to ``bank`` a leaf may be of this kind: it stands for
-  the base's leaf plus the product. In a bank both have a leading axis of T.
+  As a leaf of a model passed to ``bank`` it denotes the base's leaf plus the
+  product. In a bank both factors have a leading axis of T.
 
   Attributes:
     left: ``[..., r]``, the leading axes of the leaf (for a Flax dense kernel
@@ -31,13 +31,13 @@ class LowRank:
 
 
 def present(leaf: Any) -> tuple[tuple[int, ...], tuple[Any, ...]]:
-  """Returns the vectors that have a leaf kept as a tuple, and their rows."""
+  """Returns the indices and the rows of a tuple that are not None."""
   at = tuple(i for i, row in enumerate(leaf) if row is not None)
   return at, tuple(leaf[i] for i in at)
 
 
 def each(leaf: Any) -> Iterator[tuple[int, Any]]:
-  """Yields (i, row) of the vectors that have a leaf, reading it if need be."""
+  """Yields (i, row) of every vector that has the leaf, read from its source."""
   if isinstance(leaf, tuple):
     for i, row in zip(*present(leaf)):
       yield i, tree.read(row)
@@ -51,7 +51,7 @@ def each(leaf: Any) -> Iterator[tuple[int, Any]]:
 
 
 def take(leaf: Any, index: Sequence[int]) -> Any:
-  """Returns the rows at some places, or None if no vector there has one."""
+  """Returns the rows at an index, or None if none of those vectors has one."""
   if isinstance(leaf, tuple):
     rows = tuple(leaf[i] for i in index)
     return None if all(row is None for row in rows) else rows
@@ -60,7 +60,7 @@ def take(leaf: Any, index: Sequence[int]) -> Any:
 
 
 def only(leaf: Any, chosen: Sequence[int], count: int) -> tuple[Any, ...]:
-  """Keeps some of ``count`` rows; the others become None."""
+  """Keeps the chosen of ``count`` rows; the others become None."""
   if isinstance(leaf, tuple):
     row = lambda i: leaf[i]
   else:
@@ -71,8 +71,10 @@ def only(leaf: Any, chosen: Sequence[int], count: int) -> tuple[Any, ...]:
 
 
 def _some(x: types.Array, *, index: types.Array) -> types.Array:
+  """Gathers rows of a stack."""
   return jnp.take(x, index, axis=0)
 
 
 def _row(x: types.Array, *, index: types.Array) -> types.Array:
+  """Slices one row of a stack."""
   return jax.lax.dynamic_index_in_dim(x, index, 0, keepdims=False)

@@ -1,4 +1,4 @@
-"""A bank: task vectors of one base, kept as cheaply as they come."""
+"""A bank: the task vectors of one base in their most compact form."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -17,17 +17,17 @@ class Bank:
   """Task vectors of one base; made by ``bank`` or ``as_bank``.
 
   Attributes:
-    leaves: by name, what the T vectors hold: a stack ``[T, ...]``; a
-      ``LowRank`` of stacks; or a tuple of T, each an array ``[...]``, a
-      ``LowRank``, a leaf on demand, or ``None`` where the vector has no such
-      leaf. A name that no vector has is not here: the base's leaf stays.
-    checksums: ``[leaves of the base]``, uint32; 0 where the values were not
-      looked at.
+    leaves: by name, the T vectors' entries: a stack ``[T, ...]``; a ``LowRank``
+      of stacks; or a tuple of T elements, each an array ``[...]``, a
+      ``LowRank``, a leaf on demand, or ``None`` if the vector has no such leaf.
+      A leaf that is in no vector is omitted; it remains the base's.
+    checksums: ``[leaves of the base]``, uint32; 0 for leaves whose values were
+      unknown.
     names: the T vectors' names.
     specs: (name, shape, dtype) of every leaf of the base.
     tied: (name, first name) of every leaf of the base that is the same array as
-      an earlier one: it is composed with it, under the same coefficient.
-    structure: the base's structure.
+      an earlier leaf: both are composed as one, with one coefficient.
+    structure: the base's tree structure.
   """
 
   leaves: dict[str, Any]
@@ -59,35 +59,35 @@ def bank(
   leaves: types.Leaves | None = None,
   dtype: Any = None,
 ) -> Bank:
-  r"""Takes the task vectors of T models.
+  r"""Computes the task vectors of T models.
 
   .. math:: \tau_i = \theta_i - \theta_0
 
-  One rule each for what is not a weight: integer leaves are never scaled, the
-  base's are kept; running statistics stored as floats are leaves like any
-  other, and a learned coefficient may drive a variance below zero, so leave
-  them out by ``leaves`` and measure them anew on the composed model.
+  Leaves other than weights: integer leaves are never scaled, the base's are
+  kept. Running statistics stored as floats are scaled like any leaf, and a
+  learned coefficient may make a variance negative: exclude them by ``leaves``
+  and recompute them on the composed model.
 
   Args:
-    base: the model that the others were trained from, leaves ``[...]``. A leaf
-      that is the same array as another one is tied to it.
+    base: the model that the others were fine-tuned from, leaves ``[...]``.
+      Leaves that are the same array are tied.
     models: T >= 1 models of the base's names. A leaf that is ``None``, or the
       base's own array, is absent from that vector and takes no memory; a
-      ``LowRank`` stands for the base's leaf plus a product; leaves on demand
-      stay on demand.
-    names: what to call the vectors; ``'0'``, ``'1'``, ... by default.
+      ``LowRank`` denotes the base's leaf plus a product; leaves on demand stay
+      on demand.
+    names: names of the vectors; ``'0'``, ``'1'``, ... by default.
     leaves: which leaves are scaled, a regular expression or a predicate on
       (name, shape); by default all floats.
-    dtype: what differences are stored in, by default float32, or the base's
-      dtype if that is wider; bfloat16 halves the memory and keeps 8 bits of
-      each entry. Nothing is stored wider than by default.
+    dtype: storage dtype of the differences, at most as wide as the default:
+      float32, or the base's dtype if that is wider. bfloat16 halves the memory
+      and keeps 8 significant bits.
 
   Returns:
     The bank.
 
   Raises:
-    ValueError: if there is no model, or one does not fit the base, naming the
-      leaf.
+    ValueError: if there is no model, or a model does not match the base,
+      naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -128,21 +128,21 @@ def as_bank(
   names: Sequence[str] | None = None,
   dtype: Any = None,
 ) -> Bank:
-  """Makes a bank of task vectors that are stacked already.
+  """Wraps stacked task vectors as a bank.
 
   AdaMerging++ learns on trimmed vectors: ``as_bank(base, merge.trim(...))``.
 
   Args:
     base: leaves ``[...]``.
     deltas: leaves ``[T, ...]`` as ``deltas.stack`` gives them, or ``None``.
-    names: what to call the vectors; ``'0'``, ``'1'``, ... by default.
-    dtype: what to store them in; by default as they are.
+    names: names of the vectors; ``'0'``, ``'1'``, ... by default.
+    dtype: storage dtype; by default unchanged.
 
   Returns:
     The bank.
 
   Raises:
-    ValueError: if a leaf does not fit the base's.
+    ValueError: if a leaf does not match the base's.
 
   Example:
     >>> import jax.numpy as jnp
@@ -186,6 +186,7 @@ def dtype_of(bank: Bank) -> np.dtype:
 def _make(
   base: types.Params, stored: dict[str, Any], names: tuple[str, ...]
 ) -> Bank:
+  """Builds a bank of the leaves that some vector has."""
   leaves = {name: leaf for name, leaf in stored.items() if leaf is not None}
   if not leaves:
     raise ValueError(
@@ -204,6 +205,7 @@ def _make(
 def _names(
   caller: str, names: Sequence[str] | None, count: int
 ) -> tuple[str, ...]:
+  """Returns the vectors' names, after checking their number."""
   if not count:
     raise ValueError(f'{caller}: no task vectors, at least one is needed')
   if names is None:
@@ -218,7 +220,7 @@ def _names(
 
 
 def _scaled(base: types.Params, leaves: types.Leaves | None) -> dict[str, Any]:
-  """Returns the leaves of the base that may be scaled; tied ones once."""
+  """Returns the leaves of the base to be scaled, without repeated tied ones."""
   chosen = tree.named(tree.select(base, leaves or (lambda name, shape: True)))
   tied = dict(base_checks.tied_leaves(base))
   return {
@@ -231,7 +233,7 @@ def _scaled(base: types.Params, leaves: types.Leaves | None) -> dict[str, Any]:
 def _check_tied(
   base: types.Params, found: list[dict[str, Any]], names: Sequence[str]
 ) -> None:
-  """Checks that the models have not parted what the base ties."""
+  """Checks that leaves tied in the base are equal in every model."""
   for leaf, first in base_checks.tied_leaves(base):
     for name, model in zip(names, found):
       x, y = model[leaf], model[first]

@@ -1,4 +1,4 @@
-"""What a bank remembers of its base: names, shapes, ties, checksums."""
+"""Fingerprint of a base: names, shapes, tied leaves and checksums."""
 
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ _ODD = np.uint32(2654435761)
 
 
 def is_float(x: Any) -> bool:
-  """Says whether a leaf may be scaled."""
+  """Returns True if a leaf is floating-point, so that it may be scaled."""
   return jnp.issubdtype(x.dtype, jnp.inexact)
 
 
@@ -38,8 +38,8 @@ def tied_leaves(base: types.Params) -> tuple[tuple[str, str], ...]:
 def checksums(base: types.Params) -> np.ndarray:
   """Returns a checksum of the values of each leaf, ``[leaves]``.
 
-  It depends on every bit and on its place, not on the sharding. 0 stands for
-  a leaf whose values are not known yet: traced, or on demand.
+  It depends on every bit and its position, not on the sharding. 0 denotes a
+  leaf with unknown values: traced, or on demand.
   """
   with jax.ensure_compile_time_eval():  # a constant in a trace is known
     sums = [
@@ -53,7 +53,7 @@ def check(caller: str, base: types.Params, bank: Any) -> None:
   """Checks that a bank was made from this base.
 
   Args:
-    caller: opens the message.
+    caller: the public function, for the error message.
     base: the parameters given.
     bank: the ``Bank``.
 
@@ -91,6 +91,7 @@ def check(caller: str, base: types.Params, bank: Any) -> None:
 
 
 def _is_known(x: Any) -> bool:
+  """Returns True if this process can read the values of a leaf now."""
   if isinstance(x, jax.core.Tracer):
     return False
   if isinstance(x, jax.Array):
@@ -100,7 +101,9 @@ def _is_known(x: Any) -> bool:
 
 @jax.jit
 def _checksum(x: types.Array) -> types.Array:
-  """Adds up words times odd weights, modulo 2^32; never 0."""
+  """Computes sum_i w_i (2 c i + 1) mod 2^32 over words w_i; never 0."""
+  # An odd weight is invertible modulo 2^32, so a change of a single word always
+  # changes the sum. Integer addition is associative: shards agree exactly.
   if x.dtype == jnp.bool_ or jnp.issubdtype(x.dtype, jnp.complexfloating):
     x = x.view(np.float32) if x.dtype != jnp.bool_ else x.astype(np.uint8)
   size = min(x.dtype.itemsize, 4)

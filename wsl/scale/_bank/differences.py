@@ -1,4 +1,4 @@
-"""From models to rows of a bank, leaf by leaf."""
+"""Task vectors leaf by leaf: differences, factors, storage dtypes."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from wsl.scale._bank import bank_rows
 def of_leaf(
   leaf: str, base: Any, found: list[tuple[str, Any]], dtype: Any
 ) -> Any:
-  """Returns what T vectors hold of one leaf, or None if it is nothing."""
+  """Returns one leaf of T vectors as a bank stores it; None if none has it."""
   rows = [None if x is base else _factors(x) for _, x in found]
   present = [x for x in rows if x is not None]
   if not present:
@@ -34,17 +34,17 @@ def of_leaf(
 
 
 def cast(x: types.Array, *, dtype: np.dtype) -> types.Array:
-  """Returns the same in another dtype."""
+  """Casts a leaf."""
   return x.astype(dtype)
 
 
 def _factors(x: Any) -> Any:
-  """Reads factors that are on demand: they are small."""
+  """Reads low-rank factors that are on demand, since they are small."""
   return jax.tree.map(tree.read, x) if isinstance(x, bank_rows.LowRank) else x
 
 
 def _row(leaf: str, base: Any, x: Any, dtype: Any) -> Any:
-  """Returns one vector's leaf, on demand if the base's or the model's is."""
+  """Returns one vector's leaf, on demand if either operand is."""
   if x is None:
     return None
   if isinstance(x, bank_rows.LowRank):
@@ -56,11 +56,12 @@ def _row(leaf: str, base: Any, x: Any, dtype: Any) -> Any:
 def _difference(
   base: types.Array, model: types.Array, *, dtype: np.dtype
 ) -> types.Array:
+  """Subtracts the base in float32 or wider."""
   return (tree.wide(model) - tree.wide(base)).astype(dtype)
 
 
 def _stored(source: np.dtype, dtype: Any) -> np.dtype:
-  """Returns the dtype to store in: at most as wide as the difference."""
+  """Returns the storage dtype, at most as wide as the difference."""
   wide = tree.wide_dtype(source)
   dtype = wide if dtype is None else np.dtype(dtype)
   if not jnp.issubdtype(dtype, jnp.inexact):
@@ -72,12 +73,14 @@ def _stored(source: np.dtype, dtype: Any) -> np.dtype:
 
 
 def _narrow(x: types.Array, dtype: Any) -> types.Array:
+  """Casts to the storage dtype."""
   return tree.apply_kernel(
     cast, x, dtype=tree.Static(_stored(np.dtype(x.dtype), dtype))
   )
 
 
 def _check_row(leaf: str, base: Any, name: str, x: Any) -> None:
+  """Checks that a leaf, or its factors, have the base's shape."""
   if isinstance(x, bank_rows.LowRank):
     (*lead, r), (s, *rest) = x.left.shape, x.right.shape
     if r != s or (*lead, *rest) != tuple(base.shape):
@@ -95,7 +98,7 @@ def _check_row(leaf: str, base: Any, name: str, x: Any) -> None:
 def _pad_and_stack(
   rows: list[bank_rows.LowRank], dtype: Any
 ) -> bank_rows.LowRank:
-  """Stacks factors; a smaller rank is filled up with zeros."""
+  """Stacks factors, padded with zeros to the largest rank."""
   rank = max(row.right.shape[0] for row in rows)
 
   def fill(x: types.Array, axis: int) -> types.Array:

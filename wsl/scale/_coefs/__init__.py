@@ -1,1 +1,1 @@
-"""Coefficients by block: their layout, start and constraints."""
+"""Coefficients by block: layout, initial values and constraints."""

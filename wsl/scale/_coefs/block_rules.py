@@ -1,4 +1,4 @@
-"""Rules: which block a leaf belongs to, and how the block is split."""
+"""Rules that assign leaves to blocks and split blocks into cells."""
 
 from collections.abc import Callable, Sequence
 import re
@@ -14,7 +14,7 @@ _WORDS = ('all', 'task', 'layer', 'leaf', 'head', 'channel', 'random', 'entry')
 def parse(
   bank: banks.Bank, by: Any, depth: str | None
 ) -> list[tuple[str, Callable[[str], str], Any]]:
-  """Returns (regex, block's name from leaf's name, split)."""
+  """Parses ``by`` into rules (regex, leaf name -> block name, split)."""
   own = lambda name: name
   if isinstance(by, list):
     return [_rule(rule) for rule in by]
@@ -44,11 +44,12 @@ def parse(
     raise ValueError(
       f"init(depth='{depth}'): covers no leaf: the names are {list(layers)[:4]}"
     )
-  called = lambda n: f'layer_{n}' if n >= 0 else 'rest'
-  return [('', lambda name: called(layers[name]), None)]
+  block_of = lambda n: f'layer_{n}' if n >= 0 else 'rest'
+  return [('', lambda name: block_of(layers[name]), None)]
 
 
 def _rule(rule: Any) -> tuple[str, Callable[[str], str], Any]:
+  """Parses one user rule (regex, block) or (regex, block, split)."""
   if not isinstance(rule, tuple) or len(rule) not in (2, 3):
     raise ValueError(
       f'init: rule {rule!r}: expected (regex, block) or (regex, block, split)'
@@ -74,7 +75,7 @@ def _rule(rule: Any) -> tuple[str, Callable[[str], str], Any]:
 def cover(
   bank: banks.Bank, rules: Sequence[tuple[str, Callable[[str], str], Any]]
 ) -> dict[str, tuple[str, Any]]:
-  """Returns block and split of each leaf; every rule and leaf must meet."""
+  """Returns block and split of each leaf; coverage is total both ways."""
   flat = {name: 0 for name in bank.leaves}
   indexed = [(pattern, i) for i, (pattern, _, _) in enumerate(rules)]
   try:

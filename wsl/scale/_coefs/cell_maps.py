@@ -1,4 +1,4 @@
-"""Cells: how the entries of one leaf share several coefficients."""
+"""Cells: groups of entries of one leaf that share a coefficient."""
 
 from typing import Any, NamedTuple, TypeAlias
 
@@ -10,14 +10,14 @@ from wsl import tree, types
 
 
 class Axis(NamedTuple):
-  """Equal runs along one axis: channels, heads, or stacked layers."""
+  """Equal contiguous runs of one axis: channels, heads or stacked layers."""
 
   axis: int
   number: int
 
 
 class Random(NamedTuple):
-  """Each entry belongs to one of K cells, drawn at random."""
+  """Each entry belongs to one of K cells, drawn uniformly at random."""
 
   number: int
 
@@ -44,16 +44,16 @@ def spread(
   members: types.Array | None,
   leaf: tuple[int, ...],
 ) -> types.Array:
-  """Gives each entry its coefficient.
+  """Broadcasts coefficients to the entries of a leaf.
 
   Args:
-    coef: one vector's coefficients, of the shape that ``shape`` says.
-    cells: how entries share them.
-    members: what ``draw`` says.
+    coef: one vector's coefficients, of shape ``shape(cells, leaf)``.
+    cells: the partition of the entries.
+    members: the result of ``draw``.
     leaf: the shape of the leaf.
 
   Returns:
-    A scalar, or an array that broadcasts to ``leaf`` and is of its rank.
+    A scalar, or an array of the leaf's rank that broadcasts to ``leaf``.
   """
   if cells is None or isinstance(cells, Entries):
     return coef
@@ -68,40 +68,44 @@ def spread(
 
 
 def draw(cells: Cells, seed: Any, leaf: tuple[int, ...]) -> types.Array | None:
-  """Returns the cell of each entry, if cells are random.
+  """Draws the cell of each entry, if cells are random.
+
+  The assignment is recomputed from the seed instead of stored: threefry is a
+  counter-based generator, where entry i depends on the key and i alone. So it
+  is the same on every device, for every sharding, and in every recomputation.
 
   Args:
-    cells: how entries share coefficients.
+    cells: the partition of the entries.
     seed: ``[2]``, uint32, for random cells.
     leaf: the shape of the leaf.
 
   Returns:
-    ``None``, or an array of the leaf's shape, of the smallest integers that
-    hold it.
+    ``None``, or an array of the leaf's shape, of the smallest unsigned dtype
+    that holds K.
   """
   if not isinstance(cells, Random):
     return None
-  # XLA would compute what depends on constants alone while it compiles.
+  # Without a barrier XLA folds the whole draw into a constant of the program.
   words = jax.lax.optimization_barrier(jnp.asarray(seed, np.uint32))
   key = jax.random.wrap_key_data(words, impl='threefry2x32')
-  # Modulo favours small cells by less than K / 2^32.
+  # The bias of the modulo is below K / 2^32.
   drawn = jax.random.bits(key, leaf, np.uint32) % np.uint32(cells.number)
   size = 8 if cells.number < 2**8 else 16 if cells.number < 2**16 else 32
   return drawn.astype(np.dtype(f'uint{size}'))
 
 
 def parse(label: str, spec: Any, name: str, leaf: tuple[int, ...]) -> Cells:
-  """Turns what a user writes into cells of one leaf, and checks that they fit.
+  """Parses the user's split of one leaf, and checks that it fits the leaf.
 
   Args:
-    label: opens the messages.
+    label: prefix of the error messages.
     spec: ``None``, ``'entry'``, ``'channel'``, ``('channel', axis)``,
       ``('head', heads)``, ``('head', heads, axis)`` or ``('random', K)``.
     name: the leaf's name.
     leaf: its shape.
 
   Raises:
-    ValueError: if it is none of them, or does not fit the leaf.
+    ValueError: if it is malformed, or does not fit the leaf.
   """
   if spec is None:
     return None
@@ -126,7 +130,7 @@ def parse(label: str, spec: Any, name: str, leaf: tuple[int, ...]) -> Cells:
     return None
   axis = int(([*numbers, -1])[0] if kind == 'channel' else [*numbers, -1][1])
   if not -len(leaf) <= axis < len(leaf):
-    # A bias has one axis, a kernel more: a positive axis may not be there.
+    # A bias has one axis and a kernel more, so a positive axis may not exist.
     raise ValueError(
       f"{label}: {spec!r}: leaf '{name}' of shape {leaf} has no axis {axis}: "
       'give it a rule of its own'
@@ -151,5 +155,6 @@ _USAGE = {
 
 
 def _check_positive(label: str, spec: Any, number: int) -> None:
+  """Checks the number of heads or random cells."""
   if number < 1:
     raise ValueError(f'{label}: {spec!r}: expected 1 or more')

@@ -1,4 +1,4 @@
-"""Coefficients by block, and where each leaf finds its own."""
+"""Coefficients by block, and the map from leaves to blocks."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -12,12 +12,12 @@ from wsl.scale._coefs import cell_maps
 
 
 class Place(NamedTuple):
-  """Where a leaf finds its coefficients.
+  """The block of a leaf, and the cells of its entries.
 
   Attributes:
-    block: the name of the block.
-    cells: how the leaf's entries share the block's coefficients.
-    seed: of random cells.
+    block: the block's name.
+    cells: the partition of the leaf's entries among the block's coefficients.
+    seed: the seed of random cells.
   """
 
   block: str
@@ -30,14 +30,14 @@ class Place(NamedTuple):
 class Coefs:
   """Coefficients by block; made by ``init``.
 
-  A pytree of one array for each block, named after it: ``tree.named``,
-  ``checkpoint.save`` and optimizers see a dict ``{block: array}``. To restore
-  what was saved, give ``checkpoint.load(path, like=init(...))``.
+  As a pytree it is a dict ``{block: array}`` for ``tree.named``,
+  ``checkpoint.save`` and optimizers. Restore saved coefficients by
+  ``checkpoint.load(path, like=init(...))``.
 
   Attributes:
-    values: for each block ``[T]``; ``[]`` where all vectors share one number;
-      ``[T, cells...]`` where a leaf is split.
-    places: (name, place) of every leaf that is scaled.
+    values: for each block ``[T]``; ``[]`` if all vectors share one number;
+      ``[T, cells...]`` if the leaf is split into cells.
+    places: (name, place) of every scaled leaf.
   """
 
   values: dict[str, types.Array]
@@ -51,14 +51,14 @@ class Coefs:
     return f'Coefs({shapes})'
 
   def tree_flatten_with_keys(self) -> Any:
-    """Returns the values with the names of their blocks, and the layout."""
+    """Returns the values with their block names, and the static layout."""
     keys = tuple(self.values)
     children = [(jax.tree_util.DictKey(k), self.values[k]) for k in keys]
     return children, (keys, self.places)
 
   @classmethod
   def tree_unflatten(cls, layout: Any, children: Any) -> 'Coefs':
-    """Puts values back into their layout."""
+    """Rebuilds the coefficients from values and layout."""
     keys, places = layout
     return cls(dict(zip(keys, children)), places)
 
@@ -108,13 +108,14 @@ def expand(coefs: Any, bank: banks.Bank) -> dict[str, types.Array]:
 
 
 def cells_of(coefs: Any, name: str) -> tuple[cell_maps.Cells, cell_maps.Seed]:
-  """Returns how a leaf's entries share its coefficients."""
+  """Returns the cells of a leaf, and their seed."""
   places = dict(coefs.places) if isinstance(coefs, Coefs) else {}
   place = places.get(name, Place(name))
   return place.cells, place.seed
 
 
 def _of_prefix(coefs: Any, bank: banks.Bank) -> dict[str, types.Array]:
+  """Broadcasts a prefix tree of coefficients to every leaf of the base."""
   names = [name for name, _, _ in bank.specs]
   whole = jax.tree.unflatten(bank.structure, names)
   values = tree.named(tree.broadcast_prefix(coefs, whole))

@@ -1,4 +1,4 @@
-"""Lay out coefficients."""
+"""Initial coefficients, by granularity."""
 
 from typing import Any
 
@@ -19,16 +19,15 @@ def init(
   depth: str | None = None,
   key: types.PRNGKey | None = None,
 ) -> coef_tree.Coefs:
-  r"""Lays out blocks, and gives every coefficient the same value.
+  r"""Creates constant coefficients for a partition of the leaves into blocks.
 
-  A coefficient lambda_ij scales vector i on block j. ``by`` says what a block
-  is:
+  A coefficient lambda_ij scales vector i on block j. ``by`` defines the blocks:
 
   ====================  ======================================================
   ``'all'``             one number for all vectors and leaves
   ``'task'``            one for each vector (isotropic)
-  ``'layer'``           and each layer, as ``depth`` numbers them; leaves
-                        outside the layers share the block ``'rest'``
+  ``'layer'``           and each layer, numbered by ``depth``; leaves outside
+                        the layers share the block ``'rest'``
   ``'leaf'``            and each leaf (aTLAS; AdaMerging's layer-wise)
   ``('head', H)``       and each of H runs of the last axis; ``('head', H, a)``
                         of axis a
@@ -36,27 +35,27 @@ def init(
   ``('random', K)``     and each of K random cells of entries (aTLAS x K)
   ``'entry'``           and each entry
   a list of rules       ``(regex, block)`` or ``(regex, block, split)``: the
-                        first regex found in a leaf's name gives the block's
-                        name, in which ``\1`` stands for a group; ``None``
-                        stands for the leaf's own name. ``split`` is one of the
-                        last four above.
+                        first regex found in a leaf's name determines the
+                        block's name, a template with groups such as ``\1``;
+                        ``None`` is the leaf's own name. ``split`` is one of
+                        the last four above.
   ====================  ======================================================
 
   Args:
     bank: the task vectors.
     by: the granularity, see above.
-    value: what all coefficients are: 0 gives the base, 1 / T the mean.
+    value: the value of all coefficients: 0 is the base, 1 / T the mean.
     depth: for ``'layer'``, a regular expression with one group that captures
       the number of the layer: ``r'block_(\d+)/'``.
     key: for random cells. An entry's cell depends on the key, the leaf's name
-      and the entry's place, so it is the same sharded or not.
+      and the entry's position, not on the sharding.
 
   Returns:
     The coefficients, float32, or float64 if the base holds float64.
 
   Raises:
-    ValueError: if a rule is unknown, covers no leaf, or leaves one uncovered;
-      if a leaf cannot be split as told; if a key or a depth is missing.
+    ValueError: if a rule is unknown or matches no leaf, a leaf matches no rule
+      or cannot be split so, or a key or a depth is missing.
 
   Example:
     >>> import jax.numpy as jnp
@@ -99,6 +98,7 @@ def init(
 def _seed(
   cells: cell_maps.Cells, name: str, key: types.PRNGKey | None
 ) -> cell_maps.Seed:
+  """Returns two words for the random cells of a leaf, or none."""
   if not isinstance(cells, cell_maps.Random):
     return cell_maps.SEEDLESS
   if key is None:

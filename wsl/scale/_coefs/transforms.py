@@ -1,4 +1,4 @@
-"""From what is learned to coefficients, and back into a set after a step."""
+"""Transforms of learned parameters to coefficients, and projections."""
 
 import re
 from typing import Any
@@ -12,16 +12,16 @@ from wsl.scale._coefs import coef_tree
 
 
 def identity(coefs: Any) -> Any:
-  """Returns what it is given."""
+  """Returns its argument."""
   return coefs
 
 
 def box(coefs: Any, *, low: float = 0.0, high: float = 1.0) -> Any:
   """Projects every coefficient onto an interval.
 
-  Give it to ``fit`` as ``project``, to be taken after each step. A clamp in the
-  forward pass (AdaMerging's code) has no gradient outside the interval, so a
-  coefficient that leaves it never comes back.
+  Pass it to ``fit`` as ``project``, which is applied after each step. A clamp
+  in the forward pass (AdaMerging's code) has zero gradient outside the
+  interval, so a coefficient that leaves it never returns.
 
   Args:
     coefs: any tree.
@@ -40,7 +40,7 @@ def box(coefs: Any, *, low: float = 0.0, high: float = 1.0) -> Any:
 
 
 def softmax(coefs: Any) -> Any:
-  """Makes each block's coefficients positive, with sum 1 over the vectors.
+  """Maps each block's logits to coefficients on the simplex over vectors.
 
   Args:
     coefs: logits, leaves ``[T]`` or ``[T, cells...]``.
@@ -66,23 +66,24 @@ def softmax(coefs: Any) -> Any:
 
 
 def line(ends: dict[str, types.Array], *, like: coef_tree.Coefs) -> Any:
-  r"""Draws the coefficients of layers on a line: two numbers to learn.
+  r"""Makes the coefficients linear in depth: two parameters to learn.
 
   .. math:: \lambda_{il} = \alpha + (\omega - \alpha) \frac{l}{L - 1}
 
   Bind ``like`` by ``functools.partial`` to get a transform.
 
   Args:
-    ends: ``'start'``, alpha, and ``'end'``, omega; each ``[]``, or ``[T]`` to
-      give each vector its line.
-    like: the layout, by ``init(by='layer')``; blocks outside the layers take
-      ``start``.
+    ends: ``'start'``, alpha, and ``'end'``, omega; each ``[]``, or ``[T]`` for
+      one line for each vector.
+    like: the layout, from ``init(by='layer')``; blocks outside the layers have
+      the coefficient ``start``.
 
   Returns:
     Coefficients like ``like``.
 
   Raises:
-    ValueError: if ``like`` has fewer than two layers, or ``ends`` other names.
+    ValueError: if ``like`` has fewer than two layers, or ``ends`` has other
+      names.
 
   Example:
     >>> import jax.numpy as jnp

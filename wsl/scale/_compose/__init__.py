@@ -1,1 +1,1 @@
-"""Coefficients to weights, and gradients of weights back."""
+"""From coefficients to weights, and from weight gradients back."""

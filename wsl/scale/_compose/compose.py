@@ -1,4 +1,4 @@
-"""Coefficients to weights."""
+"""Linear combination of task vectors, with and without the base."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,21 +24,21 @@ def compose(
 
   .. math:: \theta_j = \theta_{0,j} + \sum_{i=1}^{T} \lambda_{ij} \tau_{i,j}
 
-  Differentiable in everything, under ``jit``, ``vmap`` and on shards. Vectors
-  are added one by one, so neither the result nor its gradient widens or copies
-  the bank. Coefficients 0 give the base, a one-hot vector the model that
-  ``deltas.apply`` gives, equal ones task arithmetic.
+  Differentiable in all arguments, under ``jit``, ``vmap`` and sharding. Vectors
+  are added one by one, so neither the result nor its gradient casts or copies
+  the whole bank. Zero coefficients yield the base, a one-hot vector the model
+  of ``deltas.apply``, equal coefficients task arithmetic.
 
   Args:
     base: the base of the bank, leaves ``[...]``.
     bank: T task vectors.
     coefs: from ``init``; or any tree that is a prefix of the parameters, with
-      leaves ``[]`` or ``[T]``: ``0.3`` is one coefficient for everything.
-    transform: from what is learned to coefficients; see ``softmax``, ``line``.
+      leaves ``[]`` or ``[T]``: ``0.3`` is one coefficient for all.
+    transform: maps ``coefs`` to coefficients; see ``softmax``, ``line``.
 
   Returns:
-    Parameters of the base's structure and dtypes. Leaves that no vector has,
-    and integers, are the base's. If leaves are on demand, so are they here.
+    Parameters of the base's structure and dtypes. Integer leaves, and leaves in
+    no vector, are the base's. Operands on demand yield leaves on demand.
 
   Raises:
     ValueError: if the bank's base differs from the one given in names, shapes,
@@ -75,7 +75,7 @@ def compose(
 
 
 def combine(bank: banks.Bank, coefs: Any) -> types.Delta:
-  r"""Adds scaled task vectors up, without a base.
+  r"""Sums scaled task vectors, without the base.
 
   .. math:: \delta_j = \sum_i \lambda_{ij} \tau_{i,j}
 
@@ -84,8 +84,8 @@ def combine(bank: banks.Bank, coefs: Any) -> types.Delta:
     coefs: as for ``compose``.
 
   Returns:
-    One task vector, leaves ``[...]`` in float32 or wider; ``None`` where no
-    vector has a leaf. ``linearise`` and ``deltas.apply`` take it.
+    One task vector, leaves ``[...]`` in float32 or wider, for ``linearise`` and
+    ``deltas.apply``; ``None`` at leaves that are in no vector.
 
   Raises:
     ValueError: if the coefficients do not fit.
@@ -126,7 +126,7 @@ def _apply(
   base: Any,
   **hyper: Any,
 ) -> Any:
-  """Calls a kernel on a leaf of the bank, of whatever kind it is."""
+  """Applies a kernel to one leaf of the bank: a stack, factors or rows."""
   cells, seed = coef_tree.cells_of(coefs, name)
   at: tuple[int, ...] | None = None
   rows: tuple[Any, ...] = (leaf,)

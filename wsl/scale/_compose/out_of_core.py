@@ -1,4 +1,4 @@
-"""Out of core: the bank stays where it is, one row of it is read at a time."""
+"""Out of core: the bank is not loaded; rows are read one at a time."""
 
 from collections.abc import Callable
 import functools
@@ -30,26 +30,27 @@ def value_and_gradient(
   .. math:: \frac{\partial L}{\partial \lambda_{ij}} = \Bigl\langle
     \frac{\partial L}{\partial \theta_j}, \tau_{i,j} \Bigr\rangle
 
-  The parameters are composed row by row, differentiated by one ordinary
-  gradient, and the inner products are taken row by row: memory for the base,
-  the parameters, their gradient and one row, whatever T is.
+  This is the chain rule, as theta is linear in lambda. The parameters are
+  composed row by row and differentiated by one ordinary gradient, and the inner
+  products are computed row by row. Memory holds the base, the parameters, their
+  gradient and one row, independent of T.
 
-  So every row is read twice. The last leaves to be composed are the first to be
-  pulled back, and the other way round in the next step: what the system still
-  holds of a file is met again soonest.
+  Every row is read twice. Leaves are pulled back in the reverse order of
+  composition, so that the most recently read parts of a file, which the
+  operating system still caches, are read first.
 
   Args:
     objective: a ``jax.tree_util.Partial`` of (params, batch, key).
     base: the base, in memory or on demand.
     bank: T vectors; numpy arrays, leaves on demand, or device arrays.
-    coefs: what is learned.
-    batch: for the objective.
-    key: for the objective.
-    transform: from what is learned to coefficients.
-    penalty: of coefficients, added to the loss.
+    coefs: the learned parameters.
+    batch: passed to the objective.
+    key: passed to the objective.
+    transform: maps ``coefs`` to coefficients.
+    penalty: a function of the coefficients, added to the loss.
 
   Returns:
-    The loss, and the gradient like ``coefs``.
+    The loss, and its gradient with the structure of ``coefs``.
   """
   coefs_of, back = jax.vjp(transform, coefs)
   params = compose(base, bank, coefs_of)
@@ -65,18 +66,18 @@ def value_and_gradient(
     objective, scaled, fixed, batch, key, layout=layout
   )
   del params, scaled
-  slope = pull_back.pull_back(bank, gradient, coefs_of)
+  slopes = pull_back.pull_back(bank, gradient, coefs_of)
   if penalty is not None:
-    extra, rise = jax.value_and_grad(penalty)(coefs_of)
-    loss = loss + jnp.asarray(extra, loss.dtype)
-    slope = jax.tree.map(jnp.add, slope, rise)
-  return loss, back(slope)[0]
+    value, more = jax.value_and_grad(penalty)(coefs_of)
+    loss = loss + jnp.asarray(value, loss.dtype)
+    slopes = jax.tree.map(jnp.add, slopes, more)
+  return loss, back(slopes)[0]
 
 
 def compose(
   base: types.Params, bank: banks.Bank, coefs: Any
 ) -> dict[str, types.Array]:
-  """Composes leaf by leaf and row by row; returns parameters by name."""
+  """Composes leaf by leaf and row by row; returns the parameters by name."""
   by_leaf = coef_tree.expand(coefs, bank)
   first = dict(bank.tied)
   params: dict[str, types.Array] = {}
@@ -111,6 +112,7 @@ def _add_row(
   cells: cell_maps.Cells,
   seed: types.Array,
 ) -> types.Array:
+  """Adds one scaled row to the running sum, in place."""
   coef = coef.astype(total.dtype)
   members = cell_maps.draw(cells, seed, total.shape)
   return total + sums.scaled(coef, row, cells, members, total.shape)
@@ -118,6 +120,7 @@ def _add_row(
 
 @jax.jit
 def _finish(base: types.Array, total: types.Array) -> types.Array:
+  """Adds the sum to the base, in the base's dtype."""
   return (base.astype(total.dtype) + total).astype(base.dtype)
 
 
@@ -131,7 +134,7 @@ def _value_and_grad(
   *,
   layout: Any,
 ) -> tuple[types.Array, dict[str, types.Array]]:
-  """Returns the loss and its gradient in the leaves of the bank, by name."""
+  """Returns the loss and its gradient with respect to the scaled leaves."""
   structure, names, tied = layout
   first = dict(tied)
 

@@ -1,4 +1,4 @@
-"""Gradients of weights to gradients of coefficients."""
+"""Pull gradients with respect to weights back to coefficients."""
 
 import functools
 from typing import Any
@@ -14,25 +14,27 @@ from wsl.scale._compose import sums
 
 
 def pull_back(bank: banks.Bank, gradient: types.Params, coefs: Any) -> Any:
-  r"""Turns a gradient in the weights into one in the coefficients.
+  r"""Computes the gradient with respect to the coefficients from the weights'.
 
   .. math:: \frac{\partial L}{\partial \lambda_{ij}} = \Bigl\langle
     \frac{\partial L}{\partial \theta_j}, \tau_{i,j} \Bigr\rangle
 
-  One ordinary gradient serves any number of vectors and any granularity. Leaves
-  on demand, and numpy arrays, are read one leaf of one vector at a time.
+  The chain rule through theta = theta_0 + sum_i lambda_i tau_i: one ordinary
+  gradient serves any number of vectors and any granularity. Leaves on demand,
+  and numpy arrays, are read one leaf of one vector at a time.
 
   Args:
     bank: T task vectors.
-    gradient: of a loss in the weights, leaves ``[...]`` of the base's names;
-      only the leaves of the bank are looked at.
-    coefs: the layout; the values do not matter, the map is linear.
+    gradient: the gradient of a loss with respect to the weights, leaves
+      ``[...]`` with the base's names; leaves that are not in the bank are
+      ignored.
+    coefs: the layout; the values are not used, as theta is linear in them.
 
   Returns:
-    The gradient, like ``coefs``.
+    The gradient, with the structure of ``coefs``.
 
   Raises:
-    ValueError: if the gradient has no leaf that the bank has.
+    ValueError: if the gradient lacks a leaf of the bank.
 
   Example:
     >>> import jax.numpy as jnp
@@ -43,6 +45,8 @@ def pull_back(bank: banks.Bank, gradient: types.Params, coefs: Any) -> Any:
     >>> pull_back(bank, {'w': jnp.asarray([1.0, 10.0])}, coefs)['task'].tolist()
     [21.0]
   """
+  # ``expand`` shares a block's coefficients among its leaves, so its transpose
+  # sums the leaves' inner products over each block.
   by_leaf, back = jax.vjp(lambda c: coef_tree.expand(c, bank), coefs)
   summed = sum_tied(bank, tree.named(gradient))
   for name in bank.leaves:
@@ -64,7 +68,7 @@ def pull_back(bank: banks.Bank, gradient: types.Params, coefs: Any) -> Any:
 def sum_tied(
   bank: banks.Bank, gradient: dict[str, types.Array]
 ) -> dict[str, types.Array]:
-  """Adds the gradients of tied leaves to that of the first."""
+  """Adds the gradients of tied leaves to that of the first leaf."""
   summed = dict(gradient)
   for name, first in bank.tied:
     if first in bank.leaves and name in gradient:
@@ -78,7 +82,7 @@ def _inner(
   coef: types.Array,
   cells: tuple[cell_maps.Cells, cell_maps.Seed],
 ) -> types.Array:
-  """Returns <gradient, row> for each vector and cell, like ``coef``."""
+  """Returns <gradient, row> for each vector and cell, ``[T, cells...]``."""
   kinds, seed = cells
   hyper = {'cells': kinds, 'seed': np.asarray(seed, np.uint32)}
   if isinstance(leaf, jax.Array):
@@ -100,6 +104,9 @@ def _inner_stack(
   cells: cell_maps.Cells,
   seed: types.Array,
 ) -> types.Array:
+  """Computes the inner products with all rows of a stack in memory."""
+  # The transpose of c -> sum_i c_i row_i maps a gradient to <gradient, row_i>,
+  # summed over the entries of each cell.
   like = tree.wide(gradient)
   total = lambda c: sums.total_of(
     like, c, stack, at=None, cells=cells, seed=seed, shape=gradient.shape
@@ -116,6 +123,7 @@ def _inner_row(
   cells: cell_maps.Cells,
   seed: types.Array,
 ) -> types.Array:
+  """Computes the inner products with one row, one for each cell."""
   like = tree.wide(gradient)
   members = cell_maps.draw(cells, seed, gradient.shape)
   total = lambda c: sums.scaled(

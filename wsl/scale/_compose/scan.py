@@ -1,4 +1,4 @@
-"""Compose layer by layer, inside the scan that runs the layers."""
+"""Composition of stacked layers inside the scan that applies them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,28 +20,28 @@ def scan(
   bank: banks.Bank,
   coefs: Any,
 ) -> Any:
-  r"""Runs a stack of layers, each of which is composed when its turn comes.
+  r"""Applies a stack of layers, composing each layer when it is applied.
 
   .. math:: h_{l+1} = f(h_l; \theta_{0,l} + \textstyle\sum_i \lambda_{il}
     \tau_{i,l})
 
-  For models that keep their layers stacked, ``[L, ...]``, and scan over them.
-  One layer's composed weights are alive at a time; the backward pass composes
-  them again. The bank keeps its layout, ``[T, L, ...]``. Parameters that are
-  not stacked have a bank and ``compose`` of their own.
+  For models whose layers are stacked, ``[L, ...]``, and scanned over. Only one
+  layer's composed weights are in memory at a time; the backward pass recomputes
+  them. The bank keeps its layout, ``[T, L, ...]``. Parameters that are not
+  stacked need a separate bank and ``compose``.
 
   Args:
     block: maps (one layer's parameters, carry) to the next carry.
-    carry: what goes into the first layer.
+    carry: the input of the first layer.
     base: the stacked layers, every leaf ``[L, ...]``.
-    bank: task vectors of ``base``, each of which has every leaf, in memory: as
-      a stack, or as ``LowRank`` factors of which the left one has the axis of
-      layers, and the right one serves all of them.
+    bank: task vectors of ``base``, each with every leaf, in memory: as a stack,
+      or as ``LowRank`` factors, the left one with an axis of layers, the right
+      one shared by all layers.
     coefs: shared by the layers (``'all'``, ``'task'``, ``'leaf'``), or one for
       each layer: ``init(bank, by=('channel', 0))``.
 
   Returns:
-    What comes out of the last layer.
+    The output of the last layer.
 
   Raises:
     ValueError: if the bank does not fit the base, a leaf is of another kind,
@@ -85,6 +85,10 @@ def scan(
 
     return block(tree.map_named(leaf, base), carry), None
 
+  # Reverse mode through a scan would store every layer's composed weights as
+  # residuals. ``checkpoint`` stores the carry alone and recomposes the layer in
+  # the backward pass. A scan cannot be merged by common subexpression
+  # elimination, so its barriers are not needed.
   steps = (jnp.arange(layers, dtype=np.int32), by_leaf)
   body = jax.checkpoint(body, prevent_cse=False)
   return jax.lax.scan(body, carry, steps)[0]
@@ -105,6 +109,7 @@ def _by_layer(
 
 
 def _check(name: str, leaf: Any) -> None:
+  """Checks that a leaf is in memory, with its axis of layers in front."""
   if isinstance(leaf, tuple) or tree.on_demand(leaf):
     raise ValueError(
       f"scan: leaf '{name}' is no stack [T, L, ...]: read it, and give it to "
@@ -136,7 +141,7 @@ def _layer(
 
 
 def _at(x: types.Array, *place: types.Array) -> types.Array:
-  """Returns ``x[place]`` in one slice, however many axes it goes through."""
+  """Returns ``x[place]`` as one slice over all indexed axes."""
   rest = x.shape[len(place) :]
   starts = place + (np.int32(0),) * len(rest)
   sizes = (1,) * len(place) + rest

@@ -1,4 +1,8 @@
-"""Sums of rows, each times its coefficients."""
+"""Weighted sums of rows, in constant memory.
+
+A sum over T vectors is written as a loop that reads one row at a time, forward
+and backward: a contraction over a bfloat16 stack would first widen it all.
+"""
 
 from collections.abc import Callable
 import functools
@@ -47,14 +51,14 @@ def weighted_sum(
   *,
   start: types.Scalar = 0,
 ) -> types.Array:
-  """Adds up ``term(coef[n], stack, start + n)``, one n at a time.
+  """Sums ``term(coef[n], stack, start + n)`` over n in a loop.
 
   Args:
     stack: an array ``[T, ...]``, or a ``LowRank`` of them.
     coef: ``[N, cells...]``.
     term: one vector's coefficients times its row of the stack, ``[...]``.
     shape: of the result.
-    start: the first row that has a coefficient.
+    start: the row of the first coefficient.
   """
 
   def add(total: types.Array, step: Any) -> tuple[types.Array, None]:
@@ -73,11 +77,11 @@ def _in_halves(
   seed: types.Array,
   shape: tuple[int, ...],
 ) -> types.Array:
-  """Adds half of the vectors up, then the others; draws cells for each half.
-
-  What a loop draws is gone when the loop has ended. Drawn outside of one, the
-  cells of every leaf would be kept from the forward to the backward pass.
-  """
+  """Sums two halves of the vectors, drawing the random cells in each."""
+  # Cells drawn outside a loop would be residuals, kept for every leaf from the
+  # forward to the backward pass. Drawn inside a checkpointed loop of two steps
+  # they are freed after each step and recomputed. Two, as XLA inlines a loop of
+  # one step.
   half = -(-len(coef) // 2)
   widths = [(0, 2 * half - len(coef))] + [(0, 0)] * (coef.ndim - 1)
   halves = jnp.pad(coef, widths).reshape(2, half, *coef.shape[1:])
@@ -94,11 +98,12 @@ def _in_halves(
 
 
 def _loop(add: Callable[..., Any], steps: Any, zeros: types.Array) -> Any:
-  """Loops over steps; what a step reads is read again in the backward pass.
+  """Scans over steps; each step is recomputed in the backward pass.
 
-  A loop must not carry what can be computed before it: XLA would widen the
-  whole stack there, on a CPU even where nothing asks for it. So ``add`` puts a
-  barrier between what it reads and the number of the step.
+  ``checkpoint`` keeps no row as a residual. XLA hoists loop-invariant code: it
+  would cast the whole stack to float32 before the loop, T times the memory of a
+  row. ``add`` therefore ties the stack to the step's index by an optimization
+  barrier, which makes the cast depend on the step.
   """
   return jax.lax.scan(jax.checkpoint(add, prevent_cse=False), zeros, steps)[0]
 
@@ -112,7 +117,7 @@ def _row_of(
   members: types.Array | None,
   shape: tuple[int, ...],
 ) -> types.Array:
-  """Returns row i of a stack, the last one if there is none, scaled."""
+  """Returns row i of a stack (clamped to the last row), scaled."""
   row = jax.tree.map(
     lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False), stack
   )
@@ -138,7 +143,8 @@ def scaled(
 
 
 def _product(coef: types.Array, stack: bank_rows.LowRank) -> types.Array:
-  """Returns the sum of scaled products as one product of rank T r."""
+  """Sums scaled low-rank products as one product of rank T r."""
+  # sum_i c_i L_i R_i = [c_1 L_1 ... c_T L_T] [R_1; ...; R_T].
   left = stack.left.astype(coef.dtype)
   left = left * coef.reshape(coef.shape + (1,) * (left.ndim - 1))
   left = jnp.moveaxis(left, 0, -2)

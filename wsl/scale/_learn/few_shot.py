@@ -1,4 +1,4 @@
-"""A few labelled examples of each class, repeated."""
+"""Batches of a few labelled examples of each class."""
 
 from collections.abc import Iterator
 
@@ -14,14 +14,14 @@ def shots(
 ) -> np.ndarray:
   """Draws ``per_class`` examples of each class, without replacement.
 
-  It sees the training labels that it is given and nothing else: to stay a
-  k-shot experiment, stop after a fixed number of steps, not at the best epoch
-  on a labelled validation set (as the paper's code does).
+  A k-shot experiment must not use further labels: stop after a fixed number of
+  steps, not at the best epoch on a labelled validation set (as the paper's code
+  does).
 
   Args:
     labels: integers ``[N]``, of the training split.
     per_class: k, 1 or more.
-    key: source of the draw; with one key the first k of k + 1 shots are the k
+    key: source of the draw. With one key, the k shots are a subset of the k + 1
       shots.
 
   Returns:
@@ -61,23 +61,23 @@ def few_shot(
   batch_size: int,
   key: types.PRNGKey,
 ) -> Iterator[tuple[types.Tree, np.ndarray]]:
-  """Yields batches of k examples of each class, for ever: for ``supervised``.
+  """Yields endless batches of k examples of each class, for ``supervised``.
 
-  The chosen examples are gone through in a new order each time; a batch that
-  is larger than the whole goes through it more than once.
+  The chosen examples are shuffled in each epoch; a batch larger than their
+  number spans several epochs.
 
   Args:
     data: inputs of the training split, leaves ``[N, ...]``.
     labels: integers ``[N]``.
     per_class: k, 1 or more.
     batch_size: examples in a batch.
-    key: source of the draw and of the orders.
+    key: source of the draw and of the shuffles.
 
   Yields:
     (inputs, labels), leaves ``[batch_size, ...]``.
 
   Raises:
-    ValueError: as ``shots`` does, at the first batch.
+    ValueError: at the first batch, for the reasons of ``shots``.
 
   Example:
     >>> import jax, numpy as np

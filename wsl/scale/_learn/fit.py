@@ -1,4 +1,4 @@
-"""Learn coefficients by gradient."""
+"""Learn coefficients by gradient descent."""
 
 from collections.abc import Callable, Iterable, Iterator
 import math
@@ -15,12 +15,12 @@ from wsl.scale._learn import learning_step
 
 
 class Fit(NamedTuple):
-  """What ``fit`` has found.
+  """The result of ``fit``.
 
   Attributes:
     coefs: the coefficients, before ``transform``.
-    opt_state: the optimizer's state, to go on from.
-    losses: ``[steps made]``, the loss of each step before its update.
+    opt_state: the optimizer's state, to resume from.
+    losses: ``[steps]``, the loss of each step before its update.
   """
 
   coefs: Any
@@ -29,12 +29,12 @@ class Fit(NamedTuple):
 
 
 class StoppedError(RuntimeError):
-  """A fit that could not go on; ``result`` holds what it had found.
+  """A fit that stopped early; ``result`` holds its last good state.
 
   Attributes:
-    result: a ``Fit``: the last coefficients whose loss was finite, and the
-      losses up to the end, the bad one included. In a notebook, after the
-      error: ``sys.last_value.result``.
+    result: a ``Fit``: the last coefficients with a finite loss, and all losses,
+      the non-finite one included. In a notebook, after the error:
+      ``sys.last_value.result``.
   """
 
   def __init__(self, message: str, result: Fit) -> None:
@@ -67,30 +67,31 @@ def fit(
 
   Only the coefficients are differentiated; base and bank are arguments of the
   compiled step, not constants. With ``stream`` the bank stays on the host or on
-  disk, read one leaf of one vector at a time: the same coefficients in memory
-  that does not grow with T. Each row is read twice a step, which is the least:
-  inner products need a gradient, and that needs the whole model composed.
+  disk and is read one leaf of one vector at a time: the coefficients are the
+  same, and memory does not grow with T. Each row is read twice per step, the
+  minimum: the inner products need a gradient, which needs the whole composed
+  model.
 
   Args:
-    objective: a function of (params, batch, key) to a scalar, see
-      ``supervised`` and its siblings. Arrays that it closes over by a
-      ``jax.tree_util.Partial`` are arguments too.
+    objective: a function of (params, batch, key) to a scalar, such as
+      ``supervised``. Arrays bound by a ``jax.tree_util.Partial`` are arguments
+      of the step too.
     base: the bank's base.
     bank: T task vectors.
-    coefs: where to start: from ``init``, or whatever ``transform`` takes.
-    batches: gone through again and again; an iterator is gone through once.
-    optimizer: any optax transformation. Pass the same object again to compile
-      once; likewise ``transform``, ``project`` and ``penalty``.
-    steps: how many updates.
+    coefs: the initial value: from ``init``, or an argument of ``transform``.
+    batches: iterated over repeatedly; an iterator is consumed once.
+    optimizer: any optax transformation. Reuse the same object to compile once;
+      the same holds for ``transform``, ``project`` and ``penalty``.
+    steps: the number of updates.
     key: the objective's key at step s is ``fold_in(key, s)``.
-    transform: from what is learned to coefficients: ``softmax``, ``line``.
-    project: applied to what is learned after each update: ``box``.
-    penalty: from coefficients, after ``transform``, to a number that is added
+    transform: maps learned parameters to coefficients: ``softmax``, ``line``.
+    project: applied to the learned parameters after each update: ``box``.
+    penalty: maps coefficients (after ``transform``) to a number that is added
       to the loss: ``shrinkage``.
-    opt_state: to go on from an earlier fit; by default a fresh one.
-    progress: called with the step, its loss, and the coefficients that had it.
-    stream: whether the bank is read row by row; by default if a leaf of it is
-      on demand. Numpy arrays stay on the host.
+    opt_state: the state of an earlier fit to resume; by default a new one.
+    progress: called with the step, its loss, and the coefficients of that loss.
+    stream: whether to read the bank row by row; by default, if any leaf of it
+      is on demand. Numpy arrays stay on the host.
 
   Returns:
     The coefficients, and every loss.
@@ -98,8 +99,8 @@ def fit(
   Raises:
     ValueError: before the first step, if the bank's base differs from the one
       given or an argument is out of range.
-    StoppedError: if a loss or an update is not finite, or an iterator runs out;
-      it names the step and holds the last good coefficients.
+    StoppedError: if a loss or an update is not finite, or an iterator is
+      exhausted; it names the step and holds the last good coefficients.
 
   Example:
     >>> import jax, jax.numpy as jnp, optax
@@ -159,12 +160,12 @@ def _run(
   key: types.PRNGKey,
   progress: Callable[[int, float, Any], None] | None,
 ) -> Fit:
-  """Steps, and looks at a loss while the next step is under way."""
+  """Runs the steps; a loss is read while the next step is computed."""
   losses: list[float] = []
   good = state  # the last whose loss is known to be finite
   pending: Any = None  # (state before, state after, loss, is finite)
 
-  def look() -> None:
+  def check_pending() -> None:
     nonlocal good
     before, _, loss, finite = pending
     s = len(losses)
@@ -183,7 +184,7 @@ def _run(
       batch = next(feed)
     except StopIteration:
       if pending is not None:
-        look()
+        check_pending()
         good = state
       raise _stopped(
         f'batches ran out after {s} of {steps} steps, give a list or an '
@@ -193,17 +194,18 @@ def _run(
       ) from None
     after, loss, finite = step(state, batch, jax.random.fold_in(key, s))
     if pending is not None:
-      look()
+      check_pending()
     pending = (state, after, loss, finite)
     state = after
   if pending is not None:
-    look()
+    check_pending()
   return Fit(state.coefs, state.opt_state, np.asarray(losses))
 
 
 def _stopped(
   what: str, state: learning_step.State, losses: list[float]
 ) -> StoppedError:
+  """Returns the error that carries the last good state."""
   return StoppedError(
     f"fit: {what}; this error's result holds the last good coefficients",
     Fit(state.coefs, state.opt_state, np.asarray(losses)),
@@ -211,7 +213,7 @@ def _stopped(
 
 
 def _cycle(batches: Iterable[Any]) -> Iterator[Any]:
-  """Yields batches for ever, unless they can be gone through once only."""
+  """Cycles over ``batches``; a one-shot iterator is consumed once."""
   again = True
   while again:
     again = False

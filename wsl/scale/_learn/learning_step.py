@@ -1,4 +1,4 @@
-"""One step of learning, in memory or streamed."""
+"""One update of the coefficients, in memory or streamed."""
 
 from collections.abc import Callable
 import functools
@@ -13,7 +13,7 @@ from wsl.scale._compose import compose, out_of_core
 
 
 class State(NamedTuple):
-  """What a step changes."""
+  """The state that a step updates."""
 
   coefs: Any
   opt_state: Any
@@ -30,7 +30,7 @@ def stepper(
   penalty: Callable[[Any], types.Array] | None,
   stream: bool,
 ) -> Callable[..., tuple[State, types.Array, types.Array]]:
-  """Returns a function of (state, batch, key) to (state, loss, is finite)."""
+  """Returns a function (state, batch, key) -> (state, loss, is finite)."""
   objective = tree.partial(objective)
   penalty = None if penalty is None else tree.partial(penalty)
   if not stream:
@@ -78,7 +78,7 @@ def step(
   transform: Callable[[Any], Any],
   project: Callable[[Any], Any],
 ) -> tuple[State, types.Array, types.Array]:
-  """Makes a step in memory: (state, loss, is the new state finite)."""
+  """Takes a step in memory: (state, loss, is the new state finite)."""
 
   def loss_of(coefs: Any) -> types.Array:
     coefs = transform(coefs)
@@ -100,6 +100,7 @@ def _update(
   optimizer: Any,
   project: Callable[[Any], Any],
 ) -> tuple[State, types.Array, types.Array]:
+  """Applies the optimizer's update and the projection."""
   with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes itself
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.coefs

@@ -1,4 +1,4 @@
-"""UFM: learn without labels from a trusted set and two views."""
+"""UFM: unsupervised FixMatch, from a trusted set and two augmentations."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,11 +12,11 @@ from wsl.scale._learn import objectives
 
 
 class Trusted(NamedTuple):
-  """Examples whose predicted label is taken for the true one.
+  """Examples whose predicted label is used as the true one.
 
   Attributes:
-    indices: ``[n]``, places in the data.
-    labels: ``[n]``, what the model says.
+    indices: ``[n]``, positions in the data.
+    labels: ``[n]``, the predicted labels.
   """
 
   indices: np.ndarray
@@ -30,8 +30,8 @@ class Views(NamedTuple):
     inputs: unlabelled examples, leaves ``[B, ...]``.
     trusted: trusted examples, leaves ``[n, ...]``; the paper: n = B / 3.
     labels: their labels, ``[n]``.
-    threshold: w, the confidence from which an unlabelled example counts; the
-      paper raises it linearly from 0.9 to 1.
+    threshold: w, the confidence above which an unlabelled example contributes;
+      the paper raises it linearly from 0.9 to 1.
   """
 
   inputs: Any
@@ -41,17 +41,17 @@ class Views(NamedTuple):
 
 
 def trusted(logits: types.ArrayLike, *, most: int = 100) -> Trusted:
-  r"""Takes the most confident examples of each predicted class.
+  r"""Selects the most confident examples of each predicted class.
 
-  At most :math:`\min(N / C, \text{most})` of each class. The paper takes them
-  anew in every epoch, first from the zero-shot model.
+  At most :math:`\min(N / C, \text{most})` of each class. The paper selects them
+  again in every epoch, initially with the zero-shot model.
 
   Args:
     logits: ``[N, C]``, of all unlabelled examples.
-    most: the most that one class may have.
+    most: the maximum for one class.
 
   Returns:
-    Indices and labels, by class, the most confident first.
+    Indices and labels, ordered by class, then by decreasing confidence.
 
   Raises:
     ValueError: if there are fewer examples than classes.
@@ -65,8 +65,8 @@ def trusted(logits: types.ArrayLike, *, most: int = 100) -> Trusted:
     Zhang et al., "Knowledge Composition using Task Vectors with Learned
     Anisotropic Scaling", 2024, arXiv:2407.02880.
 
-  Differs from the official code, which takes a tenth of N / C, once, and marks
-  as trusted the examples of the last class alone.
+  Differs from the official code, which selects a tenth of N / C, once, and
+  trusts the examples of the last class only.
   """
   log_p = np.asarray(objectives.log_softmax(jnp.asarray(logits)))
   count, classes = log_p.shape
@@ -76,12 +76,12 @@ def trusted(logits: types.ArrayLike, *, most: int = 100) -> Trusted:
       f'trusted: {count} examples for {classes} classes: expected at least one '
       'for each class'
     )
-  said, sure = log_p.argmax(1), log_p.max(1)
-  order = np.argsort(-sure, kind='stable')
+  labels, confidence = log_p.argmax(1), log_p.max(1)
+  order = np.argsort(-confidence, kind='stable')
   indices = np.concatenate(
-    [order[said[order] == c][:share] for c in range(classes)]
+    [order[labels[order] == c][:share] for c in range(classes)]
   )
-  return Trusted(indices, said[indices])
+  return Trusted(indices, labels[indices])
 
 
 def ufm(
@@ -91,22 +91,22 @@ def ufm(
   strong: Callable[[types.PRNGKey, Any], Any],
   exponent: float = 0.5,
 ) -> objectives.Objective:
-  r"""Agreement of a strong view with a confident weak one, as the paper says.
+  r"""Builds the consistency loss of strong and weak augmentations.
 
   .. math:: L = \frac{1}{B + n} \Bigl( \sum_{x} 1[\max q(x) > w]\,
     H(q(x), p(\text{strong}(x))) + \sum_{x, y \in \text{trusted}}
     H(y, p(\text{strong}(x))) \Bigr), \quad
     q \propto p(\text{weak}(x))^{\text{exponent}}
 
-  No gradient flows through q.
+  The pseudo-label q is a constant: no gradient flows through it.
 
   Args:
     apply_fn: maps (params, inputs) to logits ``[B, C]``.
-    weak: a small random change, a function of (key, inputs).
-    strong: a large one.
-    exponent: 0.5 as printed, which flattens p where the text says that it
-      sharpens: with w = 0.9 only examples of p > 0.988 (two classes) count.
-      2.0 sharpens.
+    weak: a weak random augmentation, a function of (key, inputs).
+    strong: a strong one.
+    exponent: 0.5 as printed, which flattens p although the text says that it
+      sharpens: with w = 0.9 and two classes, only examples with p > 0.988
+      contribute. 2.0 sharpens.
 
   Returns:
     An objective; batches are ``Views``.
@@ -116,8 +116,8 @@ def ufm(
     Anisotropic Scaling", 2024, arXiv:2407.02880, on test-time adaptation.
 
   Differs from the official code, where the threshold stays at 0.99, the
-  exponent is a factor that normalisation takes back, and trusted examples are
-  those of the last class, found once.
+  exponent is a factor that cancels in the normalisation, and the trusted
+  examples are those of the last class, selected once.
   """
   return jax.tree_util.Partial(
     _ufm, tree.partial(apply_fn), _Static((weak, strong, exponent))
@@ -126,7 +126,7 @@ def ufm(
 
 @jax.tree_util.register_static
 class _Static(tuple):
-  """Settings that choose the program."""
+  """Static arguments of the compiled program."""
 
 
 def _ufm(
@@ -136,16 +136,18 @@ def _ufm(
   batch: Views,
   key: types.PRNGKey,
 ) -> types.Array:
+  """Averages the pseudo-label and trusted losses over B + n examples."""
   weak, strong, exponent = settings
   keys = jax.random.split(key, 3)
-  seen = apply_fn(params, weak(keys[0], batch.inputs))
-  target = jax.nn.softmax(exponent * objectives.log_softmax(seen))
+  logits = apply_fn(params, weak(keys[0], batch.inputs))
+  # p^e / sum p^e = softmax(e log p), without underflow of small p.
+  target = jax.nn.softmax(exponent * objectives.log_softmax(logits))
   target = jax.lax.stop_gradient(target)
   log_p = objectives.log_softmax(
     apply_fn(params, strong(keys[1], batch.inputs))
   )
-  counts = jnp.max(target, -1) > jnp.asarray(batch.threshold, target.dtype)
-  agreement = -jnp.sum(target * log_p, -1) * counts.astype(log_p.dtype)
+  confident = jnp.max(target, -1) > jnp.asarray(batch.threshold, target.dtype)
+  agreement = -jnp.sum(target * log_p, -1) * confident.astype(log_p.dtype)
   logits = apply_fn(params, strong(keys[2], batch.trusted))
   known = objectives.cross_entropy(logits, jnp.asarray(batch.labels))
   return jnp.mean(jnp.concatenate([agreement, known]))
