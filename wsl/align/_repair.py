@@ -97,6 +97,8 @@ def repair(
   moments = _by_name(measure(params), params, 'the result of measure')
   names = _chosen_maps(moments, leaves, shift)
   targets = {n: _target(n, moments[n], ends, shares) for n in names}
+  # All layers are corrected at once. The correction of a layer is final as soon
+  # as all layers before it are, so k layers converge in k passes.
   for i in range(passes):
     if i:
       moments = _by_name(measure(params), params, 'the result of measure')
@@ -166,7 +168,7 @@ def _fold_in(
   """Folds corrections into weights and biases: W gain, b gain + shift."""
   biases = {moments[name].bias: c for name, c in corrections.items()}
 
-  def one(name: str, x: types.Array) -> types.Array:
+  def correct_leaf(name: str, x: types.Array) -> types.Array:
     wide = tree.wide(x)
     if name in corrections:
       gain = jnp.expand_dims(corrections[name].gain, moments[name].axes)
@@ -178,7 +180,7 @@ def _fold_in(
       return x
     return wide.astype(x.dtype)
 
-  return tree.map_named(one, params)
+  return tree.map_named(correct_leaf, params)
 
 
 def _target(

@@ -57,13 +57,13 @@ def harden(
     For each group ``[*outer, *free outer, n, n]``, of zeros and ones.
   """
 
-  def one(group: _symmetry.Factor) -> types.Array:
+  def matrices_of(group: _symmetry.Factor) -> types.Array:
     full = shape(group, symmetry)
     hot = jax.nn.one_hot(permutation[group.name], group.size, dtype=dtype)
     skip = tuple(range(len(group.outer), len(full) - 2))
     return jnp.broadcast_to(jnp.expand_dims(hot, skip), full)
 
-  return {group.name: one(group) for group in symmetry.groups}
+  return {group.name: matrices_of(group) for group in symmetry.groups}
 
 
 def apply(
@@ -84,7 +84,7 @@ def apply(
     The model; products are taken in the dtype of the matrices.
   """
 
-  def one(name: str, x: types.Array) -> types.Array:
+  def apply_to_leaf(name: str, x: types.Array) -> types.Array:
     plan = symmetry.plan(name)
     if not groups_of(plan) or not jnp.issubdtype(x.dtype, jnp.floating):
       return x
@@ -92,7 +92,7 @@ def apply(
     blocks = [_contract(*b, matrices) for b in _blocks.to_blocks(wide, plan)]
     return _blocks.from_blocks(blocks, plan).astype(x.dtype)
 
-  return tree.map_named(one, params)
+  return tree.map_named(apply_to_leaf, params)
 
 
 def round(

@@ -91,7 +91,7 @@ def singular_alignment(
   if not any(jax.tree.leaves(chosen)):
     raise ValueError('singular_alignment: no leaf has two axes')
 
-  def one(
+  def measure(
     name: str, x: types.Array, y: types.Array, is_matrix: bool
   ) -> types.Array | None:
     if not is_matrix:
@@ -105,7 +105,7 @@ def singular_alignment(
       tree.apply_kernel(_cosine_and_counts, x, y, threshold=threshold)
     )
 
-  found = tree.map_named(one, a, b, chosen)
+  found = tree.map_named(measure, a, b, chosen)
   cosines = jax.tree.map(lambda x: x[0], found)
   return SingularAlignment(
     leaves=cosines,

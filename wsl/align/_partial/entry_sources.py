@@ -60,6 +60,9 @@ def of_factor(factor: _symmetry.Factor, counts: UnitCounts) -> Source:
 
 def product(sources: Sequence[Source]) -> Source:
   """Returns the source of a product of factors, major to minor."""
+  # A product of factors flattens (i, j) to i * size + j in each model. It is
+  # absent from a model if one of the factors is: a separate unit of A times a
+  # separate unit of B is in neither, and its entries are zero.
   a, b = np.zeros(1, np.int64), np.zeros(1, np.int64)
   for s in sources:
     a = _product_index(a, s.a, s.sizes[0])

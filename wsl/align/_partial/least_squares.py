@@ -133,6 +133,8 @@ def _refit_groups(
     for x, count in zip((of_a, of_b, start), (*sizes, len(groups[0])))
   )
   matrix, ridge = matrix.astype(dtype), jnp.asarray(ridge, dtype)
+  # Sequentially, to hold one system in memory: a depthwise convolution has as
+  # many groups as channels.
   solved = jax.lax.map(
     lambda x: _solve_group(
       a, b, matrix, inputs, outputs, ridge, x[0], x[1], classes
@@ -234,6 +236,7 @@ def _solve_ridge(
   mean = diagonal.sum() / count
   # If all inputs are zero so is the residual, and any rho > 0 gives W = 0.
   rho = jnp.where(mean > 0, ridge * mean, 1)
+  # Other rows are those of the identity: a static shape, positive definite.
   pairs = rows[:, None] & rows[None]
   system = jnp.where(pairs, squares, 0) + jnp.diag(jnp.where(rows, rho, 1))
   factor = jax.scipy.linalg.cho_factor(system)

@@ -135,6 +135,7 @@ def pleas(
   if gains is None:
     leaves = unit_gains.comparable_leaves(symmetry, outputs)
     gains = unit_gains.unit_gains(a, b, symmetry=symmetry, leaves=leaves)
+  # With the separate units last, every new axis is (merged | A | B).
   order = _separate_last(symmetry, counts, gains)
   grams_by_name = gram_layout.named_grams(grams, a)
   a = _permutation.permute(a, order, symmetry=symmetry)
@@ -158,7 +159,7 @@ def pleas(
     if name not in resolved:
       _check_no_inputs(name, axes)
 
-  def one(name: str, x: types.Array) -> types.Array:
+  def merge_leaf(name: str, x: types.Array) -> types.Array:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
       return x
     gram, y = grams_by_name.get(name), others[name]
@@ -177,7 +178,9 @@ def pleas(
         )
     return merged.astype(x.dtype)
 
-  return PartialMerge(tree.map_named(one, a), _new_widths(symmetry, counts))
+  return PartialMerge(
+    tree.map_named(merge_leaf, a), _new_widths(symmetry, counts)
+  )
 
 
 def _separate_last(

@@ -140,6 +140,7 @@ def _leaf_gains(
   x: types.Array, y: types.Array, *, plan: _symmetry.Plan
 ) -> list[tuple[str, types.Array]]:
   """Returns the gains of a leaf for each occurrence of a group in a block."""
+  # In the order of blocks and factors of _sums_per_unit.
   names = [
     factor.name
     for segments in itertools.product(*plan)
@@ -167,6 +168,7 @@ def _sum_to_factor(
   block: types.Array, factors: _blocks.Factors, i: int
 ) -> types.Array:
   """Sums a block over all axes except a factor and its outer factors."""
+  # A gain has the axes of a permutation table, [*outer, factor].
   names = [factor.name for factor in factors]
   places = [*map(names.index, factors[i].outer), i]
   rest = [axis for axis in range(block.ndim) if axis not in places]

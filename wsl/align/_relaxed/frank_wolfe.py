@@ -128,6 +128,9 @@ def initial_matrices(
       [_permutation.identity(symmetry)] * count, symmetry, dtype
     )
 
+  # At the barycentre all units of the universe are equal, so the rows of each
+  # gradient are equal and every permutation solves the linear problem: the
+  # random half breaks the symmetry.
   def center(group: _symmetry.Factor, key: types.PRNGKey) -> types.Array:
     shape = (count, *_soft.shape(group, symmetry))
     logits = jax.random.normal(key, shape, dtype)

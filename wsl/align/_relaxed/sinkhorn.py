@@ -199,6 +199,7 @@ def _optimise_logits(
     return LOSSES[loss](a, b)
 
   def step(carry: Any, key: types.PRNGKey) -> tuple[Any, None]:
+    # The gradient passes through the projection by its implicit derivative.
     logits, state = carry
     gradients = jax.grad(objective)(logits, key)
     with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes itself
