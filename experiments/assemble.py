@@ -42,7 +42,8 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
     results[method] = {}
     for budget in config.budgets:
       fractions = tuple(config.fractions) if budget == 1 else (1.0,)
-      compute = functools.partial(train, setting, starts, budget, fractions)
+      job = incubation.Job(starts, budget, fractions)
+      compute = functools.partial(train, setting, job)
       part = f'{method}.{budget:g}'
       results[method][f'{budget:g}'] = out.values(part, compute)
 

@@ -1,14 +1,12 @@
 """One deep network, trained end to end or assembled from modules.
 
 The first axis of a leaf is R = F S runs, F fractions of the data times S seeds;
-it is R K where each of K modules is trained alone. ``starts`` are initial
-parameters by stage, ``budget`` is relative to the whole training, and
-``fractions`` are F shares of the training images.
+it is R K where each of K modules is trained alone.
 """
 
 from collections.abc import Callable
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +18,20 @@ from experiments._shared import side_by_side
 from wsl import stitch, train, tree, types
 
 Setting = settings.Setting
+
+
+class Job(NamedTuple):
+  """Training at one budget on several fractions of the data.
+
+  Attributes:
+    starts: initial parameters by stage, ``[S, ...]``.
+    budget: of compute, relative to the whole training.
+    fractions: of the training images, F of them.
+  """
+
+  starts: types.Params
+  budget: float
+  fractions: tuple[float, ...]
 
 
 def starts(setting: Setting) -> types.Params:
@@ -37,29 +49,19 @@ def starts(setting: Setting) -> types.Params:
   return {name: tree.stack(params) for name, params in found.items()}
 
 
-def end_to_end(
-  setting: Setting,
-  starts: types.Params,
-  budget: float,
-  fractions: tuple[float, ...],
-) -> dict[str, Any]:
+def end_to_end(setting: Setting, job: Job) -> dict[str, Any]:
   """Trains whole networks and measures them.
 
   Returns:
     ``steps``, ``flops``, and ``found``: the accuracies of the networks.
   """
-  steps, stage = settings.plan(setting, budget), 'end_to_end'
-  start = _begin(setting, starts, stage, fractions)
+  steps, stage = settings.plan(setting, job.budget), 'end_to_end'
+  start, fractions = _begin(setting, job, stage), job.fractions
   trained = _train(setting, stage, _plain, start, fractions, steps[stage])
   return _report(setting, steps, (stage,), {'network': trained}, fractions)
 
 
-def incubation(
-  setting: Setting,
-  starts: types.Params,
-  budget: float,
-  fractions: tuple[float, ...],
-) -> dict[str, Any]:
+def incubation(setting: Setting, job: Job) -> dict[str, Any]:
   """Trains a meta model, every module within it, and the assembled network.
 
   The stages share the budget.
@@ -68,8 +70,8 @@ def incubation(
     ``steps``, ``flops``, and ``found``: the accuracies of the meta model, the
     assembled network, and the fine-tuned one.
   """
-  steps, count = settings.plan(setting, budget), setting.config.modules
-  begin = functools.partial(_begin, setting, starts, fractions=fractions)
+  steps, count = settings.plan(setting, job.budget), setting.config.modules
+  begin, fractions = functools.partial(_begin, setting, job), job.fractions
   meta = _train(
     setting, 'meta', _plain, begin('meta'), fractions, steps['meta']
   )
@@ -218,14 +220,9 @@ def keys(setting: Setting) -> types.PRNGKey:
   return jax.random.split(key, setting.config.seeds)
 
 
-def _begin(
-  setting: Setting,
-  starts: types.Params,
-  stage: str,
-  fractions: tuple[float, ...],
-) -> stitch.Segmented:
+def _begin(setting: Setting, job: Job, stage: str) -> stitch.Segmented:
   """Returns initial networks ``[R, ...]``, the same for all fractions."""
   model = setting.target
-  tile = lambda x: jnp.tile(x, (len(fractions),) + (1,) * (x.ndim - 1))
-  params = jax.tree.map(tile, starts[stage])
+  tile = lambda x: jnp.tile(x, (len(job.fractions),) + (1,) * (x.ndim - 1))
+  params = jax.tree.map(tile, job.starts[stage])
   return stitch.Segmented(params, model.embed, model.block, model.head)

@@ -39,7 +39,7 @@ class Suite(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict) -> Suite:
-  """Reads the data and makes the model.
+  """Reads the data and builds the model.
 
   Args:
     config: see ``configs/merge_vision.py``.
