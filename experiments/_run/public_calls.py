@@ -15,7 +15,7 @@ def find(
 
   Args:
     name: such as ``'ties'``.
-    rooms: where to look, in this order.
+    rooms: modules to search, in this order.
     where: the place in the config, for the message.
 
   Returns:
@@ -44,13 +44,13 @@ def check(
   supplied: Collection[str] = (),
   where: str,
 ) -> None:
-  """Checks argument names against the function's own signature.
+  """Checks argument names against the signature of a function.
 
   Args:
-    function: what will be called; its operands are positional, everything
-      else is keyword-only (a class takes all by keyword).
-    arguments: the arguments that the config gives.
-    supplied: names that the experiment gives when the function has them.
+    function: a function with positional operands and keyword-only
+      hyperparameters, or a class.
+    arguments: given in the config.
+    supplied: names that the experiment supplies if the function has them.
     where: the place in the config, for the message.
 
   Raises:

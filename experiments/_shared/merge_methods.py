@@ -1,7 +1,7 @@
-"""Merging methods as a config writes them: ``'ties'``, ``'dare+sum'``.
+"""Merging methods by their expressions in a config: ``'ties'``, ``'dare+sum'``.
 
-A method is named by the public function of ``wsl.merge`` or ``wsl.scale`` that
-it is, or by several, applied from left to right.
+An expression names public functions of ``wsl.merge`` or ``wsl.scale``, applied
+from left to right.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from experiments._run import public_calls
 from wsl import deltas, merge, scale, tree, types
 
-# What an experiment measures for methods that ask for it, from inputs alone.
+# Statistics of the experts on unlabelled inputs, for methods that have such an
+# argument.
 STATISTICS = ('fishers', 'grams')
 SUPPLIED = (*STATISTICS, 'key')
 
@@ -24,11 +25,11 @@ class Method(NamedTuple):
   """One line of the table.
 
   Attributes:
-    name: the expression, ``'dare+sum'``.
+    name: the expression, such as ``'dare+sum'``.
     calls: the functions, first to last.
-    candidates: arguments by function name; one is chosen on validation data.
-    coefs: coefficients lambda to choose from.
-    statistics: which of ``STATISTICS`` it asks for.
+    candidates: arguments by function name; validation data select one.
+    coefs: candidates for the coefficient λ.
+    statistics: the ``STATISTICS`` that are arguments of the functions.
   """
 
   name: str
@@ -47,16 +48,15 @@ def parse(
 
   Args:
     names: expressions.
-    arguments: by function name; a tuple holds values to choose from.
-    coefs: by expression, coefficients to choose from; ``'default'`` serves
-      the others.
+    arguments: by function name; a tuple holds candidates.
+    coefs: candidates by expression; ``'default'`` for all others.
 
   Returns:
     The methods.
 
   Raises:
-    ValueError: naming what is unknown and the nearest valid name, or what is
-      missing.
+    ValueError: naming an unknown name and the nearest valid one, or a missing
+      argument.
 
   Example:
     >>> found = parse(['dare+sum'], {'dare': {'rate': (0.5, 0.9)}},
@@ -78,6 +78,7 @@ def parse(
 def _parse(
   name: str, rooms: Any, arguments: Mapping[str, Any], coefs: Mapping[str, Any]
 ) -> Method:
+  """Reads one expression; candidates are all combinations of the arguments."""
   where = f"methods: '{name}'"
   calls = tuple(
     public_calls.find(part, rooms, where=where) for part in name.split('+')
@@ -105,6 +106,7 @@ def _parse(
 def _nested(
   values: Mapping[tuple[str, str], Any], row: Sequence[Any]
 ) -> dict[str, dict[str, Any]]:
+  """Returns the arguments of one candidate, by function name."""
   nested: dict[str, dict[str, Any]] = {}
   for (function, key), value in zip(values, row):
     nested.setdefault(function, {})[key] = value
@@ -112,7 +114,7 @@ def _nested(
 
 
 def statistics(methods: Sequence[Method]) -> list[str]:
-  """Returns the statistics that some method asks for."""
+  """Returns the statistics that at least one method uses."""
   needed = {name for method in methods for name in method.statistics}
   return [name for name in STATISTICS if name in needed]
 
@@ -127,7 +129,7 @@ def apply(
   """Merges one stack of task vectors.
 
   Args:
-    method: which.
+    method: the method.
     arguments: one of its candidates.
     base: leaves ``[...]``.
     stack: task vectors, leaves ``[T, ...]``.
@@ -157,16 +159,16 @@ def check(
   tasks: int,
   supplied: Mapping[str, Any],
 ) -> None:
-  """Runs a method on shapes alone, so that mistakes show before the training.
+  """Traces a method on shapes, so that errors precede the training.
 
   Args:
-    method: which; every candidate is tried.
+    method: the method; every candidate is traced.
     base: arrays or ``jax.ShapeDtypeStruct``.
     tasks: T.
     supplied: abstract values for ``SUPPLIED``.
 
   Raises:
-    ValueError: what the method says, with its place in the config.
+    ValueError: the error of the method, with its place in the config.
   """
   where = f"methods: '{method.name}'"
   if any(map(_takes_two_models, method.calls)) and tasks != 2:
@@ -194,11 +196,12 @@ def check(
 
 
 def is_family(merged: Any) -> bool:
-  """Says whether a result holds a model for each task."""
+  """Returns whether a result is a family of one model for each task."""
   return isinstance(merged, merge.TallMasks)
 
 
 def _takes_two_models(call: Callable[..., Any]) -> bool:
+  """Returns whether a function merges two models, not task vectors."""
   first = inspect.Parameter.POSITIONAL_OR_KEYWORD
   parameters = inspect.signature(call).parameters.values()
   return sum(p.kind == first for p in parameters) == 2
