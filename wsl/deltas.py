@@ -1,12 +1,12 @@
-"""The two doors: models become task vectors, and a delta becomes a model.
+"""From models to task vectors, and from a delta to a model.
 
-Every shape is checked here, with the leaf's name in the message, so that
-nothing broadcasts silently inside a method.
+Shapes are checked here, with the leaf's name in the message, so that nothing
+broadcasts silently inside a method.
 
-One rule each for what is not a weight: an integer (or bool) leaf is ``None`` in
-the deltas and is copied from the base by ``apply``; a running statistic stored
-as floats is merged like a weight, so leave it out of the tree, or measure it
-anew, if its merge has no meaning.
+Leaves that are not weights: an integer (or bool) leaf is ``None`` in the deltas
+and copied from the base by ``apply``; a running statistic stored as floats is
+merged like a weight, so leave it out of the tree, or recompute it after the
+merge.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,13 +30,13 @@ def stack(base: types.Params, models: Sequence[types.Params]) -> types.Deltas:
 
   Returns:
     Task vectors, leaves ``[T, ...]`` in float32 or wider; ``None`` at integer
-    leaves. If any leaf is on demand, so is its stack.
+    leaves. The stack of a leaf on demand is on demand.
 
   Raises:
-    ValueError: if there is no model, or a model has another structure, shape or
-      dtype than the base, or holds NaN or inf; the message names the leaf.
-      (Values cannot be looked at in a trace, nor on demand before they are
-      read: ``checkpoint.load`` checks those as it reads.)
+    ValueError: if there is no model, or a model differs from the base in
+      structure, shape or dtype, or contains NaN or inf; the message names the
+      leaf. (Values are not checked in a trace, nor on demand:
+      ``checkpoint.load`` checks those when it reads them.)
 
   Example:
     >>> import jax.numpy as jnp
@@ -64,11 +64,11 @@ def stack(base: types.Params, models: Sequence[types.Params]) -> types.Deltas:
 
 
 def check(label: str, models: Mapping[str, types.Params]) -> None:
-  """Checks that models are alike: structure, shapes, dtypes, finite values.
+  """Checks structure, shapes, dtypes and finite values of several models.
 
   Args:
-    label: who asks; it opens the message.
-    models: what each model is called, and the model; all are compared with the
+    label: the calling function, with which the message begins.
+    models: the models by the name that messages use; all are compared with the
       first.
 
   Raises:
@@ -99,8 +99,8 @@ def apply(
 
   Args:
     base: leaves ``[...]``.
-    delta: one task vector, leaves ``[...]``; ``None`` leaves the base's leaf as
-      it is, be it an integer or a weight that is not to be merged.
+    delta: one task vector, leaves ``[...]``; ``None`` keeps the base's leaf, an
+      integer or a weight that is not merged.
     coef: the coefficient lambda; may be traced.
 
   Returns:
@@ -138,18 +138,21 @@ def _is_float(x: Any) -> bool:
 
 
 def _differences(base: types.Array, *models: types.Array) -> types.Array:
+  """Stacks the differences of one leaf, in float32 or wider."""
   return jnp.stack([tree.wide(m) - tree.wide(base) for m in models])
 
 
 def _add(
   base: types.Array, delta: types.Array, *, coef: types.Scalar
 ) -> types.Array:
+  """Adds the scaled delta in float32 or wider, and rounds once."""
   wide = tree.wide(base)
   coef = jnp.asarray(coef).astype(wide.dtype)
   return (wide + coef * delta.astype(wide.dtype)).astype(base.dtype)
 
 
 def _check_fits(name: str, delta: types.Array, base: Any) -> None:
+  """Checks one leaf of a delta against the base's leaf of that name."""
   if base is None or not _is_float(base):
     raise ValueError(
       f"apply: the base has no float leaf '{name}', the delta has: make it None"
@@ -165,6 +168,7 @@ def _check_fits(name: str, delta: types.Array, base: Any) -> None:
 
 
 def _check_arrays(label: str, model: types.Tree) -> None:
+  """Checks that every leaf is an array or on demand."""
   for name, leaf in tree.named(model).items():
     if not hasattr(leaf, 'dtype'):
       raise ValueError(
@@ -176,6 +180,7 @@ def _check_arrays(label: str, model: types.Tree) -> None:
 def _check_same(
   label: str, model: types.Tree, other_label: str, other: types.Tree
 ) -> None:
+  """Checks that two models agree in names, shapes and dtypes."""
   tree.check_names(label, model, other_label, other)
   wanted = tree.named(other)
   for name, leaf in tree.named(model).items():
@@ -190,10 +195,12 @@ def _check_same(
 
 
 def _check_finite(label: str, model: types.Tree) -> None:
+  """Checks the values of leaves that are in memory and not traced."""
   for name, leaf in tree.named(model).items():
     known = not isinstance(leaf, (jax.core.Tracer, tree.Stored, tree.Computed))
     if known and _is_float(leaf) and leaf.size:
-      with jax.ensure_compile_time_eval():  # a constant in a trace is known
+      # Constants of a trace are concrete; compute on them outside of it.
+      with jax.ensure_compile_time_eval():
         bad = int(tree.read(tree.map(_not_finite, leaf)))
       if bad:
         raise ValueError(

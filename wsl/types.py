@@ -1,4 +1,4 @@
-"""The vocabulary: what flows between the rooms, with shapes.
+"""The types that the rooms exchange, with shapes.
 
 ================  ===========================================================
 ``Params``        any pytree of arrays; leaves ``[...]``
@@ -7,14 +7,14 @@
 ``Scalar``        a number, or a traced array of rank 0
 ``Gram``          second moments of one linear map's inputs
 ``Moments``       mean and variance of one linear map's outputs
-``CrossMoments``  how two sets of features vary, alone and together
-``Leaves``        which leaves: a regular expression searched in the name, or a
-                  predicate on (name, shape)
+``CrossMoments``  means, covariances and cross-covariance of two feature sets
+``Leaves``        a choice of leaves: a regular expression searched in the name,
+                  or a predicate on (name, shape)
 ================  ===========================================================
 
 A leaf is a ``jax.Array``, a numpy array, or a leaf on demand
 (``wsl.tree.OnDemand``). In a ``Delta`` and in ``Deltas`` an integer leaf of
-the model is ``None``: it is never merged, ``deltas.apply`` copies the base's.
+the model is ``None``: it is not merged, and ``deltas.apply`` copies the base's.
 """
 
 from collections.abc import Callable, Mapping
@@ -62,14 +62,14 @@ class Gram:
   .. math:: G = \frac{1}{n} \sum_{i=1}^{n} x_i x_i^\top
 
   Attributes:
-    matrix: ``[..., groups, d, d]``; ``groups`` is 1 but for grouped
+    matrix: ``[..., groups, d, d]``; ``groups`` is 1 except for grouped
       convolutions and for stacks of layers or experts; ``d`` is the size of the
       flattened input axes.
-    count: ``[...]``, the number n of rows (tokens, patches) that were summed.
-    axes: which axes of the weight are its input axes, in the order in which
-      ``d`` is flattened: ``(0,)`` for a Flax dense kernel ``[in, out]``,
-      ``(0, 1, 2)`` for a convolution ``[h, w, in, out]``, ``(1,)`` for a
-      weight stored as ``[out, in]``.
+    count: ``[...]``, the number n of rows (tokens, patches).
+    axes: the input axes of the weight, in the order in which ``d`` is
+      flattened: ``(0,)`` for a Flax dense kernel ``[in, out]``, ``(0, 1, 2)``
+      for a convolution ``[h, w, in, out]``, ``(1,)`` for a weight stored as
+      ``[out, in]``.
   """
 
   matrix: Array
@@ -91,9 +91,9 @@ class Moments:
     mean: ``[...]``, the shape of the weight without its input axes.
     variance: ``[...]``, the same shape.
     count: the number n of rows (tokens, patches) of one unit.
-    axes: which axes of the weight are its input axes.
-    bias: the name of the leaf that is added to the map's outputs, and is
-      part of the mean; ``''`` if there is none.
+    axes: the input axes of the weight.
+    bias: the name of the leaf that is added to the map's outputs and included
+      in the mean; ``''`` if there is none.
   """
 
   mean: Array
@@ -120,12 +120,12 @@ class CrossMoments:
     mean_y: ``[m]``.
     xx: ``[d, d]``, the covariance of x.
     xy: ``[d, m]``.
-    yy: ``[m, m]``, or ``None`` where it was not asked for.
+    yy: ``[m, m]``, or ``None`` if it was not requested.
     norms: ``[3]``, the means of :math:`|\tilde x|^4`,
-      :math:`|\tilde x|^2 |\tilde y|^2` and :math:`|\tilde y|^4`, which tell the
-      bias of the CKA; ``None`` where ``yy`` is.
-    grid: the places to which x was resized to have the rows of y; ``None`` if
-      it was not.
+      :math:`|\tilde x|^2 |\tilde y|^2` and :math:`|\tilde y|^4`, which give the
+      bias of CKA; ``None`` if ``yy`` is.
+    grid: the grid to which x was resized to match the rows of y; ``None`` if it
+      was not resized.
   """
 
   count: Array

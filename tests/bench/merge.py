@@ -2,9 +2,9 @@
 
   python tests/bench/merge.py --models=8 --millions=25
 
-``ratio`` is the method's best time over that of ``mean``, measured in turn in
-one process; for SVD methods ``svd_ratio`` is over the decompositions alone, of
-the same matrices.
+``ratio`` is the method's best time over that of ``mean``, in rounds over all
+methods in one process; for SVD methods ``svd_ratio`` is over the decompositions
+of the same matrices alone.
 ``peak`` counts arguments, results and temporaries of the compiled program in
 stacks of T models; ``programs`` counts compilations of an eager call on leaves
 of one shape.
@@ -60,6 +60,9 @@ def _elementwise(deltas: Any) -> dict[str, Callable[[Any], Any]]:
       merge.sum(d), depth=r'block_(\d+)/', start=0.1, end=0.5
     ),
     'trim global': lambda d: merge.trim(d, density=0.2),
+    'breadcrumbs global': lambda d: merge.breadcrumbs(
+      d, density=0.19, outliers=0.01
+    ),
     'ties global': lambda d: merge.ties(d, density=0.2),
     'ties leaf': lambda d: merge.ties(d, density=0.2, scope='leaf'),
     'dare': lambda d: merge.dare(d, rate=0.5, key=key),

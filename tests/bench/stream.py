@@ -1,10 +1,10 @@
-"""How fast and how lean a streamed merge is, against the floor of the disk.
+"""Time and memory of a streamed merge, compared with reading and writing.
 
 A base and its models are written to a scratch folder, merged leaf by leaf and
-deleted. Every measurement is a process of its own and one line of JSON:
+deleted. Each measurement is a separate process and one line of JSON:
 
   floor   reads all models into one buffer and writes one model, nothing else
-  plan    what ``checkpoint.plan`` says of the merge, and how long it takes
+  plan    the output of ``checkpoint.plan`` for the merge, and its time
   stream  ``checkpoint.save(path, deltas.apply(base, merge.METHOD(...)))``
 
 Run: python tests/bench/stream.py --millions=300 --models=3 --method=mean

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from wsl import checkpoint, deltas, merge, tree
-from wsl.checkpoint import _buffers, _fetch
+from wsl.checkpoint import _read_leaf
 
 
 def _models(folder, number, seed=0):
@@ -111,20 +111,22 @@ def test_every_finite_half_passes_and_no_other():
   bits = np.arange(1 << 16, dtype=np.uint16)
   for dtype in (np.float16, ml_dtypes.bfloat16):
     values = bits.view(dtype)
-    found = [_fetch.all_finite(values[i : i + 1]) for i in range(0, 1 << 16, 7)]
+    found = [
+      _read_leaf.all_finite(values[i : i + 1]) for i in range(0, 1 << 16, 7)
+    ]
     finite = np.isfinite(values.astype(np.float32))
     np.testing.assert_array_equal(found, finite[::7])
-    assert _fetch.all_finite(values[finite])
+    assert _read_leaf.all_finite(values[finite])
 
 
 @pytest.mark.parametrize('dtype', _FLOATS[:3])
 def test_the_largest_finite_values_pass(dtype):
   top = np.finfo(dtype).max
-  assert _fetch.all_finite(np.asarray([top, -top, 0, -0.0], dtype))
+  assert _read_leaf.all_finite(np.asarray([top, -top, 0, -0.0], dtype))
 
 
 def test_a_bad_value_in_a_later_chunk_is_placed(tmp_path, monkeypatch):
-  monkeypatch.setattr(_fetch, '_CHUNK', 64)
+  monkeypatch.setattr(_read_leaf, '_CHUNK', 64)
   x = np.zeros((10, 10))
   x[7, 3] = np.inf
   checkpoint.save(tmp_path, {'w': x})
@@ -173,13 +175,13 @@ def test_progress(tmp_path):
 
 def test_buffers_are_used_again_only_when_free():
   free = []
-  first = _buffers.aligned(100, free)
+  first = _read_leaf.aligned(100, free)
   place = first.ctypes.data
   view = first.view(np.float32)[5:].reshape(4, 5)
   del first
-  assert _buffers.aligned(100, free).ctypes.data != place
+  assert _read_leaf.aligned(100, free).ctypes.data != place
   del view
-  again = [_buffers.aligned(n, free) for n in (90, 90)]
+  again = [_read_leaf.aligned(n, free) for n in (90, 90)]
   assert place in [x.ctypes.data for x in again]
   assert all(x.ctypes.data % 64 == 0 for x in again)
 
@@ -187,7 +189,7 @@ def test_buffers_are_used_again_only_when_free():
 def test_buffers_have_the_size_asked_for():
   free = []
   for nbytes in (100, 130, 0, 164, 165, 64):
-    assert _buffers.aligned(nbytes, free).size == nbytes
+    assert _read_leaf.aligned(nbytes, free).size == nbytes
     assert len(free) == 1
 
 

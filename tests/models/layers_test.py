@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from wsl import tree
 from wsl.models import _layers
 
 
@@ -21,7 +22,7 @@ def draw(*shape, seed=0):
   ],
 )
 def test_widen_takes_the_widest_float(x, w, expected):
-  wide = _layers.widen(jnp.ones(2, x), jnp.ones(3, w))
+  wide = tree.widen(jnp.ones(2, x), jnp.ones(3, w))
   assert [a.dtype.name for a in wide] == [expected, expected]
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors in and out, leaf by leaf; Orbax for whole runs.
 
-The only room that touches a disk. A leaf that was not read yet is a leaf like
-any other, so a merge of models that do not fit in memory is one expression::
+The only room that reads and writes files of parameters. Merges accept leaves
+on demand, so a merge of models that do not fit in memory is one expression::
 
     base = checkpoint.load('base', lazy=True)
     models = [checkpoint.load(p, lazy=True) for p in ('a', 'b', 'c')]

@@ -3,8 +3,8 @@
 A file is 8 bytes (the header's length, little-endian), the header, and the
 payload. The header maps each name to a dtype, a shape and two offsets into the
 payload, which has neither holes nor overlaps; ``__metadata__`` maps strings to
-strings. It is written here, and not by the published package, because that one
-wants every tensor in memory before the first byte is written.
+strings. The published package is not used because it needs every tensor in
+memory before it writes the first byte, and cannot read float8 into numpy.
 """
 
 import json
@@ -37,7 +37,9 @@ DTYPES = {
   'C64': np.dtype('<c8'),
 }
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
+# The limit of the published package: a larger length is a damaged file.
 _MAX_HEADER = 100_000_000
+# The header is padded so that the payload starts at a multiple of 64 bytes.
 _ALIGN = 64
 
 
@@ -51,7 +53,7 @@ class Entry(NamedTuple):
 
 
 class Header(NamedTuple):
-  """What a file holds, and the size and time stamp it had when asked."""
+  """The tensors and metadata of a file, with its size and time stamp."""
 
   entries: dict[str, Entry]
   metadata: dict[str, str]
@@ -59,7 +61,11 @@ class Header(NamedTuple):
 
 
 def code(name: str, dtype: Any) -> str:
-  """Returns the format's code of a dtype, or says that it has none."""
+  """Returns the format's code of a dtype.
+
+  Raises:
+    ValueError: if the format does not have the dtype.
+  """
   if dtype not in _CODES:
     hint = 'save its jax.random.key_data' if 'key' in str(dtype) else 'cast it'
     raise ValueError(
@@ -72,7 +78,7 @@ def code(name: str, dtype: Any) -> str:
 def encode(
   specs: dict[str, tuple[np.dtype, tuple[int, ...]]], metadata: dict[str, str]
 ) -> bytes:
-  """Returns length and header of a file that holds ``specs`` in this order."""
+  """Returns length and header of a file with ``specs`` in this order."""
   header: dict[str, Any] = {'__metadata__': metadata} if metadata else {}
   end = 0
   for name, (dtype, shape) in specs.items():
@@ -93,7 +99,7 @@ def nbytes(dtype: np.dtype, shape: tuple[int, ...]) -> int:
 
 
 def read_header(path: pathlib.Path) -> Header:
-  """Reads and checks a file's header; not one byte of payload is touched.
+  """Reads and checks a file's header, without reading the payload.
 
   Raises:
     FileNotFoundError: if there is no such file.
@@ -132,6 +138,7 @@ def read_header(path: pathlib.Path) -> Header:
 
 
 def _entry(path: pathlib.Path, name: str, value: Any, payload: int) -> Entry:
+  """Parses and checks the header's entry of one tensor."""
   try:
     dtype_code, shape = value['dtype'], tuple(value['shape'])
     start, stop = value['data_offsets']
@@ -177,7 +184,7 @@ def _check_cover(
 
 
 def damaged(path: pathlib.Path, what: str) -> ValueError:
-  """Returns the error for a file that cannot be trusted."""
+  """Returns the error for a damaged file."""
   return ValueError(f'load: {path} is damaged, copy it again: {what}')
 
 

@@ -1,4 +1,4 @@
-"""Loading a checkpoint, now or leaf by leaf on demand."""
+"""Loading a checkpoint, at once or leaf by leaf on demand."""
 
 from collections.abc import Callable
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any, cast, NamedTuple, TypeAlias
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint import _fetch, _format, _orbax, _structure
+from wsl.checkpoint import _format, _orbax, _read_leaf, _structure
 
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
@@ -18,6 +18,8 @@ _Free: TypeAlias = list[np.ndarray] | None
 
 
 class _Files(NamedTuple):
+  """The leaves of one or more files by name, and their metadata."""
+
   leaves: dict[str, tree.Stored]
   metadata: dict[str, str]
 
@@ -32,30 +34,30 @@ def load(
 ) -> types.Params:
   """Loads parameters from safetensors, or from an Orbax checkpoint.
 
-  What ``save`` has written comes back as the tree that was saved: dicts, lists,
-  tuples and ``None`` exactly, other nodes as dicts of their fields. Any other
-  safetensors file gives a flat dict under the file's own names. ``like`` gives
-  a structure instead. Dtypes are always the file's.
+  A file written by ``save`` returns the saved tree: dicts, lists, tuples and
+  ``None`` exactly, other nodes as dicts of their fields. Any other safetensors
+  file returns a flat dict under the file's own names. ``like`` sets the
+  structure instead. Dtypes are always the file's.
 
   Args:
-    path: a safetensors file; a folder with one, or with shards and an index as
-      Hugging Face writes them; or a folder that Orbax has written (a run's
-      newest step is taken).
-    lazy: leaves are promises (``tree.Stored``) that are read when asked for,
-      each time they are asked for. The model keeps a buffer, as large as its
-      largest leaf so far, to read the next one into.
-    sharding: where to put the leaves: a ``jax.sharding.Sharding``, a tree of
+    path: a safetensors file; a folder with one, or with shards and an index in
+      the format of Hugging Face; or a folder written by Orbax (the newest step
+      of a run).
+    lazy: whether leaves are on demand (``tree.Stored``): each use of a leaf
+      reads it. The model keeps one buffer, as large as its largest leaf so far,
+      and reads the next leaf into it.
+    sharding: the placement of leaves: a ``jax.sharding.Sharding``, a tree of
       them that is a prefix of the parameters, or a function of a leaf's name.
-      ``None`` leaves numpy arrays on the host.
-    like: a tree whose names and shapes are the file's.
-    check_finite: with ``lazy``, whether a leaf that holds an infinity or a NaN
-      is an error when it is read.
+      ``None`` returns numpy arrays on the host.
+    like: a tree with the names and shapes of the file.
+    check_finite: with ``lazy``, whether reading a leaf with an infinity or a
+      NaN is an error.
 
   Returns:
     The parameters.
 
   Raises:
-    FileNotFoundError: if there is nothing at ``path``, or a shard is missing.
+    FileNotFoundError: if ``path`` does not exist, or a shard is missing.
     ValueError: if a file is damaged, or does not fit ``like``.
 
   Example:
@@ -88,7 +90,7 @@ def load(
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-  """Returns the metadata that was saved with safetensors.
+  """Returns the metadata of a safetensors checkpoint.
 
   Args:
     path: as in ``load``.
@@ -97,7 +99,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     A dict of strings, without the record of the tree's structure.
 
   Raises:
-    FileNotFoundError: if there is nothing at ``path``.
+    FileNotFoundError: if ``path`` does not exist.
     ValueError: if a file is damaged.
 
   Example:
@@ -115,6 +117,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 def _load_orbax(
   path: pathlib.Path, lazy: bool, sharding: Any, like: types.Params
 ) -> types.Params:
+  """Loads the newest step of an Orbax checkpoint."""
   if lazy:
     raise ValueError(
       f'load: {path} was written by Orbax and cannot be read leaf by leaf: '
@@ -140,12 +143,14 @@ def _places(params: types.Params, sharding: Any) -> types.Tree:
 
 
 def _place(name: str, leaf: tree.Stored, where: Any) -> tree.Stored:
+  """Returns a leaf on demand that is read into a sharding."""
   del name
   fetch = dataclasses.replace(cast(Any, leaf.fetch), sharding=where)
   return dataclasses.replace(leaf, fetch=fetch)
 
 
 def _open(path: pathlib.Path, *, finite: bool, free: _Free) -> _Files:
+  """Opens a file, or the file or the shards of a folder."""
   if not path.is_dir():
     return _open_file(path, finite, free)
   if (path / INDEX).is_file():
@@ -163,10 +168,11 @@ def _open(path: pathlib.Path, *, finite: bool, free: _Free) -> _Files:
 
 
 def _open_file(path: pathlib.Path, finite: bool, free: _Free) -> _Files:
+  """Reads the header of a file; its leaves are on demand."""
   header = _format.read_header(path)
   leaves = {
     name: tree.Stored(
-      _fetch.Fetch(path, name, entry, header.stamp, finite, free),
+      _read_leaf.Fetch(path, name, entry, header.stamp, finite, free),
       entry.shape,
       entry.dtype,
     )
@@ -176,6 +182,7 @@ def _open_file(path: pathlib.Path, finite: bool, free: _Free) -> _Files:
 
 
 def _open_shards(index: pathlib.Path, finite: bool, free: _Free) -> _Files:
+  """Reads the headers of all shards that an index names."""
   shard_of, metadata = read_index(index)
   shards = {}
   for shard in dict.fromkeys(shard_of.values()):
@@ -200,7 +207,7 @@ def read_index(path: pathlib.Path) -> tuple[dict[str, str], dict[str, str]]:
   try:
     content = json.loads(path.read_text(encoding='utf-8'))
     shard_of = content['weight_map']
-    # A name with a folder in it would reach outside the checkpoint.
+    # A name with a folder in it could point outside the checkpoint.
     sound = all(pathlib.Path(s).name == s for s in shard_of.values())
     metadata = dict(content.get('metadata') or {})
   except (KeyError, TypeError, AttributeError, ValueError):

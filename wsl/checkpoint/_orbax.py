@@ -1,7 +1,7 @@
-"""Runs: any pytree (parameters, optimizer state, step), kept by Orbax.
+"""Runs: any pytree (parameters, optimizer state, step), saved by Orbax.
 
-Thin on purpose: atomic writes, sharded and multi-process saving, and the
-clearing of old steps are Orbax's. It is imported when it is first used.
+Orbax does atomic writes, sharded and multi-process saving, and the removal of
+old steps. It is imported on first use, since its import takes seconds.
 """
 
 import os
@@ -26,19 +26,19 @@ def save_run(
   step: int,
   keep: int | None = None,
 ) -> None:
-  """Saves the state of a run; a step is there whole or not at all.
+  """Saves the state of a run; an interrupted save leaves no step.
 
   Every process of a multi-process run calls this.
 
   Args:
-    path: the run's folder, made if need be.
+    path: the run's folder; it is created if it does not exist.
     state: any pytree of arrays, numbers and random keys; leaves on demand are
       read.
     step: the number of the step, not saved before.
-    keep: how many newest steps stay; ``None`` keeps all.
+    keep: the number of newest steps to keep; ``None`` keeps all.
 
   Raises:
-    ValueError: if the step is there already.
+    ValueError: if the step exists.
 
   Example:
     >>> import tempfile
@@ -66,9 +66,9 @@ def restore_run(
 
   Args:
     path: the run's folder.
-    like: the state to fill: its structure is returned, its shapes must be the
-      saved ones. A leaf takes ``like``'s dtype and sharding, whatever mesh it
-      was saved from; a ``jax.ShapeDtypeStruct`` will do.
+    like: a state of the structure to return and of the saved shapes. A leaf
+      takes the dtype and sharding of ``like``, whatever mesh it was saved from;
+      leaves may be ``jax.ShapeDtypeStruct``.
     step: which step; ``None`` takes the newest.
 
   Returns:
@@ -98,13 +98,13 @@ def restore_run(
 
 
 def steps(path: str | os.PathLike[str]) -> list[int]:
-  """Returns the steps of a run that are there whole, oldest first.
+  """Returns the complete steps of a run, oldest first.
 
   Args:
     path: the run's folder; it need not exist.
 
   Returns:
-    A list of numbers: the last is the newest, and none means a fresh start.
+    A list of numbers, the newest last; empty if there is no step.
 
   Example:
     >>> from wsl import checkpoint
@@ -118,7 +118,7 @@ def steps(path: str | os.PathLike[str]) -> list[int]:
 
 
 def is_orbax(path: pathlib.Path) -> bool:
-  """Says whether Orbax has written this folder: a run, a step or an item."""
+  """Returns True for a folder written by Orbax: a run, a step or an item."""
   marks = ('_CHECKPOINT_METADATA', '_METADATA')
   folders = (path, *(path / str(step) for step in _numbers(path)[-1:]))
   return any((folder / mark).exists() for folder in folders for mark in marks)
@@ -146,7 +146,7 @@ def describe(path: pathlib.Path) -> types.Tree:
 def load(
   path: pathlib.Path, places: dict[str, jax.sharding.Sharding] | None
 ) -> types.Tree:
-  """Loads what ``describe`` describes.
+  """Loads the tree of a checkpoint, see ``describe``.
 
   Args:
     path: as for ``describe``.
@@ -155,6 +155,8 @@ def load(
   import orbax.checkpoint as ocp
 
   def target(name: str, leaf: Any) -> Any:
+    # Orbax restores to numpy for a numpy target; a broadcast zero has the shape
+    # without the memory.
     if places is None:
       return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=places[name])
@@ -168,12 +170,14 @@ def load(
 
 
 def _item(path: pathlib.Path) -> pathlib.Path:
+  """Returns the folder of the arrays: the newest step's item, if it has one."""
   numbers = _numbers(path)
   step = path / str(numbers[-1]) if numbers else path
   return (step / _ITEM if (step / _ITEM).is_dir() else step).absolute()
 
 
 def _numbers(path: pathlib.Path) -> list[int]:
+  """Returns the subfolders whose names are numbers, sorted."""
   if not path.is_dir():
     return []
   return sorted(int(p.name) for p in path.iterdir() if p.name.isdecimal())
@@ -182,6 +186,7 @@ def _numbers(path: pathlib.Path) -> list[int]:
 def _manager(
   path: str | os.PathLike[str], *, create: bool, keep: int | None = None
 ) -> 'ocp.CheckpointManager':
+  """Opens a run, saving synchronously so that errors surface in the call."""
   import orbax.checkpoint as ocp
 
   return ocp.CheckpointManager(
@@ -199,7 +204,7 @@ def _manager(
 def _check_fits(
   manager: 'ocp.CheckpointManager', where: pathlib.Path, like: types.Tree
 ) -> None:
-  """Compares names and shapes, so that a misfit is told by its leaf's name."""
+  """Compares names and shapes with the saved ones, naming the first misfit."""
   try:
     described = manager.item_metadata(int(where.name)).tree
   except Exception as error:
@@ -216,7 +221,7 @@ def _check_fits(
       f'{tree.nearest(name, list(wanted))}'
     )
   for name, leaf in wanted.items():
-    # A random key is saved as its words.
+    # A random key is saved as an array of words, of another shape.
     is_key = jax.dtypes.issubdtype(
       getattr(leaf, 'dtype', np.float32), jax.dtypes.prng_key
     )
@@ -228,6 +233,7 @@ def _check_fits(
 
 
 def _damaged(caller: str, where: pathlib.Path, error: Exception) -> ValueError:
+  """Returns the error for a step that Orbax cannot read."""
   first = str(error).partition('\n')[0][:200]
   return ValueError(
     f'{caller}: {where} cannot be read, take an earlier step or copy it again '

@@ -1,4 +1,4 @@
-"""What a save would read, write and hold, known before anything is read."""
+"""The bytes that a save reads, writes and holds, computed in advance."""
 
 from collections.abc import Sequence
 import os
@@ -14,15 +14,15 @@ _SHOWN = 10
 
 
 class LeafPlan(NamedTuple):
-  """One leaf: its shape and dtype, the bytes it reads, writes and needs.
+  """One leaf: its shape, dtype and bytes.
 
   Attributes:
     name: the leaf's name.
     shape: its shape.
     dtype: its dtype.
-    bytes_in: what is read from files.
-    bytes_out: what is written.
-    peak_bytes: what is held at once while it is computed.
+    bytes_in: bytes read from files.
+    bytes_out: bytes written.
+    peak_bytes: memory needed to compute it.
   """
 
   name: str
@@ -40,9 +40,9 @@ class Plan(NamedTuple):
     leaves: a ``LeafPlan`` for each leaf.
     bytes_in: the sum over the leaves.
     bytes_out: the sum over the leaves.
-    peak_bytes: the most that is held at once, a leaf and the one before, which
-      is being written; arrays that are in memory anyway, and the programs
-      themselves, come on top.
+    peak_bytes: the largest memory in use at one time: a leaf, and the previous
+      one while it is written. Arrays already in memory and the compiled
+      programs are not included.
   """
 
   leaves: tuple[LeafPlan, ...]
@@ -70,10 +70,10 @@ class Plan(NamedTuple):
 
 
 def plan(what: types.Params | str | os.PathLike[str]) -> Plan:
-  """Says what ``save`` would read, write and hold, without reading a leaf.
+  """Computes what ``save`` would read, write and hold, without reading leaves.
 
-  The scratch memory of a computed leaf is asked of the compiler, once for each
-  kind of leaf (expression, shapes and dtypes).
+  The scratch memory of a computed leaf is the compiler's estimate, obtained
+  once for each expression, shapes and dtypes.
 
   Args:
     what: parameters, on demand or not, or a path as in ``load``.
@@ -82,7 +82,7 @@ def plan(what: types.Params | str | os.PathLike[str]) -> Plan:
     The plan: sizes in bytes.
 
   Raises:
-    FileNotFoundError: if there is nothing at the path.
+    FileNotFoundError: if the path does not exist.
     ValueError: if a file is damaged.
 
   Example:
@@ -107,7 +107,7 @@ def plan(what: types.Params | str | os.PathLike[str]) -> Plan:
 
 
 def _peak(leaves: Sequence[LeafPlan]) -> int:
-  """Returns the most that is held: a leaf is written beside the next one."""
+  """Returns the peak: a leaf is written while the next one is computed."""
   order = sorted(leaves, key=lambda leaf: -leaf.dtype.itemsize)
   written = [0, *(leaf.bytes_out for leaf in order)]
   held = (leaf.peak_bytes + out for leaf, out in zip(order, written))
@@ -115,6 +115,7 @@ def _peak(leaves: Sequence[LeafPlan]) -> int:
 
 
 def _leaf(name: str, leaf: Any, scratch: dict[Any, int]) -> LeafPlan:
+  """Plans one leaf; ``scratch`` caches the memory of programs."""
   leaf = leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
   bytes_in = sum(
     _nbytes(x) for x in tree.inputs(leaf) if isinstance(x, tree.Stored)
@@ -145,6 +146,7 @@ def _nbytes(leaf: Any) -> int:
 
 
 def _human(nbytes: int) -> str:
+  """Formats a number of bytes in binary units."""
   size, unit = float(nbytes), 'B'
   for unit in ('B', 'KiB', 'MiB', 'GiB', 'TiB'):
     if size < 1024 or unit == 'TiB':

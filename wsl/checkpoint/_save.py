@@ -1,8 +1,8 @@
 """Saving parameters as safetensors, one leaf after the other.
 
-Shapes and dtypes of leaves on demand are known, so the header is written first;
-then each leaf is computed, written and let go. Files take their final names
-when all of them are complete.
+Leaves on demand have known shapes and dtypes, so the header is written first;
+then each leaf is computed, written and released. Files are renamed to their
+final names when all of them are complete.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,8 @@ _Report: TypeAlias = Callable[[str, int], None]
 
 
 class _File(NamedTuple):
+  """A file to write: its path, encoded header, and leaves in file order."""
+
   path: pathlib.Path
   header: bytes
   leaves: dict[str, Any]
@@ -39,28 +41,28 @@ def save(
 ) -> None:
   """Saves parameters as safetensors.
 
-  Leaves on demand are computed one by one, each while the one before is being
-  written, so a merge takes the memory of about one leaf and its inputs
-  (``plan`` says how much).
-  Files appear under their names when everything is written: what was there
-  before stays until then, and an interrupted save changes nothing.
+  Leaves on demand are computed one by one, each while the previous one is
+  written, so a merge needs the memory of about one leaf and its inputs (see
+  ``plan``). Files are renamed to their final names when all are written: an
+  existing checkpoint stays until then, and an interrupted save changes nothing.
 
   In a multi-process run every process calls this, and process 0 writes.
 
   Args:
-    path: ``NAME.safetensors``, or else a folder, which gets
-      ``model.safetensors``, or shards and an index as Hugging Face writes
-      them; a checkpoint that is in the folder is replaced.
+    path: ``NAME.safetensors``; or a folder, for ``model.safetensors``, or for
+      shards and an index in the format of Hugging Face. A checkpoint in the
+      folder is replaced.
     params: any pytree of arrays, on demand or not.
     metadata: strings to store in the file; see ``checkpoint.metadata``.
-    shard_bytes: the payload of a shard; a larger leaf gets its own. ``None``
-      writes one file.
-    progress: called, by the thread that writes, with a leaf's name, the bytes
-      written so far and the bytes in all.
+    shard_bytes: the largest payload of a shard, in bytes; a larger leaf has a
+      shard of its own. ``None`` writes one file.
+    progress: called by the writing thread with a leaf's name, the bytes written
+      so far and the total.
 
   Raises:
-    ValueError: if a leaf has a dtype that the format does not have, or is not
-      what it promised to be; if an argument is out of range.
+    ValueError: if the format does not have a leaf's dtype, a leaf on demand
+      returns another shape or dtype than it declared, or an argument is out of
+      range.
 
   Example:
     >>> import pathlib, tempfile
@@ -97,6 +99,7 @@ def _check(
   metadata: dict[str, str] | None,
   shard_bytes: int | None,
 ) -> None:
+  """Checks the arguments of ``save``."""
   for key, value in (metadata or {}).items():
     if not isinstance(value, str) or not isinstance(key, str):
       raise ValueError(f'save: metadata[{key!r}] must be a string: {value!r}')
@@ -116,7 +119,7 @@ def _layout(
   notes: dict[str, str],
   shard_bytes: int | None,
 ) -> list[_File]:
-  """Splits the leaves into files."""
+  """Assigns the leaves to files, in order, by the payload of a shard."""
   groups: list[dict[str, Any]] = [{}]
   room = shard_bytes
   for name, leaf in leaves.items():
@@ -141,7 +144,9 @@ def _layout(
 def _file(
   path: pathlib.Path, leaves: dict[str, Any], notes: dict[str, str]
 ) -> _File:
-  # Widest first: every tensor then starts at a multiple of its item's size.
+  """Encodes the header of one file."""
+  # Widest dtype first: each tensor then starts at a multiple of its item size,
+  # since the payload starts at a multiple of 64 bytes.
   order = sorted(leaves, key=lambda name: -leaves[name].dtype.itemsize)
   specs = {name: (leaves[name].dtype, leaves[name].shape) for name in order}
   header = _format.encode(specs, notes)
@@ -156,7 +161,7 @@ def _write(
   *,
   sharded: bool,
 ) -> None:
-  """Writes all files under other names, then gives them theirs."""
+  """Writes all files under temporary names, then renames them."""
   files[0].path.parent.mkdir(parents=True, exist_ok=True)
   parts = {_part(file.path): file.path for file in files}
   index = target / _load.INDEX
@@ -216,12 +221,14 @@ def _host(leaf: Any) -> np.ndarray:
 
 
 def _write_all(out: BinaryIO, data: np.ndarray) -> None:
+  """Writes all bytes; an unbuffered write may take fewer than given."""
   view = data.data
   while view:
     view = view[out.write(view) :]
 
 
 def _reporter(progress: Progress | None, files: list[_File]) -> _Report:
+  """Returns a function that adds up written bytes and calls ``progress``."""
   leaves = [leaf for file in files for leaf in file.leaves.values()]
   total = sum(_format.nbytes(leaf.dtype, leaf.shape) for leaf in leaves)
   done = 0
@@ -236,6 +243,7 @@ def _reporter(progress: Progress | None, files: list[_File]) -> _Report:
 
 
 def _index(files: list[_File], notes: dict[str, str]) -> str:
+  """Returns the index of shards as JSON."""
   leaves = [leaf for file in files for leaf in file.leaves.values()]
   size = sum(_format.nbytes(leaf.dtype, leaf.shape) for leaf in leaves)
   shard_of = {name: file.path.name for file in files for name in file.leaves}
@@ -247,7 +255,7 @@ def _index(files: list[_File], notes: dict[str, str]) -> str:
 
 
 def _previous(target: pathlib.Path) -> set[pathlib.Path]:
-  """Returns the files of the checkpoint that a folder holds."""
+  """Returns the files of the checkpoint in a folder."""
   if target.suffix == '.safetensors':
     return set()
   index = target / _load.INDEX
@@ -260,4 +268,5 @@ def _previous(target: pathlib.Path) -> set[pathlib.Path]:
 
 
 def _part(path: pathlib.Path) -> pathlib.Path:
+  """Returns the temporary name of a file."""
   return path.with_name(f'.{path.name}.{os.getpid()}.part')

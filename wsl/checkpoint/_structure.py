@@ -1,4 +1,4 @@
-"""The tree of a file: recorded in its metadata, rebuilt on loading.
+"""The structure of a tree: recorded in metadata, rebuilt on loading.
 
 Tensors in a file have names and no structure. ``save`` records the structure as
 JSON: a leaf is its name, a dict is an object, a list is ``["list", ...]``, a
@@ -25,6 +25,7 @@ def record(params: types.Params) -> str:
 
 
 def _record(node: Any) -> Any:
+  """Converts a tree of names to the nested lists and dicts of the record."""
   if node is None or isinstance(node, str):
     return node
   children = jax.tree_util.tree_leaves_with_path(
@@ -41,7 +42,11 @@ def _record(node: Any) -> Any:
 def rebuild(
   text: str, leaves: dict[str, Any], path: pathlib.Path
 ) -> types.Params:
-  """Returns the leaves in the structure that was recorded."""
+  """Returns the leaves in the recorded structure.
+
+  Raises:
+    ValueError: if the record does not use every leaf of the file.
+  """
   used = set()
 
   def build(node: Any) -> Any:
@@ -70,7 +75,11 @@ def rebuild(
 def fit(
   like: types.Params, leaves: dict[str, Any], path: pathlib.Path
 ) -> types.Params:
-  """Returns the leaves in the structure of ``like``, names and shapes alike."""
+  """Returns the leaves in the structure of ``like``.
+
+  Raises:
+    ValueError: naming the leaf whose name or shape differs.
+  """
   wanted = tree.named(like)
   for name in wanted:
     if name not in leaves:

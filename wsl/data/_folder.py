@@ -1,4 +1,4 @@
-"""Image tasks from files that the user has."""
+"""Image tasks from local files."""
 
 from collections.abc import Callable, Sequence
 import os
@@ -33,10 +33,10 @@ def folder(
 ) -> dict[str, _split.Task]:
   """Reads image tasks from a folder, or from one ``.npz`` file.
 
-  A task is any of: keys ``TASK/train_x`` (``train_y``, ``test_x``, ``test_y``)
-  of an ``.npz`` file; a whole ``NAME.npz`` with keys ``train_x`` and so on; a
-  folder, this one or one inside it, with the four IDX files of MNIST, plain or
-  ``.gz``. Only the tasks asked for are read.
+  A task is one of: keys ``TASK/train_x`` (``train_y``, ``test_x``, ``test_y``)
+  of an ``.npz`` file; a file ``NAME.npz`` with keys ``train_x`` and so on; the
+  folder, or a subfolder, with the four IDX files of MNIST, plain or ``.gz``.
+  Only the requested tasks are read.
 
   Args:
     path: the folder or file.
@@ -46,9 +46,9 @@ def folder(
     A dict from a task's name to its arrays, ``x`` as stored.
 
   Raises:
-    FileNotFoundError: if there is nothing at ``path``, or no task in it.
+    FileNotFoundError: if ``path`` does not exist or contains no task.
     ValueError: if a file is damaged, a task is missing, or images and labels
-      do not belong together.
+      differ in number.
 
   Example:
     >>> import pathlib, tempfile
@@ -102,6 +102,7 @@ def _reader_of(files: dict[str, pathlib.Path]) -> Callable[[str], np.ndarray]:
 
 
 def _idx_files(place: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Returns the IDX files of a folder, by the array that they hold."""
   return {
     key: file
     for file in sorted(place.iterdir(), reverse=True)
@@ -111,6 +112,7 @@ def _idx_files(place: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _in_npz(file: pathlib.Path) -> dict[str, Callable[[str], np.ndarray]]:
+  """Finds the tasks of an ``.npz`` file, each with a reader of its arrays."""
   try:
     with file.open('rb') as handle, np.load(handle) as stored:
       names = list(stored.files) if hasattr(stored, 'files') else []
@@ -138,6 +140,7 @@ def _in_npz(file: pathlib.Path) -> dict[str, Callable[[str], np.ndarray]]:
 
 
 def _task(name: str, read: Callable[[str], np.ndarray]) -> _split.Task:
+  """Reads and checks both splits of a task."""
   return _split.Task(
     *(
       _check(name, part, read(f'{part}_x'), read(f'{part}_y'))
@@ -147,6 +150,7 @@ def _task(name: str, read: Callable[[str], np.ndarray]) -> _split.Task:
 
 
 def _check(name: str, part: str, x: np.ndarray, y: np.ndarray) -> _split.Split:
+  """Checks shapes and values of one split, and casts the labels to int32."""
   label = f"task '{name}'"
   if y.ndim != 1 or len(x) != len(y) or not len(y):
     raise ValueError(

@@ -1,4 +1,4 @@
-"""What a classification task holds."""
+"""The arrays of a classification task."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class Split(NamedTuple):
 
 
 class Task(NamedTuple):
-  """A task: what to learn from, and what to be judged by."""
+  """A classification task: its training and test examples."""
 
   train: Split
   test: Split

@@ -11,11 +11,11 @@ def text(path: str | os.PathLike[str], *, length: int = 128) -> np.ndarray:
 
   Window i starts where the inputs of window i - 1 end, so ``w[:, :-1]`` are
   inputs and ``w[:, 1:]`` targets, and every byte but the first is a target
-  once. Consecutive windows are consecutive text: take the last ones for tests.
+  once. Windows are in the order of the text: take the last ones for tests.
 
   Args:
     path: a text file, or a folder whose ``.txt`` files are joined by name.
-    length: S, the tokens that a model sees at once.
+    length: S, the number of input tokens of a window.
 
   Returns:
     Windows ``[N, S + 1]``, uint8; the tokens are 0 .. 255 and the last,

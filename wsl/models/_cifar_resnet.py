@@ -1,20 +1,20 @@
-"""The residual networks of CIFAR-10."""
+"""Residual networks for CIFAR-10."""
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import tree, types
 from wsl.models import _layers
 
 EPSILON = 1e-5
 
 
 class CifarResNet(nn.Module):
-  r"""The residual network that He et al. made for images of 32x32.
+  r"""The residual network of He et al. for images of 32x32.
 
   A convolution, three stages of ``(depth - 2) / 6`` blocks, the mean over
-  positions, a linear map. A block is
+  positions, and a linear map. A block is
 
   .. math:: h \leftarrow \mathrm{relu}(\mathrm{short}(h) +
     \mathrm{norm}(\mathrm{conv}(\mathrm{relu}(\mathrm{norm}(\mathrm{conv}(
@@ -92,7 +92,7 @@ class Stem(nn.Module):
   @nn.compact
   def __call__(self, x: types.ArrayLike, *, train: bool = False) -> types.Array:
     """Maps ``[batch, h, w, channels]`` to ``[batch, h, w, features]``."""
-    (h,) = _layers.widen(x)
+    (h,) = tree.widen(x)
     h = Convolution(self.features, name='conv')(h)
     return jax.nn.relu(norm('norm')(h, train=train))
 
@@ -115,9 +115,10 @@ class Block(nn.Module):
 
 
 class Convolution(nn.Module):
-  """A 3x3 convolution without bias, one zero on every side, as PyTorch's.
+  """A 3x3 convolution without bias, padded by 1 on each side as in PyTorch.
 
-  ``'SAME'`` would put the zeros of stride 2 on the right alone.
+  On an even size, ``'SAME'`` with stride 2 pads only the right and the bottom,
+  which shifts the patches by one pixel.
   """
 
   features: int
@@ -129,7 +130,7 @@ class Convolution(nn.Module):
     shape = (3, 3, x.shape[-1], self.features)
     init = nn.initializers.he_normal()
     kernel = _layers.parameter(self, 'kernel', init, shape)
-    x, kernel = _layers.widen(x, kernel)
+    x, kernel = tree.widen(x, kernel)
     return jax.lax.conv_general_dilated(
       x,
       kernel,
@@ -140,7 +141,7 @@ class Convolution(nn.Module):
 
 
 def norm(name: str) -> _layers.BatchNorm:
-  """Returns batch normalisation as PyTorch has it."""
+  """Returns batch normalisation with PyTorch's epsilon."""
   return _layers.BatchNorm(epsilon=EPSILON, name=name)
 
 
@@ -149,7 +150,7 @@ def shortcut(x: types.Array, *, features: int, stride: int) -> types.Array:
 
   Args:
     x: ``[batch, h, w, channels]``.
-    features: channels of the result; half of the new ones come first.
+    features: channels of the result; half of the zeros come first.
     stride: step between positions.
 
   Returns:

@@ -15,9 +15,9 @@ STAGES = 3
 def cifar_resnet_from_torch(state: Mapping[str, types.ArrayLike]) -> types.Tree:
   """Reads a pretrained ``CifarResNet`` from a PyTorch state dictionary.
 
-  Every entry must have its place and every leaf its entry. Convolutions change
-  from ``[out, in, h, w]`` to ``[h, w, in, out]``, the linear map from ``[out,
-  in]`` to ``[in, out]``, moments become the collection ``batch_stats``.
+  Entries and leaves must match one to one. Convolutions are transposed from
+  ``[out, in, h, w]`` to ``[h, w, in, out]``, the linear map from ``[out, in]``
+  to ``[in, out]``; running moments go to the collection ``batch_stats``.
 
   Args:
     state: arrays by name: ``conv1.weight``, ``bn1.running_mean``,
@@ -63,14 +63,14 @@ def cifar_resnet_from_torch(state: Mapping[str, types.ArrayLike]) -> types.Tree:
 
 
 def cifar_resnet_to_torch(variables: types.Tree) -> dict[str, np.ndarray]:
-  """Writes a ``CifarResNet`` as a PyTorch state dictionary, bit by bit.
+  """Writes a ``CifarResNet`` as a PyTorch state dictionary, bit for bit.
 
   Args:
     variables: ``{'params', 'batch_stats'}``.
 
   Returns:
-    Arrays by PyTorch's names; ``torch.from_numpy`` of each makes a state that
-    ``load_state_dict`` takes, but for the counters ``num_batches_tracked``.
+    Arrays by PyTorch's names, for ``torch.from_numpy`` and ``load_state_dict``;
+    the counters ``num_batches_tracked`` are not included.
 
   Raises:
     ValueError: naming a leaf that no ``CifarResNet`` has.

@@ -4,7 +4,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import tree, types
 from wsl.models import _layers
 
 
@@ -26,11 +26,11 @@ class LanguageModel(nn.Module):
     vocabulary: number of tokens.
     width: size of a token's vector.
     depth: number of blocks.
-    heads: query heads; their number divides ``width`` into even parts.
+    heads: query heads; they divide ``width`` into parts of even size.
     groups: key and value heads, each shared by ``heads / groups`` query
       heads; ``None`` gives each query head its own.
     hidden: hidden size of the mlp.
-    tied: whether the embedding also reads the output.
+    tied: whether the embedding table is also the output map.
     wavelength: base of the rotary frequencies.
 
   Example:
@@ -94,17 +94,17 @@ class Embedding(nn.Module):
 
   def __call__(self, tokens: types.Array) -> types.Array:
     """Maps ``[batch, S]`` to ``[batch, S, width]``."""
-    (table,) = _layers.widen(self.table)
+    (table,) = tree.widen(self.table)
     return table[tokens]
 
   def attend(self, h: types.Array) -> types.Array:
     """Maps ``[batch, S, width]`` to ``[batch, S, vocabulary]``."""
-    h, table = _layers.widen(h, self.table)
+    h, table = tree.widen(h, self.table)
     return h @ table.T
 
 
 class Block(nn.Module):
-  """Attention and SwiGLU, each normalised before and added after."""
+  """Attention and SwiGLU, each with pre-normalisation and a residual."""
 
   heads: int
   groups: int
@@ -137,7 +137,7 @@ class RMSNorm(nn.Module):
     """Maps ``[..., width]`` to the same shape."""
     init = nn.initializers.ones
     scale = _layers.parameter(self, 'scale', init, jnp.shape(x)[-1:])
-    x, scale = _layers.widen(x, scale)
+    x, scale = tree.widen(x, scale)
     square = jnp.mean(jnp.square(x), -1, keepdims=True)
     normal = x * jax.lax.rsqrt(square + _layers.EPSILON)
     return normal * _layers.on_last(scale, x)
@@ -187,6 +187,7 @@ class Attention(nn.Module):
     )
     query = rotate(query, wavelength=self.wavelength)
     key = rotate(key, wavelength=self.wavelength)
+    # Query heads g * shared .. (g + 1) * shared - 1 use key and value head g.
     shared = self.heads // self.groups
     key, value = (jnp.repeat(k, shared, axis=2) for k in (key, value))
     mixed = _layers.attend(query, key, value, causal=True)
@@ -196,10 +197,10 @@ class Attention(nn.Module):
 def rotate(
   x: types.Array, *, start: int = 0, wavelength: float = 10000.0
 ) -> types.Array:
-  r"""Turns each pair of features by an angle that grows with the position.
+  r"""Rotates each pair of features by an angle proportional to the position.
 
   Features i and i + d/2 are a pair (the layout of Hugging Face's LLaMA; the
-  paper pairs 2i and 2i + 1) and turn by :math:`p \, w^{-2i/d}` at position p.
+  paper pairs 2i and 2i + 1), rotated by :math:`p \, w^{-2i/d}` at position p.
 
   Args:
     x: ``[batch, S, heads, d]`` with an even d.
@@ -218,5 +219,7 @@ def rotate(
   position = jnp.arange(start, start + length, dtype=x.dtype)
   angle = position[:, None] * wavelength ** (-2.0 / size * pairs)[None]
   cos, sin = (f(angle)[None, :, None] for f in (jnp.cos, jnp.sin))
+  # Rotations compose, R_p^T R_q = R_{q - p}: the score of a query at p and a
+  # key at q depends on q - p alone.
   a, b = jnp.split(x, 2, axis=-1)
   return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)

@@ -1,7 +1,7 @@
-"""The layers that all models share.
+"""Layers shared by the models.
 
-Flax's own would cast or, under strict promotion, refuse mixed dtypes; these
-compute in the widest dtype they see.
+Flax's own layers cast mixed dtypes or, under strict promotion, refuse them;
+these compute in the widest dtype of their operands.
 """
 
 from collections.abc import Callable
@@ -11,29 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import types
+from wsl import tree, types
 
 EPSILON = 1e-6
-
-
-def widen(*arrays: types.ArrayLike) -> list[types.Array]:
-  """Casts to the widest of float32 and the arrays' own float dtypes.
-
-  Args:
-    *arrays: arrays of any shapes; integers count as float32.
-
-  Returns:
-    The arrays, all of one dtype.
-
-  Example:
-    >>> half, byte = jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.uint8)
-    >>> [str(x.dtype) for x in widen(half, byte)]
-    ['float32', 'float32']
-  """
-  dtypes = [jnp.result_type(x) for x in arrays]
-  floats = [d for d in dtypes if jnp.issubdtype(d, jnp.floating)]
-  widest = max([np.dtype('float32'), *floats], key=lambda d: d.itemsize)
-  return [jnp.asarray(x, widest) for x in arrays]
 
 
 def parameter(
@@ -42,13 +22,13 @@ def parameter(
   init: Callable[..., types.Array],
   shape: tuple[int, ...],
 ) -> types.Array:
-  """Declares a parameter, drawn in float32 whatever JAX's default is."""
+  """Declares a parameter, drawn in float32 for any default dtype of JAX."""
   value: types.Array = module.param(name, init, shape, jnp.float32)
   return value
 
 
 def on_last(vector: types.Array, x: types.Array) -> types.Array:
-  """Gives a vector the rank of ``x``, along its last axis."""
+  """Reshapes a vector to the rank of ``x``, along its last axis."""
   return vector.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
@@ -68,11 +48,11 @@ class Dense(nn.Module):
     """Maps ``[..., in]`` to ``[..., features]``; the kernel is 2-D."""
     shape = (jnp.shape(x)[-1], self.features)
     kernel = parameter(self, 'kernel', nn.initializers.lecun_normal(), shape)
-    x, kernel = widen(x, kernel)
+    x, kernel = tree.widen(x, kernel)
     y = x @ kernel
     if not self.bias:
       return y
-    y, bias = widen(
+    y, bias = tree.widen(
       y, parameter(self, 'bias', nn.initializers.zeros, (self.features,))
     )
     return y + on_last(bias, y)
@@ -85,9 +65,9 @@ class LayerNorm(nn.Module):
     \epsilon}} \odot s + b
 
   Attributes:
-    groups: ``None`` takes the moments over the last axis (layer
-      normalisation); a number splits the channels into so many groups and
-      takes them over each group and all positions (group normalisation).
+    groups: ``None`` computes moments over the last axis (layer normalisation);
+      a number splits the channels into that many groups, and moments are over
+      each group and all positions (group normalisation).
 
   Reference:
     Ba et al., "Layer Normalization", 2016, arXiv:1607.06450; Wu & He, "Group
@@ -102,7 +82,7 @@ class LayerNorm(nn.Module):
     features = jnp.shape(x)[-1]
     scale = parameter(self, 'scale', nn.initializers.ones, (features,))
     bias = parameter(self, 'bias', nn.initializers.zeros, (features,))
-    x, scale, bias = widen(x, scale, bias)
+    x, scale, bias = tree.widen(x, scale, bias)
     grouped, axes = x, (-1,)
     if self.groups is not None:
       if features % self.groups:
@@ -119,17 +99,17 @@ class LayerNorm(nn.Module):
 
 
 class BatchNorm(nn.Module):
-  r"""Normalisation of each channel, by moments over a data set.
+  r"""Normalises each channel by moments over a batch or a data set.
 
   .. math:: y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} \odot s + b
 
-  In training the moments are the batch's, over all axes but the last. They are
-  also averaged into the running ``mean`` and ``var`` of the collection
-  ``batch_stats`` where that is mutable, and those are used otherwise.
+  In training, the moments are those of the batch, over all axes but the last;
+  if the collection ``batch_stats`` is mutable, its running ``mean`` and ``var``
+  are updated by them. In evaluation, the running moments are used.
 
   Attributes:
-    momentum: what a running moment keeps of itself at each step.
-    epsilon: what is added to a variance.
+    momentum: weight of the running moment in an update.
+    epsilon: added to the variance.
 
   Reference:
     Ioffe & Szegedy, "Batch Normalization", 2015, arXiv:1502.03167.
@@ -148,7 +128,7 @@ class BatchNorm(nn.Module):
       self.variable('batch_stats', name, init, shape, jnp.float32)
       for name, init in (('mean', jnp.zeros), ('var', jnp.ones))
     ]
-    x, scale, bias, mean, var = widen(
+    x, scale, bias, mean, var = tree.widen(
       x, scale, bias, *(r.value for r in running)
     )
     if train:
@@ -157,6 +137,8 @@ class BatchNorm(nn.Module):
       if (
         self.is_mutable_collection('batch_stats') and not self.is_initializing()
       ):
+        # The biased variance of the batch, as in Flax; PyTorch's running
+        # variance is unbiased (n / (n - 1) times larger).
         for r, now in zip(running, (mean, var)):
           old = jnp.asarray(r.value, now.dtype)
           new = self.momentum * old + (1 - self.momentum) * now
@@ -186,7 +168,7 @@ def attend(
     query: ``[batch, S, heads, d]``.
     key: ``[batch, S, heads, d]``.
     value: ``[batch, S, heads, d]``.
-    causal: whether a position sees only itself and those before it.
+    causal: whether a position attends only to itself and earlier ones.
 
   Returns:
     ``[batch, S, heads * d]``.
@@ -197,6 +179,8 @@ def attend(
   length, size = query.shape[1], query.shape[-1]
   scores = jnp.einsum('bqhd,bkhd->bhqk', query, key) / np.sqrt(size).item()
   if causal:
+    # -inf before the softmax: masked positions have weight exactly 0. Each row
+    # keeps its diagonal, so no row is all -inf.
     seen = jnp.tril(jnp.ones((1, 1, length, length), bool))
     scores = jnp.where(seen, scores, -jnp.inf)
   mixed = jnp.einsum('bhqk,bkhd->bqhd', jax.nn.softmax(scores), value)

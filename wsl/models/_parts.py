@@ -1,4 +1,4 @@
-"""The functions of the parts of each model, equal by value."""
+"""The functions of each model's parts; equal parts compare equal."""
 
 from collections.abc import Callable
 import dataclasses
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from flax import linen as nn
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import tree, types
 from wsl.models import (
   _cifar_resnet,
   _language,
@@ -20,11 +20,11 @@ from wsl.models import (
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """A function of (params, inputs), made of one of (module, params, inputs).
+  """A function of (params, inputs), bound to a Flax module.
 
   Attributes:
-    fn: a function of a module of Python.
-    module: the Flax module that it reads or applies; it holds no parameters.
+    fn: a module-level function of (module, params, inputs).
+    module: the Flax module that it reads or applies, without parameters.
     keeps: whether the result has the shape of the input.
   """
 
@@ -38,15 +38,15 @@ class Part:
 
 
 class Parts(NamedTuple):
-  """A model's parts, and the subtrees that its ends take.
+  """A model's parts, and the subtrees of its embedding and head.
 
   Attributes:
     embed: the function before the blocks.
-    embed_names: the subtrees that it takes, by name.
+    embed_names: the names of its subtrees.
     blocks: one function for each ``block_i``.
     head: the function after the blocks.
-    head_names: the subtrees that it takes, by name.
-    moments: whether there are running moments beside the parameters.
+    head_names: the names of its subtrees.
+    moments: whether the model has running moments.
   """
 
   embed: Part
@@ -61,7 +61,7 @@ def parts(module: nn.Module) -> Parts:
   """Returns the parts of a model of this room.
 
   Raises:
-    ValueError: if it is none of this room.
+    ValueError: if it is not a model of this room.
   """
   for kind, cut in _CUTS:
     if type(module) is kind:
@@ -74,6 +74,7 @@ def parts(module: nn.Module) -> Parts:
 
 
 def _mlp_parts(module: _mlp.MLP) -> Parts:
+  """Cuts a perceptron: flattening, one block per hidden layer, the output."""
   blocks = tuple(
     Part(_run, _mlp.Block(width, module.norm)) for width in module.widths
   )
@@ -83,6 +84,7 @@ def _mlp_parts(module: _mlp.MLP) -> Parts:
 
 
 def _resnet_parts(module: _resnet.ResNet) -> Parts:
+  """Cuts a ``ResNet``; pooling is part of the first dense block."""
   norm = _resnet.Norm(module.norm, module.groups)
   blocks = []
   for i, width in enumerate(module.widths):
@@ -105,6 +107,7 @@ def _resnet_parts(module: _resnet.ResNet) -> Parts:
 
 
 def _cifar_parts(module: _cifar_resnet.CifarResNet) -> Parts:
+  """Cuts a ``CifarResNet``: stem, residual blocks, pooling and output."""
   blocks = tuple(
     Part(_run, _cifar_resnet.Block(features, stride), keeps=False)
     for features, stride in _cifar_resnet.plan(module.depth, module.widths)
@@ -120,6 +123,7 @@ def _cifar_parts(module: _cifar_resnet.CifarResNet) -> Parts:
 
 
 def _vit_parts(module: _vit.ViT) -> Parts:
+  """Cuts a ``ViT``: patch embedding, equal blocks, norm and output."""
   block = Part(_run, _vit.Block(module.heads, module.expansion))
   return Parts(
     Part(_vit_embed, module),
@@ -131,6 +135,7 @@ def _vit_parts(module: _vit.ViT) -> Parts:
 
 
 def _language_parts(module: _language.LanguageModel) -> Parts:
+  """Cuts a ``LanguageModel``; a tied table is in the embedding and the head."""
   groups = module.heads if module.groups is None else module.groups
   block = _language.Block(
     module.heads, groups, module.hidden, module.wavelength
@@ -154,6 +159,7 @@ _CUTS: tuple[tuple[type[nn.Module], Callable[[Any], Parts]], ...] = (
 
 
 def _run(module: nn.Module, params: types.Params, h: Any) -> types.Array:
+  """Applies a module to a part's parameters or variables."""
   variables = params if 'params' in params else {'params': params}
   return jnp.asarray(module.apply(variables, h))
 
@@ -188,7 +194,7 @@ def _mlp_embed(_: nn.Module, params: types.Params, x: Any) -> types.Array:
 
 def _resnet_embed(_: nn.Module, params: types.Params, x: Any) -> types.Array:
   del params
-  return _layers.widen(x)[0]
+  return tree.widen(x)[0]
 
 
 def _run_on_mean(
@@ -226,7 +232,7 @@ def _cifar_head(
 def _vit_embed(module: _vit.ViT, params: types.Params, x: Any) -> types.Array:
   tokens = _vit.tokenize(jnp.asarray(x), patch=module.patch)
   h = _on(_layers.Dense(module.width), params, 'embedding', tokens)
-  h, position = _layers.widen(h, _leaf(params, 'position'))
+  h, position = tree.widen(h, _leaf(params, 'position'))
   return h + position[None]
 
 

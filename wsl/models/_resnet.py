@@ -7,7 +7,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import tree, types
 from wsl.models import _layers
 
 
@@ -20,10 +20,10 @@ class ResNet(nn.Module):
   .. math:: h \leftarrow \mathrm{relu}(h + \mathrm{norm}(\mathrm{conv}(
     \mathrm{relu}(\mathrm{norm}(\mathrm{conv}(h)))))).
 
-  The result is flattened, or averaged over the positions, and goes through
-  dense blocks ``relu(norm(dense(h)))``, to which the input is added where
-  the width stays. After a mean over positions the encoders that were merged
-  differed little between methods; after flattening they differed clearly.
+  The result is flattened, or averaged over positions, and passed to dense
+  blocks ``relu(norm(dense(h)))``, with a residual where the width is constant.
+  After a mean over positions, merging methods differed little in accuracy;
+  after flattening they differed clearly.
 
   Leaves: ``block_0/conv/kernel`` ``[h, w, in, out]``, ``block_0/norm/scale``;
   in a residual block ``block_1/conv_0/kernel``, ``block_1/norm_0/scale``, ...;
@@ -31,7 +31,7 @@ class ResNet(nn.Module):
 
   Attributes:
     outputs: size of the last linear map; ``None`` returns the features of
-      the last block, for an encoder whose head is kept apart.
+      the last block, for an encoder with a separate head.
     widths: channels of each stage.
     depth: residual blocks in each stage.
     stem: side of the first kernel; the others are 3 wide.
@@ -40,8 +40,8 @@ class ResNet(nn.Module):
     groups: ``None`` for layer normalisation over the channels, or the number
       of groups of group normalisation.
     norm: ``'layer'`` for these two, or ``'batch'`` for batch normalisation
-      after convolutions: the running moments are then the collection
-      ``batch_stats``, beside ``params``.
+      after convolutions, with running moments in the collection
+      ``batch_stats``.
 
   Example:
     >>> model = ResNet(outputs=10)
@@ -84,7 +84,7 @@ class ResNet(nn.Module):
       )
     if self.pool not in ('flatten', 'mean'):
       raise ValueError(f"pool='{self.pool}': expected 'flatten' or 'mean'")
-    (h,) = _layers.widen(x)
+    (h,) = tree.widen(x)
     names = map('block_{}'.format, itertools.count())
     for i, width in enumerate(self.widths):
       side = self.stem if i == 0 else 3
@@ -101,7 +101,7 @@ class ResNet(nn.Module):
 
 
 def pooled(h: types.Array, *, pool: str) -> types.Array:
-  """Makes vectors ``[batch, d]`` of features ``[batch, h, w, channels]``."""
+  """Pools features ``[batch, h, w, channels]`` to vectors ``[batch, d]``."""
   if pool == 'mean':
     h = jnp.mean(h, (1, 2))
   return h.reshape(h.shape[0], -1)
@@ -188,7 +188,7 @@ class Conv(nn.Module):
     bias = _layers.parameter(
       self, 'bias', nn.initializers.zeros, (self.features,)
     )
-    x, kernel, bias = _layers.widen(x, kernel, bias)
+    x, kernel, bias = tree.widen(x, kernel, bias)
     parts = patches(x, side=self.side, stride=self.stride)
     y = jnp.einsum('bhwijc,ijco->bhwo', parts, kernel)
     return y + _layers.on_last(bias, y)

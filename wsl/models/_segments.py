@@ -1,4 +1,4 @@
-"""The models of this room, cut into embedding, blocks and head."""
+"""Cuts the models of this room into embedding, blocks and head."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -34,19 +34,19 @@ class Segments(NamedTuple):
 def segments(module: nn.Module, params: types.Params) -> Segments:
   """Cuts a model of this room between its blocks.
 
-  The blocks are those whose leaves begin with ``block_0``, ``block_1``, ...;
-  what turns images into vectors between two blocks goes with the second.
-  Blocks that share a module and shapes are stacked.
+  Blocks are the subtrees ``block_0``, ``block_1``, ...; pooling between two
+  blocks is part of the second. Blocks of one module and one set of shapes are
+  stacked.
 
-  Batch normalisation is in evaluation: give ``{'params', 'batch_stats'}``, and
-  each part holds its share of both. A tied table of a ``LanguageModel`` goes
-  to the embedding and, once more, to the head: training both unties them.
+  Batch normalisation is in evaluation mode: give ``{'params', 'batch_stats'}``,
+  and each part has its subtrees of both. A tied table of a ``LanguageModel`` is
+  in the embedding and in the head: training both unties them.
 
   Args:
     module: an ``MLP``, ``ResNet``, ``CifarResNet``, ``ViT`` or
       ``LanguageModel``.
     params: its parameters; or its variables ``{'params': ...}``, with
-      ``'batch_stats'`` where it has them, and so each part's.
+      ``'batch_stats'`` where it has them; the parts have the same form.
 
   Returns:
     The parameters and the functions of the parts.
@@ -97,7 +97,11 @@ def segments(module: nn.Module, params: types.Params) -> Segments:
 
 
 def _agree(fns: tuple[_parts.Part, ...], blocks: list[types.Params]) -> bool:
-  """Whether the blocks scan: one function, one set of shapes, kept shapes."""
+  """Returns True if the blocks can be scanned.
+
+  They need one function, equal parameter shapes, and outputs of the shape of
+  their inputs.
+  """
   forms = [
     (
       jax.tree.structure(b),
@@ -116,7 +120,7 @@ def _agree(fns: tuple[_parts.Part, ...], blocks: list[types.Params]) -> bool:
 def _check(
   module: nn.Module, parts: _parts.Parts, variables: types.Params
 ) -> None:
-  """Checks that the parts take every subtree of the variables, and no other."""
+  """Checks that the parts use each subtree of the variables, and no other."""
   label = type(module).__name__
   blocks = [f'block_{i}' for i in range(len(parts.blocks))]
   names = [*parts.embed_names, *blocks, *parts.head_names]

@@ -1,7 +1,7 @@
 """Parameters under PyTorch's names: read and written without PyTorch.
 
-Names are translated by one table, from a module's path in Flax to its path in
-PyTorch; what a leaf is called and how it is laid out follows from its kind.
+One table translates a module's path in Flax to its path in PyTorch; the name
+and the axes of a leaf follow from its kind.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ AXES = {('kernel', 4): (2, 3, 1, 0), ('kernel', 2): (1, 0)}
 def from_torch(
   state: Mapping[str, Any], *, like: types.Tree, modules: Mapping[str, str]
 ) -> types.Tree:
-  """Reads variables from a state dictionary, all of it and nothing else.
+  """Reads variables from a state dictionary; entries must match one to one.
 
   Args:
     state: arrays by PyTorch's names.
@@ -95,6 +95,7 @@ def to_torch(
 
 
 def _axes(name: str, value: np.ndarray) -> tuple[int, ...] | None:
+  """Returns the transposition from PyTorch's axes to Flax's, if any."""
   return AXES.get((name.rpartition('/')[2], value.ndim))
 
 

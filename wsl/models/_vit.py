@@ -4,7 +4,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import tree, types
 from wsl.models import _layers
 
 
@@ -14,8 +14,8 @@ class ViT(nn.Module):
   .. math:: h \leftarrow h + \mathrm{attention}(\mathrm{norm}(h)), \quad
     h \leftarrow h + \mathrm{mlp}(\mathrm{norm}(h))
 
-  Every linear map has a 2-D kernel, that of the patches too, so that merging
-  methods see each as one matrix.
+  Every linear map has a 2-D kernel, including that of the patches, so that
+  merges treat each as one matrix.
 
   Leaves: ``embedding/kernel`` ``[patch * patch * channels, width]``,
   ``position`` ``[patches, width]``, ``block_0/attention/query/kernel``
@@ -61,7 +61,7 @@ class ViT(nn.Module):
     h = _layers.Dense(self.width, name='embedding')(tokens)
     init = nn.initializers.normal(0.02)
     position = _layers.parameter(self, 'position', init, h.shape[1:])
-    h, position = _layers.widen(h, position)
+    h, position = tree.widen(h, position)
     h = h + position[None]
     for i in range(self.depth):
       h = Block(self.heads, self.expansion, name=f'block_{i}')(h)
@@ -84,12 +84,12 @@ def tokenize(x: types.Array, *, patch: int) -> types.Array:
 
 
 def pooled(h: types.Array, *, pool: str) -> types.Array:
-  """Makes vectors ``[batch, d]`` of tokens ``[batch, S, width]``."""
+  """Pools tokens ``[batch, S, width]`` to vectors ``[batch, d]``."""
   return h.mean(1) if pool == 'mean' else h.reshape(h.shape[0], -1)
 
 
 class Block(nn.Module):
-  """Attention and a perceptron, each normalised before and added after."""
+  """Attention and a perceptron, with pre-normalisation and residuals."""
 
   heads: int
   expansion: int

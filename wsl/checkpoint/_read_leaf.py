@@ -1,8 +1,12 @@
-"""Reading one leaf: a plain read into an aligned buffer.
+"""Reads one leaf of a safetensors file into an aligned buffer.
 
-Nothing is mapped: touched pages of a mapped file count as resident memory, a
-buffer is free as soon as its leaf is gone. One that starts at a multiple of 64
-bytes goes into a jitted program without a copy.
+Files are read, not mapped: touched pages of a mapped file count as resident
+memory, but a buffer is released with its leaf. XLA takes a buffer that starts
+at a multiple of 64 bytes as an operand without a copy.
+
+Fresh memory costs a page fault for every 4 KiB, which takes longer than reading
+into it. A model on demand therefore keeps one released buffer, of the size of
+its largest leaf, and reads the next leaf into it.
 """
 
 import dataclasses
@@ -10,14 +14,16 @@ import functools
 import io
 import pathlib
 from typing import Any
+import weakref
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl.checkpoint import _buffers, _format
+from wsl.checkpoint import _format
 
-# Read and checked while it still lies in the cache.
+_ALIGN = 64
+# Values are checked chunk by chunk, while a chunk is still in the CPU's cache.
 _CHUNK = 1 << 20
 
 
@@ -28,11 +34,12 @@ class Fetch:
   Attributes:
     path: the file.
     name: the leaf's name in it.
-    entry: its dtype, shape and place.
+    entry: its dtype, shape and byte range.
     stamp: size and time stamp of the file when its header was read.
     finite: whether a non-finite value is an error.
-    free: holds the model's buffer to read into; ``None`` for a fresh one.
-    sharding: where to put the array; None keeps it on the host.
+    free: a list of at most one released buffer, which the leaves of a model
+      share; ``None`` allocates a buffer for each read.
+    sharding: the sharding of the array; None keeps it on the host.
   """
 
   path: pathlib.Path
@@ -57,7 +64,8 @@ class Fetch:
     )
 
   def _read(self) -> np.ndarray:
-    buffer = _buffers.aligned(self.entry.nbytes, self.free)
+    """Reads and checks the leaf in chunks, into one host buffer."""
+    buffer = aligned(self.entry.nbytes, self.free)
     view = buffer.data
     with open(self.path, 'rb', buffering=0) as file:
       if _format.stamp_of(file.fileno()) != self.stamp:
@@ -73,6 +81,7 @@ class Fetch:
     return buffer.view(self.entry.dtype).reshape(self.entry.shape)
 
   def _check(self, chunk: np.ndarray, start: int) -> None:
+    """Raises for the first non-finite value of a chunk, with its index."""
     values = chunk.view(self.entry.dtype)
     if not all_finite(values):
       i = int(np.flatnonzero(~_finite(values))[0])
@@ -85,11 +94,12 @@ class Fetch:
 
 
 def all_finite(values: np.ndarray) -> bool:
-  """Says whether all values of a 1-axis array are finite.
+  """Returns True if all values of a 1-axis array are finite.
 
-  The magnitude's bits of an infinity or a NaN are the largest there are. Read
-  as signed integers, the largest positive values come out on top; read as
-  unsigned ones, the largest negative values do: two maxima, no temporary.
+  In IEEE formats the exponent bits of inf and NaN are all ones, so as integers
+  they are at least the bits of +inf, apart from the sign bit. The maximum as
+  signed integers finds such positive values, the maximum as unsigned integers
+  such negative ones: two reductions without a temporary array.
 
   Args:
     values: ``[n]``, n > 0, of any dtype.
@@ -107,7 +117,8 @@ def all_finite(values: np.ndarray) -> bool:
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-  with np.errstate(invalid='ignore'):  # The narrow floats warn of a NaN.
+  """Marks finite values; narrow floats of ml_dtypes warn about NaN."""
+  with np.errstate(invalid='ignore'):
     return np.isfinite(values)
 
 
@@ -120,8 +131,44 @@ def _infinity(dtype: np.dtype) -> int | None:
 
 
 def _fill(file: io.FileIO, view: memoryview, path: pathlib.Path) -> None:
+  """Reads until the view is full; a read may return fewer bytes than asked."""
   while view:
     count = file.readinto(view)
     if not count:
       raise _format.damaged(path, 'it ended while it was read')
     view = view[count:]
+
+
+def aligned(nbytes: int, free: list[np.ndarray] | None = None) -> np.ndarray:
+  """Returns ``nbytes`` uninitialised bytes that start at a multiple of 64.
+
+  Args:
+    nbytes: the size.
+    free: a list of at most one released buffer, which is used if it is large
+      enough. The buffer returns to the list when the array and all of its views
+      are garbage collected. ``None`` allocates memory that is not returned.
+  """
+  room = _take(free, nbytes + _ALIGN) if free else None
+  if room is None:
+    room = np.empty(nbytes + _ALIGN, np.uint8)
+  start = -room.ctypes.data % _ALIGN
+  # A view of this array has it as base, since its own base is a memoryview, not
+  # an array: every view keeps it alive, and with it the finalizer.
+  array = np.frombuffer(room.data[start : start + nbytes], np.uint8)
+  if free is not None:
+    weakref.finalize(array, _give, free, room).atexit = False
+  return array
+
+
+def _take(free: list[np.ndarray], nbytes: int) -> np.ndarray | None:
+  """Removes the released buffer; returns it if it is large enough."""
+  try:
+    room = free.pop()
+  except IndexError:  # another thread has taken it
+    return None
+  return room if len(room) >= nbytes else None
+
+
+def _give(free: list[np.ndarray], room: np.ndarray) -> None:
+  """Returns a buffer to the list, which keeps the larger of two."""
+  free[:] = [max(room, *free, key=len) if free else room]
