@@ -1,4 +1,4 @@
-"""The two doors: what goes in, what comes out, and who is turned away."""
+"""stack and apply: values, dtypes and errors."""
 
 import re
 from typing import Any
@@ -29,7 +29,9 @@ def test_stack_subtracts_the_base() -> None:
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16', 'float32', 'float64'])
-def test_deltas_are_wide_and_models_keep_their_dtype(dtype: str) -> None:
+def test_deltas_are_float32_or_wider_and_models_keep_their_dtype(
+  dtype: str,
+) -> None:
   base, model = params(1.0, dtype), params(2.0, dtype)
   x = deltas.stack(base, [model])
   wide = np.float64 if dtype == 'float64' else np.float32
@@ -48,7 +50,7 @@ def test_a_difference_of_bfloat16_is_not_rounded() -> None:
   assert x['w'].tolist() == [[-255.0]]
 
 
-def test_apply_scales_and_leaves_the_base_where_there_is_none() -> None:
+def test_apply_scales_and_keeps_the_base_where_the_delta_is_none() -> None:
   base = params(1.0)
   delta = {
     'dense': {'kernel': None},
@@ -71,14 +73,14 @@ def test_a_coefficient_may_be_traced_and_mapped() -> None:
   assert found == [[1.0, 1.0], [1.5, 2.0], [0.0, -1.0]]
 
 
-def test_numpy_leaves_and_jit_are_welcome() -> None:
+def test_numpy_leaves_and_jit_are_accepted() -> None:
   base, model = {'w': np.ones(2)}, {'w': np.asarray([1.0, 3.0])}
   assert deltas.stack(base, [model])['w'].tolist() == [[0.0, 2.0]]
   stacked = jax.jit(lambda b, m: deltas.stack(b, [m]))(base, model)
   assert stacked['w'].tolist() == [[0.0, 2.0]]
 
 
-def test_the_inputs_are_left_alone() -> None:
+def test_the_inputs_are_not_modified() -> None:
   base, model = params(), params(1.0)
   before = jax.tree.map(np.array, (base, model))
   deltas.apply(base, merge.mean(deltas.stack(base, [model])))
@@ -139,7 +141,7 @@ STACK: dict[str, tuple[Any, Any, str]] = {
 
 
 @pytest.mark.parametrize('case', STACK)
-def test_stack_turns_away(case: str) -> None:
+def test_stack_raises(case: str) -> None:
   base, models, message = STACK[case]
   with pytest.raises(ValueError, match=re.escape(message)) as error:
     deltas.stack(base, models)
@@ -170,7 +172,7 @@ APPLY: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize('case', APPLY)
-def test_apply_turns_away(case: str) -> None:
+def test_apply_raises(case: str) -> None:
   delta, message = APPLY[case]
   with pytest.raises(ValueError, match=re.escape(message)) as error:
     deltas.apply(W, delta)

@@ -1,4 +1,4 @@
-"""Damaged, missing and foreign files: one line that says what to do."""
+"""Damaged, missing and foreign files raise one line with a remedy."""
 
 import json
 

@@ -117,7 +117,7 @@ def test_a_single_array_is_a_tree(tmp_path):
     (np.asarray('text'), "leaf 'a' has dtype <U4"),
   ],
 )
-def test_a_dtype_that_the_format_lacks(tmp_path, leaf, message):
+def test_a_dtype_that_is_not_in_the_format(tmp_path, leaf, message):
   with pytest.raises(ValueError, match=message):
     checkpoint.save(tmp_path / 'a.safetensors', {'a': leaf})
   assert not any(tmp_path.iterdir())

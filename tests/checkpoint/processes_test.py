@@ -1,4 +1,4 @@
-"""Two real processes: sharded leaves are gathered, one of them writes."""
+"""Two processes: sharded leaves are gathered, and process 0 writes."""
 
 import os
 import socket
@@ -39,7 +39,7 @@ _CODE = """
   checkpoint.save(pathlib.Path(folder, 'array'), array)
   local = tree.Stored(lambda: read(0), (3,), np.dtype('float64'))
   checkpoint.save(pathlib.Path(folder, 'local'), {'w': local})
-  # Whoever comes here finds the files complete.
+  # After the barrier every process finds complete files.
   assert checkpoint.load(pathlib.Path(folder, 'local'))['w'].sum() == 3
 """
 

@@ -1,4 +1,4 @@
-"""Runs kept by Orbax."""
+"""Runs saved by Orbax."""
 
 import subprocess
 import sys

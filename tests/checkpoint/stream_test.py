@@ -1,4 +1,4 @@
-"""Leaves on demand: read late, computed late, written at once, let go."""
+"""Leaves on demand: read and computed when written, then released."""
 
 import pathlib
 import subprocess
@@ -44,7 +44,7 @@ def test_streamed_merge_equals_the_one_in_memory(tmp_path, shard_bytes):
   )
 
 
-def test_lazy_reads_nothing_until_asked_and_each_time(tmp_path):
+def test_lazy_leaves_are_read_on_each_use_and_not_before(tmp_path):
   file = _models(tmp_path, 1)[0]
   lazy = checkpoint.load(file, lazy=True)
   assert lazy['w'].shape == (6, 5)
@@ -66,7 +66,7 @@ def test_a_file_that_changed_is_not_read(tmp_path):
     tree.read(lazy['w'])
 
 
-def test_a_file_may_be_replaced_by_what_is_made_of_it(tmp_path):
+def test_a_file_may_be_replaced_by_a_merge_of_its_leaves(tmp_path):
   checkpoint.save(tmp_path, {'a': np.arange(4.0), 'b': np.ones(2)})
   lazy = checkpoint.load(tmp_path, lazy=True)
   checkpoint.save(tmp_path, tree.map(_double, lazy), shard_bytes=1)
@@ -125,7 +125,7 @@ def test_the_largest_finite_values_pass(dtype):
   assert _read_leaf.all_finite(np.asarray([top, -top, 0, -0.0], dtype))
 
 
-def test_a_bad_value_in_a_later_chunk_is_placed(tmp_path, monkeypatch):
+def test_a_bad_value_in_a_later_chunk_is_located(tmp_path, monkeypatch):
   monkeypatch.setattr(_read_leaf, '_CHUNK', 64)
   x = np.zeros((10, 10))
   x[7, 3] = np.inf
@@ -158,7 +158,9 @@ def test_an_interrupted_save_changes_nothing(tmp_path):
   ('value', 'found'),
   [(np.zeros(3), r'float64\[3\]'), (np.zeros(2, np.int8), r'int8\[2\]')],
 )
-def test_a_broken_promise_is_an_error(tmp_path, value, found):
+def test_another_shape_or_dtype_than_declared_is_an_error(
+  tmp_path, value, found
+):
   leaf = tree.Stored(lambda: value, (2,), np.dtype('float64'))
   message = rf"leaf 'a' promised float64\[2\] and is {found}"
   with pytest.raises(ValueError, match=message):
@@ -173,7 +175,7 @@ def test_progress(tmp_path):
   assert calls == [('a', 16, 27), ('c', 24, 27), ('b', 27, 27)]
 
 
-def test_buffers_are_used_again_only_when_free():
+def test_buffers_are_reused_only_when_released():
   free = []
   first = _read_leaf.aligned(100, free)
   place = first.ctypes.data
@@ -193,7 +195,7 @@ def test_buffers_have_the_size_asked_for():
     assert len(free) == 1
 
 
-def test_a_result_does_not_share_a_buffer_that_is_used_again(tmp_path):
+def test_a_result_does_not_share_a_reused_buffer(tmp_path):
   # A kernel that returns its operand gives XLA's view of the buffer itself.
   params = {f'{i}': np.full(5000, i, np.float32) for i in range(20)}
   checkpoint.save(tmp_path / 'in', params)

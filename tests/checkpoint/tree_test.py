@@ -1,4 +1,4 @@
-"""The tree that comes back, and where its leaves are put."""
+"""The structure of loaded trees, and the placement of their leaves."""
 
 import json
 from typing import NamedTuple

@@ -5,7 +5,7 @@ import numpy as np
 from wsl import data
 
 
-def test_digits_are_all_there_and_balanced():
+def test_digits_are_complete_and_balanced():
   task = data.digits()
   assert task.train.x.dtype == np.float32
   assert task.train.y.dtype == np.int32

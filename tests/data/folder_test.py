@@ -1,4 +1,4 @@
-"""Folders of NPZ and IDX files, and what is said when they are damaged."""
+"""Folders of NPZ and IDX files, and errors for damaged ones."""
 
 import gzip
 import pathlib
@@ -84,7 +84,7 @@ def test_npz_with_many_tasks_or_one(tmp_path):
   assert list(data.folder(tmp_path, tasks=['b', 'a'])) == ['b', 'a']
 
 
-def test_only_the_tasks_asked_for_are_read(tmp_path):
+def test_only_the_requested_tasks_are_read(tmp_path):
   np.savez(tmp_path / 'good.npz', **arrays())
   np.savez(tmp_path / 'bad.npz', train_x=np.zeros(3))
   equal(data.folder(tmp_path, tasks=['good'])['good'], arrays())
@@ -92,7 +92,7 @@ def test_only_the_tasks_asked_for_are_read(tmp_path):
     data.folder(tmp_path)
 
 
-def test_a_missing_folder_is_told_in_one_line(tmp_path):
+def test_a_missing_folder_raises_one_line(tmp_path):
   with pytest.raises(FileNotFoundError) as error:
     data.folder(tmp_path / 'nowhere')
   text = str(error.value)
@@ -104,13 +104,13 @@ def test_a_missing_folder_is_told_in_one_line(tmp_path):
     data.folder(tmp_path)
 
 
-def test_an_unknown_task_is_answered_with_the_nearest(tmp_path):
+def test_an_unknown_task_raises_with_the_nearest_name(tmp_path):
   np.savez(tmp_path / 'fashion.npz', **arrays())
   with pytest.raises(ValueError, match="did you mean 'fashion'"):
     data.folder(tmp_path, tasks=['fashon'])
 
 
-def test_an_incomplete_idx_folder_names_what_is_missing(tmp_path):
+def test_an_incomplete_idx_folder_names_the_missing_file(tmp_path):
   write_idx(tmp_path, arrays(), False)
   (tmp_path / IDX[3]).unlink()
   with pytest.raises(FileNotFoundError, match='t10k-labels'):

@@ -3,8 +3,8 @@
 To add a method, add a row to ``METHODS``. ``contract_test`` applies a dozen
 tests to every row: T = 1, permutation of models, zero deltas, dtypes, one trace
 under jit, vmap over hyperparameters, gradients, sharding, leaves on demand and
-a shift of the base. A row that cannot keep a promise gives the reason in
-``but``; a promise is never dropped without one.
+a shift of the base. A row for which a property does not hold gives the reason
+in ``but``.
 """
 
 from collections.abc import Mapping
@@ -30,18 +30,19 @@ NO_NUMBERS = 'it has no numeric hyperparameter'
 
 
 class Row(NamedTuple):
-  """One public name, and how it is called.
+  """One public function and its call.
 
   Attributes:
     call: ``call(deltas, sides, **hyper) -> tree``.
     gives: ``'delta'``, ``'deltas'``, ``'model'`` or ``'family'``.
     hyper: numeric hyperparameters, each with two values.
-    identity: hyperparameters at which one model gives itself.
+    identity: hyperparameters at which the merge of one model is that model.
     sides: statistics that depend on the number of models.
-    zero: what a zero delta multiplies the result by: ``zero(T, ndim)``.
+    zero: the factor by which a zero delta scales the result: ``zero(T,
+      ndim)``.
     reads_leaves: whether a call reads leaves on demand at once, as a statistic
       of the whole model or a ranking must; other methods read them later.
-    but: promises not kept, each with its reason.
+    but: properties that do not hold, each with its reason.
   """
 
   call: Any
@@ -255,7 +256,7 @@ METHODS = {
 
 
 def make(models: int, seed: int = 0, dtype: Any = jnp.float64) -> types.Deltas:
-  """A stack of two matrices and a scalar, and an integer's None."""
+  """Stacks two matrices and a scalar, and has None for an integer leaf."""
   x = lambda i, *shape: jnp.asarray(
     _normal(10 * seed + i, models, *shape), dtype
   )
@@ -277,7 +278,7 @@ def first(row: Row) -> dict[str, float]:
 
 @functools.cache
 def expected(name: str) -> Any:
-  """The eager result, which all the other ways of asking must match."""
+  """Returns the eager result, the reference of all other calls."""
   row = METHODS[name]
   return row.call(stacked(T), row.sides(T), **first(row))
 
@@ -292,6 +293,6 @@ def same(found: Any, wanted: Any, atol: float = 1e-12) -> None:
 
 
 def keeping(promise: str) -> Any:
-  """Parametrizes a test over the rows that make a promise."""
+  """Parametrizes a test over the rows without an exception to it."""
   names = [name for name, row in METHODS.items() if promise not in row.but]
   return pytest.mark.parametrize('name', names)

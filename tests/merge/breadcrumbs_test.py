@@ -119,8 +119,8 @@ def test_no_outliers_is_trim(scope: str) -> None:
       same({k: v[0] for k, v in mapped.items()}, found)
 
 
-def test_breadcrumbs_and_the_outliers_and_the_rest_are_the_whole() -> None:
-  """Where no magnitudes are equal, it is a difference of two trims."""
+def test_breadcrumbs_is_a_difference_of_two_trims() -> None:
+  """If all magnitudes differ."""
   rng = np.random.default_rng(0)
   x = jax_tree(
     {'w': rng.normal(size=(3, 10, 8)), 'b': rng.normal(size=(3, 20))}
@@ -156,7 +156,7 @@ def test_fractions_for_each_model() -> None:
 
 
 def test_small_leaves_have_no_outliers() -> None:
-  """floor(outliers * entries) is 0 there; an older mergekit dropped all."""
+  """floor(outliers * entries) is 0; mergekit <= 0.1.4 dropped all entries."""
   x = {'s': jnp.ones(1), 'w': jnp.arange(1.0, 201)[None]}
   kept = merge.breadcrumbs(x, density=0.5, outliers=0.01, scope='leaf')
   assert kept['s'].tolist() == [1.0]

@@ -1,4 +1,4 @@
-"""Promises that every merge keeps: one test a promise, over the battery."""
+"""Properties of every merge: one test for each, over the battery's rows."""
 
 import inspect
 from typing import Any
@@ -43,7 +43,7 @@ def test_every_exception_gives_a_reason_for_a_known_promise() -> None:
 
 
 @battery.keeping('identity')
-def test_one_model_gives_itself(name: str) -> None:
+def test_one_model_is_returned_unchanged(name: str) -> None:
   row, x = METHODS[name], stacked(1)
   y = row.call(x, row.sides(1), **first(row) | row.identity)
   wanted = x if row.gives == 'deltas' else jax.tree.map(lambda x: x[0], x)
@@ -110,7 +110,9 @@ def test_structure_and_bfloat16_are_kept_and_finite(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', METHODS)
-def test_jit_is_eager_in_one_trace_and_eager_compiles_once(name: str) -> None:
+def test_jit_equals_eager_with_one_trace_and_eager_compiles_once(
+  name: str,
+) -> None:
   row, traces = METHODS[name], []
 
   def traced(x: Any, sides: Any, hyper: Any) -> Any:
@@ -126,7 +128,7 @@ def test_jit_is_eager_in_one_trace_and_eager_compiles_once(name: str) -> None:
   )
   second = {key: values[1] for key, values in row.hyper.items()}
   other = stacked(T, seed=1)
-  # Calls with other values and other hyperparameters compile nothing more.
+  # Other values and other hyperparameters need no further compilation.
   compiled = _on_demand._run._cache_size()
   eager = row.call(other, sides, **second)
   assert _on_demand._run._cache_size() == compiled
@@ -150,7 +152,9 @@ def test_constants_of_a_trace_are_merged(name: str) -> None:
     for hyper in row.hyper
   ],
 )
-def test_vmap_over_a_hyperparameter_is_a_loop(name: str, hyper: str) -> None:
+def test_vmap_over_a_hyperparameter_equals_a_loop(
+  name: str, hyper: str
+) -> None:
   row = METHODS[name]
   values = row.hyper[hyper]
   call = lambda v: row.call(
@@ -188,7 +192,7 @@ def test_gradients_are_finite(name: str) -> None:
   ['sum', 'weighted_mean', 'fisher', 'regmean', 'tsv', 'iso_c', 'iso_cts']
   + ['slerp', 'slerp/global'],
 )
-def test_gradients_are_finite_differences(name: str) -> None:
+def test_gradients_equal_finite_differences(name: str) -> None:
   row, x = METHODS[name], stacked(2)
   weight, step = stacked(2, seed=3), stacked(2, seed=4)
 
@@ -205,7 +209,7 @@ def test_gradients_are_finite_differences(name: str) -> None:
 
 
 def _spread(x: Any, mesh: jax.sharding.Mesh) -> Any:
-  """Spreads the models over four devices, and the last axis over two."""
+  """Shards the models over four devices, and the last axis over two."""
 
   def put(v: Any) -> Any:
     last = 'leaf' if v.ndim > 1 and v.shape[-1] % 2 == 0 else None
@@ -217,7 +221,7 @@ def _spread(x: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 @pytest.mark.parametrize('name', METHODS)
-def test_eight_devices_are_one(name: str) -> None:
+def test_eight_devices_equal_one(name: str) -> None:
   row = METHODS[name]
   auto = (jax.sharding.AxisType.Auto,) * 2
   mesh = jax.make_mesh((4, 2), ('models', 'leaf'), auto)
@@ -256,7 +260,7 @@ def _models(base: types.Params) -> list[types.Params]:
 
 
 @pytest.mark.parametrize('name', METHODS)
-def test_leaves_on_demand_are_leaves_in_memory(name: str) -> None:
+def test_leaves_on_demand_equal_leaves_in_memory(name: str) -> None:
   row, base, fetched = METHODS[name], _base(), []
   stored = [_stored(m, fetched) for m in [base, *_models(base)]]
   x = deltas.stack(stored[0], stored[1:])

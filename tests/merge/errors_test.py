@@ -1,4 +1,4 @@
-"""Bad input is answered by one line that names the leaf or argument."""
+"""Bad input raises one line that names the function and the argument."""
 
 import re
 from typing import Any
@@ -272,7 +272,7 @@ CASES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_bad_input_is_answered_in_one_line(case: str) -> None:
+def test_bad_input_raises_one_line(case: str) -> None:
   call, message = CASES[case]
   with pytest.raises(ValueError, match=re.escape(message)) as error:
     call()

@@ -43,7 +43,7 @@ def transposed(x: Any) -> Any:
 
 
 @pytest.mark.parametrize('name', sorted(p.stem for p in GOLDEN.glob('*.npz')))
-def test_golden_files_are_small_and_say_where_they_come_from(name: str) -> None:
+def test_golden_files_are_small_and_name_their_source(name: str) -> None:
   assert (GOLDEN / f'{name}.npz').stat().st_size < 50_000
   assert '/' in str(golden(name)['provenance']) or name == 'mergekit'
 
@@ -226,6 +226,6 @@ def test_mergekit_dare_given_its_mask() -> None:
   mask = kept != 0
   assert 0.2 < mask.mean() < 0.8
   np.testing.assert_allclose(kept, x * mask, atol=1e-12)
-  # It draws in float32, so its factor is as exact as that.
+  # That code draws in float32, so its factor has float32 precision.
   factor = np.abs(x).sum() / np.abs(x * mask).sum()
   np.testing.assert_allclose(factored, x * mask * factor, atol=2e-6)

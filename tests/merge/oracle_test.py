@@ -1,4 +1,4 @@
-"""Sums, masks, arcs and weighted means against ten lines of numpy each."""
+"""Sums, masks, slerp and weighted means against short numpy oracles."""
 
 import functools
 from typing import Any
@@ -92,7 +92,7 @@ def test_weighted_mean_takes_lists_and_a_mixture_of_weights() -> None:
   assert merged['b'].tolist() == 6.0
 
 
-def test_weighted_mean_is_the_common_form() -> None:
+def test_weighted_mean_includes_mean_fisher_and_ties() -> None:
   x = jax_tree(stacked(0))
   same(merge.weighted_mean(x, [1.0, 1.0, 1.0]), merge.mean(x))
   fishers = {k: jnp.abs(v) + 0.1 for k, v in jax_tree(stacked(4)).items()}
@@ -239,7 +239,7 @@ def test_regmean_is_stationary_and_reduces_to_means() -> None:
 
 
 def test_regmean_fits_every_model_on_its_own_inputs() -> None:
-  """Where one map serves all, it is found whatever the inputs are."""
+  """A map shared by all models is recovered from any inputs."""
   rng = np.random.default_rng(0)
   rows = rng.normal(size=(2, 1, 20, 3))
   rows[0, 0, :, 2] = 0  # model 0 never sees input 2, model 1 never input 0
@@ -254,7 +254,7 @@ def test_regmean_fits_every_model_on_its_own_inputs() -> None:
   np.testing.assert_allclose(merged['w'], true, atol=1e-10)
 
 
-def test_regmean_averages_an_input_that_no_model_has_seen() -> None:
+def test_regmean_averages_an_input_that_is_zero_in_all_models() -> None:
   rng = np.random.default_rng(0)
   rows = rng.normal(size=(2, 1, 20, 3))
   rows[..., 1] = 0
@@ -398,7 +398,7 @@ def test_dare_rescales_what_it_keeps() -> None:
     np.testing.assert_allclose(v, plain[k] * column(factor, v), atol=1e-12)
 
 
-def test_dare_at_the_ends() -> None:
+def test_dare_at_rate_0_and_1() -> None:
   x, key = {'w': jnp.asarray(stacked(0)['w'])}, jax.random.key(3)
   for rescale in ('inverse', 'l1', 'none'):
     same(merge.dare(x, rate=0.0, key=key, rescale=rescale), x)
@@ -406,7 +406,7 @@ def test_dare_at_the_ends() -> None:
     same(nothing, {k: np.zeros(v.shape) for k, v in x.items()})
 
 
-def test_dare_keeps_its_share_and_its_expectation() -> None:
+def test_dare_keeps_the_stated_fraction_and_is_unbiased() -> None:
   x = {'w': jnp.ones((2, 100, 100))}
   for rate in (0.1, 0.9):
     kept = merge.dare(x, rate=rate, key=jax.random.key(0))['w']
@@ -424,7 +424,7 @@ def test_dare_keeps_its_share_and_its_expectation() -> None:
   np.testing.assert_allclose(draws.var(0), variance, rtol=0.2)
 
 
-def test_a_mask_of_dare_belongs_to_key_name_and_model_alone() -> None:
+def test_a_mask_of_dare_depends_only_on_key_name_and_model() -> None:
   leaf = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 7)))
   key = jax.random.key(0)
   drop = lambda x, key=key: merge.dare(x, rate=0.5, key=key)
@@ -476,7 +476,7 @@ def test_slerp_is_the_definition(scope: str, dtype: str) -> None:
           lerp_above=limit,
         )
         dots = dot if scope == 'global' else None
-        # A leaf of one entry is parallel or opposite: on a straight line.
+        # Leaves of one entry are parallel or opposite: interpolated linearly.
         wanted = {k: oracle_slerp(a[k], b[k], t, dots, limit) for k in a}
         same(found, wanted, dtype)
 
@@ -500,7 +500,9 @@ def test_slerp_keeps_a_common_norm_and_halves_the_angle() -> None:
 
 
 @DTYPES
-def test_slerp_is_straight_where_there_is_no_arc(dtype: str) -> None:
+def test_slerp_is_linear_for_parallel_opposite_and_zero_vectors(
+  dtype: str,
+) -> None:
   a = jnp.asarray([1.0, 2.0, -2.0], dtype)
 
   def mix(b: Any) -> Any:
@@ -531,7 +533,7 @@ def test_slerp_copies_integers_of_the_first_model() -> None:
     np.testing.assert_allclose(mixed['w'], [np.sqrt(0.5)] * 2)
 
 
-def test_norms_are_no_part_of_a_merge_of_nothing() -> None:
+def test_a_merge_of_zeros_is_zero() -> None:
   x = {k: jnp.zeros_like(v) for k, v in jax_tree(stacked(0)).items()}
   for merged in (merge.sum(x), merge.mean(x), merge.mean_nonzero(x)):
     assert tree.norm(merged) == 0

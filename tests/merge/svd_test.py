@@ -1,4 +1,4 @@
-"""tsv, iso_c and iso_cts against their definitions, and where they are hard."""
+"""tsv, iso_c and iso_cts against their definitions, and in edge cases."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def oracle_iso_c(x: np.ndarray) -> np.ndarray:
 
 
 def oracle_iso_cts(x: np.ndarray, each: int) -> np.ndarray:
-  """For kernels [in, out]; `each` is how many directions a task brings."""
+  """For kernels [in, out]; `each` is the number of directions of a task."""
   common = min(x.shape[1:]) - each * len(x)
   u, s, vt = np.linalg.svd(x.sum(0), full_matrices=False)
   v = vt[:common].T
@@ -92,7 +92,7 @@ def test_iso_cts_with_everything_common_is_iso_c() -> None:
   close(one['b'], other['b'])
 
 
-def test_the_last_axis_is_the_output_of_iso_cts_and_matters_to_it_alone() -> (
+def test_iso_cts_takes_the_last_axis_as_output_and_others_are_symmetric() -> (
   None
 ):
   x = jnp.asarray(draw(0, 2, 6, 6))
@@ -101,7 +101,7 @@ def test_the_last_axis_is_the_output_of_iso_cts_and_matters_to_it_alone() -> (
     close(method({'w': turned})['w'], method({'w': x})['w'].T)
   one = merge.iso_cts({'w': x}, common=0.5)['w']
   assert not np.allclose(merge.iso_cts({'w': turned}, common=0.5)['w'], one.T)
-  # What is common is projected out of the outputs, not of the inputs.
+  # The common subspace is projected out of the outputs, not of the inputs.
   close(one, oracle_iso_cts(np.asarray(x), 2))
 
 
@@ -121,7 +121,7 @@ def test_tsv_of_orthogonal_tasks_is_their_sum() -> None:
   close(merge.tsv({'w': jnp.asarray(x)})['w'], x.sum(0))
 
 
-def test_the_spectrum_of_tsv_is_the_union_of_what_is_kept() -> None:
+def test_the_spectrum_of_tsv_is_the_union_of_the_kept_values() -> None:
   x = draw(0, 3, 7, 8)
   kept = np.linalg.svd(x, compute_uv=False)[:, :2].ravel()
   found = np.linalg.svd(merge.tsv({'w': jnp.asarray(x)})['w'], compute_uv=False)
@@ -159,10 +159,10 @@ def hard_cases() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize('case', hard_cases())
 @pytest.mark.parametrize('name', METHODS)
-def test_a_change_of_basis_changes_the_result_alike(
+def test_merges_are_equivariant_to_a_change_of_basis(
   name: str, case: str
 ) -> None:
-  """Singular vectors of zero are arbitrary: they must not show."""
+  """Singular vectors of zero singular values do not affect the result."""
   if (name, case) == ('iso_cts', 'models that cancel'):
     pytest.skip('the sum is zero: nothing says what is common')
   x, method = hard_cases()[case], METHODS[name]

@@ -14,7 +14,7 @@ SHAPES = {'w': (4, 6), 'b': (5,), 's': (), 'k': (2, 2, 3, 4), 'one': (1,)}
 
 @functools.cache
 def stacked(case: str, models: int = 3) -> dict[str, np.ndarray]:
-  """Generic values, or few ones: equal magnitudes, zeros, sums that cancel."""
+  """Generic values, or few: equal magnitudes, zeros, sums that cancel."""
   rng = np.random.default_rng(len(case))
   if case == 'generic':
     draw = lambda shape: rng.normal(size=shape) * rng.exponential(size=shape)
@@ -200,7 +200,7 @@ def test_the_official_max_of_a_balanced_cancelled_sum_is_zero() -> None:
   assert ties('mean') == [3.0, -3.0, -2.0]
 
 
-def test_mean_nonzero_counts_what_is_not_zero() -> None:
+def test_mean_nonzero_divides_by_the_number_of_nonzero_entries() -> None:
   x = {'w': jnp.asarray([[6.0, 0.0, -1.0], [0.0, 0.0, 3.0], [3.0, 0.0, 1.0]])}
   assert merge.mean_nonzero(x)['w'].tolist() == [4.5, 0.0, 1.0]
 

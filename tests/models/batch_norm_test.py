@@ -1,4 +1,4 @@
-"""Batch normalisation: the batch's moments in training, else the running."""
+"""Batch normalisation: batch moments in training, else running ones."""
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def test_running_moments_are_used_outside_training():
   np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-def test_training_uses_the_batch_and_moves_the_running_moments():
+def test_training_uses_the_batch_and_updates_the_running_moments():
   v = variables()
   mean, var = X.mean((0, 1, 2)), X.var((0, 1, 2))
   found, new = _layers.BatchNorm(momentum=0.75).apply(

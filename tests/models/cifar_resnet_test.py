@@ -1,4 +1,4 @@
-"""The CIFAR residual network, by a numpy one, and by its pretrained weights."""
+"""The CIFAR residual network against numpy and its pretrained weights."""
 
 import functools
 import os
@@ -74,7 +74,7 @@ def drawn():
   return model, variables, models.cifar_resnet_to_torch(variables)
 
 
-def test_the_network_by_its_definition(drawn):
+def test_the_network_equals_numpy(drawn):
   model, variables, state = drawn
   images = np.random.default_rng(1).normal(size=(2, 8, 6, 3))
   expected = [by_definition(state, image, 1) for image in images]
@@ -115,7 +115,7 @@ def test_training_updates_the_moments_of_a_block():
 
 
 @pytest.mark.parametrize('depth', [2, 18, 21])
-def test_depths_that_there_are_not(depth):
+def test_unknown_depths_raise(depth):
   with pytest.raises(ValueError, match=f'depth={depth}: expected 6 n . 2'):
     _cifar_resnet.plan(depth, (2, 2, 2))
 

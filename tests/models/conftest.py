@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope='session')
 def draw_params() -> Callable:
-  """Draws every leaf of a model from a normal: quicker than its own init."""
+  """Draws every leaf of a model from a normal, faster than its own init."""
 
   def draw(model, x, dtype=jnp.float64, seed=0):
     variables = jax.eval_shape(model.init, jax.random.key(0), x)

@@ -73,7 +73,7 @@ def small(draw_params, groups=None, tied=True):
 
 
 @pytest.mark.parametrize('groups', [None, 2])
-def test_a_token_changes_nothing_before_it(groups, draw_params):
+def test_a_token_does_not_affect_earlier_outputs(groups, draw_params):
   model, params, tokens = small(draw_params, groups)
   apply = jax.jit(model.apply)
   before = apply({'params': params}, tokens)

@@ -1,4 +1,4 @@
-"""What every model keeps: names, sizes, dtypes, and JAX's transformations."""
+"""Properties of every model: names, sizes, dtypes, transformations."""
 
 import functools
 import re
@@ -100,7 +100,7 @@ def test_vmap_over_params_equals_a_loop(name, draw_params):
 
 
 @each
-def test_examples_do_not_see_each_other(name, draw_params):
+def test_examples_are_independent(name, draw_params):
   model, x, _ = SMALL[name]
   apply, params = compiled(name), draw_params(model, x, jnp.float32)
   changed = x.at[1].set(x[0])

@@ -35,7 +35,7 @@ def test_patches_are_in_reading_order():
   np.testing.assert_array_equal(cut[0, 1, 0, ..., 0], [[8, 9], [12, 13]])
 
 
-def test_dense_block_is_residual_only_where_the_width_stays(draw_params):
+def test_dense_block_is_residual_only_at_constant_width(draw_params):
   model = models.ResNet(widths=(2,), dense=(5, 5))
   x = jnp.ones((1, 4, 4, 1), jnp.float64)
   params = draw_params(model, x)
@@ -47,7 +47,7 @@ def test_dense_block_is_residual_only_where_the_width_stays(draw_params):
   assert not np.any(jax.jit(model.apply)({'params': params}, x))
 
 
-def test_residual_block_keeps_its_input_when_silent(draw_params):
+def test_residual_block_with_zero_parameters_is_the_identity(draw_params):
   model = models.ResNet(widths=(2,), depth=1, dense=())
   plain = models.ResNet(widths=(2,), dense=())
   x = jax.random.normal(jax.random.key(1), (1, 4, 4, 1), jnp.float64)

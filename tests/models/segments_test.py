@@ -1,4 +1,4 @@
-"""Every model cut between its blocks is the model."""
+"""The composition of a model's segments equals the model."""
 
 import chex
 import flax
@@ -87,7 +87,7 @@ def make(name: str) -> tuple[nn.Module, dict, jax.Array]:
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_the_view_is_the_model(name: str) -> None:
+def test_the_segments_equal_the_model(name: str) -> None:
   module, variables, inputs = make(name)
 
   @jax.jit
@@ -146,7 +146,7 @@ def test_parts_cover_every_leaf_once(name: str) -> None:
   assert size(parts.params) == size(variables)
 
 
-def test_a_tied_table_goes_to_both_ends() -> None:
+def test_a_tied_table_is_in_embedding_and_head() -> None:
   module, variables, _ = make('tied')
   params = models.segments(module, variables['params']).params
   chex.assert_trees_all_equal(
