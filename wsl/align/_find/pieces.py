@@ -14,7 +14,7 @@ from jax.extend import core
 
 from wsl import jaxprs
 from wsl.align._find import axis_facts, axis_tree
-from wsl.align._find.rules import elementwise, shape, table
+from wsl.align._find.rules import elementwise, reshape, shape, table
 
 Values = Sequence[axis_facts.Value]
 
@@ -161,7 +161,7 @@ def _reshape(
   if eqn.params['dimensions'] is not None:
     return None
   old, new = jaxprs.shape_of(eqn.invars[0]), jaxprs.shape_of(eqn.outvars[0])
-  groups = shape.reshape_groups(old, new)
+  groups = reshape.independent_groups(old, new)
   if not arg.pieces:
     found = next((v for g in groups if (v := _as_pieces(arg, new, *g))), None)
     if found is None:
@@ -184,7 +184,7 @@ def _reshape(
     sizes = [*new[:dim], size // width, *new[dim + 1 :]]
     row: list[axis_tree.Axis] = []
     for xs, ys in groups:
-      axes = shape.reshape_axes([piece[i] for i in xs], [sizes[j] for j in ys])
+      axes = reshape.distribute([piece[i] for i in xs], [sizes[j] for j in ys])
       if axes is None:
         return None
       row += axes

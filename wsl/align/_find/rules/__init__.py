@@ -9,10 +9,11 @@ code in ``wsl`` depends on the names of primitives.
    placement: ``jaxprs.CASTS``, for ``align`` and ``stats``.
 3. It acts on each entry separately: ``rules/elementwise.py``, ``ELEMENTWISE``.
 4. Anything else: a function in ``rules/elementwise.py`` (reductions, sorting),
-   ``rules/shape.py`` (moves entries), ``rules/indexing.py`` (gathers, scatters,
-   computed positions) or ``rules/linear.py`` (products, convolutions, windows),
-   and its line in ``rules/table.py``. Then add a case to
-   ``tests/align/find/rules_test.py``: a function whose group is known.
+   ``rules/shape.py`` and ``rules/reshape.py`` (move entries),
+   ``rules/indexing.py`` (gathers, scatters, computed positions) or
+   ``rules/linear.py`` (products, convolutions, windows), and its line in
+   ``rules/table.py``. Then add a case to ``tests/align/find/rules_test.py``: a
+   function whose group is known.
 
 Three properties of a primitive have tables of their own:
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from jax.extend import core
 
 from wsl.align._find import axis_facts
-from wsl.align._find.rules import elementwise, indexing, linear, shape
+from wsl.align._find.rules import elementwise, indexing, linear, reshape, shape
 
 Results: TypeAlias = Sequence[axis_facts.Axes | axis_facts.Value] | None
 Rule: TypeAlias = Callable[
@@ -41,7 +41,7 @@ RULES: dict[str, Rule] = {
   'reduce_window_max': linear.window,
   'reduce_window_min': linear.window,
   'reduce_window_sum': linear.window,
-  'reshape': shape.reshape,
+  'reshape': reshape.reshape,
   'rev': shape.reverse,
   'scatter': indexing.scatter,
   'scatter-add': indexing.scatter,

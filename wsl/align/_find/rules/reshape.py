@@ -1,0 +1,99 @@
+"""The rule for reshape: factors of the operand's axes form the new axes."""
+
+from collections.abc import Sequence
+
+from jax.extend import core
+
+from wsl import jaxprs
+from wsl.align._find import axis_facts, axis_tree
+
+Values = Sequence[axis_facts.Value]
+Results = list[axis_facts.Axes] | None
+
+
+def distribute(
+  x: Sequence[axis_tree.Axis], sizes: Sequence[int]
+) -> list[axis_tree.Axis] | None:
+  """Distributes the factors of axes over axes of other sizes.
+
+  Args:
+    x: the axes, major to minor.
+    sizes: the sizes of the new axes, with the same product.
+
+  Returns:
+    The new axes; ``None`` if a factor would have to be split between them in a
+    way that it does not factorize.
+  """
+  # Fill each new axis from the major factor on. A factor that is too large is
+  # split: its major part completes the axis, its minor part is next.
+  queue = [f for axis in x for f in axis_tree.factors(axis)][::-1]
+  out = []
+  for size in sizes:
+    taken: list[axis_tree.Axis] = []
+    need = size
+    while need > 1:
+      first, *rest = axis_tree.factors(queue.pop())
+      queue.extend(rest[::-1])
+      if need % first.size:
+        halves = None if first.size % need else axis_tree.factorize(first, need)
+        if halves is None:
+          return None
+        queue.append(halves[1])
+        first = halves[0]
+      taken.append(first)
+      need //= first.size
+    out.append(axis_tree.product(taken))
+  return out
+
+
+def independent_groups(
+  old: Sequence[int], new: Sequence[int]
+) -> list[tuple[range, range]]:
+  """Splits a reshape into independent ones of the smallest number of axes.
+
+  Args:
+    old: the shape of the operand.
+    new: the shape of the result.
+
+  Returns:
+    Pairs of ranges of axes, of operand and result, with equal products.
+  """
+  # Advance in the shape whose product is smaller until both products agree.
+  groups = []
+  i = j = 0
+  while i < len(old) or j < len(new):
+    start = i, j
+    a = b = 1
+    while a != b or start == (i, j):
+      if a <= b and i < len(old):
+        a *= old[i]
+        i += 1
+      elif j < len(new):
+        b *= new[j]
+        j += 1
+      else:
+        a *= old[i]
+        i += 1
+    groups.append((range(start[0], i), range(start[1], j)))
+  return groups
+
+
+def reshape(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+) -> Results:
+  """Distributes the factors of the operand's axes over the new axes."""
+  if eqn.params['dimensions'] is not None or len(args) > 1:
+    return None
+  x, shape = args[0].axes, jaxprs.shape_of(eqn.outvars[0])
+  out: list[axis_tree.Axis] = []
+  for old, new in independent_groups([axis.size for axis in x], shape):
+    sizes = [shape[j] for j in new]
+    axes = distribute([x[i] for i in old], sizes)
+    if axes is None:
+      reason = 'a reshape that does not keep its factors'
+      for i in old:
+        axis_tree.pin(x[i], reason)
+        facts.index_dependent(x[i], x)
+      axes = list(axis_facts.fresh(sizes, reason))
+    out += axes
+  return [tuple(out)]
