@@ -45,19 +45,19 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   fits = out.values(
     'least_squares', lambda: untrained.least_squares(setting, anchors)
   )
-  flops = fits['flops']
+  fitted = untrained.Fitted(anchors, fits['flops'])
   results = {'least_squares': fits}
 
   # Train the stitched networks jointly: all, two hops, a choice of them.
   for name in ('v1', 'v2'):
-    one = functools.partial(joint.sn_net, setting, anchors, flops, name)
+    one = functools.partial(joint.sn_net, setting, fitted, name)
     results[name] = out.values(name, one)
-  chosen = functools.partial(joint.selections, setting, anchors, flops)
+  chosen = functools.partial(joint.selections, setting, fitted)
   results.update(out.values('selections', chosen))
 
   # Train students at the same cost.
   for name in students.METHODS:
-    one = functools.partial(students.train, setting, anchors, flops, name)
+    one = functools.partial(students.train, setting, fitted, name)
     results[name] = out.values(name, one)
 
   # Write figures, a table and the record.

@@ -8,14 +8,11 @@ import numpy as np
 
 from experiments._align_barrier import tables
 from experiments._run import canvas
+from experiments._shared import alignments
 
 _COLOURS = {
-  'naive': '#7f7f7f',
+  **alignments.COLOURS,
   'random': '#c2c2c2',
-  'weight_matching': '#1f6fb4',
-  'activation_matching': '#e8871e',
-  'straight_through': '#c2559d',
-  'sinkhorn': '#6a3d9a',
   'recovered': '#2c8a3d',
 }
 _OTHERS = ('#17a2a2', '#8c6d31', '#d62728', '#bcbd22')

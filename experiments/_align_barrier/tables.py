@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 
 from experiments._run import console, spreads
+from experiments._shared import alignments
 
 TITLES = {
+  **alignments.TITLES,
   'naive': 'as it is',
   'random': 'control: at random',
-  'weight_matching': 'weight matching',
-  'activation_matching': 'activation matching',
-  'straight_through': 'straight-through',
-  'sinkhorn': 'Sinkhorn',
   'planted': 'control: first, permuted',
   'recovered': 'control: first, matched',
 }

@@ -60,8 +60,6 @@ def independent(stage: Stage) -> Recipe:
 
 def bct(stage: Stage) -> Recipe:
   """Classifies the new features with the old classifier too (BCT)."""
-  if stage.old is None:
-    return independent(stage)
   body, start, both = _classifier(stage, head=True)
   options = stage.config.bct
 
@@ -73,8 +71,8 @@ def bct(stage: Stage) -> Recipe:
 
 def bt2(stage: Stage) -> Recipe:
   """Predicts old features, and rotates them together with the new (BT²)."""
-  if stage.old is None or stage.alone is None:
-    return independent(stage)
+  assert stage.old is not None
+  assert stage.alone is not None
   config, old = stage.config, stage.old.shape[-1]
   # The recoded features need room for all old dimensions.
   width, extra = config.width, max(config.basis.extra, old - config.width)
@@ -117,9 +115,8 @@ def simplex(stage: Stage) -> Recipe:
 
 def simplex_hoc(stage: Stage) -> Recipe:
   """Adds a contrastive loss towards the old features (HOC)."""
-  if stage.old is None:
-    return simplex(stage)
   body, start, both = _classifier(stage, head=False)
+  assert stage.old is not None
   contrast = stitch.hoc_loss(both, **stage.config.hoc)
   return Recipe(
     start, lambda bound, *rest: contrast(*rest), body, targets=(stage.old,)
@@ -134,6 +131,10 @@ RECIPES: Mapping[str, Callable[[Stage], Recipe]] = MappingProxyType(
     'simplex': simplex,
     'simplex_hoc': simplex_hoc,
   }
+)
+# The first stage has no old features.
+FIRST: Mapping[str, Callable[[Stage], Recipe]] = MappingProxyType(
+  {'bct': independent, 'bt2': independent, 'simplex_hoc': simplex}
 )
 
 

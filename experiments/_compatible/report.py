@@ -1,7 +1,4 @@
-"""Table and figures of chains of models.
-
-Figures are written to ``path``; ``summary`` is from ``summarise``.
-"""
+"""Table and figures of chains of models."""
 
 from collections.abc import Sequence
 import pathlib

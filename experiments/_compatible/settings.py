@@ -106,7 +106,10 @@ def _train_stage(
   x, y = images.train
   count = config.stages.classes[place]
   mine = np.flatnonzero(np.asarray(y) < count)
-  recipe = recipes.RECIPES[method](
+  make = recipes.RECIPES[method]
+  if old is None:
+    make = recipes.FIRST.get(method, make)
+  recipe = make(
     recipes.Stage(
       config,
       config.stages.hidden[place],

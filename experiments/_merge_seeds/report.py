@@ -10,13 +10,10 @@ import ml_collections
 import numpy as np
 
 from experiments._run import canvas, console, spreads
+from experiments._shared import alignments
 
 STYLES = {
-  'naive': ('as they are', '#7f7f7f'),
-  'weight_matching': ('weight matching', '#1f6fb4'),
-  'activation_matching': ('activation matching', '#e8871e'),
-  'straight_through': ('straight-through', '#c2559d'),
-  'match_many': ('match many', '#17a2a2'),
+  **alignments.STYLES,
   'pleas': ('PLeaS, weights', '#123a63'),
   'pleas_activations': ('PLeaS, activations', '#b5460f'),
 }

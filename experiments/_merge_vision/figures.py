@@ -2,8 +2,6 @@
 
 Blue methods add task vectors, orange ones select entries, green ones weight by
 data, and purple ones use singular vectors.
-
-Figures are written to ``path``; ``summary`` is from ``summarise``.
 """
 
 import pathlib

@@ -1,7 +1,4 @@
-"""Tables and figures of encoders joined to other decoders.
-
-Figures are written to ``path``; ``summary`` is from ``summarise``.
-"""
+"""Tables and figures of encoders joined to other decoders."""
 
 import pathlib
 from typing import Any

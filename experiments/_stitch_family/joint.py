@@ -22,23 +22,21 @@ def budget(setting: settings.Setting, flops: dict[str, Any]) -> float:
 
 def sn_net(
   setting: settings.Setting,
-  anchors: untrained.Anchors,
-  flops: dict[str, Any],
+  fitted: untrained.Fitted,
   name: str,
 ) -> dict[str, Any]:
   """Trains a family jointly and measures its routes.
 
   Args:
     setting: config, data and model.
-    anchors: parameters by name, ``[S, ...]``; the last one is the teacher.
-    flops: for one image, from ``least_squares``.
+    fitted: anchors and costs.
     name: ``'v1'``: one stitch, routes drawn uniformly; ``'v2'``: up to two,
       drawn by buckets of cost, adapters frozen up to low-rank updates.
 
   Returns:
     ``seeds``: Seeds; ``steps`` and ``flops``: of one seed's training.
   """
-  config = setting.config
+  config, flops = setting.config, fitted.flops
   first = name == 'v1'
   routes = settings.routes(setting) if first else settings.routes_v2(setting)
   gap = None if first else np.ptp(flops[name]) / config.joint.buckets
@@ -52,7 +50,7 @@ def sn_net(
   return _train(
     setting,
     name,
-    _families(setting, anchors, routes, low_rank=not first),
+    _families(setting, fitted.anchors, routes, low_rank=not first),
     routes,
     everything,
     probabilities,
@@ -64,8 +62,7 @@ def sn_net(
 
 def selections(
   setting: settings.Setting,
-  anchors: untrained.Anchors,
-  flops: dict[str, Any],
+  fitted: untrained.Fitted,
 ) -> dict[str, Any]:
   """Trains a subset of all stitches, selected by similarity or at random.
 
@@ -74,8 +71,7 @@ def selections(
 
   Args:
     setting: config, data and model.
-    anchors: parameters by name, ``[S, ...]``; the last one is the teacher.
-    flops: for one image, from ``least_squares``.
+    fitted: anchors and costs.
 
   Returns:
     ``selected`` and ``random``, each as from ``sn_net``, with ``routes``: by
@@ -83,12 +79,12 @@ def selections(
   """
   config = setting.config
   routes = settings.candidates(setting)
-  of, first = flops['candidates'], len(setting.depths)
+  of, first = fitted.flops['candidates'], len(setting.depths)
   count = config.selection.count
   # One stitch from each of ``count`` groups of equal size: its expected cost is
   # the mean over all stitches. The anchors are always trained.
   mean = (sum(of[:first]) + count * np.mean(of[first:])) / (first + count)
-  families = _families(setting, anchors, routes)
+  families = _families(setting, fitted.anchors, routes)
   found = {}
   for name in SELECTIONS:
     chosen = [
@@ -104,7 +100,7 @@ def selections(
       np.full(first + count, 1 / (first + count)),
       forward=float(mean),
       stage=12,
-      cost=budget(setting, flops),
+      cost=budget(setting, fitted.flops),
     )
     found[name] = {**trained, 'routes': [own.tolist() for own in chosen]}
   return found

@@ -29,14 +29,9 @@ METHODS = {
 
 
 def train(
-  setting: settings.Setting,
-  anchors: untrained.Anchors,
-  flops: dict[str, Any],
-  name: str,
+  setting: settings.Setting, fitted: untrained.Fitted, name: str
 ) -> dict[str, Any]:
   """Trains and measures students by one of ``METHODS``.
-
-  The last anchor is the teacher; ``flops`` are from ``least_squares``.
 
   Returns:
     ``seeds``: a list over seeds of ``{'held_out': [W], 'test': [W]}``;
@@ -45,13 +40,14 @@ def train(
   config, method = setting.config, METHODS[name]
   widths = list(config.students.widths)
   teachers = [
-    untrained.teacher(setting, anchors, seed) for seed in range(config.seeds)
+    untrained.teacher(setting, fitted.anchors, seed)
+    for seed in range(config.seeds)
   ]
   data = training.examples(setting, teachers if method.taught else None)
-  cost = joint.budget(setting, flops)
+  cost = joint.budget(setting, fitted.flops)
   cost = cost / len(widths) if method.shared else cost
   columns, total = [], 0.0
-  for i, forward in enumerate(flops['students']):
+  for i, forward in enumerate(fitted.flops['students']):
     one = training.step_cost(setting, forward)
     steps = max(1, round(cost / one))
     trained = training.networks(

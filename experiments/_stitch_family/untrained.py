@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -14,6 +14,18 @@ from experiments._stitch_family import settings
 from wsl import stitch, types
 
 Anchors = Mapping[str, types.Params]
+
+
+class Fitted(NamedTuple):
+  """Anchors, and the costs from ``least_squares``.
+
+  Attributes:
+    anchors: parameters by name, ``[S, ...]``; the last one is the teacher.
+    flops: for one image, of all routes and students.
+  """
+
+  anchors: Anchors
+  flops: dict[str, Any]
 
 
 def least_squares(
