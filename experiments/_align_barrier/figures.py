@@ -12,6 +12,7 @@ from experiments._shared import alignments
 
 _COLOURS = {
   **alignments.COLOURS,
+  'naive': '#7f7f7f',
   'random': '#c2c2c2',
   'recovered': '#2c8a3d',
 }

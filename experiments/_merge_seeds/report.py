@@ -13,7 +13,8 @@ from experiments._run import canvas, console, spreads
 from experiments._shared import alignments
 
 STYLES = {
-  **alignments.STYLES,
+  'naive': ('as they are', '#7f7f7f'),
+  **{n: (alignments.TITLES[n], c) for n, c in alignments.COLOURS.items()},
   'pleas': ('PLeaS, weights', '#123a63'),
   'pleas_activations': ('PLeaS, activations', '#b5460f'),
 }
