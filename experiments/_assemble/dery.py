@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from experiments._assemble import incubation, settings
-from experiments._run import checks, console
+from experiments._run import console
 from experiments._shared import nets, nets_training, one_task, side_by_side
 from wsl import models, stats, stitch, train, tree, types
 
@@ -30,22 +30,6 @@ class Zoo(NamedTuple):
 
   networks: Networks
   moments: dict[tuple[str, str], dict[tuple[int, int], types.CrossMoments]]
-
-
-def check(setting: settings.Setting) -> None:
-  """Checks the config of the zoo."""
-  config, count = setting.config.zoo, len(setting.images.train[1])
-  for network in config.networks.values():
-    nets.find(network)
-  nets_training.check(config.training, count)
-  checks.sizes(
-    {
-      'zoo.seeds': (config.seeds, 0, None),
-      'zoo.blocks': (config.blocks, 1, None),
-      'zoo.fine_tuning.steps': (config.fine_tuning.steps, 1, None),
-      'zoo.statistics.examples': (config.statistics.examples, 4, count),
-    }
-  )
 
 
 def trained(setting: settings.Setting) -> types.Params:

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from experiments._run import checks
-from experiments._shared import nets, one_task, side_by_side
+from experiments._shared import nets, nets_training, one_task, side_by_side
 from wsl import models, stitch, tree, types
 
 
@@ -52,6 +52,7 @@ def load(config: ml_collections.ConfigDict) -> Setting:
   target = jax.eval_shape(draw, jax.random.key(0))
   setting = Setting(config, images, draw, target)
   _check_modules(setting)
+  _check_zoo(config.zoo, len(images.train[1]))
   return setting
 
 
@@ -80,6 +81,21 @@ def _check_numbers(config: ml_collections.ConfigDict, count: int) -> None:
       f'shares={dict(config.shares)}: expected meta, modules and fine_tuning, '
       'above 0, adding up to 1'
     )
+
+
+def _check_zoo(config: ml_collections.ConfigDict, count: int) -> None:
+  """Checks the config of the zoo against ``count`` training images."""
+  for network in config.networks.values():
+    nets.find(network)
+  nets_training.check(config.training, count)
+  checks.sizes(
+    {
+      'zoo.seeds': (config.seeds, 0, None),
+      'zoo.blocks': (config.blocks, 1, None),
+      'zoo.fine_tuning.steps': (config.fine_tuning.steps, 1, None),
+      'zoo.statistics.examples': (config.statistics.examples, 4, count),
+    }
+  )
 
 
 def _check_modules(setting: Setting) -> None:
