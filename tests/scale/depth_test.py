@@ -26,7 +26,7 @@ def test_by_hand() -> None:
   assert y['step'] is None
 
 
-def test_the_line_may_fall_and_may_be_flat() -> None:
+def test_the_line_may_decrease_or_be_constant() -> None:
   y = scale.by_depth(delta(3), depth=DEPTH, start=1.0, end=0.0)
   assert [float(y[f'block_{i}']['w'][0]) for i in range(3)] == [1.0, 0.5, 0.0]
   y = scale.by_depth(delta(), depth=DEPTH, start=1.0, end=1.0)
@@ -40,7 +40,7 @@ def test_depth_counts_to_the_largest_number_in_order_of_value() -> None:
   np.testing.assert_allclose(found, [0.0, 0.2, 0.9, 1.0], rtol=1e-15)
 
 
-def test_stacks_and_single_task_vectors_alike() -> None:
+def test_stacks_and_single_task_vectors() -> None:
   x = delta()
   stacked = jax.tree.map(lambda v: jnp.stack([v, 3 * v]), x)
   options = {'depth': DEPTH, 'start': 0.2, 'end': 0.7}
@@ -77,7 +77,9 @@ def test_traced_ends_and_dtypes() -> None:
     (['layer_0/w', 'layer_1/w'], DEPTH, "found 0 block(s) in names such as ['"),
   ],
 )
-def test_what_is_no_depth(names: list[str], depth: str, message: str) -> None:
+def test_a_bad_depth_is_refused(
+  names: list[str], depth: str, message: str
+) -> None:
   x = {name: jnp.ones(1) for name in names}
   with pytest.raises(ValueError, match=re.escape(message)) as error:
     scale.by_depth(x, depth=depth, start=0.0, end=1.0)

@@ -1,4 +1,4 @@
-"""Moments of two networks' features, against numpy and however cut."""
+"""Cross moments against numpy, for any split into batches."""
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ def test_moments_are_those_of_numpy() -> None:
 
 
 @pytest.mark.parametrize('cuts', [(25,), (10, 20, 30, 40)])
-def test_cuts_into_batches_do_not_matter(cuts) -> None:
+def test_the_split_into_batches_does_not_matter(cuts) -> None:
   x, y = draws()
   whole, cut = moments(x, y), moments(x, y, cuts=cuts)
   for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(cut), strict=True):
@@ -124,7 +124,7 @@ def test_pairs_of_one_source_share_its_covariance_and_one_program() -> None:
   assert len(traces) == 2  # shapes, and the one program
 
 
-def test_functions_that_carry_arrays_compile_once() -> None:
+def test_functions_that_bind_arrays_compile_once() -> None:
   traces = []
 
   def scaled(params, x):

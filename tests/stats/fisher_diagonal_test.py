@@ -55,7 +55,7 @@ def test_closed_form_of_a_linear_classifier():
   equal(found, expected)
 
 
-def test_squaring_after_summing_over_the_batch_is_something_else():
+def test_squaring_after_summing_over_the_batch_differs():
   def summed(params):
     log_p = jax.nn.log_softmax(perceptron(params, X))
     return jnp.sum(jnp.sqrt(jnp.exp(jax.lax.stop_gradient(log_p))) * log_p)
@@ -89,7 +89,7 @@ def test_labels_of_the_data():
   jax.tree.map(equal, found, by_definition(perceptron, PARAMS, X, y))
 
 
-def test_drawn_labels_are_unbiased():
+def test_sampled_labels_are_unbiased():
   keys = jax.random.split(jax.random.key(0), 2000)
   draw = lambda key: stats.fisher(
     perceptron, PARAMS, [X], labels='sampled', key=key

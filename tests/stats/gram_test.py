@@ -409,7 +409,7 @@ NOT_LINEAR = {
 
 
 @pytest.mark.parametrize('reason', NOT_LINEAR)
-def test_what_is_no_linear_map_is_none_and_says_why(reason):
+def test_other_uses_are_none_and_the_reason_is_reported(reason):
   params, x = {'w': normal(1, 4, 4), 'v': normal(2, 4, 4)}, normal(0, 3, 4)
   assert stats.gram(NOT_LINEAR[reason], params, [x])['w'] is None
   line = stats.linear_maps(NOT_LINEAR[reason], params, x)['w']
@@ -479,7 +479,7 @@ def test_vmap_over_models_and_jit():
   assert isinstance(together['w'], types.Gram)
 
 
-def test_inputs_may_be_a_tree_and_weights_may_lie_on_disk():
+def test_inputs_may_be_a_tree_and_weights_on_demand():
   w = np.asarray(normal(1, 4, 3))
   params = {'w': tree.Stored(lambda: w, w.shape, w.dtype)}
   inputs = {'x': normal(0, 6, 4), 'scale': jnp.ones((6, 1))}

@@ -111,7 +111,7 @@ def test_features_of_no_variance_predict_the_mean() -> None:
     (0.0, r'the 6 features of x depend on each other in 50 rows: give more'),
   ],
 )
-def test_a_ridge_that_will_not_do_is_refused(ridge, message) -> None:
+def test_a_ridge_that_is_too_small_is_refused(ridge, message) -> None:
   x, y = draws()
   with pytest.raises(ValueError, match=message):
     stats.least_squares(moments(repeated(x), y), ridge=ridge)

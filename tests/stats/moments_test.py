@@ -173,7 +173,7 @@ NO_BIAS = {
 
 
 @pytest.mark.parametrize('case', NO_BIAS)
-def test_what_is_no_bias(case):
+def test_other_additions_are_not_a_bias(case):
   params = {'w': normal(1, 4, 4), 'v': normal(3, 4, 4), 'b': normal(2, 4)}
   x = normal(0, 4, 4)
   found = stats.moments(NO_BIAS[case], params, [x])['w']

@@ -1,4 +1,4 @@
-"""Sums over a tree, and leaves that are computed when asked for."""
+"""Sums over a tree, and leaves on demand."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ def test_a_chain_is_one_program_and_reads_each_leaf_once() -> None:
   assert _on_demand._run._cache_size() == before + 1
 
 
-def test_strings_and_static_values_choose_the_program() -> None:
+def test_strings_and_static_values_are_static_arguments() -> None:
   x = {'a': jnp.ones(2)}
   minus = tree.map(shift, x, x, by=1.0, sign='minus')
   assert minus['a'].tolist() == [1.0, 1.0]

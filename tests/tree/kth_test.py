@@ -1,4 +1,4 @@
-"""kth_magnitude against sorting, on what is hard for counting."""
+"""kth_magnitude against sorting, on distributions that are hard to bracket."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def by_sorting(x: dict[str, np.ndarray], k: Any) -> np.ndarray:
 
 @pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('dtype', DTYPES)
-def test_it_is_what_sorting_finds(dtype: str, case: str) -> None:
+def test_it_equals_the_result_of_sorting(dtype: str, case: str) -> None:
   x = leaves(case, dtype_of(dtype))
   y = {name: jnp.asarray(v) for name, v in x.items()}
   for k in PLACES:
@@ -134,7 +134,7 @@ def test_large_leaves_in_few_passes(case: str) -> None:
 
 
 def test_a_shift_between_leaves_does_not_mislead_the_sample() -> None:
-  """All that is large lies in one small leaf, or in one corner of a leaf."""
+  """All large entries are in one small leaf, or in one corner of a leaf."""
   rng = np.random.default_rng(0)
   x = {
     'body': np.float32(rng.normal(size=(2, 300, 300)) * 1e-6),
@@ -157,7 +157,7 @@ def test_reaches_marks_as_many_as_were_asked_for() -> None:
 
 
 @pytest.mark.parametrize('k', [0, 51, -1])
-def test_a_count_that_is_none(k: int) -> None:
+def test_an_invalid_count_is_refused(k: int) -> None:
   x = leaves('normal', np.dtype('float64'))
   with pytest.raises(ValueError, match=r'k must lie in 1 \.\. 50'):
     tree.kth_magnitude(x, k)

@@ -1,4 +1,4 @@
-"""Names, choice by name, and what is said when nothing fits."""
+"""Names, selection by name, and error messages."""
 
 import collections
 import dataclasses
@@ -48,7 +48,7 @@ def test_two_leaves_of_one_name_are_refused() -> None:
     tree.named({'a/b': 1, 'a': {'b': 2}})
 
 
-def test_map_named_hands_on_names_and_further_trees() -> None:
+def test_map_named_passes_names_and_further_trees() -> None:
   x, y = {'a': {'b': 1}, 'c': 2}, {'a': {'b': [10]}, 'c': 20}
   found = tree.map_named(lambda name, u, v: (name, u, v), x, y)
   assert found == {'a': {'b': ('a/b', 1, [10])}, 'c': ('c', 2, 20)}
@@ -126,7 +126,7 @@ def test_broadcast_prefix() -> None:
     ({'a': (1, 2), 'b': 2}, 'the types of the containers do not'),
   ],
 )
-def test_what_is_no_prefix(prefix: Any, message: str) -> None:
+def test_a_mismatched_prefix_is_refused(prefix: Any, message: str) -> None:
   x = {'a': [0, 0], 'b': {'c': 0}}
   with pytest.raises(ValueError, match=re.escape(message)) as error:
     tree.broadcast_prefix(prefix, x)
@@ -155,7 +155,7 @@ def test_stack() -> None:
     ),
   ],
 )
-def test_what_does_not_stack(trees: Any, message: str) -> None:
+def test_trees_that_do_not_stack_are_refused(trees: Any, message: str) -> None:
   with pytest.raises(ValueError, match=re.escape(message)) as error:
     tree.stack(trees)
   assert '\n' not in str(error.value)

@@ -1,4 +1,4 @@
-"""The arithmetic that every room shares."""
+"""Numerical conventions shared by all rooms."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""On accelerators, statistics of sharded leaves move counts, not leaves."""
+"""On accelerators, statistics of sharded leaves do not gather the leaves."""
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,12 @@ def test_counts_and_sums_do_not_gather(spec):
   assert not _gathers(tree.sum_entries, spec)
 
 
-def test_the_measure_sees_a_gather():
+def test_the_check_detects_a_gather():
   flat = lambda x: jnp.sort(x.reshape(3, -1), axis=1)
   assert _gathers(flat, (None, None, 'd'))
 
 
-def test_one_column_serves_as_many(monkeypatch):
+def test_one_column_finds_the_same_threshold_as_many(monkeypatch):
   """The accelerators' passes find the same threshold as the CPU's."""
   x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 150, 190)))
   wanted = np.sort(np.abs(np.asarray(x)).reshape(2, -1), axis=1)[:, -5000]

@@ -1,4 +1,4 @@
-"""Banks: what is stored, what is absent, tied leaves, and the wrong base."""
+"""Banks: storage, absent leaves, tied leaves, and bases that do not match."""
 
 import re
 from typing import Any
@@ -33,7 +33,7 @@ def test_differences_by_hand() -> None:
   assert list(bank.leaves) == ['b', 'w']
 
 
-def test_integers_are_the_bases_and_have_no_coefficient() -> None:
+def test_integer_leaves_are_those_of_the_base_without_coefficient() -> None:
   bank = scale.bank(base(), [moved(1.0)])
   coefs = scale.init(bank, by='leaf', value=1.0)
   assert list(coefs.values) == ['b', 'w']
@@ -75,12 +75,12 @@ def test_the_bases_own_array_is_absent() -> None:
   assert list(scale.bank(b, [b | {'w': b['w'] + 1}]).leaves) == ['w']
 
 
-def test_leaves_left_out_stay_the_bases() -> None:
+def test_excluded_leaves_are_those_of_the_base() -> None:
   bank = scale.bank(base(), [moved(1.0)], leaves='w')
   assert scale.compose(base(), bank, 1.0)['b'].tolist() == [0.0, 0.0]
 
 
-def test_statistics_are_leaves_like_any_other_unless_left_out() -> None:
+def test_statistics_are_scaled_unless_excluded() -> None:
   model = lambda var: {
     'params': {'w': jnp.ones(2)},
     'batch_stats': {'var': jnp.asarray(var), 'count': jnp.asarray(9)},
@@ -88,7 +88,7 @@ def test_statistics_are_leaves_like_any_other_unless_left_out() -> None:
   b, tuned = model([1.0, 2.0]), model([3.0, 2.0])
   tuned['params']['w'] += 1
   found = scale.compose(b, scale.bank(b, [tuned]), -1.0)
-  assert found['batch_stats']['var'].tolist() == [-1.0, 2.0]  # as is said
+  assert found['batch_stats']['var'].tolist() == [-1.0, 2.0]  # as documented
   assert found['batch_stats']['count'] == 9
   bank = scale.bank(b, [tuned], leaves='^params')
   assert list(bank.leaves) == ['params/w']
@@ -127,7 +127,7 @@ def test_the_old_name_of_tied_leaves_still_works() -> None:
     assert bank.ties == bank.tied
 
 
-def test_a_model_that_parts_tied_leaves_is_refused() -> None:
+def test_a_model_that_unties_tied_leaves_is_refused() -> None:
   x = jnp.asarray(W)
   with pytest.raises(ValueError, match="'out' and 'embed' are one array"):
     scale.bank({'embed': x, 'out': x}, [{'embed': x + 1, 'out': x + 2}])
@@ -154,7 +154,7 @@ def test_ranks_may_differ() -> None:
   assert found['w'].tolist() == (W + 4).tolist()
 
 
-def test_low_rank_and_dense_may_meet_in_a_leaf() -> None:
+def test_a_leaf_may_mix_low_rank_and_dense_vectors() -> None:
   b = {'w': jnp.asarray(W)}
   low = scale.LowRank(jnp.ones((2, 1)), jnp.ones((1, 2)))
   bank = scale.bank(b, [{'w': low}, {'w': b['w'] + 2}, {'w': None}])

@@ -1,4 +1,4 @@
-"""Random cells are drawn when they are needed, and not kept."""
+"""Random cells are recomputed, not stored."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def test_cells_are_not_kept_for_the_backward_pass() -> None:
 
 
 @pytest.mark.parametrize('vectors', [1, 2, 5])
-def test_vectors_come_in_two_halves_of_any_size(vectors: int) -> None:
+def test_vectors_are_summed_in_two_halves_of_any_size(vectors: int) -> None:
   rng = np.random.default_rng(vectors)
   base = {'w': jnp.zeros((3, 4), jnp.float64)}
   stack = rng.normal(size=(vectors, 3, 4))

@@ -1,4 +1,4 @@
-"""Blocks: names, rules, errors, and a life on disk."""
+"""Blocks: names, rules, errors, saving and loading."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""The identities of composing, in float64 to 1e-10."""
+"""Identities of composition, in float64 to 1e-10."""
 
 import functools
 from typing import Any
@@ -264,7 +264,7 @@ def test_jit_vmap_and_shards_agree(by: Any) -> None:
   close(grad(base, sharded, many[0]), grad(BASE, BANK, many[0]))
 
 
-def test_a_base_may_be_traced_where_its_bank_is_made_or_is_not() -> None:
+def test_the_base_may_be_traced_with_or_without_its_bank() -> None:
   coefs = draw(start('leaf'))
   wanted = scale.compose(BASE, BANK, coefs)
   close(jax.jit(lambda b: scale.compose(b, BANK, coefs))(BASE), wanted)
@@ -273,7 +273,7 @@ def test_a_base_may_be_traced_where_its_bank_is_made_or_is_not() -> None:
   close(made(BASE, stack), wanted)
 
 
-def test_a_bank_in_bfloat16_is_added_up_in_float32() -> None:
+def test_a_bfloat16_bank_is_summed_in_float32() -> None:
   base = {'w': jnp.ones((4, 4), jnp.bfloat16)}
   rng = np.random.default_rng(0)
   models = [

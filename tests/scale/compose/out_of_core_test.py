@@ -1,4 +1,4 @@
-"""Out of core: the coefficients of a fit in memory, from a bank on disk."""
+"""A fit out of core equals the fit in memory."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def test_out_of_core_finds_the_same_coefficients(by: Any, where: str) -> None:
   assert len(log) == (20 * 2 * 9 if where == 'disk' else 0)
 
 
-def test_what_was_read_last_is_read_first() -> None:
+def test_leaves_are_pulled_back_in_reverse_order() -> None:
   log: list[str] = []
 
   def stored(t: int, name: str, x: Any) -> tree.Stored:

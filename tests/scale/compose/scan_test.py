@@ -1,4 +1,4 @@
-"""Composing inside a scan over layers."""
+"""Composition inside a scan over layers."""
 
 import re
 from typing import Any
@@ -42,7 +42,7 @@ def inside(coefs: Any) -> Any:
 
 
 @pytest.mark.parametrize('by', ['all', 'task', 'leaf', ('channel', 0)])
-def test_inside_is_outside(by: Any) -> None:
+def test_composing_inside_the_scan_equals_composing_before_it(by: Any) -> None:
   coefs = jax.tree.map(
     lambda x: x + 0.1 * jnp.arange(x.size, dtype=x.dtype).reshape(x.shape),
     scale.init(BANK, by=by, value=0.3),
@@ -57,7 +57,7 @@ def test_inside_is_outside(by: Any) -> None:
   )
 
 
-def test_what_cannot_be_scanned_is_refused() -> None:
+def test_coefficients_that_split_layers_are_refused() -> None:
   with pytest.raises(ValueError, match='split more than its layers'):
     inside(scale.init(BANK, by='channel'))
   with pytest.raises(ValueError, match='a bank whose base differs'):
@@ -69,7 +69,7 @@ def test_what_cannot_be_scanned_is_refused() -> None:
 
 
 @pytest.mark.parametrize('kind', ['absent', 'on demand', 'layers right'])
-def test_leaves_that_are_no_stacks_are_refused(kind: str) -> None:
+def test_leaves_that_are_not_stacks_are_refused(kind: str) -> None:
   base = {'b': BASE['b']}
   one = {'b': BASE['b'] + 1}
   x = np.asarray(one['b'])
@@ -118,7 +118,7 @@ def test_low_rank_stacks_are_scanned() -> None:
   )
 
 
-def test_one_layer_is_alive_at_a_time() -> None:
+def test_one_layer_is_in_memory_at_a_time() -> None:
   n, d = 16, 64
   base = {'w': jnp.ones((n, d, d), jnp.float32)}
   bank = scale.bank(base, [{'w': base['w'] + 1}] * 4, dtype=jnp.bfloat16)

@@ -1,4 +1,4 @@
-"""Fitting: it learns, it streams, it stops with everything in hand."""
+"""fit: convergence, streaming, and the result held by an early stop."""
 
 import functools
 import itertools
@@ -55,7 +55,7 @@ def test_steps_are_the_optimizers() -> None:
   )
 
 
-def test_a_fit_goes_on_where_it_stopped() -> None:
+def test_a_fit_resumes_from_its_state() -> None:
   first = run(steps=4)
   rest = run(steps=6, coefs=first.coefs, opt_state=first.opt_state)
   whole = run(steps=10)
@@ -103,9 +103,7 @@ def test_the_line_is_by_depth() -> None:
     scale.softmax(scale.init(BANK, by='all'))
 
 
-def test_a_projected_coefficient_comes_back_and_a_clamped_one_does_not() -> (
-  None
-):
+def test_a_projected_coefficient_recovers_and_a_clamped_one_does_not() -> None:
   base = {'w': jnp.zeros(())}
   bank = scale.bank(base, [{'w': jnp.ones(())}])
   coefs = jax.tree.map(lambda x: x + 1.5, scale.init(bank, by='task'))
@@ -123,7 +121,7 @@ def test_a_projected_coefficient_comes_back_and_a_clamped_one_does_not() -> (
   assert clamped.tolist() == [1.5]
 
 
-def test_an_iterator_is_gone_through_once() -> None:
+def test_an_iterator_is_consumed_once() -> None:
   seen: list[Any] = []
   run(
     batches=itertools.repeat((X, Y)),
@@ -200,7 +198,7 @@ def test_the_step_compiles_once_and_holds_no_constants() -> None:
   assert sum(np.size(c) for c in traced.jaxpr.consts) == 0
 
 
-def test_the_linearised_model_is_fitted_alike() -> None:
+def test_the_linearised_model_can_be_fitted() -> None:
   linear = scale.linear_model(apply_fn, BASE)
   found = run(objective=scale.supervised(linear), batches=[(X, Y)], steps=30)
   assert found.losses[-1] < 0.8 * found.losses[0]

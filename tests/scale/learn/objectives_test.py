@@ -39,7 +39,7 @@ def test_supervised() -> None:
     loss(jnp.asarray(W), (X, Y[:2]), KEY)
 
 
-def test_negation_raises_the_target_and_holds_the_control() -> None:
+def test_negation_is_the_control_loss_minus_the_target_loss() -> None:
   double = lambda p, x: 2.0 * model(p, x)
   loss = scale.negation(model, double)
   batch = ((X[:2], Y[:2]), (X, Y))
@@ -60,7 +60,7 @@ def test_tasks_add_up() -> None:
     scale.multi_task([])
 
 
-def test_entropy_is_least_at_certainty_and_log_c_at_chance() -> None:
+def test_entropy_is_zero_at_certainty_and_log_c_at_chance() -> None:
   loss = scale.entropy(model)
   check(loss(jnp.zeros((2, 3)), X, KEY), np.log(3))
   assert loss(jnp.asarray(100.0 * W), X[:3], KEY) < 1e-2
@@ -86,7 +86,7 @@ def test_ufm_by_hand() -> None:
       assert 0 < counts.sum() < 4
 
 
-def test_ufm_views_are_drawn_apart_and_the_target_is_held() -> None:
+def test_ufm_views_have_separate_keys_and_a_constant_target() -> None:
   noise = lambda key, x: x + jax.random.normal(key, x.shape, x.dtype)
   loss = scale.ufm(model, weak=noise, strong=noise)
   x = jnp.asarray(X)
@@ -103,7 +103,7 @@ def test_ufm_views_are_drawn_apart_and_the_target_is_held() -> None:
   )
 
 
-def test_trusted_takes_the_surest_of_each_class() -> None:
+def test_trusted_selects_the_most_confident_of_each_class() -> None:
   logits = np.log(
     [[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.3, 0.7], [0.2, 0.8], [0.55, 0.45]]
   )

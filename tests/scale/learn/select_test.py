@@ -1,4 +1,4 @@
-"""Which vectors to learn with."""
+"""Selection of task vectors by score."""
 
 import re
 from typing import Any
@@ -25,7 +25,7 @@ def test_vectors_by_the_sum_over_leaves() -> None:
   assert found.bank.leaves['b'].tolist() == [[4.0], [-5.0]]
 
 
-def test_blocks_take_their_own_vectors() -> None:
+def test_each_block_selects_its_own_vectors() -> None:
   found = scale.select(BANK, GRADIENT, budget=1, by='block')
   assert found.scores['b'] == {'x': 0.0, 'y': 2.0, 'z': 2.5}
   found = scale.select(

@@ -54,7 +54,7 @@ def test_at_zero_the_gradient_is_zero(p: int) -> None:
     assert not slope.any()
 
 
-def test_half_precision_is_added_up_in_float32() -> None:
+def test_half_precision_is_summed_in_float32() -> None:
   coefs = {'w': jnp.full((64, 1), 0.1, jnp.bfloat16)}
   value = scale.shrinkage(coefs, p=1, weight=1.0)
   assert value.dtype == jnp.float32
@@ -94,7 +94,9 @@ def fit(stream: bool, **settings: Any) -> scale.Fit:
 
 @pytest.mark.parametrize('stream', [False, True])
 @pytest.mark.parametrize('p', [1, 2])
-def test_a_step_is_down_the_gradient_of_the_sum(p: int, stream: bool) -> None:
+def test_a_step_follows_the_gradient_of_loss_and_penalty(
+  p: int, stream: bool
+) -> None:
   base, bank, miss = problem()
   penalty = functools.partial(scale.shrinkage, p=p, weight=3.0)
   start = jax.tree.map(lambda x: x + 0.4, scale.init(bank, by='leaf'))
@@ -113,7 +115,7 @@ def test_a_step_is_down_the_gradient_of_the_sum(p: int, stream: bool) -> None:
   )
 
 
-def test_streamed_is_in_memory_and_heavier_is_smaller() -> None:
+def test_streamed_equals_in_memory_and_weight_shrinks() -> None:
   size = []
   for weight in (0.0, 5.0):
     penalty = functools.partial(scale.shrinkage, p=2, weight=weight)
@@ -135,7 +137,7 @@ def test_streamed_is_in_memory_and_heavier_is_smaller() -> None:
 
 
 @pytest.mark.parametrize('stream', [False, True])
-def test_a_penalty_that_is_no_number_is_refused(stream: bool) -> None:
+def test_a_penalty_that_is_not_a_scalar_is_refused(stream: bool) -> None:
   with pytest.raises(ValueError, match=r'penalty has shape \(2,\), expected'):
     fit(stream, penalty=lambda c: c['a'])
 
