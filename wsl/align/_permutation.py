@@ -164,8 +164,8 @@ def invert(
     >>> from wsl import align
     >>> hidden = align.Factor('a:0', 3)
     >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
-    >>> turn = {'a:0': jnp.asarray([1, 2, 0])}
-    >>> invert(turn, symmetry=symmetry)['a:0'].tolist()
+    >>> invert({'a:0': jnp.asarray([1, 2, 0])},
+    ...        symmetry=symmetry)['a:0'].tolist()
     [2, 0, 1]
   """
   check_permutation(permutation, symmetry, 'invert: permutation')

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
+from wsl.align import _arguments
 
 
 def repair(
@@ -93,15 +94,15 @@ def repair(
     raise ValueError(f'repair: epsilon={epsilon}, expected >= 0')
   params = tree.read(params)
   shares = _shares(weights, len(endpoints))
-  ends = [_by_name(m, params, f'endpoint {i}') for i, m in enumerate(endpoints)]
-  moments = _by_name(measure(params), params, 'the result of measure')
+  ends = [_moments(m, params, f'endpoint {i}') for i, m in enumerate(endpoints)]
+  moments = _moments(measure(params), params, 'the result of measure')
   names = _chosen_maps(moments, leaves, shift)
   targets = {n: _target(n, moments[n], ends, shares) for n in names}
   # All layers are corrected at once. The correction of a layer is final as soon
   # as all layers before it are, so k layers converge in k passes.
   for i in range(passes):
     if i:
-      moments = _by_name(measure(params), params, 'the result of measure')
+      moments = _moments(measure(params), params, 'the result of measure')
     corrections = {
       n: _correction(moments[n], targets[n], shift, epsilon) for n in names
     }
@@ -203,20 +204,17 @@ def _target(
   return _Target(mean, sum(deviations, jnp.zeros_like(found.mean)))
 
 
-def _by_name(
-  moments: types.Tree, params: types.Params, label: str
+def _moments(
+  statistics: types.Tree, params: types.Params, label: str
 ) -> dict[str, types.Moments]:
-  """Returns moments by the names of their leaves, or names a wrong leaf."""
-  is_leaf = lambda x: isinstance(x, types.Moments)
-  by_name = tree.named(moments, is_leaf=is_leaf)
-  names = tree.named(params)
-  for name, leaf in by_name.items():
-    if not is_leaf(leaf) or name not in names:
-      raise ValueError(
-        f"repair: {label} holds {type(leaf).__name__} at '{name}', expected "
-        'types.Moments at leaves of the model: pass a tree of stats.moments'
-      )
-  return by_name
+  """Returns moments by the names of their leaves."""
+  return _arguments.by_leaf(
+    statistics,
+    params,
+    types.Moments,
+    argument=f'repair: {label}',
+    hint='a tree of stats.moments',
+  )
 
 
 def _chosen_maps(

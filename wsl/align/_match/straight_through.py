@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import deltas, tree, types
-from wsl.align import _assignment, _permutation, _symmetry
+from wsl import tree, types
+from wsl.align import _arguments, _assignment, _permutation, _symmetry
 from wsl.align._match import weight_gains, weight_matching
 
 Loss = Callable[[types.Params, Any], types.Array]
@@ -78,11 +78,11 @@ def straight_through(
     >>> import jax
     >>> import jax.numpy as jnp
     >>> from wsl import align
+    >>> loss_fn = lambda params, x: jnp.sum(jnp.square(params['a'] - x))
     >>> hidden = align.Factor('a:0', 3)
     >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
     >>> fixed = {'a': jnp.asarray([1.0, 2.0, 3.0])}
     >>> moving = {'a': jnp.asarray([3.0, 1.0, 2.0])}
-    >>> loss_fn = lambda params, x: jnp.sum(jnp.square(params['a'] - x))
     >>> straight_through(fixed, moving, symmetry=symmetry,
     ...                  key=jax.random.key(0), loss_fn=loss_fn,
     ...                  batches=[fixed['a']] * 2)['a:0'].tolist()
@@ -95,10 +95,9 @@ def straight_through(
   Differs from the official code in that held-out batches may select the
   permutation; the official code selects the lowest loss of any training batch.
   """
-  for name, model in (('fixed', fixed), ('moving', moving)):
-    named = tree.named(model)
-    _symmetry.check_leaves(symmetry, named, f'straight_through: {name}')
-  deltas.check('straight_through', {'fixed': fixed, 'moving': moving})
+  _arguments.check_models(
+    {'fixed': fixed, 'moving': moving}, symmetry, caller='straight_through'
+  )
   fixed, moving = tree.read(fixed), tree.read(moving)
   optimizer = _sgd() if optimizer is None else optimizer
   target = fixed

@@ -31,26 +31,6 @@ class Layout(NamedTuple):
   outputs: entry_sources.Source
 
 
-def named_grams(
-  grams: types.Tree, params: types.Params
-) -> dict[str, types.Gram]:
-  """Returns Gram matrices by the names of their leaves.
-
-  Raises:
-    ValueError: naming the entry that is not a Gram matrix of a leaf.
-  """
-  is_gram = lambda x: isinstance(x, types.Gram)
-  by_name = tree.named(grams, is_leaf=is_gram)
-  names = tree.named(params)
-  for name, gram in by_name.items():
-    if not is_gram(gram) or name not in names:
-      raise ValueError(
-        f"pleas: grams holds {type(gram).__name__} at '{name}', expected "
-        'types.Gram at leaves of the model: pass stats.joint_gram(...)'
-      )
-  return by_name
-
-
 def bias_like_leaves(
   grams: dict[str, types.Gram], symmetry: _symmetry.Symmetry
 ) -> set[str]:

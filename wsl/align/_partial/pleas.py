@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _permutation, _symmetry
+from wsl.align import _arguments, _permutation, _symmetry
 from wsl.align._partial import (
   entry_sources,
   gram_layout,
@@ -137,7 +137,13 @@ def pleas(
     gains = unit_gains.unit_gains(a, b, symmetry=symmetry, leaves=leaves)
   # With the separate units last, every new axis is (merged | A | B).
   order = _separate_last(symmetry, counts, gains)
-  grams_by_name = gram_layout.named_grams(grams, a)
+  grams_by_name = _arguments.by_leaf(
+    grams,
+    a,
+    types.Gram,
+    argument='pleas: grams',
+    hint='stats.joint_gram(...)',
+  )
   a = _permutation.permute(a, order, symmetry=symmetry)
   b = _permutation.permute(
     b, order, symmetry=separate_units.symmetry_of_b(symmetry, counts)

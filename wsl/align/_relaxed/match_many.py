@@ -6,8 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import deltas, tree, types
-from wsl.align import _assignment, _permutation, _soft, _symmetry
+from wsl import tree, types
+from wsl.align import (
+  _arguments,
+  _assignment,
+  _permutation,
+  _soft,
+  _symmetry,
+)
 from wsl.align._match import weight_gains
 from wsl.align._relaxed import frank_wolfe, objective
 
@@ -70,9 +76,9 @@ def match_many(
     >>> import jax
     >>> import jax.numpy as jnp
     >>> from wsl import align
+    >>> models = [{'a': jnp.asarray(x)} for x in ([1., 2., 3.], [3., 1., 2.])]
     >>> hidden = align.Factor('a:0', 3)
     >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
-    >>> models = [{'a': jnp.asarray(x)} for x in ([1., 2., 3.], [3., 1., 2.])]
     >>> found = match_many(models, symmetry=symmetry, key=jax.random.key(0))
     >>> [g['a:0'].tolist() for g in found]
     [[0, 1, 2], [1, 2, 0]]
@@ -169,10 +175,11 @@ def _check_arguments(
     raise ValueError(
       f'match_many: {len(models)} models given, at least two are needed'
     )
-  for p, model in enumerate(models):
-    leaves = tree.named(model)
-    _symmetry.check_leaves(symmetry, leaves, f'match_many: model {p}')
-  deltas.check('match_many', {f'model {p}': m for p, m in enumerate(models)})
+  _arguments.check_models(
+    {f'model {p}': model for p, model in enumerate(models)},
+    symmetry,
+    caller='match_many',
+  )
   if starts < 1 or max_sweeps < 1:
     raise ValueError(
       f'match_many: starts={starts}, max_sweeps={max_sweeps}: expected at '

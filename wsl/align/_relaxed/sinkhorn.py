@@ -7,8 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wsl import deltas, tree, types
-from wsl.align import _assignment, _permutation, _soft, _symmetry
+from wsl import tree, types
+from wsl.align import (
+  _arguments,
+  _assignment,
+  _permutation,
+  _soft,
+  _symmetry,
+)
 from wsl.align._match import weight_gains
 from wsl.align._relaxed import projection
 
@@ -70,10 +76,10 @@ def sinkhorn(
     >>> import jax
     >>> import jax.numpy as jnp
     >>> from wsl import align
-    >>> hidden = align.Factor('a:0', 3)
-    >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
     >>> fixed = {'a': jnp.asarray([1.0, 2.0, 3.0])}
     >>> moving = {'a': jnp.asarray([3.0, 1.0, 2.0])}
+    >>> hidden = align.Factor('a:0', 3)
+    >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
     >>> sinkhorn(fixed, moving, symmetry=symmetry, key=jax.random.key(0),
     ...          steps=50)['a:0'].tolist()
     [1, 2, 0]
@@ -86,7 +92,9 @@ def sinkhorn(
   is reduced to one n by n system, dependent groups have a matrix for each pair
   of outer indices, and running statistics are permuted softly like any leaf.
   """
-  _check_models(fixed, moving, symmetry)
+  _arguments.check_models(
+    {'fixed': fixed, 'moving': moving}, symmetry, caller='sinkhorn'
+  )
   if isinstance(loss, str) and loss not in LOSSES:
     raise ValueError(
       f"sinkhorn: loss '{loss}' is unknown, expected one of {list(LOSSES)} or "
@@ -119,15 +127,6 @@ def sinkhorn(
     optimizer=_adam() if optimizer is None else optimizer,
   )
   return _soft.round(matrices, symmetry=symmetry, solver=solver)
-
-
-def _check_models(
-  fixed: types.Params, moving: types.Params, symmetry: _symmetry.Symmetry
-) -> None:
-  """Checks that both models fit the symmetry and are finite."""
-  for name, model in (('fixed', fixed), ('moving', moving)):
-    _symmetry.check_leaves(symmetry, tree.named(model), f'sinkhorn: {name}')
-  deltas.check('sinkhorn', {'fixed': fixed, 'moving': moving})
 
 
 def _l2(fixed: list[types.Array], moved: list[types.Array]) -> types.Array:
