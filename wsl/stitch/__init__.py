@@ -43,18 +43,18 @@ from wsl.stitch._assembly.dery_partition import Partition as Partition
 from wsl.stitch._assembly.dery_partition import partition as partition
 from wsl.stitch._assembly.dery_reassembly import reassemble as reassemble
 from wsl.stitch._assembly.dery_reassembly import Reassembly as Reassembly
+from wsl.stitch._assembly.descendant import build_descendant as build_descendant
+from wsl.stitch._assembly.descendant import compose_maps as compose_maps
+from wsl.stitch._assembly.descendant import descendant as descendant
+from wsl.stitch._assembly.descendant import distilled as distilled
 from wsl.stitch._assembly.incubation import hybrid as hybrid
 from wsl.stitch._assembly.incubation import incubation as incubation
 from wsl.stitch._assembly.incubation import insert_module as insert_module
 from wsl.stitch._assembly.learngene import Auxiliary as Auxiliary
 from wsl.stitch._assembly.learngene import auxiliary as auxiliary
-from wsl.stitch._assembly.learngene import build_descendant as build_descendant
-from wsl.stitch._assembly.learngene import compose_maps as compose_maps
 from wsl.stitch._assembly.learngene import (
   dense_distillation as dense_distillation,
 )
-from wsl.stitch._assembly.learngene import descendant as descendant
-from wsl.stitch._assembly.learngene import distilled as distilled
 from wsl.stitch._assembly.m2m import m2m as m2m
 from wsl.stitch._assembly.m2m import Student as Student
 from wsl.stitch._assembly.modules import assemble as assemble

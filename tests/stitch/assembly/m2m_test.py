@@ -8,50 +8,20 @@ import numpy as np
 import optax
 import pytest
 
+from tests.stitch.assembly import toys
 from wsl import stitch, train
 from wsl.stitch import _adapter
 
-X = np.random.RandomState(0).randn(6, 5)
-Y = np.arange(6) % 2
+X, Y = toys.examples(6)
 BATCH = jnp.asarray(X), jnp.asarray(Y)
-KEY = jax.random.key(0)
-
-
-def dense(params, x):
-  return x @ params['w'] + params['b'][None]
-
-
-def block(params, h):
-  return h + jnp.tanh(dense(params, h))
-
-
-def criterion(logits, labels):
-  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  return jnp.mean(losses)
-
-
-def draw(seed, *shape):
-  return jnp.asarray(np.random.RandomState(seed).randn(*shape)) / 2
-
-
-def toy(seed, depth=4, width=3):
-  params = {
-    'embed': {'w': draw(seed, 5, width), 'b': draw(seed + 1, width)},
-    'blocks': {
-      'w': draw(seed + 2, depth, width, width),
-      'b': draw(seed + 3, depth, width),
-    },
-    'head': {'w': draw(seed + 4, width, 2), 'b': draw(seed + 5, 2)},
-  }
-  return stitch.Segmented(params, dense, block, dense)
 
 
 def dense_map(seed, d, m):
-  return stitch.Adapter(draw(seed, d, m), draw(seed + 1, m))
+  return stitch.Adapter(toys.draw(seed, d, m), toys.draw(seed + 1, m))
 
 
-META = stitch.meta_model(toy(0), count=2)
-TEACHERS = stitch.split(toy(10), count=2)
+META = stitch.meta_model(toys.network(0), count=2)
+TEACHERS = stitch.split(toys.network(10), count=2)
 
 
 @pytest.mark.parametrize('slot', range(2))
@@ -62,10 +32,10 @@ def test_distillation_vanishes_if_the_student_is_the_teacher(slot, divide):
     TEACHERS[slot], None if slot == 0 else same, None if slot == 1 else same
   )
   pair = functools.partial(
-    stitch.m2m, META, TEACHERS[slot], slot=slot, criterion=criterion
+    stitch.m2m, META, TEACHERS[slot], slot=slot, criterion=toys.criterion
   )
   loss = pair(share=1.0, divide=divide, temperature=2.0)
-  value, gradient = jax.jit(jax.value_and_grad(loss))(student, BATCH, KEY)
+  value, gradient = jax.jit(jax.value_and_grad(loss))(student, BATCH, toys.KEY)
   assert value == 0
   for leaf in jax.tree.leaves(gradient):
     np.testing.assert_allclose(leaf, 0, atol=1e-15)
@@ -74,8 +44,8 @@ def test_distillation_vanishes_if_the_student_is_the_teacher(slot, divide):
     stitch.insert_module(META, TEACHERS[slot], slot=slot), X
   )
   np.testing.assert_allclose(
-    pair(share=0.25)(student, BATCH, KEY),
-    0.75 * criterion(outputs, Y),
+    pair(share=0.25)(student, BATCH, toys.KEY),
+    0.75 * toys.criterion(outputs, Y),
     rtol=1e-12,
   )
 
@@ -87,15 +57,17 @@ def softmax(x):
 
 @pytest.mark.parametrize(('divide', 'entries'), [('entries', 12), ('batch', 6)])
 def test_the_loss_of_a_wider_student(divide, entries):
-  module = stitch.split(toy(20, depth=6, width=4), count=2)[0]
+  module = stitch.split(toys.network(20, depth=6, width=4), count=2)[0]
   student = stitch.Student(module, None, dense_map(30, 4, 3))
   # Directly: the student's embedding and blocks, its adapter, the meta model.
-  h = dense(module.params['embed'], X)
+  h = toys.dense(module.params['embed'], X)
   for i in range(3):
-    h = block(jax.tree.map(lambda x, i=i: x[i], module.params['blocks']), h)
+    h = toys.block(
+      jax.tree.map(lambda x, i=i: x[i], module.params['blocks']), h
+    )
   h = h @ student.post.weight + student.post.bias[None]
   last = jax.tree.map(lambda x: x[1], META.params['blocks'])
-  s = np.asarray(dense(META.params['head'], block(last, h)))
+  s = np.asarray(toys.dense(META.params['head'], toys.block(last, h)))
   t = np.asarray(
     stitch.apply(stitch.insert_module(META, TEACHERS[0], slot=0), X)
   )
@@ -105,28 +77,32 @@ def test_the_loss_of_a_wider_student(divide, entries):
     META,
     TEACHERS[0],
     slot=0,
-    criterion=criterion,
+    criterion=toys.criterion,
     share=0.3,
     temperature=3.0,
     divide=divide,
   )
-  want = 0.7 * criterion(s, Y) + 0.3 * distilled
-  np.testing.assert_allclose(loss(student, BATCH, KEY), want, rtol=1e-10)
+  want = 0.7 * toys.criterion(s, Y) + 0.3 * distilled
+  np.testing.assert_allclose(loss(student, BATCH, toys.KEY), want, rtol=1e-10)
 
 
 def test_the_last_module_has_an_input_adapter_and_a_head():
-  module = stitch.split(toy(20, width=4), count=2)[1]
+  module = stitch.split(toys.network(20, width=4), count=2)[1]
   pre = dense_map(30, 3, 4)
   feed = stitch.advance(META, META.embed(META.params['embed'], X), 0, 1)
   h = stitch.advance(module, stitch.apply_adapter(pre, feed), 0, 2)
-  want = criterion(module.head(module.params['head'], h), Y)
-  loss = stitch.m2m(META, TEACHERS[1], slot=1, criterion=criterion, share=0.0)
-  got = loss(stitch.Student(module, pre), BATCH, KEY)
+  want = toys.criterion(module.head(module.params['head'], h), Y)
+  loss = stitch.m2m(
+    META, TEACHERS[1], slot=1, criterion=toys.criterion, share=0.0
+  )
+  got = loss(stitch.Student(module, pre), BATCH, toys.KEY)
   np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
 def test_m2m_names_mistakes():
-  make = functools.partial(stitch.m2m, META, TEACHERS[0], criterion=criterion)
+  make = functools.partial(
+    stitch.m2m, META, TEACHERS[0], criterion=toys.criterion
+  )
   for options, message in (
     ({'slot': 2}, r'slot=2: expected 0 \.\. 1'),
     ({'slot': 0, 'share': 2.0}, r'share=2\.0'),
@@ -136,26 +112,26 @@ def test_m2m_names_mistakes():
     with pytest.raises(ValueError, match=message):
       make(**options)
   with pytest.raises(ValueError, match="the student in slot 0 lacks 'post'"):
-    make(slot=0)(stitch.Student(TEACHERS[0]), BATCH, KEY)
+    make(slot=0)(stitch.Student(TEACHERS[0]), BATCH, toys.KEY)
   same = stitch.Adapter()
   with pytest.raises(ValueError, match="the student in slot 0 has 'pre'"):
-    make(slot=0)(stitch.Student(TEACHERS[0], same, same), BATCH, KEY)
+    make(slot=0)(stitch.Student(TEACHERS[0], same, same), BATCH, toys.KEY)
 
 
 def test_the_loss_of_an_ancestor_with_identity_maps_is_zero():
-  ancestor = toy(0)
+  ancestor = toys.network(0)
   same = stitch.Adapter(jnp.eye(3), jnp.zeros(3))
   learner = stitch.Auxiliary(ancestor, (same,) * 4)
   loss = stitch.dense_distillation(ancestor, temperature=2.0)
-  value, gradient = jax.jit(jax.value_and_grad(loss))(learner, BATCH, KEY)
+  value, gradient = jax.jit(jax.value_and_grad(loss))(learner, BATCH, toys.KEY)
   assert value == 0
   for leaf in jax.tree.leaves(gradient):
     np.testing.assert_allclose(leaf, 0, atol=1e-15)
 
 
 def test_the_loss_of_an_auxiliary_network():
-  ancestor, small = toy(0), toy(10, depth=2, width=2)
-  learner = stitch.auxiliary(small, ancestor, BATCH[0], key=KEY)
+  ancestor, small = toys.network(0), toys.network(10, depth=2, width=2)
+  learner = stitch.auxiliary(small, ancestor, BATCH[0], key=toys.KEY)
   assert [m.weight.shape for m in learner.maps] == [(2, 3), (2, 3)]
   far, near = (stitch.features(m, X) for m in (ancestor, small))
   outer = [
@@ -165,7 +141,9 @@ def test_the_loss_of_an_auxiliary_network():
   p, q = (softmax(np.asarray(stitch.apply(m, X))) for m in (ancestor, small))
   want = (p * np.log(p / q)).sum(-1).mean() + 0.5 * np.mean(outer)
   loss = stitch.dense_distillation(ancestor, blocks=0.5)
-  np.testing.assert_allclose(loss(learner, BATCH[0], KEY), want, rtol=1e-10)
+  np.testing.assert_allclose(
+    loss(learner, BATCH[0], toys.KEY), want, rtol=1e-10
+  )
   optimizer = optax.sgd(0.05)
   state = train.start(learner, optimizer=optimizer)
   _, losses = train.advance(
@@ -175,7 +153,7 @@ def test_the_loss_of_an_auxiliary_network():
     optimizer=optimizer,
     steps=60,
     batch_size=6,
-    key=KEY,
+    key=toys.KEY,
   )
   assert losses[-1] < losses[0] / 2
 
@@ -198,10 +176,13 @@ def affine(x, y):
 
 
 def test_a_descendant_joins_instances_by_a_composed_map():
-  ancestor = toy(0)
+  ancestor = toys.network(0)
   pool = {
     name: stitch.auxiliary(
-      toy(seed, depth, width), ancestor, BATCH[0], key=jax.random.key(seed)
+      toys.network(seed, depth, width),
+      ancestor,
+      BATCH[0],
+      key=jax.random.key(seed),
     )
     for name, seed, depth, width in (('s', 10, 2, 2), ('m', 20, 4, 3))
   }
@@ -224,6 +205,6 @@ def test_a_descendant_joins_instances_by_a_composed_map():
     with pytest.raises(ValueError, match=message):
       stitch.build_descendant(pool, wrong)
   with pytest.raises(ValueError, match='2 blocks and an ancestor of 1'):
-    stitch.auxiliary(small, toy(0, depth=1), BATCH[0], key=KEY)
+    stitch.auxiliary(small, toys.network(0, depth=1), BATCH[0], key=toys.KEY)
   with pytest.raises(ValueError, match=r'shapes \[2, 3\] and None'):
     stitch.compose_maps(pool['s'].maps[0], stitch.Adapter())

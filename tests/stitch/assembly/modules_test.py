@@ -8,62 +8,33 @@ import numpy as np
 import optax
 import pytest
 
+from tests.stitch.assembly import toys
 from wsl import stitch, train, tree
 
-DEPTH, WIDTH, CLASSES = 4, 3, 2
-X = np.random.RandomState(0).randn(8, 5)
-Y = np.arange(8) % CLASSES
+X, Y = toys.examples(8)
 BATCH = jnp.asarray(X), jnp.asarray(Y)
-KEY = jax.random.key(0)
-
-
-def dense(params, x):
-  return x @ params['w'] + params['b'][None]
-
-
-def block(params, h):
-  return h + jnp.tanh(dense(params, h))
 
 
 def double(params, h):
-  return 2 * block(params, h)
+  return 2 * toys.block(params, h)
 
 
-def criterion(logits, labels):
-  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-  return jnp.mean(losses)
-
-
-def draw(seed, *shape):
-  return jnp.asarray(np.random.RandomState(seed).randn(*shape)) / 2
-
-
-def toy(seed=0, depth=DEPTH):
-  params = {
-    'embed': {'w': draw(seed, 5, WIDTH), 'b': draw(seed + 1, WIDTH)},
-    'blocks': {
-      'w': draw(seed + 2, depth, WIDTH, WIDTH),
-      'b': draw(seed + 3, depth, WIDTH),
-    },
-    'head': {'w': draw(seed + 4, WIDTH, CLASSES), 'b': draw(seed + 5, CLASSES)},
-  }
-  return stitch.Segmented(params, dense, block, dense)
-
-
-def loose(seed=0, depth=DEPTH):
+def loose(seed=0, depth=4):
   """The toy network with a tuple of blocks, of two functions."""
-  model = toy(seed, depth)
+  model = toys.network(seed, depth)
   rows = model.params['blocks']
   blocks = tuple(jax.tree.map(lambda x, i=i: x[i], rows) for i in range(depth))
-  fns = tuple((block, double)[i % 2] for i in range(depth))
-  return stitch.Segmented({**model.params, 'blocks': blocks}, dense, fns, dense)
+  fns = tuple((toys.block, double)[i % 2] for i in range(depth))
+  return stitch.Segmented(
+    {**model.params, 'blocks': blocks}, toys.dense, fns, toys.dense
+  )
 
 
 def equal(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize('make', [toy, loose])
+@pytest.mark.parametrize('make', [toys.network, loose])
 @pytest.mark.parametrize('count', [1, 2, 3, 4])
 def test_modules_are_a_disjoint_cover_of_the_network(make, count):
   model = make()
@@ -90,11 +61,11 @@ def test_modules_are_a_disjoint_cover_of_the_network(make, count):
 
 
 def test_uneven_modules_differ_by_one_block():
-  sizes = [part.depth for part in stitch.split(toy(depth=7), count=3)]
+  sizes = [part.depth for part in stitch.split(toys.network(depth=7), count=3)]
   assert sizes == [3, 2, 2]
 
 
-@pytest.mark.parametrize('make', [toy, loose])
+@pytest.mark.parametrize('make', [toys.network, loose])
 @pytest.mark.parametrize('slot', range(2))
 def test_inserting_the_meta_models_own_block_changes_nothing(make, slot):
   meta = stitch.meta_model(make(), count=2)
@@ -106,7 +77,7 @@ def test_inserting_the_meta_models_own_block_changes_nothing(make, slot):
 
 
 def test_the_meta_model_has_the_first_block_of_each_module():
-  model = toy(depth=7)
+  model = toys.network(depth=7)
   rows = np.array([0, 3, 5])
   want = jax.tree.map(lambda x: x[rows], model.params['blocks'])
   equal(stitch.meta_model(model, count=3).params['blocks'], want)
@@ -114,26 +85,26 @@ def test_the_meta_model_has_the_first_block_of_each_module():
 
 @pytest.mark.parametrize('slot', range(2))
 def test_an_inserted_module_runs_between_meta_blocks(slot):
-  meta = stitch.meta_model(toy(10), count=2)
-  module = stitch.split(toy(20), count=2)[slot]
+  meta = stitch.meta_model(toys.network(10), count=2)
+  module = stitch.split(toys.network(20), count=2)[slot]
   h = meta.embed((meta, module)[slot == 0].params['embed'], X)
   for k in range(2):
     owner = module if k == slot else meta
     rows = range(2) if k == slot else [k]
     for i in rows:
       row = jax.tree.map(lambda x, i=i: x[i], owner.params['blocks'])
-      h = block(row, h)
-  want = dense((meta, module)[slot == 1].params['head'], h)
+      h = toys.block(row, h)
+  want = toys.dense((meta, module)[slot == 1].params['head'], h)
   got = stitch.apply(stitch.insert_module(meta, module, slot=slot), X)
   np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
 def stacked_modules(seed=20):
-  return stitch.stack_modules(stitch.split(toy(seed), count=2))
+  return stitch.stack_modules(stitch.split(toys.network(seed), count=2))
 
 
 def test_one_program_inserts_modules_in_all_slots():
-  meta = stitch.meta_model(toy(10), count=2)
+  meta = stitch.meta_model(toys.network(10), count=2)
   traces = []
 
   @jax.jit
@@ -145,22 +116,22 @@ def test_one_program_inserts_modules_in_all_slots():
     return jax.vmap(one)(jnp.arange(2), modules)
 
   got = outputs(meta, stacked_modules())
-  for slot, module in enumerate(stitch.split(toy(20), count=2)):
+  for slot, module in enumerate(stitch.split(toys.network(20), count=2)):
     want = stitch.apply(stitch.insert_module(meta, module, slot=slot), X)
     np.testing.assert_allclose(got[slot], want, rtol=1e-12)
   assert len(traces) == 1
 
 
 def test_one_program_has_the_gradients_of_separate_jobs():
-  meta = stitch.meta_model(toy(10), count=2)
+  meta = stitch.meta_model(toys.network(10), count=2)
 
   def gradient(slot, module):
-    loss = stitch.incubation(meta, slot=slot, criterion=criterion)
-    return jax.grad(loss)(module, BATCH, KEY)
+    loss = stitch.incubation(meta, slot=slot, criterion=toys.criterion)
+    return jax.grad(loss)(module, BATCH, toys.KEY)
 
   mapped = jax.jit(jax.vmap(gradient))
   together = mapped(jnp.arange(2), stacked_modules())
-  for slot, module in enumerate(stitch.split(toy(20), count=2)):
+  for slot, module in enumerate(stitch.split(toys.network(20), count=2)):
     got = stitch.unstack_modules(together)[slot].params
     want = jax.jit(functools.partial(gradient, slot))(module).params
     assert jax.tree.structure(got) == jax.tree.structure(want)
@@ -179,28 +150,30 @@ def test_one_program_has_the_gradients_of_separate_jobs():
 def test_the_loss_is_that_of_the_network_with_the_module(slot):
   meta = stitch.meta_model(loose(10), count=2)
   module = stitch.split(loose(20), count=2)[slot]
-  loss = stitch.incubation(meta, slot=slot, criterion=criterion)
+  loss = stitch.incubation(meta, slot=slot, criterion=toys.criterion)
   outputs = stitch.apply(stitch.insert_module(meta, module, slot=slot), X)
-  want = criterion(outputs, Y)
-  np.testing.assert_allclose(loss(module, BATCH, KEY), want, rtol=1e-12)
+  want = toys.criterion(outputs, Y)
+  np.testing.assert_allclose(loss(module, BATCH, toys.KEY), want, rtol=1e-12)
 
 
 def run(loss, params, steps=3):
   optimizer = optax.sgd(0.1)
   state = train.start(params, optimizer=optimizer)
   advance = functools.partial(
-    train.advance, optimizer=optimizer, steps=steps, batch_size=4, key=KEY
+    train.advance, optimizer=optimizer, steps=steps, batch_size=4, key=toys.KEY
   )
   return advance(loss, state, BATCH)[0].params
 
 
 def test_incubation_of_one_module_is_ordinary_training():
-  model = toy()
-  meta = stitch.meta_model(toy(10), count=1)
+  model = toys.network()
+  meta = stitch.meta_model(toys.network(10), count=1)
   (module,) = stitch.split(model, count=1)
-  plain = lambda m, batch, key: criterion(stitch.apply(m, batch[0]), batch[1])
+  plain = lambda m, batch, key: toys.criterion(
+    stitch.apply(m, batch[0]), batch[1]
+  )
   want = run(plain, model)
-  got = run(stitch.incubation(meta, slot=0, criterion=criterion), module)
+  got = run(stitch.incubation(meta, slot=0, criterion=toys.criterion), module)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12),
     stitch.assemble([got]).params,
@@ -209,10 +182,12 @@ def test_incubation_of_one_module_is_ordinary_training():
 
 
 def test_parallel_jobs_equal_separate_jobs():
-  meta = stitch.meta_model(toy(10), count=2)
+  meta = stitch.meta_model(toys.network(10), count=2)
 
   def job(slot, module):
-    return run(stitch.incubation(meta, slot=slot, criterion=criterion), module)
+    return run(
+      stitch.incubation(meta, slot=slot, criterion=toys.criterion), module
+    )
 
   modules = stacked_modules()
   trained = jax.jit(jax.vmap(job))(jnp.arange(2), modules)
@@ -232,7 +207,7 @@ def test_parallel_jobs_equal_separate_jobs():
 
 
 def test_mistakes_are_named():
-  model = toy()
+  model = toys.network()
   for count in (0, 5):
     with pytest.raises(ValueError, match=rf'count={count}: expected 1 \.\. 4'):
       stitch.split(model, count=count)
@@ -241,7 +216,7 @@ def test_mistakes_are_named():
   for make in (
     stitch.insert_module,
     lambda meta, m, slot: stitch.incubation(
-      meta, slot=slot, criterion=criterion
+      meta, slot=slot, criterion=toys.criterion
     ),
   ):
     with pytest.raises(ValueError, match=r'slot=2: expected 0 \.\. 1'):

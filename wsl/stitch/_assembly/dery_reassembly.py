@@ -1,23 +1,20 @@
 """DeRy's reassembly: one block for each position, within a budget.
 
 A choice is a permutation of the K groups over the positions and a block for
-each. Feasible starts are found exactly, by backtracking with a lower bound on
-the cost of the open positions; the score is a black box (an accuracy, NASWOT)
-and is maximised by local search, whose neighbourhoods exchange one block or the
-groups of two positions.
+each. The score is a black box (an accuracy, NASWOT), maximised by local search
+from several random choices within the budget.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
 import itertools
-import math
 from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
 from wsl import deprecation, types
-from wsl.stitch._assembly import dery_partition
+from wsl.stitch._assembly import dery_partition, dery_search
 from wsl.stitch._routes import routing
 
 Pieces: TypeAlias = tuple[routing.Piece, ...]
@@ -39,14 +36,6 @@ class Reassembly(NamedTuple):
   cost: tuple[float, ...]
   score: float
   history: tuple[float, ...]
-
-
-class _Block(NamedTuple):
-  """A candidate for a position, with its group and its costs ``[C]``."""
-
-  piece: routing.Piece
-  group: int
-  cost: np.ndarray
 
 
 def reassemble(
@@ -122,7 +111,7 @@ def reassemble(
   scored = functools.cache(score)
   value = lambda chosen: float(scored(tuple(block.piece for block in chosen)))
 
-  def fits(chosen: Sequence[_Block]) -> bool:
+  def fits(chosen: Sequence[dery_search.Block]) -> bool:
     """Returns whether a choice is within the budget, in an allowed order."""
     total = np.sum([block.cost for block in chosen], 0)
     pairs = itertools.pairwise(chosen)
@@ -135,12 +124,18 @@ def reassemble(
   best: Reassembly | None = None
   for restart in range(restarts):
     for_start, for_search = jax.random.split(jax.random.fold_in(key, restart))
-    start = _feasible(for_start, blocks, fits, high)
+    start = dery_search.feasible_choice(for_start, blocks, fits, high)
     if start is None:
       break
-    found = _search(for_search, blocks, start, fits, value)
-    if best is None or found.score > best.score:
-      best = found
+    chosen, history = dery_search.ascend(for_search, blocks, start, fits, value)
+    if best is None or history[-1] > best.score:
+      best = Reassembly(
+        tuple(block.piece for block in chosen),
+        tuple(block.group for block in chosen),
+        tuple(np.sum([block.cost for block in chosen], 0).tolist()),
+        history[-1],
+        tuple(history),
+      )
   if best is None:
     raise ValueError(
       f'reassemble: no choice of one block for each position and group costs '
@@ -154,9 +149,9 @@ def _blocks(
   partition: dery_partition.Partition,
   costs: Mapping[str, np.ndarray],
   width: int,
-) -> list[list[_Block]]:
+) -> list[list[dery_search.Block]]:
   """Returns the candidates of position k: the k-th block of each network."""
-  table: list[list[_Block]] = [[] for _ in partition.centres]
+  table: list[list[dery_search.Block]] = [[] for _ in partition.centres]
   for name, pieces in partition.pieces.items():
     if name not in costs:
       raise ValueError(f"reassemble: costs has no '{name}': give one a network")
@@ -168,90 +163,5 @@ def _blocks(
       )
     for k, (piece, group) in enumerate(zip(pieces, partition.groups[name])):
       own = node[piece.start : piece.stop].sum(0)
-      table[k].append(_Block(piece, group, own))
+      table[k].append(dery_search.Block(piece, group, own))
   return table
-
-
-def _feasible(
-  key: types.PRNGKey,
-  blocks: list[list[_Block]],
-  fits: Callable[[Sequence[_Block]], bool],
-  high: np.ndarray,
-) -> list[_Block] | None:
-  """Returns a random choice within the budget, or None if there is none."""
-  shuffle = jax.vmap(lambda key: jax.random.permutation(key, len(blocks[0])))
-  rows = np.asarray(shuffle(jax.random.split(key, len(blocks))))
-  orders = [[row[i] for i in order] for row, order in zip(blocks, rows)]
-  # rest[k] bounds the cost of positions k, k + 1, ... from below: the cheapest
-  # block of each, whatever its group. Backtracking discards a partial choice
-  # that exceeds the budget together with this bound, so it stays exact.
-  rest = np.zeros((len(orders) + 1, len(high)))
-  for k in reversed(range(len(orders))):
-    rest[k] = rest[k + 1] + np.min([block.cost for block in orders[k]], 0)
-
-  def extend(chosen: list[_Block]) -> list[_Block] | None:
-    """Completes a partial choice, depth first."""
-    k = len(chosen)
-    if k == len(orders):
-      return chosen if fits(chosen) else None
-    spent = np.sum([block.cost for block in chosen], 0) + rest[k]
-    if (spent > high).any():
-      return None
-    taken = {block.group for block in chosen}
-    for block in orders[k]:
-      if block.group not in taken:
-        found = extend([*chosen, block])
-        if found is not None:
-          return found
-    return None
-
-  return extend([])
-
-
-def _search(
-  key: types.PRNGKey,
-  blocks: list[list[_Block]],
-  chosen: list[_Block],
-  fits: Callable[[Sequence[_Block]], bool],
-  value: Callable[[Sequence[_Block]], float],
-) -> Reassembly:
-  """Accepts the first neighbour that raises the score, until there is none."""
-  # A draw of one size for all steps compiles once: at most M candidates for
-  # each position, and M^2 for each pair of positions.
-  count, models = len(blocks), len(blocks[0])
-  size = count * models + math.comb(count, 2) * models**2
-  history = [value(chosen)]
-  while True:
-    near = list(_neighbours(blocks, chosen))
-    order = jax.random.permutation(jax.random.fold_in(key, len(history)), size)
-    shuffled = (near[i] for i in np.asarray(order) if i < len(near))
-    better = (x for x in shuffled if fits(x) and value(x) > history[-1])
-    accepted = next(better, None)
-    if accepted is None:
-      break
-    chosen = accepted
-    history.append(value(chosen))
-  return Reassembly(
-    tuple(block.piece for block in chosen),
-    tuple(block.group for block in chosen),
-    tuple(np.sum([block.cost for block in chosen], 0).tolist()),
-    history[-1],
-    tuple(history),
-  )
-
-
-def _neighbours(
-  blocks: list[list[_Block]], chosen: list[_Block]
-) -> Iterator[list[_Block]]:
-  """Yields choices with one other block, or with two groups exchanged."""
-  of = lambda k, group: [b for b in blocks[k] if b.group == group]
-  for k, block in enumerate(chosen):
-    for other in of(k, block.group):
-      if other.piece != block.piece:
-        yield [*chosen[:k], other, *chosen[k + 1 :]]
-  for k, m in itertools.combinations(range(len(chosen)), 2):
-    pairs = itertools.product(of(k, chosen[m].group), of(m, chosen[k].group))
-    for first, second in pairs:
-      changed = list(chosen)
-      changed[k], changed[m] = first, second
-      yield changed

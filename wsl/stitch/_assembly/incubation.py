@@ -69,7 +69,7 @@ def insert_module(
   """
   if not isinstance(slot, int):
     return _gathered(meta, module, slot)
-  _check(meta, slot, 'insert_module')
+  check_slot(meta, slot, caller='insert_module')
   before = modules.part(meta, 0, slot)
   after = modules.part(meta, slot + 1, meta.depth)
   first = module if slot == 0 else meta
@@ -115,27 +115,32 @@ def incubation(
   """
   criterion = tree.partial(criterion)
   if not isinstance(slot, int):
-    return jax.tree_util.Partial(_traced_slot_loss, criterion, meta, slot)
-  _check(meta, slot, 'incubation')
-  return jax.tree_util.Partial(_OfSlot(slot), criterion, meta)
+    return jax.tree_util.Partial(_Loss(None), criterion, meta, slot)
+  check_slot(meta, slot, caller='incubation')
+  return jax.tree_util.Partial(_Loss(slot), criterion, meta, None)
 
 
 @dataclasses.dataclass(frozen=True)
-class _OfSlot:
-  """The loss of one static slot; the slot is part of the hash."""
+class _Loss:
+  """The loss of a slot; a static slot is part of the hash."""
 
-  slot: int
+  slot: int | None  # the static slot; None if it is traced
 
   def __call__(
     self,
     criterion: Criterion,
     meta: Segmented,
+    traced_slot: types.Array | None,
     module: Segmented,
     batch: Any,
     key: types.PRNGKey,
   ) -> types.Array:
     del key
     inputs, targets = batch
+    if self.slot is None:
+      assert traced_slot is not None
+      whole = insert_module(meta, module, slot=traced_slot)
+      return criterion(_segmented.apply(whole, inputs), targets)
     # Only the module is differentiated: blocks before it run on constants, and
     # blocks after it pass the gradient of features, not of their parameters.
     h = before(meta, module, inputs, slot=self.slot)
@@ -159,21 +164,6 @@ def after(
   h = _segmented.advance(meta, h, slot + 1, meta.depth)
   owner = module if slot == meta.depth - 1 else meta
   return owner.head(owner.params['head'], h)
-
-
-def _traced_slot_loss(
-  criterion: Criterion,
-  meta: Segmented,
-  slot: types.Array,
-  module: Segmented,
-  batch: Any,
-  key: types.PRNGKey,
-) -> types.Array:
-  """Returns the loss of a traced slot."""
-  del key
-  inputs, targets = batch
-  net = insert_module(meta, module, slot=slot)
-  return criterion(_segmented.apply(net, inputs), targets)
 
 
 def _gathered(
@@ -214,11 +204,11 @@ def _gathered(
   )
 
 
-def _check(meta: Segmented, slot: int, name: str) -> None:
-  """Checks that the slot is a block of the meta model."""
+def check_slot(meta: Segmented, slot: int, *, caller: str) -> None:
+  """Checks that a slot is a block of the meta model."""
   if not 0 <= slot < meta.depth:
     raise ValueError(
-      f'{name}: slot={slot}: expected 0 .. {meta.depth - 1}, a block of the '
+      f'{caller}: slot={slot}: expected 0 .. {meta.depth - 1}, a block of the '
       'meta model'
     )
 

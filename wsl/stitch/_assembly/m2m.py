@@ -77,11 +77,7 @@ def m2m(
     Lo et al., "m2mKD: Module-to-Module Knowledge Distillation for Modular
     Transformers", 2024, arXiv:2402.16918.
   """
-  if not 0 <= slot < meta.depth:
-    raise ValueError(
-      f'm2m: slot={slot}: expected 0 .. {meta.depth - 1}, a block of the meta '
-      'model'
-    )
+  incubation.check_slot(meta, slot, caller='m2m')
   if not 0 <= share <= 1 or temperature <= 0:
     raise ValueError(
       f'm2m: share={share} and temperature={temperature}: expected 0 .. 1 and '

@@ -1,6 +1,7 @@
 """Modules: a network cut into runs of consecutive blocks, and reassembled."""
 
 from collections.abc import Sequence
+import dataclasses
 import itertools
 
 import jax
@@ -49,21 +50,8 @@ def split(model: Segmented, *, count: int) -> tuple[Segmented, ...]:
     Conquering", 2022, arXiv:2212.04129.
   """
   bounds = _bounds(model, count, 'split')
-  return tuple(
-    Segmented(
-      {
-        'embed': model.params['embed'] if i == 0 else None,
-        'blocks': _blocks(model, slice(start, stop)),
-        'head': model.params['head'] if i == count - 1 else None,
-      },
-      model.embed,
-      model.block[start:stop]
-      if isinstance(model.block, tuple)
-      else model.block,
-      model.head,
-    )
-    for i, (start, stop) in enumerate(itertools.pairwise(bounds))
-  )
+  parts = [part(model, *pair) for pair in itertools.pairwise(bounds)]
+  return tuple(_with_ends(own, model, i, count) for i, own in enumerate(parts))
 
 
 def meta_model(model: Segmented, *, count: int) -> Segmented:
@@ -217,16 +205,20 @@ def unstack_modules(stacked: Segmented) -> tuple[Segmented, ...]:
     K modules; the first owns the embedding and the last the head.
   """
   count = jnp.shape(jax.tree.leaves(stacked)[0])[0]
-  modules = []
-  for i in range(count):
-    own = jax.tree.map(lambda x, i=i: x[i], stacked)
-    params = {
-      'embed': own.params['embed'] if i == 0 else None,
-      'blocks': own.params['blocks'],
-      'head': own.params['head'] if i == count - 1 else None,
-    }
-    modules.append(Segmented(params, own.embed, own.block, own.head))
-  return tuple(modules)
+  rows = [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(count)]
+  return tuple(_with_ends(own, own, i, count) for i, own in enumerate(rows))
+
+
+def _with_ends(
+  module: Segmented, model: Segmented, index: int, count: int
+) -> Segmented:
+  """Gives the first module the model's embedding, and the last one its head."""
+  owners = {'embed': 0, 'head': count - 1}
+  ends = {
+    name: model.params[name] if index == owner else None
+    for name, owner in owners.items()
+  }
+  return dataclasses.replace(module, params={**module.params, **ends})
 
 
 def _bounds(model: Segmented, count: int, name: str) -> list[int]:

@@ -55,10 +55,7 @@ def fit_family(
   Example:
     >>> import jax.numpy as jnp
     >>> from wsl import stitch
-    >>> def same(params, h):
-    ...   return h
-    >>> def scale(params, h):
-    ...   return params * h
+    >>> same, scale = lambda _, h: h, lambda params, h: params * h
     >>> models = {
     ...   name: stitch.Segmented(
     ...     {'embed': {}, 'blocks': jnp.full(2, rate), 'head': {}},

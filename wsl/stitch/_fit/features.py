@@ -107,10 +107,7 @@ def fit_pairs(
   Example:
     >>> import jax.numpy as jnp
     >>> from wsl.stitch import Segmented
-    >>> def same(params, h):
-    ...   return h
-    >>> def double(params, h):
-    ...   return params * h
+    >>> same, double = lambda _, h: h, lambda params, h: params * h
     >>> net = Segmented({'embed': {}, 'blocks': jnp.full(2, 2.0), 'head': {}},
     ...                 same, double, same)
     >>> data = [jnp.asarray([[1.0], [3.0]])]
