@@ -7,18 +7,18 @@ optimise less here; the programs compute the same to rounding.
 import importlib.metadata
 import os
 
-XLA_FLAGS = [
-  '--xla_force_host_platform_device_count=8',
-  '--xla_backend_optimization_level=0',
-  '--xla_llvm_disable_expensive_passes=true',
-  '--xla_cpu_parallel_codegen_split_count=1',
-]
-# A later XLA does not have this flag, and ends the process at a flag that it
-# does not have.
-if importlib.metadata.version('jaxlib').startswith('0.10.'):
-  XLA_FLAGS.append('--xla_cpu_use_fusion_emitters=false')
 os.environ['XLA_FLAGS'] = ' '.join(
-  [*XLA_FLAGS, os.environ.get('XLA_FLAGS', '')]
+  [
+    '--xla_force_host_platform_device_count=8',
+    '--xla_backend_optimization_level=0',
+    '--xla_llvm_disable_expensive_passes=true',
+    '--xla_cpu_parallel_codegen_split_count=1',
+    # XLA ends the process at an unknown flag, and later releases lack this one.
+    '--xla_cpu_use_fusion_emitters=false'
+    if importlib.metadata.version('jaxlib').startswith('0.10.')
+    else '',
+    os.environ.get('XLA_FLAGS', ''),
+  ]
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # The threads of OpenBLAS and of XLA wait for each other (see wsl/README.md).
