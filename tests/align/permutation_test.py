@@ -5,35 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.align import nested
 from wsl import align
 
 F = align.Factor
 
-# Heads [H], units [d] that depend on the head, a quadratic factor, a fused
-# axis of three segments, and pinned layers [L] that the others depend on.
-SYMMETRY = align.Symmetry(
-  factors=(
-    F('q:0', 5, 'an input'),
-    F('q:1.0', 3),
-    F('q:1.1', 4, outer=('q:1.0',)),
-    F('r:0', 6),
-    F('s:0', 2, 'layers'),
-    F('s:1.0', 3, outer=('s:0',)),
-    F('s:1.1', 2, outer=('s:0', 's:1.0')),
-  ),
-  axes=(
-    ('b', ((('q:1.0', 'q:1.1'),),)),
-    ('f', ((('q:0',), ('r:0',), ('q:1.0', 'q:1.1')), (('r:0',),))),
-    ('q', ((('q:0',),), (('q:1.0', 'q:1.1'),))),
-    ('r', ((('r:0',),), (('r:0',),))),
-    ('s', ((('s:0',),), (('s:1.0', 's:1.1'),))),
-  ),
-)
+SYMMETRY = align.Symmetry(nested.FACTORS, nested.AXES)
 
 
 def _params(seed=0):
   rng = np.random.default_rng(seed)
-  shapes = {'b': (12,), 'f': (23, 6), 'q': (5, 12), 'r': (6, 6), 's': (2, 6)}
+  shapes = nested.SHAPES
   return {n: jnp.asarray(rng.normal(size=s)) for n, s in shapes.items()}
 
 

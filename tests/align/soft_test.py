@@ -5,44 +5,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.align import nested
 from wsl import align
 from wsl.align import _soft
 
 F = align.Factor
 
-# Heads of units, a quadratic factor, a fused axis, nested groups that depend on
-# a pinned layer axis, and two dependent groups of one outer group (as in GQA).
+# Two more groups depend on an outer group that has another dependent, as the
+# query and value units of a head.
 SYMMETRY = align.Symmetry(
   factors=(
-    F('q:0', 5, 'an input'),
-    F('q:1.0', 3),
-    F('q:1.1', 4, outer=('q:1.0',)),
-    F('r:0', 6),
-    F('s:0', 2, 'layers'),
-    F('s:1.0', 3, outer=('s:0',)),
-    F('s:1.1', 2, outer=('s:0', 's:1.0')),
+    *nested.FACTORS,
     F('t:1', 2, outer=('q:1.0',)),
     F('u:1', 2, outer=('s:0', 's:1.0', 's:1.1')),
   ),
   axes=(
-    ('b', ((('q:1.0', 'q:1.1'),),)),
-    ('f', ((('q:0',), ('r:0',), ('q:1.0', 'q:1.1')), (('r:0',),))),
-    ('q', ((('q:0',),), (('q:1.0', 'q:1.1'),))),
-    ('r', ((('r:0',),), (('r:0',),))),
-    ('s', ((('s:0',),), (('s:1.0', 's:1.1'),))),
+    *nested.AXES,
     ('t', ((('q:1.0', 'q:1.1'),), (('t:1',),))),
     ('u', ((('s:0', 's:1.0', 's:1.1'),), (('u:1',),))),
   ),
 )
-SHAPES = {
-  'b': (12,),
-  'f': (23, 6),
-  'q': (5, 12),
-  'r': (6, 6),
-  's': (2, 6),
-  't': (12, 2),
-  'u': (12, 2),
-}
+SHAPES = nested.SHAPES | {'t': (12, 2), 'u': (12, 2)}
 
 
 def _params(seed=0):

@@ -6,29 +6,8 @@ import pytest
 import safetensors
 from safetensors import numpy as published
 
+from tests.checkpoint import dtypes
 from wsl import checkpoint
-
-_DTYPES = [
-  np.bool_,
-  np.uint8,
-  np.int8,
-  np.uint16,
-  np.int16,
-  np.uint32,
-  np.int32,
-  np.uint64,
-  np.int64,
-  np.float16,
-  np.float32,
-  np.float64,
-  np.complex64,
-  ml_dtypes.bfloat16,
-  ml_dtypes.float8_e4m3fn,
-  ml_dtypes.float8_e5m2,
-  ml_dtypes.float8_e4m3fnuz,
-  ml_dtypes.float8_e5m2fnuz,
-  ml_dtypes.float8_e8m0fnu,
-]
 
 
 def _leaves(dtype):
@@ -48,7 +27,7 @@ def _assert_same(got, want):
     assert got[name].tobytes() == x.tobytes()
 
 
-@pytest.mark.parametrize('dtype', _DTYPES)
+@pytest.mark.parametrize('dtype', dtypes.ALL)
 def test_the_package_reads_what_we_write(tmp_path, dtype):
   leaves, file = _leaves(dtype), tmp_path / 'a.safetensors'
   checkpoint.save(file, leaves, metadata={'format': 'np', 'süß': '甘い'})
@@ -66,7 +45,7 @@ def test_the_package_reads_what_we_write(tmp_path, dtype):
     assert opened.metadata()['süß'] == '甘い'
 
 
-@pytest.mark.parametrize('dtype', _DTYPES)
+@pytest.mark.parametrize('dtype', dtypes.ALL)
 def test_we_read_what_the_package_writes(tmp_path, dtype):
   leaves, file = _leaves(dtype), tmp_path / 'a.safetensors'
   leaves = {name: np.array(x, order='C') for name, x in leaves.items()}
@@ -75,7 +54,7 @@ def test_we_read_what_the_package_writes(tmp_path, dtype):
   assert checkpoint.metadata(file) == {'format': 'np'}
 
 
-@pytest.mark.parametrize('dtype', _DTYPES)
+@pytest.mark.parametrize('dtype', dtypes.ALL)
 def test_own_round_trip_is_exact(tmp_path, dtype):
   leaves, file = _leaves(dtype), tmp_path / 'a.safetensors'
   checkpoint.save(file, leaves)

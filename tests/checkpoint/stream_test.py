@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.checkpoint import dtypes
 from wsl import checkpoint, deltas, merge, tree
 from wsl.checkpoint import _read_leaf
 
@@ -77,20 +78,7 @@ def _double(x):
   return jnp.asarray(2, x.dtype) * x
 
 
-_FLOATS = [
-  np.float16,
-  np.float32,
-  np.float64,
-  np.complex64,
-  ml_dtypes.bfloat16,
-  ml_dtypes.float8_e4m3fn,
-  ml_dtypes.float8_e5m2,
-  ml_dtypes.float8_e4m3fnuz,
-  ml_dtypes.float8_e5m2fnuz,
-]
-
-
-@pytest.mark.parametrize('dtype', _FLOATS)
+@pytest.mark.parametrize('dtype', dtypes.FLOATS)
 @pytest.mark.parametrize('value', [np.nan, -np.nan, np.inf, -np.inf])
 def test_a_value_that_is_not_finite_is_found(tmp_path, dtype, value):
   x = np.ones((3, 4), np.complex64 if dtype is np.complex64 else np.float64)
@@ -119,7 +107,7 @@ def test_every_finite_half_passes_and_no_other():
     assert _read_leaf.all_finite(values[finite])
 
 
-@pytest.mark.parametrize('dtype', _FLOATS[:3])
+@pytest.mark.parametrize('dtype', dtypes.FLOATS[:3])
 def test_the_largest_finite_values_pass(dtype):
   top = np.finfo(dtype).max
   assert _read_leaf.all_finite(np.asarray([top, -top, 0, -0.0], dtype))

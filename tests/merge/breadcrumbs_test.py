@@ -8,22 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.merge import draws
 from wsl import merge, tree
 
-SHAPES = {'w': (4, 6), 'b': (5,), 's': (), 'k': (2, 2, 3, 4), 'one': (1,)}
 SCOPES = pytest.mark.parametrize('scope', ['global', 'leaf'])
-
-
-@functools.cache
-def stacked(case: str, models: int = 3) -> dict[str, np.ndarray]:
-  """Generic values, or few: equal magnitudes and zeros."""
-  rng = np.random.default_rng(0)
-  if case == 'generic':
-    draw = lambda shape: rng.normal(size=shape) * rng.exponential(size=shape)
-  else:
-    draw = lambda shape: rng.integers(-3, 4, shape) / 4
-  x = {k: draw((models, *shape)) for k, shape in SHAPES.items()}
-  return {k: np.float32(v).astype(np.float64) for k, v in x.items()}
 
 
 def oracle(
@@ -52,10 +40,6 @@ def oracle(
   return found
 
 
-def jax_tree(x: Any, dtype: Any = 'float64') -> Any:
-  return {k: jnp.asarray(v, dtype) for k, v in x.items()}
-
-
 def same(found: Any, wanted: Any) -> None:
   assert set(found) == set(wanted)
   for k, v in wanted.items():
@@ -68,11 +52,14 @@ def same(found: Any, wanted: Any) -> None:
 def test_breadcrumbs_is_the_definition(
   scope: str, case: str, dtype: str
 ) -> None:
-  x = stacked(case)
+  x = draws.stacked(case)
   for density in (1e-9, 0.2, 0.57, 0.7):
     for outliers in (0.0, 0.01, 0.1, 0.3):
       found = merge.breadcrumbs(
-        jax_tree(x, dtype), density=density, outliers=outliers, scope=scope
+        draws.jax_tree(x, dtype),
+        density=density,
+        outliers=outliers,
+        scope=scope,
       )
       same(found, oracle(x, density, outliers, scope))
 
@@ -108,7 +95,7 @@ def test_planted_outliers_and_noise_are_dropped() -> None:
 @SCOPES
 def test_no_outliers_is_trim(scope: str) -> None:
   for case in ('generic', 'quantised'):
-    x = jax_tree(stacked(case))
+    x = draws.jax_tree(draws.stacked(case))
     for density in (0.2, 1.0):
       found = merge.breadcrumbs(x, density=density, outliers=0, scope=scope)
       same(found, merge.trim(x, density=density, scope=scope))
@@ -122,7 +109,7 @@ def test_no_outliers_is_trim(scope: str) -> None:
 def test_breadcrumbs_is_a_difference_of_two_trims() -> None:
   """If all magnitudes differ."""
   rng = np.random.default_rng(0)
-  x = jax_tree(
+  x = draws.jax_tree(
     {'w': rng.normal(size=(3, 10, 8)), 'b': rng.normal(size=(3, 20))}
   )
   kept = merge.breadcrumbs(x, density=0.4, outliers=0.1)
@@ -144,7 +131,7 @@ def test_equal_magnitudes_are_dropped_or_kept_together() -> None:
 
 
 def test_fractions_for_each_model() -> None:
-  x = jax_tree({k: stacked('generic')[k] for k in ('w', 's')})
+  x = draws.jax_tree({k: draws.stacked('generic')[k] for k in ('w', 's')})
   density, outliers = [0.1, 0.5, 1.0], [0.3, 0.1, 0.0]
   for scope in ('global', 'leaf'):
     each = merge.breadcrumbs(x, density=density, outliers=outliers, scope=scope)

@@ -1,27 +1,13 @@
 """trim, elect_sign, mean_nonzero and ties against their definitions."""
 
-import functools
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.merge import draws
 from wsl import merge, tree
-
-SHAPES = {'w': (4, 6), 'b': (5,), 's': (), 'k': (2, 2, 3, 4), 'one': (1,)}
-
-
-@functools.cache
-def stacked(case: str, models: int = 3) -> dict[str, np.ndarray]:
-  """Generic values, or few: equal magnitudes, zeros, sums that cancel."""
-  rng = np.random.default_rng(len(case))
-  if case == 'generic':
-    draw = lambda shape: rng.normal(size=shape) * rng.exponential(size=shape)
-  else:
-    draw = lambda shape: rng.integers(-3, 4, shape) / 4
-  x = {k: draw((models, *shape)) for k, shape in SHAPES.items()}
-  return {k: np.float32(v).astype(np.float64) for k, v in x.items()}
 
 
 def oracle_trim(
@@ -70,10 +56,6 @@ def oracle_ties(
   return merged
 
 
-def jax_tree(x: Any, dtype: Any) -> Any:
-  return {k: jnp.asarray(v, dtype) for k, v in x.items()}
-
-
 def same(found: Any, wanted: Any, atol: float) -> None:
   assert set(found) == set(wanted)
   for k, v in wanted.items():
@@ -87,32 +69,35 @@ def same(found: Any, wanted: Any, atol: float) -> None:
 def test_ties_is_the_definition(
   case: str, scope: str, dialect: str, dtype: str
 ) -> None:
-  x = stacked(case)
+  x = draws.stacked(case)
   if dtype == 'float32':
     x = {k: x[k] for k in ('w', 's')}
   atol = 1e-12 if dtype == 'float64' else 1e-6
   for density in (0.2, 0.5, 1.0):
     for reduce in ('mean', 'sum', 'max'):
       options = {'scope': scope, 'reduce': reduce, 'dialect': dialect}
-      found = merge.ties(jax_tree(x, dtype), density=density, **options)
+      found = merge.ties(draws.jax_tree(x, dtype), density=density, **options)
       same(found, oracle_ties(x, density, **options), atol)
 
 
 @pytest.mark.parametrize('scope', ['global', 'leaf'])
 def test_trim_is_the_definition(scope: str) -> None:
   for case in ('generic', 'quantised'):
-    x = stacked(case)
+    x = draws.stacked(case)
     for dialect, extra in (('paper', 0), ('official', 1), ('mergekit', 0)):
       for density in (1e-9, 0.29, 0.57, 1.0):
         found = merge.trim(
-          jax_tree(x, 'float64'), density=density, scope=scope, dialect=dialect
+          draws.jax_tree(x),
+          density=density,
+          scope=scope,
+          dialect=dialect,
         )
         same(found, oracle_trim(x, density, scope, extra), 0)
 
 
 def test_trim_takes_a_density_for_each_model() -> None:
-  x = stacked('generic')
-  x = jax_tree({k: x[k] for k in ('w', 's')}, 'float64')
+  x = draws.stacked('generic')
+  x = draws.jax_tree({k: x[k] for k in ('w', 's')})
   density = [0.1, 0.5, 1.0]
   for scope in ('global', 'leaf'):
     each = merge.trim(x, density=density, scope=scope)
@@ -223,7 +208,7 @@ def test_ties_by_hand() -> None:
 
 
 def test_ties_is_odd_and_bounded_and_idempotent_under_mean() -> None:
-  x = jax_tree(stacked('generic'), 'float64')
+  x = draws.jax_tree(draws.stacked('generic'))
   minus = {k: -v for k, v in x.items()}
   for reduce in ('mean', 'max'):
     merged = merge.ties(x, density=0.5, reduce=reduce)
