@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from wsl import batches as batches_lib
 from wsl import tree, types
-from wsl.stats._linear_maps import reader, records
+from wsl.stats._linear_maps import reader, records, totals
 
 
 @jax.tree_util.register_dataclass
@@ -76,10 +76,8 @@ def gram(
   Weights of Language Models", 2022, arXiv:2212.09849.
   """
   params = tree.read(params)
-  total: list[Sum | None] = []
-  for batch in batches_lib.stream(batches, name='gram'):
-    part = _batch_sums(apply_fn, params, batches_lib.inputs_of(batch))
-    total = [add(a, b) for a, b in zip(total, part)] if total else part
+  of_batch = functools.partial(_batch_sums, apply_fn, params)
+  total = totals.over_batches(of_batch, batches, add=add, name='gram')
   return jax.tree.unflatten(
     jax.tree.structure(params), [mean(s) for s in total]
   )
@@ -156,10 +154,8 @@ def sums(
 _batch_sums = jax.jit(sums, static_argnums=0)
 
 
-def add(a: Sum | None, b: Sum | None) -> Sum | None:
+def add(a: Sum, b: Sum) -> Sum:
   """Adds the sums of two batches."""
-  if a is None or b is None:
-    return None
   return Sum(a.matrix + b.matrix, a.rows + b.rows, a.axes)
 
 

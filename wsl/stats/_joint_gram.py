@@ -7,10 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wsl import batches as batches_lib
 from wsl import tree, types
 from wsl.stats import _gram
-from wsl.stats._linear_maps import records
+from wsl.stats._linear_maps import records, totals
 
 _MODELS = 'models'
 
@@ -61,10 +60,10 @@ def joint_gram(
   for i, model in enumerate(models):
     tree.check_names(f'joint_gram: model {i}', model, 'model 0', models[0])
   stacked = tree.stack([tree.read(model) for model in models])
-  total: list[_gram.Sum | None] = []
-  for batch in batches_lib.stream(batches, name='joint_gram'):
-    part = _batch_sums(apply_fn, stacked, batches_lib.inputs_of(batch))
-    total = [_gram.add(a, b) for a, b in zip(total, part)] if total else part
+  of_batch = functools.partial(_batch_sums, apply_fn, stacked)
+  total = totals.over_batches(
+    of_batch, batches, add=_gram.add, name='joint_gram'
+  )
   return jax.tree.unflatten(
     jax.tree.structure(models[0]), [_gram.mean(s) for s in total]
   )

@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wsl import batches as batches_lib
 from wsl import tree, types
-from wsl.stats._linear_maps import reader
+from wsl.stats._linear_maps import reader, totals
 
 
 @jax.tree_util.register_dataclass
@@ -69,10 +68,8 @@ def moments(
   Activations for Interpolation Repair", 2022, arXiv:2211.08403.
   """
   params = tree.read(params)
-  total: list[_Part | None] = []
-  for batch in batches_lib.stream(batches, name='moments'):
-    part = _batch_moments(apply_fn, params, batches_lib.inputs_of(batch))
-    total = [_add(a, b) for a, b in zip(total, part)] if total else part
+  of_batch = functools.partial(_batch_moments, apply_fn, params)
+  total = totals.over_batches(of_batch, batches, add=_add, name='moments')
   names = list(tree.named(params))
   return jax.tree.unflatten(
     jax.tree.structure(params), [_moments(part, names) for part in total]
@@ -109,10 +106,8 @@ def _power_sums(inputs: types.Array, outputs: types.Array) -> types.Array:
   return jnp.stack([outputs.sum(1), jnp.square(outputs).sum(1)], 1)
 
 
-def _add(a: _Part | None, b: _Part | None) -> _Part | None:
+def _add(a: _Part, b: _Part) -> _Part:
   """Combines the moments of two sets of rows."""
-  if a is None or b is None:
-    return None
   # Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance",
   # 1983: S = S_a + S_b + (m_b - m_a)^2 n_a n_b / (n_a + n_b). No difference of
   # large squares is taken between batches.
