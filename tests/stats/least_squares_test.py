@@ -1,5 +1,7 @@
 """The affine map of least squares, against the dense pseudo-inverse."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +90,82 @@ def test_dependent_features_get_a_ridge_and_report_it(spoil, dtype) -> None:
   given = x @ np.asarray(found.weight, np.float64) + np.asarray(found.bias)
   tolerance = 1e-6 if dtype == np.float64 else 3e-2
   np.testing.assert_allclose(given, x @ weight + bias, atol=tolerance)
+
+
+def low_rank(rank: int, *, rows: int, width: int, dtype: type, seed: int = 0):
+  """Features of a given rank, with a mean, and noisy images of them."""
+  random = np.random.RandomState(seed)
+  x = random.randn(rows, rank) @ random.randn(rank, width) + 1
+  y = x @ random.randn(width, 3) + random.randn(rows, 3)
+  return np.asarray(x, dtype), np.asarray(y, dtype)
+
+
+def least_norm(x, y):
+  """The solution by the pseudo-inverse of centred features, in float64."""
+  centred = np.asarray(x, np.float64) - np.mean(x, 0, dtype=np.float64)
+  cutoff = 100 * np.finfo(x.dtype).eps
+  return np.linalg.pinv(centred, cutoff) @ (y - np.mean(y, 0, dtype=np.float64))
+
+
+@pytest.mark.parametrize(
+  ('rank', 'rows', 'width', 'spread'),
+  [(4, 50, 6, 1), (4, 50, 6, 1e3), (40, 300, 64, 1), (19, 12, 64, 1)],
+)
+@pytest.mark.parametrize(
+  ('dtype', 'tolerance'), [(np.float64, 1e-10), (np.float32, 1e-3)]
+)
+def test_dependent_features_get_the_solution_of_least_norm(
+  rank, rows, width, spread, dtype, tolerance
+) -> None:
+  x, y = low_rank(rank, rows=rows, width=width, dtype=dtype)
+  x = x * np.logspace(0, np.log10(spread), width, dtype=dtype)
+  found = stats.least_squares(moments(x, y))
+  expected = least_norm(x, y)
+  error = (
+    np.abs(np.asarray(found.weight) - expected).max() / np.abs(expected).max()
+  )
+  assert error < tolerance
+
+
+def test_a_constant_feature_gets_weight_0() -> None:
+  x, y = draws()
+  found = stats.least_squares(moments(constant(x), y))
+  np.testing.assert_allclose(found.weight[:-1], dense(x, y)[0], atol=1e-10)
+  np.testing.assert_allclose(found.weight[-1], 0, atol=1e-12)
+
+
+def spoil_none(x):
+  return x
+
+
+@pytest.mark.parametrize('spoil', [spoil_none, repeated])
+@pytest.mark.parametrize('ridge', [None, 0.1])
+def test_derivatives_by_finite_differences_in_both_modes(spoil, ridge) -> None:
+  x, y = draws()
+  steps = draws(seed=5)
+  along = np.random.RandomState(1).randn(spoil(x).shape[1], y.shape[1])
+
+  def value(t):
+    at = moments(spoil(x + t * steps[0]), y + t * steps[1])
+    return jnp.sum(stats.least_squares(at, ridge=ridge).weight * along)
+
+  slope = (value(1e-5) - value(-1e-5)) / 2e-5
+  both, up, down = (
+    moments(spoil(x + t * steps[0]), y + t * steps[1])
+    for t in (0.0, 1e-5, -1e-5)
+  )
+  tangents = [(up.xx - down.xx) / 2e-5, (up.xy - down.xy) / 2e-5]
+
+  def of(xx, xy):
+    at = dataclasses.replace(both, xx=xx, xy=xy)
+    return jnp.sum(stats.least_squares(at, ridge=ridge).weight * along)
+
+  primals = [both.xx, both.xy]
+  forward = jax.jvp(of, primals, tangents)[1]
+  reverse = jax.grad(of, argnums=(0, 1))(*primals)
+  np.testing.assert_allclose(forward, slope, rtol=1e-6)
+  again = sum(jnp.sum(g * t) for g, t in zip(reverse, tangents))
+  np.testing.assert_allclose(again, forward, rtol=1e-9)
 
 
 def test_regular_features_get_none() -> None:

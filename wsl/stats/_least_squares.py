@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
+from wsl.stats import _least_norm
 
 
 class LeastSquares(NamedTuple):
@@ -14,8 +15,10 @@ class LeastSquares(NamedTuple):
   Attributes:
     weight: ``[d, m]``.
     bias: ``[m]``.
-    ridge: ``[]``, the rho of the solution: as given, or as chosen because the
-      covariance of x is singular.
+    ridge: ``[]``, the rho of the solution. If the covariance of x is singular,
+      at least the share of a feature's variance below which a direction of x
+      counts as constant; so with ``ridge=None`` it is 0 for regular covariances
+      and above 0 for singular ones.
   """
 
   weight: types.Array
@@ -31,15 +34,21 @@ def least_squares(
   .. math:: W = (C_{xx} + \lambda I)^{-1} C_{xy}, \quad
     b = \bar y - \bar x W, \quad \lambda = \rho \operatorname{tr}(C_{xx}) / d
 
-  by a Cholesky factorisation of the correlations of x.
+  by a Cholesky factorisation of the correlations of x. If they are singular
+  (fewer rows than features, a constant or repeated feature), by their
+  eigenvalue decomposition:
+
+  .. math:: W = C_{xx}^+ C_{xy},
+
+  the solution of least norm. Directions whose variance is below
+  :math:`8 d \epsilon`, of features scaled to variance 1, count as constant.
+  The solution can be differentiated in both modes; of a singular covariance,
+  along changes that keep its rank.
 
   Args:
     moments: of x and y.
     ridge: rho >= 0, in units of the mean variance of a feature of x. With
-      ``None`` it is 0 if the features are linearly independent, up to rounding;
-      otherwise (fewer rows than features, a constant or repeated feature) it is
-      the first of :math:`d \epsilon, 10 d \epsilon, \dots` that makes the
-      factorisation stable, and W is close to the minimum norm solution.
+      ``None`` it is 0, and dependent features get the solution of least norm.
 
   Returns:
     The map and its ridge.
@@ -58,26 +67,32 @@ def least_squares(
     ([[3.0]], [1.0])
     >>> float(found.ridge)
     0.0
+    >>> twice = cross_moments(lambda x: [x[:, [0, 0]]], lambda x: [x], [x])
+    >>> least_squares(twice[0, 0]).weight.round(4).tolist()
+    [[0.5], [0.5]]
   """
   if ridge is not None and ridge < 0:
     raise ValueError(
       f'least_squares(ridge={ridge}): a share of the variance, expected '
       'ridge >= 0'
     )
-  found, stable = _solve(moments, jnp.asarray(ridge or 0.0, moments.xx.dtype))
-  if isinstance(stable, jax.core.Tracer):
+  found, finite, singular = _solve(
+    moments, jnp.asarray(ridge or 0.0, moments.xx.dtype)
+  )
+  if isinstance(finite, jax.core.Tracer):
     return found
-  if not stable:
+  if not finite:
     raise ValueError(
       'least_squares: the features are not finite, or their moments overflow: '
       'look for NaN in them, or scale them'
     )
-  if ridge is not None and float(found.ridge) > ridge * (1 + 1e-5):
+  if ridge is not None and singular:
     d = moments.xx.shape[0]
+    enough = _least_norm.cutoff(d, moments.xx.dtype)
     raise ValueError(
       f'least_squares(ridge={ridge}): the {d} features of x depend on each '
       f'other in {moments.count} rows: give more rows, a ridge from '
-      f'{float(found.ridge):.1e}, or None to have one chosen'
+      f'{enough:.1e}, or None for the solution of least norm'
     )
   return found
 
@@ -129,46 +144,24 @@ def residual(
 @jax.jit
 def _solve(
   moments: types.CrossMoments, ridge: types.Array
-) -> tuple[LeastSquares, types.Array]:
-  """Returns the map, and whether its factorisation is stable and finite."""
-  # Scale to unit variance: R = D (C_xx + lambda I) D = L L^T, with D the
-  # inverse standard deviations. Then L_ii^2 is the fraction of the variance of
-  # feature i that the features before it do not explain. The features count as
-  # independent if all fractions exceed d epsilon; below that they are rounding.
+) -> tuple[LeastSquares, types.Array, types.Array]:
+  """Returns the map, if it is finite, and if the covariance is singular."""
   xx = moments.xx
   d, epsilon = xx.shape[0], jnp.finfo(xx.dtype).eps
-  least = d * epsilon
   mean = jnp.trace(xx) / d
   unit = jnp.where(mean > 0, mean, 1)
   # The variance of a constant feature is rounding of this size.
   constant = jnp.square(8 * epsilon * moments.mean_x)
-
-  def factor(ridge: types.Array) -> tuple[types.Array, ...]:
-    """Factors the correlations: (ridge, scale, lower, is it stable)."""
-    variance = jnp.diagonal(xx) + ridge * unit
-    scale = jax.lax.rsqrt(jnp.where(variance > 0, variance, 1))
-    shifted = xx + ridge * unit * jnp.eye(d, dtype=xx.dtype)
-    lower = jnp.linalg.cholesky(scale[:, None] * shifted * scale[None])
-    unexplained = jnp.square(jnp.diagonal(lower))  # NaN where it failed
-    stable = jnp.all(unexplained > least) & jnp.all(variance > constant)
-    return ridge, scale, lower, stable
-
-  def raised(state: tuple[types.Array, ...]) -> tuple[types.Array, ...]:
-    return factor(jnp.maximum(least, 10 * state[0]))
-
-  ridge, scale, lower, stable = jax.lax.while_loop(
-    lambda state: ~state[3] & (state[0] < 1), raised, factor(ridge)
+  shifted = xx + ridge * unit * jnp.eye(d, dtype=xx.dtype)
+  weight, singular = _least_norm.solve(
+    shifted, moments.xy, jax.lax.stop_gradient(constant)
   )
-  # W = D R^-1 D C_xy, by two triangular solves.
-  weight = scale[:, None] * moments.xy
-  for transpose in (False, True):
-    weight = jax.lax.linalg.triangular_solve(
-      lower, weight, left_side=True, lower=True, transpose_a=transpose
-    )
-  weight = scale[:, None] * weight
   shift = tree.matmul(moments.mean_x, weight)
-  stable &= jnp.all(jnp.isfinite(weight))
-  return LeastSquares(weight, moments.mean_y - shift, ridge), stable
+  cutoff = singular * _least_norm.cutoff(d, xx.dtype)
+  found = LeastSquares(
+    weight, moments.mean_y - shift, jnp.maximum(ridge, cutoff)
+  )
+  return found, jnp.all(jnp.isfinite(weight)), singular > 0
 
 
 @jax.jit

@@ -53,7 +53,8 @@ class Adapter:
     anchors: k anchors; r(x) is then the cosine of x with each, ``[k]``, and d
       equals k.
     ridge: ``[]``, a report: the ridge with which W was solved, as a share of
-      the mean variance. ``apply_adapter`` ignores it.
+      the mean variance, see ``stats.LeastSquares``. ``apply_adapter`` ignores
+      it.
     alpha: scale of the low-rank update.
     grid: sizes of the axes between the first and the last; the input is
       resized to it. ``None`` keeps those of the input.

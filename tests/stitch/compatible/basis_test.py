@@ -199,6 +199,43 @@ def test_bct_loss_by_definition():
     wrong(params, batch[:2], jax.random.key(0))
 
 
+def narrower(loss, labels):
+  """A BCT or BT^2 loss of a batch with these labels, 3 old classes."""
+  params, basis, batch = setting()
+  batch = (batch[0], labels, *batch[2:])
+  if loss is stitch.bct_loss:
+    pair = lambda params, x: network(params, x)[::2]
+    made = loss(pair, normal(6, 3, 5), weight=2.0)
+    return lambda state: made(state[0], batch[:2], None), (params, basis)
+  made = loss(network, normal(6, 3, 4))
+  return lambda state: made(state, batch, None), (params, basis)
+
+
+@pytest.mark.parametrize('loss', [stitch.bct_loss, stitch.bt2_loss])
+def test_labels_that_the_old_classifier_lacks_are_left_out(loss):
+  # Of the labels 0, 5, 2, -1 the old classifier of 3 classes has 0 and 2.
+  params, basis, (x, _, _, _) = setting()
+  labels = jnp.asarray([0, 5, 2, -1])
+  f, state = narrower(loss, labels)
+  known = np.asarray([0, 2])
+  n, o, logits = network(params, x)
+  if loss is stitch.bct_loss:
+    features, old, weight = n, normal(6, 3, 5), 2.0
+  else:
+    features = stitch.basis_transform(basis, n, o)[:, :4]
+    old, weight = normal(6, 3, 4), 10.0
+  term = entropy((unit(features) @ np.asarray(old).T)[known], [0, 2])
+  # With no label of an old class the term is 0, and all else is equal.
+  none, _ = narrower(loss, jnp.asarray([5, 5, 5, -1]))
+  own = lambda labels: entropy(np.asarray(logits), labels)
+  expected = none(state) + weight * term
+  expected += own([0, 5, 2, -1]) - own([5, 5, 5, -1])
+  np.testing.assert_allclose(jax.jit(f)(state), expected, **EXACT)
+  for function in (f, none):
+    grads = jax.tree.leaves(jax.jit(jax.grad(function))(state))
+    assert all(np.isfinite(leaf).all() for leaf in grads)
+
+
 def test_class_means():
   x = jnp.asarray([[2.0, 0.0], [0.0, 3.0], [0.0, 5.0]])
   found = stitch.class_means(x, [0, 0, 2], classes=4)

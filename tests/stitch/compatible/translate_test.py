@@ -111,6 +111,15 @@ def test_a_constant_feature_gives_finite_weights():
   assert np.isfinite(found.weight).all()
 
 
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_dependent_features_get_the_map_of_least_norm(dtype):
+  x = np.asarray([[0, 0], [1, 1], [2, 2]], dtype)
+  y = np.asarray([[0], [1], [2]], dtype)
+  for adapter in (stitch.translate(x, y, kind='affine'), stitch.fit(x, y)):
+    np.testing.assert_allclose(adapter.weight, [[0.5], [0.5]], rtol=1e-6)
+    np.testing.assert_allclose(adapter.bias, [0], atol=1e-6)
+
+
 def test_anchors_are_compared():
   x, y = draw(), draw(1, width=6)
   ids = range(12)

@@ -59,11 +59,15 @@ def bct_loss(
   .. math:: L = \mathrm{CE}(f_\text{new}) +
     \lambda \, \mathrm{CE}(W_\text{old} \bar n)
 
+  where the second term is the mean over the images whose label is a class of
+  the old classifier, 0 if there are none, and :math:`\bar n` is the direction
+  of the features n.
+
   Args:
     features_fn: maps (params, inputs) to (features ``[B, d_old]``, logits
       ``[B, K]``); a ``jax.tree_util.Partial`` may bind arrays.
-    old_classifier: W_old, ``[K, d_old]``, frozen: the old network's, or
-      ``class_means`` of old features.
+    old_classifier: W_old, ``[K_old, d_old]``, frozen: the old network's, of the
+      first K_old classes, or ``class_means`` of old features.
     weight: lambda, of the compatibility term.
 
   Returns:
@@ -75,7 +79,9 @@ def bct_loss(
     arXiv:2003.11942.
 
   The default weight and ``class_means`` follow the code of BT^2
-  (arXiv:2211.03989).
+  (arXiv:2211.03989). Differs from the code of BCT (openBCT), where the old
+  classifier is applied to the features themselves, not to their directions, and
+  lambda is 1.
   """
   return jax.tree_util.Partial(
     _bct, tree.partial(features_fn), jnp.asarray(old_classifier), weight
@@ -97,13 +103,14 @@ def bt2_loss(
 
   where b is the first ``d_old`` entries of ``basis_transform(basis, n, o)``, n*
   the features of an independently trained new network, and o* those of the old
-  network, for the same inputs.
+  network, for the same inputs. The third term leaves out labels that the old
+  classifier does not have, as ``bct_loss`` does.
 
   Args:
     features_fn: maps (params, inputs) to (new features n ``[B, d]``, predicted
       old features o ``[B, d_old]``, logits ``[B, K]``); a
       ``jax.tree_util.Partial`` may bind arrays.
-    old_classifier: W_old, ``[K, d_old]``, frozen.
+    old_classifier: W_old, ``[K_old, d_old]``, frozen.
     weights: ``(l1, l2, l3)``.
 
   Returns:
@@ -175,7 +182,14 @@ def _compatibility(
     )
   # Galleries are searched by cosine, so only directions have to be compatible.
   frozen = jnp.asarray(classifier, features.dtype)
-  return cross_entropy(tree.matmul(tree.unit(features), frozen.T), labels)
+  logits = tree.wide(tree.matmul(tree.unit(features), frozen.T))
+  labels = jnp.asarray(labels)
+  known = (labels >= 0) & (labels < len(classifier))
+  # Unknown labels are replaced before the loss: its NaN there would enter the
+  # gradient in spite of a mask behind it.
+  losses = _cross_entropies(logits, jnp.where(known, labels, 0))
+  total = jnp.sum(jnp.where(known, losses, 0))
+  return total / jnp.maximum(jnp.sum(known), 1).astype(total.dtype)
 
 
 def _cosine_distance(x: types.Array, target: types.Array) -> types.Array:
@@ -186,8 +200,14 @@ def _cosine_distance(x: types.Array, target: types.Array) -> types.Array:
 
 def cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:
   """Returns the mean cross-entropy with integer labels."""
+  return jnp.mean(_cross_entropies(tree.wide(logits), labels))
+
+
+def _cross_entropies(logits: types.Array, labels: types.Array) -> types.Array:
+  """Returns the cross-entropy of each row with its integer label."""
   import optax  # not at import: rooms open without it
 
-  return jnp.mean(
-    optax.softmax_cross_entropy_with_integer_labels(tree.wide(logits), labels)
+  found: types.Array = optax.softmax_cross_entropy_with_integer_labels(
+    logits, labels
   )
+  return found

@@ -45,8 +45,8 @@ def fit_moments(
     moments: of the source, x, and the target, y.
     kind: one of the table.
     ridge: rho >= 0 of the least squares, in units of the mean variance of a
-      feature; ``None`` chooses the smallest that is needed. The adapter
-      reports it.
+      feature; with ``None``, dependent features get the solution of least norm.
+      The adapter reports it, as ``stats.least_squares`` does.
     rank: r >= 1, of ``low_rank``.
     alpha: the scale of the update, of ``low_rank``.
     scale: whether ``orthogonal`` multiplies W by the scalar of least squares.
