@@ -1,5 +1,9 @@
 """Strict settings for every test: x64, no silent promotion, eight devices.
 
+With ``WSL_TEST_DEFAULTS=1`` JAX keeps its defaults, as users have them: x64
+off, dtypes and ranks promoted. ``defaults_test.py`` runs the tests of doors,
+merges and checkpoints a second time in this way.
+
 The time of the tests is mostly the compilation of small programs. XLA and LLVM
 optimise less here; the programs compute the same to rounding.
 """
@@ -26,6 +30,7 @@ os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 import jax
 
-jax.config.update('jax_enable_x64', True)
-jax.config.update('jax_numpy_dtype_promotion', 'strict')
-jax.config.update('jax_numpy_rank_promotion', 'raise')
+if os.environ.get('WSL_TEST_DEFAULTS') != '1':
+  jax.config.update('jax_enable_x64', True)
+  jax.config.update('jax_numpy_dtype_promotion', 'strict')
+  jax.config.update('jax_numpy_rank_promotion', 'raise')

@@ -21,6 +21,8 @@ from wsl import merge, scale, tree, types
 
 T = 4
 KEY = jax.random.key(7)
+# float64, or float32 where the run has JAX's defaults.
+FLOAT = jnp.ones(()).dtype
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 PROMISES = (
   *('identity', 'permutation', 'zero', 'dtype', 'vmap', 'gradient'),
@@ -58,7 +60,7 @@ class Row(NamedTuple):
 def _normal(seed: int, *shape: int) -> np.ndarray:
   """Multiples of 2**-20: sums with such a base are exact."""
   x = np.random.default_rng(seed).normal(size=shape)
-  return np.round(x * 2**20) / 2**20
+  return (np.round(x * 2**20) / 2**20).astype(FLOAT)
 
 
 def fishers(models: int) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def grams(models: int) -> dict[str, Any]:
 
 
 def _weights(models: int) -> dict[str, Any]:
-  return {'weights': jnp.asarray(1.0 + np.arange(models))}
+  return {'weights': jnp.asarray(1.0 + np.arange(models), FLOAT)}
 
 
 def _averaged(models: int, ndim: int) -> float:
@@ -255,11 +257,9 @@ METHODS = {
 }
 
 
-def make(models: int, seed: int = 0, dtype: Any = jnp.float64) -> types.Deltas:
+def make(models: int, seed: int = 0) -> types.Deltas:
   """Stacks two matrices and a scalar, and has None for an integer leaf."""
-  x = lambda i, *shape: jnp.asarray(
-    _normal(10 * seed + i, models, *shape), dtype
-  )
+  x = lambda i, *shape: jnp.asarray(_normal(10 * seed + i, models, *shape))
   return {
     'block_0': {'w': x(0, 4, 8)},
     'block_1': {'w': x(1, 4, 8), 'scale': x(2)},
@@ -284,6 +284,8 @@ def expected(name: str) -> Any:
 
 
 def same(found: Any, wanted: Any, atol: float = 1e-12) -> None:
+  """Compares two trees; in float32 to a few hundred of its eps."""
+  atol = atol if np.float64 == FLOAT else 3e-5
   assert jax.tree.structure(found) == jax.tree.structure(wanted)
   for path, x in tree.named(found).items():
     y = np.asarray(tree.named(wanted)[path])

@@ -187,6 +187,9 @@ def test_gradients_are_finite(name: str) -> None:
   assert any(bool((g != 0).any()) for g in jax.tree.leaves(gradients))
 
 
+@pytest.mark.skipif(
+  not jax.config.jax_enable_x64, reason='differences need float64'
+)
 @pytest.mark.parametrize(
   'name',
   ['sum', 'weighted_mean', 'fisher', 'regmean', 'tsv', 'iso_c', 'iso_cts']

@@ -1,0 +1,23 @@
+"""The tests of doors, merges and checkpoints, once more as users run JAX."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+# test_two_processes and its like start processes with settings of their own.
+FILES = (
+  *('tests/deltas_test.py', 'tests/merge/contract_test.py'),
+  *('tests/checkpoint', '--ignore=tests/checkpoint/processes_test.py'),
+)
+
+
+def test_values_hold_with_the_defaults_of_jax() -> None:
+  """The settings are those of a process, so the tests run in another one."""
+  command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', *FILES]
+  given = os.environ | {'WSL_TEST_DEFAULTS': '1'}
+  run = subprocess.run(
+    command, cwd=ROOT, env=given, capture_output=True, text=True, check=False
+  )
+  assert not run.returncode, run.stdout[-8000:] + run.stderr[-2000:]
