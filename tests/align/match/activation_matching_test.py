@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.align import planted
 from tests.align.find import zoo
 from wsl import align
 from wsl.align._match import activation_moments, activation_sites
@@ -167,10 +168,8 @@ def test_gains_of_independent_outer_groups_are_averaged():
 @pytest.mark.parametrize('seed', [0, 1])
 def test_planted_recovery(gain, seed):
   params = _params(seed)
-  g = align.random(SYMMETRY, jax.random.key(seed))
-  moving = align.permute(params, g, symmetry=SYMMETRY)
+  moving, wanted = planted.permuted(params, SYMMETRY, seed=seed)
   found = _find(params, moving, _batches(3), gain=gain)
-  wanted = align.invert(g, symmetry=SYMMETRY)
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
@@ -194,15 +193,13 @@ def test_all_batches_contribute():
 
 def test_gains_of_several_sites_are_summed():
   params = _params(3)
-  g = align.random(SYMMETRY, jax.random.key(4))
-  moving = align.permute(params, g, symmetry=SYMMETRY)
+  moving, wanted = planted.permuted(params, SYMMETRY, seed=4)
 
   def capture(model, x):
     y = _capture(model, x)[UNITS]
     return {UNITS: [jnp.zeros_like(y), y[:1] * 0, y]}
 
   found = _find(params, moving, _batches(2), capture=capture)
-  wanted = align.invert(g, symmetry=SYMMETRY)
   np.testing.assert_array_equal(found[UNITS], wanted[UNITS])
 
 

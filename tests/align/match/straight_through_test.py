@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.align import planted
 from wsl import align
 from wsl.align._match import straight_through
 
@@ -82,11 +83,9 @@ def test_gradient_against_autodiff_with_stop_gradient():
 @pytest.mark.parametrize('held_out', [0, 2])
 def test_planted_recovery(held_out):
   params = _params(0)
-  g = align.random(SYMMETRY, jax.random.key(1))
-  moving = align.permute(params, g, symmetry=SYMMETRY)
+  moving, wanted = planted.permuted(params, SYMMETRY, seed=1)
   batches = _batches(params, 3)
   found = _find(params, moving, batches, held_out=batches[:held_out])
-  wanted = align.invert(g, symmetry=SYMMETRY)
   np.testing.assert_array_equal(found['a:1'], wanted['a:1'])
 
 
@@ -99,8 +98,7 @@ def test_training_improves_on_weight_matching():
     'a': params['a'] * scales[None],
     'b': params['b'] / scales[:, None],
   }
-  g = align.random(SYMMETRY, jax.random.key(3))
-  moving = align.permute(scaled, g, symmetry=SYMMETRY)
+  moving, _ = planted.permuted(scaled, SYMMETRY, seed=3)
   held_out = _batches(params, 2, seed=1)
 
   def loss(permutation):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.align import planted
 from tests.align.find import harness, oracle, zoo
 from wsl import align
 
@@ -245,10 +246,9 @@ def _equal(a, b):
 def test_a_planted_permutation_is_inverted(name, seed):
   symmetry = SYMMETRIES[name]
   params = _params(symmetry, seed)
-  planted = align.random(symmetry, jax.random.key(seed + 10))
-  moving = align.permute(params, planted, symmetry=symmetry)
+  moving, wanted = planted.permuted(params, symmetry, seed=seed + 10)
   found = _match(params, moving, symmetry)
-  _equal(found, align.invert(planted, symmetry=symmetry))
+  _equal(found, wanted)
 
 
 @pytest.mark.parametrize('name', zoo.ZOO)
@@ -392,9 +392,7 @@ def test_more_starts_are_not_worse_and_differ():
 def test_ascent_starts_at_the_initial_permutation():
   symmetry = _mlp((4, 12, 12, 4))
   params = _params(symmetry, 1)
-  planted = align.random(symmetry, jax.random.key(3))
-  moving = align.permute(params, planted, symmetry=symmetry)
-  inverse = align.invert(planted, symmetry=symmetry)
+  moving, inverse = planted.permuted(params, symmetry, seed=3)
   visits = []
   found = _match(
     params, moving, symmetry, initial=inverse, progress=visits.append
@@ -406,20 +404,18 @@ def test_ascent_starts_at_the_initial_permutation():
 @pytest.mark.parametrize('solver', ['assign_scipy', 'assign_optax'])
 def test_solvers_find_the_same_permutation(solver):
   params = _params(ATTENTION, 1)
-  planted = align.random(ATTENTION, jax.random.key(3))
-  moving = align.permute(params, planted, symmetry=ATTENTION)
+  moving, wanted = planted.permuted(params, ATTENTION, seed=3)
   found = _match(params, moving, ATTENTION, solver=getattr(align, solver))
-  _equal(found, align.invert(planted, symmetry=ATTENTION))
+  _equal(found, wanted)
 
 
 def test_a_noisy_planted_permutation_is_inverted():
   symmetry = _mlp((20, 16, 16, 10))
   params, noise = _params(symmetry, 1), _params(symmetry, 2)
   near = {n: x + 0.3 * noise[n] for n, x in params.items()}
-  planted = align.random(symmetry, jax.random.key(3))
-  moving = align.permute(near, planted, symmetry=symmetry)
+  moving, wanted = planted.permuted(near, symmetry, seed=3)
   found = _match(params, moving, symmetry)
-  _equal(found, align.invert(planted, symmetry=symmetry))
+  _equal(found, wanted)
 
 
 def test_large_gains_are_computed_in_slices(monkeypatch):
@@ -439,9 +435,7 @@ def test_large_nested_groups_are_matched_separately(name, monkeypatch):
 
   symmetry = SYMMETRIES[name]
   params = _params(symmetry)
-  planted = align.random(symmetry, jax.random.key(3))
-  near = align.permute(params, planted, symmetry=symmetry)
-  inverse = align.invert(planted, symmetry=symmetry)
+  near, inverse = planted.permuted(params, symmetry, seed=3)
   monkeypatch.setattr(schedule, '_MAX_GRAM', 0)
   visits = []
   found = _match(params, near, symmetry, progress=visits.append)
@@ -461,20 +455,16 @@ def test_units_of_one_number_are_matched_by_rank():
     ),
   )
   params = _params(symmetry)
-  planted = align.random(symmetry, jax.random.key(3))
-  moving = align.permute(params, planted, symmetry=symmetry)
+  moving, wanted = planted.permuted(params, symmetry, seed=3)
   found = _match(params, moving, symmetry)
-  _equal(found, align.invert(planted, symmetry=symmetry))
+  _equal(found, wanted)
 
 
 def test_bfloat16_is_matched_in_float32():
   symmetry = _mlp((20, 16, 10))
   params = {n: x.astype(jnp.bfloat16) for n, x in _params(symmetry, 1).items()}
-  planted = align.random(symmetry, jax.random.key(3))
-  moving = align.permute(params, planted, symmetry=symmetry)
-  _equal(
-    _match(params, moving, symmetry), align.invert(planted, symmetry=symmetry)
-  )
+  moving, wanted = planted.permuted(params, symmetry, seed=3)
+  _equal(_match(params, moving, symmetry), wanted)
 
 
 def _statistics(a, b):
@@ -515,15 +505,12 @@ def test_leaves_on_demand():
 
   symmetry = _mlp((20, 16, 10))
   params = _params(symmetry, 1)
-  planted = align.random(symmetry, jax.random.key(3))
-  moving = align.permute(params, planted, symmetry=symmetry)
+  moving, wanted = planted.permuted(params, symmetry, seed=3)
   stored = {
     n: tree.Stored(lambda x=x: np.asarray(x), x.shape, np.dtype(x.dtype))
     for n, x in moving.items()
   }
-  _equal(
-    _match(params, stored, symmetry), align.invert(planted, symmetry=symmetry)
-  )
+  _equal(_match(params, stored, symmetry), wanted)
 
 
 def _nan(params):

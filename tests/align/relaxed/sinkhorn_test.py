@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.align import planted
 from wsl import align
 
 F = align.Factor
@@ -110,19 +111,16 @@ def test_the_derivative_is_finite_near_permutations(temperature):
 @pytest.mark.parametrize('seed', [0, 1])
 def test_planted_recovery(loss, seed):
   params = _params(seed)
-  g = align.random(SYMMETRY, jax.random.key(seed))
-  moving = align.permute(params, g, symmetry=SYMMETRY)
+  moving, wanted = planted.permuted(params, SYMMETRY, seed=seed)
   found = align.sinkhorn(
     params, moving, symmetry=SYMMETRY, key=jax.random.key(5), loss=loss
   )
-  wanted = align.invert(g, symmetry=SYMMETRY)
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
 def test_a_user_defined_loss_at_the_midpoint():
   params = _params(2)
-  g = align.random(SYMMETRY, jax.random.key(2))
-  moving = align.permute(params, g, symmetry=SYMMETRY)
+  moving, wanted = planted.permuted(params, SYMMETRY, seed=2)
   inputs = jax.random.normal(jax.random.key(0), (4, 16, 5), np.float32)
 
   def run(p, x):
@@ -136,7 +134,6 @@ def test_a_user_defined_loss_at_the_midpoint():
   found = align.sinkhorn(
     params, moving, symmetry=SYMMETRY, key=jax.random.key(1), loss=loss
   )
-  wanted = align.invert(g, symmetry=SYMMETRY)
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
