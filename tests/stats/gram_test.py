@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.stats import traced
 from wsl import stats, tree, types
 
 
@@ -454,16 +455,11 @@ def test_bfloat16_inputs_are_summed_in_float32():
 
 
 def test_batches_of_one_size_compile_once_for_every_model():
-  traces = []
-
-  def apply_fn(params, x):
-    traces.append(x.shape)
-    return x @ params['w']
-
+  apply_fn, shapes = traced.linear()
   for seed in range(3):
     batches = [normal(i, 4, 3) for i in range(3)] + [normal(9, 2, 3)]
     stats.gram(apply_fn, {'w': normal(seed, 3, 2)}, batches)
-  assert traces == [(4, 3), (2, 3)]
+  assert shapes == [(4, 3), (2, 3)]
 
 
 def test_vmap_over_models_and_jit():

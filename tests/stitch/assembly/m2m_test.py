@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
+from tests.stitch import training
 from tests.stitch.assembly import toys
-from wsl import stitch, train
+from wsl import stitch
 from wsl.stitch import _adapter
 
 X, Y = toys.examples(6)
@@ -144,16 +145,8 @@ def test_the_loss_of_an_auxiliary_network():
   np.testing.assert_allclose(
     loss(learner, BATCH[0], toys.KEY), want, rtol=1e-10
   )
-  optimizer = optax.sgd(0.05)
-  state = train.start(learner, optimizer=optimizer)
-  _, losses = train.advance(
-    loss,
-    state,
-    BATCH,
-    optimizer=optimizer,
-    steps=60,
-    batch_size=6,
-    key=toys.KEY,
+  _, losses = training.run(
+    loss, learner, BATCH, optimizer=optax.sgd(0.05), steps=60, batch_size=6
   )
   assert losses[-1] < losses[0] / 2
 

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
+from tests.stitch import training
 from tests.stitch.assembly import toys
-from wsl import stitch, train, tree
+from wsl import stitch, tree
 
 X, Y = toys.examples(8)
 BATCH = jnp.asarray(X), jnp.asarray(Y)
@@ -157,12 +158,9 @@ def test_the_loss_is_that_of_the_network_with_the_module(slot):
 
 
 def run(loss, params, steps=3):
-  optimizer = optax.sgd(0.1)
-  state = train.start(params, optimizer=optimizer)
-  advance = functools.partial(
-    train.advance, optimizer=optimizer, steps=steps, batch_size=4, key=toys.KEY
-  )
-  return advance(loss, state, BATCH)[0].params
+  return training.run(
+    loss, params, BATCH, optimizer=optax.sgd(0.1), steps=steps, batch_size=4
+  )[0]
 
 
 def test_incubation_of_one_module_is_ordinary_training():

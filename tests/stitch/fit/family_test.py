@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.stitch import training
 from wsl import models, stitch, train
 
 DEPTHS = {'s': 3, 'm': 3, 'l': 3}
@@ -232,15 +233,8 @@ def test_joint_training_compiles_once_and_learns():
   examples = (x, (x[:, 0] > 0).astype(int))
   optimizer = train.adamw(0.02, steps=80, warmup=0.0)
   loss = stitch.random_route(counted, table)
-  state = train.start(family, optimizer=optimizer)
-  state, losses = train.advance(
-    loss,
-    state,
-    examples,
-    optimizer=optimizer,
-    steps=80,
-    batch_size=32,
-    key=jax.random.key(0),
+  _, losses = training.run(
+    loss, family, examples, optimizer=optimizer, steps=80, batch_size=32
   )
   assert len(traces) == 1
   assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])

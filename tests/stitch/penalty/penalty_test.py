@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from wsl import stitch, train
+from tests.stitch import training
+from wsl import stitch
 
 DEPTH, WIDTH, CLASSES = 2, 4, 3
 
@@ -148,17 +149,12 @@ def test_adapters_may_be_trained_further():
   seen = []
 
   def tune(bottom, top, adapters):
-    state, losses = train.advance(
-      jax.tree_util.Partial(stitch.penalty_loss, (bottom, top)),
-      train.start(adapters, optimizer=optimizer),
-      data,
-      optimizer=optimizer,
-      steps=20,
-      batch_size=30,
-      key=jax.random.key(0),
+    loss = jax.tree_util.Partial(stitch.penalty_loss, (bottom, top))
+    tuned, losses = training.run(
+      loss, adapters, data, optimizer=optimizer, steps=20, batch_size=30
     )
     seen.append((losses[0].item(), losses[-1].item()))
-    return state.params
+    return tuned
 
   found = stitch.penalty(A, B, R, [X], [data], pairs=DIAGONAL, tune=tune)
   assert len(seen) == 3
