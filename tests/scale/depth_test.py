@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl import merge, scale
+from wsl import merge, scale, tree
 
 DEPTH = r'block_(\d+)/'
 
@@ -84,3 +84,18 @@ def test_a_bad_depth_is_refused(
   with pytest.raises(ValueError, match=re.escape(message)) as error:
     scale.by_depth(x, depth=depth, start=0.0, end=1.0)
   assert '\n' not in str(error.value)
+
+
+def test_the_start_of_the_authors_is_a_share_of_l1_norms() -> None:
+  stack = {
+    f'block_{i}': {'w': jnp.asarray([[1.0, -2.0], [3.0, 2.0]])}
+    for i in range(2)
+  }
+  total = jax.tree.map(lambda x: jnp.sum(x, 0), stack)
+  start = tree.norm(total, ord=1) / (2 * tree.norm(total, ord=1))
+  assert start == 0.5
+  ties = merge.ties(stack, density=1.0)
+  # Sums are 4 and 0, disjoint means 2 and 0 or 2: norms 8 and 4 or 8.
+  share = tree.norm(total, ord=1) / (2 * tree.norm(ties, ord=1))
+  flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(ties)])
+  np.testing.assert_allclose(share, 8 / (2 * np.abs(flat).sum()))

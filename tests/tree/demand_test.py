@@ -128,6 +128,12 @@ def test_norm_and_sum_entries(size: int) -> None:
   )
   norm = tree.norm({'a': jnp.asarray(x), 's': jnp.asarray(2.0)})
   np.testing.assert_allclose(norm, np.sqrt((x**2).sum() + 4), rtol=1e-13)
+  one = {'a': jnp.asarray(x), 's': jnp.asarray(-2.0)}
+  for function in (tree.norm, jax.jit(tree.norm, static_argnames='ord')):
+    found = function(one, ord=1)
+    np.testing.assert_allclose(found, abs(x).sum() + 2, rtol=1e-13)
+  with pytest.raises(ValueError, match=r'norm\(ord=3\): expected 1 or 2'):
+    tree.norm(one, ord=3)
 
 
 def test_norm_of_low_precision_is_taken_in_float32() -> None:

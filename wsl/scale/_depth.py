@@ -26,9 +26,10 @@ def by_depth(
       captures the number of the block: ``r'block_(\d+)/'``. L is one more than
       the largest number found.
     start: the scale of block 0 and of leaves outside the blocks. The authors
-      use 1 / T after summing T task vectors, so that shallow layers, which are
-      shared by all tasks, are averaged; ``tree.norm`` helps to choose it for
-      other merges.
+      take the share of L1 norms :math:`\|\sum_t \tau_t\|_1 / (T
+      \|\tau\|_1)`, ``tree.norm(total, ord=1) / (T * tree.norm(delta, ord=1))``,
+      which is 1 / T if ``delta`` is the sum of T task vectors: shallow layers,
+      which are shared by all tasks, are averaged.
     end: the scale of the last block.
 
   Returns:

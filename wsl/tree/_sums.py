@@ -92,22 +92,33 @@ def sum_entries(x: types.Array) -> types.Array:
   return jnp.sum(x, axis=tuple(range(1, x.ndim)), dtype=x.dtype)
 
 
-def norm(tree: types.Tree) -> Any:
-  r"""Returns the Euclidean norm of a whole model.
+def norm(tree: types.Tree, *, ord: int = 2) -> Any:
+  r"""Returns the norm of a whole model, Euclidean by default.
 
-  .. math:: \|\theta\| = \sqrt{\textstyle\sum_p \theta_p^2}
+  .. math:: \|\theta\|_2 = \sqrt{\textstyle\sum_p \theta_p^2}, \qquad
+    \|\theta\|_1 = \textstyle\sum_p |\theta_p|
 
   Args:
     tree: any pytree of float leaves, in memory or on demand.
+    ord: 2, or 1 for the sum of magnitudes.
 
   Returns:
     A scalar: float64 on the host, or traced.
+
+  Raises:
+    ValueError: if ``ord`` is neither 1 nor 2.
 
   Example:
     >>> import jax.numpy as jnp
     >>> float(norm({'a': jnp.asarray([3.0]), 'b': jnp.asarray([[4.0]])}))
     5.0
+    >>> float(norm({'a': jnp.asarray([3.0]), 'b': jnp.asarray([[4.0]])}, ord=1))
+    7.0
   """
+  if ord == 1:
+    return total(_magnitudes, tree)
+  if ord != 2:
+    raise ValueError(f'norm(ord={ord}): expected 1 or 2')
   square = total(_square, tree)
   return jnp.sqrt(square) if isinstance(square, jax.Array) else square**0.5
 
@@ -115,3 +126,7 @@ def norm(tree: types.Tree) -> Any:
 def _square(x: types.Array) -> types.Array:
   x = _numerics.wide(x)[None]
   return sum_entries(x * x)[0]
+
+
+def _magnitudes(x: types.Array) -> types.Array:
+  return sum_entries(jnp.abs(_numerics.wide(x))[None])[0]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl import scale, tree
+from wsl import merge, scale, tree
 
 W = np.asarray([[1.0, 2.0], [3.0, 4.0]])
 
@@ -275,3 +275,17 @@ def refuse(call: Any, message: str) -> None:
   with pytest.raises(ValueError, match=re.escape(message)) as caught:
     call()
   assert '\n' not in str(caught.value)
+
+
+def test_adamerging_plus_composes_what_ties_adds() -> None:
+  base = {'w': np.zeros(40)}
+  stack = np.random.RandomState(0).randn(3, 40)
+  # The authors: the 20 % largest entries, then those of the sign of the sum.
+  cut = np.sort(np.abs(stack), axis=1)[:, -8]
+  trimmed = np.where(np.abs(stack) >= cut[:, None], stack, 0)
+  kept = np.where(trimmed * np.sign(trimmed.sum(0)) > 0, trimmed, 0)
+  assert (kept != trimmed).any()
+  vectors = merge.elect_sign(merge.trim({'w': stack}, density=0.2))
+  bank = scale.as_bank(base, vectors)
+  found = scale.compose(base, bank, scale.init(bank, by='leaf', value=0.3))
+  np.testing.assert_allclose(found['w'], 0.3 * kept.sum(0), atol=1e-12)

@@ -248,7 +248,10 @@ def test_naswot_counts_the_units_that_agree():
   codes = np.concatenate([x.reshape(4, -1), y], 1) > 0
   agree = np.array([[(a == b).sum() for b in codes] for a in codes])
   want = np.log(abs(np.linalg.det(agree.astype(float))))
-  np.testing.assert_allclose(stitch.naswot([x, y]), want, rtol=1e-4)
+  np.testing.assert_allclose(stitch.naswot([x, y]), want, rtol=1e-12)
+  half = stitch.naswot([x.astype(np.float32), y.astype(np.float16)])
+  np.testing.assert_allclose(half, want, rtol=1e-4)
+  assert half.dtype == np.float32
   assert stitch.naswot([np.ones((2, 3))]) == -np.inf
   with pytest.raises(ValueError, match=r'arrays of \[4, 3\] examples'):
     stitch.naswot([x, y[:3]])

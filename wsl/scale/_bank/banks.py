@@ -130,7 +130,9 @@ def as_bank(
 ) -> Bank:
   """Wraps stacked task vectors as a bank.
 
-  AdaMerging++ learns on trimmed vectors: ``as_bank(base, merge.trim(...))``.
+  AdaMerging++ learns on the entries that TIES would add, trimmed and of the
+  elected sign: ``as_bank(base, merge.elect_sign(merge.trim(deltas,
+  density=0.2)))``.
 
   Args:
     base: leaves ``[...]``.

@@ -66,7 +66,10 @@ def trusted(logits: types.ArrayLike, *, most: int = 100) -> Trusted:
     Anisotropic Scaling", 2024, arXiv:2407.02880.
 
   Differs from the official code, which selects a tenth of N / C, once, and
-  trusts the examples of the last class only.
+  trusts the examples of the last class only. It ranks all examples by their
+  score of class c, not only those predicted as c: it selects as many of each
+  class, among them examples that it labels as another class, and one example
+  may count for several classes.
   """
   log_p = np.asarray(objectives.log_softmax(jnp.asarray(logits)))
   count, classes = log_p.shape
@@ -117,7 +120,10 @@ def ufm(
 
   Differs from the official code, where the threshold stays at 0.99, the
   exponent is a factor that cancels in the normalisation, and the trusted
-  examples are those of the last class, selected once.
+  examples are those of the last class, selected once. The code divides by the
+  number of examples that contribute, which is 0 / 0 if none does and raises the
+  weight of each where few do; this divides by all B + n, as FixMatch
+  (arXiv:2001.07685) does.
   """
   return jax.tree_util.Partial(
     _ufm, tree.partial(apply_fn), _Static((weak, strong, exponent))

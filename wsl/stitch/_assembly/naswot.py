@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import tree, types
 
 
 def naswot(values: Sequence[types.ArrayLike]) -> types.Array:
@@ -22,7 +22,8 @@ def naswot(values: Sequence[types.ArrayLike]) -> types.Array:
       ``[B, ...]``, such as the features at the positions of a network.
 
   Returns:
-    The score ``[]``, float32, larger is better; comparable within one batch.
+    The score ``[]``, larger is better, comparable within one batch; float32, or
+    float64 if a value is.
 
   Raises:
     ValueError: if there are no arrays, or they differ in B.
@@ -40,10 +41,10 @@ def naswot(values: Sequence[types.ArrayLike]) -> types.Array:
     raise ValueError(
       f'naswot: arrays of {counts} examples: expected one or more of one batch'
     )
+  wide = tree.widen(*values)
   codes = jnp.concatenate(
-    [(jnp.asarray(x) > 0).reshape(counts[0], -1) for x in values], 1
-  ).astype(jnp.float32)
-  # Bits agree where both are 1 or both are 0. The counts are exact, for 0 and 1
-  # are exact operands at any precision of the product.
-  agree = codes @ codes.T + (1 - codes) @ (1 - codes).T
+    [(x > 0).astype(x.dtype).reshape(counts[0], -1) for x in wide], 1
+  )
+  # Bits agree where both are 1 or both are 0.
+  agree = tree.matmul(codes, codes.T) + tree.matmul(1 - codes, (1 - codes).T)
   return jnp.linalg.slogdet(agree)[1]
