@@ -124,6 +124,29 @@ def test_svcca_keeps_the_fewest_components_that_hold_the_share() -> None:
   np.testing.assert_allclose(whole, correlations(x, y).mean(), rtol=1e-9)
 
 
+def test_a_number_of_components_of_each_set() -> None:
+  x, y = draws(n=80, d=5, m=3, seed=4)
+
+  def truncated(v, count):
+    u, s, _ = np.linalg.svd(v - v.mean(0), full_matrices=False)
+    return (u * s)[:, :count]
+
+  for count in (1, 2, 4, 9):
+    expected = correlations(truncated(x, count), truncated(y, count)).mean()
+    found = stats.cca(moments(x, y), components=count)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize('threshold', [0.3, 0.6, 0.98, 1.0])
+def test_a_threshold_averages_the_leading_correlations(threshold) -> None:
+  x, y = draws(m=4)
+  rho = correlations(x, y)
+  shares = np.cumsum(rho) / rho.sum()
+  count = 1 + np.sum(shares < threshold - 1e-12)
+  found = stats.cca(moments(x, y), threshold=threshold)
+  np.testing.assert_allclose(found, rho[:count].mean(), rtol=1e-9)
+
+
 def test_projection_weights_are_the_definition() -> None:
   x, y = draws()
   a, b = x - x.mean(0), y - y.mean(0)
@@ -152,6 +175,8 @@ def test_similarities_run_under_jit() -> None:
   ('call', 'message'),
   [
     (lambda m: stats.cca(m, keep=0.0), r'cca\(keep=0.0\)'),
+    (lambda m: stats.cca(m, threshold=1.5), r'cca\(threshold=1.5\)'),
+    (lambda m: stats.cca(m, components=0), r'cca\(components=0\)'),
     (lambda m: stats.cca(m, reduce='men'), "reduce='men'.*mean"),
   ],
 )

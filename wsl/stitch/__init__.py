@@ -73,10 +73,10 @@ from wsl.stitch._compatible.basis_transform import random_basis as random_basis
 from wsl.stitch._compatible.bct import bct_loss as bct_loss
 from wsl.stitch._compatible.bct import bt2_loss as bt2_loss
 from wsl.stitch._compatible.bct import class_means as class_means
-from wsl.stitch._compatible.retrieval import (
+from wsl.stitch._compatible.compatibility import (
   average_compatibility as average_compatibility,
 )
-from wsl.stitch._compatible.retrieval import (
+from wsl.stitch._compatible.compatibility import (
   compatibility_matrix as compatibility_matrix,
 )
 from wsl.stitch._compatible.retrieval import retrieval as retrieval

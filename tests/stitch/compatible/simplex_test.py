@@ -111,6 +111,39 @@ def test_retrieval_by_numpy():
   np.testing.assert_allclose(found, expected, **EXACT)
 
 
+def test_retrieval_leaves_the_query_out_by_its_id():
+  x, labels = normal(0, 30, 4), np.random.RandomState(2).randint(0, 4, 30)
+  assert stitch.retrieval((x, labels), (x, labels)) == 1
+  rows = range(30)
+  similarity = unit(x) @ unit(x).T
+  np.fill_diagonal(similarity, -np.inf)
+  top1 = np.mean(labels[np.argmax(similarity, -1)] == labels)
+  found = stitch.retrieval((x, labels), (x, labels), ids=(rows, rows))
+  np.testing.assert_allclose(found, top1, **EXACT)
+  # Queries that are part of the gallery, in another order.
+  part = np.asarray([7, 3, 12])
+  others = [np.delete(np.arange(30), i) for i in part]
+  queries = x[part], labels[part]
+  found = stitch.retrieval(queries, (x, labels), metric='map', ids=(part, rows))
+  each = [
+    mean_average_precision(
+      x[i : i + 1], x[rest], labels[i : i + 1], labels[rest]
+    )
+    for i, rest in zip(part, others)
+  ]
+  np.testing.assert_allclose(found, np.mean(each), **EXACT)
+  matrix = stitch.compatibility_matrix(
+    [x], [x], labels, labels, ids=(rows, rows)
+  )
+  np.testing.assert_allclose(matrix, [[top1]], **EXACT)
+
+
+def test_a_query_that_is_the_whole_gallery_retrieves_nothing():
+  x, y = jnp.ones((1, 2)), jnp.zeros(1, int)
+  for metric in ('top1', 'map'):
+    assert stitch.retrieval((x, y), (x, y), metric=metric, ids=([0], [0])) == 0
+
+
 def test_compatibility_of_permuted_features():
   gallery, labels = jnp.eye(3), jnp.arange(3)
   cycled = jnp.eye(3)[jnp.asarray([1, 2, 0])]
@@ -147,6 +180,10 @@ MISTAKES = [
   (
     lambda x, y: stitch.retrieval((x, y[:2]), (x, y)),
     r'queries are \[4, 3\] with labels \[2\]',
+  ),
+  (
+    lambda x, y: stitch.retrieval((x, y), (x, y), ids=(y[:2], y)),
+    r'ids are \[2\] and \[4\]: expected one for each of 4 queries',
   ),
   (
     lambda x, y: stitch.retrieval((x, y), (x, y), metric='top'),

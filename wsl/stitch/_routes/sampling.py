@@ -42,6 +42,12 @@ def route_probabilities(
   Reference:
     Pan et al., "Stitched ViTs are Flexible Vision Backbones", 2023,
     arXiv:2307.00154.
+
+  Differs from the official code in the edges of the buckets, which are
+  multiples of g above the lowest cost here. In the code a bucket starts at the
+  first route that costs over g more than the first route of the bucket before,
+  and the first bucket at 0. The default, uniform over routes, is SN-Net's:
+  SN-Netv2 needs ``gap``.
   """
   f = np.asarray(flops, np.float64)
   if f.ndim != 1 or not f.size or (gap is not None and gap <= 0):
