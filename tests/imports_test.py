@@ -23,10 +23,10 @@ FLOORS = (
 )
 # Private modules that every experiment may import.
 SHARED = {'experiments._main', 'experiments._run', 'experiments._shared'}
-# Folders whose helpers another experiment still borrows; to be emptied.
+# Folders whose helpers another experiment still imports; to be emptied.
 BORROWED = {'experiments._align_barrier': 'experiments._merge_seeds'}
 MOST_FILES = 15
-# Rooms with more files, to be parted into private folders.
+# Rooms with more files, to be split into private folders.
 CROWDED = {'wsl/merge'}
 HEAVY = ('flax', 'optax', 'orbax', 'chex', 'scipy', 'sklearn', 'matplotlib')
 

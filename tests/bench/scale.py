@@ -12,11 +12,11 @@ of the same model that are not its gradient; ``allowed`` is the bank, three
 models and the activations. ``rise`` is what the process grew by when it ran.
 
 ``out of core``: for several T, each in a process of its own, with vectors read
-on demand: ``live`` is the most that arrays took when a row was read, the base
-included, ``temporaries`` those of the gradient's program, which does not know
-T, and ``process`` the most that the process had, compilation included.
-``difference`` is that of coefficients after 20 steps to those learned in
-memory, on a small model.
+on demand: ``live`` is the maximal size of all arrays when a row is read, the
+base included; ``temporaries`` those of the gradient's program, independent of
+T; and ``process`` the peak memory of the process, compilation included.
+``difference`` is the largest difference of the coefficients after 20 steps from
+those learned in memory, on a small model.
 """
 
 import functools
@@ -224,7 +224,8 @@ def _lazy(shapes: Any, models: int, live: list[int]) -> list[Any]:
   Args:
     shapes: of the leaves.
     models: how many.
-    live: of one number, the most bytes of arrays there were at a read.
+    live: a list of one number, the maximal size in bytes of all arrays at a
+      read; updated in place.
   """
 
   def stored(name: str, shape: tuple[int, ...], t: int) -> tree.Stored:

@@ -355,14 +355,14 @@ def test_tall_masks_recover_single_and_disjoint_experts() -> None:
   places = {
     k: np.arange(v[0].size).reshape(v[0].shape) % 3 for k, v in x.items()
   }
-  apart = {
+  disjoint = {
     k: jnp.stack([jnp.where(places[k] == t, v[t], 0.0) for t in range(3)])
     for k, v in x.items()
   }
   for threshold in (0.0, 0.4, 5.0):
-    family = merge.tall_masks(apart, threshold=threshold)
+    family = merge.tall_masks(disjoint, threshold=threshold)
     for t in range(3):
-      expert = {k: v[t] for k, v in apart.items()}
+      expert = {k: v[t] for k, v in disjoint.items()}
       same(merge.materialize(family, t), expert)
 
 

@@ -150,10 +150,10 @@ def test_vmap_over_models_and_jit():
   many = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), PARAMS)
   find = lambda p: stats.fisher(perceptron, p, [X[:4], X[4:]])
   together = jax.jit(jax.vmap(find))(many)
-  apart = tree.stack(
+  separate = tree.stack(
     [find(jax.tree.map(lambda x: x[i], many)) for i in range(2)]  # noqa: B023
   )
-  jax.tree.map(equal, together, apart)
+  jax.tree.map(equal, together, separate)
 
 
 def test_inputs_may_be_a_tree_and_integers():

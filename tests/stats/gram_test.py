@@ -467,9 +467,11 @@ def test_vmap_over_models_and_jit():
   apply_fn = lambda p, x: jnp.tanh(x @ p['w']) @ p['w']
   find = lambda p: stats.gram(apply_fn, p, [x[:2], x[2:]])
   together = jax.jit(jax.vmap(find))(params)
-  apart = tree.stack([find({'w': w}) for w in params['w']])
+  separate = tree.stack([find({'w': w}) for w in params['w']])
   jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-12), together, apart
+    functools.partial(np.testing.assert_allclose, rtol=1e-12),
+    together,
+    separate,
   )
   assert together['w'].matrix.shape == (2, 1, 4, 4)
   assert isinstance(together['w'], types.Gram)

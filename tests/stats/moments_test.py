@@ -195,10 +195,10 @@ def test_vmap_over_models():
   apply_fn = lambda p, x: jnp.tanh(x @ p['w'] + p['b'][None])
   find = lambda p: stats.moments(apply_fn, p, [x])
   together = jax.jit(jax.vmap(find))(params)
-  apart = tree.stack(
+  separate = tree.stack(
     [find({'w': w, 'b': b}) for w, b in zip(params['w'], params['b'])]
   )
-  jax.tree.map(close, together, apart)
+  jax.tree.map(close, together, separate)
   assert isinstance(together['w'], types.Moments)
 
 

@@ -153,7 +153,7 @@ def _converged(
   shift: bool,
   tolerance: float,
 ) -> bool:
-  """Tells whether the correction is within the tolerance for all units."""
+  """Returns whether the correction is within tolerance for all units."""
   close = jnp.abs(correction.gain - 1) <= tolerance
   if shift:
     difference = jnp.abs(target.mean - found.mean)

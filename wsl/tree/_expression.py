@@ -2,7 +2,7 @@
 
 A ``Computed`` leaf is a directed acyclic graph: its nodes apply kernels, its
 inputs are stored leaves and arrays. Rooms above ``tree`` plan and execute reads
-by these functions, and never take a ``Computed`` apart themselves.
+by these functions, and do not access the parts of a ``Computed`` directly.
 """
 
 from collections.abc import Iterator, Sequence

@@ -128,8 +128,8 @@ def test_a_reshape_makes_a_product():
 def test_a_sliced_axis_is_a_sum():
   gated = lambda h, p: h[:, :2] * h[:, 2:4] + h[:, 4:]
   assert _found(gated, (2,)) == [('a:1.0', 2, ())]
-  apart = lambda h, p: jnp.concatenate([jnp.sin(h[:, :2]), h[:, 2:]], 1)
-  assert _found(apart, (6,)) == [('a:1.0', 2, ()), ('a:1.1', 4, ())]
+  partly_sine = lambda h, p: jnp.concatenate([jnp.sin(h[:, :2]), h[:, 2:]], 1)
+  assert _found(partly_sine, (6,)) == [('a:1.0', 2, ()), ('a:1.1', 4, ())]
 
 
 def test_a_concatenated_axis_is_a_sum():

@@ -445,7 +445,7 @@ def test_large_nested_groups_are_matched_separately(name, monkeypatch):
   _equal(_match(params, near, symmetry, initial=inverse), inverse)
 
 
-def test_units_of_one_number_are_matched_by_rank():
+def test_scalar_units_are_matched_by_rank():
   # The rows of an unused table are permuted freely in each column.
   symmetry = align.Symmetry(
     (_fixed(8, 'x'), F('h', 300), F('row', 200, outer=('h',))),
@@ -529,7 +529,7 @@ def _nan(params):
     (lambda p: p, {'leaves': 'nothing'}, "no leaf matches 'nothing'"),
   ],
 )
-def test_bad_input_is_one_line(change, options, message):
+def test_error_messages_are_one_line(change, options, message):
   symmetry = SYMMETRIES['mlp']
   params = _params(symmetry)
   with pytest.raises(ValueError, match=message) as error:

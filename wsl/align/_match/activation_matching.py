@@ -62,8 +62,8 @@ def activation_matching(
     without activations keeps its order.
 
   Raises:
-    ValueError: if the models differ, do not fit the symmetry or hold NaN or
-      inf; if there is no batch; or if an activation is not finite.
+    ValueError: if the models differ, do not fit the symmetry or contain NaN
+      or inf; if there is no batch; or if an activation is not finite.
 
   Example:
     >>> import jax, jax.numpy as jnp

@@ -131,8 +131,8 @@ def assign(
   .. math:: S[u, o] \leftarrow S[u, o] + \sum_{\text{inner}} \max_\tau
     \sum_i G[u, o, i, \tau(i)]
 
-  Pairing the outer index u with o gains the best inner pairings of the two as
-  well. This is exact if the outer groups of each group are nested in a chain.
+  The gain of a pair (u, o) of outer indices includes that of its best inner
+  assignments. This is exact if the outer groups of each group are nested in a chain.
   If they are independent, each receives the mean over the old indices of the
   others, which are not matched yet.
 

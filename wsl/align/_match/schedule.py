@@ -1,7 +1,7 @@
 """The schedule of weight matching: which groups are matched together.
 
 A move matches one group, with those that depend on it where possible (heads
-with the units inside them), and holds all other groups in their current order.
+with the units inside them), and keeps all other groups in their current order.
 """
 
 import math
@@ -21,7 +21,7 @@ class Move(NamedTuple):
     matched: the groups that are matched at once, including the group.
     dependents: the group and all that depend on it; their tables change with
       its order.
-    outer: the factors on which its permutation depends; held by this move.
+    outer: the factors on which its permutation depends; fixed in this move.
     blocks: the indices of the block pairs that have the group.
     quadratic: whether the group is matched by Frank-Wolfe, because it occurs
       twice in a block. Other moves ignore such blocks when they solve, and

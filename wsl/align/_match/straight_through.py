@@ -71,8 +71,8 @@ def straight_through(
     The permutation to apply to ``moving``, indices ``[*outer, n]``.
 
   Raises:
-    ValueError: if the models differ, do not fit the symmetry or hold NaN or
-      inf; if there is no batch; or if a loss is not finite.
+    ValueError: if the models differ, do not fit the symmetry or contain NaN
+      or inf; if there is no batch; or if a loss is not finite.
 
   Example:
     >>> import jax

@@ -82,7 +82,7 @@ def weight_matching(
     initial: the permutation to start from, in place of the grown one.
     leaves: the leaves that count: a regular expression or a predicate on (name,
       shape). By default all but running statistics of normalisation; the other
-      leaves are permuted all the same.
+      leaves are permuted too, without effect on the choice.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
     max_sweeps: the maximum number of sweeps over all groups, at least 1.
     tolerance: a group has changed if its part of the agreement increased by

@@ -46,7 +46,7 @@ def search_counts(
   rounded = (fill(_round_down(cost, sizes, limit, r)) for r in candidates)
   best = max(rounded, key=value)
   for _ in range(_MAX_EXCHANGES):
-    # Each group in turn gives up one unit, or all of its units.
+    # Each group in turn loses one unit, or all of its units.
     fewer = [
       counts
       for g in np.eye(len(best), dtype=int)

@@ -139,5 +139,5 @@ def permute_gram(
 
 
 def _moves_units(table: types.Array) -> bool:
-  """Tells whether a permutation table moves any unit."""
+  """Returns whether a permutation table moves any unit."""
   return bool((np.asarray(table) != np.arange(table.shape[-1])).any())

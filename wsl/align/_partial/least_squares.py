@@ -203,7 +203,7 @@ def _normal_equations(
 
 
 def _exists(group: types.Array, index: types.Array) -> types.Array:
-  """Tells which entries of a group exist in a model."""
+  """Returns a mask of the entries of a group that exist in a model."""
   return (group >= 0) & (index >= 0)
 
 

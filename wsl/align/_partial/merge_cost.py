@@ -47,7 +47,7 @@ class Cost(NamedTuple):
     return result[:-1]
 
   def membership(self, count: int) -> np.ndarray:
-    """Tells which products contain which group, ``[K, groups]``."""
+    """Returns a mask of the groups in each product, ``[K, groups]``."""
     return (self.groups[:, :, None] == np.arange(count)).any(1)
 
   def _merged_shares(self, r: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ class PartialMerge(NamedTuple):
   Attributes:
     params: the model, of the tree of the two models, with wider axes.
     widths: the new size of each group and of the separate outputs. The model
-      must be built with them, unless its code reads them off its parameters.
+      must be built with them, unless its code infers them from parameters.
   """
 
   params: types.Params
@@ -83,7 +83,7 @@ def pleas(
       A group that depends on another group (the units of a head on the heads)
       has no fraction of its own: its units follow those of the outer group.
     grams: ``stats.joint_gram(apply_fn, [a, b], batches)``, on data of the
-      tasks, or on any other inputs (the data-free variant). It also tells
+      tasks, or on any other inputs (the data-free variant). It also defines
       which axes of a leaf are inputs. Only the inputs of maps matter: give
       models with heads of different shapes the same head for this.
     gains: similarity of matched units, ``[*outer sizes, size]`` for each group;

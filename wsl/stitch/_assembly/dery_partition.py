@@ -93,7 +93,7 @@ def partition(
   Differs from the official code in the similarity of blocks. Its test for
   blocks of one network compares a name with itself, so any two blocks at
   different positions have similarity 0, even of different networks, and a block
-  has 1 with itself, less than the maximum of 2. Here only different blocks of
+  has similarity 1 with itself, below the maximum of 2. Here only different blocks of
   one network have 0. The code also shifts a cut by the similarity to fixed
   centres; here a centre is a block, and its ends move with the cuts.
   """

@@ -2,7 +2,7 @@
 
 Teacher and student modules are inserted into the same slot of a shared, frozen
 meta model, and the student learns from the outputs of the teacher's network.
-Each job holds one module of either network, never a whole one.
+A job needs one module of each network in memory, never a whole network.
 """
 
 from collections.abc import Callable

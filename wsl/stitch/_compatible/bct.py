@@ -186,7 +186,7 @@ def _compatibility(
   labels = jnp.asarray(labels)
   known = (labels >= 0) & (labels < len(classifier))
   # Unknown labels are replaced before the loss: its NaN there would enter the
-  # gradient in spite of a mask behind it.
+  # gradient in spite of a mask after it.
   losses = _cross_entropies(logits, jnp.where(known, labels, 0))
   total = jnp.sum(jnp.where(known, losses, 0))
   return total / jnp.maximum(jnp.sum(known), 1).astype(total.dtype)

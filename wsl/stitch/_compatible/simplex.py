@@ -81,7 +81,7 @@ def hoc_loss(
     \quad s_{ij} = \cos(o_i, n_j)
 
   The second term is contrastive (InfoNCE): the new features n_i of an example
-  are drawn to its own old features o_i, against new features of other classes.
+  are pulled towards its old features o_i, relative to other classes' n_j.
 
   Args:
     features_fn: maps (params, inputs) to (features n ``[B, d]``, logits

@@ -151,7 +151,7 @@ def invert(adapter: _adapter.Adapter) -> _adapter.Adapter:
 
 
 def _check_names(kind: str, scale: str) -> None:
-  """Checks the kind and the scale against the names there are."""
+  """Checks the kind and the scale against the known names."""
   for name, value, names in (('kind', kind, KINDS), ('scale', scale, SCALES)):
     if value not in names:
       hint = tree.nearest(value, names)

@@ -101,8 +101,8 @@ def _row(
 ) -> list[tuple[int, int, int, int]]:
   """Encodes a route as (join, model, start, stop) per piece, padded.
 
-  Join 0 keeps the value; a padding piece has it and no blocks (start = stop),
-  in the last network, whose head follows.
+  Join 0 keeps the value. A padding piece has join 0 and no blocks (start =
+  stop); it belongs to the last network, whose head is applied next.
   """
   taken = zip(route.adapters, joints.joints(route), strict=True)
   before = [0, *(joins[join] for join in taken)]
