@@ -132,9 +132,9 @@ def assign(
     \sum_i G[u, o, i, \tau(i)]
 
   The gain of a pair (u, o) of outer indices includes that of its best inner
-  assignments. This is exact if the outer groups of each group are nested in a chain.
-  If they are independent, each receives the mean over the old indices of the
-  others, which are not matched yet.
+  assignments. This is exact if the outer groups of each group are nested in a
+  chain. If they are independent, each receives the mean over the old indices of
+  the others, which are not matched yet.
 
   Args:
     gains: for some groups ``[*outer, *free outer, n, n]``; a group that has

@@ -93,9 +93,9 @@ def partition(
   Differs from the official code in the similarity of blocks. Its test for
   blocks of one network compares a name with itself, so any two blocks at
   different positions have similarity 0, even of different networks, and a block
-  has similarity 1 with itself, below the maximum of 2. Here only different blocks of
-  one network have 0. The code also shifts a cut by the similarity to fixed
-  centres; here a centre is a block, and its ends move with the cuts.
+  has similarity 1 with itself, below the maximum of 2. Here only different
+  blocks of one network have 0. The code also shifts a cut by the similarity to
+  fixed centres; here a centre is a block, and its ends move with the cuts.
   """
   key = deprecation.key_or_seed('stitch.partition', key, seed)
   nodes = _check(similarity, depths, count, slack)
