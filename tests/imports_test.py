@@ -23,11 +23,7 @@ FLOORS = (
 )
 # Private modules that every experiment may import.
 SHARED = {'experiments._main', 'experiments._run', 'experiments._shared'}
-# Folders whose helpers another experiment still imports; to be emptied.
-BORROWED = {'experiments._align_barrier': 'experiments._merge_seeds'}
 MOST_FILES = 15
-# Rooms with more files, to be split into private folders.
-CROWDED = {'wsl/merge'}
 HEAVY = ('flax', 'optax', 'orbax', 'chex', 'scipy', 'sklearn', 'matplotlib')
 
 
@@ -124,14 +120,6 @@ def trespasses(module: str, name: str) -> bool:
   return module != owner and not module.startswith(f'{owner}.')
 
 
-def is_borrowed(module: str, name: str) -> bool:
-  """Returns True for an import that ``BORROWED`` allows for now."""
-  return any(
-    module.startswith(f'{reader}.') and name.startswith(f'{owner}.')
-    for owner, reader in BORROWED.items()
-  )
-
-
 def attributes(path: pathlib.Path) -> set[str]:
   """Returns ``room._name`` for every private attribute of an imported room."""
   nodes = [*ast.walk(ast.parse(path.read_text()))]
@@ -157,8 +145,7 @@ def test_private_modules_are_imported_by_their_own_room(root: str) -> None:
   for path in (ROOT / root).rglob('*.py'):
     module = module_of(path)
     for name in imported(path) | attributes(path):
-      if not is_borrowed(module, name):
-        assert not trespasses(module, name), f'{module} imports {name}'
+      assert not trespasses(module, name), f'{module} imports {name}'
 
 
 @pytest.mark.parametrize(
@@ -192,7 +179,7 @@ def test_no_folder_has_too_many_files(root: str) -> None:
   folders = {path.parent for path in (ROOT / root).rglob('*.py')}
   for folder in folders:
     name, count = str(folder.relative_to(ROOT)), len([*folder.glob('*.py')])
-    assert name in CROWDED or count <= MOST_FILES, f'{name}: {count} files'
+    assert count <= MOST_FILES, f'{name}: {count} files'
 
 
 def test_import_wsl_loads_nothing_heavy() -> None:
