@@ -8,22 +8,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from wsl import tree, types
-from wsl.train import _examples
+from wsl import optimizers, tree, types
+from wsl.train import _auxiliary, _examples
 
 
 class State(NamedTuple):
   """The state of a training run.
 
   Attributes:
-    params: the trained parameters.
+    params: the trained parameters; with ``optax.lookahead`` a pair (fast,
+      slow).
     opt_state: the state of the optimizer.
     step: number of steps so far, ``[]``, int32.
+    aux: arrays that the loss updates, such as running statistics, or ``None``.
   """
 
   params: types.Params
   opt_state: Any
   step: types.Array
+  aux: types.Tree = None
 
 
 def adamw(
@@ -63,18 +66,29 @@ def adamw(
 
 
 def start(
-  params: types.Params, *, optimizer: optax.GradientTransformation
+  params: types.Params,
+  *,
+  optimizer: optax.GradientTransformation,
+  aux: types.Tree = None,
 ) -> State:
   """Returns the state before the first step.
 
   Args:
-    params: the initial parameters, float leaves ``[...]``.
+    params: the initial parameters, float leaves ``[...]``; for
+      ``optax.lookahead`` the pair ``optax.LookaheadParams.init_synced(params)``
+      of parameters to train (``fast``) and to evaluate (``slow``).
     optimizer: any optax transformation.
+    aux: arrays that the loss reads and returns updated, such as Flax's
+      ``batch_stats``; ``None`` if it has none.
 
   Returns:
     The state; ``jax.vmap`` over stacked parameters gives stacked states.
+
+  Raises:
+    ValueError: if the optimizer does not accept the parameters.
   """
-  return State(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+  opt_state = optimizers.init(optimizer, params, caller='start')
+  return State(params, opt_state, jnp.zeros((), jnp.int32), aux)
 
 
 def advance(
@@ -97,15 +111,30 @@ def advance(
   A NaN loss does not stop the run: the parameters and all later losses become
   NaN, so check ``losses[-1]``, or skip such steps by ``optax.apply_if_finite``.
 
+  Auxiliary state, such as the running statistics of normalisation, is carried
+  by ``start(aux=...)``. The loss of a Flax model with BatchNorm is::
+
+    def loss(params, batch_stats, batch, key):
+      logits, new = model.apply(
+        {'params': params, 'batch_stats': batch_stats}, batch[0],
+        mutable=['batch_stats'])
+      return cross_entropy(logits, batch[1]), new['batch_stats']
+
   Compiles once for each ``loss_fn``, ``optimizer``, ``steps``, ``batch_size``
   and shapes; pass the same objects again, not new lambdas.
 
   Args:
     loss_fn: maps (params, batch, key) to a scalar; ``batch`` is like ``data``
-      with leaves ``[batch_size, ...]``, ``key`` is new at every step.
+      with leaves ``[batch_size, ...]``, ``key`` is new at every step. If the
+      state has ``aux``, maps (params, aux, batch, key) to (scalar, new aux).
     state: from ``start`` or an earlier ``advance``.
     data: examples, every leaf ``[N, ...]``.
-    optimizer: the transformation given to ``start``.
+    optimizer: the transformation given to ``start``. Its update receives those
+      of ``value``, ``grad``, ``value_fn``, ``obj_fn`` and ``grad_fn`` that it
+      accepts: the loss of this step, its gradient, and both as functions of the
+      parameters. So line searches (``optax.lbfgs``), ``optax.polyak_sgd``,
+      ``optax.contrib.reduce_on_plateau`` and ``optax.lookahead`` work. L-BFGS
+      collects the curvature of different batches unless ``batch_size`` is N.
     steps: number of steps.
     batch_size: examples in a batch, at most N.
     key: seeds the permutations and the keys of ``loss_fn``; the same for all
@@ -115,8 +144,10 @@ def advance(
     The new state, and the loss of every step before its update, ``[steps]``.
 
   Raises:
-    ValueError: if the data has fewer than ``batch_size`` examples or leaves
-      of different lengths, or if a number is out of range.
+    ValueError: before the first step, if the data has fewer than
+      ``batch_size`` examples or leaves of different lengths, if a number is out
+      of range, if the optimizer cannot run, or if the auxiliary state that the
+      loss returns differs in structure, shape or dtype.
 
   Example:
     >>> loss = lambda w, x, key: jnp.mean(jnp.square(x - w))
@@ -157,13 +188,22 @@ def _advance(
   def step(state: State, indices: types.Array) -> tuple[State, types.Array]:
     batch = jax.tree.map(lambda x: x[indices], data)
     noise = jax.random.fold_in(noise_key, state.step)
-    loss, grads = jax.value_and_grad(loss_fn)(state.params, batch, noise)
-    with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes itself
-      updates, opt_state = optimizer.update(
-        grads, state.opt_state, state.params
-      )
-    params = optax.apply_updates(state.params, updates)
-    return State(params, opt_state, state.step + 1), loss
+    loss_of = lambda params: _auxiliary.loss_and_aux(
+      loss_fn, params, state.aux, batch, noise
+    )
+    (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(
+      optimizers.fast(state.params)
+    )
+    params, opt_state = optimizers.step(
+      optimizer,
+      grads,
+      state.opt_state,
+      state.params,
+      value=loss,
+      value_fn=lambda params: loss_of(params)[0],
+      caller='advance',
+    )
+    return State(params, opt_state, state.step + 1, aux), loss
 
   rows = _batch_indices(order_key, state.step, steps, count, batch_size)
   return jax.lax.scan(step, state, rows)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import deprecation, tree, types
+from wsl import deprecation, optimizers, tree, types
 from wsl.scale._bank import banks, base_checks
 from wsl.scale._coefs import transforms
 from wsl.scale._learn import learning_step
@@ -78,10 +78,12 @@ def fit(
       of the step too.
     base: the bank's base.
     bank: T task vectors.
-    coefs: the initial value: from ``init``, or an argument of ``transform``.
+    coefs: the initial value: from ``init``, or an argument of ``transform``;
+      for ``optax.lookahead`` a pair ``optax.LookaheadParams`` of it.
     batches: iterated over repeatedly; an iterator is consumed once.
-    optimizer: any optax transformation. Reuse the same object to compile once;
-      the same holds for ``transform``, ``project`` and ``penalty``.
+    optimizer: any optax transformation; in memory also one that evaluates the
+      loss itself (``optax.lbfgs``). Reuse the same object to compile once; the
+      same holds for ``transform``, ``project`` and ``penalty``.
     steps: the number of updates.
     key: the objective's key at step s is ``fold_in(key, s)``.
     transform: maps learned parameters to coefficients: ``softmax``, ``line``.
@@ -98,7 +100,7 @@ def fit(
 
   Raises:
     ValueError: before the first step, if the bank's base differs from the one
-      given or an argument is out of range.
+      given, an argument is out of range, or the optimizer cannot run.
     StoppedError: if a loss or an update is not finite, or an iterator is
       exhausted; it names the step and holds the last good coefficients.
 
@@ -129,7 +131,9 @@ def fit(
     )
   base_checks.check('fit', base, bank)
   if penalty is not None:
-    value = jax.eval_shape(lambda c: penalty(transform(c)), coefs)
+    value = jax.eval_shape(
+      lambda c: penalty(transform(c)), optimizers.fast(coefs)
+    )
     if value.shape != ():
       raise ValueError(
         f'fit: the penalty has shape {value.shape}, expected a number, ()'
@@ -146,10 +150,11 @@ def fit(
   )
   coefs = jax.tree.map(jnp.asarray, coefs)
   if opt_state is None:
-    opt_state = optimizer.init(coefs)
-  return _run(
-    step, learning_step.State(coefs, opt_state), batches, steps, key, progress
-  )
+    opt_state = optimizers.init(optimizer, coefs, caller='fit')
+  state = learning_step.State(coefs, opt_state)
+  if stream:
+    learning_step.check_streamed(optimizer, state)
+  return _run(step, state, batches, steps, key, progress)
 
 
 def _run(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wsl import tree, types
+from wsl import optimizers, tree, types
 from wsl.scale._bank import banks
 from wsl.scale._compose import compose, out_of_core
 
@@ -51,13 +51,15 @@ def stepper(
       objective,
       base,
       bank,
-      state.coefs,
+      optimizers.fast(state.coefs),
       batch,
       key,
       transform=transform,
       penalty=penalty,
     )
-    return _update(state, loss, gradient, optimizer=optimizer, project=project)
+    return _update_streamed(
+      state, loss, gradient, optimizer=optimizer, project=project
+    )
 
   return streamed
 
@@ -87,12 +89,31 @@ def step(
       return loss
     return loss + jnp.asarray(penalty(coefs), loss.dtype)
 
-  loss, gradient = jax.value_and_grad(loss_of)(state.coefs)
-  return _update(state, loss, gradient, optimizer=optimizer, project=project)
+  loss, gradient = jax.value_and_grad(loss_of)(optimizers.fast(state.coefs))
+  return _update(
+    state,
+    loss,
+    gradient,
+    loss_of,
+    optimizer=optimizer,
+    project=project,
+  )
+
+
+def check_streamed(optimizer: Any, state: State) -> None:
+  """Checks, before a row is read, that a streamed step can be taken."""
+  loss = jax.ShapeDtypeStruct((), jnp.float32)
+  gradient = optimizers.fast(state.coefs)
+  jax.eval_shape(
+    functools.partial(
+      _update_streamed, optimizer=optimizer, project=lambda x: x
+    ),
+    *(state, loss, gradient),
+  )
 
 
 @functools.partial(jax.jit, static_argnames=('optimizer', 'project'))
-def _update(
+def _update_streamed(
   state: State,
   loss: types.Array,
   gradient: Any,
@@ -100,13 +121,48 @@ def _update(
   optimizer: Any,
   project: Callable[[Any], Any],
 ) -> tuple[State, types.Array, types.Array]:
-  """Applies the optimizer's update and the projection."""
-  with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes itself
-    updates, opt_state = optimizer.update(
-      gradient, state.opt_state, state.coefs
-    )
-  coefs = project(
-    jax.tree.map(lambda x, u: x + u.astype(x.dtype), state.coefs, updates)
+  """Takes a step of an optimizer that does not evaluate the loss itself."""
+  return _update(
+    state,
+    loss,
+    gradient,
+    _no_second_evaluation,
+    optimizer=optimizer,
+    project=project,
   )
+
+
+def _no_second_evaluation(coefs: Any) -> types.Array:
+  """Refuses to evaluate the loss of a streamed bank within a step."""
+  raise ValueError(
+    'it evaluates the loss again, which a streamed bank does not allow: read '
+    'the bank into memory (tree.read) or take another optimizer'
+  )
+
+
+def _update(
+  state: State,
+  loss: types.Array,
+  gradient: Any,
+  value_fn: Callable[[Any], types.Array],
+  *,
+  optimizer: Any,
+  project: Callable[[Any], Any],
+) -> tuple[State, types.Array, types.Array]:
+  """Applies the optimizer's update and the projection."""
+  coefs, opt_state = optimizers.step(
+    optimizer,
+    gradient,
+    state.opt_state,
+    state.coefs,
+    value=loss,
+    value_fn=value_fn,
+    caller='fit',
+  )
+  # A lookahead pair holds coefficients twice, and both are projected.
+  if optimizers.is_lookahead(coefs):
+    coefs = type(coefs)(*map(project, coefs))
+  else:
+    coefs = project(coefs)
   finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(coefs)]
   return State(coefs, opt_state), loss, jnp.all(jnp.stack(finite))

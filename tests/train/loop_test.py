@@ -1,3 +1,5 @@
+"""advance: the order of examples, segments, compilation and bad input."""
+
 import functools
 
 import jax
@@ -6,35 +8,11 @@ import numpy as np
 import optax
 import pytest
 
+from tests.train import problem
 from wsl import train
 
-
-def squares(params, batch, key):
-  x, y = batch
-  del key
-  return jnp.mean(jnp.square(x @ params['w'] - y))
-
-
-def noisy(params, batch, key):
-  x, y = batch
-  x = x + 0.1 * jax.random.normal(key, x.shape, x.dtype)
-  return squares(params, (x, y), key)
-
-
-def problem(count=20, seed=0, dtype=jnp.float64):
-  x = jax.random.normal(jax.random.key(seed), (count, 3), dtype)
-  w = jnp.array([1.0, -2.0, 0.5], dtype)
-  return (x, x @ w), w
-
-
-def zero(dtype=jnp.float64):
-  return {'w': jnp.zeros(3, dtype)}
-
-
-def same(a, b):
-  jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
+squares, noisy = problem.squares, problem.noisy
+zero, same = problem.zero, problem.same
 ADAM = optax.adam(0.05)
 ADVANCE = functools.partial(
   train.advance, optimizer=ADAM, batch_size=6, key=jax.random.key(1)
@@ -43,7 +21,7 @@ ADVANCE = functools.partial(
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.float64])
 def test_a_convex_problem_reaches_its_optimum(dtype):
-  data, w = problem(dtype=dtype)
+  data, w = problem.data(dtype=dtype)
   optimizer = train.adamw(0.1, steps=400, weight_decay=0.0)
   state = train.start(zero(dtype), optimizer=optimizer)
   state, losses = train.advance(
@@ -64,7 +42,7 @@ def test_a_convex_problem_reaches_its_optimum(dtype):
 
 @pytest.mark.parametrize('parts', [(40, 60), (1, 99), (50, 0, 50), (3,) * 33])
 def test_segments_equal_one_run(parts):
-  data, _ = problem()
+  data, _ = problem.data()
   begin = train.start(zero(), optimizer=ADAM)
   whole, losses = ADVANCE(noisy, begin, data, steps=sum(parts))
   state, pieces = begin, []
@@ -77,7 +55,7 @@ def test_segments_equal_one_run(parts):
 
 def test_vmap_equals_a_loop():
   datas = jax.tree.map(
-    lambda *x: jnp.stack(x), *[problem(seed=s)[0] for s in range(3)]
+    lambda *x: jnp.stack(x), *[problem.data(seed=s)[0] for s in range(3)]
   )
   keys = jax.random.split(jax.random.key(5), 3)
   starts = {'w': jnp.arange(9.0).reshape(3, 3)}
@@ -142,7 +120,7 @@ def pick(params, batch, key):
 
 
 def test_only_the_key_is_a_source_of_randomness():
-  data, _ = problem()
+  data, _ = problem.data()
   begin = train.start(zero(), optimizer=ADAM)
   _, losses = ADVANCE(noisy, begin, data, steps=10)
   _, again = ADVANCE(noisy, begin, data, steps=10)
@@ -158,7 +136,7 @@ def test_segments_of_one_length_compile_once():
     traces.append(1)
     return squares(params, batch, key)
 
-  data, _ = problem()
+  data, _ = problem.data()
   state = train.start(zero(), optimizer=ADAM)
   for _ in range(4):
     state, _ = ADVANCE(loss, state, data, steps=5)
@@ -176,7 +154,7 @@ def test_bound_arrays_change_without_retracing():
     x, y = batch
     return jnp.mean(jnp.square(x @ params['w'] * head - y))
 
-  data, w = problem()
+  data, w = problem.data()
   state = train.start(zero(), optimizer=ADAM)
   heads = jnp.array([1.0, 2.0])
   for head in heads:
@@ -195,7 +173,7 @@ def test_bound_arrays_change_without_retracing():
 
 
 def test_closed_over_arrays_can_be_batched():
-  data, _ = problem()
+  data, _ = problem.data()
   state = train.start(zero(), optimizer=ADAM)
 
   def run(head):
@@ -211,7 +189,7 @@ def test_closed_over_arrays_can_be_batched():
 
 
 def test_nan_propagates_to_all_later_losses():
-  (x, y), _ = problem()
+  (x, y), _ = problem.data()
   data = x.at[4].set(jnp.nan), y
   state = train.start(zero(), optimizer=ADAM)
   state, losses = ADVANCE(squares, state, data, steps=30)
@@ -221,7 +199,7 @@ def test_nan_propagates_to_all_later_losses():
 
 
 def test_apply_if_finite_skips_a_nan_step():
-  (x, y), w = problem()
+  (x, y), w = problem.data()
   data = x.at[4].set(jnp.nan), y
   optimizer = optax.apply_if_finite(ADAM, max_consecutive_errors=10)
   state = train.start(zero(), optimizer=optimizer)
@@ -239,7 +217,7 @@ def test_apply_if_finite_skips_a_nan_step():
   ],
 )
 def test_a_bad_number_is_named(change, message):
-  data, _ = problem()
+  data, _ = problem.data()
   state = train.start(zero(), optimizer=ADAM)
   with pytest.raises(ValueError, match=message):
     ADVANCE(squares, state, data, **{'steps': 1, **change})
@@ -272,73 +250,3 @@ def test_adamw_warms_up_decays_and_clips():
   rise = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
   fall = [0.25 * (1 + np.cos(np.pi * i / 15)) for i in range(1, 16)]
   np.testing.assert_allclose(updates, rise + fall, rtol=1e-6, atol=1e-9)
-
-
-LOGITS = jnp.array(
-  [[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, 0.0, 0.0],
-   [0.0, 5.0, 0.0]]
-)  # fmt: skip
-LABELS = jnp.array([0, 1, 0, 1, 1])
-
-
-def scaled(params, x):
-  return params * x
-
-
-@pytest.mark.parametrize('batch_size', [1, 2, 3, 5, 8])
-def test_all_examples_have_equal_weight(batch_size):
-  data = (LOGITS, LABELS)
-  metrics = train.evaluate(
-    scaled, jnp.full((1, 1), 1.0), data, batch_size=batch_size
-  )
-  logits = np.asarray(LOGITS)
-  losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(5), LABELS]
-  np.testing.assert_allclose(metrics.loss, losses.mean(), rtol=1e-12)
-  np.testing.assert_allclose(metrics.accuracy, 0.6, rtol=1e-12)
-
-
-def test_token_labels_and_vmap():
-  logits = jax.random.normal(jax.random.key(0), (5, 4, 3))
-  labels = jax.random.randint(jax.random.key(1), (5, 4), 0, 3)
-  run = lambda scale: train.evaluate(
-    scaled, scale, (logits, labels), batch_size=2
-  )
-  scales = jnp.array([1.0, -1.0]).reshape(2, 1, 1, 1)
-  many = jax.jit(jax.vmap(run))(scales)
-  for i in range(2):
-    alone = run(scales[i])
-    np.testing.assert_allclose(many.loss[i], alone.loss, rtol=1e-12)
-    np.testing.assert_allclose(many.accuracy[i], alone.accuracy, rtol=1e-12)
-  best = np.asarray(logits).argmax(-1) == np.asarray(labels)
-  np.testing.assert_allclose(many.accuracy[0], best.mean(), rtol=1e-12)
-
-
-def test_evaluation_compiles_once():
-  traces = []
-
-  def apply_fn(params, x):
-    traces.append(1)
-    return params * x
-
-  for scale in (1.0, 2.0):
-    params = jnp.full((1, 1), scale)
-    train.evaluate(apply_fn, params, (LOGITS, LABELS), batch_size=5)
-  assert len(traces) == 1
-
-
-def test_average_of_any_metrics_of_half_precision_data():
-  data = jnp.arange(7, dtype=jnp.bfloat16)
-  means = train.average(
-    lambda p, x: {'x': x * p, 'even': x % 2 == 0},
-    jnp.asarray(2.0, jnp.bfloat16),
-    data,
-    batch_size=3,
-  )
-  assert means['x'].dtype == jnp.float32
-  np.testing.assert_allclose(means['x'], 6.0)
-  np.testing.assert_allclose(means['even'], 4 / 7, rtol=1e-6)
-
-
-def test_data_without_examples_is_refused():
-  with pytest.raises(ValueError, match='no examples'):
-    train.average(scaled, jnp.ones(()), jnp.ones((0, 2)), batch_size=4)
