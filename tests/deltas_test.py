@@ -107,7 +107,7 @@ STACK: dict[str, tuple[Any, Any, str]] = {
   'other containers': (
     {'w': [W['w']]},
     [{'w': (W['w'],)}],
-    'containers of another type',
+    "'w' is a tuple, in base a list: convert it by tree.like(base, other)",
   ),
   'another shape': (
     W,

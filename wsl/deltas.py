@@ -51,7 +51,7 @@ def stack(base: types.Params, models: Sequence[types.Params]) -> types.Deltas:
       'stack: the models are a dict, expected a list: give [model] for one, '
       'list(models.values()) for many'
     )
-  check(
+  base, *models = check(
     'stack', {'base': base} | {f'model {t}': m for t, m in enumerate(models)}
   )
   return jax.tree.map(
@@ -63,13 +63,17 @@ def stack(base: types.Params, models: Sequence[types.Params]) -> types.Deltas:
   )
 
 
-def check(label: str, models: Mapping[str, types.Params]) -> None:
+def check(label: str, models: Mapping[str, types.Params]) -> list[types.Params]:
   """Checks structure, shapes, dtypes and finite values of several models.
 
   Args:
     label: the calling function, with which the message begins.
     models: the models by the name that messages use; all are compared with the
       first.
+
+  Returns:
+    The models, all in the containers of the first: a FrozenDict takes the place
+    of a dict. Trees that differ in more are converted by ``tree.like``.
 
   Raises:
     ValueError: naming the model and the leaf.
@@ -83,11 +87,15 @@ def check(label: str, models: Mapping[str, types.Params]) -> None:
   """
   first, *others = models
   _check_arrays(f'{label}: {first}', models[first])
+  same = [models[first]]
   for other in others:
     _check_arrays(f'{label}: {other}', models[other])
-    _check_same(f'{label}: {other}', models[other], first, models[first])
+    same.append(
+      _check_same(f'{label}: {other}', models[other], first, models[first])
+    )
   for name, model in models.items():
     _check_finite(f'{label}: {name}', model)
+  return same
 
 
 def apply(
@@ -121,7 +129,9 @@ def apply(
   is_none = lambda x: x is None
   _check_arrays('apply: the base', base)
   _check_arrays('apply: the delta', delta)
-  tree.check_names('apply: the delta', delta, 'the base', base, is_leaf=is_none)
+  delta = tree.conform(
+    'apply: the delta', delta, 'the base', base, is_leaf=is_none
+  )
   leaves = tree.named(base, is_leaf=is_none)
   for name, d in tree.named(delta).items():
     _check_fits(name, d, leaves[name])
@@ -179,9 +189,9 @@ def _check_arrays(label: str, model: types.Tree) -> None:
 
 def _check_same(
   label: str, model: types.Tree, other_label: str, other: types.Tree
-) -> None:
-  """Checks that two models agree in names, shapes and dtypes."""
-  tree.check_names(label, model, other_label, other)
+) -> types.Tree:
+  """Checks names, shapes and dtypes; returns the model like the other."""
+  model = tree.conform(label, model, other_label, other)
   wanted = tree.named(other)
   for name, leaf in tree.named(model).items():
     for what in ('shape', 'dtype'):
@@ -192,6 +202,7 @@ def _check_same(
           f"{label}: leaf '{name}' has {what} {found}, {other_label} has "
           f'{expected}: {remedy}'
         )
+  return model
 
 
 def _check_finite(label: str, model: types.Tree) -> None:

@@ -142,7 +142,7 @@ W = jnp.zeros((2, 3))
       {'w': W.astype('float32')},
       ["leaf 'w' has dtype float64 in a but float32 in b"],
     ),
-    ([W], (W,), ['containers']),
+    ([W], (W,), ['is a tuple', 'a list', 'tree.like']),
   ],
 )
 def test_differences_of_models_are_named(a, b, parts):

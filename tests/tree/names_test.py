@@ -92,7 +92,7 @@ def test_check_names() -> None:
   cases = [
     ({'w': 0}, "a: no leaf 'v/0' as in b"),
     (x | {'u': 0}, "a: a leaf 'u' that is not in b: take it out"),
-    ({'w': 0, 'v': (1, 2)}, 'a: the names of b in containers of another type'),
+    ({'w': 0, 'v': (1, 2)}, "a: 'v' is a tuple, in b a list: convert it"),
   ]
   for found, message in cases:
     with pytest.raises(ValueError, match=re.escape(message)) as error:

@@ -14,7 +14,7 @@ def check_models(
   symmetry: _symmetry.Symmetry,
   *,
   caller: str,
-) -> None:
+) -> list[types.Params]:
   """Checks that models fit a symmetry, agree in dtype and are finite.
 
   Args:
@@ -22,12 +22,15 @@ def check_models(
     symmetry: the symmetry of all of them.
     caller: the public function to name in the error message.
 
+  Returns:
+    The models in the containers of the first.
+
   Raises:
     ValueError: naming the model and the leaf.
   """
   for name, model in models.items():
     _symmetry.check_leaves(symmetry, tree.named(model), f'{caller}: {name}')
-  deltas.check(caller, dict(models))
+  return deltas.check(caller, dict(models))
 
 
 def by_leaf(

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
+from wsl import tree
+
 Segment: TypeAlias = tuple[str, ...]  # names of factors, major to minor
 Axis: TypeAlias = tuple[Segment, ...]
 
@@ -146,14 +148,9 @@ def check_leaves(
   Raises:
     ValueError: if a leaf is missing, unknown or of another shape.
   """
-  for name in symmetry.leaf:
-    if name not in leaves:
-      raise ValueError(f"{argument}: leaf '{name}' of the symmetry is missing")
+  names = dict.fromkeys(symmetry.leaf, True)
+  tree.check_names(argument, leaves, 'the symmetry', names)
   for name, leaf in leaves.items():
-    if name not in symmetry.leaf:
-      raise ValueError(
-        f"{argument}: the symmetry has no leaf '{name}': find it for this model"
-      )
     shape = tuple(sum(map(width, axis)) for axis in symmetry.plan(name))
     if tuple(np.shape(leaf)) != shape:
       raise ValueError(

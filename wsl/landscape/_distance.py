@@ -51,8 +51,8 @@ def l2_reduction(
     Ito, Yamada and Kumagai, "Analysis of Linear Mode Connectivity via
     Permutation-Based Weight Matching", 2024, arXiv:2402.04051.
   """
-  _interpolate.check_alike(a, b, name='l2_reduction')
-  _interpolate.check_alike(a, permuted, name='l2_reduction')
+  b = _interpolate.check_alike(a, b, name='l2_reduction')
+  permuted = _interpolate.check_alike(a, permuted, name='l2_reduction')
   before, after = (_distance(a, other, leaves) for other in (b, permuted))
   traced = isinstance(before, jax.Array) or isinstance(after, jax.Array)
   where = jnp.where if traced else np.where

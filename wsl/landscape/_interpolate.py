@@ -33,7 +33,7 @@ def interpolate(
     >>> interpolate(a, b, 0.25)['w'].tolist()
     [1.0, 2.0]
   """
-  check_alike(a, b, name='interpolate')
+  b = check_alike(a, b, name='interpolate')
   if jnp.ndim(t):
     raise ValueError(
       f'interpolate: t has shape {jnp.shape(t)}, expected a number: use '
@@ -42,15 +42,21 @@ def interpolate(
   return tree.map(_interpolate_leaf, a, b, t=t)
 
 
-def check_alike(a: types.Params, b: types.Params, *, name: str) -> None:
-  """Raises a ValueError that names the first difference between two models.
+def check_alike(a: types.Params, b: types.Params, *, name: str) -> types.Params:
+  """Checks that two models agree in names, shapes and dtypes.
 
   Args:
     a: a model.
     b: a model that should have the structure, shapes and dtypes of ``a``.
     name: the public function, named in error messages.
+
+  Returns:
+    ``b`` in the containers of ``a``.
+
+  Raises:
+    ValueError: naming the first difference.
   """
-  tree.check_names(f'{name}: model b', b, 'model a', a)
+  b = tree.conform(f'{name}: model b', b, 'model a', a)
   theirs = tree.named(b)
   for leaf, x in tree.named(a).items():
     pairs = zip(_shape_and_dtype(x), _shape_and_dtype(theirs[leaf]))
@@ -59,6 +65,7 @@ def check_alike(a: types.Params, b: types.Params, *, name: str) -> None:
         raise ValueError(
           f"{name}: leaf '{leaf}' has {attribute} {of_a} in a but {of_b} in b"
         )
+  return b
 
 
 def _shape_and_dtype(x: Any) -> tuple[Any, Any]:

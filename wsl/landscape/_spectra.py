@@ -86,7 +86,7 @@ def singular_alignment(
       f'singular_alignment: threshold={threshold}, expected a fraction of the '
       'largest singular value, 0 .. 1'
     )
-  _interpolate.check_alike(a, b, name='singular_alignment')
+  b = _interpolate.check_alike(a, b, name='singular_alignment')
   chosen = tree.select(a, leaves or (lambda _, shape: len(shape) > 1))
   if not any(jax.tree.leaves(chosen)):
     raise ValueError('singular_alignment: no leaf has two axes')

@@ -43,8 +43,11 @@ def variance_ratio(merged: types.Tree, *ends: types.Tree) -> types.Tree:
   if not ends:
     raise ValueError('variance_ratio: no ends given, at least one is needed')
   shapes = {name: jnp.shape(x) for name, x in tree.named(merged).items()}
+  ends = [
+    tree.conform(f'variance_ratio: end {n}', end, 'merged', merged)
+    for n, end in enumerate(ends)
+  ]
   for n, end in enumerate(ends):
-    tree.check_names(f'variance_ratio: end {n}', end, 'merged', merged)
     for name, x in tree.named(end).items():
       if jnp.shape(x) != shapes[name]:
         raise ValueError(

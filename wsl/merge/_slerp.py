@@ -51,7 +51,7 @@ def slerp(
   Reference:
     Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
   """
-  deltas.check('slerp', {'a': a, 'b': b})
+  a, b = deltas.check('slerp', {'a': a, 'b': b})
   leaf = lambda: tree.map(_slerp_leaf, a, b, t=t, lerp_above=lerp_above)
 
   def everywhere() -> types.Params:

@@ -112,7 +112,7 @@ def per_leaf(label: str, values: Any, deltas: types.Deltas) -> types.Tree:
     values = jnp.asarray(values) if numbers else values
     return jax.tree.map(lambda _: values, deltas)
   is_leaf = lambda x: x is None or isinstance(x, types.Gram)
-  tree.check_names(label, values, 'the deltas', deltas, is_leaf=is_leaf)
+  values = tree.conform(label, values, 'the deltas', deltas, is_leaf=is_leaf)
   floats = tree.named(deltas)
   for name in tree.named(values, is_leaf=lambda x: isinstance(x, types.Gram)):
     if name not in floats:

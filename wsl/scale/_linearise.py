@@ -75,6 +75,7 @@ def _from_params(
   inputs: Any,
 ) -> Any:
   """Evaluates the linear model at params - base; integer leaves are fixed."""
+  params = tree.conform('linear_model: the params', params, 'the base', base)
   delta = jax.tree.map(
     lambda x, y: (
       tree.wide(y) - tree.wide(x) if base_checks.is_float(x) else None
@@ -93,7 +94,7 @@ def _tangent(
 ) -> Any:
   """Returns f(base) + J delta by forward-mode differentiation."""
   is_none = lambda x: x is None
-  tree.check_names(
+  delta = tree.conform(
     'linearise: the delta', delta, 'the base', base, is_leaf=is_none
   )
   moves = jax.tree.map(lambda x, d: d is not None, base, delta, is_leaf=is_none)

@@ -57,8 +57,10 @@ def joint_gram(
   """
   if not models:
     raise ValueError('joint_gram: no models given, at least one is needed')
-  for i, model in enumerate(models):
-    tree.check_names(f'joint_gram: model {i}', model, 'model 0', models[0])
+  models = [
+    tree.conform(f'joint_gram: model {i}', model, 'model 0', models[0])
+    for i, model in enumerate(models)
+  ]
   stacked = tree.stack([tree.read(model) for model in models])
   of_batch = functools.partial(_batch_sums, apply_fn, stacked)
   total = totals.over_batches(

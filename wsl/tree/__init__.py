@@ -1,5 +1,8 @@
 """Pytrees of parameters: names, selection, maps, sums, leaves on demand."""
 
+from wsl.tree._containers import check_names as check_names
+from wsl.tree._containers import conform as conform
+from wsl.tree._containers import like as like
 from wsl.tree._expression import evaluate as evaluate
 from wsl.tree._expression import inputs as inputs
 from wsl.tree._expression import spans_processes as spans_processes
@@ -11,7 +14,6 @@ from wsl.tree._map import read as read
 from wsl.tree._map import sizes as sizes
 from wsl.tree._map import stack as stack
 from wsl.tree._names import by_regex as by_regex
-from wsl.tree._names import check_names as check_names
 from wsl.tree._names import compiled as compiled
 from wsl.tree._names import map_named as map_named
 from wsl.tree._names import named as named

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import types
-from wsl.tree import _names, _on_demand
+from wsl.tree import _containers, _names, _on_demand
 
 
 def map(
@@ -74,7 +74,7 @@ def stack(trees: Sequence[types.Tree]) -> types.Tree:
     trees: T trees of one structure, leaves ``[...]``.
 
   Returns:
-    One tree, leaves ``[T, ...]``.
+    One tree, leaves ``[T, ...]``, in the containers of the first.
 
   Raises:
     ValueError: if there are no trees, or one differs in structure or shapes,
@@ -87,9 +87,13 @@ def stack(trees: Sequence[types.Tree]) -> types.Tree:
   """
   if not trees:
     raise ValueError('stack: no trees given, at least one is needed')
-  wanted = _names.named(trees[0])
+  first = trees[0]
+  trees = [
+    _containers.conform(f'stack: tree {t}', other, 'tree 0', first)
+    for t, other in enumerate(trees)
+  ]
+  wanted = _names.named(first)
   for t, other in enumerate(trees[1:], 1):
-    _names.check_names(f'stack: tree {t}', other, 'tree 0', trees[0])
     for name, leaf in _names.named(other).items():
       shapes = tuple(leaf.shape), tuple(wanted[name].shape)
       if shapes[0] != shapes[1]:

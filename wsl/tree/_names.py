@@ -68,54 +68,6 @@ def map_named(
   )
 
 
-def check_names(
-  label: str,
-  found: types.Tree,
-  other_label: str,
-  wanted: types.Tree,
-  *,
-  is_leaf: Callable[[Any], bool] | None = None,
-) -> None:
-  """Checks that two trees have the same leaves.
-
-  Args:
-    label: the first tree's name in error messages.
-    found: any pytree.
-    other_label: the second tree's name.
-    wanted: the tree whose structure is expected.
-    is_leaf: nodes to stop at, as in ``jax.tree.leaves``.
-
-  Raises:
-    ValueError: naming the first leaf that only one of them has.
-
-  Example:
-    >>> check_names('a', {'kernal': 0}, 'b', {'kernel': 0})
-    Traceback (most recent call last):
-    ...
-    ValueError: a: no leaf 'kernel' as in b (did you mean 'kernal'?): ...
-  """
-  ours, theirs = named(found, is_leaf=is_leaf), named(wanted, is_leaf=is_leaf)
-  for name in theirs:
-    if name not in ours:
-      raise ValueError(
-        f"{label}: no leaf '{name}' as in {other_label}"
-        f'{nearest(name, list(ours))}: give trees of one structure (are the '
-        'heads left out?)'
-      )
-  for name in ours:
-    if name not in theirs:
-      raise ValueError(
-        f"{label}: a leaf '{name}' that is not in {other_label}: take it out"
-      )
-  structure: Any = jax.tree.structure(found, is_leaf=is_leaf)
-  expected: Any = jax.tree.structure(wanted, is_leaf=is_leaf)
-  if structure != expected:
-    raise ValueError(
-      f'{label}: the names of {other_label} in containers of another type: '
-      f'{structure} != {expected}'
-    )
-
-
 def select(tree: types.Tree, leaves: types.Leaves) -> types.Tree:
   """Marks the leaves that match a regular expression or a predicate.
 

@@ -522,8 +522,12 @@ def _nan(params):
   [
     (_nan, {}, "moving: leaf 'w1' has NaN or inf"),
     (lambda p: p | {'w1': jnp.ones((9, 6))}, {}, "moving: leaf 'w1' has shape"),
-    (lambda p: {'w1': p['w1']}, {}, "moving: leaf 'b0' of the symmetry is"),
-    (lambda p: p | {'z': p['b0']}, {}, "symmetry has no leaf 'z'"),
+    (lambda p: {'w1': p['w1']}, {}, "moving: no leaf 'b0' as in the symme"),
+    (
+      lambda p: p | {'z': p['b0']},
+      {},
+      "a leaf 'z' that is not in the symmetry",
+    ),
     (lambda p: p, {'starts': 0}, 'at least 1'),
     (lambda p: p, {'initial': {'h': 0}}, "has a group 'h'"),
     (lambda p: p, {'leaves': 'nothing'}, "no leaf matches 'nothing'"),

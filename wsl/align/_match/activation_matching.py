@@ -91,7 +91,9 @@ def activation_matching(
   for name, model in (('fixed', fixed), ('moving', moving)):
     leaves = tree.named(model)
     _symmetry.check_leaves(symmetry, leaves, f'activation_matching: {name}')
-  deltas.check('activation_matching', {'fixed': fixed, 'moving': moving})
+  fixed, moving = deltas.check(
+    'activation_matching', {'fixed': fixed, 'moving': moving}
+  )
   if gain not in _GAINS:
     raise ValueError(
       f"activation_matching: gain '{gain}' is unknown: use one of {_GAINS}"

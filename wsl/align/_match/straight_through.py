@@ -95,7 +95,7 @@ def straight_through(
   Differs from the official code in that held-out batches may select the
   permutation; the official code selects the lowest loss of any training batch.
   """
-  _arguments.check_models(
+  fixed, moving = _arguments.check_models(
     {'fixed': fixed, 'moving': moving}, symmetry, caller='straight_through'
   )
   fixed, moving = tree.read(fixed), tree.read(moving)

@@ -175,7 +175,7 @@ def _check_arguments(
     raise ValueError(
       f'match_many: {len(models)} models given, at least two are needed'
     )
-  _arguments.check_models(
+  models = _arguments.check_models(
     {f'model {p}': model for p, model in enumerate(models)},
     symmetry,
     caller='match_many',

@@ -92,7 +92,7 @@ def sinkhorn(
   is reduced to one n by n system, dependent groups have a matrix for each pair
   of outer indices, and running statistics are permuted softly like any leaf.
   """
-  _arguments.check_models(
+  fixed, moving = _arguments.check_models(
     {'fixed': fixed, 'moving': moving}, symmetry, caller='sinkhorn'
   )
   if isinstance(loss, str) and loss not in LOSSES:
