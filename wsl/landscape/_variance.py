@@ -43,10 +43,10 @@ def variance_ratio(merged: types.Tree, *ends: types.Tree) -> types.Tree:
   if not ends:
     raise ValueError('variance_ratio: no ends given, at least one is needed')
   shapes = {name: jnp.shape(x) for name, x in tree.named(merged).items()}
-  ends = [
+  ends = tuple(
     tree.conform(f'variance_ratio: end {n}', end, 'merged', merged)
     for n, end in enumerate(ends)
-  ]
+  )
   for n, end in enumerate(ends):
     for name, x in tree.named(end).items():
       if jnp.shape(x) != shapes[name]:

@@ -158,7 +158,9 @@ def _difference(
   is_leaf: Callable[[Any], bool] | None,
 ) -> str | None:
   """Describes the first pair of nodes that are not interchangeable."""
-  structures = [jax.tree.structure(x, is_leaf=is_leaf) for x in (found, wanted)]
+  structures: list[Any] = [
+    jax.tree.structure(x, is_leaf=is_leaf) for x in (found, wanted)
+  ]
   if structures[0] == structures[1]:
     return None
   name = _place(place)
