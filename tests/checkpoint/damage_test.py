@@ -17,13 +17,14 @@ def _leaf(start, stop, shape, dtype='F32'):
   return {'dtype': dtype, 'shape': shape, 'data_offsets': [start, stop]}
 
 
+_TWICE = f'{{"a": {json.dumps(_leaf(0, 8, [2]))}, "a": 3}}'
 _TWO = {'a': _leaf(0, 8, [2]), 'b': _leaf(8, 12, [1])}
 
 
 @pytest.mark.parametrize(
   ('content', 'message'),
   [
-    (b'', 'is damaged, copy it again: its header should take 0 bytes'),
+    (b'', 'is empty, not safetensors: copy it again'),
     (b'\x01\x02', 'is damaged'),
     (_raw({})[:4], 'is damaged'),
     ((1 << 40).to_bytes(8, 'little') + b'{}', 'should take 1099511627776'),
@@ -52,6 +53,11 @@ _TWO = {'a': _leaf(0, 8, [2]), 'b': _leaf(8, 12, [1])}
       _raw({'a': _leaf(0, 8, [2]), 'b': _leaf(12, 16, [1])}, bytes(16)),
       "leaf 'b' follows a gap",
     ),
+    (_raw(_TWICE.encode(), bytes(8)), "its header names leaf 'a' twice"),
+    # Lengths of headers that start like a pickle, gzip and msgpack.
+    (b'\x80\x02' + bytes(6) + b'{"a":', 'should take 640 bytes'),
+    (b'\x1f\x8b' + bytes(6) + b'{"a":', 'should take 35615 bytes'),
+    (b'\x81\xa1' + bytes(6), 'should take 41345 bytes'),
     (b'version https://git-lfs.github.com/spec/v1\noid', 'run git lfs pull'),
   ],
 )

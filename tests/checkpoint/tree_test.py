@@ -51,7 +51,7 @@ def test_other_nodes_become_dicts_of_their_fields(tmp_path):
     checkpoint.load(file),
     {
       'pair': {'first': np.zeros(1), 'second': np.ones(2)},
-      'ints': {'3': np.ones(1)},
+      'ints': {3: np.ones(1)},
     },
   )
   _assert_equal(checkpoint.load(file, like=saved), saved)

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from wsl.checkpoint import _foreign
+
 DTYPES = {
   'BOOL': np.dtype(np.bool_),
   'U8': np.dtype('<u1'),
@@ -37,6 +39,8 @@ DTYPES = {
   'C64': np.dtype('<c8'),
 }
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
+# The name in the header that is not a leaf.
+_METADATA = '__metadata__'
 # The limit of the published package: a larger length is a damaged file.
 _MAX_HEADER = 100_000_000
 # The header is padded so that the payload starts at a multiple of 64 bytes.
@@ -61,11 +65,15 @@ class Header(NamedTuple):
 
 
 def code(name: str, dtype: Any) -> str:
-  """Returns the format's code of a dtype.
+  """Returns the format's code of a leaf's dtype.
 
   Raises:
-    ValueError: if the format does not have the dtype.
+    ValueError: if the format has neither the dtype nor the name.
   """
+  if name == _METADATA:
+    raise ValueError(
+      f"save: a leaf is named '{name}', which safetensors reserves: rename it"
+    )
   if dtype not in _CODES:
     hint = 'save its jax.random.key_data' if 'key' in str(dtype) else 'cast it'
     raise ValueError(
@@ -79,7 +87,7 @@ def encode(
   specs: dict[str, tuple[np.dtype, tuple[int, ...]]], metadata: dict[str, str]
 ) -> bytes:
   """Returns length and header of a file with ``specs`` in this order."""
-  header: dict[str, Any] = {'__metadata__': metadata} if metadata else {}
+  header: dict[str, Any] = {_METADATA: metadata} if metadata else {}
   end = 0
   for name, (dtype, shape) in specs.items():
     start, end = end, end + nbytes(dtype, shape)
@@ -103,7 +111,8 @@ def read_header(path: pathlib.Path) -> Header:
 
   Raises:
     FileNotFoundError: if there is no such file.
-    ValueError: if the file is damaged, naming what is wrong with it.
+    ValueError: if the file is damaged, naming what is wrong with it, or is of
+      another format.
   """
   try:
     with open(path, 'rb', buffering=0) as file:
@@ -117,24 +126,41 @@ def read_header(path: pathlib.Path) -> Header:
     raise FileNotFoundError(
       f'load: there is no file {path}: check the path'
     ) from None
-  if first == b'version ':
-    raise ValueError(f'load: {path} is a Git LFS pointer: run git lfs pull')
   if len(text) < length or len(first) < 8:
-    raise damaged(
+    raise _foreign.error(path) or damaged(
       path, f'its header should take {length} bytes, the file has {stamp[0]}'
     )
   try:
-    header = json.loads(text)
-    found = header.pop('__metadata__', None) or {}
+    header, twice = parse_json(text)
+    found = header.pop(_METADATA, None) or {}
     metadata = {k: v for k, v in found.items() if isinstance(v, str)}
   except (AttributeError, TypeError, ValueError, RecursionError):
-    raise damaged(path, 'its header is not a JSON object') from None
+    raise _foreign.error(path) or damaged(
+      path, 'its header is not a JSON object'
+    ) from None
+  if twice is not None:
+    raise damaged(path, f"its header names leaf '{twice}' twice")
   entries = {
     name: _entry(path, name, value, 8 + length)
     for name, value in header.items()
   }
   _check_cover(path, entries, 8 + length, stamp[0])
   return Header(entries, metadata, stamp)
+
+
+def parse_json(text: str | bytes) -> tuple[Any, str | None]:
+  """Parses JSON; returns a key that an object has twice, if any, as well."""
+  twice: list[str] = []
+
+  def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+      keys = [key for key, _ in pairs]
+      twice.append(next(key for key in keys if keys.count(key) > 1))
+    return found
+
+  value = json.loads(text, object_pairs_hook=collect)
+  return value, twice[-1] if twice else None
 
 
 def _entry(path: pathlib.Path, name: str, value: Any, payload: int) -> Entry:

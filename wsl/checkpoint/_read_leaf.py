@@ -9,6 +9,7 @@ into it. A model on demand therefore keeps one released buffer, of the size of
 its largest leaf, and reads the next leaf into it.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 import io
@@ -40,6 +41,7 @@ class Fetch:
     free: a list of at most one released buffer, which the leaves of a model
       share; ``None`` allocates a buffer for each read.
     sharding: the sharding of the array; None keeps it on the host.
+    metadata: the metadata of the checkpoint.
   """
 
   path: pathlib.Path
@@ -49,6 +51,9 @@ class Fetch:
   finite: bool
   free: list[np.ndarray] | None = dataclasses.field(repr=False, compare=False)
   sharding: jax.sharding.Sharding | None = None
+  metadata: Mapping[str, str] = dataclasses.field(
+    default_factory=dict, repr=False, compare=False
+  )
 
   def __call__(self) -> Any:
     """Returns the leaf as a numpy array, or as a jax array if sharded.

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint import _format, _load, _structure
+from wsl.checkpoint import _format, _metadata, _open, _structure
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 _Report: TypeAlias = Callable[[str, int], None]
@@ -36,6 +36,7 @@ def save(
   params: types.Params,
   *,
   metadata: dict[str, str] | None = None,
+  like: types.Params | str | os.PathLike[str] = None,
   shard_bytes: int | None = None,
   progress: Progress | None = None,
 ) -> None:
@@ -53,7 +54,12 @@ def save(
       shards and an index in the format of Hugging Face. A checkpoint in the
       folder is replaced.
     params: any pytree of arrays, on demand or not.
-    metadata: strings to store in the file; see ``checkpoint.metadata``.
+    metadata: strings to store in the file; see ``checkpoint.metadata``. They
+      are added to the metadata that is kept (see ``like``), and win over it.
+    like: a path as in ``load``, or leaves on demand, whose metadata is kept
+      (``format: pt``, for example). ``None`` keeps the metadata of the files
+      that leaves on demand are computed from, except a key with different
+      values in several files. Arrays in memory have no metadata.
     shard_bytes: the largest payload of a shard, in bytes; a larger leaf has a
       shard of its own. ``None`` writes one file.
     progress: called by the writing thread with a leaf's name, the bytes written
@@ -79,7 +85,8 @@ def save(
     for name, leaf in tree.named(params).items()
   }
   _check(target, metadata, shard_bytes)
-  notes = {**(metadata or {}), _structure.KEY: _structure.record(params)}
+  notes = _metadata.inherited(like, params) | (metadata or {})
+  notes[_structure.KEY] = _structure.record(params)
   files = _layout(target, leaves, notes, shard_bytes)
   shared = any(tree.spans_processes(leaf) for leaf in leaves.values())
   if jax.process_index() == 0:
@@ -132,7 +139,7 @@ def _layout(
     room = room if room is None else room - size
   if shard_bytes is None:
     one = target.suffix == '.safetensors'
-    paths = [target if one else target / _load.SINGLE]
+    paths = [target if one else target / _open.SINGLE]
   else:
     n = len(groups)
     paths = [
@@ -164,7 +171,7 @@ def _write(
   """Writes all files under temporary names, then renames them."""
   files[0].path.parent.mkdir(parents=True, exist_ok=True)
   parts = {_part(file.path): file.path for file in files}
-  index = target / _load.INDEX
+  index = target / _open.INDEX
   report = _reporter(progress, files)
   try:
     for file in files:
@@ -258,11 +265,11 @@ def _previous(target: pathlib.Path) -> set[pathlib.Path]:
   """Returns the files of the checkpoint in a folder."""
   if target.suffix == '.safetensors':
     return set()
-  index = target / _load.INDEX
-  files = {index, target / _load.SINGLE}
+  index = target / _open.INDEX
+  files = {index, target / _open.SINGLE}
   if index.is_file():
     with contextlib.suppress(ValueError):
-      shard_of, _ = _load.read_index(index)
+      shard_of, _ = _open.read_index(index)
       files |= {target / shard for shard in shard_of.values()}
   return files
 

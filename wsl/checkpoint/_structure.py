@@ -2,12 +2,14 @@
 
 Tensors in a file have names and no structure. ``save`` records the structure as
 JSON: a leaf is its name, a dict is an object, a list is ``["list", ...]``, a
-tuple ``["tuple", ...]``, ``None`` is null. Any other node (a NamedTuple, a
-dataclass) becomes a dict of its fields.
+tuple ``["tuple", ...]``, ``None`` is null. A dict whose keys are not strings is
+``["dict", [key, child], ...]``, a key a JSON value or ``["tuple", ...]``. Any
+other node (a NamedTuple, a dataclass) becomes a dict of its fields.
 """
 
 import json
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -16,6 +18,8 @@ import numpy as np
 from wsl import tree, types
 
 KEY = 'wsl.tree'
+# The types of a dict's keys that JSON preserves.
+_KEYS = (str, int, bool, float)
 
 
 def record(params: types.Params) -> str:
@@ -33,10 +37,41 @@ def _record(node: Any) -> Any:
   )
   if type(node) in (list, tuple):
     return [type(node).__name__, *(_record(child) for _, child in children)]
-  return {
-    jax.tree_util.keystr(path, simple=True): _record(child)
-    for path, child in children
-  }
+  keys = [_key(path) for path, _ in children]
+  values = [_record(child) for _, child in children]
+  if all(isinstance(key, str) for key in keys):
+    return dict(zip(keys, values))
+  return ['dict', *zip(keys, values)]
+
+
+def _key(path: tuple[Any, ...]) -> Any:
+  """Returns the key of a child as JSON.
+
+  A key of another type than ``_KEYS``, and the index or the field of a node
+  that is not a dict, becomes a string.
+  """
+  key = path[0].key if isinstance(path[0], jax.tree_util.DictKey) else None
+  encoded = _encode_key(key)
+  if encoded is None:
+    return jax.tree_util.keystr(path, simple=True)
+  return encoded
+
+
+def _encode_key(key: Any) -> Any:
+  """Returns a dict's key as JSON, or ``None`` if its type is not exact."""
+  if type(key) in _KEYS and key == key:
+    return key
+  if type(key) is tuple:
+    items = [_encode_key(item) for item in key]
+    return None if any(x is None for x in items) else ['tuple', *items]
+  return None
+
+
+def _decode_key(key: Any) -> Any:
+  """Inverts ``_encode_key``."""
+  if isinstance(key, list):
+    return tuple(_decode_key(item) for item in key[1:])
+  return key
 
 
 def rebuild(
@@ -57,12 +92,14 @@ def rebuild(
       return leaves[node]
     if isinstance(node, dict):
       return {key: build(child) for key, child in node.items()}
+    if node[0] == 'dict':
+      return {_decode_key(key): build(child) for key, child in node[1:]}
     kind = {'list': list, 'tuple': tuple}[node[0]]
     return kind(build(child) for child in node[1:])
 
   try:
     params = build(json.loads(text))
-  except (KeyError, IndexError, TypeError, json.JSONDecodeError):
+  except (KeyError, IndexError, TypeError, ValueError):
     used.clear()
   if used != set(leaves):
     raise ValueError(
@@ -77,10 +114,14 @@ def fit(
 ) -> types.Params:
   """Returns the leaves in the structure of ``like``.
 
+  The levels of a name may be joined by dots in the file: ``a.0.w`` is the leaf
+  ``a/0/w`` of ``like``.
+
   Raises:
     ValueError: naming the leaf whose name or shape differs.
   """
   wanted = tree.named(like)
+  leaves = _renamed(leaves, wanted)
   for name in wanted:
     if name not in leaves:
       raise ValueError(
@@ -100,3 +141,21 @@ def fit(
         f'like= has {shape}'
       )
   return tree.map_named(lambda name, _: leaves[name], like)
+
+
+def natural(name: str) -> list[Any]:
+  """Returns a sort key of names by which ``layers_10`` follows ``layers_2``."""
+  parts = re.split(r'([0-9]+)', name)
+  return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def _renamed(leaves: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+  """Renames leaves by dotted names, if that makes all names the wanted ones."""
+  if leaves.keys() == wanted.keys():
+    return leaves
+  slashes = lambda names: {name.replace('.', '/'): name for name in names}
+  given, asked = slashes(leaves), slashes(wanted)
+  unique = len(given) == len(leaves) and len(asked) == len(wanted)
+  if not unique or given.keys() != asked.keys():
+    return leaves
+  return {asked[key]: leaves[name] for key, name in given.items()}

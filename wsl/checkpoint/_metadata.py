@@ -1,0 +1,49 @@
+"""Metadata of checkpoints: combined over files, inherited by a save."""
+
+from collections.abc import Iterable, Mapping
+import os
+import pathlib
+
+import jax
+
+from wsl import tree, types
+from wsl.checkpoint import _open, _read_leaf, _structure
+
+
+def inherited(
+  like: types.Params | str | os.PathLike[str], params: types.Params
+) -> dict[str, str]:
+  """Returns the metadata that a save takes over from files.
+
+  Args:
+    like: a path or leaves on demand of which the metadata is taken; ``None``
+      takes that of the files which ``params`` is computed from. A key with
+      different values in several files is left out.
+    params: the parameters to save.
+
+  Raises:
+    ValueError: if ``like`` has no leaf of a file.
+  """
+  if isinstance(like, (str, os.PathLike)):
+    found = [_open.open_files(pathlib.Path(like), finite=False, free=None)]
+    notes: Iterable[Mapping[str, str]] = [files.metadata for files in found]
+  else:
+    notes = _of_leaves(params if like is None else like)
+    if like is not None and not notes:
+      raise ValueError(
+        'save(like=): no leaf is on demand from a file: give the path of a '
+        'checkpoint, or load it with lazy=True'
+      )
+  shared = _open.combine(notes)
+  return {k: v for k, v in shared.items() if k != _structure.KEY}
+
+
+def _of_leaves(params: types.Params) -> list[Mapping[str, str]]:
+  """Returns the metadata of every file that leaves on demand come from."""
+  found: dict[int, Mapping[str, str]] = {}
+  for leaf in jax.tree.leaves(params):
+    for x in tree.inputs(leaf):
+      fetch = getattr(x, 'fetch', None)
+      if isinstance(fetch, _read_leaf.Fetch):
+        found[id(fetch.metadata)] = fetch.metadata
+  return list(found.values())
