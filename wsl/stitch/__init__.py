@@ -68,7 +68,6 @@ from wsl.stitch._compatible.basis_transform import Basis as Basis
 from wsl.stitch._compatible.basis_transform import (
   basis_transform as basis_transform,
 )
-from wsl.stitch._compatible.basis_transform import orthogonal as orthogonal
 from wsl.stitch._compatible.basis_transform import random_basis as random_basis
 from wsl.stitch._compatible.bct import bct_loss as bct_loss
 from wsl.stitch._compatible.bct import bt2_loss as bt2_loss
@@ -80,6 +79,7 @@ from wsl.stitch._compatible.compatibility import (
   compatibility_matrix as compatibility_matrix,
 )
 from wsl.stitch._compatible.retrieval import retrieval as retrieval
+from wsl.stitch._compatible.rotation import orthogonal as orthogonal
 from wsl.stitch._compatible.simplex import hoc_loss as hoc_loss
 from wsl.stitch._compatible.simplex import simplex as simplex
 from wsl.stitch._compatible.translate import invert as invert

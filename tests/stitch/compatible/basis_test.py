@@ -50,6 +50,43 @@ def test_gradients_by_finite_differences(kind):
   np.testing.assert_allclose(found, slope, atol=1e-8)
 
 
+def reflection(size, seed=0):
+  """A random orthogonal matrix of determinant -1."""
+  q = np.linalg.qr(np.random.RandomState(seed).randn(size, size))[0]
+  return jnp.asarray(q * np.r_[-np.linalg.det(q), np.ones(size - 1)][None])
+
+
+@pytest.mark.parametrize('size', [1, 2, 5])
+def test_given_orthogonal_matrices_are_held_reflections_too(size):
+  given = reflection(size)
+  found = stitch.orthogonal(given, kind='polar')
+  np.testing.assert_allclose(found, given, **EXACT)
+  np.testing.assert_allclose(jnp.linalg.det(found), -1, **EXACT)
+  scaled = stitch.orthogonal(3 * given, kind='polar')
+  np.testing.assert_allclose(scaled, given, **EXACT)
+
+
+@pytest.mark.parametrize('free', [normal(0, 4, 4), reflection(4)])
+def test_polar_gradients_by_finite_differences(free):
+  weights, direction = normal(1, 4, 4), normal(2, 4, 4)
+  f = jax.jit(
+    lambda free: jnp.sum(weights * stitch.orthogonal(free, kind='polar'))
+  )
+  slope = (f(free + 1e-5 * direction) - f(free - 1e-5 * direction)) / 2e-5
+  found = jnp.sum(jax.grad(f)(free) * direction)
+  np.testing.assert_allclose(found, slope, atol=1e-8)
+
+
+def test_a_basis_of_given_matrices():
+  p, q = reflection(5), reflection(4, 1)
+  basis = stitch.Basis(inner=p, outer=q, extra=2, scale=3.0, kind='polar')
+  n, o = normal(0, 3, 5), normal(1, 3, 4)
+  v = np.concatenate([unit(o[:, :2]), 3 * unit(n) @ p.T], 1)
+  expected = np.concatenate([v[:, :4] @ q.T, v[:, 4:]], 1)
+  found = stitch.basis_transform(basis, n, o)
+  np.testing.assert_allclose(found, expected, **EXACT)
+
+
 def test_orthogonal_mistakes_and_dtypes():
   assert stitch.orthogonal(jnp.ones((2, 2), jnp.bfloat16)).dtype == jnp.float32
   with pytest.raises(

@@ -80,6 +80,45 @@ def test_scales_by_numpy():
   np.testing.assert_allclose(plain.weight, scaled.weight, **EXACT)
 
 
+def test_maps_that_are_not_centred_are_linear():
+  x, y = draw(), draw(1)
+  least = np.linalg.lstsq(x, y, rcond=None)[0]
+  polar = lambda m: (lambda u, s, v: u @ v)(*np.linalg.svd(m))
+  expected = {
+    'affine': least,
+    'orthogonal': polar(x.T @ y),
+    'nearest_orthogonal': polar(least),
+  }
+  for kind, weight in expected.items():
+    found = stitch.translate(x, y, kind=kind, centre=False)
+    np.testing.assert_allclose(found.weight, weight, **EXACT)
+    assert found.bias is None
+    np.testing.assert_allclose(stitch.apply_adapter(found, x), x @ weight)
+    inverse = stitch.invert(found)
+    np.testing.assert_allclose(inverse.weight, np.linalg.inv(weight), **EXACT)
+  each = np.sqrt((x**2).mean(0)), np.sqrt((y**2).mean(0))
+  turned = polar((x / each[0]).T @ (y / each[1]))
+  found = stitch.translate(x, y, scale='each', centre=False)
+  weight = np.diag(1 / each[0]) @ turned @ np.diag(each[1])
+  np.testing.assert_allclose(found.weight, weight, **EXACT)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('centre', [True, False])
+def test_the_gain_is_that_of_least_squared_error(kind, centre):
+  x, y = draw(), draw(1)
+  plain, found = (
+    stitch.translate(x, y, kind=kind, scale=scale, centre=centre)
+    for scale in ('none', 'gain')
+  )
+  a, b = (centred(x), centred(y)) if centre else (x, y)
+  mapped = a @ np.asarray(plain.weight)
+  gain = np.sum(mapped * b) / np.sum(mapped**2)
+  np.testing.assert_allclose(found.weight, gain * plain.weight, **EXACT)
+  if kind == 'affine':
+    np.testing.assert_allclose(gain, 1, **EXACT)
+
+
 def test_least_squares_have_a_smaller_residual_than_rotations():
   x, y = draw(), draw(1)
   residuals = [

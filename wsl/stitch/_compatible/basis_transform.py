@@ -1,20 +1,12 @@
-"""Basis transformation: new features that contain old ones, by rotations.
+"""Basis transformation: new features that contain old ones, by rotations."""
 
-A rotation is learned as a function of free parameters. Skew matrices
-``S = A - A^T`` are the tangent space of the rotations at the identity. Both
-``exp(S)`` and the Cayley map ``(I + S)^-1 (I - S)`` are orthogonal, because the
-factors are functions of one matrix and commute: ``Q^T = exp(-S) = Q^-1`` and
-``Q^T = (I + S) (I - S)^-1 = Q^-1``.
-"""
-
-from collections.abc import Callable, Mapping
 import dataclasses
-from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
+from wsl.stitch._compatible import rotation
 
 
 @jax.tree_util.register_dataclass
@@ -23,7 +15,9 @@ class Basis:
   """Parameters of a basis transformation.
 
   Attributes:
-    inner: ``[d, d]``, free parameters of the rotation P of new features.
+    inner: ``[d, d]``, free parameters of the rotation P of new features. Given
+      orthogonal matrices, P and Q themselves, are held with
+      ``kind='polar'``.
     outer: ``[d_old, d_old]``, of the rotation Q of the compatible part.
     extra: number t of dimensions taken from the old features.
     scale: norm C of the new features; the old ones have norm 1.
@@ -55,7 +49,7 @@ def random_basis(
     old: width d_old of the old features, at most ``extra + new``.
     extra: number t of dimensions taken from the old features, 1 .. d_old.
     scale: norm C of the new features; the old ones have norm 1.
-    kind: ``'cayley'`` or ``'exponential'``.
+    kind: ``'cayley'``, ``'exponential'`` or ``'polar'``, as for ``orthogonal``.
 
   Returns:
     The parameters, float32.
@@ -88,7 +82,7 @@ def basis_transform(
   .. math:: v = [\bar o_{1 \dots t}, \; P (C \bar n)], \quad
     \beta = [Q v_{1 \dots d_\text{old}}, \; v_{d_\text{old}+1 \dots t+d}]
 
-  P and Q are rotations and bars mean norm 1. The map from v to beta is an
+  P and Q are orthogonal and bars mean norm 1. The map from v to beta is an
   isometry, so that no information about n is lost. Compare the first ``d_old``
   entries with a gallery of old features, all entries with a gallery of new
   ones.
@@ -126,7 +120,7 @@ def basis_transform(
         f'takes [..., {len(matrix)}], one row for each row of the new ones'
       )
   n, o, *free = tree.widen(n, o, basis.inner, basis.outer)
-  inner, outer = (orthogonal(x, kind=basis.kind) for x in free)
+  inner, outer = (rotation.orthogonal(x, kind=basis.kind) for x in free)
   head = tree.unit(o[..., : basis.extra])
   tail = tree.unit(n) * basis.scale
   # Both parts of v have fixed norms, 1 and C, and beta = blockdiag(Q, I) v: the
@@ -135,69 +129,3 @@ def basis_transform(
   width = len(outer)
   compatible = tree.matmul(v[..., :width], outer.T)
   return jnp.concatenate([compatible, v[..., width:]], -1)
-
-
-def orthogonal(free: types.Array, *, kind: str = 'cayley') -> types.Array:
-  r"""Maps any square matrix to a rotation, to learn it by gradient descent.
-
-  .. math:: S = A - A^\top, \quad Q = (I + S)^{-1} (I - S)
-    \quad \text{or} \quad Q = e^S
-
-  Both have determinant 1 and give the identity for A = 0, with derivatives -2 S
-  and S there. The exponential reaches every rotation. The Cayley map reaches
-  all but those that turn some plane by 180 degrees, at the cost of one solve.
-
-  Args:
-    free: A, ``[d, d]``, any floats; only ``A - A^T`` is used.
-    kind: ``'cayley'`` or ``'exponential'``.
-
-  Returns:
-    Q, ``[d, d]``, float32 or wider.
-
-  Raises:
-    ValueError: if the matrix is not square or the kind is unknown.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> quarter = jnp.asarray([[0.0, jnp.pi / 2], [0.0, 0.0]])
-    >>> orthogonal(quarter, kind='exponential').round(6).tolist()
-    [[0.0, 1.0], [-1.0, 0.0]]
-    >>> orthogonal(jnp.asarray([[0.0, 1.0], [0.0, 0.0]])).tolist()
-    [[0.0, -1.0], [1.0, 0.0]]
-
-  Reference:
-    Cayley, "Sur quelques propriétés des déterminants gauches", 1846;
-    Lezcano-Casado & Martínez-Rubio, "Cheap Orthogonal Constraints in Neural
-    Networks", 2019, arXiv:1901.08428 (the exponential).
-  """
-  if kind not in _MAPS:
-    hint = tree.nearest(kind, list(_MAPS))
-    raise ValueError(
-      f"orthogonal: no kind '{kind}'{hint}: there are {', '.join(_MAPS)}"
-    )
-  shape = jnp.shape(free)
-  if len(shape) != 2 or shape[0] != shape[1]:
-    raise ValueError(f'orthogonal: {list(shape)} is not square: give [d, d]')
-  (wide,) = tree.widen(free)
-  return _MAPS[kind](wide - wide.T)
-
-
-def _cayley(skew: types.Array) -> types.Array:
-  """Returns (I + S)^-1 (I - S) = I - 2 S + O(S^2)."""
-  # A skew S has imaginary eigenvalues i t, so I + S is always invertible.
-  # (1 - i t) / (1 + i t) = exp(-2 i arctan t): an angle of pi needs t = inf.
-  identity = jnp.eye(len(skew), dtype=skew.dtype)
-  return jnp.linalg.solve(identity + skew, identity - skew)
-
-
-def _exponential(skew: types.Array) -> types.Array:
-  """Returns exp(S) = I + S + O(S^2); jax.scipy is imported on use."""
-  import jax.scipy.linalg
-
-  found: types.Array = jax.scipy.linalg.expm(skew)
-  return found
-
-
-_MAPS: Mapping[str, Callable[[types.Array], types.Array]] = MappingProxyType(
-  {'cayley': _cayley, 'exponential': _exponential}
-)

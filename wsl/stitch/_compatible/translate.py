@@ -6,10 +6,10 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.stitch import _adapter, _anchors
-from wsl.stitch._fit import features
+from wsl.stitch._fit import closed_form, features
 
 KINDS = ('affine', 'orthogonal', 'nearest_orthogonal')
-SCALES = ('none', 'common', 'each')
+SCALES = ('none', 'gain', 'common', 'each')
 
 
 def translate(
@@ -19,6 +19,7 @@ def translate(
   kind: str = 'orthogonal',
   scale: str = 'none',
   ridge: float | None = None,
+  centre: bool = True,
 ) -> _adapter.Adapter:
   r"""Fits a map from one encoder's features to another's on few examples.
 
@@ -42,14 +43,18 @@ def translate(
     target: features y of the same examples, ``[n, m]``, or anchors; two sets
       of anchors are compared by id.
     kind: the kind of W, a row of the table.
-    scale: the scaling sigma: ``'none'`` for 1; ``'common'`` for one number, the
-      root mean square distance from the mean; ``'each'`` for the standard
-      deviation of each feature. Least squares without ridge is the same for
-      all of them.
+    scale: the scaling sigma: ``'none'`` for 1; ``'gain'`` for 1 and W times the
+      one number of least squared error; ``'common'`` for one number, the root
+      mean square distance from mu; ``'each'`` for the standard deviation of
+      each feature. Least squares without ridge is the same for all of them.
     ridge: ridge of least squares, as for ``fit``; unused for ``orthogonal``.
+    centre: whether mu is the mean; it is 0 otherwise, and the map is linear:
+      distances and deviations are then from the origin, and a constant feature
+      is one like all others.
 
   Returns:
-    An adapter with a weight and a bias, for ``apply_adapter`` and ``invert``.
+    An adapter with a weight, and a bias if it is centred, for ``apply_adapter``
+    and ``invert``.
 
   Raises:
     ValueError: if the numbers of examples or the ids differ, or a name is
@@ -84,16 +89,20 @@ def translate(
       '[n, d] and [n, m] of the same n >= 1 examples'
     )
   mean_x, mean_y = jnp.mean(x, 0), jnp.mean(y, 0)
+  if not centre:
+    mean_x, mean_y = jnp.zeros_like(mean_x), jnp.zeros_like(mean_y)
   x, y = x - mean_x[None], y - mean_y[None]
   sigma_x, sigma_y = _spread(x, scale), _spread(y, scale)
   x, y = x / sigma_x[None], y / sigma_y[None]
   procrustes = kind == 'orthogonal'
-  adapter = features.fit(
-    x,
-    y,
-    kind='orthogonal' if procrustes else 'affine',
-    ridge=None if procrustes else ridge,
-  )
+  solver = 'orthogonal' if procrustes else 'affine'
+  ridge = None if procrustes else ridge
+  if centre:
+    adapter = features.fit(x, y, kind=solver, ridge=ridge)
+  else:
+    adapter = closed_form.fit_moments(
+      _about_origin(x, y), kind=solver, ridge=ridge
+    )
   weight = adapter.weight
   assert weight is not None
   if kind == 'nearest_orthogonal':
@@ -101,11 +110,29 @@ def translate(
     # orthogonal Q: it maximises tr(Q^T W), which is at most tr(S).
     u, _, vt = jnp.linalg.svd(weight, full_matrices=False)
     weight = tree.matmul(u, vt)
+  if scale == 'gain':
+    # min_s |s x W - y|^2: s = <x W, y> / |x W|^2.
+    mapped = tree.matmul(x, weight)
+    power = jnp.sum(jnp.square(mapped))
+    weight = weight * jnp.where(power > 0, jnp.sum(mapped * y) / power, 1)
   # ((x - mu_x) / sigma_x W) sigma_y + mu_y = x W' + b, with
   # W' = diag(1 / sigma_x) W diag(sigma_y) and b = mu_y - mu_x W'.
   weight = weight * sigma_y[None] / sigma_x[:, None]
-  bias = mean_y - tree.matmul(mean_x, weight)
+  bias = mean_y - tree.matmul(mean_x, weight) if centre else None
   return dataclasses.replace(adapter, weight=weight, bias=bias)
+
+
+def _about_origin(x: types.Array, y: types.Array) -> types.CrossMoments:
+  """Returns second moments about 0, in place of those about the mean."""
+  rows = len(x)
+  zeros = jnp.zeros_like
+  return types.CrossMoments(
+    count=jnp.asarray(rows),
+    mean_x=zeros(x[0]),
+    mean_y=zeros(y[0]),
+    xx=tree.matmul(x.T, x) / rows,
+    xy=tree.matmul(x.T, y) / rows,
+  )
 
 
 def invert(adapter: _adapter.Adapter) -> _adapter.Adapter:
@@ -161,9 +188,9 @@ def _check_names(kind: str, scale: str) -> None:
 
 
 def _spread(x: types.Array, scale: str) -> types.Array:
-  """Returns sigma, ``[d]``, of centred features; 1 for constant features."""
+  """Returns sigma, ``[d]``, of features less mu; 1 for features of 0."""
   square = jnp.mean(jnp.square(x), 0)
-  if scale == 'none':
+  if scale in ('none', 'gain'):
     square = jnp.ones_like(square)
   elif scale == 'common':
     square = jnp.full_like(square, jnp.sum(square))
