@@ -73,5 +73,5 @@ def test_average_of_any_metrics_of_half_precision_data():
 
 
 def test_data_without_examples_is_refused():
-  with pytest.raises(ValueError, match='no examples'):
+  with pytest.raises(ValueError, match=r'^average: data has no examples'):
     train.average(scaled, jnp.ones(()), jnp.ones((0, 2)), batch_size=4)

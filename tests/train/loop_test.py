@@ -211,9 +211,9 @@ def test_apply_if_finite_skips_a_nan_step():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'batch_size': 21}, 'batch_size=21 .* only 20 examples'),
-    ({'batch_size': 0}, 'batch_size=0: expected 1'),
-    ({'steps': -1}, 'steps=-1: expected 0'),
+    ({'batch_size': 21}, '^advance: batch_size=21, .* only 20 examples'),
+    ({'batch_size': 0}, '^advance: batch_size=0: expected 1'),
+    ({'steps': -1}, '^advance: steps=-1: expected 0'),
   ],
 )
 def test_a_bad_number_is_named(change, message):
@@ -233,9 +233,9 @@ def test_a_bad_number_is_named(change, message):
 )
 def test_bad_data_is_named(data, message):
   state = train.start(zero(), optimizer=ADAM)
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(ValueError, match=f'^advance: .*{message}'):
     ADVANCE(squares, state, data, steps=1)
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(ValueError, match=f'^average: .*{message}'):
     train.average(lambda p, b: b['y'], zero(), data, batch_size=2)
 
 

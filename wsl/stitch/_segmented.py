@@ -65,15 +65,15 @@ class Segmented:
     if isinstance(self.block, tuple):
       if len(blocks) != len(self.block):
         raise ValueError(
-          f"params['blocks'] has {len(blocks)} trees for {len(self.block)} "
-          'block functions: give one for each'
+          f"Segmented: params['blocks'] has {len(blocks)} trees for "
+          f'{len(self.block)} block functions: give one for each'
         )
       return len(self.block)
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(blocks)}
     if len(lengths) != 1 or () in lengths:
       raise ValueError(
-        "params['blocks'] is not stacked: its leaves must agree in a first "
-        f'axis, the depth, but begin with {sorted(lengths)}'
+        "Segmented: params['blocks'] is not stacked: its leaves must have the "
+        f'depth as first axis, but begin with {sorted(lengths)}'
       )
     return int(lengths.pop()[0])
 
@@ -136,8 +136,8 @@ def advance(
   """
   if not 0 <= start <= stop <= model.depth:
     raise ValueError(
-      f'blocks {start}..{stop} of a network of {model.depth}: expected '
-      f'0 <= start <= stop <= {model.depth}'
+      f'advance: blocks {start}..{stop} of a network of {model.depth}: '
+      f'expected 0 <= start <= stop <= {model.depth}'
     )
   blocks = model.params['blocks']
   if isinstance(model.block, tuple):
@@ -191,7 +191,7 @@ def _cast_for_scan(model: Segmented, h: types.Array) -> types.Array:
   after = jax.eval_shape(block_fn(model, 0), one, h)
   if after.shape != h.shape:
     raise ValueError(
-      f'a stacked block maps {h.shape} to {after.shape}: blocks that change '
-      'the shape need a tuple of functions and of trees'
+      f'Segmented: a stacked block maps {h.shape} to {after.shape}: blocks '
+      'that change the shape need a tuple of functions and of trees'
     )
   return jnp.asarray(h, after.dtype)

@@ -55,12 +55,8 @@ def evaluate(
     >>> print(f'{metrics.accuracy:.3f}')
     0.667
   """
-  return average(
-    jax.tree_util.Partial(_classify, tree.partial(apply_fn)),
-    params,
-    data,
-    batch_size=batch_size,
-  )
+  classify = jax.tree_util.Partial(_classify, tree.partial(apply_fn))
+  return _checked_average(classify, params, data, batch_size, 'evaluate')
 
 
 def _classify(
@@ -100,9 +96,21 @@ def average(
     ValueError: if there are no examples, if leaves differ in length, or if
       ``batch_size`` is less than 1.
   """
-  if not _examples.count(data, batch_size):
-    raise ValueError('the data has no examples to average over')
-  return _average(tree.partial(metric_fn), params, data, batch_size)
+  metric_fn = tree.partial(metric_fn)
+  return _checked_average(metric_fn, params, data, batch_size, 'average')
+
+
+def _checked_average(
+  metric_fn: Callable[..., types.Tree],
+  params: types.Params,
+  data: types.Tree,
+  batch_size: int,
+  caller: str,
+) -> types.Tree:
+  """Checks the arguments for a public function, then averages."""
+  if not _examples.count(data, batch_size, caller=caller):
+    raise ValueError(f'{caller}: data has no examples to average over')
+  return _average(metric_fn, params, data, batch_size)
 
 
 @functools.partial(jax.jit, static_argnums=3)

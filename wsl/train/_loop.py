@@ -160,11 +160,11 @@ def advance(
     3.000 (50,)
   """
   if steps < 0:
-    raise ValueError(f'steps={steps}: expected 0 or more')
-  count = _examples.count(data, batch_size)
+    raise ValueError(f'advance: steps={steps}: expected 0 or more')
+  count = _examples.count(data, batch_size, caller='advance')
   if count < batch_size:
     raise ValueError(
-      f'batch_size={batch_size} but the data has only {count} examples: '
+      f'advance: batch_size={batch_size}, but data has only {count} examples: '
       f'choose batch_size <= {count}'
     )
   loss_fn = tree.partial(loss_fn)

@@ -166,8 +166,8 @@ def _flops(jaxpr: Any) -> int:
       count += 2 * out.size * (math.prod(kernel) // kernel[features])
     elif name == 'while':
       raise ValueError(
-        'a while loop of unknown length: write it as a scan, or count the '
-        'parts around it'
+        'cost: a while loop of unknown length: write it as a scan, or count '
+        'the parts around it'
       )
     elif name == 'cond':
       count += max(map(_flops, jaxprs.inner(eqn)))
