@@ -130,19 +130,22 @@ GQA = align.Symmetry(
   ),
 )
 
-# Three nested groups; one leaf has only the outer two.
-CHAIN = align.Symmetry(
-  (
-    _fixed(9, 'x'),
-    F('a', 3),
-    F('b', 3, outer=('a',)),
-    F('c', 4, outer=('a', 'b')),
-  ),
-  (
-    ('scale', (_axis('a', 'b'),)),
-    ('w', (_axis('x'), _axis('a', 'b', 'c'))),
-  ),
-)
+
+def _chain(x, a, b, c):
+  """Three nested groups; one leaf has only the outer two."""
+  return align.Symmetry(
+    (
+      _fixed(x, 'x'),
+      F('a', a),
+      F('b', b, outer=('a',)),
+      F('c', c, outer=('a', 'b')),
+    ),
+    (
+      ('scale', (_axis('a', 'b'),)),
+      ('w', (_axis('x'), _axis('a', 'b', 'c'))),
+    ),
+  )
+
 
 # Heads are shared by all layers, their units are not; the cells of a grid
 # depend on two independent groups.
@@ -191,7 +194,7 @@ SYMMETRIES = {
   'loop': LOOP,
   'stack': STACK,
   'gqa': GQA,
-  'chain': CHAIN,
+  'chain': _chain(9, 3, 3, 4),
   'shared': SHARED,
   'heads_rnn': HEADS_RNN,
   'experts': EXPERTS,
@@ -293,18 +296,7 @@ TINY = {
       ('z', (_axis('h', 'u'), _axis('x'))),
     ),
   ),
-  'chain': align.Symmetry(
-    (
-      _fixed(2, 'x'),
-      F('a', 2),
-      F('b', 2, outer=('a',)),
-      F('c', 2, outer=('a', 'b')),
-    ),
-    (
-      ('s', (_axis('a', 'b'),)),
-      ('w', (_axis('x'), _axis('a', 'b', 'c'))),
-    ),
-  ),
+  'chain': _chain(2, 2, 2, 2),
 }
 
 

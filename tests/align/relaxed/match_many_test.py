@@ -13,20 +13,20 @@ from wsl.align._relaxed import frank_wolfe, line_search, objective
 
 F = align.Factor
 
-# An MLP with two hidden layers.
-PLAIN = align.Symmetry(
-  factors=(
-    F('a:0', 5, 'an input'),
-    F('a:1', 7),
-    F('b:1', 6),
-    F('c:1', 2, 'an output'),
-  ),
-  axes=(
-    ('a', ((('a:0',),), (('a:1',),))),
-    ('b', ((('a:1',),), (('b:1',),))),
-    ('c', ((('b:1',),), (('c:1',),))),
-  ),
-)
+
+def _dense(inputs, *units, outputs=None):
+  """Returns the symmetry of dense layers a, b, ... with free hidden units."""
+  factors = [F('a:0', inputs, 'an input')]
+  factors += [F(f'{leaf}:1', n) for leaf, n in zip('abc', units)]
+  if outputs is not None:
+    factors += [F(f'{"abc"[len(units)]}:1', outputs, 'an output')]
+  axes = [((f.name,),) for f in factors]
+  return align.Symmetry(
+    tuple(factors), tuple(zip('abc', itertools.pairwise(axes)))
+  )
+
+
+PLAIN = _dense(5, 7, 6, outputs=2)  # an MLP with two hidden layers
 # Three heads, two dependent groups in one leaf, and a recurrent matrix.
 NESTED = align.Symmetry(
   factors=(
@@ -224,13 +224,7 @@ def test_maps_compose_to_the_identity_around_every_cycle(symmetry):
 
 @pytest.mark.parametrize('seed', range(3))
 def test_two_tiny_models_against_brute_force(seed):
-  symmetry = align.Symmetry(
-    (F('a:0', 3, 'an input'), F('a:1', 4), F('b:1', 4)),
-    (
-      ('a', ((('a:0',),), (('a:1',),))),
-      ('b', ((('a:1',),), (('b:1',),))),
-    ),
-  )
+  symmetry = _dense(3, 4, 4)
   rng = np.random.default_rng(seed)
   draw = lambda: {'a': rng.normal(size=(3, 4)), 'b': rng.normal(size=(4, 4))}
   x, y = draw(), draw()
