@@ -8,7 +8,10 @@ from wsl import tree
 from wsl.scale import _depth
 from wsl.scale._bank import banks
 
-_WORDS = ('all', 'task', 'layer', 'leaf', 'head', 'channel', 'random', 'entry')
+_WORDS = (
+  *('all', 'task', 'layer', 'leaf'),
+  *('head', 'channel', 'random', 'masks', 'entry'),
+)
 
 
 def parse(

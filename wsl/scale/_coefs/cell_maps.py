@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
+from wsl.scale._coefs import members as members_lib
 
 
 class Axis(NamedTuple):
@@ -22,12 +23,18 @@ class Random(NamedTuple):
   number: int
 
 
+class Given(NamedTuple):
+  """Each entry belongs to the one of K cells that the caller assigned it."""
+
+  number: int
+
+
 class Entries(NamedTuple):
   """Each entry is a cell."""
 
 
-Cells: TypeAlias = Axis | Random | Entries | None
-Seed: TypeAlias = tuple[int, ...]
+Cells: TypeAlias = Axis | Random | Given | Entries | None
+Seed: TypeAlias = tuple[int, ...] | members_lib.Members
 SEEDLESS: Seed = ()
 
 
@@ -57,7 +64,7 @@ def spread(
   """
   if cells is None or isinstance(cells, Entries):
     return coef
-  if isinstance(cells, Random):
+  if isinstance(cells, (Random, Given)):
     return coef.at[members].get(mode='promise_in_bounds')
   axis = cells.axis % len(leaf)
   run = leaf[axis] // cells.number
@@ -68,7 +75,7 @@ def spread(
 
 
 def draw(cells: Cells, seed: Any, leaf: tuple[int, ...]) -> types.Array | None:
-  """Draws the cell of each entry, if cells are random.
+  """Draws the cell of each entry if cells are random, or returns the given.
 
   The assignment is recomputed from the seed instead of stored: threefry is a
   counter-based generator, where entry i depends on the key and i alone. So it
@@ -76,13 +83,15 @@ def draw(cells: Cells, seed: Any, leaf: tuple[int, ...]) -> types.Array | None:
 
   Args:
     cells: the partition of the entries.
-    seed: ``[2]``, uint32, for random cells.
+    seed: ``[2]``, uint32, for random cells; the numbers of given ones.
     leaf: the shape of the leaf.
 
   Returns:
     ``None``, or an array of the leaf's shape, of the smallest unsigned dtype
     that holds K.
   """
+  if isinstance(cells, Given):
+    return jnp.asarray(seed)
   if not isinstance(cells, Random):
     return None
   # Without a barrier XLA folds the whole draw into a constant of the program.
@@ -94,13 +103,20 @@ def draw(cells: Cells, seed: Any, leaf: tuple[int, ...]) -> types.Array | None:
   return drawn.astype(np.dtype(f'uint{size}'))
 
 
+def operand(seed: Seed) -> np.ndarray:
+  """Returns the array from which ``draw`` reads the cells of the entries."""
+  if isinstance(seed, members_lib.Members):
+    return seed.cells
+  return np.asarray(seed, np.uint32)
+
+
 def parse(label: str, spec: Any, name: str, leaf: tuple[int, ...]) -> Cells:
   """Parses the user's split of one leaf, and checks that it fits the leaf.
 
   Args:
     label: prefix of the error messages.
     spec: ``None``, ``'entry'``, ``'channel'``, ``('channel', axis)``,
-      ``('head', heads)``, ``('head', heads, axis)`` or ``('random', K)``.
+      ``('head', heads)``, ``('head', heads, axis)``, or ``('random', K)``.
     name: the leaf's name.
     leaf: its shape.
 
@@ -150,6 +166,7 @@ _USAGE = {
   'channel': ("'channel' or ('channel', axis)", 0, 1),
   'head': ("('head', heads) or ('head', heads, axis)", 1, 2),
   'random': ("('random', K)", 1, 1),
+  'masks': ("('masks', array)", 1, 1),
   'entry': ("'entry'", 0, 0),
 }
 

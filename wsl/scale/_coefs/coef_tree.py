@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
 from wsl.scale._bank import banks
@@ -17,7 +18,7 @@ class Place(NamedTuple):
   Attributes:
     block: the block's name.
     cells: the partition of the leaf's entries among the block's coefficients.
-    seed: the seed of random cells.
+    seed: the seed of random cells, or the numbers of given cells.
   """
 
   block: str
@@ -107,11 +108,11 @@ def expand(coefs: Any, bank: banks.Bank) -> dict[str, types.Array]:
   return by_leaf
 
 
-def cells_of(coefs: Any, name: str) -> tuple[cell_maps.Cells, cell_maps.Seed]:
-  """Returns the cells of a leaf, and their seed."""
+def cells_of(coefs: Any, name: str) -> tuple[cell_maps.Cells, np.ndarray]:
+  """Returns the cells of a leaf, and the operand of ``cell_maps.draw``."""
   places = dict(coefs.places) if isinstance(coefs, Coefs) else {}
   place = places.get(name, Place(name))
-  return place.cells, place.seed
+  return place.cells, cell_maps.operand(place.seed)
 
 
 def _of_prefix(coefs: Any, bank: banks.Bank) -> dict[str, types.Array]:

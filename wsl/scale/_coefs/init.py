@@ -8,7 +8,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.scale._bank import banks
-from wsl.scale._coefs import block_rules, cell_maps, coef_tree
+from wsl.scale._coefs import block_rules, cell_maps, coef_tree, members
 
 
 def init(
@@ -33,12 +33,15 @@ def init(
                         of axis a
   ``'channel'``         and each index of the last axis; ``('channel', a)``
   ``('random', K)``     and each of K random cells of entries (aTLAS x K)
+  ``('masks', m)``      and each of K given cells of entries: m is bool,
+                        ``[K, *leaf]``, with each entry in one mask, or the
+                        number of each entry's cell, ``[*leaf]``, 0 .. K - 1
   ``'entry'``           and each entry
   a list of rules       ``(regex, block)`` or ``(regex, block, split)``: the
                         first regex found in a leaf's name determines the
                         block's name, a template with groups such as ``\1``;
                         ``None`` is the leaf's own name. ``split`` is one of
-                        the last four above.
+                        the last five above.
   ====================  ======================================================
 
   Args:
@@ -70,17 +73,16 @@ def init(
     Anisotropic Scaling", 2024, arXiv:2407.02880.
 
   Differs from the official code, where a random partition leaves biases and
-  convolutions at zero, and leaves of one shape share it.
+  convolutions at zero, and leaves of one shape share it: give its partitions as
+  ``'masks'``.
   """
   rules = block_rules.parse(bank, by, depth)
   covered = block_rules.cover(bank, rules)
   shapes = {name: shape for name, shape, _ in bank.specs}
   places, blocks = [], dict[str, tuple[int, ...]]()
   for name, (block, split) in covered.items():
-    cells = cell_maps.parse('init', split, name, shapes[name])
-    places.append(
-      (name, coef_tree.Place(block, cells, _seed(cells, name, key)))
-    )
+    cells, seed = _partition(split, name, shapes[name], key)
+    places.append((name, coef_tree.Place(block, cells, seed)))
     rest = cell_maps.shape(cells, shapes[name])
     shape = () if by == 'all' else (len(bank), *rest)
     if blocks.setdefault(block, shape) != shape:
@@ -95,13 +97,17 @@ def init(
   return coef_tree.Coefs(values, tuple(places))
 
 
-def _seed(
-  cells: cell_maps.Cells, name: str, key: types.PRNGKey | None
-) -> cell_maps.Seed:
-  """Returns two words for the random cells of a leaf, or none."""
+def _partition(
+  split: Any, name: str, leaf: tuple[int, ...], key: types.PRNGKey | None
+) -> tuple[cell_maps.Cells, cell_maps.Seed]:
+  """Returns the cells of a leaf, and two words for random ones."""
+  if isinstance(split, tuple) and len(split) == 2 and split[0] == 'masks':
+    given = members.parse('init', split[1], name, leaf)
+    return cell_maps.Given(given.number), given
+  cells = cell_maps.parse('init', split, name, leaf)
   if not isinstance(cells, cell_maps.Random):
-    return cell_maps.SEEDLESS
+    return cells, cell_maps.SEEDLESS
   if key is None:
     raise ValueError('init: a random partition needs key=jax.random.key(...)')
-  leaf = tree.name_key(key, name)
-  return tuple(int(word) for word in jax.random.bits(leaf, (2,), np.uint32))
+  words = jax.random.bits(tree.name_key(key, name), (2,), np.uint32)
+  return cells, tuple(int(word) for word in words)

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from wsl import tree, types
 from wsl.scale._bank import bank_rows, banks, base_checks
@@ -139,7 +138,7 @@ def _apply(
     *rows,
     at=tree.Static(at),
     cells=tree.Static(cells),
-    seed=np.asarray(seed, np.uint32),
+    seed=seed,
     **{k: tree.Static(v) for k, v in hyper.items()},
   )
 

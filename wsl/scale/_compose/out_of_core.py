@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from wsl import tree, types
 from wsl.scale._bank import bank_rows, banks
@@ -97,7 +96,7 @@ def compose(
         by_leaf[name][i],
         row,
         cells=cells,
-        seed=np.asarray(seed, np.uint32),
+        seed=seed,
       )
     params[name] = _finish(x, total)
   return params

@@ -80,11 +80,11 @@ def _inner(
   leaf: Any,
   gradient: types.Array,
   coef: types.Array,
-  cells: tuple[cell_maps.Cells, cell_maps.Seed],
+  cells: tuple[cell_maps.Cells, np.ndarray],
 ) -> types.Array:
   """Returns <gradient, row> for each vector and cell, ``[T, cells...]``."""
   kinds, seed = cells
-  hyper = {'cells': kinds, 'seed': np.asarray(seed, np.uint32)}
+  hyper = {'cells': kinds, 'seed': seed}
   if isinstance(leaf, jax.Array):
     return _inner_stack(gradient, coef, leaf, **hyper)
   if isinstance(leaf, bank_rows.LowRank) and isinstance(leaf.left, jax.Array):

@@ -39,7 +39,8 @@ def total_of(
     return _product(coef, stack)
   if isinstance(cells, cell_maps.Random):
     return _in_halves(coef, stack, cells, seed, shape)
-  term = functools.partial(_row_of, cells=cells, members=None, shape=shape)
+  members = cell_maps.draw(cells, seed, shape)
+  term = functools.partial(_row_of, cells=cells, members=members, shape=shape)
   return weighted_sum(stack, coef, term, shape)
 
 
