@@ -12,10 +12,10 @@ on demand, so a merge of models that do not fit in memory is one expression::
 
 from wsl.checkpoint._load import load as load
 from wsl.checkpoint._load import metadata as metadata
-from wsl.checkpoint._orbax import restore_run as restore_run
-from wsl.checkpoint._orbax import save_run as save_run
-from wsl.checkpoint._orbax import steps as steps
 from wsl.checkpoint._plan import LeafPlan as LeafPlan
 from wsl.checkpoint._plan import Plan as Plan
 from wsl.checkpoint._plan import plan as plan
+from wsl.checkpoint._run import restore_run as restore_run
+from wsl.checkpoint._run import save_run as save_run
+from wsl.checkpoint._run import steps as steps
 from wsl.checkpoint._save import save as save

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any, cast
 
 from wsl import tree, types
-from wsl.checkpoint import _open, _orbax, _structure
+from wsl.checkpoint import _layout, _open, _orbax, _structure
 
 
 def load(
@@ -16,6 +16,8 @@ def load(
   lazy: bool = False,
   sharding: types.Tree | Callable[[str], Any] = None,
   like: types.Params = None,
+  step: int | None = None,
+  item: str | None = None,
   check_finite: bool = True,
 ) -> types.Params:
   """Loads parameters from safetensors, or from an Orbax checkpoint.
@@ -31,8 +33,8 @@ def load(
   Args:
     path: a safetensors file; a folder with one, or with shards and an index in
       the format of Hugging Face, or with all shards ``*-00001-of-00003`` and no
-      index; an index; or a folder written by Orbax (the newest step of a run).
-      One shard alone returns the leaves that it holds.
+      index; an index; or a run, a step or an item of Orbax or of Flax with
+      Orbax. One shard alone returns the leaves that it holds.
     lazy: whether leaves are on demand (``tree.Stored``): each use of a leaf
       reads it. The model keeps one buffer, as large as its largest leaf so far,
       and reads the next leaf into it.
@@ -41,6 +43,9 @@ def load(
       ``None`` returns numpy arrays on the host.
     like: a tree with the names and shapes of the file, in which dots may join
       the levels (``a.0.w`` for ``a/0/w``).
+    step: the step of an Orbax run; ``None`` takes the newest.
+    item: the tree of an Orbax step, such as ``'params'``; ``None`` takes the
+      only one, or ``'default'``.
     check_finite: with ``lazy``, whether reading a leaf with an infinity or a
       NaN is an error.
 
@@ -48,9 +53,11 @@ def load(
     The parameters.
 
   Raises:
-    FileNotFoundError: if ``path`` does not exist, or a shard is missing.
-    ValueError: if a file is damaged or of another format, if a leaf is in two
-      shards or omitted by the index, or if it does not fit ``like``.
+    FileNotFoundError: if ``path`` does not exist, a shard is missing, or an
+      Orbax folder has no such step or item; the message lists those there are.
+    ValueError: if a file is damaged or of another format; if a leaf is in two
+      shards or omitted by the index; if ``like`` does not fit; or if a step of
+      Orbax has several items.
 
   Example:
     >>> import pathlib, tempfile
@@ -64,8 +71,14 @@ def load(
     (3,)
   """
   folder = pathlib.Path(path)
-  if _orbax.is_orbax(folder):
-    return _load_orbax(folder, lazy, sharding, like)
+  if _layout.is_orbax(folder):
+    where = _layout.find_item('load', folder, step, item)
+    return _load_orbax(where, lazy, sharding, like)
+  if step is not None or item is not None:
+    raise ValueError(
+      f'load: {folder} is no folder of Orbax, and has neither steps nor items: '
+      'leave step= and item= out'
+    )
   free: _open.Free = [] if lazy else None
   files = _open.open_files(folder, finite=lazy and check_finite, free=free)
   if like is not None:
@@ -113,13 +126,13 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 def _load_orbax(
   path: pathlib.Path, lazy: bool, sharding: Any, like: types.Params
 ) -> types.Params:
-  """Loads the newest step of an Orbax checkpoint."""
+  """Loads one item of Orbax."""
   if lazy:
     raise ValueError(
       f'load: {path} was written by Orbax and cannot be read leaf by leaf: '
       'load it without lazy and save it as safetensors'
     )
-  params = _orbax.describe(path)
+  params = _orbax.describe('load', path)
   if like is not None:
     params = _structure.fit(like, tree.named(params), path)
   places = None

@@ -147,6 +147,7 @@ def _no_files(
   for file in sorted(folder.iterdir()):
     weights = file.suffix in ('.bin', '.pt', '.pth', '.ckpt', '.pkl', '.npz')
     weights |= file.suffix in ('.msgpack', '.h5', '.keras', '.gguf', '.npy')
+    weights |= file.name.startswith('checkpoint')  # Flax's, without Orbax
     found = _foreign.recognise(file) if weights and file.is_file() else None
     if found is not None:
       return (

@@ -134,11 +134,10 @@ def fit(
         f"load: {path} has a leaf '{name}' that like= does not have"
         f'{tree.nearest(name, list(wanted))}'
       )
-    shape = np.shape(wanted[name])
-    if leaf.shape != shape:
+    shape, found = np.shape(wanted[name]), getattr(leaf, 'shape', ())
+    if found != shape:
       raise ValueError(
-        f"load: leaf '{name}' of {path} has shape {leaf.shape}, "
-        f'like= has {shape}'
+        f"load: leaf '{name}' of {path} has shape {found}, like= has {shape}"
       )
   return tree.map_named(lambda name, _: leaves[name], like)
 

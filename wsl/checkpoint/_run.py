@@ -1,0 +1,163 @@
+"""Runs: any pytree (parameters, optimizer state, step), saved by Orbax.
+
+Orbax does atomic writes, sharded and multi-process saving, and the removal of
+old steps. It is imported on first use, since its import takes seconds.
+"""
+
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from wsl import tree, types
+from wsl.checkpoint import _layout, _orbax
+
+if TYPE_CHECKING:
+  import orbax.checkpoint as ocp
+
+
+def save_run(
+  path: str | os.PathLike[str],
+  state: types.Tree,
+  *,
+  step: int,
+  keep: int | None = None,
+) -> None:
+  """Saves the state of a run; an interrupted save leaves no step.
+
+  Every process of a multi-process run calls this.
+
+  Args:
+    path: the run's folder; it is created if it does not exist.
+    state: any pytree of arrays, numbers and random keys; leaves on demand are
+      read.
+    step: the number of the step, not saved before.
+    keep: the number of newest steps to keep; ``None`` keeps all.
+
+  Raises:
+    ValueError: if the step exists, or the folder holds steps under other names
+      (``ckpt_7``).
+
+  Example:
+    >>> import tempfile
+    >>> import jax.numpy as jnp
+    >>> from wsl import checkpoint
+    >>> folder = tempfile.mkdtemp()
+    >>> checkpoint.save_run(folder, {'w': jnp.ones(2), 'step': 5}, step=5)
+    >>> checkpoint.restore_run(folder, {'w': jnp.zeros(2), 'step': 0})
+    {'step': 5, 'w': Array([1., 1.], dtype=...)}
+  """
+  import orbax.checkpoint as ocp
+
+  present = _layout.steps('save_run', pathlib.Path(path))
+  if step in present:
+    raise ValueError(
+      f'save_run: {path} has step {step} already: choose another'
+    )
+  for folder in present.values():
+    if not folder.name.isdecimal():
+      raise ValueError(
+        f'save_run: {path} holds steps such as {folder.name}, which another '
+        'program has written: choose another folder'
+      )
+  with _manager(path, keep) as manager:
+    manager.save(step, args=ocp.args.StandardSave(tree.read(state)), force=True)
+
+
+def restore_run(
+  path: str | os.PathLike[str],
+  like: types.Tree,
+  *,
+  step: int | None = None,
+  item: str | None = None,
+) -> types.Tree:
+  """Restores the state of a run.
+
+  Args:
+    path: the run's folder, written by ``save_run`` or by another program with
+      Orbax (see ``load``); or the folder of a step or of an item.
+    like: a state of the structure to return and of the saved shapes. A leaf
+      takes the dtype and sharding of ``like``, whatever mesh it was saved from;
+      leaves may be ``jax.ShapeDtypeStruct``.
+    step: which step; ``None`` takes the newest.
+    item: which tree of the step, such as ``'params'``; ``None`` takes the only
+      one, or ``'default'``.
+
+  Returns:
+    The state.
+
+  Raises:
+    FileNotFoundError: if there is no run, or no such step or item; the message
+      lists those there are.
+    ValueError: if ``like`` does not fit, the item is open, or it is damaged.
+  """
+  where = _layout.find_item('restore_run', pathlib.Path(path), step, item)
+  _check_fits(where, like)
+  return _orbax.restore(where, like)
+
+
+def steps(path: str | os.PathLike[str]) -> list[int]:
+  """Returns the complete steps of a run, oldest first.
+
+  Args:
+    path: the run's folder; it need not exist. The names of steps may have a
+      prefix and leading zeros, as in ``ckpt_0007``.
+
+  Returns:
+    A list of numbers, the newest last; empty if there is no step.
+
+  Raises:
+    ValueError: if the names of the steps have several prefixes.
+
+  Example:
+    >>> from wsl import checkpoint
+    >>> checkpoint.steps('no such run')
+    []
+  """
+  return list(_layout.steps('steps', pathlib.Path(path)))
+
+
+def _manager(
+  path: str | os.PathLike[str], keep: int | None
+) -> 'ocp.CheckpointManager':
+  """Opens a run, saving synchronously so that errors surface in the call."""
+  import orbax.checkpoint as ocp
+
+  return ocp.CheckpointManager(
+    pathlib.Path(path).absolute(),
+    item_handlers=ocp.StandardCheckpointHandler(),
+    options=ocp.CheckpointManagerOptions(
+      max_to_keep=keep,
+      enable_async_checkpointing=False,
+      save_root_metadata=False,
+    ),
+  )
+
+
+def _check_fits(where: pathlib.Path, like: types.Tree) -> None:
+  """Compares names and shapes with the saved ones, naming the first misfit."""
+  described = _orbax.describe('restore_run', where)
+  saved, wanted = tree.named(described), tree.named(like)
+  for name in wanted.keys() - saved.keys():
+    raise ValueError(
+      f"restore_run: {where} has no leaf '{name}'"
+      f'{tree.nearest(name, list(saved))}: like must have the saved structure'
+    )
+  for name in saved.keys() - wanted.keys():
+    raise ValueError(
+      f"restore_run: {where} has a leaf '{name}' that like does not have"
+      f'{tree.nearest(name, list(wanted))}'
+    )
+  for name, leaf in wanted.items():
+    # A random key is saved as an array of words, of another shape.
+    is_key = jax.dtypes.issubdtype(
+      getattr(leaf, 'dtype', np.float32), jax.dtypes.prng_key
+    )
+    shape = getattr(saved[name], 'shape', ())  # a string has none
+    if not is_key and np.shape(leaf) != shape:
+      raise ValueError(
+        f"restore_run: leaf '{name}' of {where} has shape {shape}, like has "
+        f'{np.shape(leaf)}'
+      )
