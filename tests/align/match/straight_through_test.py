@@ -123,6 +123,20 @@ def test_training_improves_on_weight_matching():
   np.testing.assert_allclose(loss(untrained), loss(first), rtol=1e-6)
 
 
+@pytest.mark.parametrize('initial', [None, align.identity(SYMMETRY)])
+def test_the_first_matching_starts_as_weight_matching_does(initial):
+  fixed, moving = _params(10), _params(11)
+  found = _find(fixed, moving, _batches(fixed, 1), initial=initial)
+  wanted = align.weight_matching(
+    fixed,
+    moving,
+    symmetry=SYMMETRY,
+    key=jax.random.fold_in(jax.random.key(0), 0),
+    initial=initial,
+  )
+  np.testing.assert_array_equal(found['a:1'], wanted['a:1'])
+
+
 def test_held_out_batches_select_the_permutation():
   # The targets are noise in training batches, the function in held-out ones.
   fixed, moving = _params(6), _params(7)

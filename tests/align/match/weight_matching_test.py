@@ -381,6 +381,71 @@ def test_more_starts_are_not_worse_and_differ():
   _equal(_match(a, b, symmetry, starts=5), found)
 
 
+def _rows(x, axis):
+  return np.moveaxis(np.asarray(x), axis, 0).reshape(x.shape[axis], -1)
+
+
+def _official(fixed, moving, symmetry, seed):
+  """Ascends from the current order, as Ainsworth et al. do (algorithm 1)."""
+  rng = np.random.default_rng(seed)
+  permutation = jax.tree.map(np.array, align.identity(symmetry))
+  names = [g.name for g in symmetry.groups]
+  weights = {n: np.asarray(x, np.float64) for n, x in fixed.items()}
+  progress = True
+  while progress:
+    progress = False
+    for g in rng.permutation(names):
+      rest = permutation | {g: np.arange(len(permutation[g]))}
+      moved = oracle.move(moving, rest, symmetry)
+      gain = 0
+      for name, plan in ((n, symmetry.plan(n)) for n in fixed):
+        for axis, segments in enumerate(plan):
+          if segments[0][0].name == g:
+            gain = (
+              gain + _rows(weights[name], axis) @ _rows(moved[name], axis).T
+            )
+      new = align.assign_scipy(np.asarray(gain))
+      rows = np.arange(len(new))
+      if gain[rows, new].sum() > gain[rows, permutation[g]].sum() + 1e-12:
+        permutation[g], progress = np.asarray(new), True
+  return permutation
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'gain'), [((6, 8, 8, 8, 6), 0.02), ((10, 24, 24, 10), 0.02)]
+)
+def test_starts_beat_as_many_runs_of_the_official_algorithm(sizes, gain):
+  """The official search starts always from the current order."""
+  symmetry = _mlp(sizes)
+  gains = []
+  for seed in range(10):
+    a, b = _params(symmetry, 2 * seed), _params(symmetry, 2 * seed + 1)
+    official = [_official(a, b, symmetry, s) for s in range(20)]
+    best = max(_agreement(a, b, p, symmetry) for p in official)
+    found = _match(a, b, symmetry, starts=20)
+    gains.append(_agreement(a, b, found, symmetry) / best - 1)
+  assert np.mean(gains) > gain
+  assert min(gains) > -0.03
+  assert np.sum(np.asarray(gains) >= -1e-9) >= 8
+
+
+def test_the_starts_are_a_guess_the_current_order_and_changes_of_the_best():
+  symmetry = _mlp((6, 8, 8, 8, 6))
+  a, b = _params(symmetry, 1), _params(symmetry, 2)
+  visits = []
+  found = _match(a, b, symmetry, starts=12, progress=visits.append)
+  first = [next(v for v in visits if v.start == s) for s in range(12)]
+  begun = [v.objective - v.gained for v in first]
+  assert begun[1] < begun[0]
+  assert np.isclose(begun[1], sum(np.vdot(a[n], b[n]) for n in a))
+  assert len({round(x, 6) for x in begun}) == 12
+  ends = [[v for v in visits if v.start == s][-1].objective for s in range(12)]
+  np.testing.assert_allclose(_agreement(a, b, found, symmetry), max(ends))
+  assert len({round(x, 6) for x in ends}) > 3
+  # A random order is worse than one with only one random group.
+  assert np.mean(begun[2:]) > begun[1]
+
+
 def test_ascent_starts_at_the_initial_permutation():
   symmetry = _mlp((4, 12, 12, 4))
   params = _params(symmetry, 1)

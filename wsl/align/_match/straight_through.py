@@ -62,7 +62,8 @@ def straight_through(
       is noisy.
     optimizer: an optax transformation for the target; SGD with learning rate
       0.01 and momentum 0.9 if ``None``.
-    initial: the start of the first matching, by default the current order.
+    initial: the start of the first matching, as in ``weight_matching``: by
+      default a permutation grown from the inputs and outputs.
     leaves: the leaves that are matched, as in ``weight_matching``.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
     max_sweeps: the maximum number of sweeps of each matching.
@@ -92,8 +93,10 @@ def straight_through(
     Ainsworth et al., "Git Re-Basin: Merging Models modulo Permutation
     Symmetries", 2022, arXiv:2209.04836, algorithm 2.
 
-  Differs from the official code in that held-out batches may select the
-  permutation; the official code selects the lowest loss of any training batch.
+  Differs from the official code, which starts the first matching from the
+  current order (here ``initial=align.identity(symmetry)``), in the grown start;
+  and in that held-out batches may select the permutation, where the official
+  code selects the lowest loss of any training batch.
   """
   fixed, moving = _arguments.check_models(
     {'fixed': fixed, 'moving': moving}, symmetry, caller='straight_through'

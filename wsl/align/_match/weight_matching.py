@@ -62,10 +62,12 @@ def weight_matching(
   .. math:: \arg\max_\pi \sum_k \langle\theta^A_k, (\pi\theta^B)_k\rangle
      = \arg\min_\pi \lVert \theta^A - \pi\theta^B \rVert^2
 
-  An initial permutation is grown from the inputs and outputs inwards; it is
-  used if it is better than the current order. Coordinate ascent follows: each
-  group in turn takes its best assignment given all others, and is visited again
-  only if a group that shares a leaf with it has changed. A group on which
+  The first start is grown from the inputs and outputs inwards, or is the
+  current order if that is better; the second is the current order; the others
+  are the best result so far with one random group drawn again (iterated local
+  search). Each is followed by coordinate ascent: each group in turn takes its
+  best assignment given all others, and is visited again only if a group that
+  shares a leaf with it has changed. A group on which
   others depend (attention heads and the units inside them) is matched together
   with them. A group that occurs twice in a tensor, as in a recurrent matrix, is
   a quadratic assignment problem, and changes only if the agreement increases.
@@ -77,9 +79,8 @@ def weight_matching(
     moving: the model to permute, of the same leaves.
     symmetry: the symmetry of both.
     key: a random key, for the order of visits.
-    starts: the number of random orders, at least 1; the best agreement is
-      returned.
-    initial: the permutation to start from, in place of the grown one.
+    starts: the number of starts, at least 1; the best agreement is returned.
+    initial: the permutation of the first start, in place of the grown one.
     leaves: the leaves that count: a regular expression or a predicate on (name,
       shape). By default all but running statistics of normalisation; the other
       leaves are permuted too, without effect on the choice.
@@ -113,9 +114,10 @@ def weight_matching(
 
   Reference: Ainsworth et al., "Git Re-Basin: Merging Models modulo Permutation
     Symmetries", 2022, arXiv:2209.04836, algorithm 1.
-  Differs from the official code, which starts from the current order, in the
-  initial permutation (it recovers planted permutations where ascent alone ends
-  in a local optimum); in the relative tolerance; in skipping groups whose
+  Differs from the official code, which starts from the current order (here
+  ``initial=align.identity(symmetry)``), in the first start (it recovers planted
+  permutations where ascent alone ends in a local optimum) and in the later
+  ones; in the relative tolerance; in skipping groups whose
   neighbours did not change; and in nested and quadratic groups, which the
   official code does not support.
   """
@@ -128,33 +130,36 @@ def weight_matching(
     _symmetry.check_leaves(
       symmetry, tree.named(model), f'weight_matching: {name}'
     )
-  tables = _initial_tables(symmetry, initial)
+  if initial is not None:
+    _permutation.check_permutation(
+      initial, symmetry, 'weight_matching: initial'
+    )
   outer_of = {group.name: group.outer for group in symmetry.groups}
   blocks = block_pairs.load(fixed, moving, symmetry, leaves)
-  if initial is not None:
-    blocks = [block_pairs.permute_moving(b, tables, outer_of) for b in blocks]
   moves = schedule.moves(blocks, symmetry)
   best = -np.inf
+  found: block_pairs.Tables | None = None
   for start in range(starts):
     rng = np.random.default_rng([start, *_seed(key)])
-    state = ([*blocks], {**tables})
-    objective = float(weight_gains.agreement(blocks, ()))
-    if initial is None:
-      guess = first_guess.grow(
-        *state, moves, outer_of=outer_of, solver=solver, rng=rng
-      )
-      guessed = float(weight_gains.agreement(guess[0], ()))
-      if guessed > objective:
-        state, objective = guess, guessed
+    permuted, tables, objective = first_guess.begin(
+      start,
+      blocks,
+      moves,
+      initial=initial,
+      best=found,
+      symmetry=symmetry,
+      solver=solver,
+      rng=rng,
+    )
     for sweep, group, gained in _ascend(
-      *state, moves, outer_of, solver, rng, max_sweeps, tolerance
+      permuted, tables, moves, outer_of, solver, rng, max_sweeps, tolerance
     ):
       objective += gained
       if progress is not None:
         progress(Visit(start, sweep, group, objective, gained))
     if objective > best:
-      best, found = objective, state[1]
-  return {name: jnp.asarray(table) for name, table in found.items()}
+      best, found = objective, tables
+  return {name: jnp.asarray(table) for name, table in (found or {}).items()}
 
 
 def _ascend(
@@ -194,20 +199,6 @@ def _ascend(
       yield sweep, move.group, step.gained
     if not waiting:
       break
-
-
-def _initial_tables(
-  symmetry: _symmetry.Symmetry, initial: _permutation.Permutation | None
-) -> block_pairs.Tables:
-  """Returns the initial permutation on the host, by default the identity."""
-  if initial is None:
-    shapes = {g.name: symmetry.table_shape(g.name) for g in symmetry.groups}
-    return {
-      name: np.broadcast_to(np.arange(shape[-1], dtype=np.int32), shape)
-      for name, shape in shapes.items()
-    }
-  _permutation.check_permutation(initial, symmetry, 'weight_matching: initial')
-  return {g.name: np.asarray(initial[g.name]) for g in symmetry.groups}
 
 
 def _seed(key: types.PRNGKey) -> list[int]:
