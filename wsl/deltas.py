@@ -4,9 +4,13 @@ Shapes are checked here, with the leaf's name in the message, so that nothing
 broadcasts silently inside a method.
 
 Leaves that are not weights: an integer (or bool) leaf is ``None`` in the deltas
-and copied from the base by ``apply``; a running statistic stored as floats is
-merged like a weight, so leave it out of the tree, or recompute it after the
-merge.
+and copied from the base by ``apply``. It must be equal in all models, except a
+single number (a counter): integers that differ are usually quantised weights. A
+running statistic stored as floats is merged like a weight, so leave it out of
+the tree, or recompute it after the merge.
+
+Without ``jax_enable_x64``, leaves of float64 are computed in float64 too, and
+are numpy arrays; inside ``jit`` they are an error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +23,12 @@ import numpy as np
 from wsl import tree, types
 
 
-def stack(base: types.Params, models: Sequence[types.Params]) -> types.Deltas:
+def stack(
+  base: types.Params,
+  models: Sequence[types.Params],
+  *,
+  dtype: Any = None,
+) -> types.Deltas:
   r"""Subtracts the base from T models and stacks the differences.
 
   .. math:: \tau_t = \theta_t - \theta_0
@@ -27,15 +36,17 @@ def stack(base: types.Params, models: Sequence[types.Params]) -> types.Deltas:
   Args:
     base: the model that the others were trained from, leaves ``[...]``.
     models: T >= 1 models of the base's structure, shapes and dtypes.
+    dtype: the dtype of the task vectors; float32, or the base's dtype if that
+      is wider, by default.
 
   Returns:
-    Task vectors, leaves ``[T, ...]`` in float32 or wider; ``None`` at integer
-    leaves. The stack of a leaf on demand is on demand.
+    Task vectors, leaves ``[T, ...]``; ``None`` at integer leaves. The stack of
+    a leaf on demand is on demand.
 
   Raises:
     ValueError: if there is no model, or a model differs from the base in
-      structure, shape or dtype, or contains NaN or inf; the message names the
-      leaf. (Values are not checked in a trace, nor on demand:
+      structure, shape, dtype or integers, or contains NaN or inf; the message
+      names the leaf. (Values are not checked in a trace, nor on demand:
       ``checkpoint.load`` checks those when it reads them.)
 
   Example:
@@ -54,9 +65,12 @@ def stack(base: types.Params, models: Sequence[types.Params]) -> types.Deltas:
   base, *models = check(
     'stack', {'base': base} | {f'model {t}': m for t, m in enumerate(models)}
   )
+  hyper = tree.output_dtype('stack', base, dtype)
   return jax.tree.map(
     lambda x, *rest: (
-      tree.apply_kernel(_differences, x, *rest) if _is_float(x) else None
+      tree.apply_kernel(_differences, x, *rest, **hyper)
+      if tree.is_float(x)
+      else None
     ),
     base,
     *models,
@@ -64,7 +78,10 @@ def stack(base: types.Params, models: Sequence[types.Params]) -> types.Deltas:
 
 
 def check(label: str, models: Mapping[str, types.Params]) -> list[types.Params]:
-  """Checks structure, shapes, dtypes and finite values of several models.
+  """Checks structure, shapes, dtypes and values of several models.
+
+  Values of floats must be finite; integers must be equal, see
+  ``tree.check_weights``.
 
   Args:
     label: the calling function, with which the message begins.
@@ -95,11 +112,17 @@ def check(label: str, models: Mapping[str, types.Params]) -> list[types.Params]:
     )
   for name, model in models.items():
     _check_finite(f'{label}: {name}', model)
+  tree.check_weights(label, dict(zip(models, same)))
   return same
 
 
 def apply(
-  base: types.Params, delta: types.Delta, *, coef: types.Scalar = 1.0
+  base: types.Params,
+  delta: types.Delta,
+  *,
+  coef: types.Scalar = 1.0,
+  dtype: Any = None,
+  check_finite: bool = True,
 ) -> types.Params:
   r"""Adds a delta to the base.
 
@@ -110,12 +133,18 @@ def apply(
     delta: one task vector, leaves ``[...]``; ``None`` keeps the base's leaf, an
       integer or a weight that is not merged.
     coef: the coefficient lambda; may be traced.
+    dtype: the dtype of float leaves in the result; the base's by default.
+    check_finite: whether a value that is not finite where the base is (an
+      overflow of float16 or float8, or a NaN of the merge) is an error. Values
+      are not checked in a trace; those on demand are checked by
+      ``checkpoint.save``.
 
   Returns:
     A model of the base's structure and dtypes.
 
   Raises:
-    ValueError: if the delta has another structure or shape than the base.
+    ValueError: if the delta has another structure or shape than the base, or
+      a value of the result is not finite, naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -135,35 +164,53 @@ def apply(
   leaves = tree.named(base, is_leaf=is_none)
   for name, d in tree.named(delta).items():
     _check_fits(name, d, leaves[name])
-  return jax.tree.map(
-    lambda x, d: x if d is None else tree.apply_kernel(_add, x, d, coef=coef),
-    base,
-    delta,
-    is_leaf=is_none,
-  )
+  hyper = tree.output_dtype('apply', base, dtype)
+
+  def add(x: Any, d: Any) -> Any:
+    if d is not None:
+      return tree.apply_kernel(_add, x, d, coef=coef, **hyper)
+    cast = hyper and x is not None and tree.is_float(x)
+    return tree.apply_kernel(tree.cast_leaf, x, **hyper) if cast else x
+
+  result = jax.tree.map(add, base, delta, is_leaf=is_none)
+  if check_finite:
+    tree.check_finite('apply', result, base, remedy=_REMEDY)
+  return result
 
 
-def _is_float(x: Any) -> bool:
-  return jnp.issubdtype(x.dtype, jnp.inexact)
+# The end of messages about a result that is not finite.
+_REMEDY = (
+  'beyond its dtype (give dtype=) or not finite in the delta (a singular '
+  'matrix?); check_finite=False accepts it'
+)
 
 
-def _differences(base: types.Array, *models: types.Array) -> types.Array:
+def _differences(
+  base: types.Array, *models: types.Array, dtype: np.dtype | None = None
+) -> types.Array:
   """Stacks the differences of one leaf, in float32 or wider."""
-  return jnp.stack([tree.wide(m) - tree.wide(base) for m in models])
+  stack = jnp.stack([tree.wide(m) - tree.wide(base) for m in models])
+  return stack if dtype is None else stack.astype(dtype)
 
 
 def _add(
-  base: types.Array, delta: types.Array, *, coef: types.Scalar
+  base: types.Array,
+  delta: types.Array,
+  *,
+  coef: types.Scalar,
+  dtype: np.dtype | None = None,
 ) -> types.Array:
   """Adds the scaled delta in float32 or wider, and rounds once."""
   wide = tree.wide(base)
+  wide = wide if dtype is None else wide.astype(tree.wide_dtype(wide, dtype))
   coef = jnp.asarray(coef).astype(wide.dtype)
-  return (wide + coef * delta.astype(wide.dtype)).astype(base.dtype)
+  added = wide + coef * delta.astype(wide.dtype)
+  return added.astype(base.dtype if dtype is None else dtype)
 
 
 def _check_fits(name: str, delta: types.Array, base: Any) -> None:
   """Checks one leaf of a delta against the base's leaf of that name."""
-  if base is None or not _is_float(base):
+  if base is None or not tree.is_float(base):
     raise ValueError(
       f"apply: the base has no float leaf '{name}', the delta has: make it None"
     )
@@ -197,7 +244,8 @@ def _check_same(
     for what in ('shape', 'dtype'):
       found, expected = getattr(leaf, what), getattr(wanted[name], what)
       if found != expected:
-        remedy = 'cast it' if what == 'dtype' else 'leave it out or resize it'
+        cast = what == 'dtype'
+        remedy = 'cast it by tree.cast' if cast else 'leave it out or resize it'
         raise ValueError(
           f"{label}: leaf '{name}' has {what} {found}, {other_label} has "
           f'{expected}: {remedy}'
@@ -209,17 +257,8 @@ def _check_finite(label: str, model: types.Tree) -> None:
   """Checks the values of leaves that are in memory and not traced."""
   for name, leaf in tree.named(model).items():
     known = not isinstance(leaf, (jax.core.Tracer, tree.Stored, tree.Computed))
-    if known and _is_float(leaf) and leaf.size:
-      # Constants of a trace are concrete; compute on them outside of it.
-      with jax.ensure_compile_time_eval():
-        bad = int(tree.read(tree.map(_not_finite, leaf)))
-      if bad:
-        raise ValueError(
-          f"{label}: leaf '{name}' holds {bad} NaN or infinite "
-          f'{"value" if bad == 1 else "values"}: repair or leave out that model'
-        )
-
-
-def _not_finite(x: types.Array) -> types.Array:
-  bad = (~jnp.isfinite(x)).astype(np.int32)
-  return tree.sum_entries(bad.reshape(1, -1))[0]
+    if known and (bad := tree.count_bad(leaf)):
+      raise ValueError(
+        f"{label}: leaf '{name}' holds {bad} NaN or infinite "
+        f'{"value" if bad == 1 else "values"}: repair or leave out that model'
+      )

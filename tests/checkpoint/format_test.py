@@ -12,10 +12,10 @@ from wsl import checkpoint
 
 def _leaves(dtype):
   return {
-    'matrix': np.arange(6).reshape(2, 3).astype(dtype),
+    'matrix': np.arange(1, 7).reshape(2, 3).astype(dtype),
     'scalar': np.asarray(1, dtype),
     'empty': np.zeros((0, 3), dtype),
-    'transposed': np.arange(6).reshape(2, 3).astype(dtype).T,
+    'transposed': np.arange(1, 7).reshape(2, 3).astype(dtype).T,
   }
 
 

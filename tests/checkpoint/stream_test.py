@@ -86,38 +86,43 @@ def test_a_value_that_is_not_finite_is_found(tmp_path, dtype, value):
   with np.errstate(all='ignore'):
     x = x.astype(dtype)
   file = tmp_path / 'a.safetensors'
-  checkpoint.save(file, {'w': x})
+  with pytest.raises(
+    ValueError, match=r"save: leaf 'w' of .* has values that are NaN"
+  ):
+    checkpoint.save(file, {'w': x})
+  assert not list(tmp_path.iterdir())
+  checkpoint.save(file, {'w': x}, check_finite=False)
   lazy = checkpoint.load(file, lazy=True)
-  with pytest.raises(ValueError, match=r"leaf 'w' of .* at \[1, 2\]: leave"):
-    tree.read(lazy)
+  for read in (lambda: tree.read(lazy), lambda: checkpoint.load(file)):
+    with pytest.raises(ValueError, match=r"leaf 'w' of .* at \[1, 2\]: leave"):
+      read()
   unchecked = checkpoint.load(file, lazy=True, check_finite=False)
   assert tree.read(unchecked)['w'].tobytes() == x.tobytes()
-  assert checkpoint.load(file)['w'].tobytes() == x.tobytes()
+  eager = checkpoint.load(file, check_finite=False)
+  assert eager['w'].tobytes() == x.tobytes()
 
 
 def test_every_finite_half_passes_and_no_other():
   bits = np.arange(1 << 16, dtype=np.uint16)
   for dtype in (np.float16, ml_dtypes.bfloat16):
     values = bits.view(dtype)
-    found = [
-      _read_leaf.all_finite(values[i : i + 1]) for i in range(0, 1 << 16, 7)
-    ]
+    found = [tree.all_finite(values[i : i + 1]) for i in range(0, 1 << 16, 7)]
     finite = np.isfinite(values.astype(np.float32))
     np.testing.assert_array_equal(found, finite[::7])
-    assert _read_leaf.all_finite(values[finite])
+    assert tree.all_finite(values[finite])
 
 
 @pytest.mark.parametrize('dtype', dtypes.FLOATS[:3])
 def test_the_largest_finite_values_pass(dtype):
   top = np.finfo(dtype).max
-  assert _read_leaf.all_finite(np.asarray([top, -top, 0, -0.0], dtype))
+  assert tree.all_finite(np.asarray([top, -top, 0, -0.0], dtype))
 
 
 def test_a_bad_value_in_a_later_chunk_is_located(tmp_path, monkeypatch):
   monkeypatch.setattr(_read_leaf, '_CHUNK', 64)
   x = np.zeros((10, 10))
   x[7, 3] = np.inf
-  checkpoint.save(tmp_path, {'w': x})
+  checkpoint.save(tmp_path, {'w': x}, check_finite=False)
   with pytest.raises(ValueError, match=r'is inf at \[7, 3\]'):
     tree.read(checkpoint.load(tmp_path, lazy=True))
   x[7, 3] = 5

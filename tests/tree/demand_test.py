@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wsl import tree
-from wsl.tree import _on_demand
+from wsl.tree import _program
 
 
 def double(x: Any) -> Any:
@@ -60,17 +60,17 @@ def test_a_chain_is_one_program_and_reads_each_leaf_once() -> None:
   x = stored(np.arange(5.0), reads)
   y = tree.map(double, x)
   z = tree.map(shift, y, x, by=1.5)
-  before = _on_demand._run._cache_size()
+  before = _program._run._cache_size()
   assert tree.read(tree.map(double, z)).tolist() == [3.0, 9.0, 15.0, 21.0, 27.0]
   assert len(reads) == 1
-  assert _on_demand._run._cache_size() == before + 1
+  assert _program._run._cache_size() == before + 1
   # Another leaf of this shape and another number: the same program.
   other = stored(np.ones(5), reads)
   again = tree.map(
     double, tree.map(shift, tree.map(double, other), other, by=2.0)
   )
   assert tree.read(again).tolist() == [10.0] * 5
-  assert _on_demand._run._cache_size() == before + 1
+  assert _program._run._cache_size() == before + 1
 
 
 def test_strings_and_static_values_are_static_arguments() -> None:

@@ -40,14 +40,15 @@ def load(
       and reads the next leaf into it.
     sharding: the placement of leaves: a ``jax.sharding.Sharding``, a tree of
       them that is a prefix of the parameters, or a function of a leaf's name.
-      ``None`` returns numpy arrays on the host.
+      ``None`` returns numpy arrays on the host. Leaves of 64 bits stay on the
+      host in any case where ``jax_enable_x64`` is off: JAX would narrow them.
     like: a tree with the names and shapes of the file, in which dots may join
       the levels (``a.0.w`` for ``a/0/w``).
     step: the step of an Orbax run; ``None`` takes the newest.
     item: the tree of an Orbax step, such as ``'params'``; ``None`` takes the
       only one, or ``'default'``.
-    check_finite: with ``lazy``, whether reading a leaf with an infinity or a
-      NaN is an error.
+    check_finite: whether reading a leaf with an infinity or a NaN is an error;
+      ``False`` loads masks of ``-inf``, for example.
 
   Returns:
     The parameters.
@@ -56,8 +57,8 @@ def load(
     FileNotFoundError: if ``path`` does not exist, a shard is missing, or an
       Orbax folder has no such step or item; the message lists those there are.
     ValueError: if a file is damaged or of another format; if a leaf is in two
-      shards or omitted by the index; if ``like`` does not fit; or if a step of
-      Orbax has several items.
+      shards or omitted by the index; if ``like`` does not fit; if a step of
+      Orbax has several items; or if a value is not finite, naming the leaf.
 
   Example:
     >>> import pathlib, tempfile
@@ -73,14 +74,18 @@ def load(
   folder = pathlib.Path(path)
   if _layout.is_orbax(folder):
     where = _layout.find_item('load', folder, step, item)
-    return _load_orbax(where, lazy, sharding, like)
+    params = _load_orbax(where, lazy, sharding, like)
+    if check_finite:
+      remedy = 'leave this model out, or load with check_finite=False'
+      tree.check_finite(f'load: {folder}', params, remedy=remedy)
+    return params
   if step is not None or item is not None:
     raise ValueError(
       f'load: {folder} is no folder of Orbax, and has neither steps nor items: '
       'leave step= and item= out'
     )
   free: _open.Free = [] if lazy else None
-  files = _open.open_files(folder, finite=lazy and check_finite, free=free)
+  files = _open.open_files(folder, finite=check_finite, free=free)
   if like is not None:
     params = _structure.fit(like, files.leaves, folder)
   elif _structure.KEY in files.metadata:

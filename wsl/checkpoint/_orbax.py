@@ -50,7 +50,7 @@ def load(
   def target(name: str, leaf: Any) -> Any:
     if not hasattr(leaf, 'dtype'):
       return ocp.RestoreArgs(restore_type=str)
-    if places is None:
+    if places is None or tree.narrowed(leaf.dtype):
       return ocp.RestoreArgs(restore_type=np.ndarray)
     return ocp.ArrayRestoreArgs(sharding=places[name])
 

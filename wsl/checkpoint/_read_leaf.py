@@ -11,16 +11,15 @@ its largest leaf, and reads the next leaf into it.
 
 from collections.abc import Mapping
 import dataclasses
-import functools
 import io
 import pathlib
 from typing import Any
 import weakref
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from wsl import tree
 from wsl.checkpoint import _format
 
 _ALIGN = 64
@@ -62,7 +61,8 @@ class Fetch:
       ValueError: if the file has changed, or a value is not finite.
     """
     host = self._read()
-    if self.sharding is None:
+    # JAX would narrow 64 bits without x64: they stay on the host.
+    if self.sharding is None or tree.narrowed(host.dtype):
       return host
     return jax.make_array_from_callback(
       host.shape, self.sharding, lambda index: host[index]
@@ -88,51 +88,15 @@ class Fetch:
   def _check(self, chunk: np.ndarray, start: int) -> None:
     """Raises for the first non-finite value of a chunk, with its index."""
     values = chunk.view(self.entry.dtype)
-    if not all_finite(values):
-      i = int(np.flatnonzero(~_finite(values))[0])
+    if not tree.all_finite(values):
+      with np.errstate(invalid='ignore'):  # NaN of ml_dtypes
+        i = int(np.flatnonzero(~np.isfinite(values))[0])
       flat = start // self.entry.dtype.itemsize + i
       place = [int(k) for k in np.unravel_index(flat, self.entry.shape)]
       raise ValueError(
         f"load: leaf '{self.name}' of {self.path} is {values[i]} at {place}: "
         'leave this model out, or load with check_finite=False'
       )
-
-
-def all_finite(values: np.ndarray) -> bool:
-  """Returns True if all values of a 1-axis array are finite.
-
-  In IEEE formats the exponent bits of inf and NaN are all ones, so as integers
-  they are at least the bits of +inf, apart from the sign bit. The maximum as
-  signed integers finds such positive values, the maximum as unsigned integers
-  such negative ones: two reductions without a temporary array.
-
-  Args:
-    values: ``[n]``, n > 0, of any dtype.
-  """
-  if values.dtype == np.complex64:
-    values = values.view(np.float32)
-  infinity = _infinity(values.dtype)
-  if infinity is None:
-    return bool(_finite(values).all())
-  width = 8 * values.itemsize
-  return bool(
-    values.view(f'i{values.itemsize}').max() < infinity
-    and values.view(f'u{values.itemsize}').max() < infinity + (1 << width - 1)
-  )
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-  """Marks finite values; narrow floats of ml_dtypes warn about NaN."""
-  with np.errstate(invalid='ignore'):
-    return np.isfinite(values)
-
-
-@functools.cache
-def _infinity(dtype: np.dtype) -> int | None:
-  """Returns the bits of +inf, if the dtype has one."""
-  if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize == 1:
-    return None
-  return int(np.full(1, np.inf, dtype).view(f'u{dtype.itemsize}')[0])
 
 
 def _fill(file: io.FileIO, view: memoryview, path: pathlib.Path) -> None:

@@ -17,10 +17,9 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint import _format, _metadata, _open, _structure
+from wsl.checkpoint import _format, _metadata, _open, _structure, _write_leaf
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-_Report: TypeAlias = Callable[[str, int], None]
 
 
 class _File(NamedTuple):
@@ -39,6 +38,8 @@ def save(
   like: types.Params | str | os.PathLike[str] = None,
   shard_bytes: int | None = None,
   progress: Progress | None = None,
+  dtype: Any = None,
+  check_finite: bool = True,
 ) -> None:
   """Saves parameters as safetensors.
 
@@ -64,11 +65,16 @@ def save(
       shard of its own. ``None`` writes one file.
     progress: called by the writing thread with a leaf's name, the bytes written
       so far and the total.
+    dtype: the dtype of float leaves in the file; their own by default. Each
+      leaf is cast when it is written.
+    check_finite: whether an infinity or a NaN is an error, in a leaf that is
+      computed as well as in one that is copied. Chunks are checked just before
+      they are written.
 
   Raises:
-    ValueError: if the format does not have a leaf's dtype, a leaf on demand
-      returns another shape or dtype than it declared, or an argument is out of
-      range.
+    ValueError: if a value is not finite or the format does not have a leaf's
+      dtype, naming the leaf; if a leaf on demand returns another shape or dtype
+      than it declared; or if an argument is out of range.
 
   Example:
     >>> import pathlib, tempfile
@@ -85,12 +91,17 @@ def save(
     for name, leaf in tree.named(params).items()
   }
   _check(target, metadata, shard_bytes)
+  if hyper := tree.output_dtype('save', leaves, dtype):
+    cast = lambda x: tree.Computed(tree.cast_leaf, (x,), hyper)
+    leaves = {n: cast(x) if tree.is_float(x) else x for n, x in leaves.items()}
   notes = _metadata.inherited(like, params) | (metadata or {})
   notes[_structure.KEY] = _structure.record(params)
   files = _layout(target, leaves, notes, shard_bytes)
   shared = any(tree.spans_processes(leaf) for leaf in leaves.values())
   if jax.process_index() == 0:
-    _write(target, files, notes, progress, sharded=shard_bytes is not None)
+    sharded = shard_bytes is not None
+    writer = _write_leaf.Writer(_reporter(progress, files), check_finite)
+    _write(target, files, notes, writer, sharded=sharded)
   elif shared:
     for file in files:
       for leaf in file.leaves.values():
@@ -164,7 +175,7 @@ def _write(
   target: pathlib.Path,
   files: list[_File],
   notes: dict[str, str],
-  progress: Progress | None,
+  writer: _write_leaf.Writer,
   *,
   sharded: bool,
 ) -> None:
@@ -172,12 +183,11 @@ def _write(
   files[0].path.parent.mkdir(parents=True, exist_ok=True)
   parts = {_part(file.path): file.path for file in files}
   index = target / _open.INDEX
-  report = _reporter(progress, files)
   try:
     for file in files:
       with open(_part(file.path), 'wb', buffering=0) as out:
-        _write_all(out, np.frombuffer(file.header, np.uint8))
-        _write_leaves(out, file.leaves, report)
+        _write_leaf.write_all(out, np.frombuffer(file.header, np.uint8))
+        _write_leaves(out, file.leaves, writer)
     if sharded:
       parts[_part(index)] = index
       _part(index).write_text(_index(files, notes), encoding='utf-8')
@@ -192,11 +202,11 @@ def _write(
 
 
 def _write_leaves(
-  out: BinaryIO, leaves: dict[str, Any], report: _Report
+  out: BinaryIO, leaves: dict[str, Any], writer: _write_leaf.Writer
 ) -> None:
   """Writes each leaf while the next one is read and computed."""
-  with concurrent.futures.ThreadPoolExecutor(1) as writer:
-    written = writer.submit(lambda: None)
+  with concurrent.futures.ThreadPoolExecutor(1) as thread:
+    written = thread.submit(lambda: None)
     for name, leaf in leaves.items():
       value = _host(leaf)
       if value.shape != leaf.shape or value.dtype != leaf.dtype:
@@ -205,16 +215,9 @@ def _write_leaves(
           f'{value.dtype}{list(value.shape)}'
         )
       written.result()
-      written = writer.submit(_write_leaf, out, name, value, report)
+      written = thread.submit(writer.write, out, name, value)
       del value
     written.result()
-
-
-def _write_leaf(
-  out: BinaryIO, name: str, value: np.ndarray, report: _Report
-) -> None:
-  _write_all(out, value.reshape(-1).view(np.uint8))
-  report(name, value.nbytes)
 
 
 def _host(leaf: Any) -> np.ndarray:
@@ -227,14 +230,9 @@ def _host(leaf: Any) -> np.ndarray:
   return np.asarray(value, order='C')
 
 
-def _write_all(out: BinaryIO, data: np.ndarray) -> None:
-  """Writes all bytes; an unbuffered write may take fewer than given."""
-  view = data.data
-  while view:
-    view = view[out.write(view) :]
-
-
-def _reporter(progress: Progress | None, files: list[_File]) -> _Report:
+def _reporter(
+  progress: Progress | None, files: list[_File]
+) -> _write_leaf.Report:
   """Returns a function that adds up written bytes and calls ``progress``."""
   leaves = [leaf for file in files for leaf in file.leaves.values()]
   total = sum(_format.nbytes(leaf.dtype, leaf.shape) for leaf in leaves)

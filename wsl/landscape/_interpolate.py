@@ -2,13 +2,18 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
 
 
 def interpolate(
-  a: types.Params, b: types.Params, t: types.Scalar
+  a: types.Params,
+  b: types.Params,
+  t: types.Scalar,
+  *,
+  check_finite: bool = True,
 ) -> types.Params:
   r"""Returns the point at ``t`` on the line through two models.
 
@@ -18,14 +23,18 @@ def interpolate(
     a: the model at ``t = 0``, leaves ``[...]``, in memory or on demand.
     b: the model at ``t = 1``, with the names, shapes and dtypes of ``a``.
     t: a number or a traced array of rank 0; outside [0, 1] it extrapolates.
+    check_finite: whether a value that is not finite where both models are (an
+      overflow of the dtype) is an error; traced values and those on demand are
+      not checked.
 
   Returns:
     A tree like ``a``, computed in float32 or wider and returned in the dtypes
     of ``a``; integer leaves are those of ``a``.
 
   Raises:
-    ValueError: naming the leaf in which the models differ, or if ``t`` is not
-      of rank 0.
+    ValueError: naming the leaf in which the models differ, also in integers
+      (see ``tree.check_weights``), or whose result is not finite; or if ``t``
+      is not of rank 0.
 
   Example:
     >>> import jax.numpy as jnp
@@ -39,7 +48,16 @@ def interpolate(
       f'interpolate: t has shape {jnp.shape(t)}, expected a number: use '
       'jax.vmap or jax.lax.map over several'
     )
-  return tree.map(_interpolate_leaf, a, b, t=t)
+  tree.check_weights('interpolate', {'a': a, 'b': b})
+  result = jax.tree.map(
+    lambda x, y: tree.apply_kernel(_line, x, y, t=t) if _is_float(x) else x,
+    a,
+    b,
+  )
+  if check_finite:
+    remedy = 'it overflows its dtype: tree.cast both models to a wider one'
+    tree.check_finite('interpolate', result, a, b, remedy=remedy)
+  return result
 
 
 def check_alike(a: types.Params, b: types.Params, *, name: str) -> types.Params:
@@ -75,10 +93,13 @@ def _shape_and_dtype(x: Any) -> tuple[Any, Any]:
   return jnp.shape(x), jnp.result_type(x)
 
 
-def _interpolate_leaf(a: Any, b: Any, *, t: Any) -> types.Array:
-  """Interpolates a float leaf; an integer leaf is that of a."""
-  if not jnp.issubdtype(a.dtype, jnp.inexact):
-    return a
-  start, end = tree.wide(a), tree.wide(b)
+def _is_float(x: Any) -> bool:
+  return bool(jnp.issubdtype(_shape_and_dtype(x)[1], jnp.inexact))
+
+
+def _line(a: Any, b: Any, *, t: Any) -> types.Array:
+  """Interpolates a leaf in float32 or wider, and rounds once."""
+  a = jnp.asarray(a)
+  start, end = tree.wide(a), tree.wide(jnp.asarray(b))
   t = jnp.asarray(t).astype(start.dtype)
   return ((1 - t) * start + t * end).astype(a.dtype)

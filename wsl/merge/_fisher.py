@@ -86,6 +86,7 @@ def _squares(x: types.Array) -> types.Array:
 def _check_fishers(deltas: types.Deltas, fishers: types.Deltas) -> types.Deltas:
   """Checks that every leaf has a Fisher diagonal of its own shape."""
   fishers = _stack.per_leaf('fisher: the fishers', fishers, deltas)
+  tree.check_real('fisher: the fishers', fishers, 'expected real diagonals')
   found = tree.named(fishers)
   for name, x in tree.named(deltas).items():
     if tuple(found[name].shape) != tuple(x.shape):

@@ -128,9 +128,10 @@ def mean_leaf(x: types.Array) -> types.Array:
 def _weighted(x: types.Array, weight: types.Array) -> types.Array:
   """Averages by weights ``[T]`` or ``[T, ...]``; 0 where they sum to 0."""
   wide = tree.wide(x)
-  weight = _stack.expand_rank(weight.astype(wide.dtype), x)
+  weight = _stack.expand_rank(weight.astype(wide.real.dtype), x)
   total = _stack.sum_models(weight)
-  weighted = _stack.sum_models(_stack.map_models(jnp.multiply, weight, wide))
+  weigh = lambda w, x: w.astype(x.dtype) * x
+  weighted = _stack.sum_models(_stack.map_models(weigh, weight, wide))
   return tree.safe_divide(weighted, total).astype(x.dtype)
 
 

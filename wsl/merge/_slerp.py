@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from wsl import deltas, tree, types
@@ -22,7 +23,9 @@ def slerp(
     \frac{\sin(t\theta)}{\sin\theta} b, \qquad
     \theta = \angle(a, b)
 
-  The vectors are not normalised, so norms are interpolated as well.
+  The vectors are not normalised, so norms are interpolated as well. Complex
+  leaves are real vectors of twice the length: :math:`\cos\theta` is the real
+  part of the inner product.
 
   Args:
     a: the model at t = 0, leaves ``[...]``.
@@ -39,8 +42,8 @@ def slerp(
     from ``a``.
 
   Raises:
-    ValueError: if the models differ in structure, shape or dtype, or one holds
-      NaN or inf, naming the leaf; or if ``scope`` is unknown.
+    ValueError: if the models differ in structure, shape, dtype or integers, or
+      one holds NaN or inf, naming the leaf; or if ``scope`` is unknown.
 
   Example:
     >>> import jax.numpy as jnp
@@ -52,24 +55,35 @@ def slerp(
     Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
   """
   a, b = deltas.check('slerp', {'a': a, 'b': b})
-  leaf = lambda: tree.map(_slerp_leaf, a, b, t=t, lerp_above=lerp_above)
+  leaf = lambda: _map_floats(_slerp_leaf, a, b, t=t, lerp_above=lerp_above)
 
   def everywhere() -> types.Params:
-    products = jnp.asarray(tree.total(_products, a, b))
-    return tree.map(_slerp, a, b, products=products, t=t, lerp_above=lerp_above)
+    products = tree.total(_products, a, b)
+    hyper = {'products': products, 't': t, 'lerp_above': lerp_above}
+    return _map_floats(_slerp, a, b, **hyper)
 
   scopes = {'leaf': leaf, 'global': everywhere}
   return _checks.choose('slerp: scope', scope, scopes)()
 
 
+def _map_floats(kernel: Any, a: Any, b: Any, **hyper: Any) -> types.Params:
+  """Applies a kernel to pairs of float leaves; integers are those of ``a``."""
+  return jax.tree.map(
+    lambda x, y: (
+      tree.apply_kernel(kernel, x, y, **hyper) if tree.is_float(x) else x
+    ),
+    a,
+    b,
+  )
+
+
 def _products(a: types.Array, b: types.Array) -> types.Array:
   """Returns ``[a.a, b.b, a.b]``; zeros for an integer leaf."""
-  if not jnp.issubdtype(a.dtype, jnp.floating):
+  if not tree.is_float(a):
     return jnp.zeros(3, jnp.float32)
-  a, b = tree.wide(a).reshape(1, -1), tree.wide(b).reshape(1, -1)
-  return jnp.concatenate(
-    [tree.sum_entries(a * a), tree.sum_entries(b * b), tree.sum_entries(a * b)]
-  )
+  a, b = tree.wide(a).reshape(-1), tree.wide(b).reshape(-1)
+  products = [tree.square(a), tree.square(b), tree.inner(a, b)]
+  return jnp.concatenate([tree.sum_entries(x[None]) for x in products])
 
 
 def _slerp_leaf(
@@ -88,11 +102,10 @@ def _slerp(
   lerp_above: Any,
 ) -> types.Array:
   """Interpolates one leaf by the angle of given inner products, ``[3]``."""
-  if not jnp.issubdtype(a.dtype, jnp.floating):
-    return a
   x, y = tree.wide(a), tree.wide(b)
-  weights = _weights(products.astype(x.dtype), t, lerp_above)
-  return (weights[0] * x + weights[1] * y).astype(a.dtype)
+  weights = _weights(products.astype(x.real.dtype), t, lerp_above)
+  first, second = (w.astype(x.dtype) for w in weights)
+  return (first * x + second * y).astype(a.dtype)
 
 
 def _weights(

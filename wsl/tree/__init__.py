@@ -6,6 +6,9 @@ from wsl.tree._containers import like as like
 from wsl.tree._expression import evaluate as evaluate
 from wsl.tree._expression import inputs as inputs
 from wsl.tree._expression import spans_processes as spans_processes
+from wsl.tree._finite import all_finite as all_finite
+from wsl.tree._finite import check_finite as check_finite
+from wsl.tree._finite import count_bad as count_bad
 from wsl.tree._kth import kth_magnitude as kth_magnitude
 from wsl.tree._kth import reaches as reaches
 from wsl.tree._map import broadcast_prefix as broadcast_prefix
@@ -19,9 +22,11 @@ from wsl.tree._names import map_named as map_named
 from wsl.tree._names import named as named
 from wsl.tree._names import nearest as nearest
 from wsl.tree._names import select as select
+from wsl.tree._numerics import inner as inner
 from wsl.tree._numerics import matmul as matmul
 from wsl.tree._numerics import name_key as name_key
 from wsl.tree._numerics import safe_divide as safe_divide
+from wsl.tree._numerics import square as square
 from wsl.tree._numerics import unit as unit
 from wsl.tree._numerics import wide as wide
 from wsl.tree._numerics import wide_dtype as wide_dtype
@@ -34,6 +39,14 @@ from wsl.tree._on_demand import OnDemand as OnDemand
 from wsl.tree._on_demand import Static as Static
 from wsl.tree._on_demand import Stored as Stored
 from wsl.tree._partial import partial as partial
+from wsl.tree._program import is_float as is_float
+from wsl.tree._program import narrowed as narrowed
 from wsl.tree._sums import norm as norm
 from wsl.tree._sums import sum_entries as sum_entries
 from wsl.tree._sums import total as total
+from wsl.tree._weights import cast as cast
+from wsl.tree._weights import cast_leaf as cast_leaf
+from wsl.tree._weights import check_real as check_real
+from wsl.tree._weights import check_weights as check_weights
+from wsl.tree._weights import is_complex as is_complex
+from wsl.tree._weights import output_dtype as output_dtype

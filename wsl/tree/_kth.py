@@ -42,7 +42,7 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
   be on demand. In a trace the counts are int32 (int64 under x64).
 
   Args:
-    tree: stacked models, every leaf ``[T, ...]``, of float dtype.
+    tree: stacked models, every leaf ``[T, ...]``, of float or complex dtype.
     k: a count from 1 to the number of entries of one model; one number, or one
       for each model, ``[T]``; may be traced.
 
@@ -69,7 +69,9 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
   _check_k(k, size, models)
   stride = _on_demand.Static(size / np.clip(size / 64, *_SAMPLE))
   samples = [_draw(leaf, stride) for leaf in leaves]
-  sample = _passes.sorted_bits([jnp.asarray(s, dtype) for s in samples])
+  sample = _on_demand.apply_kernel(
+    _sorted, *samples, dtype=_on_demand.Static(dtype)
+  )
   traced = any(isinstance(x, jax.core.Tracer) for x in [k, *samples])
   xp: Any = jnp if traced else np
   wide = _counter(traced, size)
@@ -160,6 +162,12 @@ def _counter(traced: bool, size: int) -> Any:
   return np.int32
 
 
+def _sorted(*samples: types.Array, dtype: np.dtype) -> types.Array:
+  """Sorts the bits of all samples, ``[T, s]``."""
+  real = [jnp.abs(x) if jnp.iscomplexobj(x) else x for x in samples]
+  return _passes.sorted_bits([x.astype(dtype) for x in real])
+
+
 def _draw(leaf: Any, stride: Any) -> Any:
   """Reads a sample to the host, so that one leaf at a time is in memory."""
   part = _on_demand.apply_kernel(_passes.sample, leaf, stride=stride)
@@ -168,7 +176,11 @@ def _draw(leaf: Any, stride: Any) -> Any:
 
 
 def _widest(dtypes: list[np.dtype]) -> np.dtype:
-  """Returns a dtype that holds all: float32 for bfloat16 with float16."""
+  """Returns a dtype that holds all: float32 for bfloat16 with float16.
+
+  Magnitudes of complex numbers are floats of half the width.
+  """
+  dtypes = [np.empty(0, d).real.dtype if d.kind == 'c' else d for d in dtypes]
   widest = max(dtypes, key=lambda dtype: dtype.itemsize)
   mixed = widest.itemsize == 2 and len(set(dtypes)) > 1
   return np.dtype(np.float32) if mixed else np.dtype(widest)

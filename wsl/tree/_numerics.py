@@ -83,6 +83,31 @@ def unit(x: types.Array) -> types.Array:
   return x * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))
 
 
+def square(x: types.Array) -> types.Array:
+  """Returns the squared magnitudes of real or complex entries, as reals.
+
+  Example:
+    >>> square(jnp.asarray([3 + 4j])).tolist()
+    [25.0]
+  """
+  return inner(x, x)
+
+
+def inner(x: types.Array, y: types.Array) -> types.Array:
+  r"""Returns the products of entries, :math:`\operatorname{Re}(\bar x y)`.
+
+  Their sum is the inner product of complex arrays as real vectors of twice the
+  length; for real entries it is the plain product.
+
+  Example:
+    >>> inner(jnp.asarray([1 + 2j]), jnp.asarray([3 - 1j])).tolist()
+    [1.0]
+  """
+  if not jnp.iscomplexobj(x) and not jnp.iscomplexobj(y):
+    return x * y
+  return x.real * y.real + x.imag * y.imag
+
+
 def safe_divide(x: types.Array, y: types.Array) -> types.Array:
   """Divides, with 0 where the denominator is 0; gradients are finite.
 
@@ -90,6 +115,8 @@ def safe_divide(x: types.Array, y: types.Array) -> types.Array:
     >>> safe_divide(jnp.asarray([1.0, 1.0]), jnp.asarray([2.0, 0.0])).tolist()
     [0.5, 0.0]
   """
+  if jnp.iscomplexobj(x) and not jnp.iscomplexobj(y):
+    return jax.lax.complex(safe_divide(x.real, y), safe_divide(x.imag, y))
   return x / jnp.where(y == 0, jnp.full_like(y, jnp.inf), y)
 
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
+from wsl.tree import _program
 
 
 class Static(NamedTuple):
@@ -66,7 +67,7 @@ class Computed:
   @functools.cached_property
   def _aval(self) -> jax.ShapeDtypeStruct:
     program, inputs = _linearise(self)
-    return _run.eval_shape(program, [_abstract(x) for x in inputs])
+    return _program.shape_of(program, [_abstract(x) for x in inputs])
 
   shape = property(lambda self: self._aval.shape)
   dtype = property(lambda self: self._aval.dtype)
@@ -75,7 +76,6 @@ class Computed:
 
 
 OnDemand: TypeAlias = Stored | Computed
-_Program: TypeAlias = tuple[Any, ...]
 
 
 def on_demand(tree: types.Tree) -> bool:
@@ -123,7 +123,7 @@ def read(leaf: Any) -> Any:
     return leaf.fetch()
   if isinstance(leaf, Computed):
     program, inputs = _linearise(leaf)
-    return _run(program, [read(x) for x in inputs])
+    return _program.run(program, [read(x) for x in inputs])
   return leaf
 
 
@@ -148,8 +148,8 @@ def recompute(leaf: Any) -> Any:
   pivots = [x for x in inputs if isinstance(x, jax.core.Tracer) and x.size]
   pivots = [x for x in pivots if jnp.issubdtype(x.dtype, np.inexact)]
   if len(program) == 1 or not pivots:
-    return _run(program, inputs)
-  evaluate = lambda inputs: _evaluate(program, inputs)
+    return _program.run(program, inputs)
+  evaluate = lambda inputs: _program.evaluate(program, inputs)
   zeros = lambda _: jax.tree.map(
     lambda x: jnp.zeros(x.shape, x.dtype), leaf._aval
   )
@@ -193,7 +193,7 @@ def defer(tree: types.Tree) -> types.Tree:
   return jax.tree.map(stored, tree)
 
 
-def _linearise(root: Computed) -> tuple[_Program, list[Any]]:
+def _linearise(root: Computed) -> tuple[_program.Program, list[Any]]:
   """Flattens an expression into (kernel, operands, hyper) instructions.
 
   The program is hashable and contains no array, so it is the static argument of
@@ -226,19 +226,6 @@ def _linearise(root: Computed) -> tuple[_Program, list[Any]]:
 
   slot(root)
   return tuple(program), inputs
-
-
-def _evaluate(program: _Program, inputs: list[Any]) -> Any:
-  """Executes the instructions in order; returns the last result."""
-  results: list[Any] = []
-  value = lambda i: inputs[i] if i >= 0 else results[~i]
-  for kernel, args, static, traced in program:
-    hyper = dict(static) | {name: value(i) for name, i in traced}
-    results.append(kernel(*(value(i) for i in args), **hyper))
-  return results[-1]
-
-
-_run = jax.jit(_evaluate, static_argnums=0)
 
 
 def _abstract(x: Any) -> Any:

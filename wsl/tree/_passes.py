@@ -31,6 +31,8 @@ def integer(dtype: np.dtype) -> np.dtype:
 
 def bits(x: types.Array, dtype: np.dtype) -> types.Array:
   """Returns the bits of magnitudes as integers, which keep their order."""
+  if jnp.iscomplexobj(x):
+    x = jnp.abs(x)
   floats = np.dtype(f'float{8 * dtype.itemsize}')
   wide = floats if dtype.itemsize > x.dtype.itemsize else x.dtype
   return jax.lax.bitcast_convert_type(jnp.abs(x.astype(wide)), dtype)

@@ -95,11 +95,11 @@ def sum_entries(x: types.Array) -> types.Array:
 def norm(tree: types.Tree, *, ord: int = 2) -> Any:
   r"""Returns the norm of a whole model, Euclidean by default.
 
-  .. math:: \|\theta\|_2 = \sqrt{\textstyle\sum_p \theta_p^2}, \qquad
+  .. math:: \|\theta\|_2 = \sqrt{\textstyle\sum_p |\theta_p|^2}, \qquad
     \|\theta\|_1 = \textstyle\sum_p |\theta_p|
 
   Args:
-    tree: any pytree of float leaves, in memory or on demand.
+    tree: any pytree of float or complex leaves, in memory or on demand.
     ord: 2, or 1 for the sum of magnitudes.
 
   Returns:
@@ -124,8 +124,7 @@ def norm(tree: types.Tree, *, ord: int = 2) -> Any:
 
 
 def _square(x: types.Array) -> types.Array:
-  x = _numerics.wide(x)[None]
-  return sum_entries(x * x)[0]
+  return sum_entries(_numerics.square(_numerics.wide(x))[None])[0]
 
 
 def _magnitudes(x: types.Array) -> types.Array:

@@ -66,7 +66,7 @@ def _drop(
 ) -> types.Array:
   """Masks a leaf ``[T, ...]`` at random and rescales the entries kept."""
   wide = tree.wide(x)
-  keep = 1 - jnp.asarray(rate).astype(wide.dtype)
+  keep = 1 - jnp.asarray(rate).astype(wide.real.dtype)
   # Drawn in float32 for every dtype, so that the mask does not depend on it.
   share = keep.astype(np.float32)
   mask = jax.vmap(
@@ -83,5 +83,5 @@ def _drop(
   if rescale == 'l1':
     size = lambda y: jnp.abs(y).reshape(len(y), -1).sum(1)
     factor = tree.safe_divide(size(wide), size(kept))
-    kept = kept * _stack.expand_rank(factor, x)
+    kept = kept * _stack.expand_rank(factor.astype(kept.dtype), x)
   return kept.astype(x.dtype)

@@ -26,7 +26,8 @@ def elect_sign(deltas: types.Deltas, *, dialect: str = 'paper') -> types.Deltas:
     The agreeing entries, every leaf ``[T, ...]``.
 
   Raises:
-    ValueError: if the dialect is unknown.
+    ValueError: if the dialect is unknown, or a leaf is complex: complex numbers
+      have no sign.
 
   Example:
     >>> import jax.numpy as jnp
@@ -39,6 +40,7 @@ def elect_sign(deltas: types.Deltas, *, dialect: str = 'paper') -> types.Deltas:
     2023, arXiv:2306.01708, section 4.
   """
   _stack.count('elect_sign', deltas)
+  check_signs('elect_sign', deltas)
   default = {
     'paper': lambda: jnp.sign(tree.total(_votes, deltas)),
     'official': lambda: jnp.where(tree.total(_votes, deltas) > 0, 1, -1),
@@ -71,6 +73,13 @@ def mean_nonzero(deltas: types.Deltas) -> types.Delta:
   """
   _stack.count('mean_nonzero', deltas)
   return tree.map(_mean_nonzero, deltas)
+
+
+def check_signs(function: str, deltas: types.Deltas) -> None:
+  """Checks that all leaves are real, since complex numbers have no sign."""
+  tree.check_real(
+    function, deltas, 'complex numbers have no sign, merge by sum or mean'
+  )
 
 
 def strongest(deltas: types.Deltas) -> types.Delta:

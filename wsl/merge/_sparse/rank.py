@@ -103,7 +103,7 @@ def _find(deltas: types.Tree, ranks: Any) -> Any:
 def _find_in_leaf(x: types.Array, ranks: types.Array) -> types.Array:
   """Returns the magnitudes of ranks ``[K, T]`` in one leaf, ``[K, T]``."""
   if not x.size:
-    return jnp.zeros(ranks.shape, x.dtype)
+    return jnp.zeros(ranks.shape, x.real.dtype)
   return _find(x, ranks)
 
 

@@ -159,7 +159,7 @@ def _masks(
   x = tree.wide(x)
   merged = merged.astype(x.dtype)
   needs = lambda x, bound: jnp.abs(x) > bound * jnp.abs(merged - x)
-  return _stack.map_models(needs, x, threshold.astype(x.dtype))
+  return _stack.map_models(needs, x, threshold.astype(x.real.dtype))
 
 
 def _masked(

@@ -44,7 +44,8 @@ def ties(
     The merged task vector, every leaf ``[...]``; scale it in ``deltas.apply``.
 
   Raises:
-    ValueError: if ``density`` is out of range, or an option is unknown.
+    ValueError: if ``density`` is out of range, an option is unknown, or a leaf
+      is complex.
 
   Example:
     >>> import jax.numpy as jnp
@@ -58,6 +59,8 @@ def ties(
 
   Differs from the official code in the number of kept entries, see ``dialect``.
   """
+  _stack.count('ties', deltas)
+  elect.check_signs('ties', deltas)
   reducer = _checks.choose('ties: reduce', reduce, _REDUCERS)
   # The official max multiplies the largest magnitude by the elected sign, which
   # is zero where the paper's is.

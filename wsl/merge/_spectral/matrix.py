@@ -58,6 +58,7 @@ def on_matrices(
         f"{function}: leaf '{name}' of shape {x.shape[1:]} is chosen as a "
         'matrix and has fewer than two axes: narrow `matrices`'
       )
+    tree.check_real(function, {name: x}, 'only real matrices are decomposed')
     return tree.apply_kernel(_as_matrix, x, method=tree.Static(kernel), **hyper)
 
   return tree.map_named(merge, deltas, chosen)

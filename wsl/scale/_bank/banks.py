@@ -173,7 +173,7 @@ def as_bank(
       stack
       if dtype is None
       else tree.apply_kernel(
-        differences.cast, stack, dtype=tree.Static(np.dtype(dtype))
+        tree.cast_leaf, stack, dtype=tree.Static(np.dtype(dtype))
       )
     )
   return _make(base, stored, names)

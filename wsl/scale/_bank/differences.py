@@ -33,11 +33,6 @@ def of_leaf(
   return _narrow(stack, dtype)
 
 
-def cast(x: types.Array, *, dtype: np.dtype) -> types.Array:
-  """Casts a leaf."""
-  return x.astype(dtype)
-
-
 def _factors(x: Any) -> Any:
   """Reads low-rank factors that are on demand, since they are small."""
   return jax.tree.map(tree.read, x) if isinstance(x, bank_rows.LowRank) else x
@@ -75,7 +70,7 @@ def _stored(source: np.dtype, dtype: Any) -> np.dtype:
 def _narrow(x: types.Array, dtype: Any) -> types.Array:
   """Casts to the storage dtype."""
   return tree.apply_kernel(
-    cast, x, dtype=tree.Static(_stored(np.dtype(x.dtype), dtype))
+    tree.cast_leaf, x, dtype=tree.Static(_stored(np.dtype(x.dtype), dtype))
   )
 
 

@@ -1,0 +1,113 @@
+"""Compiled programs of kernels, and the leaves of 64 bits among their inputs.
+
+Without ``jax_enable_x64`` JAX rounds every array of 64 bits that it is given,
+without a word: float64 to float32, int64 to its low 32 bits. A program with
+such a leaf is therefore compiled and executed with 64 bits enabled, and its
+results of 64 bits return to the host as numpy arrays, which JAX does not round
+until they are given to it again.
+"""
+
+from collections.abc import Sequence
+import contextlib
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Program: TypeAlias = tuple[Any, ...]
+
+
+def evaluate(program: Program, inputs: Sequence[Any]) -> Any:
+  """Executes the instructions in order; returns the last result."""
+  results: list[Any] = []
+  value = lambda i: inputs[i] if i >= 0 else results[~i]
+  for kernel, args, static, traced in program:
+    hyper = dict(static) | {name: value(i) for name, i in traced}
+    results.append(kernel(*(value(i) for i in args), **hyper))
+  return results[-1]
+
+
+_run = jax.jit(evaluate, static_argnums=0)
+
+
+def run(program: Program, inputs: list[Any]) -> Any:
+  """Executes a program: float64 and int64 leaves keep their dtype.
+
+  Raises:
+    ValueError: if a leaf would be narrowed, in a trace without x64.
+  """
+  if not _narrows(program, inputs):
+    return _run(program, inputs)
+  if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(inputs)):
+    _check_first(program, inputs)
+    return _run(program, inputs)
+  # Constants of a trace are concrete; compute on them outside of it.
+  with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+    return jax.tree.map(to_host, _run(program, inputs))
+
+
+def shape_of(program: Program, inputs: list[Any]) -> Any:
+  """Returns the shape and dtype of the result of ``run``."""
+  wide = _narrows(program, inputs)
+  with jax.enable_x64(True) if wide else contextlib.nullcontext():
+    return _run.eval_shape(program, inputs)
+
+
+def narrowed(dtype: Any) -> bool:
+  """Returns True if JAX would narrow a dtype: 64 bits, and x64 is off.
+
+  Example:
+    >>> narrowed(np.float32)
+    False
+  """
+  if not isinstance(dtype, np.dtype):
+    return False  # a random key
+  return jax.dtypes.canonicalize_dtype(dtype) != dtype
+
+
+def to_host(x: Any) -> Any:
+  """Returns an array that JAX would narrow as a numpy array."""
+  return np.asarray(x) if narrowed(x.dtype) else x
+
+
+def _narrows(program: Program, inputs: list[Any]) -> bool:
+  """Returns True if JAX would narrow a leaf, or a dtype that is asked for."""
+  if jax.config.read('jax_enable_x64'):
+    return False
+  # Hyperparameters are not leaves: a coefficient of np.float64 is rounded to
+  # the dtype of its leaf, as a Python number is.
+  leaves = {i for _, args, _, _ in program for i in args if i >= 0}
+  asked = [v for _, _, static, _ in program for _, v in static]
+  return any(
+    narrowed(x.dtype)
+    for i in leaves
+    for x in jax.tree.leaves(inputs[i])
+    if hasattr(x, 'dtype')
+  ) or any(isinstance(v, np.dtype) and narrowed(v) for v in asked)
+
+
+def _check_first(program: Program, inputs: list[Any]) -> None:
+  """Checks that no kernel's first operand, its leaf, would be narrowed.
+
+  The other operands, weights for example, are rounded to the leaf's dtype.
+  """
+  for _, args, _, _ in program:
+    first = inputs[args[0]] if args and args[0] >= 0 else None
+    for x in jax.tree.leaves(first):
+      if hasattr(x, 'dtype') and narrowed(x.dtype):
+        raise ValueError(
+          f'a leaf of {x.dtype}{list(x.shape)} inside jit would be narrowed to '
+          f'{jax.dtypes.canonicalize_dtype(x.dtype)}: set jax_enable_x64, call '
+          'it outside jit, or tree.cast the model'
+        )
+
+
+def is_float(x: Any) -> bool:
+  """Returns True for an array of floats or complex numbers.
+
+  Example:
+    >>> is_float(np.zeros(2, np.complex64)), is_float(np.zeros(2, int))
+    (True, False)
+  """
+  return bool(jnp.issubdtype(x.dtype, jnp.inexact))
