@@ -53,7 +53,7 @@ _TWO = {'a': _leaf(0, 8, [2]), 'b': _leaf(8, 12, [1])}
       _raw({'a': _leaf(0, 8, [2]), 'b': _leaf(12, 16, [1])}, bytes(16)),
       "leaf 'b' follows a gap",
     ),
-    (_raw(_TWICE.encode(), bytes(8)), "its header names leaf 'a' twice"),
+    (_raw(_TWICE.encode(), bytes(8)), "its header has the name 'a' twice"),
     # Lengths of headers that start like a pickle, gzip and msgpack.
     (b'\x80\x02' + bytes(6) + b'{"a":', 'should take 640 bytes'),
     (b'\x1f\x8b' + bytes(6) + b'{"a":', 'should take 35615 bytes'),

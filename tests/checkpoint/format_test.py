@@ -93,7 +93,7 @@ def test_a_single_array_is_a_tree(tmp_path):
     (np.zeros(2, np.complex128), "leaf 'a' has dtype complex128"),
     (np.zeros(2, ml_dtypes.int4), "leaf 'a' has dtype int4.* cast it"),
     (np.zeros(2, '>f4'), "leaf 'a' has dtype >f4"),
-    (np.asarray('text'), "leaf 'a' has dtype <U4"),
+    (np.asarray('text'), "leaf 'a' has dtype <U4.* metadata="),
   ],
 )
 def test_a_dtype_that_is_not_in_the_format(tmp_path, leaf, message):

@@ -1,6 +1,7 @@
 """Folders that other programs have written with Orbax, and with Flax."""
 
 import flax
+from flax import serialization
 from flax.training import checkpoints
 import jax
 import jax.numpy as jnp
@@ -235,6 +236,38 @@ def test_an_item_of_several_is_chosen(tmp_path, save):
   _assert_equal(checkpoint.load(run / '7' / 'params'), _params())
   with pytest.raises(ValueError, match=r"item='params'.*leave item= out"):
     checkpoint.load(run / '7' / 'params', item='params')
+
+
+@pytest.mark.parametrize('aggregate', [False, True])
+@pytest.mark.parametrize('run', [False, True])
+def test_a_checkpoint_of_before_2024_loads(tmp_path, aggregate, run):
+  """Such a folder has no metadata; arrays are files, or in one msgpack."""
+  saved = {'w': np.full(2, 3.0), 'n': {'b': np.arange(3, dtype=np.int32)}}
+  item = tmp_path / 'checkpoint_3' if run else tmp_path / 'a'
+  with ocp.PyTreeCheckpointer(use_ocdbt=False) as checkpointer:
+    checkpointer.save(item, saved)
+  for mark in ('_METADATA', '_CHECKPOINT_METADATA'):
+    (item / mark).unlink()
+  names = {'w': 'PLACEHOLDER://w', 'n': {'b': 'PLACEHOLDER://n.b'}}
+  content = serialization.msgpack_serialize(saved if aggregate else names)
+  (item / 'checkpoint').write_bytes(content)
+  assert checkpoint.steps(tmp_path) == ([3] if run else [])
+  for path in (item, tmp_path) if run else (item,):
+    _assert_equal(checkpoint.load(path), saved)
+    _assert_equal(checkpoint.load(path, like=saved), saved)
+    _assert_equal(checkpoint.restore_run(path, saved), saved)
+
+
+def test_a_checkpoint_of_t5x_is_refused(tmp_path):
+  spec = {'driver': 'zarr', 'kvstore': {'path': 'target.w'}}
+  content = {'version': 3, 'optimizer': {'target': {'w': spec}}}
+  file = tmp_path / 'checkpoint_1000' / 'checkpoint'
+  file.parent.mkdir()
+  file.write_bytes(serialization.msgpack_serialize(content))
+  with pytest.raises(
+    ValueError, match=r"w/driver' of .* is 'zarr', not an arr"
+  ):
+    checkpoint.load(tmp_path)
 
 
 @pytest.mark.parametrize(

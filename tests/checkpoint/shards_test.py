@@ -102,5 +102,5 @@ def test_a_leaf_named_twice_by_the_index_is_reported(tmp_path):
   _write(tmp_path, leaves=[{'a': np.ones(1)}, {'b': np.zeros(2)}], total=2)
   text = '{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}'
   (tmp_path / 'model.safetensors.index.json').write_text(text)
-  with pytest.raises(ValueError, match="names leaf 'a' twice"):
+  with pytest.raises(ValueError, match="has the name 'a' twice"):
     checkpoint.load(tmp_path)

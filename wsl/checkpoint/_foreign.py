@@ -23,6 +23,11 @@ class Format(NamedTuple):
   remedy: str
 
 
+MSGPACK = Format(
+  'msgpack (an older Flax checkpoint?)',
+  'read its bytes with flax.serialization.msgpack_restore and save the tree by '
+  'checkpoint.save',
+)
 # The bytes at the start of a file. The mark of a pickle is its protocol.
 _SIGNATURES = (
   (b'version https://git-lfs', Format('a Git LFS pointer', 'run git lfs pull')),
@@ -77,11 +82,7 @@ def recognise(path: pathlib.Path) -> Format | None:
   if first[257:262] == b'ustar':
     return Format('a tar archive', _UNPACK)
   if _is_msgpack(first):
-    return Format(
-      'msgpack (an older Flax checkpoint?)',
-      'read its bytes with flax.serialization.msgpack_restore and save the '
-      'tree by checkpoint.save',
-    )
+    return MSGPACK
   return _text(first)
 
 

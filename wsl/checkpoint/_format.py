@@ -76,6 +76,8 @@ def code(name: str, dtype: Any) -> str:
     )
   if dtype not in _CODES:
     hint = 'save its jax.random.key_data' if 'key' in str(dtype) else 'cast it'
+    if getattr(dtype, 'kind', '') in 'US':
+      hint = 'give strings as metadata='
     raise ValueError(
       f"save: leaf '{name}' has dtype {dtype}, which safetensors does not "
       f'have: {hint}'
@@ -139,7 +141,7 @@ def read_header(path: pathlib.Path) -> Header:
       path, 'its header is not a JSON object'
     ) from None
   if twice is not None:
-    raise damaged(path, f"its header names leaf '{twice}' twice")
+    raise damaged(path, f"its header has the name '{twice}' twice")
   entries = {
     name: _entry(path, name, value, 8 + length)
     for name, value in header.items()

@@ -3,14 +3,18 @@
 A run holds steps: folders whose names end in the number of the step, such as
 ``7``, ``00000007``, ``ckpt_7`` or Flax's ``checkpoint_7``. A step holds items,
 one folder for each tree (``default``, ``params``, ``state``), or is itself the
-only item. Nothing here imports Orbax.
+only item. Orbax marks steps and items by files; before 2024 an item had no mark
+but a file ``checkpoint`` in msgpack. Nothing here imports Orbax.
 """
 
 from collections.abc import Sequence
 import pathlib
 import re
 
+from wsl.checkpoint import _foreign
+
 _ITEM_MARK = '_METADATA'
+_OLD_MARK = 'checkpoint'
 _STEP_MARK = '_CHECKPOINT_METADATA'
 _UNFINISHED = '.orbax-checkpoint-tmp'
 _DEFAULT = 'default'
@@ -134,19 +138,25 @@ def _no_step(caller: str, path: pathlib.Path, step: int | None) -> str:
 
 def _is_marked(path: pathlib.Path) -> bool:
   """Returns True for a step or an item that says so itself."""
-  return (path / _STEP_MARK).exists() or (path / _ITEM_MARK).exists()
+  return (path / _STEP_MARK).exists() or _holds_tree(path)
 
 
 def _is_step(path: pathlib.Path) -> bool:
   """Returns True for a step or an item; an old step holds marked items only."""
-  return _is_marked(path) or any(
-    (child / _ITEM_MARK).exists() for child in _folders(path)
-  )
+  return _is_marked(path) or any(map(_holds_tree, _folders(path)))
 
 
 def _is_item(path: pathlib.Path) -> bool:
   """Returns True for a tree of arrays; a single array has a folder more."""
-  return (path / _ITEM_MARK).exists() and not (path / 'checkpoint').is_dir()
+  return _holds_tree(path) and not (path / _OLD_MARK).is_dir()
+
+
+def _holds_tree(path: pathlib.Path) -> bool:
+  """Returns True for a folder of arrays, written by Orbax of any age."""
+  if (path / _ITEM_MARK).exists():
+    return True
+  old = path / _OLD_MARK
+  return old.is_file() and _foreign.recognise(old) == _foreign.MSGPACK
 
 
 def _folders(path: pathlib.Path) -> list[pathlib.Path]:

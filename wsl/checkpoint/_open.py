@@ -93,7 +93,7 @@ def read_index(path: pathlib.Path) -> tuple[dict[str, str], dict[str, str]]:
   if not sound:
     raise _format.damaged(path, 'it does not map names to files beside it')
   if twice is not None:
-    raise _format.damaged(path, f"it names leaf '{twice}' twice")
+    raise _format.damaged(path, f"it has the name '{twice}' twice")
   return shard_of, {k: v for k, v in metadata.items() if isinstance(v, str)}
 
 

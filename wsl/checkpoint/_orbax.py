@@ -24,15 +24,26 @@ def describe(caller: str, item: pathlib.Path) -> types.Tree:
     leaf of a string has neither shape nor dtype.
 
   Raises:
-    ValueError: if the item is damaged.
+    ValueError: if the item is damaged, or was written by T5X.
   """
   import orbax.checkpoint as ocp
 
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
     try:
-      return checkpointer.metadata(item).item_metadata.tree
+      described = checkpointer.metadata(item).item_metadata
+      if described is not None:
+        return described.tree
+      # Before 2024 Orbax wrote no metadata: the arrays tell their shapes.
+      old = checkpointer.restore(item)
     except Exception as error:
       raise damaged(caller, item, error) from error
+  for name, leaf in tree.named(old).items():
+    if not hasattr(leaf, 'dtype') and not isinstance(leaf, (int, float)):
+      raise ValueError(
+        f"{caller}: leaf '{name}' of {item} is {leaf!r:.40}, not an array (was "
+        'it written by T5X?): convert it with the program that wrote it'
+      )
+  return old
 
 
 def load(

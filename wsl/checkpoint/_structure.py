@@ -104,7 +104,7 @@ def rebuild(
   if used != set(leaves):
     raise ValueError(
       f"load: the structure recorded in {path} does not fit the file's leaves "
-      '(was it edited?): give like='
+      '(is it one shard of several, or edited?): load all shards, or give like='
     )
   return params
 
