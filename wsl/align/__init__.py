@@ -1,5 +1,6 @@
 """Permutation alignment: find a model's symmetry, match, permute and merge."""
 
+from wsl.align._agreement import agreement as agreement
 from wsl.align._assignment import assign_lapx as assign_lapx
 from wsl.align._assignment import assign_optax as assign_optax
 from wsl.align._assignment import assign_scipy as assign_scipy
@@ -29,6 +30,7 @@ from wsl.align._permutation import Permutation as Permutation
 from wsl.align._permutation import permute as permute
 from wsl.align._permutation import random as random
 from wsl.align._relaxed.match_many import match_many as match_many
+from wsl.align._relaxed.match_many import Sweep as Sweep
 from wsl.align._relaxed.projection import sinkhorn_project as sinkhorn_project
 from wsl.align._relaxed.sinkhorn import sinkhorn as sinkhorn
 from wsl.align._repair import repair as repair

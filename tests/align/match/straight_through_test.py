@@ -137,6 +137,39 @@ def test_the_first_matching_starts_as_weight_matching_does(initial):
   np.testing.assert_array_equal(found['a:1'], wanted['a:1'])
 
 
+def test_progress_reports_the_loss_of_every_step():
+  fixed, moving = _params(6), _params(7)
+  batches = _batches(fixed, 12)
+  steps = []
+  found = _find(
+    fixed,
+    moving,
+    batches,
+    optimizer=optax.sgd(0.05),
+    progress=lambda *x: steps.append(x),
+  )
+  assert [i for i, _, _ in steps] == [*range(12)]
+  for i, loss, permutation in steps:
+    permuted = align.permute(moving, permutation, symmetry=SYMMETRY)
+    midpoint = straight_through._midpoint(fixed, permuted)
+    np.testing.assert_allclose(loss, _loss_fn(midpoint, batches[i]), rtol=1e-6)
+  best = min(steps, key=lambda x: x[1])
+  np.testing.assert_array_equal(found['a:1'], best[2]['a:1'])
+
+
+@pytest.mark.parametrize(
+  'optimizer', [optax.polyak_sgd(0.1), optax.lbfgs()], ids=['polyak', 'lbfgs']
+)
+def test_optimizers_get_the_value_and_the_loss(optimizer):
+  params = _params(0)
+  moving, wanted = planted.permuted(params, SYMMETRY, seed=1)
+  batches = [(x, y + 0.1) for x, y in _batches(params, 3)]
+  found = _find(params, moving, batches, optimizer=optimizer)
+  np.testing.assert_array_equal(found['a:1'], wanted['a:1'])
+  with pytest.raises(ValueError, match='straight_through: .*lookahead'):
+    _find(params, moving, batches, optimizer=optax.lookahead(optimizer, 2, 0.5))
+
+
 def test_held_out_batches_select_the_permutation():
   # The targets are noise in training batches, the function in held-out ones.
   fixed, moving = _params(6), _params(7)

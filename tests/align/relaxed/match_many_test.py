@@ -47,6 +47,7 @@ SHAPES = {
   PLAIN: {'a': (5, 7), 'b': (7, 6), 'c': (6, 2)},
   NESTED: {'a': (5, 12), 'b': (12, 2), 'r': (4, 4), 's': (4, 12)},
 }
+SOFT = {'a:1': np.full((7, 7), 0.2), 'b:1': np.full((6, 6), 0.2)}
 each_symmetry = pytest.mark.parametrize('symmetry', [PLAIN, NESTED])
 
 
@@ -261,6 +262,50 @@ def test_unrelated_models_agree_better_than_at_random(update):
   _equal(match(), match())
 
 
+@each_symmetry
+def test_soft_matrices_are_a_start(symmetry):
+  models = [_params(symmetry, i) for i in range(3)]
+  match = lambda **x: align.match_many(
+    models, symmetry=symmetry, key=jax.random.key(0), **x
+  )
+  soft = _matrices(symmetry, 3, seed=4)
+  each = [{name: x[p] for name, x in soft.items()} for p in range(3)]
+  sweeps = []
+  found = match(initial=each, progress=sweeps.append)
+  stacked = {n: jnp.stack([m[n] for m in models]) for n in models[0]}
+  moved = objective._apply_each(stacked, soft, symmetry)
+  begun = float(_pairs(moved))
+  np.testing.assert_allclose(
+    sweeps[0].objective - sweeps[0].gained, begun, rtol=1e-9
+  )
+  assert all(s.gained >= 0 for s in sweeps)
+  assert [s.sweep for s in sweeps] == [*range(len(sweeps))]
+  assert _aligned(models, found, symmetry) > begun
+  # Hard matrices are the permutations.
+  draws = [align.random(symmetry, jax.random.key(p)) for p in range(3)]
+  hard = [_soft.harden(g, symmetry=symmetry, dtype=np.float64) for g in draws]
+  jax.tree.map(
+    np.testing.assert_array_equal, match(initial=hard), match(initial=draws)
+  )
+
+
+def test_agreement_is_the_objective():
+  models = [_params(PLAIN, i) for i in range(4)]
+  pairs = itertools.combinations(models, 2)
+  wanted = sum(float(np.vdot(p[n], q[n])) for p, q in pairs for n in p)
+  np.testing.assert_allclose(align.agreement(models), wanted, rtol=1e-12)
+  some = align.agreement(models, leaves='^a$')
+  pairs = itertools.combinations(models, 2)
+  wanted = sum(float(np.vdot(p['a'], q['a'])) for p, q in pairs)
+  np.testing.assert_allclose(some, wanted, rtol=1e-12)
+  large = [{'w': jnp.full(10**5, x, jnp.bfloat16)} for x in (1.0, 3.0)]
+  assert align.agreement(large) == 3e5
+  counted = [{'w': jnp.ones(2), 'n': jnp.asarray(i)} for i in range(2)]
+  assert align.agreement(counted) == 2
+  with pytest.raises(ValueError, match='at least two'):
+    align.agreement(models[:1])
+
+
 def test_leaves_that_are_not_chosen_have_no_effect():
   models = [_params(PLAIN, 0), _params(PLAIN, 1)]
   match = lambda second: align.match_many(
@@ -284,6 +329,8 @@ def test_leaves_that_are_not_chosen_have_no_effect():
     ({'initial': 'x'}, "initial 'x' is unknown"),
     ({'initial': []}, 'initial has 0 permutations for 2 models'),
     ({'initial': [{}, {}]}, "lacks the group 'a:1'"),
+    ({'initial': [{'a:1': np.eye(3)}] * 2}, r"'a:1'\] is \[3, 3\], expected"),
+    ({'initial': [SOFT] * 2}, 'is not doubly stochastic'),
   ],
 )
 def test_arguments_are_checked(change, message):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.align import planted
 from wsl import align
+from wsl.align import _soft
 
 F = align.Factor
 
@@ -153,6 +154,45 @@ def test_the_distance_of_unrelated_models_decreases_with_steps():
   assert distance(match()) < min(random)
   still = match(steps=1, optimizer=optax.sgd(0.0))
   assert distance(still) > distance(match())
+
+
+def test_progress_reports_the_loss_of_every_step():
+  fixed, moving = _params(3), _params(4)
+  steps = []
+  align.sinkhorn(
+    fixed,
+    moving,
+    symmetry=SYMMETRY,
+    key=jax.random.key(0),
+    steps=40,
+    noise=0.0,
+    progress=lambda *x: steps.append(x),
+  )
+  assert [i for i, _ in steps] == [*range(40)]
+  # Without noise the first matrices are uniform: every group is averaged.
+  uniform = {
+    g.name: jnp.full(_soft.shape(g, SYMMETRY), 1 / g.size, np.float32)
+    for g in SYMMETRY.groups
+  }
+  moved = _soft.apply(moving, uniform, symmetry=SYMMETRY)
+  first = sum(float(jnp.sum((fixed[n] - moved[n]) ** 2)) for n in SHAPES)
+  np.testing.assert_allclose(steps[0][1], first, rtol=1e-5)
+  values = [value for _, value in steps]
+  assert values[-1] < 0.9 * values[0]
+
+
+def test_an_optimizer_gets_the_value_and_the_loss():
+  params = _params(0)
+  moving, wanted = planted.permuted(params, SYMMETRY, seed=0)
+  found = align.sinkhorn(
+    params,
+    moving,
+    symmetry=SYMMETRY,
+    key=jax.random.key(5),
+    steps=30,
+    optimizer=optax.lbfgs(),
+  )
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
 @pytest.mark.parametrize(

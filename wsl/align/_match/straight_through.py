@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import tree, types
+from wsl import optimizers, tree, types
 from wsl.align import _arguments, _assignment, _permutation, _symmetry
 from wsl.align._match import weight_gains, weight_matching
 
@@ -35,6 +35,8 @@ def straight_through(
   leaves: types.Leaves = weight_gains.default_leaves,
   solver: _assignment.Solver = _assignment.assign_scipy,
   max_sweeps: int = 100,
+  progress: Callable[[int, float, _permutation.Permutation], None]
+  | None = None,
 ) -> _permutation.Permutation:
   r"""Finds a permutation with a low loss at the midpoint, by training.
 
@@ -60,13 +62,15 @@ def straight_through(
     held_out: batches whose mean loss selects the permutation. Without them each
       permutation is scored by the batch of its own step, as in the paper, which
       is noisy.
-    optimizer: an optax transformation for the target; SGD with learning rate
-      0.01 and momentum 0.9 if ``None``.
+    optimizer: an optax transformation for the target, line searches included;
+      SGD with learning rate 0.01 and momentum 0.9 if ``None``.
     initial: the start of the first matching, as in ``weight_matching``: by
       default a permutation grown from the inputs and outputs.
     leaves: the leaves that are matched, as in ``weight_matching``.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
     max_sweeps: the maximum number of sweeps of each matching.
+    progress: called after each step with its index, the loss of its batch at
+      the midpoint, and its permutation.
 
   Returns:
     The permutation to apply to ``moving``, indices ``[*outer, n]``.
@@ -104,7 +108,9 @@ def straight_through(
   fixed, moving = tree.read(fixed), tree.read(moving)
   optimizer = _sgd() if optimizer is None else optimizer
   target = fixed
-  state = optimizer.init(_float_leaves(target))
+  state = optimizers.init(
+    optimizer, _float_leaves(target), caller='straight_through'
+  )
   current, lowest = initial, np.inf
   best: _permutation.Permutation | None = None
   # Git Re-Basin, algorithm 2: pi = argmax <target, pi moving>, then a gradient
@@ -132,6 +138,8 @@ def straight_through(
         f'straight_through: the loss of step {step} is {loss}: is the learning '
         'rate too high?'
       )
+    if progress is not None:
+      progress(step, float(loss), current)
     if held_out and best and previous is not None and _equal(previous, current):
       continue  # the same midpoint has the same held-out loss
     if held_out:
@@ -172,9 +180,20 @@ def _train_step(
   # sets d permuted / d target = 1: hence dL/dtarget = dL/dmidpoint / 2.
   gradient = jax.tree.map(lambda x: x / 2, gradient)
   floats = _float_leaves(target)
-  with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes itself
-    updates, state = optimizer.update(gradient, state, floats)
-  trained = jax.tree.map(lambda x, u: x + u.astype(x.dtype), floats, updates)
+  # The loss as a function of the target, by the same estimator.
+  middle = _float_leaves(midpoint)
+  near = lambda x: jax.tree.map(
+    lambda m, y, z: m + (y - z) / 2, middle, x, floats
+  )
+  trained, state = optimizers.step(
+    optimizer,
+    gradient,
+    state,
+    floats,
+    value=loss,
+    value_fn=lambda x: loss_of(near(x)),
+    caller='straight_through',
+  )
   return loss, _with_floats(target, trained), state
 
 

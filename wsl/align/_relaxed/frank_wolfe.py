@@ -10,7 +10,7 @@ its maximum on each polytope is at a vertex, a permutation matrix (Birkhoff
 1946): D is the solution of one assignment problem for each matrix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ import numpy as np
 from wsl import types
 from wsl.align import _assignment, _permutation, _soft, _symmetry
 from wsl.align._relaxed import line_search, objective, projection
+
+_MAX_EXCESS = 1e-2  # of a row or column of a given matrix over its sum of one
 
 
 def maximize(
@@ -31,6 +33,7 @@ def maximize(
   max_sweeps: int,
   tolerance: float,
   patience: int,
+  progress: Callable[[int, float], None] | None = None,
 ) -> tuple[_soft.Matrices, list[float]]:
   """Maximises the objective by sweeps over all models.
 
@@ -43,6 +46,7 @@ def maximize(
     max_sweeps: the maximal number of sweeps.
     tolerance: a sweep is small if its gain, relative to J, is below this.
     patience: number of consecutive small sweeps after which to stop.
+    progress: called after each sweep with its index and its gain.
 
   Returns:
     The last matrices, and the gain of each sweep, >= 0.
@@ -76,6 +80,8 @@ def maximize(
         magnitude += abs(float(value))
         gained += step.gain
     gains += [gained]
+    if progress is not None:
+      progress(len(gains) - 1, gained)
     small = small + 1 if gained <= tolerance * magnitude else 0
     if not gained:
       break
@@ -102,7 +108,7 @@ def _linear_oracle(
 
 
 def initial_matrices(
-  initial: str | Sequence[_permutation.Permutation],
+  initial: str | Sequence[Mapping[str, types.Array]],
   count: int,
   symmetry: _symmetry.Symmetry,
   key: types.PRNGKey,
@@ -111,8 +117,8 @@ def initial_matrices(
   """Returns the first iterate of N models.
 
   Args:
-    initial: ``'center'``, ``'identity'`` or N permutations, as in
-      ``match_many``.
+    initial: ``'center'``, ``'identity'``, or N permutations or sets of doubly
+      stochastic matrices, as in ``match_many``.
     count: the number N of models.
     symmetry: the symmetry of the models.
     key: draws the matrices of ``'center'``.
@@ -122,7 +128,8 @@ def initial_matrices(
     For each group ``[N, *outer, *free outer, n, n]``.
   """
   if not isinstance(initial, str):
-    return harden_each(initial, symmetry, dtype)
+    each = [_as_matrices(x, symmetry, dtype) for x in initial]
+    return jax.tree.map(lambda *x: jnp.stack(x), *each)
   if initial == 'identity':
     return harden_each(
       [_permutation.identity(symmetry)] * count, symmetry, dtype
@@ -141,6 +148,61 @@ def initial_matrices(
   return {
     group.name: center(group, k) for group, k in zip(symmetry.groups, keys)
   }
+
+
+def check_initial(
+  initial: str | Sequence[Mapping[str, types.Array]],
+  count: int,
+  symmetry: _symmetry.Symmetry,
+) -> None:
+  """Raises a ValueError of ``match_many`` if the start does not fit."""
+  if initial in ('center', 'identity'):
+    return
+  if isinstance(initial, str):
+    raise ValueError(
+      f"match_many: initial '{initial}' is unknown, expected 'center', "
+      "'identity' or a permutation for each model"
+    )
+  if len(initial) != count:
+    raise ValueError(
+      f'match_many: initial has {len(initial)} permutations for {count} models'
+    )
+  for given in initial:
+    if not _is_soft(given):
+      _permutation.check_permutation(
+        dict(given), symmetry, 'match_many: initial'
+      )
+      continue
+    for group in symmetry.groups:
+      x = np.asarray(given.get(group.name, np.zeros(())), np.float64)
+      expected = _soft.shape(group, symmetry)
+      if x.shape != expected:
+        raise ValueError(
+          f"match_many: initial['{group.name}'] is {list(x.shape)}, expected "
+          f'doubly stochastic matrices {list(expected)}'
+        )
+      sums = np.stack([x.sum(-1), x.sum(-2)])
+      if not (x.min() >= 0 and np.abs(sums - 1).max() <= _MAX_EXCESS):
+        raise ValueError(
+          f"match_many: initial['{group.name}'] is not doubly stochastic: see "
+          'align.sinkhorn_project'
+        )
+
+
+def _is_soft(given: Mapping[str, types.Array]) -> bool:
+  """Returns True for matrices, False for the indices of a permutation."""
+  return any(np.issubdtype(x.dtype, np.floating) for x in given.values())
+
+
+def _as_matrices(
+  given: Mapping[str, types.Array],
+  symmetry: _symmetry.Symmetry,
+  dtype: np.dtype,
+) -> _soft.Matrices:
+  """Returns the matrices of a permutation, or the given matrices."""
+  if not _is_soft(given):
+    return _soft.harden(dict(given), symmetry=symmetry, dtype=dtype)
+  return {g.name: jnp.asarray(given[g.name], dtype) for g in symmetry.groups}
 
 
 def harden_each(

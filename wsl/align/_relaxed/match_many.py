@@ -1,6 +1,7 @@
 """Cycle-consistent alignment of many models."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +19,36 @@ from wsl.align._match import weight_gains
 from wsl.align._relaxed import frank_wolfe, objective
 
 
+class Sweep(NamedTuple):
+  """The result of one sweep over all models.
+
+  Attributes:
+    start: the index of the start, from 0.
+    sweep: the index of the sweep, from 0.
+    objective: J of the doubly stochastic matrices afterwards.
+    gained: the increase of J, at least 0.
+  """
+
+  start: int
+  sweep: int
+  objective: float
+  gained: float
+
+
 def match_many(
   models: Sequence[types.Params],
   *,
   symmetry: _symmetry.Symmetry,
   key: types.PRNGKey,
   starts: int = 1,
-  initial: str | Sequence[_permutation.Permutation] = 'center',
+  initial: str | Sequence[Mapping[str, types.Array]] = 'center',
   update: str = 'in turn',
   leaves: types.Leaves = weight_gains.default_leaves,
   solver: _assignment.Solver = _assignment.assign_scipy,
   max_sweeps: int = 200,
   tolerance: float = 1e-6,
   patience: int = 5,
+  progress: Callable[[Sweep], None] | None = None,
 ) -> list[_permutation.Permutation]:
   r"""Permutes N models into one basis, by the Frank-Wolfe algorithm.
 
@@ -54,7 +72,9 @@ def match_many(
     key: a random key, for the matrices of ``'center'``.
     starts: number of restarts; the result of the highest objective is kept.
     initial: ``'center'``, halfway between the uniform matrix and a random
-      doubly stochastic one; ``'identity'``; or N permutations.
+      doubly stochastic one; ``'identity'``; N permutations; or N dicts of
+      doubly stochastic matrices (universe by model), for each group ``[*outer,
+      *outer, n, n]``, such as those of ``sinkhorn_project``.
     update: ``'in turn'``, one model after the other; or ``'at once'``, all by
       one step as in the paper, which can oscillate between two models.
     leaves: which leaves to match: a regular expression or a predicate on (name,
@@ -64,9 +84,11 @@ def match_many(
     tolerance: a sweep is small if its gain, relative to the objective, is
       below this.
     patience: number of consecutive small sweeps after which to stop.
+    progress: called after every sweep.
 
   Returns:
     N permutations, indices ``[*outer, n]``; the first is the identity.
+    ``agreement`` gives the objective of the permuted models.
 
   Raises:
     ValueError: if there are fewer than two models, they differ, do not fit the
@@ -104,6 +126,13 @@ def match_many(
     first = frank_wolfe.initial_matrices(
       initial, len(models), symmetry, draw, dtype
     )
+    report = None
+    if progress is not None:
+      report = _reporter(
+        progress,
+        start,
+        float(objective.value(stacked, first, symmetry=symmetry)),
+      )
     matrices, _ = frank_wolfe.maximize(
       stacked,
       first,
@@ -113,6 +142,7 @@ def match_many(
       max_sweeps=max_sweeps,
       tolerance=tolerance,
       patience=patience,
+      progress=report,
     )
     rounded = _round_each(matrices, symmetry, solver)
     value = _squared_sum(stacked, rounded, symmetry)
@@ -122,6 +152,20 @@ def match_many(
   # that makes the basis of the first model the universe.
   back = _permutation.invert(found[0], symmetry=symmetry)
   return [_permutation.compose(g, back, symmetry=symmetry) for g in found]
+
+
+def _reporter(
+  progress: Callable[[Sweep], None], start: int, begun: float
+) -> Callable[[int, float], None]:
+  """Returns a function that adds the gains of sweeps to the first objective."""
+  total = begun
+
+  def report(sweep: int, gained: float) -> None:
+    nonlocal total
+    total += gained
+    progress(Sweep(start, sweep, total, gained))
+
+  return report
 
 
 def _round_each(
@@ -166,7 +210,7 @@ def _check_arguments(
   models: Sequence[types.Params],
   symmetry: _symmetry.Symmetry,
   starts: int,
-  initial: str | Sequence[_permutation.Permutation],
+  initial: str | Sequence[Mapping[str, types.Array]],
   update: str,
   max_sweeps: int,
 ) -> None:
@@ -190,17 +234,4 @@ def _check_arguments(
       f"match_many: update '{update}' is unknown, expected 'in turn' or "
       "'at once'"
     )
-  if initial in ('center', 'identity'):
-    return
-  if isinstance(initial, str):
-    raise ValueError(
-      f"match_many: initial '{initial}' is unknown, expected 'center', "
-      "'identity' or a permutation for each model"
-    )
-  if len(initial) != len(models):
-    raise ValueError(
-      f'match_many: initial has {len(initial)} permutations for {len(models)} '
-      'models'
-    )
-  for permutation in initial:
-    _permutation.check_permutation(permutation, symmetry, 'match_many: initial')
+  frank_wolfe.check_initial(initial, len(models), symmetry)

@@ -34,6 +34,16 @@ def universe_sum(
   return {leaf: x.sum(0) for leaf, x in moved.items()}
 
 
+@functools.partial(jax.jit, static_argnames='symmetry')
+def value(
+  models: Leaves, matrices: _soft.Matrices, *, symmetry: _symmetry.Symmetry
+) -> types.Array:
+  """Returns the objective J of N models."""
+  moved = _apply_each(models, matrices, symmetry)
+  others = {leaf: x.sum(0)[None] - x for leaf, x in moved.items()}
+  return _dot(moved, others) / 2
+
+
 @_jit
 def gradient(
   models: Leaves,

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wsl import tree, types
+from wsl import optimizers, tree, types
 from wsl.align import (
   _arguments,
   _assignment,
@@ -33,6 +33,7 @@ def sinkhorn(
   optimizer: Any = None,
   solver: _assignment.Solver = _assignment.assign_scipy,
   leaves: types.Leaves = weight_gains.default_leaves,
+  progress: Callable[[int, float], None] | None = None,
 ) -> _permutation.Permutation:
   r"""Aligns a model by gradient descent on a relaxed permutation.
 
@@ -64,6 +65,8 @@ def sinkhorn(
     leaves: which leaves enter ``'l2'`` and ``'cosine'``: a regular expression
       or a predicate on (name, shape). By default all but running statistics of
       normalisation.
+    progress: called with the index and the loss of each step (before its
+      update), when all of them are done.
 
   Returns:
     The permutation to apply to ``moving``, indices ``[*outer, n]``.
@@ -113,7 +116,7 @@ def sinkhorn(
       symmetry.groups, jax.random.split(draw, len(symmetry.groups))
     )
   }
-  matrices = _optimise_logits(
+  matrices, losses = _optimise_logits(
     jax.tree.map(lambda z: z * jnp.asarray(noise, dtype), logits),
     tree.read(fixed),
     tree.read(moving),
@@ -126,6 +129,9 @@ def sinkhorn(
     iterations=iterations,
     optimizer=_adam() if optimizer is None else optimizer,
   )
+  if progress is not None:
+    for i, value in enumerate(losses.tolist()):
+      progress(i, value)
   return _soft.round(matrices, symmetry=symmetry, solver=solver)
 
 
@@ -177,8 +183,8 @@ def _optimise_logits(
   steps: int,
   iterations: int,
   optimizer: Any,
-) -> _soft.Matrices:
-  """Returns the doubly stochastic matrices after all steps."""
+) -> tuple[_soft.Matrices, types.Array]:
+  """Returns the doubly stochastic matrices after all steps, and the losses."""
 
   def soften(logits: _soft.Matrices) -> _soft.Matrices:
     return {
@@ -197,14 +203,21 @@ def _optimise_logits(
     a, b = ([model[name].astype(dtype) for name in names] for model in pair)
     return LOSSES[loss](a, b)
 
-  def step(carry: Any, key: types.PRNGKey) -> tuple[Any, None]:
+  def step(carry: Any, key: types.PRNGKey) -> tuple[Any, types.Array]:
     # The gradient passes through the projection by its implicit derivative.
     logits, state = carry
-    gradients = jax.grad(objective)(logits, key)
-    with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes itself
-      updates, state = optimizer.update(gradients, state, logits)
-    return (jax.tree.map(jnp.add, logits, updates), state), None
+    value, gradients = jax.value_and_grad(objective)(logits, key)
+    carry = optimizers.step(
+      optimizer,
+      gradients,
+      state,
+      logits,
+      value=value,
+      value_fn=lambda logits: objective(logits, key),
+      caller='sinkhorn',
+    )
+    return carry, value
 
-  start = (logits, optimizer.init(logits))
-  (logits, _), _ = jax.lax.scan(step, start, jax.random.split(key, steps))
-  return soften(logits)
+  start = logits, optimizers.init(optimizer, logits, caller='sinkhorn')
+  (logits, _), losses = jax.lax.scan(step, start, jax.random.split(key, steps))
+  return soften(logits), losses

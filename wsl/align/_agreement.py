@@ -1,0 +1,63 @@
+"""The agreement of aligned models, which matching by weights maximises."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import deltas, tree, types
+from wsl.align._match import weight_gains
+
+
+def agreement(
+  models: Sequence[types.Params],
+  *,
+  leaves: types.Leaves = weight_gains.default_leaves,
+) -> float:
+  r"""Returns the sum of the inner products of all pairs of models.
+
+  .. math:: J = \sum_{p < q} \sum_k \langle \theta^p_k, \theta^q_k \rangle
+
+  Permutations do not change the norms of models, so a higher J is a smaller sum
+  of squared distances. It is what ``weight_matching`` and ``match_many``
+  maximise, of models permuted into one order.
+
+  Args:
+    models: two or more models, leaves ``[...]`` of one structure and shapes; in
+      memory or on demand.
+    leaves: the leaves that count, a regular expression or a predicate on (name,
+      shape). By default all but running statistics of normalisation. Integer
+      leaves never count.
+
+  Returns:
+    J, summed in float64 on the host.
+
+  Raises:
+    ValueError: if there are fewer than two models, or they differ.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> models = [{'w': jnp.asarray(x)} for x in ([1., 2.], [3., 4.], [0., 1.])]
+    >>> agreement(models)
+    17.0
+  """
+  if len(models) < 2:
+    raise ValueError(
+      f'agreement: {len(models)} models given, at least two are needed'
+    )
+  deltas.check('agreement', {f'model {p}': x for p, x in enumerate(models)})
+  chosen = tree.named(tree.select(models[0], leaves))
+  total = 0.0
+  for name in chosen:
+    if not chosen[name]:
+      continue
+    sums: np.ndarray | None = None
+    for model in models:
+      x = tree.read(tree.named(model)[name])
+      if not jnp.issubdtype(x.dtype, jnp.floating):
+        break
+      x = np.asarray(x).astype(np.float64)
+      if sums is not None:
+        total += float(np.vdot(sums, x))
+      sums = x if sums is None else sums + x
+  return total
