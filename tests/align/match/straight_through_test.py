@@ -166,7 +166,7 @@ def test_optimizers_get_the_value_and_the_loss(optimizer):
   batches = [(x, y + 0.1) for x, y in _batches(params, 3)]
   found = _find(params, moving, batches, optimizer=optimizer)
   np.testing.assert_array_equal(found['a:1'], wanted['a:1'])
-  with pytest.raises(ValueError, match='straight_through: .*lookahead'):
+  with pytest.raises(ValueError, match=r'^straight_through: .*lookahead'):
     _find(params, moving, batches, optimizer=optax.lookahead(optimizer, 2, 0.5))
 
 
