@@ -1,7 +1,7 @@
 """Finite values: a check that costs a fraction of reading the array.
 
 In IEEE formats the exponent bits of inf and NaN are all ones, so as integers
-they are at least the bits of +inf, apart from the sign bit. The maximum as
+they are at least the bits of +inf, without the sign bit. The maximum as
 signed integers finds such positive values, the maximum as unsigned integers
 such negative ones: two reductions without a temporary array, over a chunk that
 is in the CPU's cache. (XLA's CPU backend takes twenty times as long.)
@@ -134,7 +134,7 @@ def _chunk_finite(values: np.ndarray) -> bool:
 
 @functools.cache
 def _infinity(dtype: np.dtype) -> int | None:
-  """Returns the least bits of a value that is not finite, apart from the sign.
+  """Returns the least bits of a value that is not finite, without the sign.
 
   None for a format of 8 bits in which such values are not the largest codes of
   both signs (those without a negative zero).
