@@ -8,6 +8,7 @@ moments of two networks' features. ``apply_fn(params, inputs)`` may come from
 any framework.
 """
 
+from wsl.stats._about_origin import about_origin as about_origin
 from wsl.stats._cca import cca as cca
 from wsl.stats._cka import cka as cka
 from wsl.stats._cross_moments import cross_moments as cross_moments
@@ -19,3 +20,4 @@ from wsl.stats._least_squares import least_squares as least_squares
 from wsl.stats._least_squares import LeastSquares as LeastSquares
 from wsl.stats._least_squares import residual as residual
 from wsl.stats._moments import moments as moments
+from wsl.stats._rbf_cka import rbf_cka as rbf_cka

@@ -54,9 +54,14 @@ def cka(moments: types.CrossMoments, *, unbiased: bool = True) -> types.Array:
     2019, arXiv:1905.00414; the unbiased estimate by Song et al., "Feature
     Selection via Dependence Maximization", 2012.
   """
-  if moments.yy is None or moments.norms is None:
+  if moments.yy is None:
     raise ValueError(
       'cka: the moments of y are missing: take them with similarity=True'
+    )
+  if unbiased and moments.norms is None:
+    raise ValueError(
+      'cka: moments about the origin have no norms: give those of '
+      'cross_moments, or unbiased=False'
     )
   count = moments.count
   if unbiased and not isinstance(count, jax.core.Tracer) and count < 4:
@@ -75,13 +80,14 @@ def cka(moments: types.CrossMoments, *, unbiased: bool = True) -> types.Array:
 def _cka(
   count: types.Array,
   covariances: tuple[types.Array, types.Array, types.Array],
-  norms: types.Array,
+  norms: types.Array | None,
   *,
   unbiased: bool,
 ) -> types.Array:
   """Computes the alignment; ``covariances`` and ``norms`` are xx, xy, yy."""
   hsic = jnp.stack([jnp.sum(jnp.square(c)) for c in covariances])
   if unbiased:
+    assert norms is not None
     # HSIC_1 is invariant to translation, so let the features be centred: then
     # K 1 = 0. With a_i = |x_i|^2 and b_i = |y_i|^2, the diagonals of K and L,
     #   tr K~ L~      = tr K L - sum a_i b_i

@@ -62,7 +62,10 @@ def partition(
 
   Args:
     similarity: ``S [N, N]``, symmetric, of all nodes, network by network; a
-      node is the value after one block, as in ``stats.cka``.
+      node is the value after one block. ``stats.cka`` and ``stats.rbf_cka`` are
+      symmetric; average ``1 - stats.residual`` (linear regression) over both
+      directions. The official measures are not centred: see
+      ``stats.about_origin``.
     depths: number of nodes of each network, by name, in the order of the rows.
     key: source of the random starts, required; a key determines the result.
     count: the number K of blocks of each network, and of groups.
