@@ -70,7 +70,47 @@ def test_the_teacher_has_half_of_the_loss():
   np.testing.assert_allclose(alone, each[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize('divide', ['entries', 'batch'])
+@pytest.mark.parametrize('share', [0.0, 0.3, 1.0])
+def test_soft_distillation_with_a_temperature(divide, share):
+  random = np.random.RandomState(0)
+  logits, taught = random.randn(2, 4, 3)
+  labels = np.asarray([0, 2, 1, 1])
+  loss = stitch.random_route(
+    lambda family, row, x: x + family,
+    jnp.zeros((1, 1)),
+    share=share,
+    temperature=3.0,
+    divide=divide,
+  )
+  log = lambda z: z - np.log(np.exp(z).sum(-1, keepdims=True))
+  p, q = log(taught / 3), log(logits / 3)
+  divergence = (np.exp(p) * (p - q)).sum() / (12 if divide == 'entries' else 4)
+  supervised = -log(logits)[np.arange(4), labels].mean()
+  expected = (1 - share) * supervised + share * 9 * divergence
+  batch = (jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(taught))
+  found = loss(0.0, batch, jax.random.key(0))
+  np.testing.assert_allclose(found, expected, rtol=1e-12)
+  # The teacher gets no gradient, and one that agrees gives none.
+  same = (batch[0], batch[1], batch[0])
+  alone = stitch.random_route(lambda f, r, x: x + f, jnp.zeros((1, 1)))
+  grad = lambda fn, batch: jax.grad(
+    lambda x: fn(jnp.zeros((4, 3)) + x, batch, jax.random.key(0))
+  )(jnp.zeros((4, 3)))
+  wanted = (1 - share) * grad(alone, batch[:2])
+  np.testing.assert_allclose(grad(loss, same), wanted, atol=1e-12)
+
+
 def test_errors():
+  route = lambda **options: stitch.random_route(
+    lambda *a: a, jnp.zeros((1, 1)), **options
+  )
+  with pytest.raises(ValueError, match=r'share=2 and temperature=None: expect'):
+    route(share=2)
+  with pytest.raises(ValueError, match=r'temperature=0: expected 0 \.\. 1 and'):
+    route(temperature=0)
+  with pytest.raises(ValueError, match=r"divide='bach'.*did you mean 'batch'"):
+    route(temperature=1.0, divide='bach')
   with pytest.raises(ValueError, match=r'gap=0: expected the cost .* positive'):
     stitch.route_probabilities(FLOPS, gap=0)
   with pytest.raises(ValueError, match=r'\[2\] probabilities .* for 3'):

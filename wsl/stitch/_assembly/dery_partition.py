@@ -63,9 +63,9 @@ def partition(
   Args:
     similarity: ``S [N, N]``, symmetric, of all nodes, network by network; a
       node is the value after one block. ``stats.cka`` and ``stats.rbf_cka`` are
-      symmetric; average ``1 - stats.residual`` (linear regression) over both
-      directions. The official measures are not centred: see
-      ``stats.about_origin``.
+      symmetric, official with ``unbiased=False``. Linear regression is
+      ``1 - stats.residual``, of features that are not centred in the official
+      code, see ``stats.about_origin``: average both directions.
     depths: number of nodes of each network, by name, in the order of the rows.
     key: source of the random starts, required; a key determines the result.
     count: the number K of blocks of each network, and of groups.

@@ -22,8 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.stitch import _adapter, _segmented
-from wsl.stitch._assembly import m2m
+from wsl.stitch import _adapter, _distil, _segmented
 
 
 class Auxiliary(NamedTuple):
@@ -140,10 +139,7 @@ class _Dense:
       net.head(net.params['head'], values[-1])
       for net, values in ((ancestor, wanted), (model, given))
     )
-    divergence = jnp.mean(m2m.kl(*logits, temperature=self.temperature))
-    # The gradient of the divergence is 1 / T of the difference of two
-    # softmaxes, itself of order 1 / T: T^2 keeps its scale.
-    loss = self.temperature**2 * divergence
+    loss = _distil.soft(*logits, temperature=self.temperature, by_batch=True)
     for p, adapter in enumerate(learner.maps, 1):
       target = wanted[_counterpart(p, model, ancestor)]
       error = _adapter.apply_adapter(adapter, given[p]) - target

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.stitch import _adapter, _segmented
+from wsl.stitch import _adapter, _distil, _segmented
 from wsl.stitch._assembly import incubation
 
 
@@ -116,11 +116,9 @@ class _Pair:
     h = _segmented.advance(teacher, feed, 0, teacher.depth)
     wanted = incubation.after(meta, teacher, h, slot=self.slot)
     given = self._student(meta, student, inputs, feed)
-    # `kl` sums over classes: it has one entry for each example, the logits one
-    # for each example and class.
-    divergence = kl(wanted, given, temperature=self.temperature)
-    entries = divergence.size if self.by_batch else given.size
-    distilled = self.temperature**2 * jnp.sum(divergence) / entries
+    distilled = _distil.soft(
+      wanted, given, temperature=self.temperature, by_batch=self.by_batch
+    )
     supervised = criterion(given, targets)
     return (1 - self.share) * supervised + self.share * jnp.asarray(
       distilled, supervised.dtype
@@ -154,22 +152,3 @@ class _Pair:
     if student.post is not None:
       h = _adapter.apply_adapter(student.post, h)
     return incubation.after(meta, module, h, slot=self.slot)
-
-
-def kl(
-  wanted: types.Array, given: types.Array, *, temperature: float
-) -> types.Array:
-  """Returns KL(softmax(wanted / T) || softmax(given / T)), ``[B, ...]``.
-
-  Args:
-    wanted: logits ``[B, ..., classes]``, without gradient.
-    given: logits of the same shape.
-    temperature: T.
-  """
-  log_p, log_q = (
-    jax.nn.log_softmax(tree.wide(x) / temperature)
-    for x in (jax.lax.stop_gradient(wanted), given)
-  )
-  # sum_c p_c (log p_c - log q_c). Logarithms stay finite where p underflows to
-  # 0, so its terms are 0 and not NaN.
-  return jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)

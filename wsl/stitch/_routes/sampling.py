@@ -1,13 +1,14 @@
 """Joint training of a family: each step samples one route."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
+from wsl.stitch import _distil
 
 
 def route_probabilities(
@@ -69,14 +70,23 @@ def random_route(
   rows: types.ArrayLike,
   *,
   probabilities: types.ArrayLike | None = None,
+  share: float = 0.5,
+  temperature: float | None = None,
+  divide: str = 'entries',
 ) -> jax.tree_util.Partial:
   r"""Makes the loss of joint training: that of one route, sampled by the key.
 
   .. math:: L = \mathrm{CE}(f_r(x), y), \quad r \sim P, \qquad \text{or} \quad
-    L = \tfrac12 \mathrm{CE}(f_r(x), y) + \tfrac12 \mathrm{CE}(f_r(x), \hat y)
+    L = (1 - a) \mathrm{CE}(f_r(x), y) + a \, \mathrm{CE}(f_r(x), \hat y)
 
   where the second form applies to batches with a teacher's targets
   :math:`\hat y` as third part: its classes (the paper) or its probabilities.
+  With a temperature T they are its logits t, and the last term is that of soft
+  distillation,
+
+  .. math:: a T^2 \frac{1}{n} \sum_b \mathrm{KL}(\mathrm{softmax}(t_b / T)
+    \,\|\, \mathrm{softmax}(f_r(x_b) / T))
+
   Sampling happens inside the compiled step, which serves all routes. Parameters
   off the route have zero gradient, but momentum and weight decay of an
   optimizer still change them.
@@ -86,14 +96,20 @@ def random_route(
       ``program``.
     rows: the routes to sample, ``[R, ...]``, from ``program``.
     probabilities: of each route, ``[R]``; uniform by default.
+    share: a, the weight of the teacher's term, in 0 .. 1.
+    temperature: T > 0 of soft distillation; ``None`` for cross-entropy.
+    divide: the divisor n of soft distillation, as for ``m2m``: ``'entries'``,
+      batch size times classes, as in the official code, or ``'batch'``.
 
   Returns:
     A loss for ``train.advance``: (family, batch, key) -> scalar. Batches are
     (inputs, targets), or (inputs, targets, teacher's targets); targets are
-    integer labels ``[B, ...]`` or probabilities ``[B, ..., C]``.
+    integer labels ``[B, ...]`` or probabilities ``[B, ..., C]``; the teacher's
+    are logits ``[B, ..., C]`` with a temperature.
 
   Raises:
-    ValueError: if probabilities and rows differ in number, or do not sum to 1.
+    ValueError: if probabilities and rows differ in number, or do not sum to 1;
+      or if another argument is out of range.
 
   Example:
     >>> apply_fn = lambda family, row, x: x * family[row[0]]
@@ -115,25 +131,59 @@ def random_route(
       f'random_route: {list(p.shape)} probabilities of sum {p.sum():g} for '
       f'{count} routes: expected one for each, of sum 1'
     )
+  if not 0 <= share <= 1 or (temperature is not None and temperature <= 0):
+    raise ValueError(
+      f'random_route: share={share} and temperature={temperature}: expected '
+      '0 .. 1 and more than 0, or no temperature'
+    )
+  if divide not in ('entries', 'batch'):
+    hint = tree.nearest(divide, ['entries', 'batch'])
+    raise ValueError(
+      f"random_route: divide='{divide}'{hint}: expected 'entries' or 'batch'"
+    )
   with np.errstate(divide='ignore'):
     log_p = jnp.asarray(np.log(p), jnp.float32)
-  return jax.tree_util.Partial(_loss, tree.partial(apply_fn), rows, log_p)
+  loss = _Loss(share, temperature, divide == 'batch')
+  return jax.tree_util.Partial(loss, tree.partial(apply_fn), rows, log_p)
 
 
-def _loss(
-  apply_fn: Callable[..., types.Array],
-  rows: types.Array,
-  log_p: types.Array,
-  family: types.Params,
-  batch: tuple[Any, ...],
-  key: types.PRNGKey,
-) -> types.Array:
-  """Samples a route; averages the cross-entropies with all targets given."""
-  inputs, *targets = batch
-  row = rows[jax.random.categorical(key, log_p)]
-  logits = tree.wide(apply_fn(family, row, inputs))
-  losses = [_cross_entropy(logits, target) for target in targets]
-  return jnp.mean(jnp.stack(losses))
+class _Loss(NamedTuple):
+  """The loss of ``random_route``, hashable by its hyperparameters."""
+
+  share: float
+  temperature: float | None
+  by_batch: bool
+
+  def __call__(
+    self,
+    apply_fn: Callable[..., types.Array],
+    rows: types.Array,
+    log_p: types.Array,
+    family: types.Params,
+    batch: tuple[Any, ...],
+    key: types.PRNGKey,
+  ) -> types.Array:
+    """Samples a route; adds its losses for all targets that are given."""
+    inputs, labels, *teacher = batch
+    row = rows[jax.random.categorical(key, log_p)]
+    logits = tree.wide(apply_fn(family, row, inputs))
+    supervised = _cross_entropy(logits, labels)
+    if not teacher:
+      return supervised
+    return (1 - self.share) * supervised + self.share * self._taught(
+      logits, *teacher
+    )
+
+  def _taught(self, logits: types.Array, target: types.Array) -> types.Array:
+    """Returns the loss for the teacher's targets."""
+    if self.temperature is None:
+      return _cross_entropy(logits, target)
+    return _distil.soft(
+      target.astype(logits.dtype),
+      logits,
+      temperature=self.temperature,
+      by_batch=self.by_batch,
+    )
 
 
 def _cross_entropy(logits: types.Array, target: types.Array) -> types.Array:
