@@ -1,33 +1,25 @@
 """Saving parameters as safetensors, one leaf after the other.
 
 Leaves on demand have known shapes and dtypes, so the header is written first;
-then each leaf is computed, written and released. Files are renamed to their
-final names when all of them are complete.
+then each leaf is computed, written and released.
 """
 
-from collections.abc import Callable
-import concurrent.futures
-import contextlib
-import json
 import os
 import pathlib
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint import _format, _metadata, _open, _structure, _write_leaf
-
-Progress: TypeAlias = Callable[[str, int, int], None]
-
-
-class _File(NamedTuple):
-  """A file to write: its path, encoded header, and leaves in file order."""
-
-  path: pathlib.Path
-  header: bytes
-  leaves: dict[str, Any]
+from wsl.checkpoint import (
+  _format,
+  _metadata,
+  _open,
+  _structure,
+  _write,
+  _write_leaf,
+)
 
 
 def save(
@@ -37,7 +29,7 @@ def save(
   metadata: dict[str, str] | None = None,
   like: types.Params | str | os.PathLike[str] = None,
   shard_bytes: int | None = None,
-  progress: Progress | None = None,
+  progress: _write.Progress | None = None,
   dtype: Any = None,
   check_finite: bool = True,
 ) -> None:
@@ -100,12 +92,12 @@ def save(
   shared = any(tree.spans_processes(leaf) for leaf in leaves.values())
   if jax.process_index() == 0:
     sharded = shard_bytes is not None
-    writer = _write_leaf.Writer(_reporter(progress, files), check_finite)
-    _write(target, files, notes, writer, sharded=sharded)
+    writer = _write_leaf.Writer(_write.reporter(progress, files), check_finite)
+    _write.write(target, files, notes, writer, sharded=sharded)
   elif shared:
     for file in files:
       for leaf in file.leaves.values():
-        _host(leaf)
+        _write.host(leaf)
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
 
@@ -136,7 +128,7 @@ def _layout(
   leaves: dict[str, Any],
   notes: dict[str, str],
   shard_bytes: int | None,
-) -> list[_File]:
+) -> list[_write.File]:
   """Assigns the leaves to files, in order, by the payload of a shard."""
   groups: list[dict[str, Any]] = [{}]
   room = shard_bytes
@@ -161,117 +153,11 @@ def _layout(
 
 def _file(
   path: pathlib.Path, leaves: dict[str, Any], notes: dict[str, str]
-) -> _File:
+) -> _write.File:
   """Encodes the header of one file."""
   # Widest dtype first: each tensor then starts at a multiple of its item size,
   # since the payload starts at a multiple of 64 bytes.
   order = sorted(leaves, key=lambda name: -leaves[name].dtype.itemsize)
   specs = {name: (leaves[name].dtype, leaves[name].shape) for name in order}
   header = _format.encode(specs, notes)
-  return _File(path, header, {name: leaves[name] for name in order})
-
-
-def _write(
-  target: pathlib.Path,
-  files: list[_File],
-  notes: dict[str, str],
-  writer: _write_leaf.Writer,
-  *,
-  sharded: bool,
-) -> None:
-  """Writes all files under temporary names, then renames them."""
-  files[0].path.parent.mkdir(parents=True, exist_ok=True)
-  parts = {_part(file.path): file.path for file in files}
-  index = target / _open.INDEX
-  try:
-    for file in files:
-      with open(_part(file.path), 'wb', buffering=0) as out:
-        _write_leaf.write_all(out, np.frombuffer(file.header, np.uint8))
-        _write_leaves(out, file.leaves, writer)
-    if sharded:
-      parts[_part(index)] = index
-      _part(index).write_text(_index(files, notes), encoding='utf-8')
-    old = _previous(target)
-    for part, final in parts.items():
-      os.replace(part, final)
-    for path in old - set(parts.values()):
-      path.unlink(missing_ok=True)
-  finally:
-    for part in parts:
-      part.unlink(missing_ok=True)
-
-
-def _write_leaves(
-  out: BinaryIO, leaves: dict[str, Any], writer: _write_leaf.Writer
-) -> None:
-  """Writes each leaf while the next one is read and computed."""
-  with concurrent.futures.ThreadPoolExecutor(1) as thread:
-    written = thread.submit(lambda: None)
-    for name, leaf in leaves.items():
-      value = _host(leaf)
-      if value.shape != leaf.shape or value.dtype != leaf.dtype:
-        raise ValueError(
-          f"save: leaf '{name}' promised {leaf.dtype}{list(leaf.shape)} and is "
-          f'{value.dtype}{list(value.shape)}'
-        )
-      written.result()
-      written = thread.submit(writer.write, out, name, value)
-      del value
-    written.result()
-
-
-def _host(leaf: Any) -> np.ndarray:
-  """Reads a leaf; all processes take part if it spans them."""
-  value = tree.read(leaf)
-  if isinstance(value, jax.Array) and not value.is_fully_addressable:
-    from jax.experimental import multihost_utils
-
-    value = multihost_utils.process_allgather(value, tiled=True)
-  return np.asarray(value, order='C')
-
-
-def _reporter(
-  progress: Progress | None, files: list[_File]
-) -> _write_leaf.Report:
-  """Returns a function that adds up written bytes and calls ``progress``."""
-  leaves = [leaf for file in files for leaf in file.leaves.values()]
-  total = sum(_format.nbytes(leaf.dtype, leaf.shape) for leaf in leaves)
-  done = 0
-
-  def report(name: str, nbytes: int) -> None:
-    nonlocal done
-    done += nbytes
-    if progress is not None:
-      progress(name, done, total)
-
-  return report
-
-
-def _index(files: list[_File], notes: dict[str, str]) -> str:
-  """Returns the index of shards as JSON."""
-  leaves = [leaf for file in files for leaf in file.leaves.values()]
-  size = sum(_format.nbytes(leaf.dtype, leaf.shape) for leaf in leaves)
-  shard_of = {name: file.path.name for file in files for name in file.leaves}
-  return json.dumps(
-    {'metadata': {**notes, 'total_size': size}, 'weight_map': shard_of},
-    indent=2,
-    ensure_ascii=False,
-  )
-
-
-def _previous(target: pathlib.Path) -> set[pathlib.Path]:
-  """Returns the files of the checkpoint in a folder."""
-  if target.suffix == '.safetensors':
-    return set()
-  index = target / _open.INDEX
-  files = {index, target / _open.SINGLE}
-  if index.is_file():
-    with contextlib.suppress(ValueError):
-      shard_of, _ = _open.read_index(index)
-      files |= {target / shard for shard in shard_of.values()}
-  return files
-
-
-def _part(path: pathlib.Path) -> pathlib.Path:
-  """Returns the temporary name of a file."""
-  return path.with_name(f'.{path.name}.{os.getpid()}.part')
+  return _write.File(path, header, {name: leaves[name] for name in order})
