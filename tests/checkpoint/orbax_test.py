@@ -234,6 +234,8 @@ def test_an_item_of_several_is_chosen(tmp_path, save):
     ):
       checkpoint.load(path, item='parms')
   _assert_equal(checkpoint.load(run / '7' / 'params'), _params())
+  with pytest.raises(ValueError, match=r'metadata: .* written by Orbax'):
+    checkpoint.metadata(run)
   with pytest.raises(ValueError, match=r"item='params'.*leave item= out"):
     checkpoint.load(run / '7' / 'params', item='params')
 

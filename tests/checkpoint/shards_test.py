@@ -47,6 +47,53 @@ def test_own_shards_without_an_index_keep_their_structure(tmp_path):
   assert isinstance(loaded['head'], tuple)
 
 
+@pytest.mark.parametrize('stem', ['model-', 'model_', 'model.safetensors-'])
+def test_shards_may_be_counted_from_zero(tmp_path, stem):
+  for i in range(3):
+    published.save_file(
+      {f'{i}': np.ones(1)}, tmp_path / f'{stem}{i:05d}-of-00003.safetensors'
+    )
+  assert list(checkpoint.load(tmp_path)) == ['0', '1', '2']
+  (tmp_path / f'{stem}00000-of-00003.safetensors').rename(
+    tmp_path / f'{stem}00007-of-00003.safetensors'
+  )
+  with pytest.raises(FileNotFoundError, match=r'lacks 1 of 3 .*00003-of-00003'):
+    checkpoint.load(tmp_path)
+  published.save_file(
+    {'3': np.ones(1)}, tmp_path / f'{stem}00003-of-00003.safetensors'
+  )
+  with pytest.raises(ValueError, match=r"and \['.*00007-of.*remove"):
+    checkpoint.load(tmp_path)
+
+
+def test_a_shard_that_the_index_omits_is_reported(tmp_path):
+  leaves = [{'a': np.ones(1)}, {'b': np.zeros(2)}]
+  _write(tmp_path, leaves=leaves, total=2)
+  _index(tmp_path, {'a': 1})
+  with pytest.raises(ValueError, match=r'00002-of-00002.* is not in .*index'):
+    checkpoint.load(tmp_path)
+  # Shards of another series do not belong to this index.
+  _index(tmp_path, {'a': 1, 'b': 2})
+  checkpoint.save(tmp_path / 'model-00001-of-00009.safetensors', {})
+  assert checkpoint.load(tmp_path).keys() == {'a', 'b'}
+
+
+def test_an_index_of_another_format_is_named(tmp_path):
+  content = 'version https://git-lfs.github.com/spec/v1'
+  (tmp_path / 'model.safetensors.index.json').write_text(content)
+  with pytest.raises(ValueError, match='a Git LFS pointer'):
+    checkpoint.load(tmp_path)
+
+
+def test_one_shard_of_an_own_checkpoint_says_so(tmp_path):
+  checkpoint.save(tmp_path, {'a': np.ones(1), 'b': [np.ones(1)]}, shard_bytes=1)
+  shard = tmp_path / 'model-00001-of-00002.safetensors'
+  with pytest.raises(ValueError, match='one shard of several'):
+    checkpoint.load(shard)
+  like = {'a': np.zeros(1)}
+  assert checkpoint.load(shard, like=like)['a'].tolist() == [1.0]
+
+
 def test_missing_shards_are_named(tmp_path):
   _write(tmp_path)
   (tmp_path / 'model-00002-of-00003.safetensors').unlink()

@@ -23,6 +23,7 @@ class Format(NamedTuple):
   remedy: str
 
 
+JSON = Format('JSON', 'give the weights, or an index NAME.index.json')
 MSGPACK = Format(
   'msgpack (an older Flax checkpoint?)',
   'read its bytes with flax.serialization.msgpack_restore and save the tree by '
@@ -133,7 +134,7 @@ def _text(first: bytes) -> Format | None:
   if re.match(rb'<(!doctype|html|head|body|\?xml)', start, re.IGNORECASE):
     return Format('an HTML or XML page', _DOWNLOAD)
   if start.startswith((b'{', b'[')):
-    return Format('JSON', 'give the weights, or an index NAME.index.json')
+    return JSON
   try:
     text = first.decode('ascii')
   except UnicodeDecodeError:

@@ -114,7 +114,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
   Raises:
     FileNotFoundError: if ``path`` does not exist.
-    ValueError: if a file is damaged.
+    ValueError: if a file is damaged, or was written by Orbax.
 
   Example:
     >>> import pathlib, tempfile
@@ -124,6 +124,10 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     >>> checkpoint.metadata(file)
     {'from': 'ties'}
   """
+  if _layout.is_orbax(pathlib.Path(path)):
+    raise ValueError(
+      f'metadata: {path} was written by Orbax: its metadata is not read here'
+    )
   found = _open.open_files(pathlib.Path(path), finite=False, free=None).metadata
   return {k: v for k, v in found.items() if k != _structure.KEY}
 

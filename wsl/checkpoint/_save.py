@@ -15,10 +15,9 @@ from wsl import tree, types
 from wsl.checkpoint import (
   _format,
   _metadata,
-  _open,
+  _sources,
   _structure,
   _write,
-  _write_leaf,
 )
 
 
@@ -92,7 +91,7 @@ def save(
   shared = any(tree.spans_processes(leaf) for leaf in leaves.values())
   if jax.process_index() == 0:
     sharded = shard_bytes is not None
-    writer = _write_leaf.Writer(_write.reporter(progress, files), check_finite)
+    writer = _write.Writer(_write.reporter(progress, files), check_finite)
     _write.write(target, files, notes, writer, sharded=sharded)
   elif shared:
     for file in files:
@@ -142,7 +141,7 @@ def _layout(
     room = room if room is None else room - size
   if shard_bytes is None:
     one = target.suffix == '.safetensors'
-    paths = [target if one else target / _open.SINGLE]
+    paths = [target if one else target / _sources.SINGLE]
   else:
     n = len(groups)
     paths = [

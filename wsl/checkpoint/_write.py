@@ -16,9 +16,12 @@ import jax
 import numpy as np
 
 from wsl import tree
-from wsl.checkpoint import _format, _open, _write_leaf
+from wsl.checkpoint import _format, _sources
 
 Progress: TypeAlias = Callable[[str, int, int], None]
+Report: TypeAlias = Callable[[str, int], None]
+# A chunk is checked and written while it is in the CPU's cache.
+_CHUNK = 1 << 20
 
 
 class File(NamedTuple):
@@ -29,22 +32,48 @@ class File(NamedTuple):
   leaves: dict[str, Any]
 
 
+class Writer(NamedTuple):
+  """Writes leaves chunk by chunk, each after a check of its values."""
+
+  report: Report
+  check_finite: bool
+
+  def write(self, out: BinaryIO, name: str, value: np.ndarray) -> None:
+    """Writes one leaf.
+
+    Raises:
+      ValueError: if a value is not finite, naming the leaf.
+    """
+    flat = value.reshape(-1)
+    step = max(_CHUNK // value.itemsize, 1)
+    for start in range(0, flat.size, step):
+      chunk = flat[start : start + step]
+      if self.check_finite and not tree.all_finite(chunk):
+        raise ValueError(
+          f"save: leaf '{name}' of {value.dtype} has values that are NaN or "
+          'infinite: was the result beyond its dtype? give dtype=, or '
+          'check_finite=False'
+        )
+      _write_all(out, chunk.view(np.uint8))
+    self.report(name, value.nbytes)
+
+
 def write(
   target: pathlib.Path,
   files: list[File],
   notes: dict[str, str],
-  writer: _write_leaf.Writer,
+  writer: Writer,
   *,
   sharded: bool,
 ) -> None:
   """Writes all files under temporary names, then renames them."""
   files[0].path.parent.mkdir(parents=True, exist_ok=True)
   parts = {_part(file.path): file.path for file in files}
-  index = target / _open.INDEX
+  index = target / _sources.INDEX
   try:
     for file in files:
       with open(_part(file.path), 'wb', buffering=0) as out:
-        _write_leaf.write_all(out, np.frombuffer(file.header, np.uint8))
+        _write_all(out, np.frombuffer(file.header, np.uint8))
         _write_leaves(out, file.leaves, writer)
     if sharded:
       parts[_part(index)] = index
@@ -60,7 +89,7 @@ def write(
 
 
 def _write_leaves(
-  out: BinaryIO, leaves: dict[str, Any], writer: _write_leaf.Writer
+  out: BinaryIO, leaves: dict[str, Any], writer: Writer
 ) -> None:
   """Writes each leaf while the next one is read and computed."""
   with concurrent.futures.ThreadPoolExecutor(1) as thread:
@@ -88,9 +117,7 @@ def host(leaf: Any) -> np.ndarray:
   return np.asarray(value, order='C')
 
 
-def reporter(
-  progress: Progress | None, files: list[File]
-) -> _write_leaf.Report:
+def reporter(progress: Progress | None, files: list[File]) -> Report:
   """Returns a function that adds up written bytes and calls ``progress``."""
   leaves = [leaf for file in files for leaf in file.leaves.values()]
   total = sum(_format.nbytes(leaf.dtype, leaf.shape) for leaf in leaves)
@@ -121,11 +148,11 @@ def _previous(target: pathlib.Path) -> set[pathlib.Path]:
   """Returns the files of the checkpoint in a folder."""
   if target.suffix == '.safetensors':
     return set()
-  index = target / _open.INDEX
-  files = {index, target / _open.SINGLE}
+  index = target / _sources.INDEX
+  files = {index, target / _sources.SINGLE}
   if index.is_file():
     with contextlib.suppress(ValueError):
-      shard_of, _ = _open.read_index(index)
+      shard_of, _ = _sources.read_index(index)
       files |= {target / shard for shard in shard_of.values()}
   return files
 
@@ -133,3 +160,10 @@ def _previous(target: pathlib.Path) -> set[pathlib.Path]:
 def _part(path: pathlib.Path) -> pathlib.Path:
   """Returns the temporary name of a file."""
   return path.with_name(f'.{path.name}.{os.getpid()}.part')
+
+
+def _write_all(out: BinaryIO, data: np.ndarray) -> None:
+  """Writes all bytes; an unbuffered write may take fewer than given."""
+  view = data.data
+  while view:
+    view = view[out.write(view) :]
