@@ -120,7 +120,7 @@ def apply(
   base: types.Params,
   delta: types.Delta,
   *,
-  coef: types.Scalar = 1.0,
+  coef: types.Numbers = 1.0,
   dtype: Any = None,
   check_finite: bool = True,
 ) -> types.Params:
@@ -132,7 +132,11 @@ def apply(
     base: leaves ``[...]``.
     delta: one task vector, leaves ``[...]``; ``None`` keeps the base's leaf, an
       integer or a weight that is not merged.
-    coef: the coefficient lambda; may be traced.
+    coef: the coefficient lambda, a number that may be traced; or one for each
+      leaf of the base, by a dict of regular expressions that covers all leaves,
+      ``{r'layers_(\d+)/attn': 0.3, '.*': 0.5}``, or a prefix tree,
+      ``{'encoder': 0.3, 'head': 1.0}``; ``tree.scalars`` says how the two are
+      told apart. A coefficient for each model is a weight of the merge.
     dtype: the dtype of float leaves in the result; the base's by default.
     check_finite: whether a value that is not finite where the base is (an
       overflow of float16 or float8, or a NaN of the merge) is an error. Values
@@ -144,12 +148,17 @@ def apply(
 
   Raises:
     ValueError: if the delta has another structure or shape than the base, or
-      a value of the result is not finite, naming the leaf.
+      ``coef`` is an array, or does not cover the leaves, or a value of the
+      result is not finite, naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
     >>> apply({'w': jnp.ones(2)}, {'w': jnp.ones(2)}, coef=0.5)['w'].tolist()
     [1.5, 1.5]
+    >>> both = {'a': jnp.ones(1), 'b': jnp.ones(1)}
+    >>> merged = apply(both, both, coef={'^a': 0.5, '.*': 3.0})
+    >>> merged['a'].item(), merged['b'].item()
+    (1.5, 4.0)
 
   Reference:
     Ilharco et al., "Editing Models with Task Arithmetic", 2023,
@@ -165,14 +174,15 @@ def apply(
   for name, d in tree.named(delta).items():
     _check_fits(name, d, leaves[name])
   hyper = tree.output_dtype('apply', base, dtype)
+  coefs = tree.scalars('apply', 'coef', coef, base)
 
-  def add(x: Any, d: Any) -> Any:
+  def add(x: Any, d: Any, c: Any) -> Any:
     if d is not None:
-      return tree.apply_kernel(_add, x, d, coef=coef, **hyper)
+      return tree.apply_kernel(_add, x, d, coef=c, **hyper)
     cast = hyper and x is not None and tree.is_float(x)
     return tree.apply_kernel(tree.cast_leaf, x, **hyper) if cast else x
 
-  result = jax.tree.map(add, base, delta, is_leaf=is_none)
+  result = jax.tree.map(add, base, delta, coefs, is_leaf=is_none)
   if check_finite:
     tree.check_finite('apply', result, base, remedy=_REMEDY)
   return result

@@ -5,6 +5,8 @@
 ``Delta``         one task vector, ``theta_t - theta_0``; same tree, ``[...]``
 ``Deltas``        T task vectors stacked; same tree, leaves ``[T, ...]``
 ``Scalar``        a number, or a traced array of rank 0
+``Numbers``       a ``Scalar``, or one for each leaf: a prefix tree, or a dict
+                  from regular expressions to them (``tree.scalars``)
 ``Gram``          second moments of one linear map's inputs
 ``Moments``       mean and variance of one linear map's outputs
 ``CrossMoments``  means, covariances and cross-covariance of two feature sets
@@ -17,7 +19,7 @@ A leaf is a ``jax.Array``, a numpy array, or a leaf on demand
 the model is ``None``: it is not merged, and ``deltas.apply`` copies the base's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any, TYPE_CHECKING, TypeAlias
 
@@ -27,6 +29,7 @@ Array: TypeAlias = jax.Array
 ArrayLike: TypeAlias = jax.typing.ArrayLike
 PRNGKey: TypeAlias = jax.Array
 Scalar: TypeAlias = float | jax.Array
+Numbers: TypeAlias = Scalar | Mapping[str, Any] | Sequence[Any]
 Tree: TypeAlias = Any
 Params: TypeAlias = Any
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import merge, scale, types
-from wsl.tree import _on_demand
+from wsl.tree import _program
 
 _MODELS = flags.DEFINE_integer('models', 8, 'T, the number of task vectors')
 _MILLIONS = flags.DEFINE_float('millions', 25.0, 'parameters of one model, 1e6')
@@ -116,7 +116,7 @@ def _report(
       + memory.output_size_in_bytes
       + memory.temp_size_in_bytes
     )
-    before = _on_demand._run._cache_size()
+    before = _program._run._cache_size()
     jax.block_until_ready(fn(deltas))
     row = {
       'method': name,
@@ -124,7 +124,7 @@ def _report(
       'ratio': round(seconds[name] / seconds[unit], 2),
       'peak': round(peak / stack, 2),
       'compile_s': round(first[name], 2),
-      'programs': _on_demand._run._cache_size() - before,
+      'programs': _program._run._cache_size() - before,
     }
     print(json.dumps(row), flush=True)
 

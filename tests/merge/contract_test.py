@@ -10,7 +10,7 @@ import pytest
 
 from tests.merge import battery
 from wsl import deltas, merge, scale, tree, types
-from wsl.tree import _on_demand
+from wsl.tree import _program
 
 METHODS, T = battery.METHODS, battery.T
 first, expected = battery.first, battery.expected
@@ -129,9 +129,9 @@ def test_jit_equals_eager_with_one_trace_and_eager_compiles_once(
   second = {key: values[1] for key, values in row.hyper.items()}
   other = stacked(T, seed=1)
   # Other values and other hyperparameters need no further compilation.
-  compiled = _on_demand._run._cache_size()
+  compiled = _program._run._cache_size()
   eager = row.call(other, sides, **second)
-  assert _on_demand._run._cache_size() == compiled
+  assert _program._run._cache_size() == compiled
   same(jitted(other, sides, second), eager, atol=1e-10)
   assert len(traces) == 1
 

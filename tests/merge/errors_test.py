@@ -124,6 +124,14 @@ CASES: dict[str, tuple[Any, str]] = {
     'dare(rate=1.1): rate is the fraction dropped, expected 0 <= rate <= 1',
   ),
   'rate NaN': (lambda: merge.dare(X, rate=np.nan, key=KEY), 'rate=nan'),
+  'rates for other models': (
+    lambda: merge.dare(X, rate=[0.5, 0.5, 0.5], key=KEY),
+    'dare: rate has shape (3,), expected () or (2,), one for each model',
+  ),
+  'a traced common': (
+    lambda: jax.jit(lambda c: merge.iso_cts(X, common=c))(0.5),
+    'iso_cts: common is traced, and sets shapes: give a number that is known',
+  ),
   'rescale': (
     lambda: merge.dare(X, rate=0.5, key=KEY, rescale='invers'),
     "(did you mean 'inverse'?)",

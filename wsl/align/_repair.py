@@ -88,6 +88,7 @@ def repair(
   with the target moments is a fixed point, and sums at residual connections are
   not corrected.
   """
+  tree.check_scalars('repair', tolerance=tolerance, epsilon=epsilon)
   if passes < 1:
     raise ValueError(f'repair: passes={passes}, expected at least 1')
   if epsilon < 0:

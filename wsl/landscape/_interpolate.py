@@ -43,11 +43,8 @@ def interpolate(
     [1.0, 2.0]
   """
   b = check_alike(a, b, name='interpolate')
-  if jnp.ndim(t):
-    raise ValueError(
-      f'interpolate: t has shape {jnp.shape(t)}, expected a number: use '
-      'jax.vmap or jax.lax.map over several'
-    )
+  remedy = 'use jax.vmap or jax.lax.map over several'
+  tree.check_scalars('interpolate', remedy=remedy, t=t)
   tree.check_weights('interpolate', {'a': a, 'b': b})
   result = jax.tree.map(
     lambda x, y: tree.apply_kernel(_line, x, y, t=t) if _is_float(x) else x,

@@ -81,6 +81,7 @@ def singular_alignment(
   counts, then averaging over matrices. If the counts are equal, as for a model
   and its permutations, all normalisations by a count agree.
   """
+  tree.check_scalars('singular_alignment', threshold=threshold)
   if not 0 <= threshold <= 1:
     raise ValueError(
       f'singular_alignment: threshold={threshold}, expected a fraction of the '

@@ -54,12 +54,16 @@ def shape_per_model(label: str, values: Any, models: int) -> None:
 def per_model(label: str, values: Any, models: int) -> types.Array:
   """Broadcasts a number, or an array of T of them, to ``[T]``.
 
+  Numbers stay on the host in float64: JAX would round them where x64 is off.
+
   Raises:
     ValueError: if there are neither one nor T of them.
   """
-  values = jnp.asarray(values)
+  arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(values))
+  xp: Any = jnp if arrays else np
+  values = xp.asarray(values)
   shape_per_model(label, values, models)
-  return jnp.broadcast_to(values, (models,))
+  return xp.broadcast_to(values, (models,))
 
 
 def choose(argument: str, value: str, choices: dict[str, Any]) -> Any:

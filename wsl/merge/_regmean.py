@@ -60,6 +60,8 @@ def regmean(
   dtype of alpha, which that code rounds to float32 whatever the data.
   """
   models = _stack.count('regmean', deltas)
+  remedy = 'one for all models; weight them by coefs'
+  tree.check_scalars('regmean', remedy=remedy, shrink=shrink)
   meaning = 'the factor of off-diagonal entries'
   _checks.fraction('regmean', 'shrink', shrink, meaning)
   coefs = _checks.per_model('regmean: coefs', coefs, models)

@@ -13,7 +13,7 @@ def slerp(
   a: types.Params,
   b: types.Params,
   *,
-  t: types.Scalar,
+  t: types.Numbers,
   scope: str = 'leaf',
   lerp_above: float = 1.0,
 ) -> types.Params:
@@ -30,7 +30,9 @@ def slerp(
   Args:
     a: the model at t = 0, leaves ``[...]``.
     b: the model at t = 1, of the same structure and shapes.
-    t: the position on the arc; may be traced.
+    t: the position on the arc, a number that may be traced; or one for each
+      leaf, by regular expressions or a prefix tree as ``coef`` of
+      ``deltas.apply``: ``{'attn': 0.3, 'mlp': 0.7, '.*': 0.5}``.
     scope: ``'leaf'`` computes the angle in each leaf (mergekit), ``'global'``
       over the whole model.
     lerp_above: where ``|cos(theta)|`` exceeds it, interpolation is linear;
@@ -43,7 +45,8 @@ def slerp(
 
   Raises:
     ValueError: if the models differ in structure, shape, dtype or integers, or
-      one holds NaN or inf, naming the leaf; or if ``scope`` is unknown.
+      one holds NaN or inf, naming the leaf; if ``scope`` is unknown; or if
+      ``t`` or ``lerp_above`` is an array.
 
   Example:
     >>> import jax.numpy as jnp
@@ -55,26 +58,30 @@ def slerp(
     Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
   """
   a, b = deltas.check('slerp', {'a': a, 'b': b})
-  leaf = lambda: _map_floats(_slerp_leaf, a, b, t=t, lerp_above=lerp_above)
+  tree.check_scalars('slerp', lerp_above=lerp_above)
+  parts = tree.scalars('slerp', 't', t, a)
+  leaf = lambda: _map_floats(_slerp_leaf, a, b, parts, lerp_above=lerp_above)
 
   def everywhere() -> types.Params:
     products = tree.total(_products, a, b)
-    hyper = {'products': products, 't': t, 'lerp_above': lerp_above}
-    return _map_floats(_slerp, a, b, **hyper)
+    hyper = {'products': products, 'lerp_above': lerp_above}
+    return _map_floats(_slerp, a, b, parts, **hyper)
 
   scopes = {'leaf': leaf, 'global': everywhere}
   return _checks.choose('slerp: scope', scope, scopes)()
 
 
-def _map_floats(kernel: Any, a: Any, b: Any, **hyper: Any) -> types.Params:
+def _map_floats(
+  kernel: Any, a: Any, b: Any, parts: Any, **hyper: Any
+) -> types.Params:
   """Applies a kernel to pairs of float leaves; integers are those of ``a``."""
-  return jax.tree.map(
-    lambda x, y: (
-      tree.apply_kernel(kernel, x, y, **hyper) if tree.is_float(x) else x
-    ),
-    a,
-    b,
-  )
+
+  def interpolate(x: Any, y: Any, t: Any) -> Any:
+    if not tree.is_float(x):
+      return x
+    return tree.apply_kernel(kernel, x, y, t=t, **hyper)
+
+  return jax.tree.map(interpolate, a, b, parts)
 
 
 def _products(a: types.Array, b: types.Array) -> types.Array:

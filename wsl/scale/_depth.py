@@ -52,6 +52,8 @@ def by_depth(
 
   Differs from the official code in its arguments: its beta is omega - alpha.
   """
+  remedy = 'give the two ends of the line, others by deltas.apply(coef={...})'
+  tree.check_scalars('by_depth', remedy=remedy, start=start, end=end)
   label = f"by_depth(depth='{depth}')"
   layers = tree.map_named(lambda name, _: layer(label, depth, name), delta)
   last = max(jax.tree.leaves(layers), default=-1)

@@ -76,6 +76,7 @@ def cca(
   orthonormalises them by a QR decomposition, and multiplies them with features
   that are not centred. It takes the weights from y if y has fewer features.
   """
+  tree.check_scalars('cca', keep=keep, threshold=threshold)
   if reduce not in _REDUCE:
     hint = tree.nearest(reduce, list(_REDUCE))
     raise ValueError(

@@ -71,6 +71,7 @@ def least_squares(
     >>> least_squares(twice[0, 0]).weight.round(4).tolist()
     [[0.5], [0.5]]
   """
+  tree.check_scalars('least_squares', ridge=ridge)
   if ridge is not None and ridge < 0:
     raise ValueError(
       f'least_squares(ridge={ridge}): a share of the variance, expected '

@@ -41,6 +41,8 @@ from wsl.tree._on_demand import Stored as Stored
 from wsl.tree._partial import partial as partial
 from wsl.tree._program import is_float as is_float
 from wsl.tree._program import narrowed as narrowed
+from wsl.tree._scalars import check_scalars as check_scalars
+from wsl.tree._scalars import scalars as scalars
 from wsl.tree._sums import norm as norm
 from wsl.tree._sums import sum_entries as sum_entries
 from wsl.tree._sums import total as total

@@ -133,10 +133,10 @@ def broadcast_prefix(prefix: types.Tree, tree: types.Tree) -> types.Tree:
       lambda value, sub: jax.tree.map(lambda _: value, sub), prefix, tree
     )
   except ValueError:
-    raise ValueError(f'broadcast_prefix: {_misfit(prefix, tree)}') from None
+    raise ValueError(f'broadcast_prefix: {misfit(prefix, tree)}') from None
 
 
-def _misfit(prefix: types.Tree, tree: types.Tree) -> str:
+def misfit(prefix: types.Tree, tree: types.Tree) -> str:
   """Describes the first mismatch between a prefix tree and a tree."""
   places, names = list(_names.named(prefix)), list(_names.named(tree))
   under = lambda name, place: f'{name}/'.startswith(f'{place}/')

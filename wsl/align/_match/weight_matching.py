@@ -121,6 +121,7 @@ def weight_matching(
   neighbours did not change; and in nested and quadratic groups, which the
   official code does not support.
   """
+  tree.check_scalars('weight_matching', tolerance=tolerance)
   if starts < 1 or max_sweeps < 1:
     raise ValueError(
       f'weight_matching: starts={starts}, max_sweeps={max_sweeps}: expected at '

@@ -128,6 +128,7 @@ def pleas(
   penalty on the distance from W_0 in place of 400 steps of Adam from there,
   and in keeping exactly the given number of units (rounded down).
   """
+  tree.check_scalars('pleas', ridge=ridge)
   a, b = tree.read(a), tree.read(b)
   counts = separate_units.count_units(
     a, b, symmetry, separate, outputs, 'pleas'

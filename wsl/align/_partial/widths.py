@@ -81,6 +81,7 @@ def widths(
   Differs from the official code, which needs a commercial solver and draws the
   fractions at random without one.
   """
+  tree.check_scalars('widths', budget=budget)
   if not budget >= 1:
     raise ValueError(
       f'widths: budget={budget}, expected at least 1, the cost of one model'
@@ -151,6 +152,12 @@ def width_weights(
   Reference: the official code of Nasery et al., "PLeaS: Merging Models with
   Permutations and Least Squares", 2024, arXiv:2407.02447.
   """
+  tree.check_scalars(
+    'width_weights',
+    all_merged=all_merged,
+    all_separate=all_separate,
+    budget=budget,
+  )
   if not 1 <= budget <= 2:
     raise ValueError(f'width_weights: budget={budget}, expected 1 .. 2')
   for name in {*separate} ^ {*merged}:

@@ -115,6 +115,7 @@ def match_many(
   tolerance is relative, and groups may depend on others or occur twice in a
   leaf.
   """
+  tree.check_scalars('match_many', tolerance=tolerance)
   _check_arguments(models, symmetry, starts, initial, update, max_sweeps)
   dtype = _soft.matrix_dtype(*models)
   names = _soft.matched_leaves(models[0], symmetry, leaves)

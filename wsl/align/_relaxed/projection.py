@@ -50,6 +50,7 @@ def sinkhorn_project(
     arXiv:2212.12042; Eisenberger et al., "A Unified Framework for Implicit
     Sinkhorn Differentiation", 2022, arXiv:2205.06688.
   """
+  tree.check_scalars('sinkhorn_project', temperature=temperature)
   scaled = logits / jnp.asarray(temperature, logits.dtype)
   return _scale_to_marginals(scaled, iterations)
 

@@ -95,6 +95,7 @@ def sinkhorn(
   is reduced to one n by n system, dependent groups have a matrix for each pair
   of outer indices, and running statistics are permuted softly like any leaf.
   """
+  tree.check_scalars('sinkhorn', temperature=temperature, noise=noise)
   fixed, moving = _arguments.check_models(
     {'fixed': fixed, 'moving': moving}, symmetry, caller='sinkhorn'
   )

@@ -1,5 +1,7 @@
 """DARE: drop entries at random and rescale the rest."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ _RESCALES = ('inverse', 'l1', 'none')
 def dare(
   deltas: types.Deltas,
   *,
-  rate: types.Scalar,
+  rate: Any,
   key: types.PRNGKey,
   rescale: str = 'inverse',
 ) -> types.Deltas:
@@ -27,8 +29,8 @@ def dare(
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    rate: fraction of entries dropped, ``0 <= rate <= 1``; may be traced. At 1
-      all entries are dropped.
+    rate: fraction of entries dropped, ``0 <= rate <= 1``: one number, or
+      ``[T]``, one for each model; may be traced. At 1 all entries are dropped.
     key: a key; the mask depends only on it, the index of the model and the name
       of the leaf, so it is the same sharded, streamed or on one device.
     rescale: ``'inverse'`` divides by ``1 - rate`` (the paper), ``'l1'``
@@ -54,32 +56,33 @@ def dare(
   Differs from the official code in its random numbers. At rate 1 both return
   zeros.
   """
-  _stack.count('dare', deltas)
+  models = _stack.count('dare', deltas)
   _checks.fraction('dare', 'rate', rate, 'rate is the fraction dropped')
+  rate = _checks.per_model('dare: rate', rate, models)
   _checks.choose('dare: rescale', rescale, dict.fromkeys(_RESCALES))
   keys = tree.map_named(lambda name, _: tree.name_key(key, name), deltas)
   return tree.map(_drop, deltas, keys, rate=rate, rescale=rescale)
 
 
 def _drop(
-  x: types.Array, key: types.PRNGKey, *, rate: types.Scalar, rescale: str
+  x: types.Array, key: types.PRNGKey, *, rate: types.Array, rescale: str
 ) -> types.Array:
   """Masks a leaf ``[T, ...]`` at random and rescales the entries kept."""
   wide = tree.wide(x)
-  keep = 1 - jnp.asarray(rate).astype(wide.real.dtype)
+  keep = 1 - rate.astype(wide.real.dtype)
   # Drawn in float32 for every dtype, so that the mask does not depend on it.
   share = keep.astype(np.float32)
   mask = jax.vmap(
-    lambda t: jax.random.bernoulli(
+    lambda t, share: jax.random.bernoulli(
       jax.random.fold_in(key, t), share, x.shape[1:]
     )
-  )(jnp.arange(len(x)))
+  )(jnp.arange(len(x)), share)
   kept = jnp.where(mask, wide, jnp.zeros_like(wide))
   # E[m tau / (1 - r)] = tau because E[m] = 1 - r; the variance is
   # tau^2 r / (1 - r). The L1 factor is a ratio of random sums: it is biased,
   # most of all in leaves of few entries.
   if rescale == 'inverse':
-    kept = tree.safe_divide(kept, keep.reshape((1,) * x.ndim))
+    kept = tree.safe_divide(kept, _stack.expand_rank(keep, x))
   if rescale == 'l1':
     size = lambda y: jnp.abs(y).reshape(len(y), -1).sum(1)
     factor = tree.safe_divide(size(wide), size(kept))

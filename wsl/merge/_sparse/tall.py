@@ -90,6 +90,7 @@ def materialize(family: TallMasks, task: Any) -> types.Delta:
     >>> materialize(family, 0)['w'].tolist()
     [0.0, 2.0]
   """
+  tree.check_scalars('materialize', task=task)
   models = min(x.shape[0] for x in jax.tree.leaves(family.masks))
   if not isinstance(task, jax.core.Tracer) and not 0 <= task < models:
     raise ValueError(
@@ -135,6 +136,8 @@ def consensus(
 
   Differs from the official code in the same way as ``tall_masks``.
   """
+  remedy = 'give one for all leaves, or jax.vmap over several'
+  tree.check_scalars('consensus', remedy=remedy, min_tasks=min_tasks)
   if not isinstance(min_tasks, jax.core.Tracer) and min_tasks < 0:
     raise ValueError(
       f'consensus(min_tasks={min_tasks}): expected a number of tasks >= 0'

@@ -1,5 +1,6 @@
 """Isotropic merging: equal singular values for the merged task matrix."""
 
+import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
@@ -97,10 +98,16 @@ def iso_cts(
   Differs from the official code for zero singular values, see ``iso_c``, and
   rounds s down where T s would exceed the number of directions.
   """
+  remedy = 'merge groups of leaves one by one'
+  tree.check_scalars('iso_cts', remedy=remedy, common=common)
+  if isinstance(common, jax.core.Tracer):
+    raise ValueError(
+      'iso_cts: common is traced, and sets shapes: give a number that is known'
+    )
   meaning = 'the fraction of common directions'
   _checks.fraction('iso_cts', 'common', common, meaning)
   return matrix.on_matrices(
-    'iso_cts', _iso_cts, deltas, matrices, common=tree.Static(common)
+    'iso_cts', _iso_cts, deltas, matrices, common=tree.Static(float(common))
   )
 
 

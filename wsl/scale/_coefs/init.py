@@ -76,6 +76,7 @@ def init(
   convolutions at zero, and leaves of one shape share it: give its partitions as
   ``'masks'``.
   """
+  tree.check_scalars('init', value=value)
   rules = block_rules.parse(bank, by, depth)
   covered = block_rules.cover(bank, rules)
   shapes = {name: shape for name, shape, _ in bank.specs}

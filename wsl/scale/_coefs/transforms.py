@@ -36,6 +36,7 @@ def box(coefs: Any, *, low: float = 0.0, high: float = 1.0) -> Any:
     >>> box({'w': jnp.asarray([-1.0, 0.5, 3.0])})['w'].tolist()
     [0.0, 0.5, 1.0]
   """
+  tree.check_scalars('box', low=low, high=high)
   return jax.tree.map(lambda x: jnp.clip(x, low, high), coefs)
 
 

@@ -152,6 +152,7 @@ def shrinkage(coefs: Any, *, p: int, weight: types.Scalar = 0.5) -> types.Array:
     Zhang et al., "Knowledge Composition using Task Vectors with Learned
     Anisotropic Scaling", 2024, arXiv:2407.02880, on task addition.
   """
+  tree.check_scalars('shrinkage', weight=weight)
   if p not in (1, 2):
     raise ValueError(f'shrinkage(p={p}): expected 1 or 2')
   norms = [_norms(jnp.asarray(x), p) for x in jax.tree.leaves(coefs)]

@@ -125,6 +125,7 @@ def ufm(
   weight of each where few do; this divides by all B + n, as FixMatch
   (arXiv:2001.07685) does.
   """
+  tree.check_scalars('ufm', exponent=exponent)
   return jax.tree_util.Partial(
     _ufm, tree.partial(apply_fn), _Static((weak, strong, exponent))
   )

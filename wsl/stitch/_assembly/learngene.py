@@ -113,6 +113,9 @@ def dense_distillation(
     Shi et al., "Building Variable-sized Models via Learngene Pool", 2023,
     arXiv:2312.05743.
   """
+  tree.check_scalars(
+    'dense_distillation', blocks=blocks, temperature=temperature
+  )
   return jax.tree_util.Partial(_Dense(blocks, temperature), ancestor)
 
 

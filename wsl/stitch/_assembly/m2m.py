@@ -77,6 +77,7 @@ def m2m(
     Lo et al., "m2mKD: Module-to-Module Knowledge Distillation for Modular
     Transformers", 2024, arXiv:2402.16918.
   """
+  tree.check_scalars('m2m', share=share, temperature=temperature)
   incubation.check_slot(meta, slot, caller='m2m')
   if not 0 <= share <= 1 or temperature <= 0:
     raise ValueError(

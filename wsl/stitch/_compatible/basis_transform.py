@@ -57,6 +57,7 @@ def random_basis(
   Raises:
     ValueError: if a size is out of range.
   """
+  tree.check_scalars('random_basis', scale=scale)
   if not 1 <= extra <= old:
     raise ValueError(
       f'random_basis: extra={extra}: expected 1 .. {old}, the width of '

@@ -83,6 +83,7 @@ def bct_loss(
   classifier is applied to the features themselves, not to their directions, and
   lambda is 1.
   """
+  tree.check_scalars('bct_loss', weight=weight)
   return jax.tree_util.Partial(
     _bct, tree.partial(features_fn), jnp.asarray(old_classifier), weight
   )

@@ -103,6 +103,7 @@ def hoc_loss(
   still adds exp(0) = 1. It does so for s_ii too, hence its loss can be
   negative.
   """
+  tree.check_scalars('hoc_loss', sharpness=sharpness, weight=weight)
   return jax.tree_util.Partial(
     _hoc, tree.partial(features_fn), sharpness, weight
   )

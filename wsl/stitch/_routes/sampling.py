@@ -50,6 +50,7 @@ def route_probabilities(
   and the first bucket at 0. The default, uniform over routes, is SN-Net's:
   SN-Netv2 needs ``gap``.
   """
+  tree.check_scalars('route_probabilities', gap=gap)
   f = np.asarray(flops, np.float64)
   if f.ndim != 1 or not f.size or (gap is not None and gap <= 0):
     raise ValueError(
