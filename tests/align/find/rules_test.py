@@ -48,6 +48,10 @@ KEPT = {
   'folded zeros': lambda h, p: h * jnp.cos(jnp.zeros(6))[None],
   'identity gather': lambda h, p: h[:, jnp.arange(6)],
   'batch is sorted': lambda h, p: jnp.sort(h, axis=0),
+  'best values': lambda h, p: h * jax.lax.top_k(h, 6)[0].sum(1, keepdims=True),
+  'best index is looked up': lambda h, p: (
+    h * jnp.take_along_axis(h, jnp.argmax(h, 1)[:, None], axis=1)
+  ),
   'batch is summed up': lambda h, p: jnp.cumsum(h, axis=0),
   'while': lambda h, p: jax.lax.while_loop(
     lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.sin(c[1])), (0, h)
@@ -66,11 +70,29 @@ def test_units_stay_free(name):
 
 PINNED = {
   'cumsum': (lambda h, p: jnp.cumsum(h, 1), 'cumsum along it'),
-  'sort': (lambda h, p: jnp.argsort(h, 1).astype(float) * h, 'sort along it'),
-  'top_k': (lambda h, p: jax.lax.top_k(h, 6)[0], 'top_k along it'),
+  'sort': (
+    lambda h, p: jnp.argsort(h, 1)[:, :1].astype(float) * h,
+    'its indices are used as numbers',
+  ),
+  'top_k': (
+    lambda h, p: jax.lax.top_k(h, 6)[1].astype(float),
+    'its indices are used as numbers',
+  ),
+  'top_k of equal entries': (
+    lambda h, p: h * jax.nn.one_hot(jax.lax.top_k(jnp.sign(h), 1)[1][:, 0], 6),
+    'top_k along it breaks ties by position, and ties may be common',
+  ),
+  'argmax of equal entries': (
+    lambda h, p: h * jax.nn.one_hot(jnp.argmax(jax.nn.relu(h), 1), 6),
+    'argmax along it breaks ties by position, and ties may be common',
+  ),
+  'argsort of equal entries': (
+    lambda h, p: h * jax.nn.one_hot(jnp.argsort(jnp.round(h), 1)[:, 0], 6),
+    'sort along it breaks ties by position, and ties may be common',
+  ),
   'argmax': (
     lambda h, p: h * jnp.argmax(h, 1)[:, None].astype(float),
-    'argmax returns its indices',
+    'its indices are used as numbers',
   ),
   'reverse': (lambda h, p: jnp.flip(h, 1) + h, 'reversed along it'),
   'constant': (

@@ -4,8 +4,25 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from wsl.align._find import axis_tree, known_constants
+from wsl.align._find.generic import operands as operands_lib
+from wsl.align._find.generic import traits as traits_lib
 
 Axes: TypeAlias = tuple[axis_tree.Axis, ...]
+
+
+class Index(NamedTuple):
+  """What the entries of an array of indices are indices of.
+
+  A permutation of the axis permutes the values of these entries.
+
+  Attributes:
+    axis: the axis.
+    escapes: why the entries do not follow a permutation of the axis; ``''`` if
+      they do. The axis is pinned if such entries are used.
+  """
+
+  axis: axis_tree.Axis
+  escapes: str = ''
 
 
 class Value(NamedTuple):
@@ -17,7 +34,11 @@ class Value(NamedTuple):
     dim: the axis along which ``pieces`` are concatenated.
     pieces: the axes of each piece, if pieces differ in more than the axis
       ``dim``; otherwise ``()``, and ``axes`` describes the array.
-    indexes: axes that the entries are indices of, such as those of ``top_k``.
+    indexes: axes that the entries depend on by index, for certification.
+    index_of: the axis that the entries are indices of, as of ``top_k``.
+    components: the arrays that are concatenated along the last axis, if some
+      of them are indices: together they index several axes.
+    traits: what its entries satisfy almost surely.
   """
 
   axes: Axes
@@ -25,6 +46,9 @@ class Value(NamedTuple):
   dim: int = 0
   pieces: tuple[Axes, ...] = ()
   indexes: Axes = ()
+  index_of: Index | None = None
+  components: tuple['Value', ...] = ()
+  traits: traits_lib.Traits = traits_lib.Traits()
 
 
 class Tensor(NamedTuple):
@@ -57,6 +81,15 @@ class Facts:
     self.layers: Axes = ()
     self.path: tuple[int, ...] = ()
     self.products: dict[tuple[int, ...], list[Tensor]] = {}
+
+  def record_value(self, value: Value) -> None:
+    """Records the axes of a value, of each of its pieces if they differ.
+
+    An array of indices counts as its one-hot encoding, which has one axis more.
+    """
+    one_hot = () if value.index_of is None else (value.index_of.axis,)
+    for axes in value.pieces or (value.axes,):
+      self.record((*axes, *one_hot))
 
   def record(self, axes: Axes) -> None:
     """Records the axes of an array."""
@@ -102,7 +135,12 @@ class Facts:
     return axis_tree.Axis(size, reasons[0] if reasons else reason)
 
   def operand(self, value: Value) -> Axes:
-    """Returns the axes of an operand; ties its pieces, registers constants."""
+    """Returns the axes of an operand of which nothing else is known.
+
+    Ties its pieces, registers constants, and pins the axis that its entries are
+    indices of.
+    """
+    escape(value)
     if value.pieces:
       tie_pieces(value)
     if value.constant is not None and value.axes:
@@ -113,6 +151,21 @@ class Facts:
 def fresh(shape: Sequence[int], reason: str = '') -> Axes:
   """Returns new atoms of given sizes, pinned if there is a reason."""
   return tuple(axis_tree.Axis(size, reason) for size in shape)
+
+
+def as_operand(value: Value) -> operands_lib.Operand:
+  """Returns the traits of a value with its shape and constant."""
+  shape = tuple(axis.size for axis in value.axes)
+  return operands_lib.Operand(value.traits, shape, value.constant)
+
+
+def escape(value: Value) -> None:
+  """Pins the axes whose indices are the entries of a value."""
+  if value.index_of is not None:
+    reason = value.index_of.escapes or 'its indices are used as numbers'
+    axis_tree.pin(value.index_of.axis, reason)
+  for component in value.components:
+    escape(component)
 
 
 def tie_pieces(value: Value) -> None:

@@ -16,6 +16,7 @@ from wsl.align._find import (
   known_constants,
   write_symmetry,
 )
+from wsl.align._find.generic import traits as traits_lib
 
 _ROUNDS = 4  # passes; each may split fused projections once more
 Hints: TypeAlias = dict[tuple[str, int], list[int]]
@@ -37,6 +38,11 @@ def find_symmetry(
   pins its operands' axes, so every symmetry returned holds exactly. The
   function may have further symmetries.
 
+  Experts that are selected by rank (``top_k``, ``argmax``, ``argsort``) are
+  permuted with their columns of the router, if their indices are only looked up
+  and if equal scores have probability zero: ranks of equal scores depend on
+  positions. Then the symmetry holds for almost all parameters and inputs.
+
   Args:
     apply_fn: a function ``apply_fn(params, *inputs)`` of arrays; its results,
       any pytree of arrays, must not change.
@@ -48,7 +54,8 @@ def find_symmetry(
       the same operands with known primitives; the key is the name of the
       primitive or of the jitted function.
     certify: a random key, or ``None``. With a key, pinned axes whose indices
-      are selected by rank and looked up, such as those of experts, are tested:
+      are selected by rank and looked up, such as those of experts whose scores
+      may be equal, are tested:
       an axis is freed if random permutations of it leave the outputs for
       random parameters unchanged. The inputs must then be arrays. This is
       evidence, not a proof, and covers only code that these inputs reach.
@@ -156,7 +163,16 @@ def _propagate(
     # Inputs are data: permuting them is no symmetry of the parameters.
     args.append(axis_facts.fresh(jaxprs.shape_of(var), 'an axis of the input'))
   reader = jaxpr_reader.Reader(facts, rules)
-  results = reader.read(program, [axis_facts.Value(axes) for axes in args])
+  values = [
+    axis_facts.Value(
+      axes,
+      traits=traits_lib.root(
+        k, jaxprs.shape_of(var), getattr(var.aval, 'dtype', bool)
+      ),
+    )
+    for k, (axes, var) in enumerate(zip(args, jaxpr.invars))
+  ]
+  results = reader.read(program, values)
   for value in results:
     for axis in facts.operand(value):
       axis_tree.pin(axis, 'an axis of the output')

@@ -11,10 +11,14 @@ from wsl import jaxprs
 from wsl.align._find import (
   axis_facts,
   axis_tree,
-  indices,
   known_constants,
+  loop_reader,
   pieces,
 )
+from wsl.align._find.generic import table as generic_table
+from wsl.align._find.generic import traits as traits_lib
+from wsl.align._find.indices import apply as indices_apply
+from wsl.align._find.indices import suspects
 from wsl.align._find.rules import table
 
 References: TypeAlias = Mapping[str, Callable[..., Any]]
@@ -51,8 +55,7 @@ class Reader:
       results = self._equation(eqn, values)
       for result in results:
         if result.constant is None:
-          for axes in result.pieces or (result.axes,):
-            self.facts.record(axes)
+          self.facts.record_value(result)
       return results
 
     results = jaxprs.interpret(program, args, visit, lift=self._constant)
@@ -66,7 +69,8 @@ class Reader:
 
   def _value(self, constant: known_constants.Constant) -> axis_facts.Value:
     """Returns a value with new axes for a constant."""
-    return axis_facts.Value(axis_facts.fresh(constant.shape), constant)
+    axes = axis_facts.fresh(constant.shape)
+    return axis_facts.Value(axes, constant, traits=traits_lib.Traits(0))
 
   def _equation(
     self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
@@ -79,9 +83,8 @@ class Reader:
     program = jaxprs.called(eqn)
     if program is not None:
       return self.read(program, args)
-    if name in ('scan', 'while', 'cond') and _filled(eqn):
-      loop = {'scan': self._scan, 'while': self._while, 'cond': self._cond}
-      return loop[name](eqn, args)
+    if name in loop_reader.LOOPS and _filled(eqn):
+      return loop_reader.LOOPS[name](self.facts, self.read, eqn, args)
     constants = self._fold(eqn, args)
     if constants is not None:
       return [self._value(constant) for constant in constants]
@@ -124,22 +127,13 @@ class Reader:
         for v in eqn.outvars
       ]
     if name in table.RULES and (_filled(eqn) or name in _EMPTY):
-      results: Any = pieces.apply(self.facts, eqn, args)
-      if results is None:
-        for arg in args:
-          self.facts.operand(arg)
-        results = table.RULES[name](self.facts, eqn, args)
-      if name in jaxprs.PRODUCTS:
-        self.facts.products[self.facts.path] = [
-          axis_facts.Tensor(arg.axes, self.facts.layers) for arg in args
-        ]
-      if results is not None:
-        values = [
-          r if isinstance(r, axis_facts.Value) else axis_facts.Value(r)
-          for r in results
-        ]
-        if all(map(_fits, values, eqn.outvars)):
-          return indices.propagate(self.facts, eqn, args, values)
+      values = self._results(eqn, args)
+      if values is not None and all(map(_fits, values, eqn.outvars)):
+        values = suspects.propagate(self.facts, eqn, args, values)
+        traits = generic_table.propagate(
+          eqn, [*map(axis_facts.as_operand, args)]
+        )
+        return [v._replace(traits=t) for v, t in zip(values, traits)]
     reason = f'no rule follows {name}'
     for arg in args:
       for axis in self.facts.operand(arg):
@@ -147,6 +141,31 @@ class Reader:
     return [
       axis_facts.Value(axis_facts.fresh(jaxprs.shape_of(v), reason))
       for v in eqn.outvars
+    ]
+
+  def _results(
+    self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
+  ) -> list[axis_facts.Value] | None:
+    """Applies the rule for indices, for pieces, or that of the primitive."""
+    name = eqn.primitive.name
+    results: Any = indices_apply.apply(self.facts, eqn, args)
+    if results is None:
+      for arg in args:
+        axis_facts.escape(arg)
+      results = pieces.apply(self.facts, eqn, args)
+    if results is None:
+      for arg in args:
+        self.facts.operand(arg)
+      results = table.RULES[name](self.facts, eqn, args)
+    if name in jaxprs.PRODUCTS:
+      self.facts.products[self.facts.path] = [
+        axis_facts.Tensor(arg.axes, self.facts.layers) for arg in args
+      ]
+    if results is None:
+      return None
+    return [
+      r if isinstance(r, axis_facts.Value) else axis_facts.Value(r)
+      for r in results
     ]
 
   def _reference(self, key: str, eqn: core.JaxprEqn) -> core.ClosedJaxpr:
@@ -163,74 +182,6 @@ class Reader:
         f'{wanted}: give a function that computes the same'
       )
     return program
-
-  def _plain(
-    self, values: Sequence[axis_facts.Value]
-  ) -> list[axis_facts.Value]:
-    """Drops constants and pieces: a carry changes from step to step."""
-    return [axis_facts.Value(self.facts.operand(value)) for value in values]
-
-  def _tie(
-    self, xs: Sequence[axis_facts.Value], ys: Sequence[axis_facts.Value]
-  ) -> None:
-    """Ties the axes of two lists of values."""
-    for x, y in zip(xs, ys):
-      for a, b in zip(self.facts.operand(x), self.facts.operand(y)):
-        axis_tree.tie(a, b)
-
-  def _scan(
-    self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
-  ) -> list[axis_facts.Value]:
-    """Interprets the body once; the scanned axis is part of its arrays.
-
-    The carry is the exception: it is one array for all steps, so its axes
-    cannot be permuted differently in each step. Its result is tied to it.
-    """
-    consts, carry, stacks = map(list, jaxprs.split_scan(eqn, args))
-    carry, stacks = self._plain(carry), self._plain(stacks)
-    count = len(carry)
-    layer = axis_tree.Axis(eqn.params['length'], 'the steps of a scan')
-    for value in stacks:
-      axis_tree.tie(value.axes[0], layer)
-    for value in carry:
-      self.facts.record(value.axes)  # before the layer: shared by all steps
-    outside = self.facts.layers
-    self.facts.layers = (*outside, layer)
-    slices = [axis_facts.Value(value.axes[1:]) for value in stacks]
-    results = self.read(eqn.params['jaxpr'], [*consts, *carry, *slices])
-    self._tie(carry, results[:count])
-    outs = self._plain(results[count:])
-    self.facts.layers = outside
-    return [*carry, *(axis_facts.Value((layer, *out.axes)) for out in outs)]
-
-  def _while(
-    self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
-  ) -> list[axis_facts.Value]:
-    """Interprets condition and body once; the carry is tied to its result."""
-    p = eqn.params
-    test, body, carry = map(list, jaxprs.split_while(eqn, args))
-    carry = self._plain(carry)
-    for value in carry:
-      self.facts.record(value.axes)
-    here = self.facts.path
-    self.facts.path = (*here, 0)
-    self.read(p['cond_jaxpr'], [*test, *carry])
-    self.facts.path = (*here, 1)
-    self._tie(carry, self.read(p['body_jaxpr'], [*body, *carry]))
-    return carry
-
-  def _cond(
-    self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
-  ) -> list[axis_facts.Value]:
-    """Interprets all branches; their results are tied to each other."""
-    self.facts.operand(args[0])
-    here, outs = self.facts.path, []
-    for k, branch in enumerate(eqn.params['branches']):
-      self.facts.path = (*here, k)
-      outs.append(self.read(branch, args[1:]))
-    for other in outs[1:]:
-      self._tie(outs[0], other)
-    return self._plain(outs[0])
 
 
 def _keys(args: Sequence[axis_facts.Value]) -> tuple[Any, ...]:

@@ -15,11 +15,12 @@ code in ``wsl`` depends on the names of primitives.
    ``rules/table.py``. Then add a case to ``tests/align/find/rules_test.py``: a
    function whose group is known.
 
-Three properties of a primitive have tables of their own:
+Four properties of a primitive have tables of their own:
 
 - It keeps pieces, such as the queries and keys of a fused projection, separate:
   ``_find/pieces.py``, ``_dim_after``.
-- Its results are indices, or it looks indices up: ``_find/indices.py``.
+- Its results are indices, or it takes indices: ``_find/indices/``.
+- Its results are almost surely distinct or nonzero: ``_find/generic/``.
 - It multiplies a weight by a value: ``jaxprs.PRODUCTS`` for the sites of
   activations, ``stats/_linear_maps/reader.py`` for moments of its inputs,
   ``stitch/_routes/cost.py`` for the number of operations. If it rearranges

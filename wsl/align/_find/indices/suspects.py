@@ -1,9 +1,8 @@
-"""Propagates indices of an axis from ``top_k`` to the lookup that uses them.
+"""Records which axes a numerical test may free: pairs of an index and a lookup.
 
-A router takes the ``top_k`` of its logits and gathers the weights of those
-experts. A permutation of both axes is no exact symmetry, since ``top_k``
-breaks ties by position. The pair of axes is a suspect that
-``certification`` tests numerically.
+Where a rule cannot show that indices follow a permutation, for example because
+equal scores are common, the pair of axes is a suspect that ``certification``
+tests numerically.
 """
 
 from collections.abc import Sequence
@@ -42,7 +41,13 @@ def propagate(
   if not indexes:
     return results
   for axis in _looked_up(eqn, args):
-    facts.suspects += [(x, axis) for x in indexes if x.size == axis.size]
+    # The rule of a lookup may have tied both already, or use the first alone.
+    facts.suspects += [
+      pair
+      for x in indexes
+      if x.size == axis.size
+      for pair in ((x, axis), (x, x))
+    ]
   return [
     result._replace(indexes=indexes) if _integer(var) else result
     for var, result in zip(eqn.outvars, results)
