@@ -12,6 +12,7 @@ from wsl.align._find.find import find_symmetry as find_symmetry
 from wsl.align._match.activation_matching import (
   activation_matching as activation_matching,
 )
+from wsl.align._match.merge_many import merge_many as merge_many
 from wsl.align._match.straight_through import (
   straight_through as straight_through,
 )
