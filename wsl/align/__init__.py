@@ -12,7 +12,6 @@ from wsl.align._find.find import find_symmetry as find_symmetry
 from wsl.align._match.activation_matching import (
   activation_matching as activation_matching,
 )
-from wsl.align._match.merge_many import merge_many as merge_many
 from wsl.align._match.straight_through import (
   straight_through as straight_through,
 )
@@ -32,6 +31,7 @@ from wsl.align._permutation import permute as permute
 from wsl.align._permutation import random as random
 from wsl.align._relaxed.match_many import match_many as match_many
 from wsl.align._relaxed.match_many import Sweep as Sweep
+from wsl.align._relaxed.merge_many import merge_many as merge_many
 from wsl.align._relaxed.projection import sinkhorn_project as sinkhorn_project
 from wsl.align._relaxed.sinkhorn import sinkhorn as sinkhorn
 from wsl.align._repair import repair as repair
