@@ -29,6 +29,12 @@ from wsl.scale._learn.few_shot import shots as shots
 from wsl.scale._learn.fit import Fit as Fit
 from wsl.scale._learn.fit import fit as fit
 from wsl.scale._learn.fit import StoppedError as StoppedError
+from wsl.scale._learn.heads import linear_probe as linear_probe
+from wsl.scale._learn.heads import LinearProbe as LinearProbe
+from wsl.scale._learn.heads import probe_logits as probe_logits
+from wsl.scale._learn.heads import tip_adapter as tip_adapter
+from wsl.scale._learn.heads import tip_logits as tip_logits
+from wsl.scale._learn.heads import TipAdapter as TipAdapter
 from wsl.scale._learn.objectives import entropy as entropy
 from wsl.scale._learn.objectives import multi_task as multi_task
 from wsl.scale._learn.objectives import negation as negation
