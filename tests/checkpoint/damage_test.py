@@ -87,6 +87,14 @@ def test_missing_file(tmp_path):
     checkpoint.load(tmp_path)
 
 
+def test_a_link_to_a_missing_file(tmp_path):
+  link = tmp_path / 'model.safetensors'
+  link.symlink_to('.git/annex/objects/xy')
+  for path in (link, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'link to \.git/annex/objects'):
+      checkpoint.load(path)
+
+
 def test_a_folder_of_several_files(tmp_path):
   for name in ('a', 'b'):
     checkpoint.save(tmp_path / f'{name}.safetensors', {})

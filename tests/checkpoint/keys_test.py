@@ -111,6 +111,9 @@ def test_like_may_nest_dotted_names(tmp_path):
   like = {'layers': [{'w': np.zeros(2)}] * 11, 'b': np.zeros(1)}
   loaded = checkpoint.load(file, like=like)
   assert [int(layer['w'][0]) for layer in loaded['layers']] == list(range(11))
+  published.save_file({'layers.0.w.value': np.ones(2)}, file)
+  loaded = checkpoint.load(file, like={'layers': ({'w': np.zeros(2)},)})
+  assert loaded['layers'][0]['w'].tolist() == [1.0, 1.0]
   published.save_file({'a.b': np.ones(1), 'a/b': np.ones(1)}, file)
   with pytest.raises(ValueError, match=r"has a leaf 'a\.b' that like="):
     checkpoint.load(file, like={'a': {'b': np.ones(1)}})

@@ -112,10 +112,11 @@ def test_two_checkpoints_in_one_folder_are_named(tmp_path):
     checkpoint.load(tmp_path)
 
 
-def test_an_index_of_another_name_is_read(tmp_path):
+@pytest.mark.parametrize('suffix', ['index.json', 'index.fp16.json'])
+def test_an_index_of_another_name_is_read(tmp_path, suffix):
   leaves = [{'a': np.ones(1)}, {'b': np.zeros(2)}]
   _write(tmp_path, leaves=leaves, total=2)
-  name = 'weights.safetensors.index.json'
+  name = f'weights.safetensors.{suffix}'
   _index(tmp_path, {'a': 1, 'b': 2}, name)
   for path in (tmp_path, tmp_path / name):
     assert checkpoint.load(path).keys() == {'a', 'b'}

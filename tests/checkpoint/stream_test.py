@@ -207,11 +207,6 @@ def _mean(x):
   return jnp.mean(x, axis=0)
 
 
-@pytest.mark.xfail(
-  not jax.config.jax_enable_x64,
-  reason='float64 on demand is narrowed where x64 is off',
-  strict=False,
-)
 def test_plan(tmp_path):
   paths = _models(tmp_path, 3)
   base, *models = [checkpoint.load(path, lazy=True) for path in paths]

@@ -156,7 +156,10 @@ def test_sharding(tmp_path, lazy):
   mesh = jax.make_mesh((8,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
   rows = jax.sharding.NamedSharding(mesh, P('d'))
   whole = jax.sharding.NamedSharding(mesh, P())
-  params = {'w': np.arange(32.0).reshape(16, 2), 'v': {'x': np.ones(8)}}
+  params = {
+    'w': np.arange(32, dtype=np.float32).reshape(16, 2),
+    'v': {'x': np.ones(8, np.float32)},
+  }
   checkpoint.save(tmp_path, params)
   for sharding in (
     rows,

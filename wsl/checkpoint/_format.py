@@ -125,8 +125,11 @@ def read_header(path: pathlib.Path) -> Header:
       if len(first) == 8 and length <= min(stamp[0] - 8, _MAX_HEADER):
         text = file.read(length)
   except FileNotFoundError:
+    remedy = 'check the path'
+    if path.is_symlink():
+      remedy = f'it is a link to {os.readlink(path)}, fetch that file'
     raise FileNotFoundError(
-      f'load: there is no file {path}: check the path'
+      f'load: there is no file {path}: {remedy}'
     ) from None
   if len(text) < length or len(first) < 8:
     raise _foreign.error(path) or damaged(

@@ -42,8 +42,8 @@ def load(
       them that is a prefix of the parameters, or a function of a leaf's name.
       ``None`` returns numpy arrays on the host. Leaves of 64 bits stay on the
       host in any case where ``jax_enable_x64`` is off: JAX would narrow them.
-    like: a tree with the names and shapes of the file, in which dots may join
-      the levels (``a.0.w`` for ``a/0/w``).
+    like: a tree with the names and shapes of the file, whose names may also be
+      dotted (``a.0.w`` for ``a/0/w``, see ``tree.like``).
     step: the step of an Orbax run; ``None`` takes the newest.
     item: the tree of an Orbax step, such as ``'params'``; ``None`` takes the
       only one, or ``'default'``.

@@ -10,6 +10,7 @@ from wsl.checkpoint import _foreign, _format
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 _SHARD = re.compile(r'(.*[-_.])([0-9]+)-of-([0-9]+)\.safetensors')
+_INDEX_NAME = re.compile(r'\.index(\.[^.]+)?\.json$')
 _SHOWN = 4
 
 
@@ -27,7 +28,7 @@ class Sources(NamedTuple):
 
 def find(path: pathlib.Path) -> Sources:
   """Finds the files of a checkpoint."""
-  if path.name.endswith('.index.json') and path.is_file():
+  if _INDEX_NAME.search(path.name) and path.is_file():
     return _indexed(path)
   if not path.is_dir():
     return Sources(path, (path,))

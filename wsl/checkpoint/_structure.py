@@ -7,6 +7,7 @@ tuple ``["tuple", ...]``, ``None`` is null. A dict whose keys are not strings is
 other node (a NamedTuple, a dataclass) becomes a dict of its fields.
 """
 
+import contextlib
 import json
 import pathlib
 import re
@@ -114,14 +115,15 @@ def fit(
 ) -> types.Params:
   """Returns the leaves in the structure of ``like``.
 
-  The levels of a name may be joined by dots in the file: ``a.0.w`` is the leaf
-  ``a/0/w`` of ``like``.
+  Names may differ as for ``tree.like``: ``a.0.w`` is the leaf ``a/0/w``.
 
   Raises:
     ValueError: naming the leaf whose name or shape differs.
   """
   wanted = tree.named(like)
-  leaves = _renamed(leaves, wanted)
+  # If the names do not fit, the loops below explain it by path and argument.
+  with contextlib.suppress(ValueError):
+    leaves = tree.named(tree.like(like, leaves))
   for name in wanted:
     if name not in leaves:
       raise ValueError(
@@ -146,15 +148,3 @@ def natural(name: str) -> list[Any]:
   """Returns a sort key of names by which ``layers_10`` follows ``layers_2``."""
   parts = re.split(r'([0-9]+)', name)
   return [int(part) if i % 2 else part for i, part in enumerate(parts)]
-
-
-def _renamed(leaves: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-  """Renames leaves by dotted names, if that makes all names the wanted ones."""
-  if leaves.keys() == wanted.keys():
-    return leaves
-  slashes = lambda names: {name.replace('.', '/'): name for name in names}
-  given, asked = slashes(leaves), slashes(wanted)
-  unique = len(given) == len(leaves) and len(asked) == len(wanted)
-  if not unique or given.keys() != asked.keys():
-    return leaves
-  return {asked[key]: leaves[name] for key, name in given.items()}
