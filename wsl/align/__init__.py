@@ -17,11 +17,12 @@ from wsl.align._match.straight_through import (
 )
 from wsl.align._match.weight_matching import Visit as Visit
 from wsl.align._match.weight_matching import weight_matching as weight_matching
+from wsl.align._partial.merge_cost import partial_cost as partial_cost
 from wsl.align._partial.pleas import PartialMerge as PartialMerge
 from wsl.align._partial.pleas import pleas as pleas
 from wsl.align._partial.unit_gains import mismatch as mismatch
 from wsl.align._partial.unit_gains import unit_gains as unit_gains
-from wsl.align._partial.widths import width_weights as width_weights
+from wsl.align._partial.width_weights import width_weights as width_weights
 from wsl.align._partial.widths import widths as widths
 from wsl.align._permutation import compose as compose
 from wsl.align._permutation import identity as identity

@@ -10,6 +10,7 @@ import pytest
 from tests.align import planted
 from tests.align.find import zoo
 from wsl import align
+from wsl.align import _nested_assignment
 from wsl.align._match import activation_moments, activation_sites
 
 F = align.Factor
@@ -95,6 +96,37 @@ def test_streamed_gains_equal_those_of_all_rows(dtype):
   np.testing.assert_allclose(
     activation_moments.gains(found, 'correlation'), wanted, atol=10 * rtol
   )
+  distances = np.sqrt(((a.T[:, None] - b.T[None]) ** 2).sum(-1))
+  np.testing.assert_allclose(
+    activation_moments.gains(found, 'distance'), -distances, rtol=rtol
+  )
+  same = _moments(x, x, [30, 50, 20])
+  diagonal = np.diag(activation_moments.gains(same, 'distance'))
+  scale = np.linalg.norm(a - a.mean(0), axis=0)
+  np.testing.assert_allclose(diagonal / scale, 0, atol=np.sqrt(rtol))
+
+
+def test_distances_of_dependent_groups():
+  rng = np.random.default_rng(1)
+  x, y = rng.normal(size=(2, 20, 2, 3, 4))
+  found = _moments(jnp.asarray(x), jnp.asarray(y), [15, 5], INNER)
+  x, y = x[:, :, :, None, :, None], y[:, :, None, :, None]
+  np.testing.assert_allclose(
+    activation_moments.gains(found, 'distance'),
+    -np.sqrt(((x - y) ** 2).sum(0)),
+    rtol=1e-10,
+  )
+
+
+def test_the_distance_tells_units_of_different_scale():
+  """Units that are proportional correlate, but are far from each other."""
+  params = _params()
+  fixed = params | {'a': params['a'].at[:, 2].set(3 * params['a'][:, 1])}
+  order = jnp.asarray([0, 2, 1, 3, 4])
+  capture = lambda p, x: {UNITS: x @ p['a']}
+  moving = fixed | {'a': fixed['a'][:, order]}
+  found = _find(fixed, moving, _batches(2), gain='distance', capture=capture)
+  np.testing.assert_array_equal(found[UNITS], order)
 
 
 def test_dependent_groups_have_gains_for_every_pair_of_outer_indices():
@@ -111,7 +143,7 @@ def test_nested_assignment_against_brute_force():
   rng = np.random.default_rng(2)
   outer = rng.normal(size=(2, 3, 3))
   inner = rng.normal(size=(2, 3, 3, 4, 4))
-  found = activation_moments.assign(
+  found = _nested_assignment.assign(
     {HEADS: outer, INNER: inner},
     symmetry=SYMMETRY,
     solver=align.assign_scipy,
@@ -156,7 +188,7 @@ def test_gains_of_independent_outer_groups_are_averaged():
   moments = activation_moments.accumulate(
     None, jnp.asarray(x), jnp.asarray(y), group, symmetry
   )
-  found = activation_moments.assign(
+  found = _nested_assignment.assign(
     {'w:2': activation_moments.gains(moments, 'inner')},
     symmetry=symmetry,
     solver=align.assign_scipy,
@@ -164,7 +196,7 @@ def test_gains_of_independent_outer_groups_are_averaged():
   jax.tree.map(np.testing.assert_array_equal, found, back)
 
 
-@pytest.mark.parametrize('gain', ['correlation', 'inner'])
+@pytest.mark.parametrize('gain', ['correlation', 'inner', 'distance'])
 @pytest.mark.parametrize('seed', [0, 1])
 def test_planted_recovery(gain, seed):
   params = _params(seed)

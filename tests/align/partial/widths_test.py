@@ -44,6 +44,54 @@ def cost(sizes, r):
   return total
 
 
+@pytest.mark.parametrize('seed', range(3))
+def test_the_public_cost_is_the_formula_of_the_paper(seed):
+  sizes = [3, 8, 5, 4]
+  symmetry = chain(sizes)
+  a, b = draw(symmetry, 1), draw(symmetry, 2)
+  rng = np.random.default_rng(seed)
+  counts = [rng.integers(0, n + 1) for n in sizes[1:-1]]
+  r = [k / n for k, n in zip(counts, sizes[1:-1])]
+  found = align.partial_cost(
+    a, b, symmetry=symmetry, separate={'g1': r[0], 'g2': r[1]}
+  )
+  wanted = cost(sizes, [0, *r, 0]) / cost(sizes, [0] * 4)
+  np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+def test_the_public_cost_is_within_the_budget_and_counts_operations():
+  sizes = [3, 8, 5, 4]
+  symmetry = chain(sizes)
+  a, b = draw(symmetry, 1), draw(symmetry, 2)
+  at = lambda separate, **x: align.partial_cost(
+    a, b, symmetry=symmetry, separate=separate, **x
+  )
+  assert at(0.0) == 1
+  assert at(1.0) == 2
+  for budget in (1.1, 1.5, 1.9):
+    kept = align.widths(a, b, symmetry=symmetry, budget=budget)
+    assert budget - 0.15 < at(kept) <= budget + 1e-9
+  # Rows of each map, for example positions of a convolution.
+  rows = {'w0': 10.0, 'w1': 1.0, 'w2': 4.0}
+  grams = {
+    n: types.Gram(jnp.eye(1)[None], jnp.asarray(c)) for n, c in rows.items()
+  }
+  r = [0, 0.25, 0.6, 0]
+  edges = [
+    rows[f'w{i}'] * n * m * ((1 + p) * (1 + q) - 2 * p * q)
+    for i, (n, m, p, q) in enumerate(
+      zip(sizes, sizes[1:], r, r[1:], strict=False)
+    )
+  ]
+  merged = sum(
+    rows[f'w{i}'] * n * m for i, (n, m) in enumerate(itertools.pairwise(sizes))
+  )
+  found = at({'g1': 0.25, 'g2': 0.6}, grams=grams)
+  np.testing.assert_allclose(found, sum(edges) / merged, rtol=1e-12)
+  with pytest.raises(ValueError, match='partial_cost: separate=1.5'):
+    at(1.5)
+
+
 def solve(sizes, weights, budget):
   symmetry = chain(sizes)
   a, b = draw(symmetry, 1), draw(symmetry, 2)

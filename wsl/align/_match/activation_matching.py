@@ -9,12 +9,17 @@ import numpy as np
 
 from wsl import batches as batches_lib
 from wsl import deltas, tree, types
-from wsl.align import _assignment, _permutation, _symmetry
+from wsl.align import (
+  _assignment,
+  _nested_assignment,
+  _permutation,
+  _symmetry,
+)
 from wsl.align._match import activation_moments, activation_sites
 
 Sites: TypeAlias = Mapping[str, types.Array | Sequence[types.Array]]
 Capture: TypeAlias = Callable[[types.Params, Any], Sites]
-_GAINS = ('correlation', 'inner')
+_GAINS = ('correlation', 'inner', 'distance')
 
 
 def activation_matching(
@@ -33,7 +38,8 @@ def activation_matching(
   .. math:: \arg\max_\pi \sum_i S_{i, \pi(i)}, \qquad
     S_{ij} = \mathrm{E}[a_i b_j] \quad \text{or} \quad
     \frac{\mathrm{E}[(a_i - \bar{a}_i) (b_j - \bar{b}_j)]}
-    {\sigma(a_i)\, \sigma(b_j)}
+    {\sigma(a_i)\, \sigma(b_j)} \quad \text{or} \quad
+    -\Bigl(\sum (a_i - b_j)^2\Bigr)^{1/2}
 
   Both models are evaluated on the same batches. The activations a and b of a
   group are the inputs of the next linear layer. Their first moments and
@@ -50,8 +56,10 @@ def activation_matching(
       symmetry was found.
     batches: an iterable of ``inputs`` or of tuples ``(inputs, ...)``, inputs
       ``[B, ...]`` or pytrees of such arrays.
-    gain: ``'correlation'``, which is 0 for a constant unit; or ``'inner'``, the
-      mean product, in which units with large activations count more.
+    gain: ``'correlation'``, which is 0 for a constant unit; ``'inner'``, the
+      mean product, in which units with large activations count more; or
+      ``'distance'``, minus the Euclidean distance over all rows, which PLeaS
+      takes.
     capture: replaces the sites found in ``apply_fn``: a function of a model and
       inputs that returns for each group its activations ``[rows, *outer sizes,
       n]``, or a list of these for several sites, whose gains are summed.
@@ -83,10 +91,15 @@ def activation_matching(
     Li et al., "Convergent Learning: Do different neural networks learn the same
     representations?", 2015, arXiv:1511.07543; Ainsworth et al., "Git Re-Basin:
     Merging Models modulo Permutation Symmetries", 2022, arXiv:2209.04836,
-    section 3.1.
+    section 3.1; the distance: Nasery et al., "PLeaS: Merging Models with
+    Permutations and Least Squares", 2024, arXiv:2407.02447.
 
   Differs from the official code in summing over all batches, centred at the
-  mean of the first one, and in nested groups.
+  mean of the first one, and in nested groups. Differs from that of REPAIR,
+  which adds 1e-4 to the denominator of the correlation, in that a unit of small
+  variance correlates like any other. Differs from that of PLeaS in the
+  distance over all rows (there it is that of the last batch alone), and in the
+  sites: inputs of linear maps (there all activations of a unit).
   """
   for name, model in (('fixed', fixed), ('moving', moving)):
     leaves = tree.named(model)
@@ -118,7 +131,7 @@ def activation_matching(
   gains = {
     name: _total_gain(name, sites, gain) for name, sites in moments.items()
   }
-  return activation_moments.assign(gains, symmetry=symmetry, solver=solver)
+  return _nested_assignment.assign(gains, symmetry=symmetry, solver=solver)
 
 
 def _add_batch(

@@ -7,7 +7,7 @@ instead of twice. Entries between separate units of A and of B are zero and cost
 nothing. So the cost is multilinear in the fractions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import itertools
 import math
 from typing import NamedTuple
@@ -17,6 +17,63 @@ import numpy as np
 from wsl import tree, types
 from wsl.align import _symmetry
 from wsl.align._partial import entry_sources, separate_units
+
+
+def partial_cost(
+  a: types.Params,
+  b: types.Params,
+  *,
+  symmetry: _symmetry.Symmetry,
+  separate: float | Mapping[str, float],
+  grams: types.Tree | None = None,
+  outputs: Sequence[str] = (),
+) -> float:
+  r"""Returns the cost of a partial merge, relative to that of one model.
+
+  .. math:: \frac{C(r)}{C(0)}, \qquad C(r) = \sum_k c_k \Big(|A_k| + |B_k| -
+    \prod_{g \in k} n_g (1 - r_g)\Big)
+
+  This is the quantity that ``widths`` bounds by its budget: 1 if all units are
+  merged, 2 if all are separate (less if outputs are pinned and shared).
+
+  Args:
+    a: a model.
+    b: a model aligned to a.
+    symmetry: the symmetry of ``a``.
+    separate: the fraction of its units that each group keeps separate, 0 .. 1,
+      as in ``pleas``; rounded down to whole units.
+    grams: as in ``widths``: the cost of an entry of a map is its number of
+      rows; ``None`` counts parameters.
+    outputs: as in ``pleas``.
+
+  Returns:
+    The cost, at least 1.
+
+  Raises:
+    ValueError: if a fraction is out of range, or a name or a model does not
+      fit.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import align
+    >>> h, x = align.Factor('h', 4), align.Factor('x', 5, 'an input')
+    >>> symmetry = align.Symmetry((h, x), (('w', ((('x',),), (('h',),))),))
+    >>> a, b = {'w': jnp.ones((5, 4))}, {'w': -jnp.ones((5, 4))}
+    >>> align.partial_cost(a, b, symmetry=symmetry, separate={'h': 0.5})
+    1.5
+
+  Reference:
+    Nasery et al., "PLeaS: Merging Models with Permutations and Least Squares",
+    2024, arXiv:2407.02447 (its budget of operations).
+  """
+  counts = separate_units.count_units(
+    a, b, symmetry, separate, outputs, 'partial_cost'
+  )
+  names = [group.name for group in separate_units.movable(symmetry)]
+  cost = model_cost(symmetry, names, counts, entry_costs(a, grams))
+  r = [counts.separate.get(n, 0) / symmetry.factor[n].size for n in names]
+  merged = cost(np.zeros(len(names)))
+  return cost(np.asarray(r, np.float64)) / merged if merged else 1.0
 
 
 class Cost(NamedTuple):

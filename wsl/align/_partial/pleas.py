@@ -87,7 +87,8 @@ def pleas(
       which axes of a leaf are inputs. Only the inputs of maps matter: give
       models with heads of different shapes the same head for this.
     gains: similarity of matched units, ``[*outer sizes, size]`` for each group;
-      ``None`` for ``unit_gains`` of the leaves without ``outputs``.
+      ``None`` for ``unit_gains`` of the leaves without ``outputs``. The units
+      of lowest similarity stay separate.
     outputs: pinned factors whose entries mean different things in the two
       models, named as in ``symmetry.factors``: the classes of different label
       spaces. They are concatenated, A's first, and each is computed from the
@@ -125,8 +126,12 @@ def pleas(
     2024, arXiv:2407.02447.
 
   Differs from the official code in solving the least squares exactly, with a
-  penalty on the distance from W_0 in place of 400 steps of Adam from there,
-  and in keeping exactly the given number of units (rounded down).
+  penalty on the distance from W_0 in place of 400 steps of Adam from there;
+  in keeping exactly the given number of units (rounded down); in biases, which
+  are not refitted with the weights but averaged or copied, so that y has none;
+  in the last layer, where the official W_0 does not halve the columns of
+  separate units; and in the zeros of W_0, which the official gradient mask
+  exchanges between inputs and outputs.
   """
   tree.check_scalars('pleas', ridge=ridge)
   a, b = tree.read(a), tree.read(b)
