@@ -88,7 +88,7 @@ def test_the_public_cost_is_within_the_budget_and_counts_operations():
   )
   found = at({'g1': 0.25, 'g2': 0.6}, grams=grams)
   np.testing.assert_allclose(found, sum(edges) / merged, rtol=1e-12)
-  with pytest.raises(ValueError, match='partial_cost: separate=1.5'):
+  with pytest.raises(ValueError, match='partial_cost: separate='):
     at(1.5)
 
 
