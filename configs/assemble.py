@@ -34,9 +34,9 @@ The zoo, MLPs of 4, 6 and 8 blocks (98.5, 98.0, 96.9 %), is partitioned at the
 same positions in all seeds. Joined by least squares; fine-tuned for 50 steps;
 the same network from scratch (test %, +- over seeds):
 
-  chosen by NASWOT              96.5 +- 0.9   97.5 +- 0.3   86.7 +- 7.8
+  chosen by NASWOT              96.5 +- 0.9   97.6 +- 0.2   86.7 +- 7.8
   chosen by held-out accuracy   95.8 +- 0.3   96.7 +- 1.1   80.8 +- 3.6
-  chosen at random              96.4 +- 0.8   97.0 +- 0.9   84.5 +- 6.5
+  chosen at random              96.4 +- 0.8   97.1 +- 1.0   84.5 +- 6.5
 
 Pretrained blocks save most of the training; among so few candidates the score
 makes no clear difference. None is better than the best network of the zoo at
