@@ -104,8 +104,8 @@ def _centred(k: types.Array) -> types.Array:
 def _hsic_1(k: types.Array, other: types.Array) -> types.Array:
   """Returns the unbiased estimate of Song et al., up to a factor."""
   n = len(k)
-  apart = 1 - jnp.eye(n, dtype=k.dtype)
-  k, other = k * apart, other * apart
+  off_diagonal = 1 - jnp.eye(n, dtype=k.dtype)
+  k, other = k * off_diagonal, other * off_diagonal
   rows, columns = jnp.sum(k, 0), jnp.sum(other, 0)
   return (
     jnp.sum(k * other)
