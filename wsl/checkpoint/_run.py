@@ -140,12 +140,12 @@ def _check_fits(where: pathlib.Path, like: types.Tree) -> None:
   """Compares names and shapes with the saved ones, naming the first misfit."""
   described = _orbax.describe('restore_run', where)
   saved, wanted = tree.named(described), tree.named(like)
-  for name in wanted.keys() - saved.keys():
+  for name in (name for name in wanted if name not in saved):
     raise ValueError(
       f"restore_run: {where} has no leaf '{name}'"
       f'{tree.nearest(name, list(saved))}: like must have the saved structure'
     )
-  for name in saved.keys() - wanted.keys():
+  for name in (name for name in saved if name not in wanted):
     raise ValueError(
       f"restore_run: {where} has a leaf '{name}' that like does not have"
       f'{tree.nearest(name, list(wanted))}'
