@@ -80,7 +80,9 @@ def digits() -> ml_collections.ConfigDict:
       'regmean': {'shrink': (0.7, 0.9, 1.0)},
       # Convolutions are averaged. As matrices [h * w * in, out] ('matrices':
       # 'kernel$') they are a point of validation accuracy worse.
-      'iso_cts': {'common': (0.5, 0.8)},
+      'tsv': {'otherwise': 'mean'},
+      'iso_c': {'otherwise': 'mean'},
+      'iso_cts': {'common': (0.5, 0.8), 'otherwise': 'mean'},
     },
     'coefs': {
       'default': COEFS,

@@ -196,7 +196,9 @@ def test_a_matrix_smaller_than_the_number_of_tasks_is_averaged_by_tsv() -> None:
 def test_matrices_are_a_choice() -> None:
   conv, dense = draw(0, 2, 2, 2, 3, 5), draw(1, 2, 4, 6)
   x = {'conv': {'kernel': jnp.asarray(conv)}, 'dense': jnp.asarray(dense)}
-  default = merge.iso_c(x)
+  with pytest.raises(ValueError, match='more than two axes'):
+    merge.iso_c(x)
+  default = merge.iso_c(x, otherwise='mean')
   close(default['conv']['kernel'], conv.mean(0))
   close(default['dense'], oracle_iso_c(dense))
   for choice in ('kernel', lambda name, shape: len(shape) == 4):

@@ -47,6 +47,33 @@ def count(function: str, deltas: types.Deltas) -> int:
   return models
 
 
+def views(
+  function: str,
+  deltas: types.Deltas,
+  matrices: tree.Matrices | None,
+  otherwise: str,
+) -> types.Tree:
+  """Returns the view of each leaf as matrices: ``tree.views`` of one model.
+
+  Args:
+    function: the public function, as the user called it.
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    matrices: which leaves are matrices, as in ``tree.views``.
+    otherwise: leaves of more than two axes without a rule.
+
+  Raises:
+    ValueError: as ``count`` and ``tree.views``, naming the function.
+  """
+  count(function, deltas)
+  one = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), deltas
+  )
+  try:
+    return tree.views(one, matrices, otherwise=otherwise)
+  except ValueError as error:
+    raise ValueError(f'{function}: {error}') from None
+
+
 def sum_models(x: types.Array) -> types.Array:
   """Sums ``[T, ...] -> [...]`` over the models.
 

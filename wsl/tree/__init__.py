@@ -16,6 +16,12 @@ from wsl.tree._map import map as map
 from wsl.tree._map import read as read
 from wsl.tree._map import sizes as sizes
 from wsl.tree._map import stack as stack
+from wsl.tree._matrix.presets import flax as flax
+from wsl.tree._matrix.presets import scanned as scanned
+from wsl.tree._matrix.presets import torch as torch
+from wsl.tree._matrix.rules import Matrices as Matrices
+from wsl.tree._matrix.rules import views as views
+from wsl.tree._matrix.view import Matrix as Matrix
 from wsl.tree._names import by_regex as by_regex
 from wsl.tree._names import compiled as compiled
 from wsl.tree._names import map_named as map_named

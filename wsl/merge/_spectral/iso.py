@@ -9,7 +9,10 @@ from wsl.merge._spectral import matrix
 
 
 def iso_c(
-  deltas: types.Deltas, *, matrices: types.Leaves | None = None
+  deltas: types.Deltas,
+  *,
+  matrices: tree.Matrices | None = None,
+  otherwise: str = 'refuse',
 ) -> types.Delta:
   r"""Replaces the singular values of the summed task matrix by their mean.
 
@@ -17,20 +20,27 @@ def iso_c(
     \tau = \bar\sigma U V^\top, \qquad
     \bar\sigma = \tfrac{1}{r} \textstyle\sum_{i=1}^{r} \sigma_i
 
-  Other leaves are averaged. A matrix and its transpose give the same merge.
+  Vectors are averaged. Scanned layers, experts and feature groups are merged
+  matrix by matrix. A matrix and its transpose give the same merge.
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    matrices: which leaves are matrices: a regular expression or a predicate on
-      (name, shape); those of two axes if None. A leaf of more axes is reshaped
-      to ``[product of all but the last, last]``.
+    matrices: which leaves are matrices and which of their axes are batch, rows
+      and columns: rules ``{regex: tree.Matrix(...)}``, those that
+      ``stats.matrix_views`` finds, a preset such as ``tree.flax``, or a choice
+      of leaves by a regular expression or a predicate; see ``tree.views``. If
+      None, leaves of two axes are, except biases and norm scales by name.
+    otherwise: leaves of more than two axes without a rule: ``'refuse'``, or
+      ``'mean'``: they are averaged, as in the official code, which decomposes
+      leaves of two axes only and averages convolutions.
 
   Returns:
     The merged task vector, every leaf ``[...]``; scale it in ``deltas.apply``.
     For T = 1 it is not the model's own task vector.
 
   Raises:
-    ValueError: if ``matrices`` chooses no leaf, or one of fewer than two axes.
+    ValueError: if a leaf of more than two axes has no rule, a rule does not fit
+      its leaf, or ``matrices`` chooses no leaf, naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -46,14 +56,15 @@ def iso_c(
   vectors of zero singular values are arbitrary; they stay out here, and the
   mean is over the r nonzero values. That code includes them.
   """
-  return matrix.on_matrices('iso_c', _iso_c, deltas, matrices)
+  return matrix.on_matrices('iso_c', _iso_c, deltas, matrices, otherwise)
 
 
 def iso_cts(
   deltas: types.Deltas,
   *,
   common: float = 0.8,
-  matrices: types.Leaves | None = None,
+  matrices: tree.Matrices | None = None,
+  otherwise: str = 'refuse',
 ) -> types.Delta:
   r"""Flattens the spectrum over common and task-specific directions.
 
@@ -69,15 +80,17 @@ def iso_cts(
   .. math:: \tau = \bar\sigma\, [U_1 \dots U_T\, U_c]_\perp
     [V_1 \dots V_T\, V_c]_\perp^\top
 
-  Other leaves are averaged.
+  Vectors are averaged; stacks are merged matrix by matrix, as in ``iso_c``.
 
   Args:
-    deltas: stacked task vectors, every leaf ``[T, ...]``; the last axis of a
-      matrix is the output, as in Flax. The method depends on the side: for
-      weights stored ``[out, in]``, transpose the leaves.
+    deltas: stacked task vectors, every leaf ``[T, ...]``; without rules the
+      last axis of a matrix is the output, as in Flax. The method depends on the
+      side: for weights stored ``[out, in]`` take ``matrices=tree.torch``.
     common: the fraction of common directions, 0 .. 1; ``k_c`` is ``min(m, n)``
       minus T times the rounded (half to even) task share of the rest.
-    matrices: which leaves are matrices, as in ``iso_c``.
+    matrices: which leaves are matrices, as in ``iso_c``. The side of the
+      outputs is that of the columns of ``tree.Matrix``.
+    otherwise: leaves of more than two axes without a rule, as in ``iso_c``.
 
   Returns:
     The merged task vector, every leaf ``[...]``; scale it in ``deltas.apply``.
@@ -107,7 +120,12 @@ def iso_cts(
   meaning = 'the fraction of common directions'
   _checks.fraction('iso_cts', 'common', common, meaning)
   return matrix.on_matrices(
-    'iso_cts', _iso_cts, deltas, matrices, common=tree.Static(float(common))
+    'iso_cts',
+    _iso_cts,
+    deltas,
+    matrices,
+    otherwise,
+    common=tree.Static(float(common)),
   )
 
 

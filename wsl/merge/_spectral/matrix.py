@@ -1,6 +1,7 @@
 """Matrix leaves, singular value decompositions and polar factors."""
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,8 @@ def on_matrices(
   function: str,
   kernel: Callable[..., types.Array],
   deltas: types.Deltas,
-  matrices: types.Leaves | None,
+  matrices: tree.Matrices | None,
+  otherwise: str,
   **hyper: Any,
 ) -> types.Delta:
   """Merges matrices by a kernel ``[T, m, n] -> [m, n]``, others by the mean.
@@ -31,45 +33,43 @@ def on_matrices(
     function: the public function, as the user called it.
     kernel: a module-level function of stacks in float32 or wider.
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    matrices: which leaves are matrices; those of two axes if None. A leaf of
-      more axes is reshaped to ``[product of all but the last, last]``.
+    matrices: which leaves are matrices and in which view, as in ``tree.views``.
+    otherwise: leaves of more than two axes without a rule, as in
+      ``tree.views``.
     **hyper: hyperparameters of the kernel.
 
   Returns:
     The merged task vector.
 
   Raises:
-    ValueError: if ``matrices`` matches no leaf, or one of fewer than two axes.
+    ValueError: as ``tree.views``, or if a matrix is complex.
   """
-  _stack.count(function, deltas)
-  one = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), deltas
-  )
-  try:
-    chosen = tree.select(one, matrices or (lambda _, shape: len(shape) == 2))
-  except ValueError as error:
-    raise ValueError(f'{function}: matrices: {error}') from None
+  views = _stack.views(function, deltas, matrices, otherwise)
 
-  def merge(name: str, x: types.Array, is_matrix: bool) -> types.Array:
-    if not is_matrix:
+  def merge(name: str, x: types.Array, view: tree.Matrix | None) -> types.Array:
+    if view is None or not view.is_matrix:
       return tree.apply_kernel(_linear.mean_leaf, x)
-    if x.ndim < 3:
-      raise ValueError(
-        f"{function}: leaf '{name}' of shape {x.shape[1:]} is chosen as a "
-        'matrix and has fewer than two axes: narrow `matrices`'
-      )
     tree.check_real(function, {name: x}, 'only real matrices are decomposed')
-    return tree.apply_kernel(_as_matrix, x, method=tree.Static(kernel), **hyper)
+    static = {'method': tree.Static(kernel), 'view': tree.Static(view)}
+    return tree.apply_kernel(_in_view, x, **static, **hyper)
 
-  return tree.map_named(merge, deltas, chosen)
+  return tree.map_named(merge, deltas, views)
 
 
-def _as_matrix(
-  x: types.Array, *, method: Callable[..., types.Array], **hyper: Any
+def _in_view(
+  x: types.Array,
+  *,
+  method: Callable[..., types.Array],
+  view: tree.Matrix,
+  **hyper: Any,
 ) -> types.Array:
-  """Applies a method to a leaf reshaped to ``[T, m, n]``, in a wide dtype."""
-  wide = tree.wide(x).reshape(len(x), -1, x.shape[-1])
-  return method(wide, **hyper).reshape(x.shape[1:]).astype(x.dtype)
+  """Merges each matrix of a view of ``[T, ...]``, in a wide dtype."""
+  stacks = view.split(tree.wide(x), models=1)
+  if stacks.shape[1] == 1:
+    merged = method(stacks[:, 0], **hyper)[None]
+  else:
+    merged = jax.vmap(functools.partial(method, **hyper), in_axes=1)(stacks)
+  return view.join(merged, x.shape[1:]).astype(x.dtype)
 
 
 def svd(x: types.Array) -> Svd:

@@ -2,13 +2,16 @@
 
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import tree, types
 from wsl.merge import _linear
 from wsl.merge._spectral import matrix
 
 
 def tsv(
-  deltas: types.Deltas, *, matrices: types.Leaves | None = None
+  deltas: types.Deltas,
+  *,
+  matrices: tree.Matrices | None = None,
+  otherwise: str = 'refuse',
 ) -> types.Delta:
   r"""Merges matrices from the whitened leading singular vectors of the tasks.
 
@@ -18,21 +21,28 @@ def tsv(
   .. math:: \tau = U_\perp \operatorname{diag}(\Sigma_1^{(q)}, \dots,
     \Sigma_T^{(q)}) V_\perp^\top, \qquad q = \lfloor \min(m, n) / T \rfloor,
 
-  with :math:`U_\perp` the polar factor of U. Other leaves are averaged. A
+  with :math:`U_\perp` the polar factor of U. Vectors are averaged.
+  Scanned layers, experts and feature groups are merged matrix by matrix. A
   matrix and its transpose give the same merge.
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    matrices: which leaves are matrices: a regular expression or a predicate on
-      (name, shape); those of two axes if None. A leaf of more axes is reshaped
-      to ``[product of all but the last, last]``.
+    matrices: which leaves are matrices and which of their axes are batch, rows
+      and columns: rules ``{regex: tree.Matrix(...)}``, those that
+      ``stats.matrix_views`` finds, a preset such as ``tree.flax``, or a choice
+      of leaves by a regular expression or a predicate; see ``tree.views``. If
+      None, leaves of two axes are, except biases and norm scales by name.
+    otherwise: leaves of more than two axes without a rule: ``'refuse'``, or
+      ``'mean'``: they are averaged, as in the official code, which decomposes
+      leaves of two axes only and averages convolutions.
 
   Returns:
     The merged task vector, every leaf ``[...]``; the authors scale it by 1 in
     ``deltas.apply``, or choose the scale on validation data.
 
   Raises:
-    ValueError: if ``matrices`` chooses no leaf, or one of fewer than two axes.
+    ValueError: if a leaf of more than two axes has no rule, a rule does not fit
+      its leaf, or ``matrices`` chooses no leaf, naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -49,7 +59,7 @@ def tsv(
   of rank below q, the singular vectors of zero singular values, which are
   arbitrary, are left out; that code orthogonalises the others against them.
   """
-  return matrix.on_matrices('tsv', _tsv, deltas, matrices)
+  return matrix.on_matrices('tsv', _tsv, deltas, matrices, otherwise)
 
 
 def _tsv(x: types.Array) -> types.Array:

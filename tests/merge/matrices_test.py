@@ -1,0 +1,210 @@
+"""Merges of stacked and many-axis kernels, matrix by matrix, in float64."""
+
+from collections.abc import Iterator
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.merge import svd_test
+from wsl import merge, tree
+
+Matrix = tree.Matrix
+T = 2
+draw = svd_test.draw
+METHODS = {
+  'tsv': (merge.tsv, svd_test.oracle_tsv),
+  'iso_c': (merge.iso_c, svd_test.oracle_iso_c),
+  'iso_cts': (
+    lambda x, **how: merge.iso_cts(x, common=0.0, **how),
+    lambda x: svd_test.oracle_iso_cts(x, each=min(x.shape[1:]) // T),
+  ),
+}
+# Name, shape, view by hand: scanned layers, attention, experts, convolutions.
+KERNELS = {
+  'dense': ((4, 6), Matrix(rows=(0,), columns=(1,))),
+  'torch': ((6, 4), Matrix(rows=(1,), columns=(0,))),
+  'scanned': ((3, 4, 6), Matrix(batch=(0,), rows=(1,), columns=(2,))),
+  'query': ((6, 2, 3), Matrix(rows=(0,), columns=(1, 2))),
+  'out': ((2, 3, 6), Matrix(rows=(0, 1), columns=(2,))),
+  'scanned query': (
+    (3, 6, 2, 3),
+    Matrix(batch=(0,), rows=(1,), columns=(2, 3)),
+  ),
+  'scanned out': ((3, 2, 3, 6), Matrix(batch=(0,), rows=(1, 2), columns=(3,))),
+  'scanned experts': ((2, 3, 4, 6), Matrix((2,), (3,), (0, 1))),
+  'flax conv': ((2, 3, 4, 5), Matrix(rows=(0, 1, 2), columns=(3,))),
+  'torch conv': ((5, 4, 2, 3), Matrix(rows=(1, 2, 3), columns=(0,))),
+  'scanned conv': ((2, 3, 1, 4, 5), Matrix((1, 2, 3), (4,), (0,))),
+  'grouped conv': ((3, 1, 2, 8), Matrix((0, 1, 2), (3,), groups=2)),
+  'scanned grouped': ((2, 3, 2, 8), Matrix((1, 2), (3,), (0,), groups=2)),
+  'last axis batch': ((4, 6, 3), Matrix((0,), (1,), (-1,))),
+  'turned': ((2, 3, 4), Matrix(rows=(2, 0), columns=(1,))),
+}
+
+
+def blocks(
+  view: Matrix, shape: tuple[int, ...]
+) -> Iterator[tuple[np.ndarray, ...]]:
+  """Yields for each matrix the positions of its entries, ``[m, n]``."""
+  positions = np.arange(int(np.prod(shape))).reshape(shape)
+  for index in itertools.product(*(range(shape[a]) for a in view.batch)):
+    part = positions
+    order = sorted(zip((a % len(shape) for a in view.batch), index))
+    for axis, i in reversed(order):
+      part = np.take(part, i, axis)
+    rest = [a for a in range(len(shape)) if a not in [b for b, _ in order]]
+    axes = [rest.index(a) for a in (*view.rows, *view.columns)]
+    m = int(np.prod([shape[a] for a in view.rows]))
+    matrix = part.transpose(axes).reshape(m, -1)
+    yield from np.split(matrix, view.groups, axis=1)
+
+
+def layer_by_layer(view: Matrix, x: np.ndarray, oracle: Any) -> np.ndarray:
+  """Merges ``[T, ...]`` by an oracle of ``[T, m, n]``, one matrix at a time."""
+  flat, merged = x.reshape(len(x), -1), np.zeros(x[0].size)
+  for at in blocks(view, x.shape[1:]):
+    merged[at.ravel()] = oracle(
+      flat[:, at.ravel()].reshape(-1, *at.shape)
+    ).ravel()
+  return merged.reshape(x.shape[1:])
+
+
+@pytest.mark.parametrize('kernel', KERNELS)
+@pytest.mark.parametrize('name', METHODS)
+def test_a_view_is_merged_matrix_by_matrix(name: str, kernel: str) -> None:
+  (method, oracle), (shape, view) = METHODS[name], KERNELS[kernel]
+  x = draw(len(kernel), T, *shape)
+  b = draw(1, T, 5)
+  y = {'w': jnp.asarray(x), 'b': jnp.asarray(b)}
+  merged = method(y, matrices={'w': view})
+  svd_test.close(merged['w'], layer_by_layer(view, x, oracle))
+  svd_test.close(merged['b'], b.mean(0))
+  jitted = jax.jit(lambda y: method(y, matrices={'w': view}))(y)
+  svd_test.close(jitted['w'], merged['w'])
+  lazy = tree.read(method(tree.defer(y), matrices={'w': view}))
+  svd_test.close(lazy['w'], merged['w'])
+
+
+@pytest.mark.parametrize('kernel', KERNELS)
+def test_split_and_join_are_inverse(kernel: str) -> None:
+  shape, view = KERNELS[kernel]
+  x = np.arange(np.prod(shape)).reshape(shape)
+  split = view.split(jnp.asarray(x))
+  wanted = np.stack(list(blocks(view, shape)))
+  assert split.tolist() == wanted.tolist()
+  assert view.join(split, shape).tolist() == x.tolist()
+  assert split.shape == view.fit(shape).sizes(shape)
+
+
+REFUSED = {
+  'many axes': ({'q': (2, 3, 4)}, None, "leaf 'q' of shape (2, 3, 4) has more"),
+  'three axes by choice': ({'q': (2, 3, 4)}, 'q', 'has three axes: say'),
+  'an axis left out': (
+    {'w': (2, 3)},
+    {'w': Matrix((0,))},
+    'each of the 2 axes',
+  ),
+  'groups': (
+    {'w': (2, 3)},
+    {'w': Matrix((0,), (1,), groups=2)},
+    'do not divide',
+  ),
+  'no leaf': (
+    {'w': (2, 3)},
+    {'k': None, 'w': None},
+    "matrices: rule 'k' matches no leaf that an earlier rule leaves: the names "
+    "are ['w']",
+  ),
+  'no view': (
+    {'w': (2, 3)},
+    {'w': (0, 1)},
+    "rule of leaf 'w' is (0, 1): expect",
+  ),
+  'preset': ({'x/kernel': (2, 3, 4)}, tree.flax, "flax: leaf 'x/kernel' of sh"),
+  'torch': ({'experts.up': (2, 3, 4)}, tree.torch, "torch: leaf 'experts.up'"),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_a_kernel_is_never_averaged_silently(case: str) -> None:
+  shapes, matrices, message = REFUSED[case]
+  x = {k: jnp.ones((T, *shape)) for k, shape in shapes.items()}
+  for method, _ in METHODS.values():
+    with pytest.raises(ValueError) as error:
+      method(x, matrices=matrices)
+    assert message in str(error.value)
+    assert '\n' not in str(error.value)
+  with pytest.raises(ValueError, match='otherwise'):
+    merge.tsv(x, otherwise='skip')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    *('layers/norm/scale', 'layers.ln_1.weight', 'h.input_layernorm.weight'),
+    *('query/bias', 'layers/LayerNorm_0/scale', 'bn1.running_var', 'ls1.gamma'),
+  ],
+)
+def test_vectors_of_scanned_layers_are_averaged(name: str) -> None:
+  x = draw(0, T, 3, 4)
+  for method, _ in METHODS.values():
+    svd_test.close(method({name: jnp.asarray(x)})[name], x.mean(0))
+  view = tree.scanned('.*')(name, (3, 4))
+  assert view == Matrix(batch=(0,), rows=(1,))
+  merged = merge.iso_c({name: jnp.asarray(x)}, matrices={'.*': view})
+  svd_test.close(merged[name], x.mean(0))
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['mlp/kernel', 'w', 'embedding', 'norm/mlp/kernel', 'lora_b', 'normal'],
+)
+def test_other_leaves_of_two_axes_are_matrices(name: str) -> None:
+  x = draw(0, T, 3, 4)
+  merged = merge.iso_c({name: jnp.asarray(x)})[name]
+  svd_test.close(merged, svd_test.oracle_iso_c(x))
+
+
+PRESETS = [
+  (tree.flax, 'Dense_0/kernel', (4, 6), KERNELS['dense'][1]),
+  (tree.flax, 'attn/query/kernel', (6, 2, 3), KERNELS['query'][1]),
+  (tree.flax, 'attn/v_proj/kernel', (6, 2, 3), KERNELS['query'][1]),
+  (tree.flax, 'attn/out/kernel', (2, 3, 6), KERNELS['out'][1]),
+  (tree.flax, 'Conv_0/kernel', (2, 3, 4, 5), KERNELS['flax conv'][1]),
+  (tree.flax, 'Conv_0/kernel', (2, 4, 5), Matrix((0, 1), (2,))),
+  (tree.flax, 'attn/query/bias', (2, 3), None),
+  (tree.flax, 'pos_embedding', (1, 5, 6), None),
+  (tree.flax, 'Embed_0/embedding', (5, 6), KERNELS['dense'][1]),
+  (tree.torch, 'fc.weight', (6, 4), KERNELS['torch'][1]),
+  (tree.torch, 'conv1.weight', (5, 4, 2, 3), KERNELS['torch conv'][1]),
+  (tree.torch, 'attn.in_proj_weight', (12, 4), Matrix((1,), (0,), groups=3)),
+  (tree.torch, 'embed_tokens.weight', (9, 4), KERNELS['dense'][1]),
+  (tree.torch, 'cls_token', (1, 1, 4), None),
+  (
+    tree.scanned('^h/'),
+    'h/query/kernel',
+    (3, 6, 2, 3),
+    KERNELS['scanned query'][1],
+  ),
+  (tree.scanned('^h/'), 'head/kernel', (4, 6), KERNELS['dense'][1]),
+  (
+    tree.scanned('^h', tree.torch),
+    'h.c.weight',
+    (3, 6, 4),
+    Matrix((2,), (1,), (0,)),
+  ),
+]
+
+
+@pytest.mark.parametrize(('preset', 'name', 'shape', 'view'), PRESETS)
+def test_presets(
+  preset: Any, name: str, shape: tuple[int, ...], view: Matrix | None
+) -> None:
+  assert preset(name, shape) == view
+  x = {name: jnp.ones(shape)}
+  assert tree.views(x, preset) == {name: view}
+  assert tree.views(x, {'nothing|.*': preset}) == {name: view}

@@ -1,0 +1,1 @@
+"""Leaves as matrices: which axes are batch, rows and columns."""
