@@ -49,8 +49,8 @@ class Matrix:
       value = getattr(self, name)
       axes = (value,) if isinstance(value, int) else tuple(value)
       object.__setattr__(self, name, axes)
-    axes = [*self.batch, *self.rows, *self.columns]
-    if len(set(axes)) < len(axes):
+    every = [*self.batch, *self.rows, *self.columns]
+    if len(set(every)) < len(every):
       raise ValueError(f'{self}: an axis occurs twice: name each once')
     if self.groups < 1:
       raise ValueError(f'{self}: groups={self.groups}: expected at least 1')
