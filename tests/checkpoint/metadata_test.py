@@ -19,7 +19,7 @@ def _merge(base, *tuned):
   return deltas.apply(base, merge.mean(deltas.stack(base, models)))
 
 
-def test_a_merge_keeps_what_its_inputs_agree_on(tmp_path):
+def test_a_merge_keeps_keys_without_conflicts(tmp_path):
   base = _write(tmp_path / 'base', 1.0, format='pt', licence='mit', of='base')
   tuned = _write(tmp_path / 'tuned', 2.0, format='pt', of='tuned')
   merged, out = _merge(base, tuned), tmp_path / 'out.safetensors'
@@ -35,7 +35,7 @@ def test_a_merge_keeps_what_its_inputs_agree_on(tmp_path):
   assert checkpoint.metadata(tmp_path / 'again') == kept
 
 
-def test_shards_pass_their_metadata_on(tmp_path):
+def test_the_metadata_of_shards_is_kept(tmp_path):
   for i in (1, 2):
     published.save_file(
       {str(i): np.ones(1)},

@@ -1,4 +1,4 @@
-"""The choice of a step and an item, and what is said if there is none."""
+"""The choice of a step and an item, and the errors of a choice."""
 
 import flax
 from flax.training import checkpoints
@@ -62,7 +62,7 @@ def test_an_item_of_several_is_chosen(tmp_path, save):
     checkpoint.load(run / '7' / 'params', item='params')
 
 
-def test_metrics_keys_and_arrays_are_no_trees(tmp_path):
+def test_metrics_keys_and_arrays_are_not_items(tmp_path):
   options = ocp.CheckpointManagerOptions(best_fn=lambda metrics: metrics['acc'])
   with ocp.CheckpointManager(
     tmp_path, options=options, metadata={'who': 'x'}
@@ -85,7 +85,7 @@ def test_metrics_keys_and_arrays_are_no_trees(tmp_path):
   ],
   ids=['json', 'array'],
 )
-def test_what_is_no_tree_of_arrays_is_refused(tmp_path, handler):
+def test_items_that_are_not_trees_of_arrays_are_refused(tmp_path, handler):
   make, value = handler
   with ocp.Checkpointer(make()) as checkpointer:
     checkpointer.save(tmp_path / 'a', value)
@@ -116,7 +116,7 @@ def test_flax_without_orbax_is_named(tmp_path):
 @pytest.mark.parametrize(
   'held', ['epoch-final', 'model_0.5', '7.orbax-checkpoint-tmp-123', 'w.npz']
 )
-def test_nobody_is_told_to_start_afresh_over_files(tmp_path, held):
+def test_no_advice_to_start_afresh_in_a_folder_with_files(tmp_path, held):
   (tmp_path / held).mkdir()
   for step in (None, 3):
     with pytest.raises(FileNotFoundError, match=f'{tmp_path} has no step') as e:
@@ -125,7 +125,7 @@ def test_nobody_is_told_to_start_afresh_over_files(tmp_path, held):
     assert 'afresh' not in str(e.value)
 
 
-def test_the_steps_of_two_runs_are_told_apart(tmp_path):
+def test_steps_with_several_prefixes_are_refused(tmp_path):
   for name in ('3', 'ema_3'):
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(tmp_path / name, writers.EXTRA)
@@ -147,7 +147,7 @@ def test_own_steps_are_not_mixed_with_those_of_others(tmp_path):
     checkpoint.save_run(tmp_path, writers.EXTRA, step=13)
 
 
-def test_steps_and_items_are_of_orbax(tmp_path):
+def test_safetensors_have_neither_steps_nor_items(tmp_path):
   checkpoint.save(tmp_path, {'w': np.ones(1)})
   for options in ({'step': 3}, {'item': 'params'}):
     with pytest.raises(ValueError, match='neither steps nor items: leave'):

@@ -1,4 +1,4 @@
-"""Trees that other programs have written with Orbax, and with Flax."""
+"""Trees written by the savers of Orbax and Flax."""
 
 from flax import nnx, serialization
 from flax.core import frozen_dict

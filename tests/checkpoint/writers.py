@@ -1,4 +1,4 @@
-"""Checkpoints as other programs write them with Orbax, and with Flax."""
+"""The savers of Orbax and of Flax: runs with steps, and single trees."""
 
 import flax
 from flax.training import checkpoints

@@ -1,4 +1,4 @@
-"""The formats of files that are not safetensors, told by their first bytes."""
+"""Recognises files of other formats than safetensors by their first bytes."""
 
 import pathlib
 import re
@@ -17,7 +17,7 @@ _UNPACK = 'unpack it and load the file inside'
 
 
 class Format(NamedTuple):
-  """A format, and how its files become safetensors."""
+  """A file format and the way to convert it to safetensors."""
 
   name: str
   remedy: str
@@ -62,10 +62,11 @@ def recognise(path: pathlib.Path) -> Format | None:
   """Returns the format of a file that is not safetensors.
 
   Args:
-    path: a file whose header is not one of safetensors.
+    path: a file without a safetensors header.
 
   Returns:
-    The format, or ``None`` if the file's first bytes do not tell it.
+    The format, or ``None`` if it is unknown, or may be a truncated safetensors
+    file.
   """
   with open(path, 'rb') as file:
     first = file.read(_READ)

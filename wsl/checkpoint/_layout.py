@@ -65,7 +65,8 @@ def find_item(
   Raises:
     FileNotFoundError: if there is no such step or item, listing those there
       are.
-    ValueError: if the choice is open, or ``path`` leaves none.
+    ValueError: if the step has several items, or if ``step`` or ``item`` does
+      not apply to ``path``.
   """
   present = steps(caller, path)
   if present:
@@ -116,7 +117,7 @@ def _choose(caller: str, step: pathlib.Path, item: str | None) -> pathlib.Path:
 
 
 def _no_step(caller: str, path: pathlib.Path, step: int | None) -> str:
-  """Explains why a folder has no step, by what it holds."""
+  """Returns the error message for a folder without the step."""
   wanted = 'no step' if step is None else f'no step {step}'
   held = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
   unfinished = [name for name in held if _UNFINISHED in name]
@@ -137,7 +138,7 @@ def _no_step(caller: str, path: pathlib.Path, step: int | None) -> str:
 
 
 def _is_marked(path: pathlib.Path) -> bool:
-  """Returns True for a step or an item that says so itself."""
+  """Returns True for a step or an item with a mark of its own."""
   return (path / _STEP_MARK).exists() or _holds_tree(path)
 
 

@@ -13,11 +13,11 @@ from wsl.checkpoint import _open, _read_leaf, _structure
 def inherited(
   like: types.Params | str | os.PathLike[str], params: types.Params
 ) -> dict[str, str]:
-  """Returns the metadata that a save takes over from files.
+  """Returns the metadata that a saved file inherits from its inputs.
 
   Args:
-    like: a path or leaves on demand of which the metadata is taken; ``None``
-      takes that of the files which ``params`` is computed from. A key with
+    like: the path, or leaves on demand, of a checkpoint with the metadata;
+      ``None`` takes the files from which ``params`` is computed. A key with
       different values in several files is left out.
     params: the parameters to save.
 

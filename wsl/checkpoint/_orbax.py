@@ -33,7 +33,7 @@ def describe(caller: str, item: pathlib.Path) -> types.Tree:
       described = checkpointer.metadata(item).item_metadata
       if described is not None:
         return described.tree
-      # Before 2024 Orbax wrote no metadata: the arrays tell their shapes.
+      # Before 2024 Orbax wrote no metadata; shapes are those of the arrays.
       old = checkpointer.restore(item)
     except Exception as error:
       raise damaged(caller, item, error) from error

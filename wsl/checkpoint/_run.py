@@ -91,7 +91,8 @@ def restore_run(
   Raises:
     FileNotFoundError: if there is no run, or no such step or item; the message
       lists those there are.
-    ValueError: if ``like`` does not fit, the item is open, or it is damaged.
+    ValueError: if ``like`` does not fit, the step has several items, or it is
+      damaged.
   """
   where = _layout.find_item('restore_run', pathlib.Path(path), step, item)
   _check_fits(where, like)

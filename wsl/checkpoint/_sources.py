@@ -15,9 +15,13 @@ _SHOWN = 4
 
 
 class Sources(NamedTuple):
-  """The files to read, the file of each leaf if an index tells, and its notes.
+  """The files of a checkpoint, and the content of its index if it has one.
 
-  ``origin`` is what error messages name: the index, or the folder.
+  Attributes:
+    origin: the index, the folder or the file, as error messages name it.
+    files: the files to read.
+    file_of: the file of each leaf by the index.
+    metadata: the strings of the index.
   """
 
   origin: pathlib.Path
@@ -79,7 +83,7 @@ def _no_files(
   indices: list[pathlib.Path],
   groups: list[str],
 ) -> str:
-  """Explains why a folder is not a checkpoint, by what it holds."""
+  """Returns the error message for a folder that is not a checkpoint."""
   if indices:
     return (
       f'load: {folder} has several indices, '
@@ -114,7 +118,7 @@ def _no_files(
 
 
 def _series(file: pathlib.Path) -> tuple[str, str] | None:
-  """Returns what the names of all shards of a checkpoint share."""
+  """Returns the stem and the number of shards in the name of a shard."""
   shard = _SHARD.fullmatch(file.name)
   return (shard[1], shard[3]) if shard else None
 
