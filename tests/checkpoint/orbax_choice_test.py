@@ -122,7 +122,7 @@ def test_no_advice_to_start_afresh_in_a_folder_with_files(tmp_path, held):
     with pytest.raises(FileNotFoundError, match=f'{tmp_path} has no step') as e:
       checkpoint.restore_run(tmp_path, {'w': np.ones(1)}, step=step)
     assert held in str(e.value)
-    assert 'afresh' not in str(e.value)
+    assert 'afresh' not in str(e.value).replace(str(tmp_path), '')
 
 
 def test_steps_with_several_prefixes_are_refused(tmp_path):
