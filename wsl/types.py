@@ -73,6 +73,10 @@ class Gram:
       flattened: ``(0,)`` for a Flax dense kernel ``[in, out]``, ``(0, 1, 2)``
       for a convolution ``[h, w, in, out]``, ``(1,)`` for a weight stored as
       ``[out, in]``.
+    mean: ``[..., groups, d]``, the mean of the inputs; ``None`` if it was not
+      measured (only ``stats.joint_gram`` does).
+    bias: the name of the leaf that is added to the map's outputs, if the mean
+      was measured; ``''`` if there is none.
   """
 
   matrix: Array
@@ -80,6 +84,8 @@ class Gram:
   axes: tuple[int, ...] = dataclasses.field(
     metadata={'static': True}, default=(0,)
   )
+  mean: Array | None = None
+  bias: str = dataclasses.field(metadata={'static': True}, default='')
 
 
 @jax.tree_util.register_dataclass

@@ -20,6 +20,7 @@ class Sum:
   matrix: types.Array
   rows: int = dataclasses.field(metadata={'static': True})
   axes: tuple[int, ...] = dataclasses.field(metadata={'static': True})
+  bias: int | None = dataclasses.field(metadata={'static': True})
 
 
 def gram(
@@ -145,9 +146,11 @@ def sums(
 ) -> list[Sum | None]:
   """Returns each leaf's statistic on one batch, None if it is not unique."""
   record = reader.record_products(apply_fn, params, inputs, measure)
-  uses = map(record.single, range(len(jax.tree.leaves(params))))
+  leaves = range(len(jax.tree.leaves(params)))
   return [
-    use and Sum(record.sums[use], record.rows[use], use.axes) for use in uses
+    use
+    and Sum(record.sums[use], record.rows[use], use.axes, record.bias_of(leaf))
+    for leaf, use in zip(leaves, map(record.single, leaves))
   ]
 
 
@@ -156,7 +159,9 @@ _batch_sums = jax.jit(sums, static_argnums=0)
 
 def add(a: Sum, b: Sum) -> Sum:
   """Adds the sums of two batches."""
-  return Sum(a.matrix + b.matrix, a.rows + b.rows, a.axes)
+  return dataclasses.replace(
+    a, matrix=a.matrix + b.matrix, rows=a.rows + b.rows
+  )
 
 
 def mean(total: Sum | None) -> types.Gram | None:

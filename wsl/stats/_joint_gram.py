@@ -1,6 +1,7 @@
 """Joint Gram matrices of several models' inputs on the same data."""
 
 from collections.abc import Callable, Iterable, Sequence
+import dataclasses
 import functools
 from typing import Any
 
@@ -39,7 +40,8 @@ def joint_gram(
 
   Returns:
     A tree like a model, with a ``Gram`` at each leaf where ``gram`` has one,
-    ``matrix [groups, T d, T d]``, ordered by model, and ``None`` elsewhere.
+    ``matrix [groups, T d, T d]`` and ``mean [groups, T d]``, ordered by model,
+    and ``None`` elsewhere.
 
   Raises:
     ValueError: if the models differ in their leaves or shapes, or there are no
@@ -66,8 +68,9 @@ def joint_gram(
   total = totals.over_batches(
     of_batch, batches, add=_gram.add, name='joint_gram'
   )
+  names = list(tree.named(models[0]))
   return jax.tree.unflatten(
-    jax.tree.structure(models[0]), [_gram.mean(s) for s in total]
+    jax.tree.structure(models[0]), [_split(s, names) for s in total]
   )
 
 
@@ -81,8 +84,23 @@ def _batch_sums(
 
 
 def _across(inputs: types.Array, outputs: types.Array) -> types.Array:
-  """Returns the sum of z z^T over the rows, ``[groups, T d, T d]``."""
+  """Returns the sum of (z, 1) (z, 1)^T, ``[groups, T d + 1, T d + 1]``."""
   rows = jax.lax.all_gather(inputs, _MODELS)  # [T, groups, n, d]
   groups, n, d = inputs.shape
   rows = jnp.moveaxis(rows, 0, 2).reshape(groups, n, rows.shape[0] * d)
-  return records.second_moment(rows, outputs)
+  # The products with a constant input are the sums of the others.
+  constant = jnp.ones_like(rows[..., :1])
+  return records.second_moment(jnp.concatenate([rows, constant], -1), outputs)
+
+
+def _split(total: _gram.Sum | None, names: list[str]) -> types.Gram | None:
+  """Returns the moments of z, and the means from the constant input."""
+  found = _gram.mean(total)
+  if total is None or found is None:
+    return None
+  return dataclasses.replace(
+    found,
+    matrix=found.matrix[..., :-1, :-1],
+    mean=found.matrix[..., :-1, -1],
+    bias='' if total.bias is None else names[total.bias],
+  )

@@ -113,13 +113,37 @@ def permute_gram(
   Returns:
     ``[groups, 2 d, 2 d]``, in float32 or wider.
   """
-  groups, d = layout.groups.sizes[0], layout.inputs.sizes[0]
   matrix = tree.wide(gram.matrix)
+  found = _row_order(layout, order)
+  if found is None:
+    return matrix
+  groups, inputs = found
+  rows, columns = inputs[:, :, None], inputs[:, None, :]
+  return matrix[groups[:, None, None], rows, columns]
+
+
+def permute_means(
+  mean: types.Array, layout: Layout, order: _permutation.Permutation
+) -> types.Array:
+  """Permutes the mean inputs ``[groups, 2 d]`` like units of the models."""
+  mean = tree.wide(mean)
+  found = _row_order(layout, order)
+  if found is None:
+    return mean
+  groups, inputs = found
+  return mean[groups[:, None], inputs]
+
+
+def _row_order(
+  layout: Layout, order: _permutation.Permutation
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """Returns the indices of groups and inputs; ``None`` if nothing moves."""
+  groups, d = layout.groups.sizes[0], layout.inputs.sizes[0]
   used = {f.name for axis in layout.rows for seg in axis for f in seg}
   if not any(
     _moves_units(table) for name, table in order.items() if name in used
   ):
-    return matrix
+    return None
   # Permute an index array to obtain the row order.
   shape = [sum(map(_symmetry.width, axis)) for axis in layout.rows]
   indices = {'indices': jnp.arange(groups * d).reshape(shape)}
@@ -133,9 +157,7 @@ def permute_gram(
   moved = np.asarray(moved).reshape(groups, d)
   # All inputs of a group come from one group. The second half of a joint Gram
   # matrix is B's, permuted in the same way.
-  inputs = np.concatenate([moved % d, d + moved % d], 1)
-  rows, columns = inputs[:, :, None], inputs[:, None, :]
-  return matrix[(moved[:, 0] // d)[:, None, None], rows, columns]
+  return moved[:, 0] // d, np.concatenate([moved % d, d + moved % d], 1)
 
 
 def _moves_units(table: types.Array) -> bool:

@@ -129,7 +129,7 @@ def _refit_groups(
   dtype = jnp.result_type(start.dtype, matrix.dtype)
   front = range(len(axes))
   a, b, first = (
-    _as_rows(jnp.moveaxis(x, axes, front), len(axes), count).astype(dtype)
+    as_rows(jnp.moveaxis(x, axes, front), len(axes), count).astype(dtype)
     for x, count in zip((of_a, of_b, start), (*sizes, len(groups[0])))
   )
   matrix, ridge = matrix.astype(dtype), jnp.asarray(ridge, dtype)
@@ -146,7 +146,7 @@ def _refit_groups(
   return jnp.moveaxis(flat, front, axes)
 
 
-def _as_rows(x: types.Array, inputs: int, groups: int) -> types.Array:
+def as_rows(x: types.Array, inputs: int, groups: int) -> types.Array:
   """Reshapes a leaf, input axes first, to ``[groups, d, m]``."""
   d = math.prod(x.shape[:inputs])
   return jnp.swapaxes(x.reshape(d, groups, -1), 0, 1)

@@ -9,11 +9,13 @@ import numpy as np
 from wsl import tree, types
 from wsl.align import _arguments, _permutation, _symmetry
 from wsl.align._partial import (
+  bias_refit,
   entry_sources,
   gram_layout,
   least_squares,
   separate_units,
   unit_gains,
+  unit_order,
 )
 
 
@@ -41,6 +43,7 @@ def pleas(
   outputs: Sequence[str] = (),
   tables: types.Leaves | None = None,
   ridge: float | None = 1e-2,
+  refit_biases: bool = False,
 ) -> PartialMerge:
   r"""Merges two aligned models partially, and refits their linear maps.
 
@@ -97,6 +100,8 @@ def pleas(
       (embeddings, positions), as a regular expression or a predicate; leaves
       with the axes of a map's outputs (biases of heads) are recognised.
     ridge: rho, in units of the mean square of an input; ``None`` keeps W_0.
+    refit_biases: whether each map with a bias is fitted with it, on inputs
+      about their mean; by default biases are averaged or copied.
 
   Returns:
     The model and its widths.
@@ -128,10 +133,9 @@ def pleas(
   Differs from the official code in solving the least squares exactly, with a
   penalty on the distance from W_0 in place of 400 steps of Adam from there;
   in keeping exactly the given number of units (rounded down); in biases, which
-  are not refitted with the weights but averaged or copied, so that y has none;
-  in the last layer, where the official W_0 does not halve the columns of
-  separate units; and in the zeros of W_0, which the official gradient mask
-  exchanges between inputs and outputs.
+  are refitted only with ``refit_biases=True``; in the last layer, where the
+  official W_0 does not halve the columns of separate units; and in the zeros of
+  W_0, which the official gradient mask exchanges between inputs and outputs.
   """
   tree.check_scalars('pleas', ridge=ridge)
   a, b = tree.read(a), tree.read(b)
@@ -142,7 +146,7 @@ def pleas(
     leaves = unit_gains.comparable_leaves(symmetry, outputs)
     gains = unit_gains.unit_gains(a, b, symmetry=symmetry, leaves=leaves)
   # With the separate units last, every new axis is (merged | A | B).
-  order = _separate_last(symmetry, counts, gains)
+  order = unit_order.separate_last(symmetry, counts, gains)
   grams_by_name = _arguments.by_leaf(
     grams,
     a,
@@ -171,53 +175,53 @@ def pleas(
     if name not in resolved:
       _check_no_inputs(name, axes)
 
-  def merge_leaf(name: str, x: types.Array) -> types.Array:
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-      return x
-    gram, y = grams_by_name.get(name), others[name]
+  shifts: dict[str, bias_refit.Shift] = {}
+
+  def average(name: str, x: types.Array, y: types.Array) -> types.Array:
     pairs = [(source.a, source.b) for source in sources[name]]
-    merged = least_squares.average(
-      x, y, pairs, inputs=gram.axes if gram else ()
-    )
-    if gram is not None and ridge is not None:
+    axes = grams_by_name[name].axes if name in grams_by_name else ()
+    return least_squares.average(x, y, pairs, inputs=axes)
+
+  def merge_map(name: str, x: types.Array) -> types.Array:
+    if name not in grams_by_name or not jnp.issubdtype(x.dtype, jnp.inexact):
+      return x
+    gram, y = grams_by_name[name], others[name]
+    merged = average(name, x, y)
+    if ridge is not None:
       layout = gram_layout.of_leaf(name, gram, symmetry, counts)
-      matrix = gram_layout.permute_gram(gram, layout, order)
+      centred = refit_biases and gram.bias and gram.mean is not None
+      used = bias_refit.centre(gram) if centred else gram
+      matrix = gram_layout.permute_gram(used, layout, order)
       merged = least_squares.refit(x, y, merged, matrix, layout, ridge=ridge)
       if not np.isfinite(merged).all():
         raise ValueError(
           f"pleas: the least squares of '{name}' are singular with "
           f'ridge={ridge}: increase it, or pass more data'
         )
+      if centred:
+        shifts[gram.bias] = bias_refit.shift(
+          gram, layout, order, (x, y, merged.astype(x.dtype))
+        )
     return merged.astype(x.dtype)
 
+  def merge_other(
+    name: str, x: types.Array, merged: types.Array
+  ) -> types.Array:
+    if name in grams_by_name or not jnp.issubdtype(x.dtype, jnp.inexact):
+      return merged
+    y = others[name]
+    if name not in shifts:
+      return average(name, x, y).astype(x.dtype)
+    # The mean output of the merged map, b included, is that of its target.
+    of_a, of_b, of_merged = shifts[name]
+    target = average(name, x + of_a.reshape(x.shape), y + of_b.reshape(y.shape))
+    return (target - of_merged.reshape(target.shape)).astype(x.dtype)
+
+  maps = tree.map_named(merge_map, a)
   return PartialMerge(
-    tree.map_named(merge_leaf, a), _new_widths(symmetry, counts)
+    tree.map_named(merge_other, a, maps),
+    unit_order.new_widths(symmetry, counts),
   )
-
-
-def _separate_last(
-  symmetry: _symmetry.Symmetry,
-  counts: entry_sources.UnitCounts,
-  gains: Mapping[str, types.ArrayLike],
-) -> _permutation.Permutation:
-  """Returns the permutation that puts the units of least gain last."""
-  order = _permutation.identity(symmetry)
-  for name, k in counts.separate.items():
-    shape = symmetry.table_shape(name)
-    found = np.shape(gains[name]) if name in gains else 'none'
-    if found != shape:
-      raise ValueError(
-        f"pleas: the gains of group '{name}' have shape {found}, expected "
-        f'{shape}'
-      )
-    gain = np.asarray(gains[name], np.float64)
-    if not np.isfinite(gain).all():
-      raise ValueError(f"pleas: the gains of group '{name}' are not finite")
-    # Both parts keep the order that the units have in the models.
-    rank = np.argsort(np.argsort(gain, axis=-1, kind='stable'), axis=-1)
-    last = np.argsort(rank < k, axis=-1, kind='stable')
-    order[name] = jnp.asarray(last, np.int32)
-  return order
 
 
 def _check_no_inputs(name: str, sources: list[entry_sources.Source]) -> None:
@@ -229,17 +233,3 @@ def _check_no_inputs(name: str, sources: list[entry_sources.Source]) -> None:
       'unknown (stats.linear_maps gives the reason): keep its groups merged, '
       'or name it in tables if it enters no product'
     )
-
-
-def _new_widths(
-  symmetry: _symmetry.Symmetry, counts: entry_sources.UnitCounts
-) -> dict[str, int]:
-  """Returns the sizes of all groups and separate outputs after the merge."""
-  sizes = {
-    g.name: g.size + counts.separate.get(g.name, 0) for g in symmetry.groups
-  }
-  output_sizes = {
-    name: symmetry.factor[name].size + size
-    for name, size in counts.outputs.items()
-  }
-  return sizes | output_sizes
