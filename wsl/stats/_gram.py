@@ -98,7 +98,7 @@ def linear_maps(
     inputs: one batch of inputs, arrays or ``jax.ShapeDtypeStruct``.
 
   Returns:
-    One line by leaf name.
+    One line by leaf name; ``matrix_views`` gives the axes as rules for merges.
 
   Example:
     >>> import jax.numpy as jnp
@@ -109,18 +109,38 @@ def linear_maps(
     b: no linear map; met add
     w: linear in axes (0,), groups 1, rows 4
   """
-  lines: list[str] = []
+  return traced(apply_fn, params, inputs, _line)
+
+
+def traced(
+  apply_fn: Callable[[types.Params, Any], Any],
+  params: types.Params,
+  inputs: Any,
+  describe: Callable[[records.Record, int], Any],
+) -> dict[str, Any]:
+  """Describes the uses of each leaf in a traced function.
+
+  Args:
+    apply_fn: a function ``(params, inputs) -> anything``.
+    params: any pytree, in memory or on demand.
+    inputs: one batch of inputs, arrays or ``jax.ShapeDtypeStruct``.
+    describe: maps a record and the position of a leaf to its description.
+
+  Returns:
+    The descriptions by leaf name.
+  """
+  found: list[Any] = []
 
   def trace(params: types.Params, inputs: Any) -> None:
     record = reader.record_products(apply_fn, params, inputs)
     count = len(jax.tree.leaves(params))
-    lines.extend(_line(record, leaf) for leaf in range(count))
+    found.extend(describe(record, leaf) for leaf in range(count))
 
   abstract = lambda x: jax.ShapeDtypeStruct(
     x.shape, jax.dtypes.canonicalize_dtype(x.dtype)
   )
   jax.eval_shape(trace, jax.tree.map(abstract, params), inputs)
-  return dict(zip(tree.named(params), lines))
+  return dict(zip(tree.named(params), found))
 
 
 def _line(record: records.Record, leaf: int) -> str:

@@ -120,7 +120,7 @@ def _equation(
     results = [_rearrange(eqn, args[0], outs[0])]
   if not any(result.view for result in results):
     for weight in weights:
-      record.note(weight.leaf, name)
+      record.note(weight, name)
   return results
 
 
@@ -147,7 +147,7 @@ def _scan(
   n_carry = len(carry)
   for a in carry:
     if a.view is not None:
-      record.note(a.view.leaf, 'the carry of a scan')
+      record.note(a.view, 'the carry of a scan')
   inner = record.inner()
   slices = [_layer(a.view, inner.depth) for a in xs]
 

@@ -50,6 +50,8 @@ class Record:
     added: for pairs (weight, bias) of leaves, the number of times that the
       second was added to a product of the first.
     notes: for each leaf, the operations on it that are no linear map.
+    layers: for each leaf with notes, the axes that enclosing scans iterate
+      over.
   """
 
   def __init__(self, measure: Measure = second_moment, depth: int = 0) -> None:
@@ -60,6 +62,7 @@ class Record:
     self.times: dict[int, int] = {}
     self.added: dict[tuple[int, int], int] = {}
     self.notes: dict[int, list[str]] = {}
+    self.layers: dict[int, tuple[int, ...]] = {}
 
   def inner(self) -> 'Record':
     """Returns an empty record for the body of a scan."""
@@ -90,11 +93,11 @@ class Record:
     bias = mine[0][1]
     return bias if sum(pair[1] == bias for pair in self.added) == 1 else None
 
-  def note(self, leaf: int, what: str) -> None:
+  def note(self, view: views.View, what: str) -> None:
     """Records that an operation on a weight is no linear map."""
-    notes = self.notes.setdefault(leaf, [])
-    if what not in notes:
-      notes.append(what)
+    stacked = views.flatten([atoms for _, atoms in view.stacked])
+    axes = tuple(sorted({atom.axis for atom in stacked}))
+    self._note(view.leaf, what, axes)
 
   def partition(self) -> tuple[list[types.Array], list[types.Array]]:
     """Returns the sums of constant weights, and those of stacked weights."""
@@ -128,7 +131,15 @@ class Record:
       self.added[pair] = self.added.get(pair, 0) + times
     for leaf, notes in inner.notes.items():
       for what in notes:
-        self.note(leaf, what)
+        self._note(leaf, what, inner.layers[leaf])
+
+  def _note(self, leaf: int, what: str, layers: tuple[int, ...]) -> None:
+    """Adds a note once; keeps the fewest axes of layers."""
+    notes = self.notes.setdefault(leaf, [])
+    if what not in notes:
+      notes.append(what)
+    known = self.layers.setdefault(leaf, layers)
+    self.layers[leaf] = min(known, layers, key=len)
 
   def _is_layer(self, use: Use) -> bool:
     """Returns True if the innermost scan iterates over the weight."""

@@ -93,7 +93,7 @@ def convolution(
     view.dims[out], (groups, jaxprs.shape_of(eqn.invars[1])[out] // groups)
   )
   if p['batch_group_count'] != 1 or blocks is None:
-    record.note(view.leaf, 'a convolution with groups that cannot be followed')
+    record.note(view, 'a convolution with groups that cannot be followed')
     return None
   patches = _patches(
     jnp.transpose(x, spec.lhs_spec),
@@ -222,17 +222,17 @@ def _capture(
   blocks = views.flatten([view.dims[i] for _, i in batch])
   inputs = views.flatten([view.dims[i] for _, i in contract])
   if not inputs:
-    record.note(view.leaf, 'a product that contracts none of its axes')
+    record.note(view, 'a product that contracts none of its axes')
     return
   stacked = views.flatten([atoms for _, atoms in view.stacked])
   others = sorted({*views.flatten(view.dims), *stacked} - {*inputs})
   axes = tuple(sorted({atom.axis for atom in inputs}))
   if any(atom.axis in axes for atom in others):
-    record.note(view.leaf, 'a product that contracts a part of one axis')
+    record.note(view, 'a product that contracts a part of one axis')
     return
   leading = _nontrivial([*stacked, *sorted(blocks)])
   if leading != _nontrivial(others)[: len(leading)]:
-    record.note(view.leaf, 'a batched product over an axis that is not leading')
+    record.note(view, 'a batched product over an axis that is not leading')
     return
   rows = _rows(
     x, [i for i, _ in batch], [i for i, _ in contract], blocks, inputs
