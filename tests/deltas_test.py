@@ -90,6 +90,14 @@ def test_the_inputs_are_not_modified() -> None:
   jax.tree.map(np.testing.assert_array_equal, (base, model), before)
 
 
+def test_scalars_of_numpy_are_leaves() -> None:
+  base, model = {'w': np.float32(1.0)}, {'w': np.float32(3.0)}
+  stacked = deltas.stack(base, [model])
+  assert deltas.apply(base, merge.sum(stacked))['w'].item() == 3.0
+  with pytest.raises(ValueError, match="model 0: leaf 'w' holds 1 NaN"):
+    deltas.stack(base, [{'w': np.float32(np.nan)}])
+
+
 W = {'w': jnp.ones(2), 'n': jnp.asarray([1])}
 STACK: dict[str, tuple[Any, Any, str]] = {
   'no models': (W, [], 'stack: no models given, at least one is needed'),

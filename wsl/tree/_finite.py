@@ -82,7 +82,7 @@ def is_finite(x: Any) -> bool:
   """Returns True if all values of a concrete array are finite."""
   if not _program.is_float(x) or not x.size:
     return True
-  if isinstance(x, np.ndarray) or _on_one_cpu(x):
+  if not isinstance(x, jax.Array) or _on_one_cpu(x):
     return all_finite(np.asarray(x))
   # Constants of a trace are concrete; compute on them outside of it.
   with jax.ensure_compile_time_eval():
@@ -101,7 +101,7 @@ def _count_bad(x: types.Array) -> types.Array:
 
 def _is_known(x: Any) -> bool:
   """Returns True for an array of floats that is neither traced nor unread."""
-  known = isinstance(x, (np.ndarray, jax.Array))
+  known = isinstance(x, (np.ndarray, np.generic, jax.Array))
   traced = isinstance(x, jax.core.Tracer)
   return known and not traced and _program.is_float(x)
 
