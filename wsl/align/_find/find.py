@@ -16,6 +16,7 @@ from wsl.align._find import (
   known_constants,
   write_symmetry,
 )
+from wsl.align._find.generic import table as generic_table
 from wsl.align._find.generic import traits as traits_lib
 
 _ROUNDS = 4  # passes; each may split fused projections once more
@@ -162,16 +163,14 @@ def _propagate(
   for var in jaxpr.invars[len(shapes) :]:
     # Inputs are data: permuting them is no symmetry of the parameters.
     args.append(axis_facts.fresh(jaxprs.shape_of(var), 'an axis of the input'))
-  reader = jaxpr_reader.Reader(facts, rules)
-  values = [
-    axis_facts.Value(
-      axes,
-      traits=traits_lib.root(
-        k, jaxprs.shape_of(var), getattr(var.aval, 'dtype', bool)
-      ),
-    )
-    for k, (axes, var) in enumerate(zip(args, jaxpr.invars))
-  ]
+  ranked = bool(rules) or generic_table.needed(program)
+  reader = jaxpr_reader.Reader(facts, rules, ranked=ranked)
+  values = [axis_facts.Value(axes) for axes in args]
+  if ranked:
+    for k, var in enumerate(jaxpr.invars):
+      dtype = getattr(var.aval, 'dtype', bool)
+      traits = traits_lib.root(k, jaxprs.shape_of(var), dtype)
+      values[k] = values[k]._replace(traits=traits)
   results = reader.read(program, values)
   for value in results:
     for axis in facts.operand(value):

@@ -33,11 +33,19 @@ class Reader:
   Attributes:
     facts: receives the constraints.
     references: functions to trace in place of primitives or named calls.
+    ranked: whether entries are ranked; only then traits of values matter.
   """
 
-  def __init__(self, facts: axis_facts.Facts, references: References) -> None:
+  def __init__(
+    self,
+    facts: axis_facts.Facts,
+    references: References,
+    *,
+    ranked: bool = True,
+  ) -> None:
     self.facts = facts
     self.references = references
+    self.ranked = ranked
     self._interned: dict[Any, list[known_constants.Constant]] = {}
 
   def read(
@@ -130,6 +138,8 @@ class Reader:
       values = self._results(eqn, args)
       if values is not None and all(map(_fits, values, eqn.outvars)):
         values = suspects.propagate(self.facts, eqn, args, values)
+        if not self.ranked:
+          return values
         traits = generic_table.propagate(
           eqn, [*map(axis_facts.as_operand, args)]
         )

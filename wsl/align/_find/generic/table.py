@@ -1,7 +1,7 @@
 """The traits of the results of an equation, by the name of its primitive."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from jax.extend import core
 import jax.numpy as jnp
@@ -48,6 +48,17 @@ _RULES: dict[str, Rule] = {
   'top_k': moves.ranked,
   'transpose': moves.transpose,
 }
+
+
+def needed(program: core.Jaxpr | core.ClosedJaxpr) -> bool:
+  """Returns whether a program ranks entries: others need no traits."""
+  jaxpr: Any = getattr(program, 'jaxpr', program)
+  return any(
+    eqn.primitive.name in ('argmax', 'argmin', 'top_k')
+    or (eqn.primitive.name == 'sort' and len(eqn.invars) > 1)
+    or any(map(needed, jaxprs.inner(eqn)))
+    for eqn in jaxpr.eqns
+  )
 
 
 def propagate(
