@@ -152,8 +152,9 @@ def _matrix_weighted(
   unseen = jnp.broadcast_to(_stack.sum_models(diagonal) == 0, diagonal.shape)
   eye = jnp.eye(weight.shape[-1], dtype=bool)[None, None]
   weight = jnp.where(unseen[..., None] & eye, 1, weight)
+  weighted = tree.matmul(weight, rows)
   merged = jnp.linalg.solve(
-    _stack.sum_models(weight), _stack.sum_models(weight @ rows)
+    _stack.sum_models(weight), _stack.sum_models(weighted)
   )
   return _from_rows(merged, x.shape[1:], axes).astype(x.dtype)
 

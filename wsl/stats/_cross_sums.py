@@ -136,7 +136,10 @@ def _rows(old: Rows, point: types.Array, x: types.Array) -> Rows:
   norms = old.norms
   if norms is not None:
     square = jnp.square(x).sum(1)
-    norms = norms[0] + tree.matmul(x.T, square), norms[1] + square @ square
+    norms = (
+      norms[0] + tree.matmul(x.T, square),
+      norms[1] + tree.matmul(square, square),
+    )
   return Rows(point, old.x + x.sum(0), xx, norms)
 
 
@@ -145,7 +148,7 @@ def _products(old: Products, x: types.Array, y: types.Array) -> Products:
   norms = old.norms
   if norms is not None:
     a, b = jnp.square(x).sum(1), jnp.square(y).sum(1)
-    parts = tree.matmul(x.T, b), tree.matmul(y.T, a), a @ b
+    parts = tree.matmul(x.T, b), tree.matmul(y.T, a), tree.matmul(a, b)
     norms = norms[0] + parts[0], norms[1] + parts[1], norms[2] + parts[2]
   return Products(old.xy + tree.matmul(x.T, y), norms)
 
@@ -234,8 +237,10 @@ def _norms(
   #   + |b|^2 E |x|^2 + |a|^2 E |y|^2 + 4 a' E[x y'] b
   #   - 2 |b|^2 a' E x - 2 |a|^2 b' E y + |a|^2 |b|^2,
   # where the last line is -3 |a|^2 |b|^2, as E x = a and E y = b.
-  aa, bb = a @ a, b @ b
-  linear = a @ norms[0] + b @ norms[1]
-  square = bb * jnp.trace(x.xx) + aa * jnp.trace(y.xx) + 4 * (a @ xy @ b)
+  dot = tree.matmul
+  aa, bb = dot(a, a), dot(b, b)
+  linear = dot(a, norms[0]) + dot(b, norms[1])
+  cross = dot(a, dot(xy, b))
+  square = bb * jnp.trace(x.xx) + aa * jnp.trace(y.xx) + 4 * cross
   mean = (norms[2] - 2 * linear + square) / n.astype(a.dtype)
   return mean - 3 * aa * bb

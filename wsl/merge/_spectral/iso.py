@@ -136,7 +136,7 @@ def _iso_c(x: types.Array) -> types.Array:
   # The sum is dominated by directions that tasks share: it represents weakly
   # aligned tasks by small singular values. Equal values restore them; their
   # mean keeps the nuclear norm.
-  return _mean(s, real) * ((u * real[None]) @ vt)
+  return _mean(s, real) * tree.matmul(u * real[None], vt)
 
 
 def _iso_cts(x: types.Array, *, common: float) -> types.Array:
@@ -148,7 +148,7 @@ def _iso_cts(x: types.Array, *, common: float) -> types.Array:
   v = total.vt[:shared]
   # What the common directions represent is removed before each task's own SVD,
   # so that its directions are new ones.
-  own = matrix.svd(x - (x @ v.T) @ v)
+  own = matrix.svd(x - tree.matmul(tree.matmul(x, v.T), v))
   join = lambda parts, last: jnp.concatenate([*jnp.unstack(parts), last], -1)
   s = join(own.s[:, :each], total.s[:shared])
   u = join(own.u[:, :, :each], total.u[:, :shared])
@@ -156,7 +156,7 @@ def _iso_cts(x: types.Array, *, common: float) -> types.Array:
   # Singular vectors of zero singular values are arbitrary: leave them out.
   real = matrix.significant(s, x.shape, jnp.max(s))
   sides = matrix.polar(u * real[None]), matrix.polar(v * real[None])
-  return _mean(s, real) * (sides[0] @ sides[1].T)
+  return _mean(s, real) * tree.matmul(sides[0], sides[1].T)
 
 
 def _mean(s: types.Array, real: types.Array) -> types.Array:

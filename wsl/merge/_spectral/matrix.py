@@ -118,11 +118,13 @@ def _polar_slope(
   (x,), (dx,) = primals, tangents
   w, p, d, q = _polar(x)
   inverse = lambda y: tree.safe_divide(jnp.ones_like(y), y)
-  inner = p.T @ dx @ q
+  right, left = tree.matmul(dx, q), tree.matmul(p.T, dx)
+  inner = tree.matmul(left, q)
   turn = (inner - inner.T) * inverse(d[:, None] + d[None])
-  outside = (dx @ q - p @ inner) * inverse(d)[None]
-  across = inverse(d)[:, None] * (p.T @ dx - inner @ q.T)
-  return w, p @ turn @ q.T + outside @ q.T + p @ across
+  outside = (right - tree.matmul(p, inner)) * inverse(d)[None]
+  across = inverse(d)[:, None] * (left - tree.matmul(inner, q.T))
+  inside = tree.matmul(p, tree.matmul(turn, q.T) + across)
+  return w, inside + tree.matmul(outside, q.T)
 
 
 def _polar(x: types.Array) -> tuple[types.Array, ...]:
@@ -130,4 +132,4 @@ def _polar(x: types.Array) -> tuple[types.Array, ...]:
   u, s, vt = svd(x)
   real = significant(s, x.shape, s[0])
   u, v = u * real[None], vt.T * real[None]
-  return u @ v.T, u, s * real, v
+  return tree.matmul(u, v.T), u, s * real, v

@@ -77,4 +77,4 @@ def _tsv(x: types.Array) -> types.Array:
   # orthonormal matrix nearest to U: vectors of different tasks no longer
   # overlap.
   s = s[:, :kept].reshape(1, -1)
-  return (matrix.polar(u) * s) @ matrix.polar(v).T
+  return tree.matmul(matrix.polar(u) * s, matrix.polar(v).T)

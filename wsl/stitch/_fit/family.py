@@ -184,13 +184,13 @@ def _pool(moments: Sequence[types.CrossMoments]) -> types.CrossMoments:
   share = n / jnp.sum(n)
   x = jnp.stack([m.mean_x for m in moments])
   y = jnp.stack([m.mean_y for m in moments])
-  mean_x, mean_y = share @ x, share @ y
+  mean_x, mean_y = tree.matmul(share, x), tree.matmul(share, y)
   dx, dy = x - mean_x[None], y - mean_y[None]
 
   def covariance(
     parts: list[types.Array], a: types.Array, b: types.Array
   ) -> types.Array:
-    within = jnp.tensordot(share, jnp.stack(parts), 1)
+    within = jnp.tensordot(share, jnp.stack(parts), 1, precision='highest')
     between = tree.matmul((share[:, None] * a).T, b)
     return within + between
 
