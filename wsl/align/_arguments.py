@@ -30,6 +30,7 @@ def check_models(
   """
   for name, model in models.items():
     _symmetry.check_leaves(symmetry, tree.named(model), f'{caller}: {name}')
+    tree.check_real(caller, model, 'match its real and imaginary parts instead')
   return deltas.check(caller, dict(models))
 
 

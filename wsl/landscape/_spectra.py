@@ -88,6 +88,8 @@ def singular_alignment(
       'largest singular value, 0 .. 1'
     )
   b = _interpolate.check_alike(a, b, name='singular_alignment')
+  reason = 'only real matrices are decomposed'
+  tree.check_real('singular_alignment', a, reason)
   chosen = tree.select(a, leaves or (lambda _, shape: len(shape) > 1))
   if not any(jax.tree.leaves(chosen)):
     raise ValueError('singular_alignment: no leaf has two axes')

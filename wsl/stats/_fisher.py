@@ -75,6 +75,7 @@ def fisher(
   """
   _check(chunk, labels, key)
   params = tree.read(params)
+  tree.check_not_narrowed('fisher', params)
   total, examples = None, 0
   for batch in batches_lib.stream(batches, name='fisher'):
     inputs = batches_lib.inputs_of(batch)

@@ -77,6 +77,8 @@ def gram(
   Weights of Language Models", 2022, arXiv:2212.09849.
   """
   params = tree.read(params)
+  tree.check_not_narrowed('gram', params)
+  tree.check_real('gram', params, 'only moments of real maps are defined')
   of_batch = functools.partial(_batch_sums, apply_fn, params)
   total = totals.over_batches(of_batch, batches, add=add, name='gram')
   return jax.tree.unflatten(

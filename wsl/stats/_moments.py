@@ -68,6 +68,8 @@ def moments(
   Activations for Interpolation Repair", 2022, arXiv:2211.08403.
   """
   params = tree.read(params)
+  tree.check_not_narrowed('moments', params)
+  tree.check_real('moments', params, 'only moments of real maps are defined')
   of_batch = functools.partial(_batch_moments, apply_fn, params)
   total = totals.over_batches(of_batch, batches, add=_add, name='moments')
   names = list(tree.named(params))

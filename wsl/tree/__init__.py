@@ -13,6 +13,7 @@ from wsl.tree._kth import kth_magnitude as kth_magnitude
 from wsl.tree._kth import reaches as reaches
 from wsl.tree._map import broadcast_prefix as broadcast_prefix
 from wsl.tree._map import map as map
+from wsl.tree._map import partial as partial
 from wsl.tree._map import read as read
 from wsl.tree._map import sizes as sizes
 from wsl.tree._map import stack as stack
@@ -44,7 +45,6 @@ from wsl.tree._on_demand import on_demand as on_demand
 from wsl.tree._on_demand import OnDemand as OnDemand
 from wsl.tree._on_demand import Static as Static
 from wsl.tree._on_demand import Stored as Stored
-from wsl.tree._partial import partial as partial
 from wsl.tree._program import is_float as is_float
 from wsl.tree._program import narrowed as narrowed
 from wsl.tree._scalars import check_scalars as check_scalars
@@ -54,6 +54,7 @@ from wsl.tree._sums import sum_entries as sum_entries
 from wsl.tree._sums import total as total
 from wsl.tree._weights import cast as cast
 from wsl.tree._weights import cast_leaf as cast_leaf
+from wsl.tree._weights import check_not_narrowed as check_not_narrowed
 from wsl.tree._weights import check_real as check_real
 from wsl.tree._weights import check_weights as check_weights
 from wsl.tree._weights import is_complex as is_complex

@@ -1,4 +1,7 @@
-"""Map, stack and broadcast over trees whose leaves may be on demand."""
+"""Map, stack and broadcast over trees whose leaves may be on demand.
+
+Also the function that binds arrays as a pytree, for kernels.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -148,6 +151,28 @@ def misfit(prefix: types.Tree, tree: types.Tree) -> str:
       hint = _names.nearest(place, names)
       return f"the value '{place}' stands for no leaf{hint}: take it out"
   return 'the names agree, the types of the containers do not'
+
+
+def partial(fn: Any) -> jax.tree_util.Partial:
+  """Wraps a function as a pytree, unless it is one.
+
+  Arrays bound by a ``jax.tree_util.Partial`` are arguments of a compiled
+  program, not constants in it: one program serves all bound arrays of a shape.
+
+  Args:
+    fn: a hashable function, or a ``Partial``, which stays as it is.
+
+  Returns:
+    A ``Partial``.
+
+  Example:
+    >>> import operator
+    >>> bound = jax.tree_util.Partial(operator.mul, 3.0)
+    >>> partial(bound) is bound, partial(operator.neg)(2)
+    (True, -2)
+  """
+  is_one = isinstance(fn, jax.tree_util.Partial)
+  return fn if is_one else jax.tree_util.Partial(fn)
 
 
 def sizes(tree: types.Tree) -> dict[str, int]:

@@ -114,6 +114,24 @@ def check_real(label: str, tree: types.Tree, reason: str) -> None:
       raise ValueError(f"{label}: leaf '{name}' is {leaf.dtype}: {reason}")
 
 
+def check_not_narrowed(label: str, params: types.Params) -> None:
+  """Checks that jit would not narrow a float leaf: x64 is on, or none has 64.
+
+  Raises:
+    ValueError: naming the leaf.
+
+  Example:
+    >>> check_not_narrowed('f', {'w': np.ones(2, np.float32)})
+  """
+  for name, leaf in _names.named(params).items():
+    wide = hasattr(leaf, 'dtype') and _program.narrowed(leaf.dtype)
+    if wide and _program.is_float(leaf):
+      raise ValueError(
+        f"{label}: leaf '{name}' is {leaf.dtype}, which a trace would narrow: "
+        "set jax_enable_x64, or give tree.cast(params, 'float32')"
+      )
+
+
 def check_weights(label: str, models: Mapping[str, types.Tree]) -> None:
   """Checks that integers, and floats of 8 bits under scales, do not differ.
 

@@ -131,6 +131,8 @@ def weight_matching(
     _symmetry.check_leaves(
       symmetry, tree.named(model), f'weight_matching: {name}'
     )
+    reason = 'match its real and imaginary parts instead'
+    tree.check_real('weight_matching', model, reason)
   if initial is not None:
     _permutation.check_permutation(
       initial, symmetry, 'weight_matching: initial'

@@ -75,9 +75,12 @@ def expand(coefs: Any, bank: banks.Bank) -> dict[str, types.Array]:
   Raises:
     ValueError: if the coefficients do not fit the bank.
   """
-  full = lambda x, shape: jnp.broadcast_to(
-    x.reshape(x.shape + (1,) * (len(shape) - x.ndim)), shape
-  )
+
+  def full(x: Any, shape: tuple[int, ...]) -> Any:
+    xp = jnp if isinstance(x, jax.Array) else np
+    x = x.reshape(x.shape + (1,) * (len(shape) - x.ndim))
+    return xp.broadcast_to(x, shape)
+
   if not isinstance(coefs, Coefs):
     return {
       name: full(x, (len(bank),))
@@ -92,7 +95,7 @@ def expand(coefs: Any, bank: banks.Bank) -> dict[str, types.Array]:
         f"compose: coefficients for '{name}', which the bank's base does not "
         f'have{tree.nearest(name, list(shapes))}: init them on this bank'
       )
-    x = jnp.asarray(coefs.values[place.block])
+    x = _operand(coefs.values[place.block], bank)
     shape = (len(bank), *cell_maps.shape(place.cells, shapes[name]))
     if x.shape not in ((), shape):
       raise ValueError(
@@ -120,7 +123,7 @@ def _of_prefix(coefs: Any, bank: banks.Bank) -> dict[str, types.Array]:
   names = [name for name, _, _ in bank.specs]
   whole = jax.tree.unflatten(bank.structure, names)
   values = tree.named(tree.broadcast_prefix(coefs, whole))
-  found = {name: jnp.asarray(x) for name, x in values.items()}
+  found = {name: _operand(x, bank) for name, x in values.items()}
   for name, x in found.items():
     if x.shape not in ((), (len(bank),)):
       raise ValueError(
@@ -130,3 +133,12 @@ def _of_prefix(coefs: Any, bank: banks.Bank) -> dict[str, types.Array]:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
       found[name] = x.astype(banks.dtype_of(bank))
   return found
+
+
+def _operand(x: Any, bank: banks.Bank) -> Any:
+  """Returns a coefficient as an array, which JAX has not narrowed."""
+  dtype = banks.dtype_of(bank)
+  if isinstance(x, jax.Array) or not tree.narrowed(dtype):
+    return jnp.asarray(x)
+  x = np.asarray(x)
+  return x if tree.is_float(x) else x.astype(dtype)

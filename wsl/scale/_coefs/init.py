@@ -92,9 +92,9 @@ def init(
         f"'{block}' {blocks[block]}: split them alike, or name another block"
       )
   dtype = banks.dtype_of(bank)
-  values = {
-    block: jnp.full(shape, value, dtype) for block, shape in blocks.items()
-  }
+  # Without x64, coefficients of float64 are numpy arrays on the host.
+  full: Any = np.full if tree.narrowed(dtype) else jnp.full
+  values = {block: full(s, value, dtype) for block, s in blocks.items()}
   return coef_tree.Coefs(values, tuple(places))
 
 

@@ -77,6 +77,7 @@ def compose(
   base: types.Params, bank: banks.Bank, coefs: Any
 ) -> dict[str, types.Array]:
   """Composes leaf by leaf and row by row; returns the parameters by name."""
+  tree.check_not_narrowed('compose', base)
   by_leaf = coef_tree.expand(coefs, bank)
   first = dict(bank.tied)
   params: dict[str, types.Array] = {}
