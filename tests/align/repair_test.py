@@ -73,6 +73,22 @@ def test_every_unit_interpolates_the_endpoints_statistics():
   assert (outputs(merged)[0].std(0) < outputs(fixed)[0].std(0)).all()
 
 
+def test_three_models_interpolate_with_their_weights():
+  models, shares = [draw(s) for s in (1, 2, 3)], (0.5, 0.2, 0.3)
+  merged = jax.tree.map(
+    lambda *x: sum(c * y for c, y in zip(shares, x)), *models
+  )
+  ends = [measure(m) for m in models]
+  fixed = align.repair(
+    merged, measure=measure, endpoints=ends, weights=shares, tolerance=1e-9
+  )
+  for y, *each in zip(outputs(fixed), *map(outputs, models)):
+    mean = sum(c * x.mean(0) for c, x in zip(shares, each))
+    deviation = sum(c * x.std(0) for c, x in zip(shares, each))
+    np.testing.assert_allclose(y.mean(0), mean, rtol=1e-7)
+    np.testing.assert_allclose(y.std(0), deviation, rtol=1e-7)
+
+
 def test_one_pass_against_the_formula():
   a, b = draw(1), draw(2)
   merged = middle(a, b)

@@ -246,3 +246,28 @@ def test_only_the_accepted_arguments_are_passed():
   on_all(needs(update), 2)
   assert len(seen) == 1
   assert seen[0].shape == ()
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+  'optimizer',
+  [
+    optax.adam(0.1),
+    optax.lbfgs(),
+    optax.polyak_sgd(0.3),
+    optax.chain(SGD, optax.contrib.reduce_on_plateau(patience=1)),
+  ],
+  ids=['adam', 'lbfgs', 'polyak', 'plateau'],
+)
+def test_parameters_keep_their_dtype_under_the_defaults_of_jax(
+  optimizer, dtype
+):
+  with (
+    jax.enable_x64(False),
+    jax.numpy_dtype_promotion('standard'),
+    jax.numpy_rank_promotion('allow'),
+  ):
+    params = problem.zero(dtype)
+    state, losses = run(optimizer, steps=6, params=params, size=20)
+    assert state.params['w'].dtype == dtype
+    assert losses[-1] < losses[0]

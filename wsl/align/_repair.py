@@ -86,7 +86,8 @@ def repair(
   Differs from the official code in that moments are over all data instead of
   means of batch moments, epsilon is added to both variances, so that a model
   with the target moments is a fixed point, and sums at residual connections are
-  not corrected.
+  not corrected. With N endpoints standard deviations are averaged, as with two;
+  the code of C2M3 (arXiv:2405.17897) averages variances.
   """
   tree.check_scalars('repair', tolerance=tolerance, epsilon=epsilon)
   if passes < 1:
