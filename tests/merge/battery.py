@@ -108,6 +108,10 @@ def _slerp_global(x: Any, sides: Any, **hyper: Any) -> Any:
   return _slerp(x, sides, scope='global', **hyper)
 
 
+def _slerp_scanned(x: Any, sides: Any, **hyper: Any) -> Any:
+  return _slerp(x, sides, matrices=LAYERS, **hyper)
+
+
 def _model(x: Any, *, t: int) -> Any:
   return x[t]
 
@@ -126,6 +130,11 @@ RATE = {'rate': (0.5, 0.25)}
 FIXED_MASK = 'a mask belongs to the number of a model'
 ARC = 'it joins two models'
 SPLIT = 'the share of each task falls with T'
+# Two blocks of columns each; block_1 is transposed.
+LAYERS = {
+  'block_0/w': tree.Matrix(rows=(0,), columns=(1,), groups=2),
+  'block_1/w': tree.Matrix(rows=(1,), columns=(0,), groups=2),
+}
 SPECTRUM = 'it flattens the spectrum'
 
 METHODS = {
@@ -234,6 +243,21 @@ METHODS = {
       'identity': SPECTRUM,
       'zero': SPLIT,
     },
+  ),
+  'tsv/scanned': Row(
+    _with(merge.tsv, matrices=LAYERS),
+    but={'vmap': NO_NUMBERS, 'zero': SPLIT},
+  ),
+  'iso_c/scanned': Row(
+    _with(merge.iso_c, matrices=LAYERS),
+    zero=lambda models, ndim: 1.0 if ndim == 2 else _averaged(models, ndim),
+    but={'vmap': NO_NUMBERS, 'identity': SPECTRUM},
+  ),
+  'slerp/scanned': Row(
+    _slerp_scanned,
+    gives='model',
+    hyper={'t': (0.3, 0.8), 'lerp_above': (1.0, 0.01)},
+    but={'permutation': ARC, 'zero': ARC, 'base shift': ARC},
   ),
   'slerp': Row(
     _slerp,

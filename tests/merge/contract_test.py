@@ -193,7 +193,8 @@ def test_gradients_are_finite(name: str) -> None:
 @pytest.mark.parametrize(
   'name',
   ['sum', 'weighted_mean', 'fisher', 'regmean', 'tsv', 'iso_c', 'iso_cts']
-  + ['slerp', 'slerp/global'],
+  + ['tsv/scanned', 'iso_c/scanned']
+  + ['slerp', 'slerp/global', 'slerp/scanned'],
 )
 def test_gradients_equal_finite_differences(name: str) -> None:
   row, x = METHODS[name], stacked(2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.merge import svd_test
-from wsl import merge, tree
+from wsl import merge, tree, types
 
 Matrix = tree.Matrix
 T = 2
@@ -208,3 +208,83 @@ def test_presets(
   x = {name: jnp.ones(shape)}
   assert tree.views(x, preset) == {name: view}
   assert tree.views(x, {'nothing|.*': preset}) == {name: view}
+
+
+GRAMS = ['dense', 'torch', 'scanned', 'query', 'out', 'scanned query']
+GRAMS += ['scanned out', 'scanned experts', 'flax conv', 'torch conv']
+GRAMS += ['scanned conv', 'grouped conv', 'scanned grouped']
+
+
+def grams_of(view: Matrix, shape: tuple[int, ...]) -> types.Gram:
+  count, d, _ = view.sizes(shape)
+  rows = draw(7, T, count, 3 * d, d)
+  gram = np.einsum('tgni,tgnj->tgij', rows, rows)
+  return types.Gram(jnp.asarray(gram), jnp.ones(T), view.rows)
+
+
+@pytest.mark.parametrize('kernel', GRAMS)
+def test_regmean_solves_each_matrix_of_a_view(kernel: str) -> None:
+  shape, view = KERNELS[kernel]
+  x, gram = draw(len(kernel), T, *shape), grams_of(view, shape)
+  merged = merge.regmean(
+    {'w': jnp.asarray(x)},
+    grams={'w': gram},
+    shrink=1.0,
+    matrices={'w': view},
+  )
+  flat, wanted = x.reshape(T, -1), np.zeros(x[0].size)
+  for i, at in enumerate(blocks(view, shape)):
+    g = np.asarray(gram.matrix[:, i])
+    right = (g @ flat[:, at.ravel()].reshape(T, *at.shape)).sum(0)
+    wanted[at.ravel()] = np.linalg.solve(g.sum(0), right).ravel()
+  np.testing.assert_allclose(merged['w'], wanted.reshape(shape), atol=1e-10)
+  plain = merge.regmean({'w': jnp.asarray(x)}, grams={'w': gram}, shrink=1.0)
+  assert plain['w'].tolist() == merged['w'].tolist()
+
+
+def test_regmean_names_kernels_without_their_gram() -> None:
+  shape, view = KERNELS['scanned']
+  x = {'w': jnp.ones((T, *shape)), 'b/bias': jnp.ones((T, 2, 3, 4))}
+  grams = {'w': grams_of(view, shape), 'b/bias': None}
+  bare = {'w': None, 'b/bias': None}
+  how: dict[str, Any] = {'shrink': 0.9}
+  ones = lambda y: all(np.allclose(v, 1) for v in jax.tree.leaves(y))
+  assert ones(merge.regmean(x, grams=grams, **how))
+  assert ones(merge.regmean(x, grams=bare, otherwise='mean', **how))
+  leaves_out = {'.*': None}
+  assert ones(merge.regmean(x, grams=bare, matrices=leaves_out, **how))
+  with pytest.raises(ValueError, match=r"'w' of shape .* has no Gram matrix"):
+    merge.regmean(x, grams=bare, **how)
+  for wrong in (Matrix((2,), (1,), (0,)), Matrix((1,), (0, 2))):
+    with pytest.raises(ValueError, match="the Gram matrix of leaf 'w' has the"):
+      merge.regmean(x, grams=grams, matrices={'w': wrong, 'bias': None}, **how)
+
+
+@pytest.mark.parametrize('kernel', KERNELS)
+def test_slerp_has_an_angle_for_each_matrix_of_a_view(kernel: str) -> None:
+  shape, view = KERNELS[kernel]
+  a, b = draw(0, 2, *shape)
+  models = [{'w': jnp.asarray(v), 'n': jnp.arange(3)} for v in (a, b)]
+  found = merge.slerp(*models, t=0.3, matrices={'w': view})
+  wanted = np.zeros(a.size)
+  for at in blocks(view, shape):
+    i = at.ravel()
+    part = [{'w': jnp.asarray(v.ravel()[i])} for v in (a, b)]
+    wanted[i] = merge.slerp(*part, t=0.3)['w']
+  svd_test.close(found['w'], wanted.reshape(shape))
+  lazy = merge.slerp(*map(tree.defer, models), t=0.3, matrices={'w': view})
+  svd_test.close(tree.read(lazy)['w'], found['w'])
+  if view.sizes(shape)[0] == 1:
+    assert found['w'].tolist() == merge.slerp(*models, t=0.3)['w'].tolist()
+
+
+def test_slerp_of_scanned_norm_scales_and_its_errors() -> None:
+  a, b = ({'h': {'scale': jnp.asarray(draw(s, 3, 4))}} for s in (0, 1))
+  found = merge.slerp(a, b, t=0.5, matrices=tree.scanned('^h/'))['h']['scale']
+  for i in range(3):
+    pair = [{'w': m['h']['scale'][i]} for m in (a, b)]
+    svd_test.close(found[i], merge.slerp(*pair, t=0.5)['w'])
+  with pytest.raises(ValueError, match="scope='global' has one angle"):
+    merge.slerp(a, b, t=0.5, scope='global', matrices=tree.flax)
+  with pytest.raises(ValueError, match="slerp: matrices: rule 'k' matches no"):
+    merge.slerp(a, b, t=0.5, matrices={'k': None})

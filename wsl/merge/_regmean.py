@@ -15,6 +15,8 @@ def regmean(
   grams: types.Tree,
   shrink: types.Scalar,
   coefs: Any = 1.0,
+  matrices: tree.Matrices | None = None,
+  otherwise: str = 'refuse',
 ) -> types.Delta:
   r"""Fits each linear map to the outputs of all models on their own inputs.
 
@@ -24,7 +26,8 @@ def regmean(
 
   with G_t the mean of :math:`x x^\top` over the inputs x of that map in model t
   on task t. Leaves without a Gram matrix (biases, norms, embeddings) are
-  averaged with the weights c_t.
+  averaged with the weights c_t. The Gram matrices say which axes are inputs and
+  which are layers, experts or feature groups: each is solved on its own.
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
@@ -35,13 +38,19 @@ def regmean(
     shrink: alpha, the factor of the off-diagonal entries, 0 .. 1. At 1 the sum
       of Gram matrices must be regular: give more rows than inputs, or take 0.9.
     coefs: c_t, a number or ``[T]``.
+    matrices: which leaves are solved, as in ``tree.views``; the others are
+      averaged. Their Gram matrices have to have the same rows and blocks. If
+      None, all leaves with Gram matrices are.
+    otherwise: leaves of more than two axes that have no Gram matrix, and are
+      not biases or norm scales by name: ``'refuse'``, or ``'mean'``.
 
   Returns:
     The merged task vector, every leaf ``[...]``. An input that is zero in every
     model takes equal weights.
 
   Raises:
-    ValueError: if ``shrink`` is out of range, or a Gram matrix does not fit.
+    ValueError: if ``shrink`` is out of range, a Gram matrix does not fit its
+      leaf or its view, or a leaf of more than two axes has none.
 
   Example:
     >>> import jax.numpy as jnp
@@ -66,15 +75,54 @@ def regmean(
   _checks.fraction('regmean', 'shrink', shrink, meaning)
   coefs = _checks.per_model('regmean: coefs', coefs, models)
   grams = _stack.per_leaf('regmean: the grams', grams, deltas)
+  chosen = matrices is not None
+  views = _stack.views(
+    'regmean', deltas, matrices, otherwise if chosen else 'mean'
+  )
 
-  def weight(name: str, x: types.Array, gram: types.Gram | None) -> Any:
+  def weight(name: str, x: types.Array, gram: Any, view: Any) -> Any:
+    kernel = view and view.is_matrix
+    if chosen and not kernel:
+      return coefs
     if gram is None:
+      named = kernel or not (chosen or tree.is_vectors(name))
+      if x.ndim > 3 and named and otherwise != 'mean':
+        raise ValueError(
+          f"regmean: leaf '{name}' of shape {x.shape[1:]} has no Gram matrix: "
+          'give one (stats.gram), take matrices= to leave it out, or '
+          "otherwise='mean'"
+        )
       return coefs
     _linear.check_gram('regmean', name, x, gram)
+    if chosen:
+      _check_view(name, x, gram, view)
     matrix = tree.apply_kernel(_shrunk, gram.matrix, shrink=shrink, coefs=coefs)
     return dataclasses.replace(gram, matrix=matrix)
 
-  return _linear.weighted_mean(deltas, tree.map_named(weight, deltas, grams))
+  return _linear.weighted_mean(
+    deltas, tree.map_named(weight, deltas, grams, views)
+  )
+
+
+def _check_view(
+  name: str, x: types.Array, gram: types.Gram, view: tree.Matrix
+) -> None:
+  """Checks that a Gram matrix has the rows and the blocks of a view.
+
+  Raises:
+    ValueError: naming the leaf.
+  """
+  shape = x.shape[1:]
+  blocks, groups = view.sizes(shape)[0], gram.matrix.shape[1]
+  rest = tuple(a for a in range(len(shape)) if a not in gram.axes)
+  # The blocks of a Gram matrix are the leading parts of the other axes.
+  leading = blocks == 1 or (*view.batch, *view.columns) == rest
+  if view.rows != tuple(gram.axes) or blocks != groups or not leading:
+    raise ValueError(
+      f"regmean: the Gram matrix of leaf '{name}' has the input axes "
+      f'{tuple(gram.axes)} and {groups} blocks, its view {view} has {blocks}: '
+      'take stats.matrix_views of the same function'
+    )
 
 
 def _shrunk(

@@ -16,6 +16,7 @@ def slerp(
   t: types.Numbers,
   scope: str = 'leaf',
   lerp_above: float = 1.0,
+  matrices: tree.Matrices | None = None,
 ) -> types.Params:
   r"""Interpolates along the great circle between two models.
 
@@ -38,6 +39,10 @@ def slerp(
     lerp_above: where ``|cos(theta)|`` exceeds it, interpolation is linear;
       mergekit's value is 0.9995. It is linear in any case where ``sin(theta)``
       is within rounding error (parallel, opposite or zero vectors).
+    matrices: in scope ``'leaf'``, views as for ``tree.views``: each matrix or
+      vector of a stack (a scanned layer, an expert, a feature group) has an
+      angle of its own. Leaves without a rule have one angle. For scanned layers
+      take ``tree.scanned('^layers/')`` or ``stats.matrix_views``.
 
   Returns:
     A model, leaves ``[...]`` in the dtype of ``a``; integer leaves are copied
@@ -45,8 +50,9 @@ def slerp(
 
   Raises:
     ValueError: if the models differ in structure, shape, dtype or integers, or
-      one holds NaN or inf, naming the leaf; if ``scope`` is unknown; or if
-      ``t`` or ``lerp_above`` is an array.
+      one holds NaN or inf, naming the leaf; if ``scope`` is unknown; if ``t``
+      or ``lerp_above`` is an array; or if ``matrices`` do not fit, as in
+      ``tree.views``, or are given in scope ``'global'``.
 
   Example:
     >>> import jax.numpy as jnp
@@ -60,28 +66,68 @@ def slerp(
   a, b = deltas.check('slerp', {'a': a, 'b': b})
   tree.check_scalars('slerp', lerp_above=lerp_above)
   parts = tree.scalars('slerp', 't', t, a)
-  leaf = lambda: _map_floats(_slerp_leaf, a, b, parts, lerp_above=lerp_above)
+  views = _views(a, matrices)
+  if matrices is not None and scope == 'global':
+    raise ValueError(
+      "slerp: matrices are given, but scope='global' has one angle for the "
+      "model: take scope='leaf'"
+    )
+
+  def leaf() -> types.Params:
+    return _map_floats(_slerp_leaf, a, b, parts, views, lerp_above=lerp_above)
 
   def everywhere() -> types.Params:
     products = tree.total(_products, a, b)
     hyper = {'products': products, 'lerp_above': lerp_above}
-    return _map_floats(_slerp, a, b, parts, **hyper)
+    return _map_floats(_slerp, a, b, parts, views, **hyper)
 
   scopes = {'leaf': leaf, 'global': everywhere}
   return _checks.choose('slerp: scope', scope, scopes)()
 
 
+def _views(a: types.Params, matrices: tree.Matrices | None) -> types.Tree:
+  """Returns the view of each float leaf that is a stack, None elsewhere."""
+  floats = jax.tree.map(lambda x: x if tree.is_float(x) else None, a)
+  if matrices is None:
+    return jax.tree.map(lambda _: None, a)
+  try:
+    views = tree.views(floats, matrices, otherwise='mean')
+  except ValueError as error:
+    raise ValueError(f'slerp: {error}') from None
+
+  def stacked(x: types.Array, view: tree.Matrix | None) -> Any:
+    return view if view and view.sizes(x.shape)[0] > 1 else None
+
+  return jax.tree.map(stacked, a, views)
+
+
 def _map_floats(
-  kernel: Any, a: Any, b: Any, parts: Any, **hyper: Any
+  kernel: Any, a: Any, b: Any, parts: Any, views: Any, **hyper: Any
 ) -> types.Params:
   """Applies a kernel to pairs of float leaves; integers are those of ``a``."""
 
-  def interpolate(x: Any, y: Any, t: Any) -> Any:
+  def interpolate(x: Any, y: Any, t: Any, view: tree.Matrix | None) -> Any:
     if not tree.is_float(x):
       return x
-    return tree.apply_kernel(kernel, x, y, t=t, **hyper)
+    if view is None:
+      return tree.apply_kernel(kernel, x, y, t=t, **hyper)
+    static = {'method': tree.Static(kernel), 'view': tree.Static(view)}
+    return tree.apply_kernel(_in_view, x, y, t=t, **static, **hyper)
 
-  return jax.tree.map(interpolate, a, b, parts)
+  return jax.tree.map(interpolate, a, b, parts, views)
+
+
+def _in_view(
+  a: types.Array,
+  b: types.Array,
+  *,
+  method: Any,
+  view: tree.Matrix,
+  **hyper: Any,
+) -> types.Array:
+  """Applies a kernel to each matrix of a view."""
+  each = jax.vmap(lambda x, y: method(x, y, **hyper))
+  return view.join(each(view.split(a), view.split(b)), a.shape)
 
 
 def _products(a: types.Array, b: types.Array) -> types.Array:

@@ -20,6 +20,7 @@ from wsl.tree._map import stack as stack
 from wsl.tree._matrix.presets import flax as flax
 from wsl.tree._matrix.presets import scanned as scanned
 from wsl.tree._matrix.presets import torch as torch
+from wsl.tree._matrix.rules import is_vectors as is_vectors
 from wsl.tree._matrix.rules import Matrices as Matrices
 from wsl.tree._matrix.rules import views as views
 from wsl.tree._matrix.view import Matrix as Matrix
