@@ -297,6 +297,28 @@ def test_two_readings_that_differ_are_refused() -> None:
   assert rules == found
 
 
+@pytest.mark.parametrize(
+  'call',
+  [
+    lambda v: merge.ties(STACK, density=v),
+    lambda v: merge.dare(STACK, rate=v, key=KEY),
+    lambda v: merge.tall_masks(STACK, threshold=v).merged,
+    lambda v: merge.breadcrumbs(STACK, density=0.5, outliers=v),
+    lambda v: merge.fisher(STACK, fishers=STACK, coefs=v),
+  ],
+)
+def test_numbers_for_each_model_in_a_list_may_be_traced(call: Any) -> None:
+  found = jax.jit(lambda a, b: call([a, b, 0.25]))(0.5, 0.25)
+  wanted = call([0.5, 0.25, 0.25])
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), found, wanted
+  )
+  for bad in (None, 'a', [[0.5], 0.25], []):
+    with pytest.raises(ValueError, match='expected a number, or a list') as e:
+      call(bad)
+    assert '\n' not in str(e.value)
+
+
 def test_rates_for_each_model() -> None:
   whole = merge.dare(STACK, rate=0.5, key=KEY)
   each = merge.dare(STACK, rate=[0.5, 0.0, 1.0], key=KEY)

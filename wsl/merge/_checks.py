@@ -38,6 +38,27 @@ def fraction(
     )
 
 
+def numbers(label: str, values: Any) -> Any:
+  """Returns a number, or numbers for each model; traced ones as one array.
+
+  Raises:
+    ValueError: if the values are no numbers, or lists of different lengths.
+  """
+  leaves = jax.tree.leaves(values)
+  try:
+    if any(isinstance(x, jax.Array) for x in leaves):
+      return jnp.asarray(values)
+    kind = np.asarray(values).dtype
+  except (TypeError, ValueError):
+    kind = np.dtype(object)
+  if not leaves or kind.kind not in 'biufV':  # V: floats of ml_dtypes
+    raise ValueError(
+      f'{label} is {values!r}, expected a number, or a list of one for each '
+      'model'
+    )
+  return values
+
+
 def shape_per_model(label: str, values: Any, models: int) -> None:
   """Checks that there is one value, or one for each of T models.
 
@@ -59,8 +80,8 @@ def per_model(label: str, values: Any, models: int) -> types.Array:
   Raises:
     ValueError: if there are neither one nor T of them.
   """
-  arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(values))
-  xp: Any = jnp if arrays else np
+  values = numbers(label, values)
+  xp: Any = jnp if isinstance(values, jax.Array) else np
   values = xp.asarray(values)
   shape_per_model(label, values, models)
   return xp.broadcast_to(values, (models,))

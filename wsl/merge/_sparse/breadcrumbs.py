@@ -68,6 +68,8 @@ def breadcrumbs(
   exceed 1 together: that code lowers the outliers, this is an error here.
   """
   models = _stack.count('breadcrumbs', deltas)
+  density = _checks.numbers('breadcrumbs: density', density)
+  outliers = _checks.numbers('breadcrumbs: outliers', outliers)
   trim.check_density('breadcrumbs', density, models)
   _check_outliers(density, outliers, models)
   if not isinstance(outliers, jax.core.Tracer) and not np.any(outliers):

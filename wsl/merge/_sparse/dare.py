@@ -57,6 +57,7 @@ def dare(
   zeros.
   """
   models = _stack.count('dare', deltas)
+  rate = _checks.numbers('dare: rate', rate)
   _checks.fraction('dare', 'rate', rate, 'rate is the fraction dropped')
   rate = _checks.per_model('dare: rate', rate, models)
   _checks.choose('dare: rescale', rescale, dict.fromkeys(_RESCALES))

@@ -207,6 +207,7 @@ def _merged(
 
 def _thresholds(label: str, threshold: Any, models: int) -> Any:
   """Checks thresholds and broadcasts them to ``[T]``."""
+  threshold = _checks.numbers(f'{label}: threshold', threshold)
   if not isinstance(threshold, jax.core.Tracer):
     threshold = np.asarray(threshold, np.float64)
     if not np.all(threshold >= 0):

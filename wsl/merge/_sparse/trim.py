@@ -70,6 +70,7 @@ def keep_largest(
   """Trims, see ``trim``; messages name the public ``function``."""
   models = _stack.count(function, deltas)
   extra = _checks.choose(f'{function}: dialect', dialect, _EXTRA)
+  density = _checks.numbers(f'{function}: density', density)
   check_density(function, density, models)
 
   def ranks(size: int) -> Sequence[Any]:
