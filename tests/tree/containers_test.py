@@ -132,6 +132,17 @@ def test_long_names_keep_the_line_short() -> None:
     assert len(str(error.value)) <= 200
 
 
+def test_a_prefix_may_have_other_containers() -> None:
+  tree_ = freeze({'a': {'b': 0, 'c': (0, 0)}, 'd': 0})
+  found = tree.broadcast_prefix({'a': {'b': 1, 'c': 2}, 'd': 3}, tree_)
+  assert found == freeze({'a': {'b': 1, 'c': (2, 2)}, 'd': 3})
+  lists = {'a': [0, 0], 'b': {'c': 0}}
+  found = tree.broadcast_prefix({'a': (1, 2), 'b': 3}, lists)
+  assert found == {'a': [1, 2], 'b': {'c': 3}}
+  with pytest.raises(ValueError, match="no value stands for leaf 'd'"):
+    tree.broadcast_prefix({'a': 1}, tree_)
+
+
 def test_like() -> None:
   base = {'a': Layer(0, [1, (2,)]), 'b': None}
   other = {'a': {'kernel': {'1': {'0': 'z'}, '0': 'y'}, 'bias': 'x'}}

@@ -123,7 +123,7 @@ def test_broadcast_prefix() -> None:
   [
     ({'a': 1}, "no value stands for leaf 'b/c': add one to the prefix"),
     ({'a': 1, 'b': 2, 'd': 3}, "the value 'd' stands for no leaf"),
-    ({'a': (1, 2), 'b': 2}, 'the types of the containers do not'),
+    ({'a': (1, 2, 3), 'b': 2}, "the value 'a/2' stands for no leaf"),
   ],
 )
 def test_a_mismatched_prefix_is_refused(prefix: Any, message: str) -> None:

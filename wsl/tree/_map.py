@@ -115,7 +115,8 @@ def broadcast_prefix(prefix: types.Tree, tree: types.Tree) -> types.Tree:
   """Broadcasts each leaf of a prefix tree to the subtree at its position.
 
   It is the rule of ``in_axes`` in ``jax.vmap``: one value applies to the whole
-  tree, or to a subtree.
+  tree, or to a subtree. Nodes are found by name, so that their containers may
+  be of other types than the tree's.
 
   Args:
     prefix: a single value, or a tree whose leaves apply to whole subtrees.
@@ -136,7 +137,24 @@ def broadcast_prefix(prefix: types.Tree, tree: types.Tree) -> types.Tree:
       lambda value, sub: jax.tree.map(lambda _: value, sub), prefix, tree
     )
   except ValueError:
-    raise ValueError(f'broadcast_prefix: {misfit(prefix, tree)}') from None
+    values = _names.named(prefix)
+    nodes = nodes_of_leaves(list(values), tree)
+    if nodes is None:
+      raise ValueError(f'broadcast_prefix: {misfit(prefix, tree)}') from None
+    return jax.tree.map(lambda node: values[node], nodes)
+
+
+def nodes_of_leaves(nodes: list[str], tree: types.Tree) -> types.Tree | None:
+  """Returns the node above each leaf, if the nodes are a prefix of the tree."""
+  leaves = _names.named(tree)
+  above = {
+    leaf: [node for node in nodes if f'{leaf}/'.startswith(f'{node}/')]
+    for leaf in leaves
+  }
+  used = {node for found in above.values() for node in found}
+  if not all(above.values()) or used != set(nodes):
+    return None
+  return _names.map_named(lambda name, _: above[name][0], tree)
 
 
 def misfit(prefix: types.Tree, tree: types.Tree) -> str:
@@ -146,11 +164,9 @@ def misfit(prefix: types.Tree, tree: types.Tree) -> str:
   for name in names:
     if not any(under(name, place) for place in places):
       return f"no value stands for leaf '{name}': add one to the prefix"
-  for place in places:
-    if not any(under(name, place) for name in names):
-      hint = _names.nearest(place, names)
-      return f"the value '{place}' stands for no leaf{hint}: take it out"
-  return 'the names agree, the types of the containers do not'
+  place = next(p for p in places if not any(under(name, p) for name in names))
+  hint = _names.nearest(place, names)
+  return f"the value '{place}' stands for no leaf{hint}: take it out"
 
 
 def partial(fn: Any) -> jax.tree_util.Partial:

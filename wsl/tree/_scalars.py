@@ -91,7 +91,7 @@ def scalars(
     check_scalars(function, remedy=_PER_LEAF, **{name: values})
     return jax.tree.map(lambda _: values, tree)
   numbers = _names.named(values)
-  nodes = _nodes_of_leaves(list(numbers), tree)
+  nodes = _map.nodes_of_leaves(list(numbers), tree)
   flat = isinstance(values, Mapping) and not any(
     isinstance(value, Mapping) for value in values.values()
   )
@@ -141,19 +141,6 @@ def _is_tree(values: Any, tree: types.Tree) -> bool:
   if isinstance(values, (list, tuple)):
     return isinstance(tree, (list, tuple)) and len(tree) == len(values)
   return not jax.tree_util.all_leaves([values])
-
-
-def _nodes_of_leaves(nodes: list[str], tree: types.Tree) -> types.Tree | None:
-  """Returns the node above each leaf, if the nodes are a prefix of the tree."""
-  leaves = _names.named(tree)
-  above = {
-    leaf: [node for node in nodes if f'{leaf}/'.startswith(f'{node}/')]
-    for leaf in leaves
-  }
-  used = {node for found in above.values() for node in found}
-  if not all(above.values()) or used != set(nodes):
-    return None
-  return _names.map_named(lambda name, _: above[name][0], tree)
 
 
 def _check_unambiguous(
