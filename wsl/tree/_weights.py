@@ -180,14 +180,20 @@ def _scale_of(name: str, leaves: dict[str, Any]) -> str | None:
   """Returns the name of the scale beside a leaf of 8-bit floats."""
   if leaves[name].dtype.itemsize > 1:
     return None
-  parent = re.split(r'[/.][^/.]*$', name)[0] if re.search('[/.]', name) else ''
+  parent, _ = _split(name)
   for other, x in leaves.items():
-    inside = other.startswith(parent) and other != name
-    last = re.split('[/.]', other[len(parent) :].lstrip('/.'))
-    found = inside and len(last) == 1 and _SCALE.search(last[0].lower())
-    if found and hasattr(x, 'dtype') and x.dtype != leaves[name].dtype:
+    beside, last = _split(other)
+    if beside != parent or other == name or not _SCALE.search(last.lower()):
+      continue
+    if hasattr(x, 'dtype') and x.dtype != leaves[name].dtype:
       return other
   return None
+
+
+def _split(name: str) -> tuple[str, str]:
+  """Splits the last part off a name of levels joined by slashes or dots."""
+  at = max(name.rfind('/'), name.rfind('.')) + 1
+  return name[:at], name[at:]
 
 
 def _same(x: Any, y: Any) -> bool:

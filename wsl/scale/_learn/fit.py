@@ -130,6 +130,7 @@ def fit(
       'stream'
     )
   base_checks.check('fit', base, bank)
+  tree.check_not_narrowed('fit', base)
   if penalty is not None:
     value = jax.eval_shape(
       lambda c: penalty(transform(c)), optimizers.fast(coefs)
