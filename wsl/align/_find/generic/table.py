@@ -11,6 +11,7 @@ from wsl import jaxprs
 from wsl.align._find.generic import arithmetic, moves, products
 from wsl.align._find.generic import operands as operands_lib
 from wsl.align._find.generic import traits as traits_lib
+from wsl.align._find.rules import elementwise
 
 Rule: TypeAlias = Callable[
   [core.JaxprEqn, Sequence[operands_lib.Operand]], traits_lib.Traits
@@ -66,6 +67,8 @@ def propagate(
 ) -> list[traits_lib.Traits]:
   """Returns the traits of the results of an equation."""
   name = eqn.primitive.name
+  if name in elementwise.UNCHANGED:
+    return [x.traits for x in operands]
   roots = traits_lib.union([x.traits for x in operands])
   bounded = name in _BOUNDED or all(
     operands_lib.bounded(x) or not _floating(var) or _neutral(name, x)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from wsl import jaxprs
 from wsl.align._find import axis_facts, axis_tree
 from wsl.align._find.indices import lookups, sources, uses
-from wsl.align._find.rules import table
+from wsl.align._find.rules import elementwise, table
 
 Values = Sequence[axis_facts.Value]
 Results = list[axis_facts.Value] | None
@@ -33,6 +33,8 @@ def apply(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
     return make(facts, eqn, args) if make is not None else None
   if name == 'sort' and not args[0].index_of and not args[0].components:
     return sources.sort(facts, eqn, args)
+  if name in elementwise.UNCHANGED:
+    return [*args]
   if name == 'concatenate':
     return _concatenate(facts, eqn, args)
   if any(arg.components for arg in args) and name != 'gather':

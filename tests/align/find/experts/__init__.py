@@ -1,0 +1,1 @@
+"""Routers of experts, with the order of the group of each by hand."""

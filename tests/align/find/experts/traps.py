@@ -1,0 +1,295 @@
+"""Routers of the same style whose experts must stay pinned."""
+
+import jax
+import jax.numpy as jnp
+
+from tests.align.find.experts import moe, routers
+from tests.align.find.zoo import base
+
+
+def _scored(change):
+  """Routes by changed scores."""
+  return lambda p, x: moe.mix(p, x, moe.top(change(x @ p['router'], p, x)))
+
+
+def _numbers(use):
+  """Multiplies the output of a sound router by a function of its indices."""
+
+  def apply(p, x):
+    best, which = jax.lax.top_k(x @ p['router'], 2)
+    y = moe.mix(p, x, moe.hot(which, jax.nn.softmax(best)))
+    return y * use(p, which)
+
+  return apply
+
+
+def _dead_input(p, x):
+  """All hidden units may be zero, and then all scores."""
+  h = jax.nn.relu(x @ p['in'])
+  return x + moe.experts(p, x, moe.top(h @ p['router'])) * 2
+
+
+def _own_noise(p, x, noise):
+  """The noise is an input, one number for each expert: it is not permuted."""
+  return moe.mix(p, x, moe.top(x @ p['router'] + noise))
+
+
+def _arrival(p, x):
+  """Tokens are sorted by their expert, which orders the sum over tokens."""
+  which = jnp.argmax(x @ p['router'], -1)
+  order = jnp.argsort(which)
+  return jnp.cumsum(x[order], 0)
+
+
+def _switched(p, x):
+  """A branch for each expert: the branches are code."""
+  which = jnp.argmax((x @ p['router']).sum(0))
+  branches = [lambda x, e=e: jnp.tanh(x @ p['up'][e]) for e in range(moe.E)]
+  return jax.lax.switch(which, branches, x) @ p['down'][0]
+
+
+def _wrong_table(p, x):
+  """The index is compared with iota in reverse."""
+  which = jnp.argmax(x @ p['router'], -1)
+  hot = which[:, None] == jnp.arange(moe.E)[None, ::-1]
+  return moe.mix(p, x, hot.astype(x.dtype))
+
+
+def _next_expert(p, x):
+  """Token b uses expert argmax + 1."""
+  which = (jnp.argmax(x @ p['router'], -1) + 1) % moe.E
+  return moe.mix(p, x, jax.nn.one_hot(which, moe.E, dtype=x.dtype))
+
+
+def _shifted_lookup(p, x):
+  """The first expert is replaced by the second, without a sum."""
+  which = jnp.maximum(jnp.argmax(x @ p['router'], -1), 1)
+  return x + jnp.einsum('bd,bdf->bf', x, p['up'][which]) @ p['down'][0]
+
+
+def _carried(p, x):
+  """The index of a token is used as a number at the next one."""
+
+  def step(last, t):
+    best = jnp.argmax(t @ p['router'])
+    return best, moe.mix(p, t[None], jax.nn.one_hot(best, moe.E)[None])[
+      0
+    ] * last
+
+  return jax.lax.scan(step, jnp.zeros((), int), x)[1]
+
+
+def _masked_away(p, x):
+  """Tokens with a negative entry have no scores: all are -inf."""
+  mask = jnp.where(x[:, :1] > 0, 0.0, -jnp.inf)
+  which = jax.lax.top_k(x @ p['router'] + mask, 2)[1]
+  return moe.mix(p, x, jax.nn.one_hot(which, moe.E, dtype=x.dtype).sum(1))
+
+
+def _cancelled(p, x):
+  """The scores of one router minus themselves."""
+  scores = x @ p['router'] - (2 * x) @ p['router'] / 2
+  which = jax.lax.top_k(scores, 2)[1]
+  return moe.mix(p, x, jax.nn.one_hot(which, moe.E, dtype=x.dtype).sum(1))
+
+
+def _projected(p, x):
+  """The router's input is orthogonal to the difference of two experts."""
+  a, b = p['router'][:, 0], p['router'][:, 1]
+  d = (a - b)[None]
+  h = x - d * (x * d).sum(-1, keepdims=True) / (d * d).sum()
+  which = jax.lax.top_k(h @ p['router'], 1)[1]
+  return moe.mix(p, x, jax.nn.one_hot(which, moe.E, dtype=x.dtype).sum(1))
+
+
+def _second(p, x):
+  """The second expert is the best one after the first is masked."""
+  scores = jax.nn.softmax(x @ p['router'])
+  first = jax.nn.one_hot(jnp.argmax(scores, -1), moe.E)
+  rest = jnp.where(first > 0, -jnp.inf, scores)
+  second = jax.nn.one_hot(jnp.argmax(rest, -1), moe.E)
+  return moe.mix(p, x, scores * (first + second))
+
+
+def _scanned_experts(p, x):
+  """A scan over experts, whose order is that of its steps."""
+  gates = moe.top(x @ p['router'])
+
+  def add(total, expert):
+    up, down, gate = expert
+    return total + gate[:, None] * (jax.nn.silu(x @ up) @ down), None
+
+  return jax.lax.scan(add, x, (p['up'], p['down'], gates.T))[0]
+
+
+_ARANGE = jnp.arange(moe.E, dtype=jnp.float64)
+_MORE = {'in': (moe.W, 3), 'router': (3, moe.E)}
+# A bound of the order, and why the experts are pinned.
+PINNED = {
+  'relu_scores': (
+    _scored(lambda s, p, x: jax.nn.relu(s)),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'ties may be common',
+  ),
+  'rounded_scores': (
+    _scored(lambda s, p, x: jnp.round(s)),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'ties may be common',
+  ),
+  'clipped_scores': (
+    _scored(lambda s, p, x: jnp.clip(s, -0.2, 0.2)),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'ties may be common',
+  ),
+  'scores_times_zero': (
+    _scored(lambda s, p, x: s * 0.0),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'ties may be common',
+  ),
+  'same_scores': (
+    _scored(lambda s, p, x: jnp.broadcast_to(x @ p['one'], s.shape) + 0 * s),
+    moe.draw(*moe.ROUTED, one=(moe.W, 1)),
+    moe.X,
+    moe.FIXED,
+    'ties may be common',
+  ),
+  'cancelled_scores': (
+    _cancelled,
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'ties may be common',
+  ),
+  'projected_input': (_projected, moe.draw(*moe.ROUTED), moe.X, moe.FIXED, ''),
+  'absorbed_scores': (
+    _scored(lambda s, p, x: s + jnp.where(x[:, :1] > 0, 1e30, 0.0)),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'ties may be common',
+  ),
+  'dead_input': (
+    _dead_input,
+    moe.draw('up', 'down', **_MORE),
+    moe.X,
+    moe.FIXED * moe.f(3),
+    'ties may be common',
+  ),
+  'masked_away': (
+    _masked_away,
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'ties may be common',
+  ),
+  'tie_breaking': (
+    _scored(lambda s, p, x: s + 1e-3 * _ARANGE[None]),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'a constant that varies along it',
+  ),
+  'noise_for_each_expert': (
+    _own_noise,
+    moe.draw(*moe.ROUTED),
+    (*moe.X, base.normal(moe.B, moe.E, seed=5)),
+    moe.FIXED,
+    'an axis of the input',
+  ),
+  'index_as_factor': (
+    _numbers(lambda p, i: i.sum(1, keepdims=True)),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'its indices are used as numbers',
+  ),
+  'index_compared': (
+    _numbers(lambda p, i: 1 + (i[:, :1] < 2)),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'its indices are used as numbers',
+  ),
+  'one_expert_named': (
+    _numbers(lambda p, i: 1 + (i[:, :1] == 1)),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'its indices are used as numbers',
+  ),
+  'order_of_indices': (
+    _numbers(lambda p, i: 1 + (i[:, :1] < i[:, 1:])),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'its indices are used as numbers',
+  ),
+  'sorted_indices': (
+    _numbers(lambda p, i: p['up'][jnp.sort(i, -1)[:, 0], 0, :1]),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'its indices are used as numbers',
+  ),
+  'lookup_in_a_longer_table': (
+    _numbers(lambda p, i: p['table'][i[:, 0]][:, None]),
+    moe.draw(*moe.ROUTED, table=(moe.E + 1,)),
+    moe.X,
+    moe.FIXED,
+    'its indices are used as numbers',
+  ),
+  'lookup_in_a_constant': (
+    _numbers(lambda p, i: _ARANGE[i[:, 0]][:, None]),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'a constant that varies along it',
+  ),
+  'reversed_iota': (_wrong_table, moe.draw(*moe.ROUTED), moe.X, moe.FIXED, ''),
+  'next_expert': (_next_expert, moe.draw(*moe.ROUTED), moe.X, moe.FIXED, ''),
+  'shifted_lookup': (
+    _shifted_lookup,
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.f(moe.F),
+    '',
+  ),
+  'carried_index': (_carried, moe.draw(*moe.ROUTED), moe.X, moe.FIXED, ''),
+  'tokens_sorted_by_expert': (_arrival, moe.draw('router'), moe.X, 1, ''),
+  'branch_for_each_expert': (
+    _switched,
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.f(moe.F),
+    '',
+  ),
+  'returned_index': (
+    lambda p, x: (routers.switch(p, x), jnp.argmax(x @ p['router'], -1)),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'its indices are used as numbers',
+  ),
+  'masked_second': (
+    _second,
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'ties may be common',
+  ),
+  'scanned_experts': (
+    _scanned_experts,
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'the steps of a scan',
+  ),
+}
