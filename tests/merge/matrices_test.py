@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import itertools
+import re
 from typing import Any
 
 import jax
@@ -213,6 +214,35 @@ def test_presets(
 GRAMS = ['dense', 'torch', 'scanned', 'query', 'out', 'scanned query']
 GRAMS += ['scanned out', 'scanned experts', 'flax conv', 'torch conv']
 GRAMS += ['scanned conv', 'grouped conv', 'scanned grouped']
+
+
+def test_a_leaf_beside_a_stack_of_as_many_matrices_needs_a_rule() -> None:
+  x = {
+    'layers': {'up': jnp.ones((T, 3, 4, 5)), 'gate': jnp.ones((T, 3, 4))},
+    'head': jnp.ones((T, 3, 4)),
+  }
+  rules: dict[str, Any] = {'up': KERNELS['scanned'][1]}
+  with pytest.raises(ValueError, match="iso_c: leaf 'layers/gate' of shape"):
+    merge.iso_c(x, matrices=rules)
+  rules['gate'] = Matrix(batch=(0,), rows=(1,))
+  assert np.allclose(merge.iso_c(x, matrices=rules)['layers']['gate'], 1)
+  rules['gate'] = Matrix(rows=(0,), columns=(1,))
+  # The sum has rank one and keeps its only singular value.
+  assert np.allclose(merge.iso_c(x, matrices=rules)['layers']['gate'], T)
+
+
+def test_predicates_return_anything_true_or_false() -> None:
+  x = {'w': jnp.asarray(draw(0, T, 3, 4)), 'v': jnp.asarray(draw(1, T, 3, 4))}
+  wanted = merge.iso_c(x, matrices='w')
+  for choice in (
+    lambda name, shape: re.search('w', name),
+    lambda name, shape: np.asarray(name == 'w').all(),
+  ):
+    found = merge.iso_c(x, matrices=choice)
+    assert jax.tree.map(jnp.array_equal, found, wanted) == {
+      'v': True,
+      'w': True,
+    }
 
 
 def grams_of(view: Matrix, shape: tuple[int, ...]) -> types.Gram:

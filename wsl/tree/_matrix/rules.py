@@ -81,8 +81,9 @@ def views(
     The tree with a ``Matrix`` or None for each leaf.
 
   Raises:
-    ValueError: if a leaf of more than two axes has no rule, a rule does not fit
-      its leaf or matches none, or no leaf is chosen, naming the leaf.
+    ValueError: if a leaf of more than two axes has no rule, or one of two that
+      may be a stack of vectors beside stacks of matrices; if a rule does not
+      fit its leaf or matches none; or if no leaf is chosen, naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -123,6 +124,7 @@ def views(
     return _default(name, jnp.shape(x), otherwise)
 
   found = _names.map_named(view, tree)
+  _check_stacks(tree, found, [pattern for pattern, _ in rules])
   unused = [pattern.pattern for pattern, _ in rules if pattern not in used]
   if unused:
     names = list(_names.named(tree))
@@ -150,9 +152,41 @@ def _default(
   )
 
 
+def _check_stacks(
+  tree: types.Tree, views: types.Tree, patterns: list[re.Pattern[str]]
+) -> None:
+  """Checks that no leaf without a rule lies as ``[L, D]`` beside L matrices.
+
+  A gate or a scale of scanned layers under an unusual name would be decomposed
+  as one matrix.
+
+  Raises:
+    ValueError: naming the leaf.
+  """
+  shapes = {name: jnp.shape(x) for name, x in _names.named(tree).items()}
+  is_leaf = lambda x: x is None or isinstance(x, Matrix)
+  known = _names.named(views, is_leaf=is_leaf)
+  top = lambda name: re.split('[/.]', name)[0]
+  stacks = {
+    (top(name), shapes[name][0]): name
+    for name in shapes
+    if known[name] and 0 in known[name].batch
+  }
+  for name, shape in shapes.items():
+    beside = stacks.get((top(name), shape[0])) if len(shape) == 2 else None
+    if beside and known[name] and not any(p.search(name) for p in patterns):
+      raise ValueError(
+        f"leaf '{name}' of shape {shape} may be a stack of {shape[0]} vectors "
+        f"as '{beside}' is of matrices: give it a rule, tree.Matrix(batch=(0,),"
+        ' rows=(1,)), or tree.Matrix(rows=(0,), columns=(1,))'
+      )
+
+
 def _view(name: str, shape: tuple[int, ...], value: Any) -> Matrix | None:
   """Evaluates a rule for its leaf, and checks that the view fits."""
-  value = value(name, shape) if callable(value) else value
+  if callable(value):
+    value = value(name, shape)
+    value = value if isinstance(value, Matrix) else bool(value)
   if isinstance(value, Matrix):
     try:
       return value.fit(shape)
