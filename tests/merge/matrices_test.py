@@ -125,6 +125,7 @@ REFUSED = {
     {'w': (0, 1)},
     "rule of leaf 'w' is (0, 1): expect",
   ),
+  'one view': ({'w': (2, 3)}, Matrix((0,), (1,)), 'matrices=Matrix(rows=(0,'),
   'preset': ({'x/kernel': (2, 3, 4)}, tree.flax, "flax: leaf 'x/kernel' of sh"),
   'torch': ({'experts.up': (2, 3, 4)}, tree.torch, "torch: leaf 'experts.up'"),
 }

@@ -151,7 +151,7 @@ def test_experts_groups_and_altered_kernels() -> None:
     '^w$': Matrix(rows=(0, 1, 2), columns=(3,), groups=2)
   }
   assert view(conv(4), (3, 3, 1, 4), (1, 5, 5, 4)) == {
-    '^w$': Matrix(rows=(0, 1, 2), batch=(3,))
+    '^w$': Matrix(rows=(0, 1, 2), columns=(3,), groups=4)
   }
   experts = lambda p, x: jnp.einsum('ebd,edf->ebf', x, p['w'])
   assert view(experts, (3, 4, 5), (3, 2, 4)) == {

@@ -26,8 +26,8 @@ def matrix_views(
 
   - axes of layers that a ``scan`` iterates over and axes of experts that a
     product keeps on both sides: they are batch axes;
-  - feature groups of a convolution: the columns have ``groups``. A depthwise
-    kernel is one vector for each channel.
+  - feature groups of a convolution: the columns have ``groups``; those of a
+    depthwise kernel have one column each.
 
   A table ``[entries, d]`` that is indexed is a product with one-hot vectors. A
   leaf that is added (biases, positions), or multiplied entrywise and of one
@@ -86,11 +86,12 @@ def _of_product(use: records.Use, shape: Sequence[int]) -> tree.Matrix:
   """Returns the view of a leaf in its product.
 
   The blocks are the leading factors of the axes that are not contracted, in
-  stored order: whole axes are batch axes, a part of one is a group.
+  stored order: whole axes are batch axes, a part of one is a group. The last
+  axis stays a column, so that d x 1 blocks are matrices too.
   """
   rest = [a for a in range(len(shape)) if a not in use.axes]
   groups, batch = use.groups, []
-  while groups > 1 and groups % shape[rest[0]] == 0:
+  while len(rest) > 1 and groups > 1 and groups % shape[rest[0]] == 0:
     axis = rest.pop(0)
     groups //= shape[axis]
     batch.append(axis)

@@ -113,6 +113,11 @@ def views(
     return _names.map_named(
       lambda name, x: _view(name, jnp.shape(x), matrices), tree
     )
+  if not isinstance(matrices, (Mapping, type(None))):
+    raise ValueError(
+      f'matrices={matrices!r}: expected a regular expression, rules {{regex: '
+      'tree.Matrix(...)}, or a function of (name, shape) such as tree.flax'
+    )
   rules = [(_names.compiled(k), v) for k, v in (matrices or {}).items()]
   used = set()
 
