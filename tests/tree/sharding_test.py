@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsl import tree
-from wsl.tree import _passes
+from wsl.tree._ranks import passes
 
 SHAPE = (3, 16, 24)
 
@@ -23,8 +23,8 @@ def _gathers(fn, spec, *operands):
 def test_counts_and_sums_do_not_gather(spec):
   probes = jnp.ones((3, 4), jnp.int32)
   lo, hi = jnp.zeros(3, jnp.int32), jnp.full(3, 9, jnp.int32)
-  assert not _gathers(_passes._count_plainly, spec, probes)
-  assert not _gathers(_passes._inside_plainly, spec, lo, hi)
+  assert not _gathers(passes._count_plainly, spec, probes)
+  assert not _gathers(passes._inside_plainly, spec, lo, hi)
   assert not _gathers(tree.sum_entries, spec)
 
 

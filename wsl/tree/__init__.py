@@ -9,8 +9,6 @@ from wsl.tree._expression import spans_processes as spans_processes
 from wsl.tree._finite import all_finite as all_finite
 from wsl.tree._finite import check_finite as check_finite
 from wsl.tree._finite import count_bad as count_bad
-from wsl.tree._kth import kth_magnitude as kth_magnitude
-from wsl.tree._kth import reaches as reaches
 from wsl.tree._map import broadcast_prefix as broadcast_prefix
 from wsl.tree._map import map as map
 from wsl.tree._map import partial as partial
@@ -48,6 +46,8 @@ from wsl.tree._on_demand import Static as Static
 from wsl.tree._on_demand import Stored as Stored
 from wsl.tree._program import is_float as is_float
 from wsl.tree._program import narrowed as narrowed
+from wsl.tree._ranks.kth_magnitude import kth_magnitude as kth_magnitude
+from wsl.tree._ranks.kth_magnitude import reaches as reaches
 from wsl.tree._scalars import check_scalars as check_scalars
 from wsl.tree._scalars import scalars as scalars
 from wsl.tree._sums import norm as norm

@@ -1,7 +1,7 @@
 r"""The k-th largest magnitude of a model, found by counting.
 
 The bits of a non-negative float, read as an integer, are monotone in its value
-(see ``_passes``). Write n(b) for the number of entries whose bits are at least
+(see ``passes``). Write n(b) for the number of entries whose bits are at least
 b: a decreasing step function of integers. The bits of the k-th largest
 magnitude are the largest b with n(b) >= k.
 
@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _bracket, _on_demand, _passes, _sums
+from wsl.tree import _on_demand, _sums
+from wsl.tree._ranks import brackets, passes
 
 _SAMPLE = (1 << 12, 1 << 16)  # least and greatest size of the sample
 # A column of ``inside`` holds two entries. Of m entries in B = 8192 columns,
@@ -76,9 +77,9 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
   xp: Any = jnp if traced else np
   wide = _counter(traced, size)
   k = xp.broadcast_to(xp.asarray(k).astype(wide), (models,))
-  integer = _passes.integer(dtype)
+  integer = passes.integer(dtype)
   one = np.ones((), integer)
-  bracket = _bracket.Bracket(
+  bracket = brackets.Bracket(
     lo=xp.zeros(models, integer),
     hi=xp.full(models, np.asarray(np.inf, dtype).view(integer) + 1, integer),
     n_lo=xp.full(models, size, wide),
@@ -87,16 +88,16 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
     even=xp.zeros(models, bool),
   )
 
-  def count(b: _bracket.Bracket, probes: Any) -> _bracket.Bracket:
-    counts = _sums.total(_passes.count, leaves, probes=probes)
-    return _bracket.narrow(xp, b, probes, counts.astype(wide), k)
+  def count(b: brackets.Bracket, probes: Any) -> brackets.Bracket:
+    counts = _sums.total(passes.count, leaves, probes=probes)
+    return brackets.narrow(xp, b, probes, counts.astype(wide), k)
 
-  def collect(b: _bracket.Bracket) -> _bracket.Bracket:
-    found = _sums.greatest(_passes.inside, leaves, lo=b.lo, hi=b.hi)
-    return _bracket.settle(xp, b, found.astype(integer), k)
+  def collect(b: brackets.Bracket) -> brackets.Bracket:
+    found = _sums.greatest(passes.inside, leaves, lo=b.lo, hi=b.hi)
+    return brackets.settle(xp, b, found.astype(integer), k)
 
-  def step(b: _bracket.Bracket) -> _bracket.Bracket:
-    narrow = lambda b: count(b, _bracket.next_probes(xp, b, k, dtype))
+  def step(b: brackets.Bracket) -> brackets.Bracket:
+    narrow = lambda b: count(b, brackets.next_probes(xp, b, k, dtype))
     few = (b.n_lo - b.n_hi <= _FEW) | (b.n_lo == k) | ~is_open(b)
     stuck = xp.any(is_open(b) & b.slow)
     # Never collect twice in a row: if a column held three entries, a count
@@ -108,7 +109,7 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
 
   is_open = lambda b: b.hi - b.lo > one
   bracket = count(
-    bracket, _bracket.first_probes(xp, xp.asarray(sample), k, size)
+    bracket, brackets.first_probes(xp, xp.asarray(sample), k, size)
   )
   bracket = _while(traced, lambda b: xp.any(is_open(b)), step, bracket)
   return bracket.lo.view(dtype)
@@ -132,13 +133,13 @@ def reaches(x: types.Array, threshold: types.Array) -> types.Array:
     >>> reaches(jnp.asarray([1.0, -4.0]), jnp.asarray(3.0)).tolist()
     [False, True]
   """
-  dtype = _passes.integer(threshold.dtype)
-  threshold = _passes.bits(threshold, dtype)
+  dtype = passes.integer(threshold.dtype)
+  threshold = passes.bits(threshold, dtype)
   if jnp.iscomplexobj(x):
     # Two programs may round |z| differently, by a fused multiply and add: a
     # magnitude within 4 units in the last place of the threshold equals it.
     threshold = jnp.maximum(threshold - jnp.asarray(4, dtype), 0)
-  return _passes.bits(x, dtype) >= threshold
+  return passes.bits(x, dtype) >= threshold
 
 
 def _check_k(k: Any, size: int, models: int) -> None:
@@ -169,12 +170,12 @@ def _counter(traced: bool, size: int) -> Any:
 def _sorted(*samples: types.Array, dtype: np.dtype) -> types.Array:
   """Sorts the bits of all samples, ``[T, s]``."""
   real = [jnp.abs(x) if jnp.iscomplexobj(x) else x for x in samples]
-  return _passes.sorted_bits([x.astype(dtype) for x in real])
+  return passes.sorted_bits([x.astype(dtype) for x in real])
 
 
 def _draw(leaf: Any, stride: Any) -> Any:
   """Reads a sample to the host, so that one leaf at a time is in memory."""
-  part = _on_demand.apply_kernel(_passes.sample, leaf, stride=stride)
+  part = _on_demand.apply_kernel(passes.sample, leaf, stride=stride)
   part = _on_demand.read(part)
   return part if isinstance(part, jax.core.Tracer) else np.asarray(part)
 

@@ -1,0 +1,1 @@
+"""The k-th largest magnitude of a model, by counting."""
