@@ -26,8 +26,10 @@ from wsl import deltas, merge, tree
 T = battery.T
 # A family is a row of its own: materialize.
 NAMES = [name for name, row in battery.METHODS.items() if row.gives != 'family']
+# Rows with views of the battery's matrices.
+VIEWED = {name for name in NAMES if name.endswith('/scanned')}
 SPECTRAL = {'tsv', 'iso_c', 'iso_cts'}
-ENTRYWISE = set(NAMES) - SPECTRAL - {'dare', 'regmean'}
+ENTRYWISE = set(NAMES) - SPECTRAL - VIEWED - {'dare', 'regmean'}
 LINEAR = {'sum', 'mean', 'weighted_mean', 'fisher', 'scale.by_depth'}
 PER_MODEL = {'density', 'outliers', 'rate', 'threshold', 'floor', 'coefs'}
 
@@ -210,6 +212,10 @@ def _reasons(point: Point) -> tuple[list[str], list[str]]:
     may.append(r"leaf '\S+' .*complex")
   if point.name in SPECTRAL and point.layout != 'a matrix':
     must.append(r"leaf '\S+' of shape .* has more than two axes: say which")
+  if point.name in VIEWED and point.layout != 'a matrix':
+    must.append(r"leaf '\S+' of shape .* has to name each of the [34] axes")
+  if point.name in VIEWED and point.base not in MAPPINGS:
+    may.append(r"matrices: rule '\S+' matches no leaf|has more than two axes")
   if point.name == 'regmean':
     if point.layout != 'a matrix':
       may.append(r"regmean: leaf '\S+' of shape .* needs Gram matrices")
@@ -278,7 +284,8 @@ def _merge(
   row = battery.METHODS[name]
   if row.gives == 'model':
     scope = 'global' if name.endswith('global') else 'leaf'
-    return merge.slerp(base, models[-1], scope=scope, **hyper)
+    views = {'matrices': battery.LAYERS} if name in VIEWED else {}
+    return merge.slerp(base, models[-1], scope=scope, **views, **hyper)
   x = deltas.stack(base, models)
   if 'fishers' in sides:
     # In the order of names, which all containers have.
