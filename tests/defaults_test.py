@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = (
   *('tests/deltas_test.py', 'tests/dtypes_test.py'),
   *('tests/merge/contract_test.py', 'tests/merge/property_test.py'),
-  'tests/stitch/settings_test.py',
+  *('tests/merge/matrices_test.py', 'tests/stitch/settings_test.py'),
   *('tests/checkpoint', '--ignore=tests/checkpoint/processes_test.py'),
 )
 

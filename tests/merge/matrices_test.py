@@ -47,6 +47,12 @@ KERNELS = {
 }
 
 
+def close(found: Any, wanted: Any) -> None:
+  """Compares in float64, or in float32 under JAX's defaults."""
+  atol = 1e-11 if jax.config.jax_enable_x64 else 1e-4
+  np.testing.assert_allclose(found, wanted, rtol=0, atol=atol)
+
+
 def blocks(
   view: Matrix, shape: tuple[int, ...]
 ) -> Iterator[tuple[np.ndarray, ...]]:
@@ -82,12 +88,12 @@ def test_a_view_is_merged_matrix_by_matrix(name: str, kernel: str) -> None:
   b = draw(1, T, 5)
   y = {'w': jnp.asarray(x), 'b': jnp.asarray(b)}
   merged = method(y, matrices={'w': view})
-  svd_test.close(merged['w'], layer_by_layer(view, x, oracle))
-  svd_test.close(merged['b'], b.mean(0))
+  close(merged['w'], layer_by_layer(view, x, oracle))
+  close(merged['b'], b.mean(0))
   jitted = jax.jit(lambda y: method(y, matrices={'w': view}))(y)
-  svd_test.close(jitted['w'], merged['w'])
+  close(jitted['w'], merged['w'])
   lazy = tree.read(method(tree.defer(y), matrices={'w': view}))
-  svd_test.close(lazy['w'], merged['w'])
+  close(lazy['w'], merged['w'])
 
 
 @pytest.mark.parametrize('kernel', KERNELS)
@@ -154,11 +160,11 @@ def test_a_kernel_is_never_averaged_silently(case: str) -> None:
 def test_vectors_of_scanned_layers_are_averaged(name: str) -> None:
   x = draw(0, T, 3, 4)
   for method, _ in METHODS.values():
-    svd_test.close(method({name: jnp.asarray(x)})[name], x.mean(0))
+    close(method({name: jnp.asarray(x)})[name], x.mean(0))
   view = tree.scanned('.*')(name, (3, 4))
   assert view == Matrix(batch=(0,), rows=(1,))
   merged = merge.iso_c({name: jnp.asarray(x)}, matrices={'.*': view})
-  svd_test.close(merged[name], x.mean(0))
+  close(merged[name], x.mean(0))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +174,7 @@ def test_vectors_of_scanned_layers_are_averaged(name: str) -> None:
 def test_other_leaves_of_two_axes_are_matrices(name: str) -> None:
   x = draw(0, T, 3, 4)
   merged = merge.iso_c({name: jnp.asarray(x)})[name]
-  svd_test.close(merged, svd_test.oracle_iso_c(x))
+  close(merged, svd_test.oracle_iso_c(x))
 
 
 PRESETS = [
@@ -268,7 +274,7 @@ def test_regmean_solves_each_matrix_of_a_view(kernel: str) -> None:
     g = np.asarray(gram.matrix[:, i])
     right = (g @ flat[:, at.ravel()].reshape(T, *at.shape)).sum(0)
     wanted[at.ravel()] = np.linalg.solve(g.sum(0), right).ravel()
-  np.testing.assert_allclose(merged['w'], wanted.reshape(shape), atol=1e-10)
+  close(merged['w'], wanted.reshape(shape))
   plain = merge.regmean({'w': jnp.asarray(x)}, grams={'w': gram}, shrink=1.0)
   assert plain['w'].tolist() == merged['w'].tolist()
 
@@ -302,9 +308,9 @@ def test_slerp_has_an_angle_for_each_matrix_of_a_view(kernel: str) -> None:
     i = at.ravel()
     part = [{'w': jnp.asarray(v.ravel()[i])} for v in (a, b)]
     wanted[i] = merge.slerp(*part, t=0.3)['w']
-  svd_test.close(found['w'], wanted.reshape(shape))
+  close(found['w'], wanted.reshape(shape))
   lazy = merge.slerp(*map(tree.defer, models), t=0.3, matrices={'w': view})
-  svd_test.close(tree.read(lazy)['w'], found['w'])
+  close(tree.read(lazy)['w'], found['w'])
   if view.sizes(shape)[0] == 1:
     assert found['w'].tolist() == merge.slerp(*models, t=0.3)['w'].tolist()
 
@@ -314,7 +320,7 @@ def test_slerp_of_scanned_norm_scales_and_its_errors() -> None:
   found = merge.slerp(a, b, t=0.5, matrices=tree.scanned('^h/'))['h']['scale']
   for i in range(3):
     pair = [{'w': m['h']['scale'][i]} for m in (a, b)]
-    svd_test.close(found[i], merge.slerp(*pair, t=0.5)['w'])
+    close(found[i], merge.slerp(*pair, t=0.5)['w'])
   with pytest.raises(ValueError, match="scope='global' has one angle"):
     merge.slerp(a, b, t=0.5, scope='global', matrices=tree.flax)
   with pytest.raises(ValueError, match="slerp: matrices: rule 'k' matches no"):
