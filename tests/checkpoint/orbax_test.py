@@ -72,6 +72,17 @@ def test_strings_are_leaves(tmp_path, kind):
     assert (restored['tag'], restored['n']['steps']) == ('vit', 3)
 
 
+def assert_loads_like(path, saved):
+  """Both loaders return the containers and values of a saved tree."""
+  like = jax.tree.map(np.zeros_like, saved)
+  for loaded in (
+    checkpoint.load(path, like=like),
+    checkpoint.restore_run(path, like),
+  ):
+    assert jax.tree.structure(loaded) == jax.tree.structure(saved)
+    jax.tree.map(np.testing.assert_array_equal, loaded, saved)
+
+
 def test_keys_are_exact_with_like(tmp_path):
   saved = {
     'layers': {i: np.full(1, i) for i in range(11)},
@@ -81,13 +92,7 @@ def test_keys_are_exact_with_like(tmp_path):
   }
   with ocp.PyTreeCheckpointer() as checkpointer:
     checkpointer.save(tmp_path / 'a', saved)
-  like = jax.tree.map(np.zeros_like, saved)
-  for loaded in (
-    checkpoint.load(tmp_path / 'a', like=like),
-    checkpoint.restore_run(tmp_path / 'a', like),
-  ):
-    assert jax.tree.structure(loaded) == jax.tree.structure(saved)
-    jax.tree.map(np.testing.assert_array_equal, loaded, saved)
+  assert_loads_like(tmp_path / 'a', saved)
 
 
 _STATE = train_state.TrainState.create(
@@ -108,13 +113,7 @@ _NNX = nnx.state(
 )
 def test_containers_are_exact_with_like(tmp_path, kind, saved):
   writers.SINGLE[kind](tmp_path / 'a', saved)
-  like = jax.tree.map(np.zeros_like, saved)
-  for loaded in (
-    checkpoint.load(tmp_path / 'a', like=like),
-    checkpoint.restore_run(tmp_path / 'a', like),
-  ):
-    assert jax.tree.structure(loaded) == jax.tree.structure(saved)
-    jax.tree.map(np.testing.assert_array_equal, loaded, saved)
+  assert_loads_like(tmp_path / 'a', saved)
   assert type(checkpoint.load(tmp_path / 'a')) is dict
 
 

@@ -29,22 +29,28 @@ def draws(n=50, d=4, m=6, seed=0):
   return x, y
 
 
+def assert_moments(found, means, x, y, **tolerances) -> None:
+  """Compares moments with given means and the products of rows about them."""
+  n = len(x)
+  for value, expected in (
+    (found.mean_x, means[0]),
+    (found.mean_y, means[1]),
+    (found.xx, x.T @ x / n),
+    (found.xy, x.T @ y / n),
+    (found.yy, y.T @ y / n),
+  ):
+    np.testing.assert_allclose(value, expected, **tolerances)
+
+
 def test_moments_are_those_of_numpy() -> None:
   x, y = draws()
   found = moments(x, y)
   a, b = x - x.mean(0), y - y.mean(0)
   norms = [(a * a).sum(1), (b * b).sum(1)]
-  for value, expected in (
-    (found.mean_x, x.mean(0)),
-    (found.mean_y, y.mean(0)),
-    (found.xx, a.T @ a / 50),
-    (found.xy, a.T @ b / 50),
-    (found.yy, b.T @ b / 50),
-    (found.norms[0], (norms[0] ** 2).mean()),
-    (found.norms[1], (norms[0] * norms[1]).mean()),
-    (found.norms[2], (norms[1] ** 2).mean()),
-  ):
-    np.testing.assert_allclose(value, expected, rtol=0, atol=1e-11)
+  assert_moments(found, (x.mean(0), y.mean(0)), a, b, rtol=0, atol=1e-11)
+  fourth = (norms[0] ** 2, norms[0] * norms[1], norms[1] ** 2)
+  for value, expected in zip(found.norms, fourth, strict=True):
+    np.testing.assert_allclose(value, expected.mean(), rtol=0, atol=1e-11)
   assert found.count == 50
 
 

@@ -15,14 +15,8 @@ moments, draws = cross_moments_test.moments, cross_moments_test.draws
 def test_moments_about_the_origin(cuts) -> None:
   x, y = draws()
   found = stats.about_origin(moments(x, y, cuts=cuts))
-  for value, expected in (
-    (found.mean_x, np.zeros(4)),
-    (found.mean_y, np.zeros(6)),
-    (found.xx, x.T @ x / 50),
-    (found.xy, x.T @ y / 50),
-    (found.yy, y.T @ y / 50),
-  ):
-    np.testing.assert_allclose(value, expected, rtol=1e-12)
+  means = (np.zeros(4), np.zeros(6))
+  cross_moments_test.assert_moments(found, means, x, y, rtol=1e-12)
   assert stats.about_origin(moments(x, y, similarity=False)).yy is None
 
 

@@ -58,8 +58,8 @@ def views(
   Args:
     function: the public function, as the user called it.
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    matrices: which leaves are matrices, as in ``tree.views``.
-    otherwise: leaves of more than two axes without a rule.
+    matrices: see ``tree.views``.
+    otherwise: see ``tree.views``.
 
   Raises:
     ValueError: as ``count`` and ``tree.views``, naming the function.

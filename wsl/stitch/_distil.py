@@ -6,6 +6,16 @@ import jax.numpy as jnp
 from wsl import tree, types
 
 
+def check_divisor(divide: str, *, caller: str) -> None:
+  """Refuses a divisor that is neither ``'entries'`` nor ``'batch'``."""
+  known = ('entries', 'batch')
+  if divide not in known:
+    raise ValueError(
+      f"{caller}: divide='{divide}'{tree.nearest(divide, known)}: expected "
+      "'entries' or 'batch'"
+    )
+
+
 def soft(
   wanted: types.Array,
   given: types.Array,

@@ -105,11 +105,11 @@ def check_names(
   """Checks that two trees have the same leaves in like containers.
 
   Args:
-    label: the first tree's name in error messages.
-    found: any pytree.
-    other_label: the second tree's name.
-    wanted: the tree whose structure is expected.
-    is_leaf: nodes to stop at, as in ``jax.tree.leaves``.
+    label: the name of ``found`` in error messages.
+    found: the tree to check, any pytree.
+    other_label: the name of ``wanted`` in error messages.
+    wanted: the tree whose leaves and containers are expected.
+    is_leaf: see ``conform``.
 
   Raises:
     ValueError: as ``conform``.

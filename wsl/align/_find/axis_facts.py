@@ -51,6 +51,9 @@ class Value(NamedTuple):
   traits: traits_lib.Traits = traits_lib.Traits()
 
 
+Values: TypeAlias = Sequence[Value]
+
+
 class Tensor(NamedTuple):
   """Axes that occur in one array, and the axes of the scans around it."""
 

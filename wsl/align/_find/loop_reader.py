@@ -3,7 +3,7 @@
 Each reads its inner programs with the ``Reader`` of the outer one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import functools
 from typing import TypeAlias
 
@@ -14,15 +14,16 @@ from wsl.align._find import axis_facts, axis_tree
 from wsl.align._find.generic import loops
 from wsl.align._find.generic import traits as traits_lib
 
-Values: TypeAlias = Sequence[axis_facts.Value]
-Read: TypeAlias = Callable[[jaxprs.Program, Values], list[axis_facts.Value]]
+Read: TypeAlias = Callable[
+  [jaxprs.Program, axis_facts.Values], list[axis_facts.Value]
+]
 
 
 def scan(
   facts: axis_facts.Facts,
   read: Read,
   eqn: core.JaxprEqn,
-  args: list[axis_facts.Value],
+  args: axis_facts.Values,
 ) -> list[axis_facts.Value]:
   """Interprets the body once; the scanned axis is part of its arrays.
 
@@ -85,7 +86,7 @@ def while_loop(
   facts: axis_facts.Facts,
   read: Read,
   eqn: core.JaxprEqn,
-  args: list[axis_facts.Value],
+  args: axis_facts.Values,
 ) -> list[axis_facts.Value]:
   """Interprets condition and body once; the carry is tied to its result."""
   p = eqn.params
@@ -105,7 +106,7 @@ def cond(
   facts: axis_facts.Facts,
   read: Read,
   eqn: core.JaxprEqn,
-  args: list[axis_facts.Value],
+  args: axis_facts.Values,
 ) -> list[axis_facts.Value]:
   """Interprets all branches; their results are tied to each other."""
   facts.operand(args[0])
@@ -128,7 +129,7 @@ def cond(
 
 def _plain(
   facts: axis_facts.Facts,
-  values: Values,
+  values: axis_facts.Values,
   traits: traits_lib.Traits | None = None,
 ) -> list[axis_facts.Value]:
   """Drops constants and pieces: a carry changes from step to step."""
@@ -138,14 +139,16 @@ def _plain(
   ]
 
 
-def _tie(facts: axis_facts.Facts, xs: Values, ys: Values) -> None:
+def _tie(
+  facts: axis_facts.Facts, xs: axis_facts.Values, ys: axis_facts.Values
+) -> None:
   """Ties the axes of two lists of values."""
   for x, y in zip(xs, ys):
     for a, b in zip(facts.operand(x), facts.operand(y)):
       axis_tree.tie(a, b)
 
 
-def _roots(args: Values) -> traits_lib.Traits:
+def _roots(args: axis_facts.Values) -> traits_lib.Traits:
   """Returns traits of which only the roots are known."""
   roots = traits_lib.union([arg.traits for arg in args])
   return traits_lib.Traits(roots, bounded=False)

@@ -16,11 +16,9 @@ from wsl import jaxprs
 from wsl.align._find import axis_facts, axis_tree
 from wsl.align._find.rules import elementwise, reshape, shape, table
 
-Values = Sequence[axis_facts.Value]
-
 
 def apply(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> list[axis_facts.Value] | None:
   """Applies an equation piece by piece.
 

@@ -56,11 +56,13 @@ def partial_cost(
   Example:
     >>> import jax.numpy as jnp
     >>> from wsl import align
-    >>> h, x = align.Factor('h', 4), align.Factor('x', 5, 'an input')
-    >>> symmetry = align.Symmetry((h, x), (('w', ((('x',),), (('h',),))),))
-    >>> a, b = {'w': jnp.ones((5, 4))}, {'w': -jnp.ones((5, 4))}
-    >>> align.partial_cost(a, b, symmetry=symmetry, separate={'h': 0.5})
-    1.5
+    >>> x, h = align.Factor('x', 3, 'an input'), align.Factor('h', 8)
+    >>> symmetry = align.Symmetry((x, h), (('w', ((('x',),), (('h',),))),))
+    >>> model = {'w': jnp.ones((3, 8))}
+    >>> align.partial_cost(
+    ...   model, model, symmetry=symmetry, separate={'h': 0.25}
+    ... )
+    1.25
 
   Reference:
     Nasery et al., "PLeaS: Merging Models with Permutations and Least Squares",

@@ -62,12 +62,12 @@ def merge_many(
     >>> import jax
     >>> import jax.numpy as jnp
     >>> from wsl import align
-    >>> hidden = align.Factor('a:0', 3)
-    >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
-    >>> models = [{'a': jnp.asarray(x)}
+    >>> models = [{'bias': jnp.asarray(x)}
     ...           for x in ([1., 2., 3.], [3., 1., 2.], [2., 3., 1.])]
+    >>> units = align.Factor('units', 3)
+    >>> symmetry = align.Symmetry((units,), (('bias', ((('units',),),)),))
     >>> found = merge_many(models, symmetry=symmetry, key=jax.random.key(0))
-    >>> [g['a:0'].tolist() for g in found]
+    >>> [g['units'].tolist() for g in found]
     [[0, 1, 2], [1, 2, 0], [2, 0, 1]]
 
   Reference:

@@ -84,11 +84,7 @@ def m2m(
       f'm2m: share={share} and temperature={temperature}: expected 0 .. 1 and '
       'more than 0'
     )
-  if divide not in ('entries', 'batch'):
-    hint = tree.nearest(divide, ['entries', 'batch'])
-    raise ValueError(
-      f"m2m: divide='{divide}'{hint}: expected 'entries' or 'batch'"
-    )
+  _distil.check_divisor(divide, caller='m2m')
   loss = _Pair(slot, share, temperature, divide == 'batch')
   return jax.tree_util.Partial(loss, tree.partial(criterion), meta, teacher)
 

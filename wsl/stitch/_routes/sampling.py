@@ -137,11 +137,7 @@ def random_route(
       f'random_route: share={share} and temperature={temperature}: expected '
       '0 .. 1 and more than 0, or no temperature'
     )
-  if divide not in ('entries', 'batch'):
-    hint = tree.nearest(divide, ['entries', 'batch'])
-    raise ValueError(
-      f"random_route: divide='{divide}'{hint}: expected 'entries' or 'batch'"
-    )
+  _distil.check_divisor(divide, caller='random_route')
   with np.errstate(divide='ignore'):
     log_p = jnp.asarray(np.log(p), jnp.float32)
   loss = _Loss(share, temperature, divide == 'batch')

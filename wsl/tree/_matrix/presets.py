@@ -29,11 +29,11 @@ def flax(name: str, shape: tuple[int, ...]) -> Matrix | None:
   ``Matrix(..., groups=...)``.
 
   Args:
-    name: the name of a leaf.
+    name: the name of a leaf, its parts joined by ``/``.
     shape: its shape, without the axis of models.
 
   Returns:
-    The view, or None for vectors.
+    The view, with the inputs as rows, or None for vectors.
 
   Raises:
     ValueError: if a leaf of more than two axes is none of these.
@@ -67,14 +67,14 @@ def torch(name: str, shape: tuple[int, ...]) -> Matrix | None:
   are vectors.
 
   Args:
-    name: the name of a leaf.
+    name: the name of a leaf, as in a ``state_dict``.
     shape: its shape, without the axis of models.
 
   Returns:
-    The view, or None for vectors.
+    The view, with the outputs as columns, or None for vectors.
 
   Raises:
-    ValueError: if a leaf of more than two axes is none of these.
+    ValueError: if a leaf of three axes or more has none of these names.
 
   Example:
     >>> torch('conv1.weight', (64, 3, 7, 7))

@@ -5,139 +5,40 @@ from tests.align.find.zoo import base
 
 _LAYER = {n: moe.SHAPES[n] for n in (*moe.ROUTED, 'scale', 'shift')}
 _SCAN = {n: (3, *moe.SHAPES[n]) for n in (*moe.ROUTED, 'scale')}
+# Routers of the parameters ROUTED alone: units have an order in each expert, or
+# one order for all experts.
+_NESTED = [
+  routers.mixtral,
+  routers.renormalised,
+  routers.switch,
+  routers.threshold,
+  routers.top_k_threshold,
+  routers.expert_choice,
+  routers.expert_choice_one_hot,
+  routers.argsort,
+  routers.argsort_descending,
+  routers.scattered,
+  routers.added,
+  routers.along,
+  routers.segments,
+  routers.capacity,
+  routers.gshard,
+  routers.load_balance,
+  routers.branched,
+  routers.looped,
+  routers.differentiated,
+]
+_ALIKE = [routers.gathered, routers.taken, routers.per_token, routers.sliced]
 FREED = {
-  'mixtral': (
-    routers.mixtral,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'renormalised': (
-    routers.renormalised,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'switch': (
-    routers.switch,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'threshold': (
-    routers.threshold,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'top_k_threshold': (
-    routers.top_k_threshold,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'expert_choice': (
-    routers.expert_choice,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'expert_choice_one_hot': (
-    routers.expert_choice_one_hot,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'deepseek': (
-    routers.deepseek,
-    moe.draw(*moe.ROUTED, 'bias'),
-    moe.X,
-    moe.NESTED,
-  ),
-  'argsort': (
-    routers.argsort,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'argsort_descending': (
-    routers.argsort_descending,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'sorted_pairs': (
-    routers.sorted_pairs,
-    moe.draw(*moe.ROUTED, 'bias'),
-    moe.X,
-    moe.NESTED,
-  ),
-  'gathered': (
-    routers.gathered,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.ALIKE,
-  ),
-  'taken': (
-    routers.taken,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.ALIKE,
-  ),
-  'per_token': (
-    routers.per_token,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.ALIKE,
-  ),
-  'sliced': (
-    routers.sliced,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.ALIKE,
-  ),
-  'scattered': (
-    routers.scattered,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'added': (
-    routers.added,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'along': (
-    routers.along,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'segments': (
-    routers.segments,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'capacity': (
-    routers.capacity,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'gshard': (
-    routers.gshard,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
-  'load_balance': (
-    routers.load_balance,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
-  ),
+  **{
+    router.__name__: (router, moe.draw(*moe.ROUTED), moe.X, order)
+    for order, group in ((moe.NESTED, _NESTED), (moe.ALIKE, _ALIKE))
+    for router in group
+  },
+  **{
+    router.__name__: (router, moe.draw(*moe.ROUTED, 'bias'), moe.X, moe.NESTED)
+    for router in (routers.deepseek, routers.sorted_pairs)
+  },
   'jittered': (
     routers.jittered,
     moe.draw(*moe.ROUTED),
@@ -179,14 +80,6 @@ FREED = {
     moe.draw(*moe.ROUTED, queries=(3, moe.W)),
     moe.X,
     moe.NESTED * moe.f(3) * moe.f(moe.W),
-  ),
-  'branched': (routers.branched, moe.draw(*moe.ROUTED), moe.X, moe.NESTED),
-  'looped': (routers.looped, moe.draw(*moe.ROUTED), moe.X, moe.NESTED),
-  'differentiated': (
-    routers.differentiated,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.NESTED,
   ),
   'switch_module': (
     *base.linen(routers.Switch(), *moe.X),

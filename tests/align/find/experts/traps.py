@@ -124,35 +124,26 @@ def _scanned_experts(p, x):
 
 _ARANGE = jnp.arange(moe.E, dtype=jnp.float64)
 _MORE = {'in': (moe.W, 3), 'router': (3, moe.E)}
+
+
+def _pinned(router, reason, *, most=moe.FIXED):
+  """A case of the parameters ``ROUTED`` alone."""
+  return router, moe.draw(*moe.ROUTED), moe.X, most, reason
+
+
 # A bound of the order, and why the experts are pinned.
 PINNED = {
-  'relu_scores': (
-    _scored(lambda s, p, x: jax.nn.relu(s)),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
-    'ties may be common',
+  'relu_scores': _pinned(
+    _scored(lambda s, p, x: jax.nn.relu(s)), 'ties may be common'
   ),
-  'rounded_scores': (
-    _scored(lambda s, p, x: jnp.round(s)),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
-    'ties may be common',
+  'rounded_scores': _pinned(
+    _scored(lambda s, p, x: jnp.round(s)), 'ties may be common'
   ),
-  'clipped_scores': (
-    _scored(lambda s, p, x: jnp.clip(s, -0.2, 0.2)),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
-    'ties may be common',
+  'clipped_scores': _pinned(
+    _scored(lambda s, p, x: jnp.clip(s, -0.2, 0.2)), 'ties may be common'
   ),
-  'scores_times_zero': (
-    _scored(lambda s, p, x: s * 0.0),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
-    'ties may be common',
+  'scores_times_zero': _pinned(
+    _scored(lambda s, p, x: s * 0.0), 'ties may be common'
   ),
   'same_scores': (
     _scored(lambda s, p, x: jnp.broadcast_to(x @ p['one'], s.shape) + 0 * s),
@@ -161,19 +152,10 @@ PINNED = {
     moe.FIXED,
     'ties may be common',
   ),
-  'cancelled_scores': (
-    _cancelled,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
-    'ties may be common',
-  ),
-  'projected_input': (_projected, moe.draw(*moe.ROUTED), moe.X, moe.FIXED, ''),
-  'absorbed_scores': (
+  'cancelled_scores': _pinned(_cancelled, 'ties may be common'),
+  'projected_input': _pinned(_projected, ''),
+  'absorbed_scores': _pinned(
     _scored(lambda s, p, x: s + jnp.where(x[:, :1] > 0, 1e30, 0.0)),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
     'ties may be common',
   ),
   'dead_input': (
@@ -183,18 +165,9 @@ PINNED = {
     moe.FIXED * moe.f(3),
     'ties may be common',
   ),
-  'masked_away': (
-    _masked_away,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
-    'ties may be common',
-  ),
-  'tie_breaking': (
+  'masked_away': _pinned(_masked_away, 'ties may be common'),
+  'tie_breaking': _pinned(
     _scored(lambda s, p, x: s + 1e-3 * _ARANGE[None]),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
     'a constant that varies along it',
   ),
   'noise_for_each_expert': (
@@ -204,39 +177,23 @@ PINNED = {
     moe.FIXED,
     'an axis of the input',
   ),
-  'index_as_factor': (
+  'index_as_factor': _pinned(
     _numbers(lambda p, i: i.sum(1, keepdims=True)),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
     'its indices are used as numbers',
   ),
-  'index_compared': (
-    _numbers(lambda p, i: 1 + (i[:, :1] < 2)),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
-    'its indices are used as numbers',
+  'index_compared': _pinned(
+    _numbers(lambda p, i: 1 + (i[:, :1] < 2)), 'its indices are used as numbers'
   ),
-  'one_expert_named': (
+  'one_expert_named': _pinned(
     _numbers(lambda p, i: 1 + (i[:, :1] == 1)),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
     'its indices are used as numbers',
   ),
-  'order_of_indices': (
+  'order_of_indices': _pinned(
     _numbers(lambda p, i: 1 + (i[:, :1] < i[:, 1:])),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
     'its indices are used as numbers',
   ),
-  'sorted_indices': (
+  'sorted_indices': _pinned(
     _numbers(lambda p, i: p['up'][jnp.sort(i, -1)[:, 0], 0, :1]),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
     'its indices are used as numbers',
   ),
   'lookup_in_a_longer_table': (
@@ -246,50 +203,20 @@ PINNED = {
     moe.FIXED,
     'its indices are used as numbers',
   ),
-  'lookup_in_a_constant': (
+  'lookup_in_a_constant': _pinned(
     _numbers(lambda p, i: _ARANGE[i[:, 0]][:, None]),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
     'a constant that varies along it',
   ),
-  'reversed_iota': (_wrong_table, moe.draw(*moe.ROUTED), moe.X, moe.FIXED, ''),
-  'next_expert': (_next_expert, moe.draw(*moe.ROUTED), moe.X, moe.FIXED, ''),
-  'shifted_lookup': (
-    _shifted_lookup,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.f(moe.F),
-    '',
-  ),
-  'carried_index': (_carried, moe.draw(*moe.ROUTED), moe.X, moe.FIXED, ''),
+  'reversed_iota': _pinned(_wrong_table, ''),
+  'next_expert': _pinned(_next_expert, ''),
+  'shifted_lookup': _pinned(_shifted_lookup, '', most=moe.f(moe.F)),
+  'carried_index': _pinned(_carried, ''),
   'tokens_sorted_by_expert': (_arrival, moe.draw('router'), moe.X, 1, ''),
-  'branch_for_each_expert': (
-    _switched,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.f(moe.F),
-    '',
-  ),
-  'returned_index': (
+  'branch_for_each_expert': _pinned(_switched, '', most=moe.f(moe.F)),
+  'returned_index': _pinned(
     lambda p, x: (routers.switch(p, x), jnp.argmax(x @ p['router'], -1)),
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
     'its indices are used as numbers',
   ),
-  'masked_second': (
-    _second,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
-    'ties may be common',
-  ),
-  'scanned_experts': (
-    _scanned_experts,
-    moe.draw(*moe.ROUTED),
-    moe.X,
-    moe.FIXED,
-    'the steps of a scan',
-  ),
+  'masked_second': _pinned(_second, 'ties may be common'),
+  'scanned_experts': _pinned(_scanned_experts, 'the steps of a scan'),
 }

@@ -1,6 +1,6 @@
 """Chooses the rule of an equation that returns or takes indices."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from jax.extend import core
@@ -11,7 +11,6 @@ from wsl.align._find import axis_facts, axis_tree
 from wsl.align._find.indices import lookups, sources, uses
 from wsl.align._find.rules import elementwise, table
 
-Values = Sequence[axis_facts.Value]
 Results = list[axis_facts.Value] | None
 
 _MOVES = frozenset({
@@ -20,7 +19,9 @@ _MOVES = frozenset({
 }) | jaxprs.CASTS  # fmt: skip
 
 
-def apply(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
+def apply(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
+) -> Results:
   """Applies the rule of an equation that returns or takes indices.
 
   Returns:
@@ -48,7 +49,9 @@ def apply(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
   return found
 
 
-def _move(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
+def _move(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
+) -> Results:
   """Moves indices as the rule of the primitive moves any entries."""
   index = args[0].index_of
   if index is None or any(arg.index_of for arg in args[1:]):
@@ -70,7 +73,7 @@ def _move(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
 
 
 def _concatenate(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Joins indices of one axis, or the components of a longer index."""
   i, ndim = eqn.params['dimension'], len(jaxprs.shape_of(eqn.outvars[0]))
@@ -98,7 +101,7 @@ def _integer(var: core.Var) -> bool:
   return bool(jnp.issubdtype(dtype, jnp.integer))
 
 
-Use = Callable[[axis_facts.Facts, core.JaxprEqn, Values], Results]
+Use = Callable[[axis_facts.Facts, core.JaxprEqn, axis_facts.Values], Results]
 _SOURCES: dict[str, Use] = {
   'argmax': sources.arg_reduction,
   'argmin': sources.arg_reduction,

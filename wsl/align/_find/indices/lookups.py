@@ -13,14 +13,14 @@ import numpy as np
 
 from wsl import jaxprs
 from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find.rules import indexing
 
-Values = Sequence[axis_facts.Value]
 Results = list[axis_facts.Value] | None
 _REASON = 'indexed by position'
 
 
 def gather(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Looks up indices of an axis; the axis itself is not in the result."""
   operand, which = args
@@ -29,10 +29,9 @@ def gather(
   dn, sizes = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
   x = facts.operand(operand._replace(index_of=None))
   batch = which.axes[:-1]
-  pairs = zip(dn.operand_batching_dims, dn.start_indices_batching_dims)
-  taken = {i: batch[j] for i, j in pairs}
-  for i, axis in taken.items():
-    axis_tree.tie(x[i], axis)
+  taken = _tie_batching(
+    x, batch, dn.operand_batching_dims, dn.start_indices_batching_dims
+  )
   parts = components(which, dn.start_index_map)
   indexed = {}
   for i, part in parts.items():
@@ -63,7 +62,7 @@ def gather(
 
 
 def scatter(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Writes or adds updates at indices of an axis of the array."""
   operand, which, updates = args
@@ -77,10 +76,9 @@ def scatter(
   rows = [j for j in range(len(update)) if j not in dn.update_window_dims]
   for j, axis in zip(rows, batch):
     axis_tree.tie(update[j], axis)
-  pairs = zip(dn.operand_batching_dims, dn.scatter_indices_batching_dims)
-  taken = {i: batch[j] for i, j in pairs}
-  for i, axis in taken.items():
-    axis_tree.tie(x[i], axis)
+  taken = _tie_batching(
+    x, batch, dn.operand_batching_dims, dn.scatter_indices_batching_dims
+  )
   parts = components(which, dn.scatter_dims_to_operand_dims)
   indexed = {}
   for i, part in parts.items():
@@ -96,27 +94,17 @@ def scatter(
         axis_tree.pin(axis, 'written in order')
       facts.index_dependent(update[j], update)
   _pair(facts, x, batch, {**taken, **indexed})
-  window = iter(dn.update_window_dims)
-  for i, axis in enumerate(x):
-    if i in dn.operand_batching_dims:
-      continue
-    if i in dn.inserted_window_dims:
-      if indexed.get(i) is None and axis.size > 1:
-        axis_tree.pin(axis, _REASON)
-        facts.index_dependent(axis, x)
-      continue
-    j = next(window)
-    if update[j].size == axis.size:
-      axis_tree.tie(axis, update[j])
-    else:
-      for y, d in ((x, i), (update, j)):
-        axis_tree.pin(y[d], _REASON)
-        facts.index_dependent(y[d], y)
+  by_position = [
+    i
+    for i in dn.inserted_window_dims
+    if indexed.get(i) is None and x[i].size > 1
+  ]
+  indexing.tie_windows(facts, x, update, dn, by_position)
   return [axis_facts.Value(x)]
 
 
 def dynamic_slice(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Takes one slice at an index of an axis; other axes are taken whole."""
   operand, *starts = args
@@ -196,6 +184,19 @@ def positions(
   """Registers a component of an index whose entries are used as positions."""
   for a, b in zip(facts.operand(part), batch):
     axis_tree.tie(a, b)
+
+
+def _tie_batching(
+  x: axis_facts.Axes,
+  batch: Sequence[axis_tree.Axis],
+  dims: Sequence[int],
+  index_dims: Sequence[int],
+) -> dict[int, axis_tree.Axis]:
+  """Ties batching axes of an operand to those of the indices; returns these."""
+  taken = {i: batch[j] for i, j in zip(dims, index_dims)}
+  for i, axis in taken.items():
+    axis_tree.tie(x[i], axis)
+  return taken
 
 
 def _zero(part: axis_facts.Value) -> bool:

@@ -1,18 +1,17 @@
 """Rules for primitives that return indices of an axis."""
 
-from collections.abc import Sequence
-
 from jax.extend import core
 import numpy as np
 
 from wsl import jaxprs
 from wsl.align._find import axis_facts, axis_tree
 
-Values = Sequence[axis_facts.Value]
 Results = list[axis_facts.Value] | None
 
 
-def top_k(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
+def top_k(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
+) -> Results:
   """Returns the largest values, in descending order, and their indices."""
   x = facts.operand(args[0])
   i = eqn.params.get('axis', len(x) - 1) % len(x)
@@ -24,7 +23,7 @@ def top_k(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
 
 
 def arg_reduction(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Returns the index of the largest or smallest entry."""
   x, dims = facts.operand(args[0]), eqn.params['axes']
@@ -36,7 +35,9 @@ def arg_reduction(
   return [axis_facts.Value((*x[:i], *x[i + 1 :]), index_of=index)]
 
 
-def sort(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
+def sort(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
+) -> Results:
   """Sorts arrays by a key without equal entries; sorted iota is an index."""
   i, key = eqn.params['dimension'], args[0]
   index = _index(eqn, key, i)

@@ -1,6 +1,5 @@
 """Rules for elementwise primitives that take indices of an axis."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from jax.extend import core
@@ -11,14 +10,13 @@ from wsl.align._find import axis_facts, axis_tree, known_constants
 from wsl.align._find.indices import sources
 from wsl.align._find.rules import table
 
-Values = Sequence[axis_facts.Value]
 Results = list[axis_facts.Value] | None
 
 _COMPUTED = 'its indices are used as numbers'
 
 
 def compare(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Compares indices with iota, or with indices of the same axis."""
   shape = jaxprs.shape_of(eqn.outvars[0])
@@ -57,7 +55,9 @@ def compare(
   return None
 
 
-def order(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
+def order(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
+) -> Results:
   """Tests whether an index is negative: it never is."""
   name = eqn.primitive.name
   below = args[1] if name == 'lt' else args[0]
@@ -72,7 +72,7 @@ def order(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
 
 
 def arithmetic(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Computes with one index: the result no longer follows a permutation.
 
@@ -89,7 +89,7 @@ def arithmetic(
 
 
 def select(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Selects between indices of one axis; constant choices need no tie."""
   which, *cases = args
@@ -114,7 +114,7 @@ def _uniform(value: axis_facts.Value) -> np.ndarray | None:
   return array.reshape(-1)[:1]
 
 
-def common(args: Values) -> axis_facts.Index | None:
+def common(args: axis_facts.Values) -> axis_facts.Index | None:
   """Returns the axis that all arguments index, after tying their axes."""
   found = [x for arg in args if (x := arg.index_of) and not x.escapes]
   if len(found) < len(args) or len({x.axis.size for x in found}) > 1:

@@ -7,8 +7,6 @@ from jax.extend import core
 from wsl import jaxprs
 from wsl.align._find import axis_facts, axis_tree
 
-Values = Sequence[axis_facts.Value]
-
 ELEMENTWISE = jaxprs.CASTS | {
   'abs', 'acos', 'acosh', 'add', 'add_any', 'and', 'asin', 'asinh', 'atan',
   'atan2', 'atanh', 'bessel_i0e', 'bessel_i1e', 'bitcast_convert_type',
@@ -32,7 +30,7 @@ CUMULATIVE = tuple(f'cum{name}' for name in ('sum', 'max', 'min', 'prod')) + (
 
 
 def elementwise(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> list[axis_facts.Axes] | None:
   """Ties the axes of all operands; scalars and axes of size 1 broadcast."""
   ranks = {len(arg.axes) for arg in args} - {0}
@@ -50,21 +48,21 @@ def elementwise(
 
 
 def unchanged(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> list[axis_facts.Axes]:
   """Returns each operand unchanged."""
   return [arg.axes for arg in args][: len(eqn.outvars)]
 
 
 def second(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> list[axis_facts.Axes]:
   """Returns the second operand; the first only orders the computation."""
   return [args[1].axes]
 
 
 def reduction(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> list[axis_facts.Axes]:
   """Drops the reduced axes: the reduction is invariant to their order."""
   facts.reduce(args[0].axes, eqn.params['axes'])
@@ -72,7 +70,7 @@ def reduction(
 
 
 def any_reduction(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> list[axis_facts.Axes]:
   """Pins and drops the reduced axes: the reducer need not be commutative."""
   count = len(eqn.outvars)
@@ -86,7 +84,7 @@ def any_reduction(
 
 
 def arg_reduction(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> list[axis_facts.Axes]:
   """Pins and drops the axes whose indices are returned."""
   for i in eqn.params['axes']:
@@ -95,7 +93,7 @@ def arg_reduction(
 
 
 def cumulative(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> list[axis_facts.Axes]:
   """Pins the axis along which entries accumulate."""
   x = args[0].axes
@@ -105,7 +103,7 @@ def cumulative(
 
 
 def sort(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> list[axis_facts.Axes]:
   """Pins the sorted axis.
 
@@ -127,7 +125,7 @@ def sort(
 
 
 def top_k(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> list[axis_facts.Axes]:
   """Pins the axis whose indices are returned."""
   x = args[0].axes

@@ -1,6 +1,7 @@
 """Rules for gather, scatter and slices at computed positions."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
+from typing import Any
 
 from jax.extend import core
 import numpy as np
@@ -9,13 +10,12 @@ from wsl import jaxprs
 from wsl.align._find import axis_facts, axis_tree
 from wsl.align._find.rules import shape
 
-Values = Sequence[axis_facts.Value]
 Results = list[axis_facts.Axes] | None
 _REASON = 'indexed by position'
 
 
 def gather(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Pins the indexed axes; keeps window axes and the axes of the indices.
 
@@ -55,7 +55,7 @@ def gather(
 
 
 def _choose(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> axis_tree.Axis | None:
   """Returns the indices taken from an axis as a sum of segments.
 
@@ -87,7 +87,7 @@ def _choose(
 
 
 def scatter(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Pins the indexed axes; ties the window axes of updates and array.
 
@@ -106,13 +106,38 @@ def scatter(
       axis_tree.pin(axis, 'written in order')
     facts.index_dependent(update[j], update)
   axis_tree.pin(index[-1], 'the components of an index')
+  tie_windows(facts, x, update, dn, dn.inserted_window_dims)
+  return [x]
+
+
+def tie_windows(
+  facts: axis_facts.Facts,
+  x: axis_facts.Axes,
+  update: axis_facts.Axes,
+  dn: Any,
+  by_position: Collection[int],
+) -> None:
+  """Ties the window axes of the updates of a scatter to those of the array.
+
+  A window smaller than its axis starts at a computed position, so both axes
+  are pinned.
+
+  Args:
+    facts: receives the constraints.
+    x: the axes of the array.
+    update: the axes of the updates.
+    dn: the dimension numbers of the scatter.
+    by_position: the inserted axes, those without a window, whose indices are
+      positions; they are pinned.
+  """
   window = iter(dn.update_window_dims)
   for i, axis in enumerate(x):
     if i in dn.operand_batching_dims:
       continue
     if i in dn.inserted_window_dims:
-      axis_tree.pin(axis, _REASON)
-      facts.index_dependent(axis, x)
+      if i in by_position:
+        axis_tree.pin(axis, _REASON)
+        facts.index_dependent(axis, x)
       continue
     j = next(window)
     if update[j].size == axis.size:
@@ -121,11 +146,10 @@ def scatter(
       for y, d in ((x, i), (update, j)):
         axis_tree.pin(y[d], _REASON)
         facts.index_dependent(y[d], y)
-  return [x]
 
 
 def dynamic_slice(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Cuts axes sliced at known positions; pins other sliced axes."""
   x = args[0].axes
@@ -144,7 +168,7 @@ def dynamic_slice(
 
 
 def dynamic_update_slice(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Ties the update to the segment of the array that it replaces."""
   x, update = args[0].axes, args[1].axes
@@ -166,7 +190,7 @@ def dynamic_update_slice(
   return [x]
 
 
-def _starts(args: Values, count: int) -> list[int | None]:
+def _starts(args: axis_facts.Values, count: int) -> list[int | None]:
   """Returns the positions of a slice, ``None`` where they are not constant."""
   arrays = [a.constant.array() if a.constant else None for a in args[:count]]
   return [None if array is None else int(array) for array in arrays]

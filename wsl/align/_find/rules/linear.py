@@ -1,6 +1,5 @@
 """Rules for products, convolutions and windows."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from jax.extend import core
@@ -8,12 +7,11 @@ from jax.extend import core
 from wsl import jaxprs
 from wsl.align._find import axis_facts, axis_tree
 
-Values = Sequence[axis_facts.Value]
 Results = list[axis_facts.Axes] | None
 
 
 def dot_general(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Ties the contracted axes and the batch axes of both operands."""
   contract, batch = eqn.params['dimension_numbers']
@@ -34,7 +32,7 @@ def dot_general(
 
 
 def convolution(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Ties input and output channels; pins the window and moved positions.
 
@@ -77,7 +75,7 @@ def convolution(
 
 
 def window(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Pins the axes along which windows move; other axes are kept."""
   p, shape = eqn.params, jaxprs.shape_of(eqn.outvars[0])

@@ -7,7 +7,6 @@ from jax.extend import core
 from wsl import jaxprs
 from wsl.align._find import axis_facts, axis_tree
 
-Values = Sequence[axis_facts.Value]
 Results = list[axis_facts.Axes] | None
 
 
@@ -79,7 +78,7 @@ def independent_groups(
 
 
 def reshape(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Distributes the factors of the operand's axes over the new axes."""
   if eqn.params['dimensions'] is not None or len(args) > 1:

@@ -9,19 +9,18 @@ from wsl import jaxprs
 from wsl.align._find import axis_facts, axis_tree
 from wsl.align._find.rules import reshape
 
-Values = Sequence[axis_facts.Value]
 Results = list[axis_facts.Axes] | None
 
 
 def transpose(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Permutes the axes."""
   return [tuple(args[0].axes[i] for i in eqn.params['permutation'])]
 
 
 def squeeze(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Drops axes of size 1."""
   dims = eqn.params['dimensions']
@@ -29,7 +28,7 @@ def squeeze(
 
 
 def expand_dims(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Inserts axes of size 1."""
   rest = iter(args[0].axes)
@@ -41,7 +40,7 @@ def expand_dims(
 
 
 def broadcast(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Adds free axes along which the result is constant."""
   shape = eqn.params['shape']
@@ -89,7 +88,7 @@ def part(
 
 
 def slice_(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Cuts axes where they are sliced.
 
@@ -116,7 +115,9 @@ def slice_(
   return [tuple(out)]
 
 
-def split(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
+def split(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
+) -> Results:
   """Cuts an axis into segments of given sizes."""
   x, i = args[0].axes, eqn.params['axis']
   return [
@@ -126,7 +127,7 @@ def split(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
 
 
 def unstack(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Cuts an axis into single indices, one for each result."""
   x, i = args[0].axes, eqn.params['axis']
@@ -136,7 +137,7 @@ def unstack(
 
 
 def concatenate(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Adds the axes that are concatenated; ties the other axes."""
   i = eqn.params['dimension']
@@ -162,7 +163,7 @@ def concatenate(
 
 
 def stack(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> list[axis_facts.Value]:
   """Returns a value with one piece for each operand."""
   # Operands stay separate, as in ``pieces``, until an operation ties them.
@@ -171,7 +172,9 @@ def stack(
   return [axis_facts.from_pieces(i, pieces)]
 
 
-def pad(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
+def pad(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
+) -> Results:
   """Adds a free segment on each side; pins axes padded in between."""
   x = args[0].axes
   out = []
@@ -190,7 +193,7 @@ def pad(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
 
 
 def reverse(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Pins the reversed axes."""
   x, dims = args[0].axes, eqn.params['dimensions']
@@ -204,7 +207,9 @@ def reverse(
   ]
 
 
-def tile(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
+def tile(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
+) -> Results:
   """Returns products of a free axis of repetitions and the tiled axis."""
   return [
     tuple(
@@ -214,7 +219,9 @@ def tile(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
   ]
 
 
-def iota(facts: axis_facts.Facts, eqn: core.JaxprEqn, args: Values) -> Results:
+def iota(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
+) -> Results:
   """Pins the axis along which the result counts."""
   out = list(axis_facts.fresh(eqn.params['shape']))
   axis_tree.pin(out[eqn.params['dimension']], 'iota numbers it')
