@@ -196,15 +196,11 @@ def reverse(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:
   """Pins the reversed axes."""
-  x, dims = args[0].axes, eqn.params['dimensions']
-  return [
-    tuple(
-      facts.pin_moved(x, i, axis.size, 'reversed along it')
-      if i in dims
-      else axis
-      for i, axis in enumerate(x)
-    )
-  ]
+  x = args[0].axes
+  out = list(x)
+  for i in eqn.params['dimensions']:
+    out[i] = facts.pin_moved(x, i, x[i].size, 'reversed along it')
+  return [tuple(out)]
 
 
 def tile(
