@@ -17,13 +17,6 @@ first, expected = battery.first, battery.expected
 same, stacked = battery.same, battery.stacked
 
 
-@pytest.fixture(autouse=True, scope='module')
-def _quick_to_compile() -> Any:
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 def test_every_public_name_has_a_row() -> None:
   public = {
     name
