@@ -164,4 +164,4 @@ def _place(name: str, leaf: tree.Stored, where: Any) -> tree.Stored:
   """Returns a leaf on demand that is read into a sharding."""
   del name
   fetch = dataclasses.replace(cast(Any, leaf.fetch), sharding=where)
-  return dataclasses.replace(leaf, fetch=fetch)
+  return dataclasses.replace(leaf, fetch=fetch, read_into=None)

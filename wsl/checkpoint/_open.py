@@ -48,7 +48,7 @@ def open_files(path: pathlib.Path, *, finite: bool, free: Free) -> Files:
     fetch = _read_leaf.Fetch(
       file, name, entry, stamp, finite, free, metadata=notes
     )
-    leaves[name] = tree.Stored(fetch, entry.shape, entry.dtype)
+    leaves[name] = tree.Stored(fetch, entry.shape, entry.dtype, fetch.read_into)
   return Files(leaves, notes)
 
 

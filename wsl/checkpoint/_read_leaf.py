@@ -70,20 +70,29 @@ class Fetch:
 
   def _read(self) -> np.ndarray:
     """Reads and checks the leaf in chunks, into one host buffer."""
-    buffer = aligned(self.entry.nbytes, self.free)
-    view = buffer.data
+    values = aligned(self.entry.nbytes, self.free).view(self.entry.dtype)
+    self.read_into(0, values)
+    return values.reshape(self.entry.shape)
+
+  def read_into(self, start: int, out: np.ndarray) -> None:
+    """Fills ``out [n]`` with the entries from flat index ``start`` on.
+
+    Raises:
+      ValueError: if the file has changed, or a value is not finite.
+    """
+    buffer = out.view(np.uint8)
+    first = start * self.entry.dtype.itemsize
     with open(self.path, 'rb', buffering=0) as file:
       if _format.stamp_of(file.fileno()) != self.stamp:
         raise ValueError(
           f"load: {self.path} has changed since leaf '{self.name}' was "
           'promised: load it again'
         )
-      file.seek(self.entry.start)
-      for start in range(0, len(buffer), _CHUNK):
-        _fill(file, view[start : start + _CHUNK], self.path)
+      file.seek(self.entry.start + first)
+      for at in range(0, len(buffer), _CHUNK):
+        _fill(file, buffer.data[at : at + _CHUNK], self.path)
         if self.finite:
-          self._check(buffer[start : start + _CHUNK], start)
-    return buffer.view(self.entry.dtype).reshape(self.entry.shape)
+          self._check(buffer[at : at + _CHUNK], first + at)
 
   def _check(self, chunk: np.ndarray, start: int) -> None:
     """Raises for the first non-finite value of a chunk, with its index."""

@@ -40,11 +40,16 @@ class Stored:
     fetch: returns the leaf as a numpy array.
     shape: the shape of the array.
     dtype: the dtype of the array.
+    read_into: fills a contiguous array ``[n]`` of ``dtype`` with the n entries
+      from a flat index on, ``read_into(start, out)``, so that a large leaf is
+      read in chunks; ``None`` if the leaf can only be fetched as a whole. It
+      may be called by another thread.
   """
 
   fetch: Callable[[], np.ndarray]
   shape: tuple[int, ...]
   dtype: np.dtype
+  read_into: Callable[[int, np.ndarray], None] | None = None
 
   ndim = property(lambda self: len(self.shape))
   size = property(lambda self: int(np.prod(self.shape, dtype=np.int64)))
