@@ -87,6 +87,26 @@ def per_model(label: str, values: Any, models: int) -> types.Array:
   return xp.broadcast_to(values, (models,))
 
 
+def weights(function: str, values: Any, models: int) -> types.Array:
+  """Returns one weight for each of T models, ``[T]``, of any sign.
+
+  Raises:
+    ValueError: if there are not T numbers, or one is not finite.
+  """
+  values = numbers(f'{function}: weights', values)
+  xp: Any = jnp if isinstance(values, jax.Array) else np
+  values = xp.asarray(values)
+  if values.shape != (models,):
+    raise ValueError(
+      f'{function}: weights has shape {values.shape}, expected ({models},), '
+      'one for each model'
+    )
+  known = not isinstance(values, jax.core.Tracer)
+  if known and not np.all(np.isfinite(np.asarray(values, np.float64))):
+    raise ValueError(f'{function}(weights={values}): expected finite numbers')
+  return values
+
+
 def choose(argument: str, value: str, choices: dict[str, Any]) -> Any:
   """Returns the choice of that name.
 

@@ -6,19 +6,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _stack
+from wsl.merge import _checks, _stack
 
 
-def sum(deltas: types.Deltas) -> types.Delta:
+def sum(deltas: types.Deltas, *, weights: Any = None) -> types.Delta:
   r"""Sums task vectors: task arithmetic, with the coefficient in ``apply``.
 
-  .. math:: \tau = \sum_{t=1}^{T} \tau_t
+  .. math:: \tau = \sum_{t=1}^{T} w_t \tau_t
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
+    weights: w, one number for each model, of any sign; 1 by default.
 
   Returns:
     The merged task vector, every leaf ``[...]``.
+
+  Raises:
+    ValueError: if there is not one weight for each model.
 
   Example:
     >>> import jax.numpy as jnp
@@ -29,8 +33,11 @@ def sum(deltas: types.Deltas) -> types.Delta:
     Ilharco et al., "Editing Models with Task Arithmetic", 2023,
     arXiv:2212.04089.
   """
-  _stack.count('sum', deltas)
-  return tree.map(_sum, deltas)
+  models = _stack.count('sum', deltas)
+  if weights is None:
+    return tree.map(_sum, deltas)
+  weights = _checks.weights('sum', weights, models)
+  return tree.map(_weighted_sum, deltas, weights=weights)
 
 
 def mean(deltas: types.Deltas) -> types.Delta:
@@ -116,6 +123,11 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
 def _sum(x: types.Array) -> types.Array:
   """Sums over models in float32 or wider."""
   return _stack.sum_models(_stack.map_models(tree.wide, x)).astype(x.dtype)
+
+
+def _weighted_sum(x: types.Array, *, weights: types.Array) -> types.Array:
+  """Sums over models by weights ``[T]`` in float32 or wider."""
+  return _stack.sum_models(_stack.weigh(x, weights)).astype(x.dtype)
 
 
 def mean_leaf(x: types.Array) -> types.Array:

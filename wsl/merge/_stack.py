@@ -95,6 +95,12 @@ def map_models(
   return jnp.stack([kernel(*xs) for xs in models])
 
 
+def weigh(x: types.Array, weights: types.Array) -> types.Array:
+  """Multiplies the models of ``[T, ...]`` by ``[T]``, in float32 or wider."""
+  wide = tree.wide(x)
+  return map_models(jnp.multiply, wide, weights.astype(wide.real.dtype))
+
+
 def expand_rank(x: types.Array, leaf: types.Array) -> types.Array:
   """Reshapes ``[T]`` to ``[T, 1, ..., 1]``, the rank of ``leaf``."""
   return x.reshape(x.shape + (1,) * (leaf.ndim - x.ndim))

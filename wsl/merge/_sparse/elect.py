@@ -9,11 +9,13 @@ from wsl import tree, types
 from wsl.merge import _checks, _stack
 
 
-def elect_sign(deltas: types.Deltas, *, dialect: str = 'paper') -> types.Deltas:
+def elect_sign(
+  deltas: types.Deltas, *, dialect: str = 'paper', weights: Any = None
+) -> types.Deltas:
   r"""Zeroes the entries whose sign differs from the sign of their sum.
 
-  .. math:: \gamma_p = \operatorname{sgn} \sum_t \tau_{t,p}, \qquad
-    \tau_{t,p} \mapsto \tau_{t,p} \, 1[\tau_{t,p} \gamma_p > 0]
+  .. math:: \gamma_p = \operatorname{sgn} \sum_t w_t \tau_{t,p}, \qquad
+    \tau_{t,p} \mapsto \tau_{t,p} \, 1[w_t \tau_{t,p} \gamma_p > 0]
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
@@ -21,13 +23,14 @@ def elect_sign(deltas: types.Deltas, *, dialect: str = 'paper') -> types.Deltas:
       sign of the model, :math:`\operatorname{sgn} \sum_p \gamma_p`, or zero if
       the signs balance; ``'official'`` (the authors' code): the same, but
       negative if they balance; ``'mergekit'``: positive.
+    weights: w, one number for each model; 1 by default, as in the paper.
 
   Returns:
     The agreeing entries, every leaf ``[T, ...]``.
 
   Raises:
-    ValueError: if the dialect is unknown, or a leaf is complex: complex numbers
-      have no sign.
+    ValueError: if the dialect is unknown, there is not one weight for each
+      model, or a leaf is complex: complex numbers have no sign.
 
   Example:
     >>> import jax.numpy as jnp
@@ -39,28 +42,37 @@ def elect_sign(deltas: types.Deltas, *, dialect: str = 'paper') -> types.Deltas:
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708, section 4.
   """
-  _stack.count('elect_sign', deltas)
+  models = _stack.count('elect_sign', deltas)
   check_signs('elect_sign', deltas)
+  hyper: dict[str, Any] = {}
+  if weights is not None:
+    hyper = {'weights': _checks.weights('elect_sign', weights, models)}
+  balance = lambda: tree.total(_votes, deltas, **hyper)
   default = {
-    'paper': lambda: jnp.sign(tree.total(_votes, deltas)),
-    'official': lambda: jnp.where(tree.total(_votes, deltas) > 0, 1, -1),
+    'paper': lambda: jnp.sign(balance()),
+    'official': lambda: jnp.where(balance() > 0, 1, -1),
     'mergekit': lambda: 1,
   }
   cancelled = _checks.choose('elect_sign: dialect', dialect, default)()
-  return tree.map(_agreeing, deltas, cancelled=cancelled)
+  return tree.map(_agreeing, deltas, cancelled=cancelled, **hyper)
 
 
-def mean_nonzero(deltas: types.Deltas) -> types.Delta:
+def mean_nonzero(deltas: types.Deltas, *, weights: Any = None) -> types.Delta:
   r"""Averages the nonzero entries over the models: the disjoint mean of TIES.
 
-  .. math:: \tau_p = \frac{\sum_t \tau_{t,p}}
-    {\max(1, |\{t : \tau_{t,p} \ne 0\}|)}
+  .. math:: \tau_p = \frac{\sum_t w_t \tau_{t,p}}
+    {\sum_t w_t \, 1[\tau_{t,p} \ne 0]}
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
+    weights: w, one number for each model; 1 by default.
 
   Returns:
-    The merged task vector, every leaf ``[...]``.
+    The merged task vector, every leaf ``[...]``. A denominator that is zero (of
+    no entry, or of weights that cancel) is replaced by 1.
+
+  Raises:
+    ValueError: if there is not one weight for each model.
 
   Example:
     >>> import jax.numpy as jnp
@@ -71,8 +83,11 @@ def mean_nonzero(deltas: types.Deltas) -> types.Delta:
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708, section 4.
   """
-  _stack.count('mean_nonzero', deltas)
-  return tree.map(_mean_nonzero, deltas)
+  models = _stack.count('mean_nonzero', deltas)
+  if weights is None:
+    return tree.map(_mean_nonzero, deltas)
+  weights = _checks.weights('mean_nonzero', weights, models)
+  return tree.map(_weighted_mean_nonzero, deltas, weights=weights)
 
 
 def check_signs(function: str, deltas: types.Deltas) -> None:
@@ -92,22 +107,28 @@ def _signs(x: types.Array) -> types.Array:
   return jnp.sign(_stack.sum_models(_stack.map_models(tree.wide, x)))
 
 
-def _votes(x: types.Array) -> types.Array:
+def _votes(
+  x: types.Array, *, weights: types.Array | None = None
+) -> types.Array:
   """Sums the elected signs of a leaf; over leaves, it is the majority."""
+  x = x if weights is None else _stack.weigh(x, weights)
   return tree.sum_entries(_signs(x).astype(np.int32)[None])[0]
 
 
-def _agreeing(x: types.Array, *, cancelled: Any) -> types.Array:
+def _agreeing(
+  x: types.Array, *, cancelled: Any, weights: types.Array | None = None
+) -> types.Array:
   """Zeroes the entries that oppose the elected sign.
 
   The sign is that of the sum, so the side with the larger total magnitude wins,
   not the side with more models. ``cancelled`` replaces the sign of zero sums.
   """
-  sign = _signs(x)
+  weighted = x if weights is None else _stack.weigh(x, weights)
+  sign = _signs(weighted)
   sign = jnp.where(sign == 0, jnp.asarray(cancelled).astype(sign.dtype), sign)
-  agrees = lambda x: tree.wide(x) * sign > 0
+  agrees = lambda y: tree.wide(y) * sign > 0
   return _stack.map_models(
-    lambda x: jnp.where(agrees(x), x, jnp.zeros_like(x)), x
+    lambda x, y: jnp.where(agrees(y), x, jnp.zeros_like(x)), x, weighted
   )
 
 
@@ -117,6 +138,16 @@ def _mean_nonzero(x: types.Array) -> types.Array:
   nonzero = lambda x: (x != 0).astype(total.dtype)
   count = _stack.sum_models(_stack.map_models(nonzero, x))
   return (total / jnp.maximum(count, 1)).astype(x.dtype)
+
+
+def _weighted_mean_nonzero(
+  x: types.Array, *, weights: types.Array
+) -> types.Array:
+  """Divides the weighted sum by the weights of the nonzero entries."""
+  total = _stack.sum_models(_stack.weigh(x, weights))
+  nonzero = _stack.map_models(lambda x: (x != 0).astype(total.dtype), x)
+  share = _stack.sum_models(_stack.weigh(nonzero, weights))
+  return (total / jnp.where(share == 0, 1, share)).astype(x.dtype)
 
 
 def _strongest(x: types.Array) -> types.Array:

@@ -20,12 +20,14 @@ def ties(
   scope: str = 'global',
   reduce: str = 'mean',
   dialect: str = 'paper',
+  weights: Any = None,
 ) -> types.Delta:
   r"""Merges task vectors after removing redundant and conflicting entries.
 
-  .. math:: \tau_p = \frac{1}{|A_p|} \sum_{t \in A_p} \hat\tau_{t,p}, \qquad
-    A_p = \{t : \hat\tau_{t,p} \gamma_p > 0\}, \qquad
-    \gamma_p = \operatorname{sgn} \sum_t \hat\tau_{t,p}
+  .. math:: \tau_p = \frac{\sum_{t \in A_p} w_t \hat\tau_{t,p}}
+    {\sum_{t \in A_p} w_t}, \qquad
+    A_p = \{t : w_t \hat\tau_{t,p} \gamma_p > 0\}, \qquad
+    \gamma_p = \operatorname{sgn} \sum_t w_t \hat\tau_{t,p}
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
@@ -39,13 +41,16 @@ def ties(
       of the model balance it elects the negative sign (zero for ``'max'``);
       ``'mergekit'`` elects the positive sign for every zero sum (its own scope
       is ``'leaf'``).
+    weights: w, one number for each model; 1 by default, the paper's. They
+      weigh the election and the mean, as in mergekit. Where weights of both
+      signs cancel in the mean, their sum is replaced by 1.
 
   Returns:
     The merged task vector, every leaf ``[...]``; scale it in ``deltas.apply``.
 
   Raises:
-    ValueError: if ``density`` is out of range, an option is unknown, or a leaf
-      is complex.
+    ValueError: if ``density`` is out of range, an option is unknown, a leaf is
+      complex, there is not one weight for each model, or ``'max'`` is weighted.
 
   Example:
     >>> import jax.numpy as jnp
@@ -65,12 +70,16 @@ def ties(
   # The official max multiplies the largest magnitude by the elected sign, which
   # is zero where the paper's is.
   signed = (dialect, reduce) == ('official', 'max')
+  weighted = {} if weights is None else {'weights': weights}
+  if weighted and reduce == 'max':
+    raise ValueError("ties(reduce='max'): has no weights: leave weights out")
 
   def steps(tau: types.Deltas) -> types.Delta:
     trimmed = trim.keep_largest(
       'ties', tau, density=density, scope=scope, dialect=dialect
     )
-    elected = elect.elect_sign(trimmed, dialect='paper' if signed else dialect)
-    return reducer(elected)
+    votes = 'paper' if signed else dialect
+    elected = elect.elect_sign(trimmed, dialect=votes, **weighted)
+    return reducer(elected, **weighted)
 
   return _stack.fuse(deltas, steps)
