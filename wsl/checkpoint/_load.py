@@ -84,23 +84,8 @@ def load(
       f'load: {folder} is no folder of Orbax, and has neither steps nor items: '
       'leave step= and item= out'
     )
-  free: _open.Free = [] if lazy else None
-  files = _open.open_files(folder, finite=check_finite, free=free)
-  if like is not None:
-    params = _structure.fit(like, files.leaves, folder)
-  elif _structure.KEY in files.metadata:
-    record = files.metadata[_structure.KEY]
-    params = _structure.rebuild(record, files.leaves, folder)
-  else:
-    params = files.leaves
-  if sharding is not None:
-    places = _places(params, sharding)
-    params = tree.map_named(_place, params, places)
-  params = params if lazy else tree.read(params)
-  if like is not None or _structure.KEY in files.metadata:
-    return params
-  # A flat dict; mapping over it has sorted its names as strings.
-  return {name: params[name] for name in sorted(params, key=_structure.natural)}
+  read = lambda: _load_files(folder, lazy, sharding, like, check_finite)
+  return _open.settled(folder, read)
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -128,8 +113,36 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     raise ValueError(
       f'metadata: {path} was written by Orbax: its metadata is not read here'
     )
-  found = _open.open_files(pathlib.Path(path), finite=False, free=None).metadata
+  read = lambda: _open.open_files(pathlib.Path(path), finite=False, free=None)
+  found = _open.settled(pathlib.Path(path), read).metadata
   return {k: v for k, v in found.items() if k != _structure.KEY}
+
+
+def _load_files(
+  folder: pathlib.Path,
+  lazy: bool,
+  sharding: Any,
+  like: types.Params,
+  check_finite: bool,
+) -> types.Params:
+  """Loads a safetensors checkpoint."""
+  free: _open.Free = [] if lazy else None
+  files = _open.open_files(folder, finite=check_finite, free=free)
+  if like is not None:
+    params = _structure.fit(like, files.leaves, folder)
+  elif _structure.KEY in files.metadata:
+    record = files.metadata[_structure.KEY]
+    params = _structure.rebuild(record, files.leaves, folder)
+  else:
+    params = files.leaves
+  if sharding is not None:
+    places = _places(params, sharding)
+    params = tree.map_named(_place, params, places)
+  params = params if lazy else tree.read(params)
+  if like is not None or _structure.KEY in files.metadata:
+    return params
+  # A flat dict; mapping over it has sorted its names as strings.
+  return {name: params[name] for name in sorted(params, key=_structure.natural)}
 
 
 def _load_orbax(

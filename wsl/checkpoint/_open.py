@@ -3,9 +3,9 @@
 Headers are read here, values are not: every leaf is on demand.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import pathlib
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from wsl import tree
 from wsl.checkpoint import _format, _read_leaf, _sources
 
 Free: TypeAlias = list[np.ndarray] | None
+T = TypeVar('T')
+# The saves that may replace a checkpoint while it is opened once.
+_ATTEMPTS = 20
 
 
 class Files(NamedTuple):
@@ -50,6 +53,42 @@ def open_files(path: pathlib.Path, *, finite: bool, free: Free) -> Files:
     )
     leaves[name] = tree.Stored(fetch, entry.shape, entry.dtype, fetch.read_into)
   return Files(leaves, notes)
+
+
+def settled(path: pathlib.Path, read: Callable[[], T]) -> T:
+  """Returns ``read()``, called again if a save replaced the checkpoint.
+
+  A save removes the old shards after it has replaced the index. A reader that
+  has read the old index then fails, and finds the new shards when it starts
+  again.
+
+  Args:
+    path: a file, an index or a folder.
+    read: opens or reads it; has no other effect.
+  """
+  for _ in range(_ATTEMPTS):
+    before = _state(path)
+    try:
+      return read()
+    except (OSError, ValueError):
+      if _state(path) == before:
+        raise
+  return read()
+
+
+def _state(path: pathlib.Path) -> list[tuple[int, int] | None]:
+  """Returns the stamps of the files by which a checkpoint is found."""
+  folder = path.is_dir()
+  names = (_sources.SINGLE, _sources.INDEX)
+  found: list[tuple[int, int] | None] = []
+  for file in [path / name for name in names] if folder else [path]:
+    try:
+      status = file.stat()
+    except OSError:
+      found.append(None)
+    else:
+      found.append((status.st_size, status.st_mtime_ns))
+  return found
 
 
 def combine(notes: Iterable[Mapping[str, str]]) -> dict[str, str]:

@@ -36,10 +36,12 @@ def find(path: pathlib.Path) -> Sources:
     return _indexed(path)
   if not path.is_dir():
     return Sources(path, (path,))
-  if (path / INDEX).is_file():
-    return _indexed(path / INDEX)
+  # One file before an index, as transformers does: a save that goes from one
+  # layout to the other is seen by all readers at the same rename or removal.
   if (path / SINGLE).is_file():
     return Sources(path, (path / SINGLE,))
+  if (path / INDEX).is_file():
+    return _indexed(path / INDEX)
   files = sorted(path.glob('*.safetensors'))
   indices = sorted(path.glob('*.safetensors.index*.json'))
   if len(indices) == 1:
