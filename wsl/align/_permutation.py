@@ -68,10 +68,12 @@ def permute(
 def identity(symmetry: _symmetry.Symmetry) -> Permutation:
   """Returns the identity permutation."""
   shapes = {g.name: symmetry.table_shape(g.name) for g in symmetry.groups}
-  return {
-    name: jnp.broadcast_to(jnp.arange(shape[-1], dtype=np.int32), shape)
+  tables = {
+    name: np.broadcast_to(np.arange(shape[-1], dtype=np.int32), shape)
     for name, shape in shapes.items()
   }
+  # jnp.asarray would compile a program for each shape.
+  return {name: jax.device_put(table) for name, table in tables.items()}
 
 
 def random(symmetry: _symmetry.Symmetry, key: types.PRNGKey) -> Permutation:

@@ -1,12 +1,12 @@
 """Pairs of blocks: the same part of a leaf in two models, one axis per factor.
 
-Weight matching works on a list of such pairs. On a CPU the blocks are numpy
-arrays and nothing is compiled; otherwise they stay on the accelerator.
+Weight matching works on a list of such pairs, numpy arrays on the host.
+Accelerators are not used: the assignments run on the host in any case and take
+longer than the products, which have ever new shapes (each would be compiled).
 """
 
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,8 +27,8 @@ class BlockPair(NamedTuple):
   """
 
   names: Names
-  fixed: Any
-  moving: Any
+  fixed: np.ndarray
+  moving: np.ndarray
 
 
 def load(
@@ -66,7 +66,7 @@ def load(
     )
     for (a, factors), (b, _) in pairs:
       names = tuple(factor.name for factor in factors)
-      blocks.append(BlockPair(names, _to_device(a), _to_device(b)))
+      blocks.append(BlockPair(names, a, b))
   return blocks
 
 
@@ -79,8 +79,8 @@ def permute_moving(
 
 
 def gather(
-  x: Any, names: Names, tables: Tables, outer_of: dict[str, Names]
-) -> Any:
+  x: np.ndarray, names: Names, tables: Tables, outer_of: dict[str, Names]
+) -> np.ndarray:
   """Permutes the axes of a block by the tables of some groups.
 
   Args:
@@ -107,11 +107,6 @@ def axes_of(names: Names, group: str) -> list[int]:
   return [i for i, name in enumerate(names) if name == group]
 
 
-def on_host(x: Any) -> bool:
-  """Returns True for a numpy array; operations on it are not compiled."""
-  return isinstance(x, np.ndarray)
-
-
 def _read_finite(leaf: Any, model: str, name: str) -> np.ndarray:
   """Reads a leaf in float32 or wider; raises a ValueError if not finite."""
   x = np.asarray(tree.read(leaf))
@@ -124,12 +119,9 @@ def _read_finite(leaf: Any, model: str, name: str) -> np.ndarray:
   return x
 
 
-def _to_device(x: np.ndarray) -> Any:
-  """Copies a block to the accelerator; on a CPU it stays a numpy array."""
-  return x if jax.default_backend() == 'cpu' else jnp.asarray(x)
-
-
-def _gather_nested(x: Any, axes: list[int], table: np.ndarray) -> Any:
+def _gather_nested(
+  x: np.ndarray, axes: list[int], table: np.ndarray
+) -> np.ndarray:
   """Permutes the last of ``axes`` by a table that the other axes index."""
   # With the axes flattened to one, the indices [*outer, n] become
   # outer_index * n + table, and a single ``take`` suffices. Outer axes next to

@@ -139,7 +139,7 @@ def _gram(
   shape = [sizes[name] for name in (*batch, *matched)]
   fixed_shape = [*shape]
   fixed_shape[len(batch)] = len(range(*rows.indices(sizes[group])))
-  gram = np.asarray(weight_gains.add_product(x, y))
+  gram = weight_gains.multiply(x, y)
   return labelled_array.LabelledArray(
     gram.reshape(*fixed_shape, *shape[len(batch) :]),
     (*batch, *matched, *map(labelled_array.old_index, matched)),

@@ -110,7 +110,7 @@ def _gradient(
   blocks: list[block_pairs.BlockPair], group: str, outer: block_pairs.Names
 ) -> np.ndarray:
   """Returns the gains of a group in float64, ``[*outer, n, n]``."""
-  return np.asarray(weight_gains.gains(blocks, group, outer), np.float64)
+  return weight_gains.gains(blocks, group, outer).astype(np.float64)
 
 
 def _averaged(

@@ -1,6 +1,6 @@
 """One move of weight matching: propose better tables, then apply them."""
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from wsl.align._match import (
   weight_gains,
 )
 
-GainCache: TypeAlias = dict[str, Any]  # gains ``[n, n]`` by group
+GainCache: TypeAlias = dict[str, np.ndarray]  # gains ``[n, n]`` by group
 _MAX_ENTRIES = 2**27  # of a group's gains; more are computed in slices
 
 
@@ -109,7 +109,7 @@ def apply_step(
   if not tables:
     return
   order = tables.get(move.group) if len(tables) == 1 else None
-  if move.group in cache:
+  if order is not None and move.group in cache:
     cache[move.group] = cache[move.group].take(order, axis=-1)
   for i in move.blocks:
     before = blocks[i]
@@ -137,9 +137,7 @@ def _difference(
   """Returns the change of a moving block, restricted to the moved units."""
   fixed, old, new = after.fixed, before.moving, after.moving
   linear = after.names.count(move.group) == 1
-  # On an accelerator each number of moved units would compile a program.
-  on_host = block_pairs.on_host(new)
-  if order is not None and order.ndim == 1 and linear and on_host:
+  if order is not None and order.ndim == 1 and linear:
     axis = after.names.index(move.group)
     units = np.nonzero(order != np.arange(len(order)))[0]
     fixed, old, new = (x.take(units, axis=axis) for x in (fixed, old, new))
@@ -147,13 +145,12 @@ def _difference(
 
 
 def _match_by_gain(
-  gains: Any, solver: _assignment.Solver
+  gains: np.ndarray, solver: _assignment.Solver
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns the best order and the total gains ``[*outer]`` before and after.
 
   The identity is the current order: its total is the trace.
   """
-  gains = np.asarray(gains)
   order = np.asarray(solver(gains))
   before = np.diagonal(gains, axis1=-2, axis2=-1)
   after = np.take_along_axis(gains, order[..., None], -1)[..., 0]
@@ -170,7 +167,7 @@ def _match_by_rank(
   rearrangement inequality pairing equal ranks maximises their sum.
   """
   axes = [*map(block.names.index, (*outer, group))]
-  x, y = (np.asarray(v).transpose(axes) for v in (block.fixed, block.moving))
+  x, y = (v.transpose(axes) for v in (block.fixed, block.moving))
   indices = np.empty(x.shape, np.int32)
   ranked = np.argsort(y, -1, kind='stable').astype(np.int32)
   np.put_along_axis(indices, np.argsort(x, -1, kind='stable'), ranked, -1)

@@ -10,16 +10,12 @@ as a function of this group's permutation alone, is
 :math:`\sum_{o, i} S[o, i, \pi_o(i)]`: a linear assignment problem for each o.
 """
 
-import functools
 import math
 import re
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from wsl import tree, types
 from wsl.align._match import block_pairs
 
 _SHORT = 64  # contractions shorter than this are joined into one product
@@ -46,8 +42,8 @@ def gains(
   blocks: list[block_pairs.BlockPair],
   group: str,
   batch: block_pairs.Names,
-  total: Any = None,
-) -> Any:
+  total: np.ndarray | None = None,
+) -> np.ndarray:
   """Returns the gains of a group, added to a total.
 
   If the group has several axes in a block, the gains sum over these axes, with
@@ -58,7 +54,7 @@ def gains(
     blocks: pairs of blocks that have the group.
     group: the group to match.
     batch: the factors on which its permutation depends.
-    total: ``[*batch, n, n]``, or ``None`` for zero; overwritten on the host.
+    total: ``[*batch, n, n]``, or ``None`` for zero; overwritten.
 
   Returns:
     The gains ``[*batch, n, n]``.
@@ -81,31 +77,25 @@ def gains(
   if len(short) > 1:
     pairs = [pair for pair in pairs if pair[0].shape[-1] >= _SHORT]
     xs, ys = zip(*short)
-    on_host = block_pairs.on_host(xs[0])
-    concatenate = np.concatenate if on_host else jnp.concatenate
-    pairs.append((concatenate(xs, axis=-1), concatenate(ys, axis=-1)))
+    pairs.append((np.concatenate(xs, axis=-1), np.concatenate(ys, axis=-1)))
   for x, y in pairs:
-    total = add_product(x, y, total)
+    product = multiply(x, y)
+    total = product if total is None else np.add(total, product, out=total)
+  assert total is not None  # there is at least one block
   return total
 
 
-def add_product(x: Any, y: Any, total: Any = None) -> Any:
-  """Adds ``x y^T`` to a total, on the host or the accelerator of ``x``."""
-  if not block_pairs.on_host(x):
-    return _add_product(x, y, total)
-  result = np.matmul(_blas_layout(x), np.swapaxes(_blas_layout(y), -1, -2))
-  if total is None:
-    return result
-  total += result
-  return total
+def multiply(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Returns the products ``x y^T`` of matrices ``[*batch, rows, columns]``."""
+  return np.matmul(_blas_layout(x), np.swapaxes(_blas_layout(y), -1, -2))
 
 
 def as_matrices(
-  x: Any,
+  x: np.ndarray,
   labels: block_pairs.Names,
   batch: block_pairs.Names,
   rows: block_pairs.Names,
-) -> Any:
+) -> np.ndarray:
   """Reshapes a block to ``[*batch, prod(rows), rest]``."""
   rest = [label for label in labels if label not in (*batch, *rows)]
   y = x.transpose([labels.index(label) for label in (*batch, *rows, *rest)])
@@ -132,12 +122,7 @@ def agreement(
   for block in blocks:
     rest = [i for i, name in enumerate(block.names) if name not in batch]
     order = (*map(block.names.index, batch), *rest)
-    if block_pairs.on_host(block.fixed):
-      part = (block.fixed * block.moving).transpose(order)
-    else:
-      part = np.asarray(
-        _row_sums(block.fixed, block.moving, order=order, batch=len(batch))
-      )
+    part = (block.fixed * block.moving).transpose(order)
     axes = tuple(range(len(batch), part.ndim))
     total = total + part.sum(axes, dtype=np.float64)
   return np.asarray(total, np.float64)
@@ -148,19 +133,3 @@ def _blas_layout(x: np.ndarray) -> np.ndarray:
   if x.itemsize in x.strides[-2:]:
     return x
   return np.ascontiguousarray(x)
-
-
-@jax.jit
-def _add_product(x: types.Array, y: types.Array, total: Any) -> types.Array:
-  """Compiled ``total + x y^T`` for blocks on an accelerator."""
-  result = tree.matmul(x, jnp.swapaxes(y, -1, -2))
-  return result if total is None else total + result
-
-
-@functools.partial(jax.jit, static_argnames=('order', 'batch'))
-def _row_sums(
-  x: types.Array, y: types.Array, *, order: tuple[int, ...], batch: int
-) -> types.Array:
-  """Multiplies and sums the last axis; the host sums the rest in float64."""
-  product = (x * y).transpose(order)
-  return product.sum(-1) if product.ndim > batch else product

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
@@ -71,8 +70,8 @@ def weight_matching(
   others depend (attention heads and the units inside them) is matched together
   with them. A group that occurs twice in a tensor, as in a recurrent matrix, is
   a quadratic assignment problem, and changes only if the agreement increases.
-  Runs on the host and cannot be traced; products are computed on the
-  accelerator if there is one.
+  Runs on the host, whatever the default device, compiles nothing and cannot be
+  traced.
 
   Args:
     fixed: the model that stays in its order; in memory or on demand.
@@ -162,7 +161,8 @@ def weight_matching(
         progress(Visit(start, sweep, group, objective, gained))
     if objective > best:
       best, found = objective, tables
-  return {name: jnp.asarray(table) for name, table in (found or {}).items()}
+  # jnp.asarray would compile a program for each shape.
+  return {name: jax.device_put(table) for name, table in (found or {}).items()}
 
 
 def _ascend(
