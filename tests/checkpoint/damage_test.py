@@ -38,7 +38,7 @@ _TWO = {'a': _leaf(0, 8, [2]), 'b': _leaf(8, 12, [1])}
     (_raw({'a': _leaf(0, 8, 2)}), "entry of leaf 'a' is malformed"),
     (_raw({'a': _leaf(8, 0, [2])}), "leaf 'a' has -8 bytes"),
     (_raw({'a': _leaf(0, 4, [2])}, b'1234'), r'F32\[2\] needs 8'),
-    (_raw({'a': _leaf(0, 4, [2], 'F4')}, b'1234'), "'a' of .* dtype 'F4'"),
+    (_raw({'a': _leaf(0, 4, [2], 'F5')}, b'1234'), "'a' of .* dtype 'F5'"),
     (
       _raw({'a': _leaf(0, 4, [2], ['F4'])}, b'1234'),
       "of leaf 'a' is malformed",

@@ -13,7 +13,7 @@ import pytest
 
 from tests.checkpoint import dtypes
 from wsl import checkpoint, deltas, merge, tree
-from wsl.checkpoint import _read_leaf
+from wsl.checkpoint._read import file_bytes
 
 
 def _models(folder, number, seed=0):
@@ -119,7 +119,7 @@ def test_the_largest_finite_values_pass(dtype):
 
 
 def test_a_bad_value_in_a_later_chunk_is_located(tmp_path, monkeypatch):
-  monkeypatch.setattr(_read_leaf, '_CHUNK', 64)
+  monkeypatch.setattr(file_bytes, '_CHUNK', 64)
   x = np.zeros((10, 10))
   x[7, 3] = np.inf
   checkpoint.save(tmp_path, {'w': x}, check_finite=False)
@@ -170,13 +170,13 @@ def test_progress(tmp_path):
 
 def test_buffers_are_reused_only_when_released():
   free = []
-  first = _read_leaf.aligned(100, free)
+  first = file_bytes.aligned(100, free)
   place = first.ctypes.data
   view = first.view(np.float32)[5:].reshape(4, 5)
   del first
-  assert _read_leaf.aligned(100, free).ctypes.data != place
+  assert file_bytes.aligned(100, free).ctypes.data != place
   del view
-  again = [_read_leaf.aligned(n, free) for n in (90, 90)]
+  again = [file_bytes.aligned(n, free) for n in (90, 90)]
   assert place in [x.ctypes.data for x in again]
   assert all(x.ctypes.data % 64 == 0 for x in again)
 
@@ -184,7 +184,7 @@ def test_buffers_are_reused_only_when_released():
 def test_buffers_have_the_size_asked_for():
   free = []
   for nbytes in (100, 130, 0, 164, 165, 64):
-    assert _read_leaf.aligned(nbytes, free).size == nbytes
+    assert file_bytes.aligned(nbytes, free).size == nbytes
     assert len(free) == 1
 
 

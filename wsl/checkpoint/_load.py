@@ -1,13 +1,15 @@
 """Loading a checkpoint, at once or leaf by leaf on demand."""
 
 from collections.abc import Callable
-import dataclasses
 import os
 import pathlib
-from typing import Any, cast
+from typing import Any
+
+import jax
 
 from wsl import tree, types
-from wsl.checkpoint import _layout, _open, _orbax, _structure
+from wsl.checkpoint import _structure
+from wsl.checkpoint._read import file_bytes, orbax, orbax_layout, shards, stored
 
 
 def load(
@@ -72,8 +74,8 @@ def load(
     (3,)
   """
   folder = pathlib.Path(path)
-  if _layout.is_orbax(folder):
-    where = _layout.find_item('load', folder, step, item)
+  if orbax_layout.is_orbax(folder):
+    where = orbax_layout.find_item('load', folder, step, item)
     params = _load_orbax(where, lazy, sharding, like)
     if check_finite:
       remedy = 'leave this model out, or load with check_finite=False'
@@ -85,7 +87,7 @@ def load(
       'leave step= and item= out'
     )
   read = lambda: _load_files(folder, lazy, sharding, like, check_finite)
-  return _open.settled(folder, read)
+  return shards.settled(folder, read)
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -109,12 +111,12 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     >>> checkpoint.metadata(file)
     {'from': 'ties'}
   """
-  if _layout.is_orbax(pathlib.Path(path)):
+  if orbax_layout.is_orbax(pathlib.Path(path)):
     raise ValueError(
       f'metadata: {path} was written by Orbax: its metadata is not read here'
     )
-  read = lambda: _open.open_files(pathlib.Path(path), finite=False, free=None)
-  found = _open.settled(pathlib.Path(path), read).metadata
+  read = lambda: shards.open_files(pathlib.Path(path), finite=False, free=None)
+  found = shards.settled(pathlib.Path(path), read).metadata
   return {k: v for k, v in found.items() if k != _structure.KEY}
 
 
@@ -126,8 +128,8 @@ def _load_files(
   check_finite: bool,
 ) -> types.Params:
   """Loads a safetensors checkpoint."""
-  free: _open.Free = [] if lazy else None
-  files = _open.open_files(folder, finite=check_finite, free=free)
+  free: file_bytes.Free = [] if lazy else None
+  files = shards.open_files(folder, finite=check_finite, free=free)
   if like is not None:
     params = _structure.fit(like, files.leaves, folder)
   elif _structure.KEY in files.metadata:
@@ -137,7 +139,7 @@ def _load_files(
     params = files.leaves
   if sharding is not None:
     places = _places(params, sharding)
-    params = tree.map_named(_place, params, places)
+    params = jax.tree.map(stored.place, params, places)
   params = params if lazy else tree.read(params)
   if like is not None or _structure.KEY in files.metadata:
     return params
@@ -154,13 +156,13 @@ def _load_orbax(
       f'load: {path} was written by Orbax and cannot be read leaf by leaf: '
       'load it without lazy and save it as safetensors'
     )
-  params = _orbax.describe('load', path)
+  params = orbax.describe('load', path)
   if like is not None:
     params = _structure.fit(like, tree.named(params), path)
   places = None
   if sharding is not None:
     places = tree.named(_places(params, sharding))
-  params = _orbax.load(path, places)
+  params = orbax.load(path, places)
   if like is not None:
     params = _structure.fit(like, tree.named(params), path)
   return params
@@ -171,10 +173,3 @@ def _places(params: types.Params, sharding: Any) -> types.Tree:
   if callable(sharding):
     return tree.map_named(lambda name, _: sharding(name), params)
   return tree.broadcast_prefix(sharding, params)
-
-
-def _place(name: str, leaf: tree.Stored, where: Any) -> tree.Stored:
-  """Returns a leaf on demand that is read into a sharding."""
-  del name
-  fetch = dataclasses.replace(cast(Any, leaf.fetch), sharding=where)
-  return dataclasses.replace(leaf, fetch=fetch, read_into=None)

@@ -7,7 +7,8 @@ import pathlib
 import jax
 
 from wsl import tree, types
-from wsl.checkpoint import _open, _read_leaf, _structure
+from wsl.checkpoint import _structure
+from wsl.checkpoint._read import shards, stored
 
 
 def inherited(
@@ -25,7 +26,7 @@ def inherited(
     ValueError: if ``like`` has no leaf of a file.
   """
   if isinstance(like, (str, os.PathLike)):
-    found = [_open.open_files(pathlib.Path(like), finite=False, free=None)]
+    found = [shards.open_files(pathlib.Path(like), finite=False, free=None)]
     notes: Iterable[Mapping[str, str]] = [files.metadata for files in found]
   else:
     notes = _of_leaves(params if like is None else like)
@@ -34,7 +35,7 @@ def inherited(
         'save(like=): no leaf is on demand from a file: give the path of a '
         'checkpoint, or load it with lazy=True'
       )
-  shared = _open.combine(notes)
+  shared = shards.combine(notes)
   return {k: v for k, v in shared.items() if k != _structure.KEY}
 
 
@@ -44,6 +45,7 @@ def _of_leaves(params: types.Params) -> list[Mapping[str, str]]:
   for leaf in jax.tree.leaves(params):
     for x in tree.inputs(leaf):
       fetch = getattr(x, 'fetch', None)
-      if isinstance(fetch, _read_leaf.Fetch):
-        found[id(fetch.metadata)] = fetch.metadata
+      if isinstance(fetch, stored.Fetch):
+        notes = fetch.options.metadata
+        found[id(notes)] = notes
   return list(found.values())

@@ -12,13 +12,8 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint import (
-  _format,
-  _metadata,
-  _sources,
-  _structure,
-  _write,
-)
+from wsl.checkpoint import _format, _metadata, _structure, _write
+from wsl.checkpoint._read import folder_files
 
 
 def save(
@@ -141,7 +136,7 @@ def _layout(
     room = room if room is None else room - size
   if shard_bytes is None:
     one = target.suffix == '.safetensors'
-    paths = [target if one else target / _sources.SINGLE]
+    paths = [target if one else target / folder_files.SINGLE]
   else:
     n = len(groups)
     paths = [

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from wsl import tree
-from wsl.checkpoint import _format, _sources
+from wsl.checkpoint import _format
+from wsl.checkpoint._read import folder_files
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 Report: TypeAlias = Callable[[str, int], None]
@@ -69,7 +70,7 @@ def write(
   """Writes all files under temporary names, then renames them."""
   files[0].path.parent.mkdir(parents=True, exist_ok=True)
   parts = {_part(file.path): file.path for file in files}
-  index = target / _sources.INDEX
+  index = target / folder_files.INDEX
   try:
     for file in files:
       with open(_part(file.path), 'wb', buffering=0) as out:
@@ -148,11 +149,11 @@ def _previous(target: pathlib.Path) -> set[pathlib.Path]:
   """Returns the files of the checkpoint in a folder."""
   if target.suffix == '.safetensors':
     return set()
-  index = target / _sources.INDEX
-  files = {index, target / _sources.SINGLE}
+  index = target / folder_files.INDEX
+  files = {index, target / folder_files.SINGLE}
   if index.is_file():
     with contextlib.suppress(ValueError):
-      shard_of, _ = _sources.read_index(index)
+      shard_of, _ = folder_files.read_index(index)
       files |= {target / shard for shard in shard_of.values()}
   return files
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pathlib
 import re
 
-from wsl.checkpoint import _foreign
+from wsl.checkpoint._read import foreign
 
 _ITEM_MARK = '_METADATA'
 _OLD_MARK = 'checkpoint'
@@ -157,7 +157,7 @@ def _holds_tree(path: pathlib.Path) -> bool:
   if (path / _ITEM_MARK).exists():
     return True
   old = path / _OLD_MARK
-  return old.is_file() and _foreign.recognise(old) == _foreign.MSGPACK
+  return old.is_file() and foreign.recognise(old) == foreign.MSGPACK
 
 
 def _folders(path: pathlib.Path) -> list[pathlib.Path]:

@@ -1,11 +1,12 @@
 """Finding the files of a safetensors checkpoint: one, or a series of shards."""
 
 from collections.abc import Mapping
+import json
 import pathlib
 import re
 from typing import NamedTuple
 
-from wsl.checkpoint import _foreign, _format
+from wsl.checkpoint._read import foreign, messages
 
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
@@ -62,21 +63,42 @@ def read_index(path: pathlib.Path) -> tuple[dict[str, str], dict[str, str]]:
   Raises:
     ValueError: if the file is damaged or of another format.
   """
-  if _foreign.recognise(path) not in (None, _foreign.JSON):
-    raise _foreign.error(path) or _format.damaged(path, 'it is no index')
+  messages.check_regular(path)
+  if foreign.recognise(path) not in (None, foreign.JSON):
+    raise foreign.error(path) or messages.damaged(path, 'it is no index')
   try:
-    content, twice = _format.parse_json(path.read_text(encoding='utf-8'))
-    shard_of = content['weight_map']
-    # A name with a folder in it could point outside the checkpoint.
-    sound = all(pathlib.Path(s).name == s for s in shard_of.values())
+    # Pairs keep a name that occurs twice.
+    content = dict(json.loads(path.read_bytes(), object_pairs_hook=tuple))
+    pairs = content['weight_map']
+    shard_of = dict(pairs)
+    sound = isinstance(pairs, tuple)
+    sound &= all(map(_is_shard, set(shard_of.values())))
     metadata = dict(content.get('metadata') or {})
-  except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+  except (KeyError, TypeError, ValueError, RecursionError):
     sound = False
   if not sound:
-    raise _format.damaged(path, 'it does not map names to files beside it')
-  if twice is not None:
-    raise _format.damaged(path, f"it has the name '{twice}' twice")
+    raise messages.damaged(
+      path, 'it does not map names to files beside it, NAME.safetensors'
+    )
+  if len(shard_of) < len(pairs):
+    names = [name for name, _ in pairs]
+    twice = messages.quote(next(n for n in names if names.count(n) > 1))
+    raise messages.damaged(path, f'it has the name {twice} twice')
   return shard_of, {k: v for k, v in metadata.items() if isinstance(v, str)}
+
+
+def _is_shard(name: object) -> bool:
+  """Returns True for the name of a safetensors file, without a folder.
+
+  A name with a folder in it could point outside the checkpoint, and a save over
+  the checkpoint removes the files that its index names.
+  """
+  return (
+    isinstance(name, str)
+    and name.endswith('.safetensors')
+    and name != '.safetensors'
+    and not set('/\\\0').intersection(name)
+  )
 
 
 def _no_files(
@@ -106,7 +128,7 @@ def _no_files(
     weights = file.suffix in ('.bin', '.pt', '.pth', '.ckpt', '.pkl', '.npz')
     weights |= file.suffix in ('.msgpack', '.h5', '.keras', '.gguf', '.npy')
     weights |= file.name.startswith('checkpoint')  # Flax's, without Orbax
-    found = _foreign.recognise(file) if weights and file.is_file() else None
+    found = foreign.recognise(file) if weights and file.is_file() else None
     if found is not None:
       return (
         f'load: {folder} holds neither {INDEX} nor {SINGLE}; {file.name} is '

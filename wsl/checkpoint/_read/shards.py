@@ -5,14 +5,18 @@ Headers are read here, values are not: every leaf is on demand.
 
 from collections.abc import Callable, Iterable, Mapping
 import pathlib
-from typing import NamedTuple, TypeAlias, TypeVar
-
-import numpy as np
+from typing import NamedTuple, TypeVar
 
 from wsl import tree
-from wsl.checkpoint import _format, _read_leaf, _sources
+from wsl.checkpoint._read import (
+  file_bytes,
+  folder_files,
+  messages,
+  pause,
+  safetensors,
+  stored,
+)
 
-Free: TypeAlias = list[np.ndarray] | None
 T = TypeVar('T')
 # The saves that may replace a checkpoint while it is opened once.
 _ATTEMPTS = 20
@@ -25,33 +29,42 @@ class Files(NamedTuple):
   metadata: dict[str, str]
 
 
-def open_files(path: pathlib.Path, *, finite: bool, free: Free) -> Files:
+def open_files(
+  path: pathlib.Path, *, finite: bool, free: file_bytes.Free
+) -> Files:
   """Opens a file, or the file or the shards of a folder.
 
   Args:
     path: a safetensors file, an index of shards, or a folder.
     finite: whether reading a value that is not finite is an error.
-    free: see ``_read_leaf.Fetch``.
+    free: see ``file_bytes.Free``.
 
   Raises:
     FileNotFoundError: if there is no file, or a shard is missing.
     ValueError: if a file is damaged or of another format, or a leaf is in two
       files, or in a file and not in its index.
   """
-  sources = _sources.find(path)
-  headers = {file: _format.read_header(file) for file in sources.files}
-  file_of = _join(headers)
-  if sources.file_of is not None:
-    _check_index(sources, file_of)
-    file_of = sources.file_of
+  with pause.collection():
+    return _open(folder_files.find(path), finite, free)
+
+
+def _open(
+  sources: folder_files.Sources, finite: bool, free: file_bytes.Free
+) -> Files:
+  """Reads the headers of all files, and joins their leaves."""
+  headers = {file: safetensors.read_header(file) for file in sources.files}
   notes = combine([sources.metadata, *(h.metadata for h in headers.values())])
-  leaves = {}
-  for name, file in file_of.items():
-    entry, stamp = headers[file].entries[name], headers[file].stamp
-    fetch = _read_leaf.Fetch(
-      file, name, entry, stamp, finite, free, metadata=notes
-    )
-    leaves[name] = tree.Stored(fetch, entry.shape, entry.dtype, fetch.read_into)
+  options = stored.Options(finite, free, notes)
+  leaves: dict[str, tree.Stored] = {}
+  for path, header in headers.items():
+    file = file_bytes.FileBytes(path, header.stamp)
+    for name, entry in header.entries.items():
+      if name in leaves:
+        raise _in_two(name, leaves[name], path)
+      leaves[name] = safetensors.leaf(file, name, entry, options)
+  if sources.file_of is not None:
+    _check_index(sources, sources.file_of, headers)
+    leaves = {name: leaves[name] for name in sources.file_of}
   return Files(leaves, notes)
 
 
@@ -79,7 +92,7 @@ def settled(path: pathlib.Path, read: Callable[[], T]) -> T:
 def _state(path: pathlib.Path) -> list[tuple[int, int] | None]:
   """Returns the stamps of the files by which a checkpoint is found."""
   folder = path.is_dir()
-  names = (_sources.SINGLE, _sources.INDEX)
+  names = (folder_files.SINGLE, folder_files.INDEX)
   found: list[tuple[int, int] | None] = []
   for file in [path / name for name in names] if folder else [path]:
     try:
@@ -102,36 +115,32 @@ def combine(notes: Iterable[Mapping[str, str]]) -> dict[str, str]:
   return {k: v for k, v in found.items() if k not in conflicts}
 
 
-def _join(
-  headers: Mapping[pathlib.Path, _format.Header],
-) -> dict[str, pathlib.Path]:
-  """Returns the file of each leaf, which must be in one file only."""
-  file_of: dict[str, pathlib.Path] = {}
-  for file, header in headers.items():
-    for name in header.entries:
-      if name in file_of:
-        raise ValueError(
-          f"load: leaf '{name}' is in both {file_of[name]} and {file.name}: "
-          'remove one of them, or copy the checkpoint again'
-        )
-      file_of[name] = file
-  return file_of
+def _in_two(name: str, leaf: tree.Stored, path: pathlib.Path) -> ValueError:
+  """Returns the error for a leaf that two files hold."""
+  return ValueError(
+    f'load: leaf {messages.quote(name)} is in both {stored.origin(leaf)} and '
+    f'{path.name}: remove one of them, or copy the checkpoint again'
+  )
 
 
 def _check_index(
-  sources: _sources.Sources, file_of: Mapping[str, pathlib.Path]
+  sources: folder_files.Sources,
+  promised: Mapping[str, pathlib.Path],
+  headers: Mapping[pathlib.Path, safetensors.Header],
 ) -> None:
   """Checks that the index and the headers of the shards agree."""
-  promised = sources.file_of or {}
   for name, file in promised.items():
-    if file_of.get(name) != file:
-      raise _format.damaged(
+    if name not in headers[file].entries:
+      raise messages.damaged(
         sources.origin,
-        f"shard {file.name} has no leaf '{name}', which the index promises",
+        f'shard {file.name} has no leaf {messages.quote(name)}, which the '
+        'index promises',
       )
-  for name, file in file_of.items():
-    if name not in promised:
-      raise ValueError(
-        f"load: shard {file.name} has a leaf '{name}' that {sources.origin} "
-        'omits: add it to the index, or remove the index to load all shards'
-      )
+  for file, header in headers.items():
+    for name in header.entries:
+      if name not in promised:
+        raise ValueError(
+          f'load: shard {file.name} has a leaf {messages.quote(name)} that '
+          f'{sources.origin} omits: add it to the index, or remove the index '
+          'to load all shards'
+        )

@@ -1,0 +1,1 @@
+"""Readers of checkpoints: one module for each format, one kind of lazy leaf."""

@@ -1,0 +1,48 @@
+"""Error messages of readers: one line, whatever the file holds."""
+
+import os
+import pathlib
+import stat
+
+_LONGEST = 60
+_KINDS = {
+  stat.S_IFDIR: 'a folder',
+  stat.S_IFIFO: 'a named pipe',
+  stat.S_IFSOCK: 'a socket',
+  stat.S_IFCHR: 'a device',
+  stat.S_IFBLK: 'a device',
+}
+
+
+def quote(name: object) -> str:
+  """Quotes a name of a file's own choice: escaped, shortened, on one line."""
+  text = repr(name if isinstance(name, str) else str(name))
+  if len(text) <= _LONGEST:
+    return text
+  return f"'...{text[-_LONGEST + 4 :]}"
+
+
+def damaged(path: pathlib.Path, what: str) -> ValueError:
+  """Returns the error for a damaged file."""
+  return ValueError(f'load: {path} is damaged, copy it again: {what}')
+
+
+def check_regular(path: pathlib.Path) -> None:
+  """Checks that a path is a file; opening a pipe would wait for ever.
+
+  Raises:
+    FileNotFoundError: if there is nothing, or a link to nothing.
+    ValueError: if it is not a regular file.
+  """
+  try:
+    mode = os.stat(path).st_mode
+  except (FileNotFoundError, NotADirectoryError):
+    remedy = 'check the path'
+    if path.is_symlink():
+      remedy = f'it is a link to {os.readlink(path)}, fetch that file'
+    raise FileNotFoundError(
+      f'load: there is no file {path}: {remedy}'
+    ) from None
+  if not stat.S_ISREG(mode):
+    kind = _KINDS.get(stat.S_IFMT(mode), 'no regular file')
+    raise ValueError(f'load: {path} is {kind}: give the path of a file')

@@ -1,0 +1,315 @@
+"""Headers of safetensors files, accepted exactly as the published package does.
+
+The package parses the header by serde_json in Rust, which differs from Python's
+``json`` in the corners: a header is UTF-8 without a mark of byte order; no
+value is NaN or beyond float64; ``-0`` and ``1.0`` are no integers, and an
+integer has 64 bits; a string has no half of a surrogate pair; nesting ends at
+127. Names may occur twice, the last one counts; fields of an entry may not;
+unknown fields are allowed. An entry may be a list of its three fields.
+"""
+
+import functools
+import json
+import math
+import os
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from wsl import tree
+from wsl.checkpoint import _format
+from wsl.checkpoint._read import file_bytes, foreign, messages, stored
+
+# The limit of the published package: a larger length is a damaged file.
+_MAX_HEADER = 100_000_000
+_MAX_DEPTH = 127
+_MAX_INTEGER = 2**64 - 1
+# Packed formats of less than a byte; no order of the bits is defined.
+_PACKED = {
+  'F4': (np.dtype(ml_dtypes.float4_e2m1fn), 4),
+  'F6_E2M3': (np.dtype(ml_dtypes.float6_e2m3fn), 6),
+  'F6_E3M2': (np.dtype(ml_dtypes.float6_e3m2fn), 6),
+}
+_UNREAD = {dtype for dtype, _ in _PACKED.values()}
+_BITS = {
+  code: (dtype, 8 * dtype.itemsize) for code, dtype in _format.DTYPES.items()
+} | _PACKED
+_FIELDS = ('dtype', 'shape', 'data_offsets')
+# What a malformed header raises; names differ by the place of the fault.
+_ERRORS = (TypeError, ValueError, OverflowError, IndexError)
+# What json reads as an integer, and serde_json as the float -0.
+_MINUS_ZERO = re.compile(rb'-0(?![0-9.eE])')
+
+
+class Entry(NamedTuple):
+  """One tensor of a file: ``start`` counts from the file's first byte."""
+
+  dtype: np.dtype
+  shape: tuple[int, ...]
+  start: int
+  nbytes: int
+
+
+class Header(NamedTuple):
+  """The tensors and metadata of a file, with its size and time stamp."""
+
+  entries: dict[str, Entry]
+  metadata: dict[str, str]
+  stamp: file_bytes.Stamp
+
+
+def read_header(path: pathlib.Path) -> Header:
+  """Reads and checks a file's header, without reading the payload.
+
+  Raises:
+    FileNotFoundError: if there is no such file.
+    ValueError: if the file is damaged, naming what is wrong with it, or is of
+      another format.
+  """
+  messages.check_regular(path)
+  with open(path, 'rb', buffering=0) as file:
+    stamp = file_bytes.stamp_of(os.fstat(file.fileno()))
+    first = file.read(8)
+    length = int.from_bytes(first, 'little')
+    text = b''
+    if len(first) == 8 and length <= min(stamp[0] - 8, _MAX_HEADER):
+      text = file.read(length)
+  if len(text) < length or len(first) < 8:
+    raise foreign.error(path) or messages.damaged(
+      path, f'its header should take {length} bytes, the file has {stamp[0]}'
+    )
+  try:
+    pairs = _parse(text)
+  except (*_ERRORS, RecursionError):
+    raise foreign.error(path) or messages.damaged(
+      path, 'its header is not a JSON object'
+    ) from None
+  metadata: dict[str, str] | None = None
+  entries: dict[str, Entry] = {}
+  for name, value in pairs:
+    if name == _format.METADATA:
+      if metadata is not None:
+        raise messages.damaged(path, f'its header has {name} twice')
+      metadata = _metadata(path, value)
+      continue
+    try:
+      entries[name] = _entry(value, 8 + length)
+    except (*_ERRORS, RecursionError):
+      raise _explain(path, name, value, name in entries) from None
+  _check_cover(path, entries, 8 + length, stamp[0])
+  return Header(entries, metadata or {}, stamp)
+
+
+def leaf(
+  file: file_bytes.FileBytes,
+  name: str,
+  entry: Entry,
+  options: stored.Options,
+) -> tree.Stored:
+  """Returns a tensor as a leaf on demand."""
+  source: Any = stored.Range(file, entry.start)
+  if entry.dtype in _UNREAD:
+    source = functools.partial(_refuse_packed, file.path, name, entry.dtype)
+  return stored.leaf(
+    stored.Fetch(name, entry.dtype, entry.shape, source, file.path, options)
+  )
+
+
+def _parse(text: bytes) -> tuple[tuple[str, Any], ...]:
+  """Parses a JSON object; objects become tuples of pairs, lists stay lists.
+
+  Raises:
+    ValueError: if serde_json would refuse the text; depth and the size of
+      numbers in unknown fields are left to ``_check_unknown``.
+  """
+  integer = _integer if _MINUS_ZERO.search(text) else None
+  decoded = text.decode('utf-8')
+  pairs = json.loads(
+    decoded,
+    # A C function: the pairs of 70,000 entries cost no Python call.
+    object_pairs_hook=tuple,
+    parse_constant=_refuse,
+    parse_float=_number,
+    parse_int=integer,
+  )
+  if not isinstance(pairs, tuple):
+    raise ValueError('not an object')
+  if '\\u' in decoded:  # json accepts half of a surrogate pair
+    json.dumps(pairs, ensure_ascii=False).encode('utf-8')
+  return pairs
+
+
+def _refuse(constant: str) -> None:
+  raise ValueError(constant)
+
+
+def _number(text: str) -> float:
+  """Parses a float; one that is infinite is refused."""
+  value = float(text)
+  if math.isinf(value):
+    raise ValueError(text)
+  return value
+
+
+def _integer(text: str) -> int | float:
+  """Parses an integer; ``-0`` is a float."""
+  return -0.0 if text == '-0' else int(text)
+
+
+def _metadata(path: pathlib.Path, value: Any) -> dict[str, str]:
+  """Returns the metadata, an object of strings or null."""
+  if value is None:
+    return {}
+  if not isinstance(value, tuple) or not all(
+    isinstance(v, str) for _, v in value
+  ):
+    raise messages.damaged(
+      path, f'{_format.METADATA} in its header maps not strings to strings'
+    )
+  return dict(value)
+
+
+def _entry(value: Any, payload: int) -> Entry:
+  """Parses and checks the header's entry of one tensor.
+
+  Raises:
+    TypeError: if a field has another type.
+    ValueError: if a value is out of range.
+  """
+  (_, code), (_, shape), (_, offsets) = _fields(value)
+  start, stop = offsets
+  dtype, bits = _BITS[_code(code)]
+  _check_integers([start, stop])
+  _check_integers(shape)
+  size = math.prod(shape) * bits
+  if size != 8 * (stop - start) or (not size and _overflows(shape, bits)):
+    raise ValueError(size)
+  return Entry(dtype, tuple(shape), payload + start, stop - start)
+
+
+def _fields(value: Any) -> Any:
+  """Returns the three fields of an entry with their names, in order."""
+  if type(value) is tuple and tuple(key for key, _ in value) == _FIELDS:
+    return value
+  if isinstance(value, list):
+    if len(value) != 3:
+      raise ValueError(len(value))
+    return zip(_FIELDS, value)
+  known = [pair for pair in value if pair[0] in _FIELDS]
+  if len(known) < len(value):
+    _check_unknown([v for _, v in value], 2)
+  known.sort(key=lambda pair: _FIELDS.index(pair[0]))
+  if tuple(key for key, _ in known) != _FIELDS:
+    raise ValueError(known)
+  return known
+
+
+def _code(value: Any) -> str:
+  """Returns a dtype's code; serde writes it as a string or ``{code: null}``."""
+  if isinstance(value, tuple):
+    ((value, nothing),) = value
+    if nothing is not None:
+      raise TypeError(nothing)
+  if not isinstance(value, str) or value not in _BITS:
+    raise ValueError(value)
+  return value
+
+
+def _check_integers(values: Any) -> None:
+  """Checks a list of integers of 64 bits without a sign."""
+  if type(values) is not list or not {int}.issuperset(map(type, values)):
+    raise TypeError(values)
+  if values and (min(values) < 0 or max(values) > _MAX_INTEGER):
+    raise ValueError(values)
+
+
+def _overflows(shape: list[int], bits: int) -> bool:
+  """Returns True if the product overflows before it reaches a zero."""
+  total = 1
+  for n in shape:
+    total *= n
+    if total > _MAX_INTEGER:
+      return True
+  return total * bits > _MAX_INTEGER
+
+
+def _check_unknown(value: Any, depth: int) -> None:
+  """Checks the value of an unknown field, which is inside ``depth`` others."""
+  if isinstance(value, int):
+    float(value)  # serde_json refuses what float64 does not reach
+  elif isinstance(value, (list, tuple)):
+    if depth > _MAX_DEPTH:
+      raise ValueError(depth)
+    for child in value:
+      _check_unknown(child, depth + 1)
+
+
+def _explain(
+  path: pathlib.Path, name: str, value: Any, twice: bool
+) -> ValueError:
+  """Returns the error for an entry that ``_entry`` refuses."""
+  quoted = messages.quote(name)
+  if twice:
+    return messages.damaged(path, f'its header has the name {quoted} twice')
+  try:
+    (_, code), (_, shape), (_, (start, stop)) = _fields(value)
+    _check_integers(shape)
+    _check_integers([start, stop])
+    known = isinstance(code, tuple) or code in _BITS
+  except (*_ERRORS, RecursionError):
+    return messages.damaged(
+      path, f"the header's entry of leaf {quoted} is malformed"
+    )
+  if not known:
+    return ValueError(
+      f'load: leaf {quoted} of {path} has dtype {messages.quote(code)}, which '
+      'safetensors does not have: convert the file'
+    )
+  kind = f'{code}{shape}' if len(shape) < 8 else f'its {code} array'
+  _, bits = _BITS[_code(code)]
+  if _overflows(shape, bits):
+    return messages.damaged(
+      path, f'the size of leaf {quoted}, {kind:.80}, is beyond 64 bits'
+    )
+  return messages.damaged(
+    path,
+    f'leaf {quoted} has {stop - start} bytes, {kind:.80} needs '
+    f'{math.prod(shape) * bits / 8:g}',
+  )
+
+
+def _refuse_packed(path: pathlib.Path, name: str, dtype: np.dtype) -> Any:
+  """Raises for a packed leaf, when it is read."""
+  raise ValueError(
+    f'load: leaf {messages.quote(name)} of {path} is packed {dtype}, which is '
+    'not read: take the original weights, or unpack it'
+  )
+
+
+def _check_cover(
+  path: pathlib.Path, entries: dict[str, Entry], payload: int, size: int
+) -> None:
+  """Checks that the tensors cover the payload without holes or overlaps."""
+  end = payload
+  for name, entry in sorted(entries.items(), key=_range_of):
+    if entry.start != end:
+      what = 'overlaps the one before' if entry.start < end else 'follows a gap'
+      raise messages.damaged(path, f'leaf {messages.quote(name)} {what}')
+    end += entry.nbytes
+    if end > size:
+      raise messages.damaged(
+        path,
+        f'it is truncated: leaf {messages.quote(name)} ends at byte {end} of '
+        f'{size}',
+      )
+  if end < size:
+    raise messages.damaged(
+      path, f'{size - end} bytes at its end belong to no leaf'
+    )
+
+
+def _range_of(item: tuple[str, Entry]) -> tuple[int, int]:
+  return item[1].start, item[1].nbytes
