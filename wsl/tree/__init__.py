@@ -30,7 +30,6 @@ from wsl.tree._names import nearest as nearest
 from wsl.tree._names import select as select
 from wsl.tree._numerics import inner as inner
 from wsl.tree._numerics import matmul as matmul
-from wsl.tree._numerics import name_key as name_key
 from wsl.tree._numerics import safe_divide as safe_divide
 from wsl.tree._numerics import square as square
 from wsl.tree._numerics import unit as unit
@@ -46,6 +45,10 @@ from wsl.tree._on_demand import Static as Static
 from wsl.tree._on_demand import Stored as Stored
 from wsl.tree._program import is_float as is_float
 from wsl.tree._program import narrowed as narrowed
+from wsl.tree._random import bernoulli as bernoulli
+from wsl.tree._random import name_key as name_key
+from wsl.tree._random import name_words as name_words
+from wsl.tree._random import random_bits as random_bits
 from wsl.tree._ranks.kth_magnitude import kth_magnitude as kth_magnitude
 from wsl.tree._ranks.kth_magnitude import reaches as reaches
 from wsl.tree._scalars import check_scalars as check_scalars

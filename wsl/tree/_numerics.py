@@ -1,12 +1,11 @@
 """Numerical conventions shared by all rooms.
 
 Arithmetic is in float32 or wider; products have full precision (an accelerator
-rounds their operands by default); random numbers are keyed by the leaf's name.
+rounds their operands by default).
 """
 
 import functools
 from typing import Any
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -118,14 +117,3 @@ def safe_divide(x: types.Array, y: types.Array) -> types.Array:
   if jnp.iscomplexobj(x) and not jnp.iscomplexobj(y):
     return jax.lax.complex(safe_divide(x.real, y), safe_divide(x.imag, y))
   return x / jnp.where(y == 0, jnp.full_like(y, jnp.inf), y)
-
-
-def name_key(key: types.PRNGKey, name: str) -> types.PRNGKey:
-  """Derives the key of a leaf from its name, independent of other leaves.
-
-  Example:
-    >>> key = jax.random.key(0)
-    >>> bool(name_key(key, 'a') == name_key(key, 'b'))
-    False
-  """
-  return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))

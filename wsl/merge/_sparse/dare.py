@@ -61,23 +61,21 @@ def dare(
   _checks.fraction('dare', 'rate', rate, 'rate is the fraction dropped')
   rate = _checks.per_model('dare: rate', rate, models)
   _checks.choose('dare: rescale', rescale, dict.fromkeys(_RESCALES))
-  keys = tree.map_named(lambda name, _: tree.name_key(key, name), deltas)
+  words = tree.name_words(key, list(tree.named(deltas)), models)
+  keys = tree.map_named(lambda name, _: words[name], deltas)
   return tree.map(_drop, deltas, keys, rate=rate, rescale=rescale)
 
 
 def _drop(
-  x: types.Array, key: types.PRNGKey, *, rate: types.Array, rescale: str
+  x: types.Array, keys: types.Array, *, rate: types.Array, rescale: str
 ) -> types.Array:
-  """Masks a leaf ``[T, ...]`` at random and rescales the entries kept."""
+  """Masks a leaf ``[T, ...]`` by keys ``[T, 2]``, rescales the entries kept."""
   wide = tree.wide(x)
   keep = 1 - rate.astype(wide.real.dtype)
   # Drawn in float32 for every dtype, so that the mask does not depend on it.
   share = keep.astype(np.float32)
-  mask = jax.vmap(
-    lambda t, share: jax.random.bernoulli(
-      jax.random.fold_in(key, t), share, x.shape[1:]
-    )
-  )(jnp.arange(len(x)), share)
+  draw = lambda key, share: tree.bernoulli(key, share, x.shape[1:])
+  mask = jax.vmap(draw)(keys, share)
   kept = jnp.where(mask, wide, jnp.zeros_like(wide))
   # E[m tau / (1 - r)] = tau because E[m] = 1 - r; the variance is
   # tau^2 r / (1 - r). The L1 factor is a ratio of random sums: it is biased,

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -77,9 +76,9 @@ def spread(
 def draw(cells: Cells, seed: Any, leaf: tuple[int, ...]) -> types.Array | None:
   """Draws the cell of each entry if cells are random, or returns the given.
 
-  The assignment is recomputed from the seed instead of stored: threefry is a
-  counter-based generator, where entry i depends on the key and i alone. So it
-  is the same on every device, for every sharding, and in every recomputation.
+  The assignment is recomputed from the seed instead of stored: the word of
+  entry i depends on the key and i alone. So it is the same on every device, for
+  every sharding, and in every recomputation.
 
   Args:
     cells: the partition of the entries.
@@ -94,11 +93,9 @@ def draw(cells: Cells, seed: Any, leaf: tuple[int, ...]) -> types.Array | None:
     return jnp.asarray(seed)
   if not isinstance(cells, Random):
     return None
-  # Without a barrier XLA folds the whole draw into a constant of the program.
-  words = jax.lax.optimization_barrier(jnp.asarray(seed, np.uint32))
-  key = jax.random.wrap_key_data(words, impl='threefry2x32')
   # The bias of the modulo is below K / 2^32.
-  drawn = jax.random.bits(key, leaf, np.uint32) % np.uint32(cells.number)
+  words = tree.random_bits(jnp.asarray(seed, np.uint32), leaf)
+  drawn = words % np.uint32(cells.number)
   size = 8 if cells.number < 2**8 else 16 if cells.number < 2**16 else 32
   return drawn.astype(np.dtype(f'uint{size}'))
 
