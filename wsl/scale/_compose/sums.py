@@ -63,9 +63,8 @@ def weighted_sum(
   """
 
   def add(total: types.Array, step: Any) -> tuple[types.Array, None]:
-    c, i = step
-    rows, i = jax.lax.optimization_barrier((stack, i))
-    return total + term(c, rows, i), None
+    plus = lambda total, c, stack, i: total + term(c, stack, i)
+    return _in_step(plus, total, *step, stack), None
 
   index = np.arange(len(coef), dtype=np.int32) + jnp.asarray(start, np.int32)
   return _loop(add, (coef, index), jnp.zeros(shape, coef.dtype))
@@ -88,25 +87,50 @@ def _in_halves(
   halves = jnp.pad(coef, widths).reshape(2, half, *coef.shape[1:])
 
   def add(total: types.Array, step: Any) -> tuple[types.Array, None]:
-    c, start = step
-    words, start = jax.lax.optimization_barrier((seed, start))
+    c, start, shifted = step
+    words = shifted + start.astype(np.uint32)
     members = cell_maps.draw(cells, words, shape)
     term = functools.partial(_row_of, cells=cells, members=members, shape=shape)
     return total + weighted_sum(stack, c, term, shape, start=start), None
 
+  # The seed is the same in both steps. Each step adds its start to a different
+  # number to obtain it, as XLA would otherwise draw once, before the loop.
   starts = np.asarray([0, half], np.int32)
-  return _loop(add, (halves, starts), jnp.zeros(shape, coef.dtype))
+  words = jnp.asarray(seed, np.uint32)[None]
+  shifted = words - starts.astype(np.uint32)[:, None]
+  return _loop(add, (halves, starts, shifted), jnp.zeros(shape, coef.dtype))
 
 
 def _loop(add: Callable[..., Any], steps: Any, zeros: types.Array) -> Any:
   """Scans over steps; each step is recomputed in the backward pass.
 
-  ``checkpoint`` keeps no row as a residual. XLA hoists loop-invariant code: it
-  would cast the whole stack to float32 before the loop, T times the memory of a
-  row. ``add`` therefore ties the stack to the step's index by an optimization
-  barrier, which makes the cast depend on the step.
+  ``checkpoint`` keeps no row as a residual. A scan cannot be merged by common
+  subexpression elimination, so its barriers are not needed.
   """
   return jax.lax.scan(jax.checkpoint(add, prevent_cse=False), zeros, steps)[0]
+
+
+def _in_step(
+  plus: Callable[..., types.Array],
+  total: types.Array,
+  coef: types.Array,
+  i: types.Array,
+  stack: Any,
+) -> types.Array:
+  """Returns ``plus(total, coef, stack, i)``; casts of the stack stay inside.
+
+  XLA's CPU backend slices bfloat16 in float32: it casts the whole stack, and
+  hoists the cast, which does not depend on the step, out of the loop, at T
+  times the memory of a row. It hoists nothing out of a conditional. The
+  predicate is always true, but depends on the step, so that it is not folded.
+  Other backends slice bfloat16 as it is.
+  """
+  inside = lambda *args: jax.lax.cond(
+    i >= 0, plus, lambda total, *_: total, *args
+  )
+  return jax.lax.platform_dependent(
+    total, coef, stack, i, cpu=inside, default=plus
+  )
 
 
 def _row_of(
