@@ -6,31 +6,67 @@ merges and checkpoints a second time in this way.
 
 The time of the tests is mostly the compilation of small programs. XLA and LLVM
 optimise less here; the programs compute the same to rounding.
+
+``JAX_PLATFORMS=cuda`` runs the tests on a GPU, with XLA's own flags. Tests that
+need more devices than there are, or that are about a CPU, are skipped there:
+they are marked ``needs_devices(8)`` and ``cpu_only(reason)``.
 """
 
 import importlib.metadata
 import os
 
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     '--xla_force_host_platform_device_count=8',
-    '--xla_backend_optimization_level=0',
-    '--xla_llvm_disable_expensive_passes=true',
-    '--xla_cpu_parallel_codegen_split_count=1',
+    *(
+      [
+        '--xla_backend_optimization_level=0',
+        '--xla_llvm_disable_expensive_passes=true',
+        '--xla_cpu_parallel_codegen_split_count=1',
+      ]
+      if os.environ['JAX_PLATFORMS'] == 'cpu'
+      else []
+    ),
     # XLA ends the process at an unknown flag, and later releases lack this one.
     '--xla_cpu_use_fusion_emitters=false'
     if importlib.metadata.version('jaxlib').startswith('0.10.')
     else '',
+    # Of a flag that is given twice the last value counts.
     os.environ.get('XLA_FLAGS', ''),
   ]
 )
-os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Tests start processes of their own, which share the memory of a GPU.
+os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 # The threads of OpenBLAS and of XLA wait for each other (see wsl/README.md).
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 import jax
+import pytest
 
 if os.environ.get('WSL_TEST_DEFAULTS') != '1':
   jax.config.update('jax_enable_x64', True)
   jax.config.update('jax_numpy_dtype_promotion', 'strict')
   jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+_MARKERS = {
+  'needs_devices(number)': 'skipped where there are fewer devices',
+  'cpu_only(reason)': 'skipped on other backends, as the assertion is of a CPU',
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+  for name, meaning in _MARKERS.items():
+    config.addinivalue_line('markers', f'{name}: {meaning}')
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+  backend = jax.default_backend()
+  for mark in item.iter_markers('needs_devices'):
+    (number,) = mark.args
+    if jax.device_count() < number:
+      pytest.skip(f'needs {number} devices: {backend} has {jax.device_count()}')
+  for mark in item.iter_markers('cpu_only'):
+    (reason,) = mark.args
+    if backend != 'cpu':
+      pytest.skip(f'holds on a CPU only: {reason}')

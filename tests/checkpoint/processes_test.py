@@ -66,4 +66,6 @@ def test_two_processes(tmp_path):
 
 
 def _environment():
-  return {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  # Each process has one CPU, as they cannot share a GPU.
+  given = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  return given | {'JAX_PLATFORMS': 'cpu'}

@@ -60,6 +60,7 @@ def test_keep(tmp_path):
   assert checkpoint.steps(tmp_path) == [2, 3]
 
 
+@pytest.mark.needs_devices(8)
 def test_another_sharding(tmp_path):
   auto = (jax.sharding.AxisType.Auto,)
   mesh = jax.make_mesh((8,), ('d',), axis_types=auto)

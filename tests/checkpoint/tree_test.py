@@ -152,6 +152,7 @@ def test_a_folder_with_one_file(tmp_path):
 
 
 @pytest.mark.parametrize('lazy', [False, True])
+@pytest.mark.needs_devices(8)
 def test_sharding(tmp_path, lazy):
   mesh = jax.make_mesh((8,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
   rows = jax.sharding.NamedSharding(mesh, P('d'))
@@ -174,6 +175,7 @@ def test_sharding(tmp_path, lazy):
     checkpoint.load(tmp_path, sharding={'w': rows})
 
 
+@pytest.mark.needs_devices(8)
 def test_a_sharded_array_is_saved_whole(tmp_path):
   mesh = jax.make_mesh((8,), ('d',), axis_types=(jax.sharding.AxisType.Auto,))
   x = jax.device_put(jnp.arange(16.0), jax.sharding.NamedSharding(mesh, P('d')))

@@ -218,6 +218,7 @@ def _spread(x: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 @pytest.mark.parametrize('name', METHODS)
+@pytest.mark.needs_devices(8)
 def test_eight_devices_equal_one(name: str) -> None:
   row = METHODS[name]
   auto = (jax.sharding.AxisType.Auto,) * 2

@@ -101,6 +101,7 @@ def test_half_precision_is_summed_in_float32() -> None:
   np.testing.assert_allclose(found.xx, exact.xx, atol=1e-5)
 
 
+@pytest.mark.needs_devices(8)
 def test_rows_on_eight_devices_are_summed_over_all_of_them() -> None:
   x, y = draws(n=48)
   mesh = jax.sharding.Mesh(jax.devices(), ('data',))

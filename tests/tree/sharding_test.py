@@ -20,6 +20,8 @@ def _gathers(fn, spec, *operands):
 
 
 @pytest.mark.parametrize('spec', [(None, 'd'), (None, None, 'd')])
+@pytest.mark.needs_devices(8)
+@pytest.mark.cpu_only('it reads the compiled program')
 def test_counts_and_sums_do_not_gather(spec):
   probes = jnp.ones((3, 4), jnp.int32)
   lo, hi = jnp.zeros(3, jnp.int32), jnp.full(3, 9, jnp.int32)
@@ -28,6 +30,8 @@ def test_counts_and_sums_do_not_gather(spec):
   assert not _gathers(tree.sum_entries, spec)
 
 
+@pytest.mark.needs_devices(8)
+@pytest.mark.cpu_only('it reads the compiled program')
 def test_the_check_detects_a_gather():
   flat = lambda x: jnp.sort(x.reshape(3, -1), axis=1)
   assert _gathers(flat, (None, None, 'd'))

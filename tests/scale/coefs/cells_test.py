@@ -19,6 +19,7 @@ def layered(count: int, size: int) -> Any:
   }
 
 
+@pytest.mark.cpu_only('it measures the memory of a compiled program')
 def test_cells_are_not_kept_for_the_backward_pass() -> None:
   base = layered(24, 32)
   stacks = {k: jnp.ones((5, *x.shape), jnp.bfloat16) for k, x in base.items()}

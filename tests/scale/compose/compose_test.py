@@ -237,6 +237,7 @@ def test_p10_low_rank_vectors_are_one_concatenated_product() -> None:
 
 
 @pytest.mark.parametrize('by', ['all', 'channel', ('random', 3)])
+@pytest.mark.needs_devices(2)
 def test_jit_vmap_and_shards_agree(by: Any) -> None:
   many = [draw(start(by), seed) for seed in range(2)]
   wanted = [scale.compose(BASE, BANK, c) for c in many]

@@ -14,6 +14,7 @@ import pytest
 
 from wsl import scale
 
+pytestmark = pytest.mark.cpu_only('it reads the compiled program')
 T, D = 8, 64
 BASE = {name: jnp.ones((D, D), jnp.float32) for name in 'ab'}
 LEAF = D * D

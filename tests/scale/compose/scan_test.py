@@ -118,6 +118,7 @@ def test_low_rank_stacks_are_scanned() -> None:
   )
 
 
+@pytest.mark.cpu_only('it measures the memory of a compiled program')
 def test_one_layer_is_in_memory_at_a_time() -> None:
   n, d = 16, 64
   base = {'w': jnp.ones((n, d, d), jnp.float32)}

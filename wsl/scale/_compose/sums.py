@@ -63,8 +63,9 @@ def weighted_sum(
   """
 
   def add(total: types.Array, step: Any) -> tuple[types.Array, None]:
+    c, i = step
     plus = lambda total, c, stack, i: total + term(c, stack, i)
-    return _in_step(plus, total, *step, stack), None
+    return _in_step(plus, total, c, i, stack), None
 
   index = np.arange(len(coef), dtype=np.int32) + jnp.asarray(start, np.int32)
   return _loop(add, (coef, index), jnp.zeros(shape, coef.dtype))
