@@ -71,7 +71,7 @@ class Computed:
 
   @functools.cached_property
   def _aval(self) -> jax.ShapeDtypeStruct:
-    program, inputs = _linearise(self)
+    program, inputs = linearise(self)
     return _program.shape_of(program, [_abstract(x) for x in inputs])
 
   shape = property(lambda self: self._aval.shape)
@@ -127,7 +127,7 @@ def read(leaf: Any) -> Any:
   if isinstance(leaf, Stored):
     return leaf.fetch()
   if isinstance(leaf, Computed):
-    program, inputs = _linearise(leaf)
+    program, inputs = linearise(leaf)
     return _program.run(program, [read(x) for x in inputs])
   return leaf
 
@@ -148,7 +148,7 @@ def recompute(leaf: Any) -> Any:
   """
   if not isinstance(leaf, Computed):
     return read(leaf)
-  program, inputs = _linearise(leaf)
+  program, inputs = linearise(leaf)
   inputs = [read(x) for x in inputs]
   pivots = [x for x in inputs if isinstance(x, jax.core.Tracer) and x.size]
   pivots = [x for x in pivots if jnp.issubdtype(x.dtype, np.inexact)]
@@ -198,7 +198,7 @@ def defer(tree: types.Tree) -> types.Tree:
   return jax.tree.map(stored, tree)
 
 
-def _linearise(root: Computed) -> tuple[_program.Program, list[Any]]:
+def linearise(root: Computed) -> tuple[_program.Program, list[Any]]:
   """Flattens an expression into (kernel, operands, hyper) instructions.
 
   The program is hashable and contains no array, so it is the static argument of

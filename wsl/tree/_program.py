@@ -37,7 +37,7 @@ def run(program: Program, inputs: list[Any]) -> Any:
   Raises:
     ValueError: if a leaf would be narrowed, in a trace without x64.
   """
-  if not _narrows(program, inputs):
+  if not narrows(program, inputs):
     return _run(program, inputs)
   if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(inputs)):
     _check_first(program, inputs)
@@ -49,7 +49,7 @@ def run(program: Program, inputs: list[Any]) -> Any:
 
 def shape_of(program: Program, inputs: list[Any]) -> Any:
   """Returns the shape and dtype of the result of ``run``."""
-  wide = _narrows(program, inputs)
+  wide = narrows(program, inputs)
   with jax.enable_x64(True) if wide else contextlib.nullcontext():
     return _run.eval_shape(program, inputs)
 
@@ -71,7 +71,7 @@ def to_host(x: Any) -> Any:
   return np.asarray(x) if narrowed(x.dtype) else x
 
 
-def _narrows(program: Program, inputs: list[Any]) -> bool:
+def narrows(program: Program, inputs: list[Any]) -> bool:
   """Returns True if JAX would narrow a leaf, or a dtype that is asked for."""
   if jax.config.read('jax_enable_x64'):
     return False

@@ -1,0 +1,1 @@
+"""Leaves in chunks: programs that may run on slices, and their execution."""

@@ -1,0 +1,105 @@
+"""Computes leaves in order, chunk by chunk, with the next inputs read ahead."""
+
+import collections
+from collections.abc import Callable, Iterator, Mapping
+import concurrent.futures
+import contextlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from wsl.tree import _on_demand
+from wsl.tree._chunks import buffers, windows
+
+_AHEAD = 2  # windows that are read ahead
+CHUNK_BYTES = 1 << 20
+
+
+def stream(
+  leaves: Mapping[str, Any],
+  *,
+  chunk_bytes: int = CHUNK_BYTES,
+  read: Callable[[Any], Any] = _on_demand.read,
+) -> Iterator[tuple[str, np.ndarray]]:
+  """Computes leaves in order and returns them in chunks, as flat arrays.
+
+  A leaf that is entrywise over its inputs, which is found from its traced
+  program, is computed in chunks of fixed size: memory does not depend on the
+  size of the leaf, leaves of all shapes share a compiled program, and the next
+  inputs are read while a chunk is computed. Other leaves are computed as a
+  whole. The results are equal bit by bit.
+
+  Args:
+    leaves: arrays or leaves on demand, by name.
+    chunk_bytes: the size of each operand of a chunk.
+    read: computes a leaf that is not computed in chunks.
+
+  Yields:
+    ``(name, values)``: the entries of each leaf in row-major order, in one or
+    more parts.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> x = {'a': defer(jnp.ones(3)), 'b': jnp.zeros((2, 2))}
+    >>> [(name, values.size) for name, values in stream(x)]
+    [('a', 3), ('b', 4)]
+  """
+  pool = buffers.Buffers()
+  queue = windows.cut(leaves.items(), chunk_bytes)
+  ahead: collections.deque[Any] = collections.deque()
+  running: collections.deque[Any] = collections.deque()
+  with concurrent.futures.ThreadPoolExecutor(1) as reader:
+    while True:
+      while len(ahead) <= _AHEAD:
+        window = next(queue, None)
+        if window is None:
+          break
+        whole = isinstance(window, windows.Whole)
+        ahead.append(
+          (window, None if whole else reader.submit(window.fill, pool))
+        )
+      if ahead:
+        window, arrays = ahead.popleft()
+        if arrays is None:
+          result = [read(window.leaf)]
+        else:
+          result = _start(window, arrays.result())
+        running.append((window, result))
+        del result, arrays
+      elif not running:
+        return
+      # The next chunk is computed while the consumer handles this one.
+      if len(running) > 1 or not ahead:
+        window, (result,) = running.popleft()
+        yield from _parts(window, result)
+        del result
+
+
+def _start(window: windows.Window, arrays: list[np.ndarray]) -> Any:
+  """Starts the computation of a window."""
+  if window.program is None:
+    return arrays
+  program = window.program(window.length())
+  given = iter(arrays)
+  inputs = [
+    _on_demand.read(x) if lead is None else next(given)
+    for x, lead in zip(window.uniform, program.leads)
+  ]
+  start = window.pieces[0].start if program.positional else 0
+  with jax.enable_x64(True) if program.wide else contextlib.nullcontext():
+    return program.run(np.uint32(start), *inputs)
+
+
+def _parts(
+  window: windows.Window | windows.Whole, result: Any
+) -> Iterator[tuple[str, np.ndarray]]:
+  """Returns the part of each leaf in a computed window."""
+  if isinstance(window, windows.Whole):
+    yield window.name, np.asarray(result, order='C').reshape(-1)
+    return
+  flat, at = np.asarray(result), 0
+  for piece in window.pieces:
+    end = at + piece.stop - piece.start
+    yield piece.name, flat[at:end]
+    at = end
