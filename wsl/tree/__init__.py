@@ -1,5 +1,6 @@
 """Pytrees of parameters: names, selection, maps, sums, leaves on demand."""
 
+from wsl.tree._chunks.stream import stream as stream
 from wsl.tree._containers import check_names as check_names
 from wsl.tree._containers import conform as conform
 from wsl.tree._containers import like as like

@@ -86,13 +86,13 @@ def _apply(
     return [values.iota(eqn)]
   if name in _ENTRYWISE:
     return [_entrywise(window, eqn, operands)]
-  first = operands[0] if operands else None
-  if isinstance(first, values.Spread) and not np.ndim(first.value):
-    if name in _SHAPES:
-      shapes = [v.aval.shape for v in eqn.outvars]
-      return [values.Spread(first.value, shape, ()) for shape in shapes]
+  first: Any = operands[0] if operands else None
+  number = isinstance(first, values.Spread) and not np.ndim(first.value)
+  if number and name in _SHAPES:
+    shapes = [values.shape_of(v) for v in eqn.outvars]
+    return [values.Spread(first.value, shape, ()) for shape in shapes]
   if isinstance(first, (values.Grid, values.Spread)):
-    shape = eqn.invars[0].aval.shape
+    shape = values.shape_of(eqn.invars[0])
     if (lead := values.leading(shape, window.size)) is not None:
       first = values.Flat(values.to_flat(window, first, lead, shape), lead)
   if name in _JOINS and any(isinstance(v, _VARYING) for v in operands):
@@ -113,7 +113,7 @@ def _entrywise(
   window: values.Window, eqn: core.JaxprEqn, operands: list[Any]
 ) -> Any:
   """Applies an entrywise primitive."""
-  out = eqn.outvars[0].aval.shape
+  out = values.shape_of(eqn.outvars[0])
   if not any(isinstance(v, _VARYING) for v in operands):
     result = _entrywise_uniform(eqn, operands)
     if result is not None:
@@ -126,7 +126,7 @@ def _entrywise(
     return values.uniform(eqn, operands)[0]
   values.require(not leads)
   args = [
-    _operand(window, v, lead, x.aval.shape, out)
+    _operand(window, v, lead, values.shape_of(x), out)
     for v, x in zip(operands, eqn.invars)
   ]
   return values.Flat(values.bind(eqn, args), lead)
@@ -148,9 +148,7 @@ def _operand(
     return values.to_flat(window, value, lead, shape)
   # Axes of one entry are broadcast.
   same = [a in (1, b) for a, b in zip(shape, out)]
-  values.require(not shape or (len(shape) == len(out) and all(same)))
-  if not shape:
-    value = value._replace(dims=()) if isinstance(value, tuple) else value
+  values.require(len(shape) == len(out) and all(same))
   return values.to_flat(window, value, lead, out)
 
 
@@ -159,14 +157,14 @@ def _entrywise_uniform(eqn: core.JaxprEqn, operands: list[Any]) -> Any:
 
   Returns None for values that are spread along different axes.
   """
-  out = eqn.outvars[0].aval.shape
+  out = values.shape_of(eqn.outvars[0])
   spreads = [v for v in operands if isinstance(v, values.Spread)]
   if not spreads:
     return values.uniform(eqn, operands)[0]
   inner = [v.value if isinstance(v, values.Spread) else v for v in operands]
   layouts = {(v.dims, np.shape(v.value)) for v in spreads if np.ndim(v.value)}
   numbers = [v for v in operands if not isinstance(v, values.Spread)]
-  same = all(v.aval.shape in ((), out) for v in eqn.invars)
+  same = all(values.shape_of(v) in ((), out) for v in eqn.invars)
   if len(layouts) > 1 or any(map(np.ndim, numbers)) or not same:
     return None
   dims, shape = layouts.pop() if layouts else ((), ())
@@ -179,14 +177,14 @@ def _join(
 ) -> values.Flat:
   """Stacks or concatenates along a leading axis."""
   name = eqn.primitive.name
-  shapes = [v.aval.shape for v in eqn.invars]
+  shapes = [values.shape_of(v) for v in eqn.invars]
   leads = {v.lead for v in operands if isinstance(v, values.Flat)}
   lead = leads.pop() if leads else values.leading(shapes[0], window.size)
   grows = int(name == 'stack')
-  values.require(not leads and lead is not None)
+  if lead is None or leads:
+    raise values.NotFlatError
   values.require(eqn.params[_JOINS[name]] < lead + grows)
   arrays = [
-    values.to_flat(window, v, lead, shape)
-    for v, shape in zip(operands, shapes)
+    values.to_flat(window, v, lead, shape) for v, shape in zip(operands, shapes)
   ]
   return values.Flat(values.bind(eqn, arrays), lead + grows)

@@ -77,7 +77,9 @@ def find(
     The program; None if it mixes positions of the leaf.
   """
   kinds = tuple(map(_kind, inputs))
-  return _find(program, kinds, tuple(shape), length, jax.config.jax_enable_x64)
+  return _find(
+    program, kinds, tuple(shape), length, jax.config.read('jax_enable_x64')
+  )
 
 
 def _kind(x: Any) -> _Kind:
@@ -141,7 +143,7 @@ def _flatten(
       for x, lead in zip(args, leads)
     ]
     results = flat.interpret(window, traced, given)
-    shapes = [v.aval.shape for v in traced.jaxpr.outvars]
+    shapes = [values.shape_of(v) for v in traced.jaxpr.outvars]
     return [
       values.to_flat(window, x, len(s) - len(shape), s)
       for x, s in zip(results, shapes)
@@ -172,7 +174,7 @@ def _compiled(
   # in it are compared by their bytes.
   consts = [np.asarray(x) for x in program.consts]
   content = [(x.shape, x.dtype.name, x.tobytes()) for x in consts]
-  key = str(program), tuple(content), jax.config.jax_enable_x64, wide
+  key = str(program), tuple(content), jax.config.read('jax_enable_x64'), wide
   if key not in _shared:
     run = core.jaxpr_as_fun(program)
 

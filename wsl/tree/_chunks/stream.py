@@ -55,18 +55,17 @@ def stream(
         window = next(queue, None)
         if window is None:
           break
-        whole = isinstance(window, windows.Whole)
-        ahead.append(
-          (window, None if whole else reader.submit(window.fill, pool))
-        )
+        fill = None
+        if isinstance(window, windows.Window):
+          fill = reader.submit(window.fill, pool)
+        ahead.append((window, fill))
       if ahead:
-        window, arrays = ahead.popleft()
-        if arrays is None:
-          result = [read(window.leaf)]
+        window, fill = ahead.popleft()
+        if isinstance(window, windows.Whole):
+          running.append((window, [read(window.leaf)]))
         else:
-          result = _start(window, arrays.result())
-        running.append((window, result))
-        del result, arrays
+          running.append((window, _start(window, fill.result())))
+        del fill
       elif not running:
         return
       # The next chunk is computed while the consumer handles this one.
@@ -81,6 +80,7 @@ def _start(window: windows.Window, arrays: list[np.ndarray]) -> Any:
   if window.program is None:
     return arrays
   program = window.program(window.length())
+  assert program is not None
   given = iter(arrays)
   inputs = [
     _on_demand.read(x) if lead is None else next(given)

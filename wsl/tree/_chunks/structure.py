@@ -24,7 +24,7 @@ def _broadcast(
 ) -> Sequence[Any]:
   """Adds or widens leading axes."""
   shape, dims = eqn.params['shape'], eqn.params['broadcast_dimensions']
-  inner = eqn.invars[0].aval.shape[x.lead :]
+  inner = values.shape_of(eqn.invars[0])[x.lead :]
   lead = len(shape) - len(inner)
   values.require(not rest and shape[lead:] == inner)
   values.require(tuple(dims[x.lead :]) == tuple(range(lead, len(shape))))
@@ -38,9 +38,9 @@ def _reshape(
   window: values.Window, eqn: core.JaxprEqn, x: values.Flat, rest: Sequence[Any]
 ) -> Sequence[Any]:
   """Factorises the leading axes and the positions anew, each on its own."""
-  shape = eqn.outvars[0].aval.shape
+  shape = values.shape_of(eqn.outvars[0])
   values.require(not rest and eqn.params.get('dimensions') is None)
-  before = eqn.invars[0].aval.shape[: x.lead]
+  before = values.shape_of(eqn.invars[0])[: x.lead]
   fits = [
     lead
     for lead in range(len(shape) + 1)
@@ -67,7 +67,7 @@ def _slice(
 ) -> Sequence[Any]:
   """Slices leading axes."""
   del rest
-  inner = eqn.invars[0].aval.shape[x.lead :]
+  inner = values.shape_of(eqn.invars[0])[x.lead :]
   starts, limits = eqn.params['start_indices'], eqn.params['limit_indices']
   strides = eqn.params['strides'] or (1,) * len(starts)
   values.require(tuple(limits[x.lead :]) == inner)
@@ -86,9 +86,11 @@ def _dynamic_slice(
   sizes = eqn.params['slice_sizes']
   indices = rest[: len(sizes)]
   values.require(len(rest) == len(sizes))
-  values.require(tuple(sizes[x.lead :]) == eqn.invars[0].aval.shape[x.lead :])
+  values.require(
+    tuple(sizes[x.lead :]) == values.shape_of(eqn.invars[0])[x.lead :]
+  )
   values.require(not any(isinstance(i, tuple) for i in indices))
-  zero = np.zeros((), eqn.invars[1].aval.dtype)
+  zero = np.zeros((), rest[0].dtype)
   array = jax.lax.dynamic_slice(
     x.array, (*indices[: x.lead], zero), (*sizes[: x.lead], window.length)
   )

@@ -71,6 +71,11 @@ def require(condition: bool) -> None:
     raise NotFlatError
 
 
+def shape_of(var: Any) -> tuple[int, ...]:
+  """Returns the shape of a variable of the traced program."""
+  return tuple(var.aval.shape)
+
+
 def bind(eqn: core.JaxprEqn, operands: Sequence[Any]) -> Any:
   """Applies the primitive of an equation to other operands."""
   return eqn.primitive.bind(*operands, **eqn.params)
@@ -78,9 +83,7 @@ def bind(eqn: core.JaxprEqn, operands: Sequence[Any]) -> Any:
 
 def uniform(eqn: core.JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
   """Evaluates an equation of uniform values as it is."""
-  require(
-    all(math.prod(v.aval.shape) <= _MOST_UNIFORM for v in eqn.outvars)
-  )
+  require(all(math.prod(shape_of(v)) <= _MOST_UNIFORM for v in eqn.outvars))
   results = bind(eqn, [_whole(value) for value in values])
   return results if eqn.primitive.multiple_results else [results]
 
@@ -105,7 +108,7 @@ def leading(shape: tuple[int, ...], size: int) -> int | None:
 def to_flat(
   window: Window, value: Any, lead: int, shape: tuple[int, ...]
 ) -> Any:
-  """Returns a value of shape ``[*lead, *S]`` at the positions, ``[*lead, n]``."""
+  """Returns a value ``[*lead, *S]`` at the positions, ``[*lead, n]``."""
   if isinstance(value, Flat):
     require(value.lead == lead)
     return value.array

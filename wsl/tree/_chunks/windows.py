@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -17,6 +17,8 @@ import numpy as np
 from wsl.tree import _on_demand
 from wsl.tree._chunks import buffers, programs
 
+# The leading axes and the dtype of each chunked input.
+Layout: TypeAlias = tuple[tuple[tuple[int, ...], np.dtype], ...]
 # The last window of a sequence is padded to a length of this series.
 _SHRINK = 8
 _SHORTEST = 64
@@ -51,10 +53,10 @@ class Window:
     filled: the number of its positions.
   """
 
-  program: Callable[[int], programs.ChunkProgram] | None
+  program: Callable[[int], programs.ChunkProgram | None] | None
   most: int
   uniform: tuple[Any, ...]
-  layout: tuple[tuple[tuple[int, ...], np.dtype], ...]
+  layout: Layout
   pieces: list[Piece] = dataclasses.field(default_factory=list)
   filled: int = 0
 
@@ -108,7 +110,7 @@ def cut(
       window, key = None, None
       yield Whole(name, leaf)
       continue
-    start, size = 0, int(math.prod(leaf.shape))
+    start, size = 0, math.prod(leaf.shape)
     while start < size:
       if window is not None and sequence.key != key:
         yield window
@@ -124,6 +126,11 @@ def cut(
         window = None
   if window is not None:
     yield window
+
+
+def is_cut(leaf: Any) -> bool:
+  """Returns True if a leaf is computed in windows."""
+  return _sequence(leaf, 1) is not None
 
 
 class _Sequence(NamedTuple):
@@ -151,36 +158,39 @@ def _sequence(leaf: Any, nbytes: int) -> _Sequence | None:
     if source is None or leaf.dtype.hasobject:
       return None
     most = max(nbytes // leaf.dtype.itemsize, 1)
-    layout = (((), leaf.dtype),)
-    window = functools.partial(Window, None, most, (), layout)
+    copied: Layout = (((), leaf.dtype),)
+    window = functools.partial(Window, None, most, (), copied)
     return _Sequence(('copy', leaf.dtype), window, (source,), False)
-  program, inputs = _on_demand.linearise(leaf)
   shape = tuple(leaf.shape)
-  find = functools.partial(programs.find, program, inputs, shape)
-  chunk = find(_SHORTEST)
-  if chunk is None or leaf.size == 1:
+  if math.prod(shape) == 1:
     # XLA compiles arrays of one entry as numbers, which may round otherwise.
+    return None
+  program, inputs = _on_demand.linearise(leaf)
+  find = functools.partial(programs.find, program, inputs, shape)
+  widths = [x.dtype.itemsize for x in inputs if _is_array(x)]
+  most = _power(nbytes // max([leaf.dtype.itemsize, *widths]))
+  chunk = find(most)
+  if chunk is None:
     return None
   split = [(x, k) for x, k in zip(inputs, chunk.leads) if k is not None]
   sources = tuple(_source(x, k) for x, k in split)
   if not sources or any(source is None for source in sources):
     return None
   layout = tuple((tuple(x.shape[:k]), x.dtype) for x, k in split)
-  item = max(dtype.itemsize for _, dtype in layout)
-  most = _power(nbytes // max(item, leaf.dtype.itemsize))
-  uniform = tuple(
-    x if k is None else None for x, k in zip(inputs, chunk.leads)
-  )
-  whole = find(most)
-  assert whole is not None
-  key = (whole.run, layout, *map(_identity, uniform))
+  uniform = tuple(x if k is None else None for x, k in zip(inputs, chunk.leads))
+  key = (chunk.run, layout, *map(_identity, uniform))
   window = functools.partial(Window, find, most, uniform, layout)
-  return _Sequence(key, window, sources, whole.positional)
+  return _Sequence(key, window, sources, chunk.positional)
 
 
 def _power(n: int) -> int:
-  """Returns the largest ``_SHORTEST * _SHRINK**i * 2**j`` of at most n."""
+  """Returns the largest power of two of at most n."""
   return max(1 << max(n, 1).bit_length() - 1, _SHORTEST)
+
+
+def _is_array(x: Any) -> bool:
+  """Returns True for an input that may be read in chunks."""
+  return isinstance(x, (_on_demand.Stored, np.ndarray, jax.Array))
 
 
 def _identity(x: Any) -> Any:
