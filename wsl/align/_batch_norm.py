@@ -58,6 +58,8 @@ def reset_batch_stats(
   arXiv:2211.08403; the official code gives all batches the same weight.
   """
   update_fn = tree.partial(update_fn)
+  for given in (batch_stats, update_fn):
+    tree.check_not_narrowed('reset_batch_stats', given)
   leaves, structure = jax.tree.flatten(batch_stats)
   indices = _moment_indices(leaves)
   names = list(tree.named(batch_stats))

@@ -70,6 +70,7 @@ def check(
   """
   names = tree.named(params)
   _symmetry.check_leaves(symmetry, names, 'check: params')
+  tree.check_not_narrowed('check', params)
   draw_key, move_key = jax.random.split(key)
   run = compile_outputs(apply_fn, inputs)
   drawn = perturb(params, draw_key, caller='check')

@@ -94,6 +94,7 @@ def repair(
     raise ValueError(f'repair: passes={passes}, expected at least 1')
   if epsilon < 0:
     raise ValueError(f'repair: epsilon={epsilon}, expected >= 0')
+  tree.check_not_narrowed('repair', params)
   params = tree.read(params)
   shares = _shares(weights, len(endpoints))
   ends = [_moments(m, params, f'endpoint {i}') for i, m in enumerate(endpoints)]

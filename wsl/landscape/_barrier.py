@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from wsl import types
+from wsl import tree, types
 from wsl.landscape import _path
 
 
@@ -77,6 +77,7 @@ def barrier(
   arXiv:2110.06296 (above the chord).
   """
   _path.check_line(a, b, points, name='barrier')
+  tree.check_not_narrowed('barrier', a)
   found = _path.evaluate(loss_fn, a, b, points)
   rise = _path.heights(found.values, t=found.t)
   return Barrier(found.t, found.values, rise.above_mean, rise.above_chord)

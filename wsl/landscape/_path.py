@@ -81,6 +81,8 @@ def path(
     [0.0, 1.0, 4.0]
   """
   check_line(a, b, points, name='path')
+  if traced:
+    tree.check_not_narrowed('path', a)
   return evaluate(metric_fn, a, b, points, edit, traced)
 
 

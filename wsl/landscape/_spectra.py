@@ -113,8 +113,12 @@ def singular_alignment(
   return SingularAlignment(
     leaves=cosines,
     counts=jax.tree.map(lambda x: x[1:], found),
-    mean=jnp.mean(jnp.stack(jax.tree.leaves(cosines))),
+    mean=tree.apply_kernel(_mean, *jax.tree.leaves(cosines)),
   )
+
+
+def _mean(*numbers: types.Array) -> types.Array:
+  return jnp.mean(jnp.stack(numbers))
 
 
 def _cosine_and_counts(

@@ -42,6 +42,7 @@ def linearise(
     Ortiz-Jimenez et al., "Task Arithmetic in the Tangent Space: Improved
     Editing of Pre-Trained Models", 2023, arXiv:2305.12827.
   """
+  tree.check_not_narrowed('linearise', base)
   return jax.tree_util.Partial(functools.partial(_tangent, apply_fn), base)
 
 
@@ -65,6 +66,7 @@ def linear_model(
     >>> g(jnp.asarray(3.5), jnp.asarray(1.0)).item()
     12.0
   """
+  tree.check_not_narrowed('linear_model', base)
   return jax.tree_util.Partial(functools.partial(_from_params, apply_fn), base)
 
 

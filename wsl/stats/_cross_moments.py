@@ -63,6 +63,7 @@ def cross_moments(
     ([(0, 0), (1, 0)], [[-10.0]], [8.0])
   """
   source, target = tree.partial(source), tree.partial(target)
+  tree.check_not_narrowed('cross_moments', (source, target))
   total = None
   for batch in batches_lib.stream(batches, name='cross_moments'):
     inputs = batches_lib.inputs_of(batch)

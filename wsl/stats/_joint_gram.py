@@ -63,6 +63,8 @@ def joint_gram(
     tree.conform(f'joint_gram: model {i}', model, 'model 0', models[0])
     for i, model in enumerate(models)
   ]
+  for model in models:
+    tree.check_not_narrowed('joint_gram', model)
   stacked = tree.stack([tree.read(model) for model in models])
   of_batch = functools.partial(_batch_sums, apply_fn, stacked)
   total = totals.over_batches(

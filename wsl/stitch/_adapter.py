@@ -73,6 +73,9 @@ class Adapter:
     metadata={'static': True}, default=None
   )
 
+  def __post_init__(self) -> None:
+    tree.check_not_narrowed('Adapter', (self.weight, self.bias))
+
 
 def apply_adapter(adapter: Adapter, x: types.Array) -> types.Array:
   """Maps features of one network to those of another.

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import tree, types
 
 PartFn: TypeAlias = Callable[[types.Params, Any], types.Array]
 
@@ -25,6 +25,9 @@ class Segmented:
   embedding, D before the head. The leaves of this pytree are the parameters;
   the functions are static. Use module-level functions or frozen dataclasses,
   which compare equal by value: a new lambda triggers a new compilation.
+
+  Raises:
+    ValueError: if a leaf is float64 and ``jax_enable_x64`` is off.
 
   Attributes:
     params: ``{'embed': tree, 'blocks': ..., 'head': tree}``; ``blocks`` is a
@@ -52,6 +55,9 @@ class Segmented:
     metadata={'static': True}
   )
   head: PartFn = dataclasses.field(metadata={'static': True})
+
+  def __post_init__(self) -> None:
+    tree.check_not_narrowed('Segmented', self.params)
 
   @property
   def stacked(self) -> bool:

@@ -110,6 +110,7 @@ def _checked_average(
   """Checks the arguments for a public function, then averages."""
   if not _examples.count(data, batch_size, caller=caller):
     raise ValueError(f'{caller}: data has no examples to average over')
+  tree.check_not_narrowed(caller, params)
   return _average(metric_fn, params, data, batch_size)
 
 

@@ -87,6 +87,8 @@ def start(
   Raises:
     ValueError: if the optimizer does not accept the parameters.
   """
+  for given in (params, aux):
+    tree.check_not_narrowed('start', given, integers=True)
   opt_state = optimizers.init(optimizer, params, caller='start')
   return State(params, opt_state, jnp.zeros((), jnp.int32), aux)
 
@@ -167,6 +169,8 @@ def advance(
       f'advance: batch_size={batch_size}, but data has only {count} examples: '
       f'choose batch_size <= {count}'
     )
+  for given in (state.params, state.aux):
+    tree.check_not_narrowed('advance', given, integers=True)
   loss_fn = tree.partial(loss_fn)
   return _advance(loss_fn, state, data, key, optimizer, steps, batch_size)
 

@@ -44,7 +44,8 @@ def run(program: Program, inputs: list[Any]) -> Any:
     return _run(program, inputs)
   # Constants of a trace are concrete; compute on them outside of it.
   with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-    return jax.tree.map(to_host, _run(program, inputs))
+    result = _run(program, inputs)
+  return jax.tree.map(to_host, result)  # outside, where 64 bits are narrowed
 
 
 def shape_of(program: Program, inputs: list[Any]) -> Any:

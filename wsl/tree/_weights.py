@@ -114,8 +114,15 @@ def check_real(label: str, tree: types.Tree, reason: str) -> None:
       raise ValueError(f"{label}: leaf '{name}' is {leaf.dtype}: {reason}")
 
 
-def check_not_narrowed(label: str, params: types.Params) -> None:
+def check_not_narrowed(
+  label: str, params: types.Params, *, integers: bool = False
+) -> None:
   """Checks that jit would not narrow a float leaf: x64 is on, or none has 64.
+
+  Args:
+    label: the calling function, with which the message begins.
+    params: any pytree.
+    integers: whether integer leaves are checked too, because they are returned.
 
   Raises:
     ValueError: naming the leaf.
@@ -123,13 +130,25 @@ def check_not_narrowed(label: str, params: types.Params) -> None:
   Example:
     >>> check_not_narrowed('f', {'w': np.ones(2, np.float32)})
   """
-  for name, leaf in _names.named(params).items():
-    wide = hasattr(leaf, 'dtype') and _program.narrowed(leaf.dtype)
-    if wide and _program.is_float(leaf):
-      raise ValueError(
-        f"{label}: leaf '{name}' is {leaf.dtype}, which a trace would narrow: "
-        "set jax_enable_x64, or give tree.cast(params, 'float32')"
-      )
+  if jax.config.read('jax_enable_x64'):
+    return
+  lossy = lambda x: (
+    hasattr(x, 'dtype')
+    and _program.narrowed(x.dtype)
+    and (integers or _program.is_float(x))
+  )
+  if not any(map(lossy, jax.tree.leaves(params))):
+    return
+  named = _names.named(params)
+  name = next(name for name, leaf in named.items() if lossy(leaf))
+  leaf, place = named[name], f" '{name}'" if name else ''
+  remedy = f'cast it to {jax.dtypes.canonicalize_dtype(leaf.dtype)}'
+  if _program.is_float(leaf):
+    remedy = "give tree.cast(params, 'float32')"
+  raise ValueError(
+    f'{label}: leaf{place} is {leaf.dtype}, which a trace would narrow: set '
+    f'jax_enable_x64, or {remedy}'
+  )
 
 
 def check_weights(label: str, models: Mapping[str, types.Tree]) -> None:

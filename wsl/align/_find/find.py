@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from jax.extend import core
 
-from wsl import jaxprs, types
+from wsl import jaxprs, tree, types
 from wsl.align import _symmetry
 from wsl.align._find import (
   axis_facts,
@@ -84,6 +84,7 @@ def find_symmetry(
   )
   if certify is None:
     return found.symmetry
+  tree.check_not_narrowed('find_symmetry', params)
   pairs = [
     tuple(found.names.get(axis_tree.find(x), '') for x in pair)
     for pair in found.facts.suspects

@@ -107,6 +107,8 @@ def activation_matching(
   fixed, moving = deltas.check(
     'activation_matching', {'fixed': fixed, 'moving': moving}
   )
+  for model in (fixed, moving):
+    tree.check_not_narrowed('activation_matching', model)
   if gain not in _GAINS:
     raise ValueError(
       f"activation_matching: gain '{gain}' is unknown: use one of {_GAINS}"

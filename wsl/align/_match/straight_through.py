@@ -105,6 +105,8 @@ def straight_through(
   fixed, moving = _arguments.check_models(
     {'fixed': fixed, 'moving': moving}, symmetry, caller='straight_through'
   )
+  for model in (fixed, moving):
+    tree.check_not_narrowed('straight_through', model)
   fixed, moving = tree.read(fixed), tree.read(moving)
   optimizer = _sgd() if optimizer is None else optimizer
   target = fixed

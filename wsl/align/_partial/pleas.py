@@ -138,6 +138,8 @@ def pleas(
   W_0, which the official gradient mask exchanges between inputs and outputs.
   """
   tree.check_scalars('pleas', ridge=ridge)
+  for model in (a, b):
+    tree.check_not_narrowed('pleas', model)
   a, b = tree.read(a), tree.read(b)
   counts = separate_units.count_units(
     a, b, symmetry, separate, outputs, 'pleas'

@@ -1,10 +1,8 @@
 """Similarity of the matched units of two aligned models."""
 
 from collections.abc import Callable, Sequence
-import functools
 import itertools
 
-import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
@@ -148,10 +146,10 @@ def _leaf_gains(
     for factor in segment
     if not factor.pinned
   ]
-  return list(zip(names, _sums_per_unit(x, y, plan=plan)))
+  sums = tree.apply_kernel(_sums_per_unit, x, y, plan=tree.Static(plan))
+  return list(zip(names, sums))
 
 
-@functools.partial(jax.jit, static_argnames='plan')
 def _sums_per_unit(
   x: types.Array, y: types.Array, *, plan: _symmetry.Plan
 ) -> list[types.Array]:

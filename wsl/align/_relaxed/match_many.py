@@ -225,6 +225,8 @@ def _check_arguments(
     symmetry,
     caller='match_many',
   )
+  for model in models:
+    tree.check_not_narrowed('match_many', model)
   if starts < 1 or max_sweeps < 1:
     raise ValueError(
       f'match_many: starts={starts}, max_sweeps={max_sweeps}: expected at '

@@ -125,7 +125,9 @@ def merge_many(
 
 
 def _mean(models: Sequence[types.Params]) -> types.Params:
-  """Returns the mean of the leaves, in float32 or wider."""
-  return jax.tree.map(
-    lambda *leaves: sum(tree.wide(x) for x in leaves) / len(leaves), *models
-  )
+  """Returns the mean of the leaves; integers become floats."""
+  return tree.map(_mean_leaf, *models)
+
+
+def _mean_leaf(first: types.Array, *others: types.Array) -> types.Array:
+  return sum(map(tree.wide, others), tree.wide(first)) / (1 + len(others))

@@ -99,6 +99,8 @@ def sinkhorn(
   fixed, moving = _arguments.check_models(
     {'fixed': fixed, 'moving': moving}, symmetry, caller='sinkhorn'
   )
+  for model in (fixed, moving):
+    tree.check_not_narrowed('sinkhorn', model)
   if isinstance(loss, str) and loss not in LOSSES:
     raise ValueError(
       f"sinkhorn: loss '{loss}' is unknown, expected one of {list(LOSSES)} or "

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
 from wsl.scale._bank import bank_rows, banks, base_checks
@@ -101,7 +101,7 @@ def combine(bank: banks.Bank, coefs: Any) -> types.Delta:
   found: dict[str, Any] = {}
   for name, shape, dtype in bank.specs:
     if name in bank.leaves:
-      like = jnp.zeros((), tree.wide_dtype(jnp.dtype(dtype)))
+      like = np.zeros((), tree.wide_dtype(np.dtype(dtype)))
       found[name] = _apply(
         sums.total_of,
         bank.leaves[name],

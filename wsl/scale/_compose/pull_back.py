@@ -45,6 +45,7 @@ def pull_back(bank: banks.Bank, gradient: types.Params, coefs: Any) -> Any:
     >>> pull_back(bank, {'w': jnp.asarray([1.0, 10.0])}, coefs)['task'].tolist()
     [21.0]
   """
+  tree.check_not_narrowed('pull_back', bank.leaves)
   # ``expand`` shares a block's coefficients among its leaves, so its transpose
   # sums the leaves' inner products over each block.
   by_leaf, back = jax.vjp(lambda c: coef_tree.expand(c, bank), coefs)

@@ -57,6 +57,7 @@ def scan(
     [8.0, 8.0]
   """
   base_checks.check('scan', base, bank)
+  tree.check_not_narrowed('scan', base)
   sizes = {shape[:1] for _, shape, _ in bank.specs}
   if len(sizes) != 1 or sizes == {()}:
     raise ValueError(

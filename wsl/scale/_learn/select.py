@@ -88,6 +88,7 @@ def select(
   if by == 'feature':
     scores = _cosines(bank, features)
     return Selection(_best(bank, scores, budget), _by_name(bank, scores))
+  tree.check_not_narrowed('select', bank.leaves)
   coefs = init.init(bank, by='leaf')
   found = pull_back.pull_back(bank, gradient, coefs)
   by_leaf = {name: np.abs(np.asarray(x)) for name, x in found.values.items()}

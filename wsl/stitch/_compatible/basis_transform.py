@@ -30,6 +30,9 @@ class Basis:
   scale: float = dataclasses.field(metadata={'static': True}, default=2.0)
   kind: str = dataclasses.field(metadata={'static': True}, default='cayley')
 
+  def __post_init__(self) -> None:
+    tree.check_not_narrowed('Basis', (self.inner, self.outer))
+
 
 def random_basis(
   key: types.PRNGKey,
