@@ -9,7 +9,9 @@ import jax
 
 from wsl import tree, types
 from wsl.checkpoint import _structure
-from wsl.checkpoint._read import file_bytes, orbax, orbax_layout, shards, stored
+from wsl.checkpoint._read import file_bytes, pause, stored
+from wsl.checkpoint._read.orbax import layout, restore
+from wsl.checkpoint._read.safetensors import shards
 
 
 def load(
@@ -74,8 +76,8 @@ def load(
     (3,)
   """
   folder = pathlib.Path(path)
-  if orbax_layout.is_orbax(folder):
-    where = orbax_layout.find_item('load', folder, step, item)
+  if layout.is_orbax(folder):
+    where = layout.find_item('load', folder, step, item)
     params = _load_orbax(where, lazy, sharding, like)
     if check_finite:
       remedy = 'leave this model out, or load with check_finite=False'
@@ -87,7 +89,8 @@ def load(
       'leave step= and item= out'
     )
   read = lambda: _load_files(folder, lazy, sharding, like, check_finite)
-  return shards.settled(folder, read)
+  with pause.collection():
+    return shards.settled(folder, read)
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -111,7 +114,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     >>> checkpoint.metadata(file)
     {'from': 'ties'}
   """
-  if orbax_layout.is_orbax(pathlib.Path(path)):
+  if layout.is_orbax(pathlib.Path(path)):
     raise ValueError(
       f'metadata: {path} was written by Orbax: its metadata is not read here'
     )
@@ -140,11 +143,11 @@ def _load_files(
   if sharding is not None:
     places = _places(params, sharding)
     params = jax.tree.map(stored.place, params, places)
-  params = params if lazy else tree.read(params)
+  params = params if lazy else stored.read(params)
   if like is not None or _structure.KEY in files.metadata:
     return params
   # A flat dict; mapping over it has sorted its names as strings.
-  return {name: params[name] for name in sorted(params, key=_structure.natural)}
+  return {name: params[name] for name in _structure.in_order(params)}
 
 
 def _load_orbax(
@@ -156,13 +159,13 @@ def _load_orbax(
       f'load: {path} was written by Orbax and cannot be read leaf by leaf: '
       'load it without lazy and save it as safetensors'
     )
-  params = orbax.describe('load', path)
+  params = restore.describe('load', path)
   if like is not None:
     params = _structure.fit(like, tree.named(params), path)
   places = None
   if sharding is not None:
     places = tree.named(_places(params, sharding))
-  params = orbax.load(path, places)
+  params = restore.load(path, places)
   if like is not None:
     params = _structure.fit(like, tree.named(params), path)
   return params

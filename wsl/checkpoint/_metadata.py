@@ -8,7 +8,8 @@ import jax
 
 from wsl import tree, types
 from wsl.checkpoint import _structure
-from wsl.checkpoint._read import shards, stored
+from wsl.checkpoint._read import stored
+from wsl.checkpoint._read.safetensors import shards
 
 
 def inherited(

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint._read import orbax, orbax_layout
+from wsl.checkpoint._read.orbax import layout, restore
 
 if TYPE_CHECKING:
   import orbax.checkpoint as ocp
@@ -51,7 +51,7 @@ def save_run(
   """
   import orbax.checkpoint as ocp
 
-  present = orbax_layout.steps('save_run', pathlib.Path(path))
+  present = layout.steps('save_run', pathlib.Path(path))
   if step in present:
     raise ValueError(
       f'save_run: {path} has step {step} already: choose another'
@@ -94,9 +94,9 @@ def restore_run(
     ValueError: if ``like`` does not fit, the step has several items, or it is
       damaged.
   """
-  where = orbax_layout.find_item('restore_run', pathlib.Path(path), step, item)
+  where = layout.find_item('restore_run', pathlib.Path(path), step, item)
   _check_fits(where, like)
-  return orbax.restore(where, like)
+  return restore.restore(where, like)
 
 
 def steps(path: str | os.PathLike[str]) -> list[int]:
@@ -117,7 +117,7 @@ def steps(path: str | os.PathLike[str]) -> list[int]:
     >>> checkpoint.steps('no such run')
     []
   """
-  return list(orbax_layout.steps('steps', pathlib.Path(path)))
+  return list(layout.steps('steps', pathlib.Path(path)))
 
 
 def _manager(
@@ -139,7 +139,7 @@ def _manager(
 
 def _check_fits(where: pathlib.Path, like: types.Tree) -> None:
   """Compares names and shapes with the saved ones, naming the first misfit."""
-  described = orbax.describe('restore_run', where)
+  described = restore.describe('restore_run', where)
   saved, wanted = tree.named(described), tree.named(like)
   for name in (name for name in wanted if name not in saved):
     raise ValueError(

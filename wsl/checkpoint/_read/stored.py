@@ -1,38 +1,39 @@
 """One lazy leaf for all formats: where its bytes are, and how they are read.
 
 ``Fetch`` is the ``fetch`` of a ``tree.Stored``. Nearly every leaf is one range
-of bytes in a file, in C order (``Range``). What is not (a transposed tensor, a
-compressed member, an array in chunks) is a function that returns the array.
+of bytes in a file, in C order. What is not (a transposed tensor, a compressed
+member, an array in chunks) is a function that returns the array.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
+import itertools
 import math
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from wsl import tree
+from wsl import tree, types
 from wsl.checkpoint._read import file_bytes, messages
 
-
-class Range(NamedTuple):
-  """The bytes of a leaf in C order: a file and the offset of the first."""
-
-  file: file_bytes.FileBytes
-  start: int
+# Leaves of at most this size are read in blocks of at most that size.
+_SMALL = 1 << 12
+_BLOCK = 1 << 16
 
 
 class Options(NamedTuple):
   """What the leaves of a checkpoint share.
 
   Attributes:
+    path: the checkpoint, for messages.
     finite: whether a non-finite value is an error.
     free: see ``file_bytes.Free``.
     metadata: the metadata of the checkpoint.
   """
 
+  path: pathlib.Path
   finite: bool
   free: file_bytes.Free
   metadata: Mapping[str, str]
@@ -45,19 +46,31 @@ class Fetch(NamedTuple):
     name: the leaf's name in the file.
     dtype: its dtype.
     shape: its shape.
-    source: the range of its bytes, or a function that returns the array.
-    origin: the file, for messages.
+    file: the file that holds its bytes; ``None`` if ``whole`` reads them.
+    start: the offset of the first byte in the file.
     options: what the leaves of the checkpoint share.
+    whole: returns the array, in any order of its bytes.
     sharding: the sharding of the array; None keeps it on the host.
   """
 
   name: str
   dtype: np.dtype
   shape: tuple[int, ...]
-  source: Range | Callable[[], np.ndarray]
-  origin: Any
+  file: file_bytes.FileBytes | None
+  start: int
   options: Options
+  whole: Callable[[], np.ndarray] | None = None
   sharding: jax.sharding.Sharding | None = None
+
+  @property
+  def origin(self) -> pathlib.Path:
+    """The file, for messages."""
+    return self.options.path if self.file is None else self.file.path
+
+  @property
+  def nbytes(self) -> int:
+    """The size of the leaf in bytes."""
+    return math.prod(self.shape) * self.dtype.itemsize
 
   def __call__(self) -> Any:
     """Returns the leaf as a numpy array, or as a jax array if sharded.
@@ -79,31 +92,26 @@ class Fetch(NamedTuple):
     Raises:
       ValueError: if the file has changed, or a value is not finite.
     """
-    source: Any = self.source  # a Range, see ``leaf``
+    file: Any = self.file
     check = None
     if self.options.finite and self.dtype.kind not in 'biu':
-      check = lambda chunk, done: self._check(chunk, start + done)
-    source.file.read_into(
-      out,
-      source.start + start * self.dtype.itemsize,
-      name=self.name,
-      check=check,
-    )
+      check = lambda chunk, done: self.check(chunk, start + done)
+    place = self.start + start * self.dtype.itemsize
+    file.read_into(out, place, name=self.name, check=check)
 
   def _read(self) -> np.ndarray:
     """Reads and checks the whole leaf, in C order."""
-    if isinstance(self.source, Range):
-      nbytes = math.prod(self.shape) * self.dtype.itemsize
-      buffer = file_bytes.aligned(nbytes, self.options.free)
+    if self.whole is None:
+      buffer = file_bytes.aligned(self.nbytes, self.options.free)
       values = buffer.view(self.dtype)
       self.read_into(0, values)
       return values.reshape(self.shape)
-    array = np.ascontiguousarray(self.source()).reshape(self.shape)
+    array = np.ascontiguousarray(self.whole()).reshape(self.shape)
     if self.options.finite:
-      self._check(array.reshape(-1), 0)
+      self.check(array.reshape(-1), 0)
     return array
 
-  def _check(self, values: np.ndarray, start: int) -> None:
+  def check(self, values: np.ndarray, start: int) -> None:
     """Raises for the first non-finite value of a chunk, with its index."""
     if not tree.all_finite(values):
       with np.errstate(invalid='ignore'):  # NaN of ml_dtypes
@@ -118,9 +126,9 @@ class Fetch(NamedTuple):
 
 def leaf(fetch: Fetch) -> tree.Stored:
   """Returns a leaf on demand; a range of bytes is read in chunks too."""
-  flat = fetch.read_into if isinstance(fetch.source, Range) else None
   read: Any = fetch  # a jax array where it is sharded
-  return tree.Stored(read, fetch.shape, fetch.dtype, flat)
+  into = fetch.read_into if fetch.whole is None else None
+  return tree.Stored(read, fetch.shape, fetch.dtype, into)
 
 
 def place(leaf: tree.Stored, where: jax.sharding.Sharding) -> tree.Stored:
@@ -130,7 +138,69 @@ def place(leaf: tree.Stored, where: jax.sharding.Sharding) -> tree.Stored:
   return dataclasses.replace(leaf, fetch=fetch, read_into=None)
 
 
-def origin(leaf: tree.Stored) -> Any:
-  """Returns the file of a leaf."""
-  fetch: Any = leaf.fetch
-  return fetch.origin
+def read(params: types.Tree) -> types.Tree:
+  """Reads all leaves; small neighbours in a file are read together.
+
+  A leaf of a few bytes costs as much as one of many pages: a look at the file's
+  stamp, a system call, a check. Small leaves that follow each other are views
+  of one block, of at most ``_BLOCK`` bytes.
+  """
+  leaves, structure = jax.tree.flatten(params)
+  result: list[Any] = [None] * len(leaves)
+  small: dict[int, list[tuple[int, int]]] = {}
+  for i, leaf in enumerate(leaves):
+    fetch = getattr(leaf, 'fetch', None)
+    if isinstance(fetch, Fetch) and _is_small(fetch):
+      small.setdefault(id(fetch.file), []).append((fetch.start, i))
+    else:
+      result[i] = tree.read(leaf)
+  for places in small.values():
+    for block in _blocks(sorted(places), leaves):
+      for i, value in zip(block, _read_block([leaves[i].fetch for i in block])):
+        result[i] = value
+  return jax.tree.unflatten(structure, result)
+
+
+def _is_small(fetch: Fetch) -> bool:
+  """Returns True for a few bytes of a file that stay on the host."""
+  alone = fetch.whole is None and fetch.sharding is None
+  return alone and fetch.nbytes <= _SMALL
+
+
+def _blocks(
+  places: list[tuple[int, int]], leaves: list[Any]
+) -> Iterator[list[int]]:
+  """Groups leaves that follow each other in a file, by their bytes."""
+  block: list[int] = []
+  first = end = -1
+  for start, i in places:
+    nbytes = leaves[i].fetch.nbytes
+    if start != end or end + nbytes - first > _BLOCK:
+      if block:
+        yield block
+      block, first = [], start
+    block.append(i)
+    end = start + nbytes
+  yield block
+
+
+def _read_block(fetches: list[Fetch]) -> Iterator[np.ndarray]:
+  """Reads leaves that follow each other, in one block."""
+  first, last = fetches[0], fetches[-1]
+  file: Any = first.file
+  block = file_bytes.aligned(last.start + last.nbytes - first.start)
+  file.read_into(block, first.start, name=first.name)
+  flat = block.data
+  start = 0
+  for dtype, group in itertools.groupby(fetches, key=lambda x: x.dtype):
+    run = list(group)
+    size = sum(math.prod(x.shape) for x in run)
+    values = np.frombuffer(flat, dtype, size, start)
+    sound = not first.options.finite or tree.all_finite(values)
+    for fetch in run:
+      size = math.prod(fetch.shape)
+      values = np.frombuffer(flat, dtype, size, start).reshape(fetch.shape)
+      if not sound:
+        fetch.check(values.reshape(-1), 0)
+      yield values
+      start += size * dtype.itemsize

@@ -17,7 +17,7 @@ def describe(caller: str, item: pathlib.Path) -> types.Tree:
 
   Args:
     caller: the function that error messages name.
-    item: the folder of the item, see ``orbax_layout.find_item``.
+    item: the folder of the item, see ``layout.find_item``.
 
   Returns:
     Dicts and lists; a tuple was saved as a list, a NamedTuple as a dict. The

@@ -5,17 +5,17 @@ Headers are read here, values are not: every leaf is on demand.
 
 from collections.abc import Callable, Iterable, Mapping
 import pathlib
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from wsl import tree
 from wsl.checkpoint._read import (
   file_bytes,
   folder_files,
   messages,
-  pause,
-  safetensors,
   stored,
 )
+from wsl.checkpoint._read.safetensors import entry as entry_lib
+from wsl.checkpoint._read.safetensors import header as header_lib
 
 T = TypeVar('T')
 # The saves that may replace a checkpoint while it is opened once.
@@ -44,24 +44,22 @@ def open_files(
     ValueError: if a file is damaged or of another format, or a leaf is in two
       files, or in a file and not in its index.
   """
-  with pause.collection():
-    return _open(folder_files.find(path), finite, free)
+  return _open(folder_files.find(path), finite, free)
 
 
 def _open(
   sources: folder_files.Sources, finite: bool, free: file_bytes.Free
 ) -> Files:
   """Reads the headers of all files, and joins their leaves."""
-  headers = {file: safetensors.read_header(file) for file in sources.files}
+  headers = {file: header_lib.read_header(file) for file in sources.files}
   notes = combine([sources.metadata, *(h.metadata for h in headers.values())])
-  options = stored.Options(finite, free, notes)
+  options = stored.Options(sources.origin, finite, free, notes)
   leaves: dict[str, tree.Stored] = {}
   for path, header in headers.items():
-    file = file_bytes.FileBytes(path, header.stamp)
-    for name, entry in header.entries.items():
-      if name in leaves:
-        raise _in_two(name, leaves[name], path)
-      leaves[name] = safetensors.leaf(file, name, entry, options)
+    found = entry_lib.leaves(path, header, options)
+    if not leaves.keys().isdisjoint(found):
+      raise _in_two(next(n for n in found if n in leaves), leaves, path)
+    leaves = {**leaves, **found} if leaves else found
   if sources.file_of is not None:
     _check_index(sources, sources.file_of, headers)
     leaves = {name: leaves[name] for name in sources.file_of}
@@ -115,10 +113,13 @@ def combine(notes: Iterable[Mapping[str, str]]) -> dict[str, str]:
   return {k: v for k, v in found.items() if k not in conflicts}
 
 
-def _in_two(name: str, leaf: tree.Stored, path: pathlib.Path) -> ValueError:
+def _in_two(
+  name: str, leaves: dict[str, tree.Stored], path: pathlib.Path
+) -> ValueError:
   """Returns the error for a leaf that two files hold."""
+  fetch: Any = leaves[name].fetch
   return ValueError(
-    f'load: leaf {messages.quote(name)} is in both {stored.origin(leaf)} and '
+    f'load: leaf {messages.quote(name)} is in both {fetch.origin} and '
     f'{path.name}: remove one of them, or copy the checkpoint again'
   )
 
@@ -126,7 +127,7 @@ def _in_two(name: str, leaf: tree.Stored, path: pathlib.Path) -> ValueError:
 def _check_index(
   sources: folder_files.Sources,
   promised: Mapping[str, pathlib.Path],
-  headers: Mapping[pathlib.Path, safetensors.Header],
+  headers: Mapping[pathlib.Path, entry_lib.Header],
 ) -> None:
   """Checks that the index and the headers of the shards agree."""
   for name, file in promised.items():

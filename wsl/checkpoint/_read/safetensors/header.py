@@ -8,60 +8,30 @@ integer has 64 bits; a string has no half of a surrogate pair; nesting ends at
 unknown fields are allowed. An entry may be a list of its three fields.
 """
 
-import functools
 import json
 import math
 import os
 import pathlib
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
-import ml_dtypes
-import numpy as np
-
-from wsl import tree
 from wsl.checkpoint import _format
-from wsl.checkpoint._read import file_bytes, foreign, messages, stored
+from wsl.checkpoint._read import file_bytes, foreign, messages
+from wsl.checkpoint._read.safetensors import canonical
+from wsl.checkpoint._read.safetensors import entry as entry_lib
 
 # The limit of the published package: a larger length is a damaged file.
 _MAX_HEADER = 100_000_000
 _MAX_DEPTH = 127
 _MAX_INTEGER = 2**64 - 1
-# Packed formats of less than a byte; no order of the bits is defined.
-_PACKED = {
-  'F4': (np.dtype(ml_dtypes.float4_e2m1fn), 4),
-  'F6_E2M3': (np.dtype(ml_dtypes.float6_e2m3fn), 6),
-  'F6_E3M2': (np.dtype(ml_dtypes.float6_e3m2fn), 6),
-}
-_UNREAD = {dtype for dtype, _ in _PACKED.values()}
-_BITS = {
-  code: (dtype, 8 * dtype.itemsize) for code, dtype in _format.DTYPES.items()
-} | _PACKED
 _FIELDS = ('dtype', 'shape', 'data_offsets')
 # What a malformed header raises; names differ by the place of the fault.
 _ERRORS = (TypeError, ValueError, OverflowError, IndexError)
 # What json reads as an integer, and serde_json as the float -0.
-_MINUS_ZERO = re.compile(rb'-0(?![0-9.eE])')
+_MINUS_ZERO = re.compile(r'-0(?![0-9.eE])')
 
 
-class Entry(NamedTuple):
-  """One tensor of a file: ``start`` counts from the file's first byte."""
-
-  dtype: np.dtype
-  shape: tuple[int, ...]
-  start: int
-  nbytes: int
-
-
-class Header(NamedTuple):
-  """The tensors and metadata of a file, with its size and time stamp."""
-
-  entries: dict[str, Entry]
-  metadata: dict[str, str]
-  stamp: file_bytes.Stamp
-
-
-def read_header(path: pathlib.Path) -> Header:
+def read_header(path: pathlib.Path) -> entry_lib.Header:
   """Reads and checks a file's header, without reading the payload.
 
   Raises:
@@ -82,13 +52,19 @@ def read_header(path: pathlib.Path) -> Header:
       path, f'its header should take {length} bytes, the file has {stamp[0]}'
     )
   try:
-    pairs = _parse(text)
+    if not text.lstrip(b' \t\n\r').startswith(b'{'):
+      raise ValueError('not an object')
+    decoded = text.decode('utf-8')
+    found = canonical.parse(decoded, 8 + length)
+    if found is not None and _ends_at(found[0], 8 + length) == stamp[0]:
+      return entry_lib.Header(*found, stamp)
+    pairs = _parse(decoded)
   except (*_ERRORS, RecursionError):
     raise foreign.error(path) or messages.damaged(
       path, 'its header is not a JSON object'
     ) from None
   metadata: dict[str, str] | None = None
-  entries: dict[str, Entry] = {}
+  entries: dict[str, entry_lib.Entry] = {}
   for name, value in pairs:
     if name == _format.METADATA:
       if metadata is not None:
@@ -100,25 +76,16 @@ def read_header(path: pathlib.Path) -> Header:
     except (*_ERRORS, RecursionError):
       raise _explain(path, name, value, name in entries) from None
   _check_cover(path, entries, 8 + length, stamp[0])
-  return Header(entries, metadata or {}, stamp)
+  return entry_lib.Header(entries, metadata or {}, stamp)
 
 
-def leaf(
-  file: file_bytes.FileBytes,
-  name: str,
-  entry: Entry,
-  options: stored.Options,
-) -> tree.Stored:
-  """Returns a tensor as a leaf on demand."""
-  source: Any = stored.Range(file, entry.start)
-  if entry.dtype in _UNREAD:
-    source = functools.partial(_refuse_packed, file.path, name, entry.dtype)
-  return stored.leaf(
-    stored.Fetch(name, entry.dtype, entry.shape, source, file.path, options)
-  )
+def _ends_at(entries: dict[str, entry_lib.Entry], payload: int) -> int:
+  """Returns the end of the last tensor, of tensors in order."""
+  last = next(reversed(entries.values()), None)
+  return payload if last is None else last.start + last.nbytes
 
 
-def _parse(text: bytes) -> tuple[tuple[str, Any], ...]:
+def _parse(text: str) -> tuple[tuple[str, Any], ...]:
   """Parses a JSON object; objects become tuples of pairs, lists stay lists.
 
   Raises:
@@ -126,9 +93,8 @@ def _parse(text: bytes) -> tuple[tuple[str, Any], ...]:
       numbers in unknown fields are left to ``_check_unknown``.
   """
   integer = _integer if _MINUS_ZERO.search(text) else None
-  decoded = text.decode('utf-8')
   pairs = json.loads(
-    decoded,
+    text,
     # A C function: the pairs of 70,000 entries cost no Python call.
     object_pairs_hook=tuple,
     parse_constant=_refuse,
@@ -137,7 +103,7 @@ def _parse(text: bytes) -> tuple[tuple[str, Any], ...]:
   )
   if not isinstance(pairs, tuple):
     raise ValueError('not an object')
-  if '\\u' in decoded:  # json accepts half of a surrogate pair
+  if '\\u' in text:  # json accepts half of a surrogate pair
     json.dumps(pairs, ensure_ascii=False).encode('utf-8')
   return pairs
 
@@ -172,7 +138,7 @@ def _metadata(path: pathlib.Path, value: Any) -> dict[str, str]:
   return dict(value)
 
 
-def _entry(value: Any, payload: int) -> Entry:
+def _entry(value: Any, payload: int) -> entry_lib.Entry:
   """Parses and checks the header's entry of one tensor.
 
   Raises:
@@ -181,13 +147,13 @@ def _entry(value: Any, payload: int) -> Entry:
   """
   (_, code), (_, shape), (_, offsets) = _fields(value)
   start, stop = offsets
-  dtype, bits = _BITS[_code(code)]
+  dtype, bits = entry_lib.BITS[_code(code)]
   _check_integers([start, stop])
   _check_integers(shape)
-  size = math.prod(shape) * bits
-  if size != 8 * (stop - start) or (not size and _overflows(shape, bits)):
+  size = entry_lib.size_in_bits(shape, bits)
+  if size is None or size != 8 * (stop - start):
     raise ValueError(size)
-  return Entry(dtype, tuple(shape), payload + start, stop - start)
+  return entry_lib.Entry(dtype, tuple(shape), payload + start, stop - start)
 
 
 def _fields(value: Any) -> Any:
@@ -213,7 +179,7 @@ def _code(value: Any) -> str:
     ((value, nothing),) = value
     if nothing is not None:
       raise TypeError(nothing)
-  if not isinstance(value, str) or value not in _BITS:
+  if not isinstance(value, str) or value not in entry_lib.BITS:
     raise ValueError(value)
   return value
 
@@ -224,16 +190,6 @@ def _check_integers(values: Any) -> None:
     raise TypeError(values)
   if values and (min(values) < 0 or max(values) > _MAX_INTEGER):
     raise ValueError(values)
-
-
-def _overflows(shape: list[int], bits: int) -> bool:
-  """Returns True if the product overflows before it reaches a zero."""
-  total = 1
-  for n in shape:
-    total *= n
-    if total > _MAX_INTEGER:
-      return True
-  return total * bits > _MAX_INTEGER
 
 
 def _check_unknown(value: Any, depth: int) -> None:
@@ -258,19 +214,19 @@ def _explain(
     (_, code), (_, shape), (_, (start, stop)) = _fields(value)
     _check_integers(shape)
     _check_integers([start, stop])
-    known = isinstance(code, tuple) or code in _BITS
+    code = code if isinstance(code, str) else _code(code)
   except (*_ERRORS, RecursionError):
     return messages.damaged(
       path, f"the header's entry of leaf {quoted} is malformed"
     )
-  if not known:
+  if code not in entry_lib.BITS:
     return ValueError(
       f'load: leaf {quoted} of {path} has dtype {messages.quote(code)}, which '
       'safetensors does not have: convert the file'
     )
   kind = f'{code}{shape}' if len(shape) < 8 else f'its {code} array'
-  _, bits = _BITS[_code(code)]
-  if _overflows(shape, bits):
+  _, bits = entry_lib.BITS[code]
+  if entry_lib.overflows(shape, bits):
     return messages.damaged(
       path, f'the size of leaf {quoted}, {kind:.80}, is beyond 64 bits'
     )
@@ -281,16 +237,11 @@ def _explain(
   )
 
 
-def _refuse_packed(path: pathlib.Path, name: str, dtype: np.dtype) -> Any:
-  """Raises for a packed leaf, when it is read."""
-  raise ValueError(
-    f'load: leaf {messages.quote(name)} of {path} is packed {dtype}, which is '
-    'not read: take the original weights, or unpack it'
-  )
-
-
 def _check_cover(
-  path: pathlib.Path, entries: dict[str, Entry], payload: int, size: int
+  path: pathlib.Path,
+  entries: dict[str, entry_lib.Entry],
+  payload: int,
+  size: int,
 ) -> None:
   """Checks that the tensors cover the payload without holes or overlaps."""
   end = payload
@@ -311,5 +262,5 @@ def _check_cover(
     )
 
 
-def _range_of(item: tuple[str, Entry]) -> tuple[int, int]:
+def _range_of(item: tuple[str, entry_lib.Entry]) -> tuple[int, int]:
   return item[1].start, item[1].nbytes

@@ -1,0 +1,1 @@
+"""Orbax: the folders of runs, steps and items, and their arrays."""

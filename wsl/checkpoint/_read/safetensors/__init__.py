@@ -1,0 +1,1 @@
+"""Safetensors: headers, shards and their index."""
