@@ -15,7 +15,7 @@ FLOORS = (
   {'types'},
   {'deprecation'},
   {'tree'},
-  {'batches', 'deltas', 'jaxprs', 'mesh', 'optimizers'},
+  {'auxiliary', 'batches', 'deltas', 'jaxprs', 'mesh', 'optimizers'},
   {'stats'},
   {'merge', 'align', 'stitch', 'scale', 'adapters', 'codecs'}
   | {'landscape', 'models', 'data'},

@@ -2,8 +2,8 @@
 
 Rooms are imported on first access, so ``import wsl`` does not import libraries
 that only some rooms need. Type checkers and editors see all of them. Modules
-that are not listed (``wsl.batches``, ``wsl.deprecation``, ``wsl.jaxprs``,
-``wsl.optimizers``) serve the rooms and are not public.
+that are not listed (``wsl.auxiliary``, ``wsl.batches``, ``wsl.deprecation``,
+``wsl.jaxprs``, ``wsl.optimizers``) serve the rooms and are not public.
 """
 
 import importlib

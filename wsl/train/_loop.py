@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from wsl import optimizers, tree, types
-from wsl.train import _auxiliary, _examples
+from wsl import auxiliary, optimizers, tree, types
+from wsl.train import _examples
 
 
 class State(NamedTuple):
@@ -192,8 +192,8 @@ def _advance(
   def step(state: State, indices: types.Array) -> tuple[State, types.Array]:
     batch = jax.tree.map(lambda x: x[indices], data)
     noise = jax.random.fold_in(noise_key, state.step)
-    loss_of = lambda params: _auxiliary.loss_and_aux(
-      loss_fn, params, state.aux, batch, noise
+    loss_of = lambda params: auxiliary.loss_and_aux(
+      loss_fn, params, state.aux, batch, noise, caller='advance', start='start'
     )
     (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(
       optimizers.fast(state.params)

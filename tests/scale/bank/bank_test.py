@@ -289,3 +289,25 @@ def test_adamerging_plus_composes_what_ties_adds() -> None:
   bank = scale.as_bank(base, vectors)
   found = scale.compose(base, bank, scale.init(bank, by='leaf', value=0.3))
   np.testing.assert_allclose(found['w'], 0.3 * kept.sum(0), atol=1e-12)
+
+
+@pytest.mark.parametrize('rows', ['full', 'absent', 'low rank', 'on demand'])
+def test_integers_that_differ_are_refused(rows: str) -> None:
+  """Quantised weights would be the base's under scaled scales."""
+  codes = np.asarray([1, 2], np.int8)
+  start = base() | {'codes': codes}
+  other = moved(1.0) | {'codes': codes + np.int8(1)}
+  if rows == 'absent':
+    other['b'] = None
+  if rows == 'low rank':
+    other['w'] = scale.LowRank(jnp.ones((2, 1)), jnp.ones((1, 2)))
+  if rows == 'on demand':
+    leaf = lambda x: tree.Stored(lambda: x, x.shape, x.dtype)
+    other = jax.tree.map(leaf, other)
+  with pytest.raises(
+    ValueError, match=r"^bank: model 'a': integer leaf 'codes'.*dequantise"
+  ) as error:
+    scale.bank(start, [other], names=['a'])
+  assert '\n' not in str(error.value)
+  scale.bank(start, [other | {'codes': codes}], names=['a'])
+  scale.bank(start, [other | {'codes': None}], names=['a'])

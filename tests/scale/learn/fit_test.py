@@ -233,3 +233,62 @@ def test_the_old_spelling_of_the_optimizer_still_works() -> None:
     old = scale.fit(*arguments, optimiser=ADAM, **options)
   new = scale.fit(*arguments, optimizer=ADAM, **options)
   assert old.losses == new.losses
+
+
+def with_moments(
+  params: Any, aux: Any, batch: Any, key: Any
+) -> tuple[Any, Any]:
+  """The loss, and a moving average of the outputs, as BatchNorm keeps it."""
+  moments = apply_fn(params, batch[0]).mean(0)
+  new = {'mean': 0.5 * aux['mean'] + 0.5 * moments, 'steps': aux['steps'] + 1}
+  return LOSS(params, batch, key), new
+
+
+@pytest.mark.parametrize('stream', [False, True])
+def test_auxiliary_state_is_carried(stream: bool) -> None:
+  aux = {'mean': jnp.zeros(3), 'steps': jnp.zeros((), jnp.int32)}
+  found = run(objective=with_moments, aux=aux, steps=4, stream=stream)
+  plain = run(steps=4, stream=stream)
+  np.testing.assert_allclose(found.losses, plain.losses, rtol=1e-12)
+  assert plain.aux is None
+  assert found.aux['steps'] == 4
+  # The moments by hand, at the coefficients before each step.
+  mean = np.zeros(3)
+  for s in range(4):
+    coefs = run(steps=s, stream=stream).coefs
+    batch = [(X, Y), (X[:4], Y[:4])][s % 2]
+    params = scale.compose(BASE, BANK, coefs)
+    mean = 0.5 * mean + 0.5 * np.asarray(apply_fn(params, batch[0])).mean(0)
+  np.testing.assert_allclose(found.aux['mean'], mean, rtol=1e-10)
+  first = run(objective=with_moments, aux=aux, steps=2, stream=stream)
+  rest = {'coefs': first.coefs, 'opt_state': first.opt_state, 'aux': first.aux}
+  again = run(objective=with_moments, steps=2, stream=stream, **rest)
+  assert again.aux['steps'] == 4
+
+
+def test_the_last_good_auxiliary_state_is_kept() -> None:
+  aux = {'mean': jnp.zeros(3), 'steps': jnp.zeros((), jnp.int32)}
+  batches = iter([(X, Y)] * 3)
+  with pytest.raises(scale.StoppedError) as error:
+    run(objective=with_moments, aux=aux, batches=batches)
+  assert error.value.result.aux['steps'] == 3
+
+
+@pytest.mark.parametrize('stream', [False, True])
+@pytest.mark.parametrize(
+  ('objective', 'aux', 'message'),
+  [
+    (lambda p, b, k: (LOSS(p, b, k), 1), None, r'no aux.* fit\(aux=\.\.\.\)'),
+    (lambda p, a, b, k: LOSS(p, b, k), {'n': 0}, r'expected \(loss, aux\)'),
+    (
+      lambda p, a, b, k: (LOSS(p, b, k), {}),
+      {'n': 0},
+      "aux 'n' is missing in the result of the loss",
+    ),
+  ],
+)
+def test_bad_auxiliary_state_is_named(
+  objective: Any, aux: Any, message: str, stream: bool
+) -> None:
+  with pytest.raises(ValueError, match=f'^fit: .*{message}'):
+    run(objective=objective, aux=aux, stream=stream)

@@ -86,8 +86,8 @@ def bank(
     The bank.
 
   Raises:
-    ValueError: if there is no model, or a model does not match the base,
-      naming the leaf.
+    ValueError: if there is no model, or a model does not match the base, also
+      in integers (see ``tree.check_weights``), naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -105,12 +105,13 @@ def bank(
   models = list(models)
   names = _names('bank', names, len(models))
   is_vector = lambda x: x is None or isinstance(x, bank_rows.LowRank)
-  found = []
-  for name, model in zip(names, models):
+  labelled = {f"model '{name}'": model for name, model in zip(names, models)}
+  for label, model in labelled.items():
     tree.check_names(
-      f"bank: model '{name}'", model, 'the base', base, is_leaf=is_vector
+      f'bank: {label}', model, 'the base', base, is_leaf=is_vector
     )
-    found.append(tree.named(model, is_leaf=is_vector))
+  tree.check_weights('bank', {'the base': base} | labelled)
+  found = [tree.named(model, is_leaf=is_vector) for model in models]
   stored = {
     leaf: differences.of_leaf(
       leaf, x, [(n, f[leaf]) for n, f in zip(names, found)], dtype

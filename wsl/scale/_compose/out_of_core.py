@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wsl import tree, types
+from wsl import auxiliary, tree, types
 from wsl.scale._bank import bank_rows, banks
 from wsl.scale._coefs import cell_maps, coef_tree
 from wsl.scale._compose import pull_back, sums
@@ -18,13 +18,14 @@ def value_and_gradient(
   base: types.Params,
   bank: banks.Bank,
   coefs: Any,
+  aux: types.Tree,
   batch: Any,
   key: types.PRNGKey,
   *,
   transform: Callable[[Any], Any],
   penalty: Callable[[Any], types.Array] | None = None,
-) -> tuple[types.Array, Any]:
-  r"""Returns the loss and its gradient in the coefficients.
+) -> tuple[tuple[types.Array, types.Tree], Any]:
+  r"""Returns the loss, the auxiliary state and the coefficients' gradient.
 
   .. math:: \frac{\partial L}{\partial \lambda_{ij}} = \Bigl\langle
     \frac{\partial L}{\partial \theta_j}, \tau_{i,j} \Bigr\rangle
@@ -43,13 +44,15 @@ def value_and_gradient(
     base: the base, in memory or on demand.
     bank: T vectors; numpy arrays, leaves on demand, or device arrays.
     coefs: the learned parameters.
+    aux: the auxiliary state, passed to the objective if it is not ``None``.
     batch: passed to the objective.
     key: passed to the objective.
     transform: maps ``coefs`` to coefficients.
     penalty: a function of the coefficients, added to the loss.
 
   Returns:
-    The loss, and its gradient with the structure of ``coefs``.
+    The loss and the new auxiliary state; and the gradient, with the structure
+    of ``coefs``.
   """
   coefs_of, back = jax.vjp(transform, coefs)
   params = compose(base, bank, coefs_of)
@@ -61,8 +64,8 @@ def value_and_gradient(
     if name not in scaled and first.get(name) not in scaled
   }
   layout = (bank.structure, tuple(params), bank.tied)
-  loss, gradient = _value_and_grad(
-    objective, scaled, fixed, batch, key, layout=layout
+  (loss, aux), gradient = _value_and_grad(
+    objective, scaled, fixed, aux, batch, key, layout=layout
   )
   del params, scaled
   slopes = pull_back.pull_back(bank, gradient, coefs_of)
@@ -70,7 +73,7 @@ def value_and_gradient(
     value, more = jax.value_and_grad(penalty)(coefs_of)
     loss = loss + jnp.asarray(value, loss.dtype)
     slopes = jax.tree.map(jnp.add, slopes, more)
-  return loss, back(slopes)[0]
+  return (loss, aux), back(slopes)[0]
 
 
 def compose(
@@ -129,20 +132,24 @@ def _value_and_grad(
   objective: Callable[..., types.Array],
   scaled: dict[str, types.Array],
   fixed: dict[str, types.Array],
+  aux: types.Tree,
   batch: Any,
   key: types.PRNGKey,
   *,
   layout: Any,
-) -> tuple[types.Array, dict[str, types.Array]]:
+) -> tuple[tuple[types.Array, types.Tree], dict[str, types.Array]]:
   """Returns the loss and its gradient with respect to the scaled leaves."""
   structure, names, tied = layout
   first = dict(tied)
 
-  def loss(scaled: dict[str, types.Array]) -> types.Array:
+  def loss(scaled: dict[str, types.Array]) -> tuple[types.Array, types.Tree]:
     by_name = scaled | fixed
     leaves = [
       by_name[name if name in by_name else first[name]] for name in names
     ]
-    return objective(jax.tree.unflatten(structure, leaves), batch, key)
+    params = jax.tree.unflatten(structure, leaves)
+    return auxiliary.loss_and_aux(
+      objective, params, aux, batch, key, caller='fit', start='fit'
+    )
 
-  return jax.value_and_grad(loss)(scaled)
+  return jax.value_and_grad(loss, has_aux=True)(scaled)

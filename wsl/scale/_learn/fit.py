@@ -21,11 +21,13 @@ class Fit(NamedTuple):
     coefs: the coefficients, before ``transform``.
     opt_state: the optimizer's state, to resume from.
     losses: ``[steps]``, the loss of each step before its update.
+    aux: the auxiliary state after the last step, or ``None``.
   """
 
   coefs: Any
   opt_state: Any
   losses: np.ndarray
+  aux: types.Tree = None
 
 
 class StoppedError(RuntimeError):
@@ -57,6 +59,7 @@ def fit(
   project: Callable[[Any], Any] = transforms.identity,
   penalty: Callable[[Any], types.Array] | None = None,
   opt_state: Any = None,
+  aux: types.Tree = None,
   progress: Callable[[int, float, Any], None] | None = None,
   stream: bool | None = None,
 ) -> Fit:
@@ -74,8 +77,9 @@ def fit(
 
   Args:
     objective: a function of (params, batch, key) to a scalar, such as
-      ``supervised``. Arrays bound by a ``jax.tree_util.Partial`` are arguments
-      of the step too.
+      ``supervised``; with ``aux``, of (params, aux, batch, key) to (scalar, new
+      aux). Arrays bound by a ``jax.tree_util.Partial`` are arguments of the
+      step too.
     base: the bank's base.
     bank: T task vectors.
     coefs: the initial value: from ``init``, or an argument of ``transform``;
@@ -91,12 +95,14 @@ def fit(
     penalty: maps coefficients (after ``transform``) to a number that is added
       to the loss: ``shrinkage``.
     opt_state: the state of an earlier fit to resume; by default a new one.
+    aux: arrays that the objective reads and returns updated, such as Flax's
+      ``batch_stats``, as in ``train.advance``.
     progress: called with the step, its loss, and the coefficients of that loss.
     stream: whether to read the bank row by row; by default, if any leaf of it
       is on demand. Numpy arrays stay on the host.
 
   Returns:
-    The coefficients, and every loss.
+    The coefficients, every loss, and the last auxiliary state.
 
   Raises:
     ValueError: before the first step, if the bank's base differs from the one
@@ -131,6 +137,7 @@ def fit(
     )
   base_checks.check('fit', base, bank)
   tree.check_not_narrowed('fit', base)
+  tree.check_not_narrowed('fit', aux, integers=True)
   if penalty is not None:
     value = jax.eval_shape(
       lambda c: penalty(transform(c)), optimizers.fast(coefs)
@@ -149,10 +156,10 @@ def fit(
     penalty=penalty,
     stream=stream,
   )
-  coefs = jax.tree.map(jnp.asarray, coefs)
+  coefs, aux = jax.tree.map(jnp.asarray, (coefs, aux))
   if opt_state is None:
     opt_state = optimizers.init(optimizer, coefs, caller='fit')
-  state = learning_step.State(coefs, opt_state)
+  state = learning_step.State(coefs, opt_state, aux)
   if stream:
     learning_step.check_streamed(optimizer, state)
   return _run(step, state, batches, steps, key, progress)
@@ -205,7 +212,7 @@ def _run(
     state = after
   if pending is not None:
     check_pending()
-  return Fit(state.coefs, state.opt_state, np.asarray(losses))
+  return Fit(state.coefs, state.opt_state, np.asarray(losses), state.aux)
 
 
 def _stopped(
@@ -214,7 +221,7 @@ def _stopped(
   """Returns the error that carries the last good state."""
   return StoppedError(
     f"fit: {what}; this error's result holds the last good coefficients",
-    Fit(state.coefs, state.opt_state, np.asarray(losses)),
+    Fit(state.coefs, state.opt_state, np.asarray(losses), state.aux),
   )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wsl import optimizers, tree, types
+from wsl import auxiliary, optimizers, tree, types
 from wsl.scale._bank import banks
 from wsl.scale._compose import compose, out_of_core
 
@@ -17,6 +17,7 @@ class State(NamedTuple):
 
   coefs: Any
   opt_state: Any
+  aux: types.Tree = None
 
 
 def stepper(
@@ -47,18 +48,23 @@ def stepper(
     )
 
   def streamed(state: State, batch: Any, key: types.PRNGKey) -> Any:
-    loss, gradient = out_of_core.value_and_gradient(
+    (loss, aux), gradient = out_of_core.value_and_gradient(
       objective,
       base,
       bank,
       optimizers.fast(state.coefs),
+      state.aux,
       batch,
       key,
       transform=transform,
       penalty=penalty,
     )
     return _update_streamed(
-      state, loss, gradient, optimizer=optimizer, project=project
+      state._replace(aux=aux),
+      loss,
+      gradient,
+      optimizer=optimizer,
+      project=project,
     )
 
   return streamed
@@ -82,19 +88,24 @@ def step(
 ) -> tuple[State, types.Array, types.Array]:
   """Takes a step in memory: (state, loss, is the new state finite)."""
 
-  def loss_of(coefs: Any) -> types.Array:
+  def loss_of(coefs: Any) -> tuple[types.Array, types.Tree]:
     coefs = transform(coefs)
-    loss = objective(compose.compose(base, bank, coefs), batch, key)
+    params = compose.compose(base, bank, coefs)
+    loss, aux = auxiliary.loss_and_aux(
+      objective, params, state.aux, batch, key, caller='fit', start='fit'
+    )
     if penalty is None:
-      return loss
-    return loss + jnp.asarray(penalty(coefs), loss.dtype)
+      return loss, aux
+    return loss + jnp.asarray(penalty(coefs), loss.dtype), aux
 
-  loss, gradient = jax.value_and_grad(loss_of)(optimizers.fast(state.coefs))
+  (loss, aux), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+    optimizers.fast(state.coefs)
+  )
   return _update(
-    state,
+    state._replace(aux=aux),
     loss,
     gradient,
-    loss_of,
+    lambda coefs: loss_of(coefs)[0],
     optimizer=optimizer,
     project=project,
   )
@@ -165,4 +176,5 @@ def _update(
   else:
     coefs = project(coefs)
   finite = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(coefs)]
-  return State(coefs, opt_state), loss, jnp.all(jnp.stack(finite))
+  state = State(coefs, opt_state, state.aux)
+  return state, loss, jnp.all(jnp.stack(finite))
