@@ -1,0 +1,28 @@
+"""The public operations that can be traced, each with a small call.
+
+``table(dtype)`` gives, by name, a function of arrays and its arguments, for
+tests and benchmarks that treat all operations alike: the precision of products,
+lowering for other platforms, equality of devices.
+"""
+
+import functools
+from typing import Any
+
+from tests.operations import aligning, inputs, merging, scaling, stitching
+
+ROOMS = {
+  'merging': merging,
+  'scaling': scaling,
+  'aligning': aligning,
+  'stitching': stitching,
+}
+
+
+def room(name: str, dtype: Any) -> inputs.Table:
+  """Returns the operations of related rooms, with arguments of a dtype."""
+  return functools.reduce(lambda a, b: a | b, ROOMS[name].parts(dtype))
+
+
+def table(dtype: Any) -> inputs.Table:
+  """Returns all operations."""
+  return functools.reduce(lambda a, b: a | b, (room(n, dtype) for n in ROOMS))

@@ -1,0 +1,53 @@
+"""Operations of ``tree``, ``deltas`` and ``merge``."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.merge import battery
+from tests.operations import inputs
+from wsl import deltas, merge, tree
+
+
+def parts(dtype: Any) -> list[inputs.Table]:
+  return [_trees(dtype), _methods(dtype)]
+
+
+def _trees(dtype: Any) -> inputs.Table:
+  base, *models = [inputs.params(dtype, i) for i in range(1 + inputs.T)]
+  stacks = deltas.stack(base, models)
+  delta = jax.tree.map(lambda x: x[0], stacks)
+  apply = lambda b, d, c: deltas.apply(b, d, coef=c)
+  return {
+    'deltas.stack': (deltas.stack, (base, models)),
+    'deltas.apply': (apply, (base, delta, 0.4)),
+    'tree.norm': (tree.norm, (base,)),
+    'tree.norm, ord=1': (lambda x: tree.norm(x, ord=1), (base,)),
+    'tree.kth_magnitude': (lambda x: tree.kth_magnitude(x, 5), (stacks,)),
+    'tree.bernoulli': (lambda p: tree.bernoulli(inputs.KEY, p, (5,)), (0.3,)),
+  }
+
+
+def _methods(dtype: Any) -> inputs.Table:
+  """Returns every row of the contract table, and some compositions."""
+
+  def cast(x: Any) -> Any:
+    is_float = hasattr(x, 'dtype') and jnp.issubdtype(x.dtype, np.floating)
+    return x.astype(dtype) if is_float else x
+
+  found: inputs.Table = {}
+  for name, row in battery.METHODS.items():
+    given = battery.stacked(inputs.T), row.sides(inputs.T)
+    call = functools.partial(row.call, **battery.first(row))
+    name = name if '.' in name else f'merge.{name}'
+    found[name] = (call, jax.tree.map(cast, given))
+  dare, ties, tsv = (found[f'merge.{n}'][0] for n in ('dare', 'ties', 'tsv'))
+  given = found['merge.tsv'][1]
+  return found | {
+    'merge.dare, summed': (lambda x, s: merge.sum(dare(x, s)), given),
+    'merge.ties, differentiated': (inputs.slope(ties), given),
+    'merge.tsv, differentiated': (inputs.slope(tsv), given),
+  }

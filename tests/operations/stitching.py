@@ -1,0 +1,108 @@
+"""Operations of ``stitch``."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.operations import aligning, inputs
+from wsl import stitch
+
+
+def parts(dtype: Any) -> list[inputs.Table]:
+  return [_adapters(dtype), _fits(dtype), _losses(dtype), _routes(dtype)]
+
+
+def _adapters(dtype: Any) -> inputs.Table:
+  x = inputs.normal(dtype, inputs.N, 4, seed=3)
+  draw = lambda *shape: inputs.normal(dtype, *shape, seed=5)
+  plain = stitch.Adapter(weight=draw(4, 5), bias=draw(5))
+  low = stitch.Adapter(
+    weight=draw(4, 5), bias=draw(5), down=draw(4, 2), up=draw(2, 5)
+  )
+  return {
+    'stitch.apply_adapter': (stitch.apply_adapter, (plain, x)),
+    'stitch.apply_adapter, low rank': (stitch.apply_adapter, (low, x)),
+    'stitch.fold, low rank': (stitch.fold, (low,)),
+    'stitch.invert': (stitch.invert, (plain,)),
+    'stitch.compose_maps': (stitch.compose_maps, (plain, plain)),
+    'stitch.resize': (lambda x: stitch.resize(x, (2, 2)), (draw(2, 9, 4),)),
+    **{
+      f'stitch.orthogonal, {kind}': (
+        lambda x, kind=kind: stitch.orthogonal(x, kind=kind), (draw(4, 4),)
+      )
+      for kind in ('cayley', 'exponential', 'polar')
+    },
+  }  # fmt: skip
+
+
+def _fits(dtype: Any) -> inputs.Table:
+  x = inputs.normal(dtype, inputs.N, 4, seed=3)
+  y = inputs.normal(dtype, inputs.N, 5, seed=4)
+  same = inputs.normal(dtype, inputs.N, 4, seed=4)
+  options = {
+    'affine': {},
+    'low_rank': {'rank': 2, 'key': inputs.KEY},
+    'orthogonal': {},
+  }
+  found: inputs.Table = {
+    f'stitch.fit, {kind}': (
+      lambda x, y, kind=kind, more=more: stitch.fit(x, y, kind=kind, **more),
+      (x, same),
+    )
+    for kind, more in options.items()
+  }
+  return found | {
+    'stitch.translate': (lambda x, y: stitch.translate(x, y), (x, same)),
+    'stitch.translate, affine': (
+      lambda x, y: stitch.translate(x, y, kind='affine'), (x, y)
+    ),
+    'stitch.relative': (stitch.relative, (x, x[:3])),
+    'stitch.relative, basis': (
+      lambda x, a: stitch.relative(x, a, kind='basis'), (x, x[:3])
+    ),
+    'stitch.fit_moments': (
+      lambda x, y: stitch.fit_moments(aligning.cross(x, y)), (x, y)
+    ),
+  }  # fmt: skip
+
+
+def _losses(dtype: Any) -> inputs.Table:
+  p = inputs.params(dtype, 1)
+  x = inputs.normal(dtype, inputs.N, 4, seed=3)
+  labels = jnp.asarray(inputs.LABELS)
+  old = inputs.normal(dtype, inputs.M, inputs.H, seed=6)
+  bct = stitch.bct_loss(inputs.features, old)
+  batch = (x, labels)
+  return {
+    'stitch.bct_loss': (lambda p, b: bct(p, b, inputs.KEY), (p, batch)),
+    'stitch.class_means': (
+      lambda x: stitch.class_means(x, labels, classes=inputs.M), (x,)
+    ),
+    'stitch.naswot': (lambda x: stitch.naswot([x]), (x,)),
+  }  # fmt: skip
+
+
+def _routes(dtype: Any) -> inputs.Table:
+  x = inputs.normal(dtype, inputs.N, 4, seed=3)
+  draw = lambda seed, *shape: inputs.normal(dtype, *shape, seed=seed)
+  block = lambda kernel, h: jnp.tanh(inputs.dense(kernel, h))
+  nets = {}
+  for i, name in enumerate('ab'):
+    parts = {'embed': draw(i, 4, 5), 'head': draw(i, 5, 3)}
+    parts['blocks'] = draw(i, 2, 5, 5)
+    nets[name] = stitch.Segmented(parts, inputs.dense, block, inputs.dense)
+  family = stitch.Family(nets, {})
+  routes = [
+    stitch.Route((stitch.Piece(a, 0, 1), stitch.Piece(b, 1, 2)), ('',))
+    for a in 'ab'
+    for b in 'ab'
+  ]
+  apply_fn, rows = stitch.program(family, routes)
+  row = jax.tree.map(lambda r: np.asarray(r)[1], rows)
+  return {
+    'stitch.apply': (stitch.apply, (nets['a'], x)),
+    'stitch.features': (stitch.features, (nets['a'], x)),
+    'stitch.program': (apply_fn, (family, row, x)),
+  }
