@@ -258,7 +258,10 @@ def compare(
   row['over_floor'] = median(lambda r: spent(r) / r['floor']['seconds'])
   if 'mergekit' in who:
     ratio = lambda unit: lambda r: r['mergekit'][unit] / r['wsl'][unit]
-    row['faster'], row['memory'] = median(ratio('seconds')), median(ratio('mib'))
+    row['faster'], row['memory'] = (
+      median(ratio('seconds')),
+      median(ratio('mib')),
+    )
   return row
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wsl import deltas, merge, tree
-from wsl.tree._chunks import programs, windows
+from wsl.tree._chunks import cut, programs, windows
 
 SHAPES = {
   'matrix': (300, 7),
@@ -58,6 +58,10 @@ def streamed(x: dict[str, Any], nbytes: int) -> dict[str, np.ndarray]:
   }
 
 
+def is_cut(leaf: Any) -> bool:
+  return cut.is_cut(windows.Item('', leaf, leaf.shape))
+
+
 def check_equal(x: dict[str, Any], nbytes: int = 1 << 10) -> None:
   found = streamed(x, nbytes)
   for name, wanted in tree.read(x).items():
@@ -94,8 +98,8 @@ def test_chunks_equal_whole_leaves(name: str, dtype: str) -> None:
   base, *others = models(jnp.dtype(dtype))
   delta = METHODS[name](deltas.stack(base, others))
   merged = deltas.apply(base, delta, coef=0.7)
-  assert windows.is_cut(merged['matrix'])
-  assert windows.is_cut(merged['conv'])
+  assert is_cut(merged['matrix'])
+  assert is_cut(merged['conv'])
   check_equal(merged)
 
 
@@ -103,7 +107,7 @@ def test_chunks_equal_whole_leaves(name: str, dtype: str) -> None:
 def test_chunks_of_slerp(scope: str) -> None:
   a, b = models(jnp.bfloat16, 2)
   merged = merge.slerp(a, b, t=0.3, scope=scope)
-  assert windows.is_cut(merged['matrix']) == (scope == 'global')
+  assert is_cut(merged['matrix']) == (scope == 'global')
   check_equal(merged)
 
 
@@ -146,14 +150,14 @@ def choose(x: Any, y: Any) -> Any:
 @pytest.mark.parametrize('kernel', [mirror, softmax])
 def test_programs_that_mix_positions_are_whole(kernel: Any) -> None:
   x = tree.map(kernel, {'w': lazy(model(0, np.float32)['matrix'])})
-  assert not windows.is_cut(x['w'])
+  assert not is_cut(x['w'])
   check_equal(x)
 
 
 def test_a_weight_for_each_column_is_whole() -> None:
   x = lazy(model(0, np.float32)['matrix'])
   y = tree.map(by_column, {'w': x}, scale=np.arange(7.0, dtype=np.float32))
-  assert not windows.is_cut(y['w'])
+  assert not is_cut(y['w'])
   check_equal(y)
 
 
@@ -161,7 +165,7 @@ def test_a_weight_for_each_column_is_whole() -> None:
 def test_entrywise_programs_are_cut(kernel: Any) -> None:
   stored = {k: lazy(v) for k, v in model(0, np.float32).items() if v.ndim}
   x = tree.map(kernel, stored)
-  assert windows.is_cut(x['matrix'])
+  assert is_cut(x['matrix'])
   check_equal(x)
   check_equal(x, 1 << 20)
 
@@ -169,7 +173,7 @@ def test_entrywise_programs_are_cut(kernel: Any) -> None:
 def test_leading_axes_may_be_sorted_and_reduced() -> None:
   a, b = models(np.float32, 2)
   x = tree.map(choose, a, b)
-  assert windows.is_cut(x['matrix'])
+  assert is_cut(x['matrix'])
   check_equal(x)
 
 
@@ -193,8 +197,8 @@ def test_leaves_of_all_shapes_share_a_program() -> None:
 def test_small_leaves_share_a_window() -> None:
   x = {f'{i}': lazy(np.full(10, i, np.float32)) for i in range(40)}
   y = tree.map(tanh, x)
-  cut = list(windows.cut(y.items(), 1 << 10))
-  assert len(cut) == 2
+  items = [windows.Item(name, x, x.shape) for name, x in y.items()]
+  assert len(list(cut.cut(items, 1 << 10))) == 2
   check_equal(y)
 
 

@@ -1,5 +1,6 @@
 """Pytrees of parameters: names, selection, maps, sums, leaves on demand."""
 
+from wsl.tree._chunks.programs import Entries as Entries
 from wsl.tree._chunks.stream import stream as stream
 from wsl.tree._containers import check_names as check_names
 from wsl.tree._containers import conform as conform
@@ -43,6 +44,8 @@ from wsl.tree._on_demand import defer as defer
 from wsl.tree._on_demand import on_demand as on_demand
 from wsl.tree._on_demand import OnDemand as OnDemand
 from wsl.tree._on_demand import Static as Static
+from wsl.tree._on_demand import Statistic as Statistic
+from wsl.tree._on_demand import statistic as statistic
 from wsl.tree._on_demand import Stored as Stored
 from wsl.tree._program import is_float as is_float
 from wsl.tree._program import narrowed as narrowed

@@ -63,18 +63,17 @@ def spans_processes(leaf: Any) -> bool:
     >>> spans_processes(jnp.ones(2))
     False
   """
-  return any(
-    not sharding.is_fully_addressable
-    for sharding in map(_sharding, inputs(leaf))
-    if sharding is not None
-  )
+  return any(map(_spans, inputs(leaf)))
 
 
-def _sharding(node: Any) -> jax.sharding.Sharding | None:
-  """Returns the sharding of an array, or the one a stored leaf will have."""
+def _spans(node: Any) -> bool:
+  """Returns True if an input is, or will be, sharded over processes."""
+  if isinstance(node, _on_demand.Statistic):
+    return any(map(spans_processes, node.over))
   if isinstance(node, _on_demand.Stored):
     node = node.fetch
-  return getattr(node, 'sharding', None)
+  sharding = getattr(node, 'sharding', None)
+  return sharding is not None and not sharding.is_fully_addressable
 
 
 def evaluate(leaf: Any, nodes: Sequence[Any], values: Sequence[Any]) -> Any:

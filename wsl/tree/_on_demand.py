@@ -2,8 +2,9 @@
 
 A leaf of a tree is an array or an expression. ``Stored`` is an array to be
 fetched by a reader (from disk, say); ``Computed`` is a kernel applied to other
-leaves. ``apply_kernel`` computes at once if every operand is an array, and
-builds a ``Computed`` otherwise.
+leaves; ``Statistic`` is a small array computed from whole trees.
+``apply_kernel`` computes at once if every operand is an array, and builds a
+``Computed`` otherwise.
 
 ``read`` compiles the whole expression as ONE jitted program per structure and
 leaf shape. A chain of kernels is therefore fused by XLA without intermediate
@@ -19,11 +20,10 @@ import functools
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _program
+from wsl.tree import _program, _statistic
 
 
 class Static(NamedTuple):
@@ -70,17 +70,20 @@ class Computed:
   hyper: dict[str, Any]
 
   @functools.cached_property
-  def _aval(self) -> jax.ShapeDtypeStruct:
+  def shape_dtype(self) -> jax.ShapeDtypeStruct:
+    """The shape and the dtype of the result."""
     program, inputs = linearise(self)
     return _program.shape_of(program, [_abstract(x) for x in inputs])
 
-  shape = property(lambda self: self._aval.shape)
-  dtype = property(lambda self: self._aval.dtype)
+  shape = property(lambda self: self.shape_dtype.shape)
+  dtype = property(lambda self: self.shape_dtype.dtype)
   ndim = property(lambda self: len(self.shape))
   size = property(lambda self: int(np.prod(self.shape, dtype=np.int64)))
 
 
-OnDemand: TypeAlias = Stored | Computed
+Statistic: TypeAlias = _statistic.Statistic
+OnDemand: TypeAlias = Stored | Computed | Statistic
+_KINDS = (Stored, Computed, Statistic)
 
 
 def on_demand(tree: types.Tree) -> bool:
@@ -91,9 +94,7 @@ def on_demand(tree: types.Tree) -> bool:
     >>> on_demand({'w': jnp.ones(2)})
     False
   """
-  return any(
-    isinstance(leaf, (Stored, Computed)) for leaf in jax.tree.leaves(tree)
-  )
+  return any(isinstance(leaf, _KINDS) for leaf in jax.tree.leaves(tree))
 
 
 def apply_kernel(
@@ -129,46 +130,42 @@ def read(leaf: Any) -> Any:
   if isinstance(leaf, Computed):
     program, inputs = linearise(leaf)
     return _program.run(program, [read(x) for x in inputs])
-  return leaf
+  return leaf.value if isinstance(leaf, Statistic) else leaf
 
 
-def recompute(leaf: Any) -> Any:
-  """Reads a leaf; in a trace, without sharing intermediate results.
-
-  XLA eliminates common subexpressions. A statistic of a whole tree and the
-  edits that depend on it use the same stacks, which would all be kept in memory
-  until the statistic is known; computing them twice takes a third of the
-  memory.
+def statistic(
+  compute: Callable[[], Any],
+  over: types.Tree,
+  *,
+  shape: tuple[int, ...],
+  dtype: Any,
+  passes: int = 1,
+) -> Any:
+  """Computes a statistic of a tree: now, or on demand if any of its leaves is.
 
   Args:
-    leaf: an array, or a leaf on demand.
+    compute: returns a small array.
+    over: the tree whose leaves it reads.
+    shape: the shape of the array.
+    dtype: its dtype.
+    passes: how often it reads each leaf, about: ``checkpoint.plan`` adds it up.
 
   Returns:
-    The same as ``read``.
+    The array; or a leaf on demand, which is computed once, when it is first
+    read, and is the same for all expressions that use it.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> x = defer({'w': jnp.ones(2)})
+    >>> greatest = statistic(lambda: jnp.max(read(x['w'])), x, shape=(),
+    ...                      dtype='float32')
+    >>> on_demand(greatest), float(read(greatest))
+    (True, 1.0)
   """
-  if not isinstance(leaf, Computed):
-    return read(leaf)
-  program, inputs = linearise(leaf)
-  inputs = [read(x) for x in inputs]
-  pivots = [x for x in inputs if isinstance(x, jax.core.Tracer) and x.size]
-  pivots = [x for x in pivots if jnp.issubdtype(x.dtype, np.inexact)]
-  if len(program) == 1 or not pivots:
-    return _program.run(program, inputs)
-  evaluate = lambda inputs: _program.evaluate(program, inputs)
-  zeros = lambda _: jax.tree.map(
-    lambda x: jnp.zeros(x.shape, x.dtype), leaf._aval
-  )
-
-  def branch(inputs: list[Any]) -> Any:
-    # XLA merges equal subexpressions within a computation, not across the
-    # branches of a conditional. The predicate is always true (x * 0 > 0 is
-    # false for all x, NaN included), but depends on the data, so that it is not
-    # folded away. On a CPU an optimization barrier does not suffice.
-    entry = pivots[0][(0,) * pivots[0].ndim]
-    always = ~(entry * 0 > 0)
-    return jax.lax.cond(always, evaluate, zeros, inputs)
-
-  return jax.lax.platform_dependent(inputs, cpu=branch, default=evaluate)
+  if not on_demand(over):
+    return compute()
+  leaves = tuple(jax.tree.leaves(over))
+  return Statistic(compute, leaves, passes, tuple(shape), np.dtype(dtype))
 
 
 def defer(tree: types.Tree) -> types.Tree:
@@ -191,7 +188,7 @@ def defer(tree: types.Tree) -> types.Tree:
   """
 
   def stored(x: Any) -> OnDemand:
-    if isinstance(x, (Stored, Computed)):
+    if isinstance(x, _KINDS):
       return x
     return Stored(lambda: x, x.shape, x.dtype)
 
@@ -234,7 +231,7 @@ def linearise(root: Computed) -> tuple[_program.Program, list[Any]]:
 
 
 def _abstract(x: Any) -> Any:
-  """Returns the shape and dtype of a stored leaf, or the array itself."""
-  if isinstance(x, Stored):
+  """Returns the shape and dtype of a leaf to be read, or the array itself."""
+  if isinstance(x, (Stored, Statistic)):
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
   return x

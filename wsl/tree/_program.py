@@ -7,7 +7,7 @@ results of 64 bits return to the host as numpy arrays, which JAX does not round
 until they are given to it again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 from typing import Any, TypeAlias
 
@@ -20,12 +20,22 @@ Program: TypeAlias = tuple[Any, ...]
 
 def evaluate(program: Program, inputs: Sequence[Any]) -> Any:
   """Executes the instructions in order; returns the last result."""
+  kernel, args, hyper = last(program, inputs)
+  return kernel(*args, **hyper)
+
+
+def last(
+  program: Program, inputs: Sequence[Any]
+) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
+  """Executes all but the last instruction; returns its kernel and arguments."""
   results: list[Any] = []
   value = lambda i: inputs[i] if i >= 0 else results[~i]
   for kernel, args, static, traced in program:
     hyper = dict(static) | {name: value(i) for name, i in traced}
-    results.append(kernel(*(value(i) for i in args), **hyper))
-  return results[-1]
+    given = [value(i) for i in args]
+    if len(results) < len(program) - 1:
+      results.append(kernel(*given, **hyper))
+  return kernel, given, hyper
 
 
 _run = jax.jit(evaluate, static_argnums=0)

@@ -15,11 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _numerics, _on_demand
+from wsl.tree import _numerics, _on_demand, _recompute
+from wsl.tree._chunks import programs, reduce
+
+_ALL = programs.Entries(lead=0, neutral=0.0)
 
 
 def total(
-  kernel: Callable[..., Any], tree: types.Tree, *rest: types.Tree, **hyper: Any
+  kernel: Callable[..., Any],
+  tree: types.Tree,
+  *rest: types.Tree,
+  entries: programs.Entries | None = None,
+  **hyper: Any,
 ) -> Any:
   """Sums ``kernel(leaf, *rest, **hyper)`` over the leaves of a tree.
 
@@ -31,6 +38,8 @@ def total(
     kernel: a module-level function from a leaf to an array of fixed shape.
     tree: any pytree with at least one leaf.
     *rest: trees of which ``tree``'s structure is a prefix.
+    entries: states that the kernel is a sum over the entries of its operands,
+      so that leaves in files are read in chunks; see ``tree.Entries``.
     **hyper: hyperparameters, as in ``tree.map``.
 
   Returns:
@@ -45,30 +54,52 @@ def total(
     >>> int(total(count, {'a': jnp.ones(3), 'b': -jnp.ones(2)}))
     3
   """
-  parts = jax.tree.map(
-    lambda *leaves: _part(kernel, *leaves, **hyper), tree, *rest
+  nodes: list[_on_demand.Computed] = []
+  jax.tree.map(
+    lambda *leaves: nodes.append(_on_demand.Computed(kernel, leaves, hyper)),
+    tree,
+    *rest,
   )
-  if not jax.tree.leaves(parts):
+  if not nodes:
     raise ValueError('total: the tree has no leaf to add up')
-  return functools.reduce(operator.add, jax.tree.leaves(parts))
+  return _reduce(nodes, entries, operator.add)
 
 
 def greatest(
-  kernel: Callable[..., Any], leaves: Sequence[Any], **hyper: Any
+  kernel: Callable[..., Any],
+  leaves: Sequence[Any],
+  *,
+  entries: programs.Entries | None = None,
+  **hyper: Any,
 ) -> Any:
   """Returns the elementwise maximum of a kernel over leaves."""
-  parts = [_part(kernel, leaf, **hyper) for leaf in leaves]
-  traced = any(isinstance(part, jax.core.Tracer) for part in parts)
-  return functools.reduce(jnp.maximum if traced else np.maximum, parts)
+  nodes = [_on_demand.Computed(kernel, (leaf,), hyper) for leaf in leaves]
+
+  def larger(x: Any, y: Any) -> Any:
+    traced = isinstance(x, jax.core.Tracer) or isinstance(y, jax.core.Tracer)
+    return jnp.maximum(x, y) if traced else np.maximum(x, y)
+
+  return _reduce(nodes, entries, larger)
 
 
-def _part(kernel: Callable[..., Any], *leaves: Any, **hyper: Any) -> Any:
+def _reduce(
+  nodes: Sequence[_on_demand.Computed],
+  entries: programs.Entries | None,
+  operator: Callable[[Any, Any], Any],
+) -> Any:
+  """Reduces leaves, in chunks if possible, and combines the results."""
+  cut = [reduce.is_reducible(node, entries) for node in nodes]
+  parts = [_part(node) for node, flag in zip(nodes, cut) if not flag]
+  chunked = [node for node, flag in zip(nodes, cut) if flag]
+  if entries is not None and chunked:
+    parts.append(reduce.combine(chunked, entries, operator))
+  return functools.reduce(operator, parts)
+
+
+def _part(node: _on_demand.Computed) -> Any:
   """Reduces one leaf; a concrete result is read back as float64 or int64."""
-  part = _on_demand.recompute(_on_demand.Computed(kernel, leaves, hyper))
-  if isinstance(part, jax.core.Tracer):
-    return part
-  wide = np.int64 if jnp.issubdtype(part.dtype, jnp.integer) else np.float64
-  return np.asarray(part, wide)
+  part = _recompute.recompute(node)
+  return part if isinstance(part, jax.core.Tracer) else reduce.on_host(part)
 
 
 def sum_entries(x: types.Array) -> types.Array:
@@ -116,10 +147,10 @@ def norm(tree: types.Tree, *, ord: int = 2) -> Any:
     7.0
   """
   if ord == 1:
-    return total(_magnitudes, tree)
+    return total(_magnitudes, tree, entries=_ALL)
   if ord != 2:
     raise ValueError(f'norm(ord={ord}): expected 1 or 2')
-  square = total(_square, tree)
+  square = total(_square, tree, entries=_ALL)
   return jnp.sqrt(square) if isinstance(square, jax.Array) else square**0.5
 
 

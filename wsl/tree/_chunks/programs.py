@@ -1,62 +1,56 @@
-"""Compiled programs for chunks, shared by all leaves that need the same one."""
+"""Compiled programs for chunks, shared by all leaves that need the same one.
+
+A program computes a leaf at n positions, or it reduces an expression over them.
+"""
 
 from collections.abc import Callable, Sequence
 import contextlib
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
+import jax.numpy as jnp
 import numpy as np
 
-from wsl.tree import _on_demand, _program
+from wsl.tree import _program
 from wsl.tree._chunks import flat, values
+from wsl.tree._chunks import kinds as kinds_lib
 
-# Larger arrays in memory are read at the positions of a chunk, smaller ones are
-# rather thresholds or weights of models: both are tried.
-_LARGE = 1 << 12
+
+class Entries(NamedTuple):
+  """States that a kernel combines the entries of its operands, in any order.
+
+  It may then be applied to chunks, and the results are combined.
+
+  Attributes:
+    lead: the number of leading axes of its operands that are not combined: 1
+      for stacks ``[T, ...]``.
+    neutral: an entry that does not change the result.
+  """
+
+  lead: int
+  neutral: float
 
 
 class ChunkProgram(NamedTuple):
-  """A compiled program ``run(start, *inputs)`` on n positions of a leaf.
+  """A compiled program ``run(start, filled, *inputs)`` on n positions.
 
   Attributes:
-    run: the compiled function; it returns a tuple of arrays.
+    run: the compiled function; it returns an array.
     leads: for each input the number of its leading axes, if it is ``[*lead,
       n]``; None if it is uniform.
     positional: whether results depend on the position itself.
     wide: whether 64 bits must be enabled.
+    dtype: the dtype of the result.
   """
 
-  run: Callable[..., tuple[Any, ...]]
+  run: Callable[..., Any]
   leads: tuple[int | None, ...]
   positional: bool
   wide: bool
-
-
-class _Kind(NamedTuple):
-  """What is known of an input before it is read; hashable.
-
-  Attributes:
-    shape: its shape.
-    dtype: its dtype; the type of a number of Python.
-    weak: whether its dtype yields to that of others.
-    stored: whether it is read.
-    array: whether it is an array in memory.
-  """
-
-  shape: tuple[int, ...]
   dtype: Any
-  weak: bool = False
-  stored: bool = False
-  array: bool = False
-
-  def abstract(self, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    """Returns the traced type, at another shape."""
-    if isinstance(self.dtype, type):
-      aval = jax.typeof(self.dtype(0))
-      return jax.ShapeDtypeStruct((), aval.dtype, weak_type=aval.weak_type)
-    return jax.ShapeDtypeStruct(shape, self.dtype, weak_type=self.weak)
 
 
 def find(
@@ -64,6 +58,7 @@ def find(
   inputs: Sequence[Any],
   shape: tuple[int, ...],
   length: int,
+  entries: Entries | None = None,
 ) -> ChunkProgram | None:
   """Returns the program for chunks of a leaf.
 
@@ -72,32 +67,24 @@ def find(
     inputs: its inputs: stored leaves, arrays and numbers.
     shape: S, the shape of the leaf: inputs ``[*lead, *S]`` are read in chunks.
     length: n, the number of positions of a chunk.
+    entries: how the last kernel reduces its operands; None if the result has an
+      entry for each position.
 
   Returns:
     The program; None if it mixes positions of the leaf.
   """
-  kinds = tuple(map(_kind, inputs))
-  return _find(
-    program, kinds, tuple(shape), length, jax.config.read('jax_enable_x64')
-  )
-
-
-def _kind(x: Any) -> _Kind:
-  """Describes an input."""
-  if not hasattr(x, 'dtype'):
-    return _Kind((), type(x))
-  shape, weak = tuple(x.shape), bool(getattr(x, 'weak_type', False))
-  stored = isinstance(x, _on_demand.Stored)
-  array = isinstance(x, (np.ndarray, jax.Array))
-  return _Kind(shape, x.dtype, weak, stored, array)
+  kinds = tuple(map(kinds_lib.of, inputs))
+  x64 = jax.config.read('jax_enable_x64')
+  return _find(program, kinds, tuple(shape), length, entries, x64)
 
 
 @functools.lru_cache(maxsize=1 << 14)
 def _find(
   program: _program.Program,
-  kinds: tuple[_Kind, ...],
+  kinds: tuple[kinds_lib.Kind, ...],
   shape: tuple[int, ...],
   length: int,
+  entries: Entries | None,
   x64: bool,
 ) -> ChunkProgram | None:
   """Traces a program and derives that of its chunks; None if it has none."""
@@ -105,56 +92,86 @@ def _find(
   wide = _program.narrows(program, [k.abstract(k.shape) for k in kinds])
   with jax.enable_x64(True) if wide else contextlib.nullcontext():
     abstract = [k.abstract(k.shape) for k in kinds]
-    evaluate = lambda *args: _program.evaluate(program, args)
-    traced = jax.make_jaxpr(evaluate)(*abstract)
-    ends = [k.shape[len(k.shape) - len(shape) :] == shape for k in kinds]
-    for large in (_LARGE, 0):
-      leads = tuple(
-        len(k.shape) - len(shape) if end and _is_chunked(k, large) else None
-        for k, end in zip(kinds, ends)
-      )
-      found = _flatten(traced, kinds, leads, shape, length)
+    traced = jax.make_jaxpr(_traced(program, entries))(*abstract)
+    reduce = _reduction(program, entries) if entries else None
+    for leads in kinds_lib.leads(kinds, shape):
+      found = _flatten(traced, kinds, leads, shape, length, reduce)
       if found is not None:
         run, positional = _compiled(found, wide)
-        return ChunkProgram(run, leads, positional, wide)
+        dtype = found.out_avals[0].dtype
+        return ChunkProgram(run, leads, positional, wide, dtype)
   return None
 
 
-def _is_chunked(kind: _Kind, large: int) -> bool:
-  """Returns True for an input to read at the positions of a chunk."""
-  size = int(np.prod(kind.shape, dtype=np.int64))
-  return kind.stored or (kind.array and bool(kind.shape) and size > large)
+def _traced(
+  program: _program.Program, entries: Entries | None
+) -> Callable[..., Any]:
+  """Returns the function to trace: up to the last kernel, if it reduces."""
+
+  def evaluate(*inputs: Any) -> Any:
+    if entries is None:
+      return _program.evaluate(program, inputs)
+    *_, (_, _, static, _) = program
+    _, args, hyper = _program.last(program, inputs)
+    return args, [hyper[name] for name in sorted(hyper.keys() - dict(static))]
+
+  return evaluate
+
+
+def _reduction(
+  program: _program.Program, entries: Entries
+) -> Callable[..., Any]:
+  """Returns the last kernel, as ``reduce(window, filled, values, shapes)``."""
+  *_, (kernel, args, static, traced) = program
+  names = sorted(name for name, _ in traced)
+
+  def reduce(
+    window: values.Window, filled: Any, found: list[Any], shapes: list[Any]
+  ) -> Any:
+    values.require(len(found) == len(args) + len(names))
+    valid = jax.lax.iota(np.uint32, window.length) < filled
+    operands = []
+    for x, shape in zip(found, shapes[: len(args)]):
+      x = values.to_flat(window, x, entries.lead, shape)
+      mask = jnp.broadcast_to(valid, x.shape)
+      neutral = jnp.full(x.shape, entries.neutral, x.dtype)
+      operands.append(jnp.where(mask, x, neutral))
+    uniform = [values.whole(x) for x in found[len(args) :]]
+    return kernel(*operands, **dict(static), **dict(zip(names, uniform)))
+
+  return reduce
 
 
 def _flatten(
   traced: core.ClosedJaxpr,
-  kinds: tuple[_Kind, ...],
+  kinds: tuple[kinds_lib.Kind, ...],
   leads: tuple[int | None, ...],
   shape: tuple[int, ...],
   length: int,
+  reduce: Callable[..., Any] | None,
 ) -> core.ClosedJaxpr | None:
-  """Returns the jaxpr of chunks ``(start, *inputs)``; None if there is none."""
-  size = int(np.prod(shape, dtype=np.int64))
+  """Returns the jaxpr ``(start, filled, *inputs)``; None if there is none."""
+  shapes = [values.shape_of(v) for v in traced.jaxpr.outvars]
 
-  def evaluate(start: Any, *args: Any) -> list[Any]:
-    window = values.Window(size, length, start)
+  def evaluate(start: Any, filled: Any, *args: Any) -> Any:
+    window = values.Window(math.prod(shape), length, start)
     given = [
       x if lead is None else values.Flat(x, lead)
       for x, lead in zip(args, leads)
     ]
-    results = flat.interpret(window, traced, given)
-    shapes = [values.shape_of(v) for v in traced.jaxpr.outvars]
-    return [
-      values.to_flat(window, x, len(s) - len(shape), s)
-      for x, s in zip(results, shapes)
-    ]
+    found = flat.interpret(window, traced, given)
+    if reduce is not None:
+      return reduce(window, filled, found, shapes)
+    lead = len(shapes[0]) - len(shape)
+    return values.to_flat(window, found[0], lead, shapes[0])
 
   args = [
     k.abstract(k.shape if lead is None else (*k.shape[:lead], length))
     for k, lead in zip(kinds, leads)
   ]
+  number = jax.ShapeDtypeStruct((), np.uint32)
   try:
-    return jax.make_jaxpr(evaluate)(jax.ShapeDtypeStruct((), np.uint32), *args)
+    return jax.make_jaxpr(evaluate)(number, number, *args)
   except values.NotFlatError:
     return None
 
@@ -179,7 +196,8 @@ def _compiled(
     run = core.jaxpr_as_fun(program)
 
     def chunk(*args: Any) -> Any:
-      return run(*args)
+      (result,) = run(*args)
+      return result
 
     start = program.jaxpr.invars[0]
     used = any(start is v for eqn in program.jaxpr.eqns for v in eqn.invars)

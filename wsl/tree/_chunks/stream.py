@@ -1,7 +1,7 @@
 """Computes leaves in order, chunk by chunk, with the next inputs read ahead."""
 
 import collections
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import concurrent.futures
 import contextlib
 from typing import Any
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from wsl.tree import _on_demand
-from wsl.tree._chunks import buffers, windows
+from wsl.tree._chunks import buffers, cut, windows
 
 _AHEAD = 2  # windows that are read ahead
 CHUNK_BYTES = 1 << 20
@@ -45,8 +45,31 @@ def stream(
     >>> [(name, values.size) for name, values in stream(x)]
     [('a', 3), ('b', 4)]
   """
+  items = (windows.Item(n, x, tuple(x.shape)) for n, x in leaves.items())
+  for window, result in run(items, chunk_bytes, read):
+    if isinstance(window, windows.Whole):
+      yield window.name, np.asarray(result, order='C').reshape(-1)
+      continue
+    at, flat = 0, np.asarray(result).reshape(-1)
+    del result
+    for piece in window.pieces:
+      end = at + piece.stop - piece.start
+      yield piece.name, flat[at:end]
+      at = end
+
+
+def run(
+  items: Iterable[windows.Item],
+  chunk_bytes: int,
+  read: Callable[[Any], Any] = _on_demand.read,
+) -> Iterator[tuple[windows.Window | windows.Whole, Any]]:
+  """Computes windows in order; yields each with its result.
+
+  Two windows are read ahead by a thread, and one is computed while the consumer
+  handles the one before it.
+  """
   pool = buffers.Buffers()
-  queue = windows.cut(leaves.items(), chunk_bytes)
+  queue = cut.cut(items, chunk_bytes)
   ahead: collections.deque[Any] = collections.deque()
   running: collections.deque[Any] = collections.deque()
   with concurrent.futures.ThreadPoolExecutor(1) as reader:
@@ -62,23 +85,20 @@ def stream(
       if ahead:
         window, fill = ahead.popleft()
         if isinstance(window, windows.Whole):
-          running.append((window, [read(window.leaf)]))
+          running.append((window, read(window.leaf)))
         else:
           running.append((window, _start(window, fill.result())))
         del fill
       elif not running:
         return
-      # The next chunk is computed while the consumer handles this one.
       if len(running) > 1 or not ahead:
-        window, (result,) = running.popleft()
-        yield from _parts(window, result)
-        del result
+        yield running.popleft()
 
 
 def _start(window: windows.Window, arrays: list[np.ndarray]) -> Any:
   """Starts the computation of a window."""
   if window.program is None:
-    return arrays
+    return arrays[0]
   program = window.program(window.length())
   assert program is not None
   given = iter(arrays)
@@ -88,18 +108,5 @@ def _start(window: windows.Window, arrays: list[np.ndarray]) -> Any:
   ]
   start = window.pieces[0].start if program.positional else 0
   with jax.enable_x64(True) if program.wide else contextlib.nullcontext():
-    return program.run(np.uint32(start), *inputs)
-
-
-def _parts(
-  window: windows.Window | windows.Whole, result: Any
-) -> Iterator[tuple[str, np.ndarray]]:
-  """Returns the part of each leaf in a computed window."""
-  if isinstance(window, windows.Whole):
-    yield window.name, np.asarray(result, order='C').reshape(-1)
-    return
-  flat, at = np.asarray(result), 0
-  for piece in window.pieces:
-    end = at + piece.stop - piece.start
-    yield piece.name, flat[at:end]
-    at = end
+    filled = np.uint32(window.filled)
+    return program.run(np.uint32(start), filled, *inputs)

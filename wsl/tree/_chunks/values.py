@@ -84,11 +84,11 @@ def bind(eqn: core.JaxprEqn, operands: Sequence[Any]) -> Any:
 def uniform(eqn: core.JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
   """Evaluates an equation of uniform values as it is."""
   require(all(math.prod(shape_of(v)) <= _MOST_UNIFORM for v in eqn.outvars))
-  results = bind(eqn, [_whole(value) for value in values])
+  results = bind(eqn, [whole(value) for value in values])
   return results if eqn.primitive.multiple_results else [results]
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
   """Returns a spread value as an array of its full shape."""
   require(not isinstance(value, (Flat, Grid)))
   if not isinstance(value, Spread):

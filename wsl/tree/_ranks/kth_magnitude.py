@@ -18,6 +18,7 @@ streams.
 """
 
 from collections.abc import Callable
+import math
 from typing import Any
 
 import jax
@@ -26,12 +27,19 @@ import numpy as np
 
 from wsl import types
 from wsl.tree import _on_demand, _sums
+from wsl.tree._chunks import programs, reduce
 from wsl.tree._ranks import brackets, passes
 
 _SAMPLE = (1 << 12, 1 << 16)  # least and greatest size of the sample
 # A column of ``inside`` holds two entries. Of m entries in B = 8192 columns,
 # about m^3 / (6 B^2) columns receive three: 0.16 for m = 400.
 _FEW = 400
+# A probe is at least 1, the bits of the smallest number: zeros are not counted.
+_COUNT = programs.Entries(lead=1, neutral=0.0)
+# The bits of NaN are above infinity, where each bracket ends.
+_INSIDE = programs.Entries(lead=1, neutral=math.nan)
+# A sample of a leaf in a file is read in runs of so many entries.
+_RUN = 32
 
 
 def kth_magnitude(tree: types.Tree, k: Any) -> Any:
@@ -89,11 +97,13 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
   )
 
   def count(b: brackets.Bracket, probes: Any) -> brackets.Bracket:
-    counts = _sums.total(passes.count, leaves, probes=probes)
+    counts = _sums.total(passes.count, leaves, entries=_COUNT, probes=probes)
     return brackets.narrow(xp, b, probes, counts.astype(wide), k)
 
   def collect(b: brackets.Bracket) -> brackets.Bracket:
-    found = _sums.greatest(passes.inside, leaves, lo=b.lo, hi=b.hi)
+    found = _sums.greatest(
+      passes.inside, leaves, entries=_INSIDE, lo=b.lo, hi=b.hi
+    )
     return brackets.settle(xp, b, found.astype(integer), k)
 
   def step(b: brackets.Bracket) -> brackets.Bracket:
@@ -173,10 +183,16 @@ def _sorted(*samples: types.Array, dtype: np.dtype) -> types.Array:
   return passes.sorted_bits([x.astype(dtype) for x in real])
 
 
-def _draw(leaf: Any, stride: Any) -> Any:
+def _draw(leaf: Any, stride: _on_demand.Static) -> Any:
   """Reads a sample to the host, so that one leaf at a time is in memory."""
-  part = _on_demand.apply_kernel(passes.sample, leaf, stride=stride)
-  part = _on_demand.read(part)
+  size = leaf.size // leaf.shape[0]
+  runs = max(round(size / stride.value / _RUN), 1)
+  first = (np.arange(runs) + 0.5) * (size / runs) - _RUN / 2
+  spans = [(max(int(i), 0), min(int(i) + _RUN, size)) for i in first]
+  part = reduce.sample(leaf, spans)
+  if part is None:
+    part = _on_demand.apply_kernel(passes.sample, leaf, stride=stride)
+    part = _on_demand.read(part)
   return part if isinstance(part, jax.core.Tracer) else np.asarray(part)
 
 

@@ -1,0 +1,74 @@
+"""Reductions and samples of leaves in files, chunk by chunk."""
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from wsl.tree import _on_demand
+from wsl.tree._chunks import cut, programs, stream, windows
+
+
+def combine(
+  leaves: Sequence[_on_demand.Computed],
+  entries: programs.Entries,
+  operator: Callable[[Any, Any], Any],
+) -> Any:
+  """Reduces each chunk of the leaves' operands, and combines the results.
+
+  Args:
+    leaves: expressions whose last kernel reduces; ``is_reducible`` is true.
+    entries: what it states of the kernel.
+    operator: combines two results, float64 or int64 on the host.
+  """
+  items = [_item(f'{i}', leaf, entries) for i, leaf in enumerate(leaves)]
+  results = stream.run(items, stream.CHUNK_BYTES)
+  return functools.reduce(operator, (on_host(part) for _, part in results))
+
+
+def is_reducible(leaf: Any, entries: programs.Entries | None) -> bool:
+  """Returns True if a reduction reads files that can be read in chunks."""
+  if entries is None or not _in_files(leaf):
+    return False
+  return cut.is_cut(_item('', leaf, entries))
+
+
+def on_host(part: Any) -> np.ndarray:
+  """Returns a result as float64 or int64, on the host."""
+  whole = jnp.issubdtype(part.dtype, np.integer)
+  return np.asarray(part, np.int64 if whole else np.float64)
+
+
+def sample(leaf: Any, spans: Sequence[tuple[int, int]]) -> np.ndarray | None:
+  """Returns a stack ``[T, ...]`` at some positions, ``[T, s]``.
+
+  None if the stack is not in files that can be read in chunks.
+  """
+  item = windows.Item('', leaf, tuple(leaf.shape[1:]), spans=spans)
+  if not _in_files(leaf) or not cut.is_cut(item):
+    return None
+  parts = [
+    np.asarray(part)[:, : window.filled]
+    for window, part in stream.run([item], stream.CHUNK_BYTES)
+    if isinstance(window, windows.Window)
+  ]
+  return np.concatenate(parts, axis=1)
+
+
+def _item(
+  name: str, leaf: _on_demand.Computed, entries: programs.Entries
+) -> windows.Item:
+  """Returns the item of a reduction: positions are those of its operands."""
+  shape = tuple(leaf.operands[0].shape[entries.lead :])
+  return windows.Item(name, leaf, shape, entries)
+
+
+def _in_files(leaf: Any) -> bool:
+  """Returns True if a leaf is computed from stored leaves read in slices."""
+  computed = isinstance(leaf, _on_demand.Computed)
+  inputs = _on_demand.linearise(leaf)[1] if computed else [leaf]
+  return any(
+    isinstance(x, _on_demand.Stored) and x.read_into is not None for x in inputs
+  )
