@@ -1,0 +1,24 @@
+"""Recipes: merges of checkpoints described in a file, run leaf by leaf.
+
+The file format is mergekit's YAML. Every method computes what mergekit 0.1.5
+does, in float32 or wider, by the functions of ``wsl.merge``::
+
+    recipe = recipes.read('config.yml')
+    folders = recipes.open_all(recipes.models(recipe))
+    merged = recipes.build(recipe, folders)
+    checkpoint.save('out', merged.params)
+"""
+
+from wsl.recipes._build import build as build
+from wsl.recipes._build import Merged as Merged
+from wsl.recipes._folder import Folder as Folder
+from wsl.recipes._folder import open_all as open_all
+from wsl.recipes._parse import parse as parse
+from wsl.recipes._parse import read as read
+from wsl.recipes._recipe import Model as Model
+from wsl.recipes._recipe import models as models
+from wsl.recipes._recipe import Module as Module
+from wsl.recipes._recipe import Recipe as Recipe
+from wsl.recipes._recipe import Slice as Slice
+from wsl.recipes._recipe import Source as Source
+from wsl.recipes._recipe import Tokenizer as Tokenizer

@@ -1,0 +1,208 @@
+"""The merged model of a recipe, leaf by leaf on demand."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from wsl import tree, types
+from wsl.recipes import (
+  _folder,
+  _methods,
+  _outputs,
+  _recipe,
+  _settings,
+  _tensors,
+)
+
+
+class Resolved(NamedTuple):
+  """What tensors must share to be merged by one call; hashable."""
+
+  base: _recipe.Model | None
+  models: tuple[_recipe.Model, ...]
+  shared: tuple[tuple[str, Any], ...]
+  each: tuple[tuple[str, tuple[Any, ...]], ...]
+
+
+class Merged(NamedTuple):
+  """A merged model.
+
+  Attributes:
+    params: the tensors by name, on demand.
+    notes: one line on each decision that the recipe did not state.
+  """
+
+  params: dict[str, Any]
+  notes: list[str]
+
+
+def build(
+  recipe: _recipe.Recipe,
+  folders: Mapping[_recipe.Model, _folder.Folder],
+  *,
+  key: types.PRNGKey | None = None,
+  unmatched: str = 'error',
+) -> Merged:
+  """Returns the merged model; nothing is computed before it is read.
+
+  Args:
+    recipe: the recipe.
+    folders: its models, by reference.
+    key: for methods that draw random numbers.
+    unmatched: what becomes of a tensor that some inputs do not have:
+      ``'error'``, ``'copy'`` (from the base, or the first input that has it) or
+      ``'drop'``.
+
+  Returns:
+    The model, and notes.
+
+  Raises:
+    ValueError: naming the parameter, model or tensor that does not fit.
+  """
+  method = _methods.find(recipe.method)
+  notes = _unused(recipe, method)
+  names = {model: folder.params for model, folder in folders.items()}
+  configs = {model: folder.config for model, folder in folders.items()}
+  groups: dict[Resolved, dict[str, list[Any]]] = {}
+  merged: dict[str, Any] = {}
+  for output in _outputs.outputs(recipe, names, configs):
+    leaves = _tensors.inputs(output, folders, unmatched, notes)
+    if not leaves:
+      continue
+    merged[output.name] = leaves[0]  # keeps the order
+    if len(leaves) < len(output.inputs):
+      merged[output.name] = _tensors.cast(leaves[0], recipe)
+    elif not tree.is_float(leaves[0]):
+      _tensors.check_same(output, leaves)
+    else:
+      leaves = _tensors.one_dtype(leaves, recipe.dtype)
+      _tensors.check_shapes(output, leaves)
+      resolved = _resolve(recipe, method, output)
+      groups.setdefault(resolved, {})[output.name] = leaves
+  for resolved, tensors in groups.items():
+    merged |= _merge(recipe, method, resolved, tensors, key)
+  return Merged(merged, notes)
+
+
+def _merge(
+  recipe: _recipe.Recipe,
+  method: _methods.Method,
+  resolved: Resolved,
+  tensors: Mapping[str, Sequence[Any]],
+  key: types.PRNGKey | None,
+) -> dict[str, Any]:
+  """Merges the tensors that share base, models and parameters."""
+  inputs = [
+    {name: leaves[i] for name, leaves in tensors.items()}
+    for i in range(len(resolved.models))
+  ]
+  base = None
+  if resolved.base is not None and method.base != 'input':
+    base = inputs.pop(resolved.models.index(resolved.base))
+  given = _methods.Arguments(dict(resolved.shared), dict(resolved.each), key)
+  try:
+    result = method.merge(base, inputs, given)
+  except ValueError as error:
+    raise ValueError(f'{recipe.method}: {error}') from None
+  return {name: _tensors.cast(x, recipe) for name, x in result.items()}
+
+
+def _resolve(
+  recipe: _recipe.Recipe, method: _methods.Method, output: _outputs.Output
+) -> Resolved:
+  """Returns the values of all parameters for one tensor."""
+  part, module = output.part, output.module
+  base = part.base or recipe.base
+  models = tuple(model for model, _ in output.inputs)
+  _check_inputs(recipe.method, method, base, models)
+  outer = [part.parameters, module.parameters, recipe.parameters]
+  shared = {
+    name: _value(name, default, outer, output.name, output.position, None)
+    for name, default in method.shared.items()
+  }
+  each: dict[str, tuple[Any, ...]] = {}
+  for name, default in method.each.items():
+    each[name] = tuple(
+      _value(
+        name,
+        default,
+        [*_own(part, model), *outer],
+        tensor,
+        output.position,
+        model,
+      )
+      for model, tensor in output.inputs
+      if method.base == 'input' or model != base
+    )
+  return Resolved(
+    base, models, tuple(sorted(shared.items())), tuple(sorted(each.items()))
+  )
+
+
+def _own(
+  part: _recipe.Slice, model: _recipe.Model
+) -> Iterable[Mapping[str, Any]]:
+  return (s.parameters for s in part.sources if s.model == model)
+
+
+def _value(
+  name: str,
+  default: Any,
+  levels: Sequence[Mapping[str, Any]],
+  tensor: str,
+  position: float,
+  model: _recipe.Model | None,
+) -> Any:
+  """Resolves one parameter, or returns its default."""
+  found = _settings.resolve(name, levels, tensor=tensor, position=position)
+  if found is not None:
+    return found
+  if default is _methods.NEEDED:
+    of = '' if model is None else f' of {model}'
+    raise ValueError(
+      f"parameters: '{name}'{of} is not set for tensor '{tensor}': set it, or "
+      'add a value without a filter'
+    )
+  return default
+
+
+def _check_inputs(
+  label: str,
+  method: _methods.Method,
+  base: _recipe.Model | None,
+  models: Sequence[_recipe.Model],
+) -> None:
+  """Checks the base and the number of inputs of a method."""
+  if len(set(models)) < len(models):
+    twice = next(m for m in models if models.count(m) > 1)
+    raise ValueError(f'{label}: {twice} is an input twice: name it once')
+  if method.base == 'needed' and (base is None or base not in models):
+    raise ValueError(f'{label} needs a base among its inputs: set base_model')
+  least, most = method.inputs
+  if not least <= len(models) <= (most or len(models)):
+    wanted = str(least) if least == most else f'{least} .. {most or "any"}'
+    raise ValueError(f'{label} merges {wanted} inputs, found {len(models)}')
+
+
+def _unused(recipe: _recipe.Recipe, method: _methods.Method) -> list[str]:
+  """Returns a note on each parameter that the method does not have.
+
+  Raises:
+    ValueError: if no method has it.
+  """
+  levels = [recipe.parameters]
+  for module in recipe.modules:
+    levels.append(module.parameters)
+    for part in module.slices:
+      levels += [part.parameters, *(s.parameters for s in part.sources)]
+  given = dict.fromkeys(name for level in levels for name in level)
+  known = sorted(_methods.known_parameters())
+  for name in given:
+    if name not in known:
+      hint = tree.nearest(name, known)
+      raise ValueError(f"parameters: no method has '{name}'{hint}")
+  used = (*method.shared, *method.each)
+  return [
+    f"parameter '{name}' has no effect in {recipe.method}"
+    for name in given
+    if name not in used
+  ]

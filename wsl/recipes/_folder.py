@@ -1,0 +1,95 @@
+"""The folders of models that a recipe names."""
+
+from collections.abc import Iterable, Mapping
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from wsl import checkpoint, tree
+from wsl.recipes import _recipe
+
+
+class Folder(NamedTuple):
+  """A model on disk.
+
+  Attributes:
+    path: its folder, or its file.
+    params: its tensors by name, on demand.
+    config: the content of its config.json, or None.
+  """
+
+  path: pathlib.Path
+  params: Mapping[str, Any]
+  config: Mapping[str, Any] | None
+
+
+def open_all(
+  models: Iterable[_recipe.Model],
+  places: Mapping[str, str] | None = None,
+  *,
+  check_finite: bool = True,
+) -> dict[_recipe.Model, Folder]:
+  """Opens models; only headers are read.
+
+  Args:
+    models: references, as in a recipe.
+    places: folders by reference, for names that are not paths, such as those
+      of a hub.
+    check_finite: whether reading an infinity or a NaN is an error.
+
+  Returns:
+    The models by reference.
+
+  Raises:
+    FileNotFoundError: if there is no such folder.
+    ValueError: if a folder holds no model that can be read.
+  """
+  places = dict(places or {})
+  found = {}
+  for model in models:
+    path = pathlib.Path(places.get(model.path, model.path)).expanduser()
+    if not path.exists():
+      raise FileNotFoundError(
+        f"{model}: there is no folder '{path}': download the model, or say "
+        f'where it is by --at {model.path}=FOLDER'
+      )
+    if model.lora is not None:
+      raise ValueError(
+        f'{model}: adapters are not read: merge it into its base first'
+      )
+    params = checkpoint.load(path, lazy=True, check_finite=check_finite)
+    found[model] = Folder(path, tree.named(params), _config(path))
+  return found
+
+
+def head(folder: Folder, name: str) -> Any:
+  """Returns the input embedding in place of a missing output head, if tied.
+
+  A file holds tied embeddings once. Merged with a model whose head is a tensor
+  of its own, the head of the tied model is its embedding.
+  """
+  config = folder.config or {}
+  if not name.endswith('lm_head.weight') or not config.get(
+    'tie_word_embeddings', True
+  ):
+    return None
+  embeddings = [n for n in folder.params if n.endswith(_EMBEDDINGS)]
+  return folder.params[embeddings[0]] if len(embeddings) == 1 else None
+
+
+# The input embedding of language models.
+_EMBEDDINGS = ('embed_tokens.weight', 'wte.weight', 'embed_in.weight')
+
+
+def _config(path: pathlib.Path) -> Mapping[str, Any] | None:
+  """Reads config.json beside the tensors, or returns None."""
+  file = (path if path.is_dir() else path.parent) / 'config.json'
+  if not file.is_file():
+    return None
+  try:
+    content = json.loads(file.read_text(encoding='utf-8'))
+  except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    raise ValueError(f'{file} is not JSON: {error}') from None
+  if not isinstance(content, dict):
+    raise ValueError(f'{file} holds no object')
+  return content
