@@ -20,6 +20,7 @@ FLOORS = (
   {'merge', 'align', 'stitch', 'scale', 'adapters', 'codecs'}
   | {'landscape', 'models', 'data'},
   {'surgery', 'search', 'train', 'checkpoint'},
+  {'recipes'},
 )
 # Private modules that every experiment may import.
 SHARED = {'experiments._main', 'experiments._run', 'experiments._shared'}

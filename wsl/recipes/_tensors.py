@@ -1,10 +1,8 @@
 """The inputs of one tensor: missing ones, dtypes, shapes, integers."""
 
 from collections.abc import Mapping, Sequence
-import functools
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from wsl import deltas, tree
@@ -49,17 +47,18 @@ def inputs(
 
 
 def one_dtype(leaves: Sequence[Any], dtype: str | None) -> list[Any]:
-  """Casts the inputs of a tensor to one dtype: the recipe's, or the widest."""
+  """Casts the inputs of a tensor to the recipe's dtype.
+
+  Without one, inputs of several dtypes are cast to the widest, at least
+  float32.
+  """
   dtypes = [np.dtype(x.dtype) for x in leaves]
-  wanted = np.dtype(dtype) if dtype else functools.reduce(_promote, dtypes)
+  same = all(d == dtypes[0] for d in dtypes)
+  wanted = dtypes[0] if same else tree.wide_dtype(*dtypes)
+  wanted = np.dtype(dtype) if dtype else wanted
   return [
     x if d == wanted else _cast_leaf(x, wanted) for x, d in zip(leaves, dtypes)
   ]
-
-
-def _promote(a: np.dtype, b: np.dtype) -> np.dtype:
-  """Returns a dtype that holds both: float32 for bfloat16 with float16."""
-  return np.dtype(jnp.promote_types(a, b))
 
 
 def cast(leaf: Any, recipe: _recipe.Recipe) -> Any:

@@ -1,0 +1,119 @@
+"""The command merges folders, and says what it does before it starts."""
+
+import json
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.recipes import cases, folders
+from wsl import checkpoint
+from wsl.recipes import _command
+
+
+@pytest.fixture
+def recipe(tmp_path: pathlib.Path, monkeypatch: Any) -> pathlib.Path:
+  """Writes three Llamas and a recipe, and changes to their folder."""
+  for seed, name in enumerate(cases.THREE):
+    folders.write(tmp_path / name, 'llama', seed)
+  for name, text in {
+    'tokenizer.json': '{}',
+    'generation_config.json': '{"eos_token_id": 2}',
+    'README.md': '---\nlicense: apache-2.0\n---\n# base\n',
+    'notes.txt': 'not copied',
+  }.items():
+    (tmp_path / 'base' / name).write_text(text)
+  file = tmp_path / 'r.yml'
+  file.write_text(yaml.safe_dump(cases.CASES['ties'] | {'dtype': 'bfloat16'}))
+  monkeypatch.chdir(tmp_path)
+  return file
+
+
+def test_a_dry_run_writes_nothing(
+  recipe: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  _command.main([str(recipe), 'out', '--dry_run'])
+  shown = capsys.readouterr().out
+  assert '30 leaves, read' in shown
+  assert not pathlib.Path('out').exists()
+
+
+def test_the_folder_is_complete(recipe: pathlib.Path) -> None:
+  _command.main([str(recipe), 'out', '--hash'])
+  out = pathlib.Path('out')
+  assert {x.name for x in out.iterdir()} == {
+    'model.safetensors', 'config.json', 'generation_config.json',
+    'tokenizer.json', 'README.md', 'recipe.yml',
+  }  # fmt: skip
+  config = json.loads((out / 'config.json').read_text())
+  assert config == folders.CONFIGS['llama'] | {'torch_dtype': 'bfloat16'}
+  card = (out / 'README.md').read_text()
+  front = yaml.safe_load(card.split('---')[1])
+  assert front['base_model'] == ['base', 'one', 'two']
+  assert 'license' not in front  # two of three are unknown
+  assert '| base | apache-2.0 | 30 | `' in card
+  assert (out / 'recipe.yml').read_text() == recipe.read_text()
+  merged = checkpoint.load(out)
+  assert {x.dtype.name for x in merged.values()} == {'bfloat16'}
+  assert checkpoint.metadata(out) == {'format': 'pt'}
+
+
+def test_a_slice_changes_the_number_of_layers(recipe: pathlib.Path) -> None:
+  recipe.write_text(yaml.safe_dump(cases.CASES['passthrough']))
+  _command.main([str(recipe), 'out'])
+  config = json.loads(pathlib.Path('out/config.json').read_text())
+  assert config['num_hidden_layers'] == 4
+  assert 'model.layers.3.mlp.up_proj.weight' in checkpoint.load('out')
+
+
+def test_shards(recipe: pathlib.Path) -> None:
+  _command.main([str(recipe), 'out', '--shard_size', '0.001MB'])
+  assert len(list(pathlib.Path('out').glob('*.safetensors'))) > 1
+  assert pathlib.Path('out/model.safetensors.index.json').exists()
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--at', 'x'], 'error: --at x: expected NAME=FOLDER'),
+    (['--shard_size', '5'], r'error: --shard_size=5: expected such as 5GB'),
+    (['--at', 'one=missing'], "error: one: there is no folder 'missing'"),
+  ],
+)
+def test_mistakes_are_one_line(
+  recipe: pathlib.Path, flags: list[str], message: str
+) -> None:
+  with pytest.raises(SystemExit, match=message) as error:
+    _command.main([str(recipe), 'out', *flags])
+  assert '\n' not in str(error.value)
+  assert not pathlib.Path('out').exists()
+
+
+def test_a_model_is_replaced_only_when_asked(recipe: pathlib.Path) -> None:
+  _command.main([str(recipe), 'out'])
+  with pytest.raises(SystemExit, match=r'out holds a model: .* --overwrite'):
+    _command.main([str(recipe), 'out'])
+  _command.main([str(recipe), 'out', '--overwrite'])
+
+
+def test_nan_is_refused_and_accepted_when_asked(recipe: pathlib.Path) -> None:
+  one = checkpoint.load('one')
+  one['model.norm.weight'][0] = np.nan
+  checkpoint.save('one', one, check_finite=False)
+  with pytest.raises(SystemExit, match=r"'model.norm.weight'"):
+    _command.main([str(recipe), 'out'])
+  _command.main([str(recipe), 'out', '--allow_nan'])
+
+
+def test_progress_shows_bytes_rate_and_time_left(
+  capsys: pytest.CaptureFixture[str],
+) -> None:
+  progress = _command.Progress(time.monotonic() - 20.0)
+  progress('a', 50_000_000, 100_000_000)
+  progress('b', 100_000_000, 100_000_000)
+  first, *_, last = capsys.readouterr().err.splitlines()
+  assert '100 of 100 MB' in last
+  assert 'MB/s' in first

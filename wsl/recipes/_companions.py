@@ -1,0 +1,182 @@
+"""The files beside the tensors: config, tokenizer, model card."""
+
+from collections.abc import Mapping
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import shutil
+from typing import Any, NamedTuple
+
+import yaml
+
+from wsl import tree
+from wsl.recipes import _folder, _layers, _recipe
+
+# Files of a model of Hugging Face that a merge does not change.
+_COPIED = (
+  'generation_config.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'tokenizer.model',
+  'special_tokens_map.json',
+  'added_tokens.json',
+  'vocab.json',
+  'vocab.txt',
+  'merges.txt',
+  'chat_template.jinja',
+  'preprocessor_config.json',
+  'processor_config.json',
+)
+_CARD, _RECIPE = 'README.md', 'recipe.yml'
+
+
+class Input(NamedTuple):
+  """A model that was merged, as the card lists it."""
+
+  name: str
+  licence: str
+  tensors: int
+  digest: str  # of its files, or empty
+
+
+def write(
+  out: pathlib.Path,
+  recipe: _recipe.Recipe,
+  text: str,
+  folders: Mapping[_recipe.Model, _folder.Folder],
+  params: Mapping[str, Any],
+  *,
+  hashes: bool = False,
+) -> list[str]:
+  """Copies the files of the leading model, and writes config and card.
+
+  Args:
+    out: the folder of the merged model.
+    recipe: the recipe.
+    text: the recipe as the user wrote it.
+    folders: its models.
+    params: the merged tensors, whose dtype and layers the config states.
+    hashes: whether the card states the SHA-256 of the inputs, which are read
+      once more for it.
+
+  Returns:
+    The names of the files written.
+  """
+  leader = folders[_leader(recipe)]
+  source = leader.path if leader.path.is_dir() else leader.path.parent
+  written = []
+  code = sorted(x.name for x in source.glob('*.py')) if leader.config else []
+  for name in (
+    *_COPIED,
+    *(code if 'auto_map' in (leader.config or {}) else ()),
+  ):
+    if (source / name).is_file():
+      shutil.copyfile(source / name, out / name)
+      written.append(name)
+  if leader.config is not None:
+    text_of = json.dumps(_config(leader, params), indent=2)
+    (out / 'config.json').write_text(text_of + '\n', encoding='utf-8')
+    written.append('config.json')
+  (out / _RECIPE).write_text(text, encoding='utf-8')
+  card = _card(out.name, recipe, text, folders, hashes)
+  (out / _CARD).write_text(card, encoding='utf-8')
+  return [*written, _RECIPE, _CARD]
+
+
+def _leader(recipe: _recipe.Recipe) -> _recipe.Model:
+  """Returns the base, or the first source."""
+  return recipe.base or recipe.modules[0].slices[0].sources[0].model
+
+
+def _config(
+  leader: _folder.Folder, params: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the leader's config with the number of layers and the dtype."""
+  config = dict(leader.config or {})
+  before = _layers.stacks(leader.params, config)
+  if len(before) == 1:
+    (stack,) = before
+    places = map(_layers.place, params)
+    numbers = {p.number for p in places if p is not None and p.stack == stack}
+    if len(numbers) != before[stack]:
+      config = _layers.with_count(config, len(numbers))
+  dtypes = {str(x.dtype) for x in params.values() if tree.is_float(x)}
+  if len(dtypes) == 1:
+    (dtype,) = dtypes
+    stated = [key for key in ('torch_dtype', 'dtype') if key in config]
+    config |= dict.fromkeys(stated, dtype)
+  return config
+
+
+def _card(
+  name: str,
+  recipe: _recipe.Recipe,
+  text: str,
+  folders: Mapping[_recipe.Model, _folder.Folder],
+  hashes: bool,
+) -> str:
+  """Returns a model card: what was merged, how, and by which versions."""
+  inputs = [_input(model, folder, hashes) for model, folder in folders.items()]
+  licences = sorted({x.licence for x in inputs} - {'unknown'})
+  front: dict[str, Any] = {'tags': ['merge', 'wsl']}
+  front['base_model'] = [x.name for x in inputs]
+  if len(licences) == 1 and all(x.licence == licences[0] for x in inputs):
+    front['license'] = licences[0]
+  rows = [
+    f'| {x.name} | {x.licence} | {x.tensors} | `{x.digest}` |' for x in inputs
+  ]
+  versions = ', '.join(
+    f'{package} {importlib.metadata.version(distribution)}'
+    for package, distribution in (('wsl', 'weight-space-lab'), ('jax', 'jax'))
+  )
+  return '\n'.join(
+    [
+      f'---\n{yaml.safe_dump(front, sort_keys=False)}---',
+      f'# {name}',
+      '',
+      f'A merge by `{recipe.method}`, made by {versions}.',
+      '',
+      '| input | licence | tensors | SHA-256 |',
+      '|---|---|---|---|',
+      *rows,
+      '',
+      'The recipe:',
+      '',
+      f'```yaml\n{text.strip()}\n```',
+      '',
+    ]
+  )
+
+
+def _input(model: _recipe.Model, folder: _folder.Folder, hashes: bool) -> Input:
+  """Describes one input."""
+  digest = _digest(folder.path) if hashes else ''
+  licence = _licence(folder.path)
+  return Input(str(model), licence, len(folder.params), digest)
+
+
+def _digest(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of the tensor files of a model, in order of names."""
+  files = [path] if path.is_file() else sorted(path.glob('*.safetensors'))
+  found = hashlib.sha256()
+  for file in files:
+    with file.open('rb') as stream:
+      found.update(hashlib.file_digest(stream, 'sha256').digest())
+  return found.hexdigest()
+
+
+def _licence(path: pathlib.Path) -> str:
+  """Returns the licence that the card of a model states, or 'unknown'."""
+  card = (path if path.is_dir() else path.parent) / _CARD
+  if not card.is_file():
+    return 'unknown'
+  parts = card.read_text(encoding='utf-8', errors='replace').split('---', 2)
+  if len(parts) < 3 or parts[0].strip():
+    return 'unknown'
+  try:
+    front = yaml.safe_load(parts[1])
+  except yaml.YAMLError:
+    return 'unknown'
+  found = front.get('license') if isinstance(front, dict) else None
+  return str(found) if found else 'unknown'
