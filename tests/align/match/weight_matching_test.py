@@ -273,15 +273,18 @@ def test_the_objective_is_the_agreement_and_never_falls(name):
   visits = []
   found = _match(a, b, symmetry, progress=visits.append, starts=2)
   identity = align.identity(symmetry)
-  for start in range(2):
+  ascents = range(4)
+  assert {visit.start for visit in visits} == {*ascents}
+  for start in ascents:
     mine = [visit for visit in visits if visit.start == start]
     before = mine[0].objective - mine[0].gained
-    assert before >= _agreement(a, b, identity, symmetry) - 1e-9
+    if start < 2:
+      assert before >= _agreement(a, b, identity, symmetry) - 1e-9
     for visit in mine:
       assert visit.gained >= 0
       np.testing.assert_allclose(visit.objective, before + visit.gained)
       before = visit.objective
-  best = max([v for v in visits if v.start == s][-1].objective for s in (0, 1))
+  best = max(_ends(visits))
   np.testing.assert_allclose(_agreement(a, b, found, symmetry), best)
   assert best > _agreement(a, b, identity, symmetry)
 
@@ -370,24 +373,34 @@ def test_groups_are_skipped():
   assert len(visits) < 6 * sweeps
 
 
+def _ends(visits):
+  """Returns the objective at the end of every ascent."""
+  return [*{visit.start: visit.objective for visit in visits}.values()]
+
+
 def test_more_starts_are_not_worse_and_differ():
   symmetry = _mlp((4, 12, 12, 12, 4))
   a, b = _params(symmetry, 1), _params(symmetry, 2)
   visits = []
   found = _match(a, b, symmetry, starts=5, progress=visits.append)
-  last = [[v for v in visits if v.start == s][-1].objective for s in range(5)]
-  assert len({round(x, 6) for x in last}) > 1
+  last = _ends(visits)
+  assert len(last) == 10
+  assert len({round(x, 6) for x in last}) > 2
   np.testing.assert_allclose(_agreement(a, b, found, symmetry), max(last))
   _equal(_match(a, b, symmetry, starts=5), found)
+  # Fewer starts are the first ascents of more.
+  for starts, ascents in ((1, 1), (2, 4), (4, 8)):
+    visits = []
+    _match(a, b, symmetry, starts=starts, progress=visits.append)
+    np.testing.assert_allclose(_ends(visits), last[:ascents])
 
 
 def _rows(x, axis):
   return np.moveaxis(np.asarray(x), axis, 0).reshape(x.shape[axis], -1)
 
 
-def _official(fixed, moving, symmetry, seed):
+def _official(fixed, moving, symmetry, rng):
   """Ascends from the current order, as Ainsworth et al. do (algorithm 1)."""
-  rng = np.random.default_rng(seed)
   permutation = jax.tree.map(np.array, align.identity(symmetry))
   names = [g.name for g in symmetry.groups]
   weights = {n: np.asarray(x, np.float64) for n, x in fixed.items()}
@@ -412,7 +425,8 @@ def _official(fixed, moving, symmetry, seed):
 
 
 @pytest.mark.parametrize(
-  ('sizes', 'gain'), [((6, 8, 8, 8, 6), 0.02), ((10, 24, 24, 10), 0.02)]
+  ('sizes', 'gain'),
+  [((6, 8, 8, 8, 6), 0.03), ((10, 24, 24, 10), 0.04), ((8, 48, 8), 0)],
 )
 def test_starts_beat_as_many_runs_of_the_official_algorithm(sizes, gain):
   """The official search starts always from the current order."""
@@ -420,30 +434,48 @@ def test_starts_beat_as_many_runs_of_the_official_algorithm(sizes, gain):
   gains = []
   for seed in range(10):
     a, b = _params(symmetry, 2 * seed), _params(symmetry, 2 * seed + 1)
-    official = [_official(a, b, symmetry, s) for s in range(20)]
+    rngs = [np.random.default_rng(s) for s in range(20)]
+    official = [_official(a, b, symmetry, rng) for rng in rngs]
     best = max(_agreement(a, b, p, symmetry) for p in official)
     found = _match(a, b, symmetry, starts=20)
     gains.append(_agreement(a, b, found, symmetry) / best - 1)
-  assert np.mean(gains) > gain
-  assert min(gains) > -0.03
-  assert np.sum(np.asarray(gains) >= -1e-9) >= 8
+  assert np.mean(gains) >= gain
+  assert min(gains) >= -1e-6
 
 
-def test_the_starts_are_a_guess_the_current_order_and_changes_of_the_best():
-  symmetry = _mlp((6, 8, 8, 8, 6))
+@pytest.mark.parametrize('sizes', [(6, 8, 8, 8, 6), (3, 5, 5, 5, 5, 3)])
+def test_the_official_algorithm_is_among_the_starts(sizes):
+  """With the same orders of visits it is never better, for any key."""
+  symmetry = _mlp(sizes)
+  for seed in range(5):
+    a, b = _params(symmetry, 2 * seed), _params(symmetry, 2 * seed + 1)
+    words = np.asarray(jax.random.key_data(jax.random.key(seed))).tolist()
+    visits = []
+    _match(a, b, symmetry, seed=seed, starts=4, progress=visits.append)
+    for ascent, end in [*enumerate(_ends(visits))][1::2]:
+      rng = np.random.default_rng([ascent, *words])
+      official = _official(a, b, symmetry, rng)
+      expected = _agreement(a, b, official, symmetry)
+      np.testing.assert_allclose(end, expected)
+
+
+def test_ascents_alternate_the_current_order_and_changes_of_the_best():
+  symmetry = _mlp((6, 40, 40, 40, 6))
   a, b = _params(symmetry, 1), _params(symmetry, 2)
   visits = []
-  found = _match(a, b, symmetry, starts=12, progress=visits.append)
+  found = _match(a, b, symmetry, starts=6, progress=visits.append)
   first = [next(v for v in visits if v.start == s) for s in range(12)]
   begun = [v.objective - v.gained for v in first]
   assert begun[1] < begun[0]
-  assert np.isclose(begun[1], sum(np.vdot(a[n], b[n]) for n in a))
-  assert len({round(x, 6) for x in begun}) == 12
-  ends = [[v for v in visits if v.start == s][-1].objective for s in range(12)]
+  np.testing.assert_allclose(begun[1::2], sum(np.vdot(a[n], b[n]) for n in a))
+  assert len({round(x, 6) for x in begun[::2]}) == 6
+  ends = _ends(visits)
   np.testing.assert_allclose(_agreement(a, b, found, symmetry), max(ends))
   assert len({round(x, 6) for x in ends}) > 3
-  # A random order is worse than one with only one random group.
-  assert np.mean(begun[2:]) > begun[1]
+  # Five units of forty are drawn again: most of the agreement is kept.
+  for ascent in range(2, 12, 2):
+    best = max(ends[:ascent])
+    assert 0.3 * best < begun[ascent] < best
 
 
 def test_ascent_starts_at_the_initial_permutation():
