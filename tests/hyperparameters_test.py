@@ -231,6 +231,10 @@ def test_a_coefficient_for_each_leaf(case: str) -> None:
   for name, x in slerped.items():
     whole = tree.named(merge.slerp(BASE, OTHER, t=at_leaf[name]))
     np.testing.assert_allclose(x, whole[name], rtol=1e-6)
+  b = tree.named(OTHER)
+  for name, x in tree.named(landscape.interpolate(BASE, OTHER, coef)).items():
+    t = at_leaf[name]
+    np.testing.assert_allclose(x, 1 - t + t * b[name], rtol=1e-6)
 
 
 def test_coefficients_may_be_traced_and_mapped() -> None:
@@ -238,6 +242,10 @@ def test_coefficients_may_be_traced_and_mapped() -> None:
   mapped = jax.jit(jax.vmap(both))(jnp.arange(3.0), jnp.ones(3))
   np.testing.assert_allclose(mapped['head'][:, 0, 0], [1, 3, 5])
   np.testing.assert_allclose(mapped['layers_0']['attn'], np.full((3, 2), 3))
+  line = lambda a: landscape.interpolate(BASE, OTHER, {'head': a, '.*': 0.0})
+  mapped = jax.jit(jax.vmap(line))(jnp.arange(3.0))
+  wanted = [1 + a * (OTHER['head'] - 1) for a in range(3)]
+  np.testing.assert_allclose(mapped['head'], jnp.stack(wanted), rtol=1e-6)
 
 
 def test_a_list_is_a_prefix_tree_of_a_list() -> None:
@@ -277,6 +285,9 @@ def test_bad_coefficients_are_named(case: str) -> None:
   with pytest.raises(ValueError, match=re.escape(message)) as error:
     deltas.apply(BASE, DELTA, coef=coef)
   assert '\n' not in str(error.value)
+  message = message.replace('apply: coef', 'interpolate: t')
+  with pytest.raises(ValueError, match=re.escape(message)):
+    landscape.interpolate(BASE, OTHER, coef)
 
 
 def test_two_readings_that_differ_are_refused() -> None:

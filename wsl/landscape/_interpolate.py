@@ -11,7 +11,7 @@ from wsl import tree, types
 def interpolate(
   a: types.Params,
   b: types.Params,
-  t: types.Scalar,
+  t: types.Numbers,
   *,
   check_finite: bool = True,
 ) -> types.Params:
@@ -22,7 +22,10 @@ def interpolate(
   Args:
     a: the model at ``t = 0``, leaves ``[...]``, in memory or on demand.
     b: the model at ``t = 1``, with the names, shapes and dtypes of ``a``.
-    t: a number or a traced array of rank 0; outside [0, 1] it extrapolates.
+    t: a number, which may be traced; outside [0, 1] it extrapolates. Or one for
+      each leaf, by a dict of regular expressions that covers all leaves,
+      ``{r'layers_(\d+)/attn': 0.3, '.*': 0.5}``, or a prefix tree,
+      ``{'encoder': 0.3, 'head': 1.0}``; see ``tree.scalars``.
     check_finite: whether a value that is not finite where both models are (an
       overflow of the dtype) is an error; traced values and those on demand are
       not checked.
@@ -34,22 +37,25 @@ def interpolate(
   Raises:
     ValueError: naming the leaf in which the models differ, also in integers
       (see ``tree.check_weights``), or whose result is not finite; or if ``t``
-      is not of rank 0.
+      is an array, or does not cover the leaves.
 
   Example:
     >>> import jax.numpy as jnp
     >>> a, b = {'w': jnp.zeros(2)}, {'w': jnp.asarray([4.0, 8.0])}
     >>> interpolate(a, b, 0.25)['w'].tolist()
     [1.0, 2.0]
+    >>> a, b = ({'v': x, 'w': x} for x in (a['w'], b['w']))
+    >>> interpolate(a, b, {'v': 0.0, 'w': 0.5})['w'].tolist()
+    [2.0, 4.0]
   """
   b = check_alike(a, b, name='interpolate')
-  remedy = 'use jax.vmap or jax.lax.map over several'
-  tree.check_scalars('interpolate', remedy=remedy, t=t)
+  numbers = tree.scalars('interpolate', 't', t, a)
   tree.check_weights('interpolate', {'a': a, 'b': b})
   result = jax.tree.map(
-    lambda x, y: tree.apply_kernel(_line, x, y, t=t) if _is_float(x) else x,
+    lambda x, y, t: tree.apply_kernel(_line, x, y, t=t) if _is_float(x) else x,
     a,
     b,
+    numbers,
   )
   if check_finite:
     remedy = 'it overflows its dtype: tree.cast both models to a wider one'
