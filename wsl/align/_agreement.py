@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from wsl import deltas, tree, types
@@ -27,7 +26,7 @@ def agreement(
       memory or on demand.
     leaves: the leaves that count, a regular expression or a predicate on (name,
       shape). By default all but running statistics of normalisation. Integer
-      leaves never count.
+      leaves never count; complex ones count as two real ones.
 
   Returns:
     J, summed in float64 on the host.
@@ -54,10 +53,11 @@ def agreement(
     sums: np.ndarray | None = None
     for model in models:
       x = tree.read(tree.named(model)[name])
-      if not jnp.issubdtype(x.dtype, jnp.floating):
+      if not tree.is_float(x):
         break
-      x = np.asarray(x).astype(np.float64)
+      wide = np.complex128 if tree.is_complex(x) else np.float64
+      x = np.asarray(x).astype(wide)
       if sums is not None:
-        total += float(np.vdot(sums, x))
+        total += float(np.vdot(sums, x).real)
       sums = x if sums is None else sums + x
   return total

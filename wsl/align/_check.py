@@ -172,15 +172,18 @@ def perturb(
       positive = re.search('(scale|var)(iance)?(/value)?$', name)
       x = np.full(leaf.shape, 1.0 if positive else 0.0)
       spread = leaf.shape[-2] ** -0.5 if len(leaf.shape) > 1 else 0.5
-    elif not floating:
+    elif not tree.is_float(leaf):
       return np.asarray(leaf)
     else:
-      x = np.asarray(leaf).astype(np.float64)
-      spread = float(np.sqrt(np.mean(np.square(x)))) if x.size else 0.0
+      wide = np.complex128 if tree.is_complex(leaf) else np.float64
+      x = np.asarray(leaf).astype(wide)
+      spread = float(np.sqrt(np.mean(np.abs(x) ** 2))) if x.size else 0.0
     # The function may need a positive leaf, such as a variance. Noise has the
     # size of the leaf, so that no leaf dominates the output.
     noise = rng.normal(size=x.shape)
-    if x.min(initial=np.inf) > 0:
+    if np.iscomplexobj(x):
+      x = x + (spread or 0.5) * (noise + 1j * rng.normal(size=x.shape))
+    elif x.min(initial=np.inf) > 0:
       x = x * np.exp(0.5 * noise)
     else:
       x = x + (spread or 0.5) * noise

@@ -84,6 +84,10 @@ def _start(
   similarity: bool,
 ) -> _cross_sums.Sums:
   """Returns zero sums, after checking the pairs and the features' shapes."""
+  for found in jax.eval_shape(lambda: (source(inputs), target(inputs))):
+    tree.check_real(
+      'cross_moments', found, 'give real and imaginary parts as features'
+    )
   xs, ys = jax.eval_shape(_both, source, target, inputs)
   every = [(i, j) for i in range(len(xs)) for j in range(len(ys))]
   chosen = every if pairs is None else list(pairs)

@@ -76,6 +76,7 @@ def fisher(
   _check(chunk, labels, key)
   params = tree.read(params)
   tree.check_not_narrowed('fisher', params)
+  tree.check_real('fisher', params, 'only that of real parameters is defined')
   total, examples = None, 0
   for batch in batches_lib.stream(batches, name='fisher'):
     inputs = batches_lib.inputs_of(batch)

@@ -65,6 +65,8 @@ def joint_gram(
   ]
   for model in models:
     tree.check_not_narrowed('joint_gram', model)
+    reason = 'only moments of real maps are defined'
+    tree.check_real('joint_gram', model, reason)
   stacked = tree.stack([tree.read(model) for model in models])
   of_batch = functools.partial(_batch_sums, apply_fn, stacked)
   total = totals.over_batches(

@@ -74,7 +74,9 @@ class Adapter:
   )
 
   def __post_init__(self) -> None:
-    tree.check_not_narrowed('Adapter', (self.weight, self.bias))
+    given = {'weight': self.weight, 'bias': self.bias}
+    tree.check_not_narrowed('Adapter', given)
+    tree.check_real('Adapter', given, 'only maps of real features are defined')
 
 
 def apply_adapter(adapter: Adapter, x: types.Array) -> types.Array:

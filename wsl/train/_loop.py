@@ -89,6 +89,7 @@ def start(
   """
   for given in (params, aux):
     tree.check_not_narrowed('start', given, integers=True)
+  tree.check_real('start', params, 'train its real and imaginary parts')
   opt_state = optimizers.init(optimizer, params, caller='start')
   return State(params, opt_state, jnp.zeros((), jnp.int32), aux)
 

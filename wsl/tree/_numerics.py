@@ -51,12 +51,21 @@ def widen(*arrays: types.ArrayLike) -> list[types.Array]:
   Returns:
     The arrays, all of one dtype.
 
+  Raises:
+    ValueError: if an array is complex.
+
   Example:
     >>> half, byte = jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.uint8)
     >>> [str(x.dtype) for x in widen(half, byte)]
     ['float32', 'float32']
   """
   found = [jnp.asarray(x) for x in arrays]
+  for x in found:
+    if jnp.iscomplexobj(x):
+      raise ValueError(
+        f'features of {x.dtype}{list(x.shape)} are complex: give their real '
+        'and imaginary parts as separate features'
+      )
   dtype = wide_dtype(*found)
   return [x.astype(dtype) for x in found]
 

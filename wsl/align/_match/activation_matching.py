@@ -109,6 +109,8 @@ def activation_matching(
   )
   for model in (fixed, moving):
     tree.check_not_narrowed('activation_matching', model)
+    reason = 'match its real and imaginary parts instead'
+    tree.check_real('activation_matching', model, reason)
   if gain not in _GAINS:
     raise ValueError(
       f"activation_matching: gain '{gain}' is unknown: use one of {_GAINS}"

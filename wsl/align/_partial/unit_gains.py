@@ -153,10 +153,12 @@ def _leaf_gains(
 def _sums_per_unit(
   x: types.Array, y: types.Array, *, plan: _symmetry.Plan
 ) -> list[types.Array]:
-  """Returns the sums of x * y over the slice of each unit."""
+  """Returns the sums of Re(conj(x) y) over the slice of each unit."""
   return [
     _sum_to_factor(block, factors, i)
-    for block, factors in _blocks.to_blocks(tree.wide(x) * tree.wide(y), plan)
+    for block, factors in _blocks.to_blocks(
+      tree.inner(tree.wide(x), tree.wide(y)), plan
+    )
     for i, factor in enumerate(factors)
     if not factor.pinned
   ]

@@ -182,7 +182,7 @@ def as_bank(
 
 def dtype_of(bank: Bank) -> np.dtype:
   """Returns the dtype that coefficients of a bank should have."""
-  wide = any(dtype == 'float64' for _, _, dtype in bank.specs)
+  wide = any(d in ('float64', 'complex128') for _, _, d in bank.specs)
   return np.dtype(np.float64 if wide else np.float32)
 
 
