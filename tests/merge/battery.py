@@ -42,8 +42,6 @@ class Row(NamedTuple):
     sides: statistics that depend on the number of models.
     zero: the factor by which a zero delta scales the result: ``zero(T,
       ndim)``.
-    reads_leaves: whether a call reads leaves on demand at once, as a statistic
-      of the whole model or a ranking must; other methods read them later.
     but: properties that do not hold, each with its reason.
   """
 
@@ -53,7 +51,6 @@ class Row(NamedTuple):
   identity: Mapping[str, float] = EMPTY
   sides: Any = lambda models: {}
   zero: Any = lambda models, ndim: 1.0
-  reads_leaves: bool = False
   but: Mapping[str, str] = EMPTY
 
 
@@ -151,39 +148,33 @@ METHODS = {
     gives='deltas',
     hyper=TRIM,
     identity={'density': 1.0},
-    reads_leaves=True,
   ),
   'breadcrumbs': Row(
     _with(merge.breadcrumbs),
     gives='deltas',
     hyper=BAND,
     identity={'density': 1.0, 'outliers': 0.0},
-    reads_leaves=True,
   ),
   'breadcrumbs/leaf': Row(
     _with(merge.breadcrumbs, scope='leaf'),
     gives='deltas',
     hyper=BAND,
     identity={'density': 1.0, 'outliers': 0.0},
-    reads_leaves=True,
   ),
   'elect_sign': Row(
     _with(merge.elect_sign),
     gives='deltas',
-    reads_leaves=True,
     but={'vmap': NO_NUMBERS},
   ),
   'ties': Row(
     _with(merge.ties),
     hyper=TRIM,
     identity={'density': 1.0},
-    reads_leaves=True,
   ),
   'ties/leaf': Row(
     _with(merge.ties, scope='leaf', reduce='max', dialect='mergekit'),
     hyper=TRIM,
     identity={'density': 1.0},
-    reads_leaves=True,
   ),
   'dare': Row(
     _dare,
@@ -269,7 +260,6 @@ METHODS = {
     _slerp_global,
     gives='model',
     hyper={'t': (0.3, 0.8)},
-    reads_leaves=True,
     but={'permutation': ARC, 'zero': ARC, 'base shift': ARC},
   ),
   'scale.by_depth': Row(

@@ -2,10 +2,14 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _checks, _linear, _stack
+
+_ALL = tree.Entries(lead=1, neutral=0.0)
 
 
 def fisher(
@@ -59,9 +63,15 @@ def fisher(
   if normalize:
     # The weight is lambda max(F, floor) / |F|: the floor applies to F before
     # the norm does, so the norm divides the coefficients.
-    square = tree.total(_squares, fishers)
-    norm = jnp.sqrt(jnp.asarray(square))
-    coefs = tree.safe_divide(coefs.astype(norm.dtype), norm)
+    norms = tree.statistic(
+      lambda: jnp.sqrt(
+        jnp.asarray(tree.total(_squares, fishers, entries=_ALL))
+      ),
+      fishers,
+      shape=(models,),
+      dtype=jax.dtypes.canonicalize_dtype(np.float64),
+    )
+    coefs = tree.apply_kernel(_divide, coefs, norms)
   return _linear.weighted_mean(
     deltas, tree.map(_raise, fishers, floor=floor, coefs=coefs)
   )
@@ -75,6 +85,11 @@ def _raise(
   floor, coefs = floor.astype(wide.dtype), coefs.astype(wide.dtype)
   weight = lambda f, low, coef: jnp.maximum(f, low) * coef
   return _stack.map_models(weight, wide, floor, coefs)
+
+
+def _divide(coefs: types.Array, norms: types.Array) -> types.Array:
+  """Divides the coefficients by the norms, ``[T]``."""
+  return tree.safe_divide(coefs.astype(norms.dtype), norms)
 
 
 def _squares(x: types.Array) -> types.Array:

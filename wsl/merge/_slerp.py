@@ -4,9 +4,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import deltas, tree, types
 from wsl.merge import _checks
+
+_ENTRIES = tree.Entries(lead=0, neutral=0.0)
+# Entries of a leaf that is not worth a second pass to read it in chunks.
+_LARGE = 1 << 18
 
 
 def slerp(
@@ -77,8 +82,7 @@ def slerp(
     return _map_floats(_slerp_leaf, a, b, parts, views, lerp_above=lerp_above)
 
   def everywhere() -> types.Params:
-    products = tree.total(_products, a, b)
-    hyper = {'products': products, 'lerp_above': lerp_above}
+    hyper = {'products': _total_products(a, b), 'lerp_above': lerp_above}
     return _map_floats(_slerp, a, b, parts, views, **hyper)
 
   scopes = {'leaf': leaf, 'global': everywhere}
@@ -109,6 +113,10 @@ def _map_floats(
   def interpolate(x: Any, y: Any, t: Any, view: tree.Matrix | None) -> Any:
     if not tree.is_float(x):
       return x
+    if view is None and kernel is _slerp_leaf and _is_large(x):
+      # In two passes of chunks, and not as a whole.
+      products = _total_products(x, y)
+      return tree.apply_kernel(_slerp, x, y, t=t, products=products, **hyper)
     if view is None:
       return tree.apply_kernel(kernel, x, y, t=t, **hyper)
     static = {'method': tree.Static(kernel), 'view': tree.Static(view)}
@@ -128,6 +136,21 @@ def _in_view(
   """Applies a kernel to each matrix of a view."""
   each = jax.vmap(lambda x, y: method(x, y, **hyper))
   return view.join(each(view.split(a), view.split(b)), a.shape)
+
+
+def _is_large(x: Any) -> bool:
+  """Returns True for a leaf that is read from a file in several chunks."""
+  return bool(tree.in_files(x) and x.size > _LARGE)
+
+
+def _total_products(a: types.Params, b: types.Params) -> Any:
+  """Returns the inner products of two trees ``[a.a, b.b, a.b]``."""
+  return tree.statistic(
+    lambda: tree.total(_products, a, b, entries=_ENTRIES),
+    (a, b),
+    shape=(3,),
+    dtype=np.float64,
+  )
 
 
 def _products(a: types.Array, b: types.Array) -> types.Array:

@@ -1,6 +1,7 @@
 """Pytrees of parameters: names, selection, maps, sums, leaves on demand."""
 
 from wsl.tree._chunks.programs import Entries as Entries
+from wsl.tree._chunks.reduce import in_files as in_files
 from wsl.tree._chunks.stream import stream as stream
 from wsl.tree._containers import check_names as check_names
 from wsl.tree._containers import conform as conform

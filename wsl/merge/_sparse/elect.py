@@ -8,6 +8,8 @@ import numpy as np
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 
+_ENTRIES = tree.Entries(lead=1, neutral=0.0)
+
 
 def elect_sign(
   deltas: types.Deltas, *, dialect: str = 'paper', weights: Any = None
@@ -47,13 +49,16 @@ def elect_sign(
   hyper: dict[str, Any] = {}
   if weights is not None:
     hyper = {'weights': _checks.weights('elect_sign', weights, models)}
-  balance = lambda: tree.total(_votes, deltas, **hyper)
-  default = {
+  balance = lambda: tree.total(_votes, deltas, entries=_ENTRIES, **hyper)
+  sign = {
     'paper': lambda: jnp.sign(balance()),
     'official': lambda: jnp.where(balance() > 0, 1, -1),
-    'mergekit': lambda: 1,
+    'mergekit': None,
   }
-  cancelled = _checks.choose('elect_sign: dialect', dialect, default)()
+  compute = _checks.choose('elect_sign: dialect', dialect, sign)
+  cancelled: Any = 1
+  if compute is not None:
+    cancelled = tree.statistic(compute, deltas, shape=(), dtype=np.int32)
   return tree.map(_agreeing, deltas, cancelled=cancelled, **hyper)
 
 

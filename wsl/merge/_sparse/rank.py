@@ -16,6 +16,11 @@ import numpy as np
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 
+# A search reads each leaf about so often.
+_PASSES = 3
+# Entries of a stack that is rather sorted than searched.
+_SMALL = 1 << 18
+
 
 def floors(size: int, *fractions: Any) -> list[Any]:
   """Returns ``floor(fraction * size)`` of each fraction, a number or ``[T]``.
@@ -69,15 +74,38 @@ def magnitudes(
 
   def whole_model() -> types.Tree:
     size = int(np.sum([x.size // models for x in jax.tree.leaves(deltas)]))
-    found = _find(deltas, bounds(size))
+    rows = bounds(size)
+    found = _statistic(lambda: _find(deltas, rows), deltas, rows)
     return jax.tree.map(lambda _: found, deltas)
 
   def each_leaf() -> types.Tree:
     by_leaf = jax.tree.map(lambda x: bounds(x.size // models), deltas)
-    return tree.read(tree.map(_find_in_leaf, deltas, by_leaf))
+
+    def one(x: types.Array, rows: Any) -> Any:
+      if tree.in_files(x) and x.dtype.kind != 'c':
+        small = x.size <= _SMALL
+        find = _find_in_small_leaf if small else _find_in_leaf
+        return _statistic(lambda: find(x, rows), x, rows)
+      found = tree.apply_kernel(_find_in_leaf, x, rows)
+      return _statistic(lambda: tree.read(found), x, rows)
+
+    return jax.tree.map(one, deltas, by_leaf)
 
   scopes = {'global': whole_model, 'leaf': each_leaf}
   return _checks.choose(f'{function}: scope', scope, scopes)()
+
+
+def _statistic(
+  compute: Callable[[], Any], deltas: types.Tree, ranks: Any
+) -> Any:
+  """Computes magnitudes of ranks ``[K, T]``: now, or on demand."""
+  leaves = [x for x in jax.tree.leaves(deltas) if x.size]
+  if not leaves:
+    return compute()
+  dtype = np.empty(0, tree.wide_dtype(*leaves)).real.dtype
+  return tree.statistic(
+    compute, deltas, shape=ranks.shape, dtype=dtype, passes=_PASSES
+  )
 
 
 def _find(deltas: types.Tree, ranks: Any) -> Any:
@@ -102,8 +130,20 @@ def _find(deltas: types.Tree, ranks: Any) -> Any:
 def _find_in_leaf(x: types.Array, ranks: types.Array) -> types.Array:
   """Returns the magnitudes of ranks ``[K, T]`` in one leaf, ``[K, T]``."""
   if not x.size:
-    return jnp.zeros(ranks.shape, x.real.dtype)
+    return jnp.zeros(ranks.shape, np.empty(0, x.dtype).real.dtype)
   return _find(x, ranks)
+
+
+def _find_in_small_leaf(x: types.Array, ranks: np.ndarray) -> np.ndarray:
+  """Returns the magnitudes of ranks ``[K, T]`` by a partial sort."""
+  stack = np.asarray(tree.read(x)).reshape(x.shape[0], -1)
+  dtype = tree.wide_dtype(x)
+  size = stack.shape[1]
+  columns = []
+  for values, rank in zip(np.abs(stack.astype(dtype)), ranks.T):
+    at = size - np.clip(rank, 1, size)
+    columns.append(np.where(rank, np.partition(values, at)[at], np.inf))
+  return np.stack(columns, axis=1)
 
 
 def _repeat(x: types.Array, *, repeats: int) -> types.Array:

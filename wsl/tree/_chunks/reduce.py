@@ -30,7 +30,7 @@ def combine(
 
 def is_reducible(leaf: Any, entries: programs.Entries | None) -> bool:
   """Returns True if a reduction reads files that can be read in chunks."""
-  if entries is None or not _in_files(leaf):
+  if entries is None or not in_files(leaf):
     return False
   return cut.is_cut(_item('', leaf, entries))
 
@@ -47,7 +47,7 @@ def sample(leaf: Any, spans: Sequence[tuple[int, int]]) -> np.ndarray | None:
   None if the stack is not in files that can be read in chunks.
   """
   item = windows.Item('', leaf, tuple(leaf.shape[1:]), spans=spans)
-  if not _in_files(leaf) or not cut.is_cut(item):
+  if not in_files(leaf) or not cut.is_cut(item):
     return None
   parts = [
     np.asarray(part)[:, : window.filled]
@@ -65,8 +65,21 @@ def _item(
   return windows.Item(name, leaf, shape, entries)
 
 
-def _in_files(leaf: Any) -> bool:
-  """Returns True if a leaf is computed from stored leaves read in slices."""
+def in_files(leaf: Any) -> bool:
+  """Returns True if a leaf is computed from files that are read in slices.
+
+  Args:
+    leaf: an array, or a leaf on demand.
+
+  Returns:
+    Whether any of its inputs is a stored leaf with ``read_into``.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import tree
+    >>> in_files(jnp.ones(2)), in_files(tree.defer(jnp.ones(2)))
+    (False, False)
+  """
   computed = isinstance(leaf, _on_demand.Computed)
   inputs = _on_demand.linearise(leaf)[1] if computed else [leaf]
   return any(

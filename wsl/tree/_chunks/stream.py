@@ -41,9 +41,10 @@ def stream(
 
   Example:
     >>> import jax.numpy as jnp
-    >>> x = {'a': defer(jnp.ones(3)), 'b': jnp.zeros((2, 2))}
-    >>> [(name, values.size) for name, values in stream(x)]
-    [('a', 3), ('b', 4)]
+    >>> from wsl import tree
+    >>> x = tree.defer({'a': jnp.ones(3), 'b': jnp.zeros((2, 2))})
+    >>> [(name, values.tolist()) for name, values in stream(x)]
+    [('a', [1.0, 1.0, 1.0]), ('b', [0.0, 0.0, 0.0, 0.0])]
   """
   items = (windows.Item(n, x, tuple(x.shape)) for n, x in leaves.items())
   for window, result in run(items, chunk_bytes, read):
