@@ -8,6 +8,7 @@ memory before it writes the first byte, and cannot read float8 into numpy.
 """
 
 import json
+import math
 from typing import Any
 
 import ml_dtypes
@@ -66,20 +67,35 @@ def encode(
   specs: dict[str, tuple[np.dtype, tuple[int, ...]]], metadata: dict[str, str]
 ) -> bytes:
   """Returns length and header of a file with ``specs`` in this order."""
-  header: dict[str, Any] = {METADATA: metadata} if metadata else {}
+  quote = json.JSONEncoder(ensure_ascii=False, separators=(',', ':')).encode
+  # Most leaves have one of a few shapes, whose part of the text is kept.
+  kinds: dict[Any, tuple[str, int]] = {}
+  parts = [f'{quote(METADATA)}:{quote(metadata)}'] if metadata else []
   end = 0
-  for name, (dtype, shape) in specs.items():
-    start, end = end, end + nbytes(dtype, shape)
-    header[name] = {
-      'dtype': code(name, dtype),
-      'shape': list(shape),
-      'data_offsets': [start, end],
-    }
-  text = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode()
+  for name, kind in specs.items():
+    if kind not in kinds:
+      dtype, shape = kind
+      sizes = ','.join(map(str, shape))
+      part = f'{{"dtype":"{code(name, dtype)}","shape":[{sizes}]'
+      kinds[kind] = part, nbytes(dtype, shape)
+    part, size = kinds[kind]
+    start, end = end, end + size
+    parts.append(f'{quote(name)}:{part},"data_offsets":[{start},{end}]}}')
+  text = f'{{{",".join(parts)}}}'.encode()
   text += b' ' * (-(8 + len(text)) % _ALIGN)
   return len(text).to_bytes(8, 'little') + text
 
 
 def nbytes(dtype: np.dtype, shape: tuple[int, ...]) -> int:
   """Returns the size of a tensor."""
-  return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+  return math.prod(shape) * dtype.itemsize
+
+
+def human(nbytes: int) -> str:
+  """Formats a number of bytes in binary units."""
+  size, unit = float(nbytes), 'B'
+  for unit in ('B', 'KiB', 'MiB', 'GiB', 'TiB'):
+    if size < 1024 or unit == 'TiB':
+      break
+    size /= 1024
+  return f'{size:.0f} {unit}' if unit == 'B' else f'{size:.1f} {unit}'

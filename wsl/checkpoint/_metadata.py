@@ -5,6 +5,7 @@ import os
 import pathlib
 
 import jax
+import numpy as np
 
 from wsl import tree, types
 from wsl.checkpoint import _structure
@@ -44,6 +45,8 @@ def _of_leaves(params: types.Params) -> list[Mapping[str, str]]:
   """Returns the metadata of every file that leaves on demand come from."""
   found: dict[int, Mapping[str, str]] = {}
   for leaf in jax.tree.leaves(params):
+    if isinstance(leaf, np.ndarray):
+      continue
     for x in tree.inputs(leaf):
       fetch = getattr(x, 'fetch', None)
       if isinstance(fetch, stored.Fetch):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint import _load
+from wsl.checkpoint import _format, _load
 
 _SHOWN = 10
 
@@ -52,17 +52,18 @@ class Plan(NamedTuple):
 
   def __str__(self) -> str:
     """Returns the totals and a line for each of the largest leaves."""
+    human = _format.human
     lines = [
-      f'{len(self.leaves)} leaves, read {_human(self.bytes_in)}, write '
-      f'{_human(self.bytes_out)}, hold {_human(self.peak_bytes)} at once'
+      f'{len(self.leaves)} leaves, read {human(self.bytes_in)}, write '
+      f'{human(self.bytes_out)}, hold {human(self.peak_bytes)} at once'
     ]
     largest = sorted(self.leaves, key=lambda leaf: -leaf.peak_bytes)[:_SHOWN]
     width = max((len(leaf.name) for leaf in largest), default=0)
     for leaf in largest:
       kind = f'{leaf.dtype}{list(leaf.shape)}'
       lines.append(
-        f'  {leaf.name:{width}}  {kind}: read {_human(leaf.bytes_in)}, '
-        f'write {_human(leaf.bytes_out)}, hold {_human(leaf.peak_bytes)}'
+        f'  {leaf.name:{width}}  {kind}: read {human(leaf.bytes_in)}, '
+        f'write {human(leaf.bytes_out)}, hold {human(leaf.peak_bytes)}'
       )
     if len(self.leaves) > _SHOWN:
       lines.append(f'  and {len(self.leaves) - _SHOWN} smaller ones')
@@ -143,13 +144,3 @@ def _scratch(leaf: tree.Computed, known: dict[Any, int]) -> int:
 
 def _nbytes(leaf: Any) -> int:
   return int(leaf.size) * np.dtype(leaf.dtype).itemsize
-
-
-def _human(nbytes: int) -> str:
-  """Formats a number of bytes in binary units."""
-  size, unit = float(nbytes), 'B'
-  for unit in ('B', 'KiB', 'MiB', 'GiB', 'TiB'):
-    if size < 1024 or unit == 'TiB':
-      break
-    size /= 1024
-  return f'{size:.0f} {unit}' if unit == 'B' else f'{size:.1f} {unit}'

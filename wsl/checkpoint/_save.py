@@ -5,15 +5,17 @@ then each leaf is computed, written and released.
 """
 
 import os
-import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint import _format, _metadata, _structure, _write
-from wsl.checkpoint._read import folder_files
+from wsl.checkpoint import _digests, _metadata, _structure
+from wsl.checkpoint._read import pause
+from wsl.checkpoint._write import files as files_lib
+from wsl.checkpoint._write import pieces, sink, write
+from wsl.checkpoint._write import target as target_lib
 
 
 def save(
@@ -23,23 +25,29 @@ def save(
   metadata: dict[str, str] | None = None,
   like: types.Params | str | os.PathLike[str] = None,
   shard_bytes: int | None = None,
-  progress: _write.Progress | None = None,
+  progress: sink.Progress | None = None,
   dtype: Any = None,
   check_finite: bool = True,
+  checksums: bool = False,
+  resume: bool = False,
 ) -> None:
-  """Saves parameters as safetensors.
+  """Saves parameters as safetensors: at once, or not at all.
 
   Leaves on demand are computed one by one, each while the previous one is
   written, so a merge needs the memory of about one leaf and its inputs (see
-  ``plan``). Files are renamed to their final names when all are written: an
-  existing checkpoint stays until then, and an interrupted save changes nothing.
+  ``plan``). Files are written into a hidden folder beside ``path`` and renamed
+  when all are on the disk. Until then the old checkpoint stays as it is; a
+  reader finds the old or the new one, also after a crash, and the next save
+  removes what a killed one left.
 
   In a multi-process run every process calls this, and process 0 writes.
 
   Args:
     path: ``NAME.safetensors``; or a folder, for ``model.safetensors``, or for
       shards and an index in the format of Hugging Face. A checkpoint in the
-      folder is replaced.
+      folder is replaced; other files are not, nor is a checkpoint of several
+      files that another program has written. The names of shards hold a random
+      number if the folder has shards.
     params: any pytree of arrays, on demand or not.
     metadata: strings to store in the file; see ``checkpoint.metadata``. They
       are added to the metadata that is kept (see ``like``), and win over it.
@@ -56,11 +64,22 @@ def save(
     check_finite: whether an infinity or a NaN is an error, in a leaf that is
       computed as well as in one that is copied. Chunks are checked just before
       they are written.
+    checksums: whether the metadata records the SHA-256 of each leaf's bytes
+      (``wsl.sha256``), which every later reading of a whole leaf verifies.
+    resume: whether a save that is killed or fails keeps its finished leaves,
+      and this one continues such a save: of the same names, shapes, dtypes,
+      metadata, shards and input files, and of the same computation. The latter
+      is checked by computing one of the finished leaves again.
 
   Raises:
+    BlockingIOError: if another process or thread is saving to ``path``, naming
+      its owner.
+    OSError: if there is no room for the files, before the first one is written;
+      or if they cannot be written.
     ValueError: if a value is not finite or the format does not have a leaf's
       dtype, naming the leaf; if a leaf on demand returns another shape or dtype
-      than it declared; or if an argument is out of range.
+      than it declared; if ``path`` is a link, or holds files of a checkpoint
+      that wsl has not written; or if an argument is out of range.
 
   Example:
     >>> import pathlib, tempfile
@@ -71,35 +90,58 @@ def save(
     >>> checkpoint.load(file)
     {'w': array([1., 1.], dtype=float32)}
   """
-  target = pathlib.Path(path)
-  leaves = {
-    name: leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
-    for name, leaf in tree.named(params).items()
-  }
+  target = target_lib.find(path)
   _check(target, metadata, shard_bytes)
-  if hyper := tree.output_dtype('save', leaves, dtype):
-    cast = lambda x: tree.Computed(tree.cast_leaf, (x,), hyper)
-    leaves = {n: cast(x) if tree.is_float(x) else x for n, x in leaves.items()}
-  notes = _metadata.inherited(like, params) | (metadata or {})
-  notes[_structure.KEY] = _structure.record(params)
-  files = _layout(target, leaves, notes, shard_bytes)
-  shared = any(tree.spans_processes(leaf) for leaf in leaves.values())
+  with pause.collection():
+    leaves = {
+      name: leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
+      for name, leaf in tree.named(params).items()
+    }
+    notes = _metadata.inherited(like, params) | (metadata or {})
+    notes[_structure.KEY] = _structure.record(params, leaves)
+    if hyper := tree.output_dtype('save', leaves, dtype):
+      leaves = {name: _cast(leaf, hyper) for name, leaf in leaves.items()}
+    files = files_lib.group(
+      leaves, notes, shard_bytes=shard_bytes, checksums=checksums
+    )
+  shared = any(
+    not isinstance(leaf, np.ndarray) and tree.spans_processes(leaf)
+    for leaf in leaves.values()
+  )
+  if shared and resume:
+    raise ValueError(
+      'save(resume=True): the leaves are sharded over processes, which compute '
+      'them together: leave resume= out'
+    )
   if jax.process_index() == 0:
-    sharded = shard_bytes is not None
-    writer = _write.Writer(_write.reporter(progress, files), check_finite)
-    _write.write(target, files, notes, writer, sharded=sharded)
+    write.write(
+      target,
+      files,
+      notes,
+      sharded=shard_bytes is not None,
+      resume=resume,
+      check_finite=check_finite,
+      progress=progress,
+    )
   elif shared:
     for file in files:
       for leaf in file.leaves.values():
-        _write.host(leaf)
+        pieces.host(leaf)
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
 
-    multihost_utils.sync_global_devices(f'wsl.checkpoint.save {target}')
+    multihost_utils.sync_global_devices(f'wsl.checkpoint.save {target.path}')
+
+
+def _cast(leaf: Any, hyper: dict[str, Any]) -> Any:
+  """Casts a float leaf when it is read."""
+  if not tree.is_float(leaf):
+    return leaf
+  return tree.Computed(tree.cast_leaf, (leaf,), hyper)
 
 
 def _check(
-  target: pathlib.Path,
+  target: target_lib.Target,
   metadata: dict[str, str] | None,
   shard_bytes: int | None,
 ) -> None:
@@ -107,51 +149,12 @@ def _check(
   for key, value in (metadata or {}).items():
     if not isinstance(value, str) or not isinstance(key, str):
       raise ValueError(f'save: metadata[{key!r}] must be a string: {value!r}')
-    if key == _structure.KEY:
+    if key in (_structure.KEY, _digests.KEY):
       raise ValueError(f"save: metadata key '{key}' is taken: choose another")
   if shard_bytes is not None and shard_bytes <= 0:
     raise ValueError(f'save(shard_bytes={shard_bytes}): give a positive size')
-  if shard_bytes is not None and target.suffix == '.safetensors':
+  if shard_bytes is not None and not target.folder:
     raise ValueError(
-      f'save: shards need a folder, {target} names a file: drop the suffix'
+      f'save: shards need a folder, {target.path} names a file: drop the suffix'
     )
-
-
-def _layout(
-  target: pathlib.Path,
-  leaves: dict[str, Any],
-  notes: dict[str, str],
-  shard_bytes: int | None,
-) -> list[_write.File]:
-  """Assigns the leaves to files, in order, by the payload of a shard."""
-  groups: list[dict[str, Any]] = [{}]
-  room = shard_bytes
-  for name, leaf in leaves.items():
-    _format.code(name, leaf.dtype)
-    size = _format.nbytes(leaf.dtype, leaf.shape)
-    if room is not None and size > room and groups[-1]:
-      groups.append({})
-      room = shard_bytes
-    groups[-1][name] = leaf
-    room = room if room is None else room - size
-  if shard_bytes is None:
-    one = target.suffix == '.safetensors'
-    paths = [target if one else target / folder_files.SINGLE]
-  else:
-    n = len(groups)
-    paths = [
-      target / f'model-{i:05d}-of-{n:05d}.safetensors' for i in range(1, n + 1)
-    ]
-  return [_file(p, group, notes) for p, group in zip(paths, groups)]
-
-
-def _file(
-  path: pathlib.Path, leaves: dict[str, Any], notes: dict[str, str]
-) -> _write.File:
-  """Encodes the header of one file."""
-  # Widest dtype first: each tensor then starts at a multiple of its item size,
-  # since the payload starts at a multiple of 64 bytes.
-  order = sorted(leaves, key=lambda name: -leaves[name].dtype.itemsize)
-  specs = {name: (leaves[name].dtype, leaves[name].shape) for name in order}
-  header = _format.encode(specs, notes)
-  return _write.File(path, header, {name: leaves[name] for name in order})
+  target_lib.check(target)

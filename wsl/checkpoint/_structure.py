@@ -27,16 +27,18 @@ _DIGITS_PADDED = 20
 _KEYS = (str, int, bool, float)
 
 
-def record(params: types.Params) -> str:
-  """Returns the structure of a tree as JSON."""
-  names = tree.map_named(lambda name, _: name, params)
-  return json.dumps(_record(names), ensure_ascii=False, separators=(',', ':'))
+def record(params: types.Params, names: Iterable[str]) -> str:
+  """Returns the structure of a tree, whose leaves have the names, as JSON."""
+  named = jax.tree.unflatten(jax.tree.structure(params), names)
+  return json.dumps(_record(named), ensure_ascii=False, separators=(',', ':'))
 
 
 def _record(node: Any) -> Any:
   """Converts a tree of names to the nested lists and dicts of the record."""
   if node is None or isinstance(node, str):
     return node
+  if type(node) is dict and all(type(key) is str for key in node):
+    return {key: _record(node[key]) for key in sorted(node)}
   children = jax.tree_util.tree_leaves_with_path(
     node, is_leaf=lambda x: x is not node
   )

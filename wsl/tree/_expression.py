@@ -31,6 +31,8 @@ def inputs(leaf: Any) -> list[Any]:
     >>> inputs(square) == [x]
     True
   """
+  if not isinstance(leaf, _on_demand.Computed):
+    return [leaf]
   seen: dict[int, Any] = {}
 
   def visit(node: Any) -> Iterator[Any]:

@@ -13,8 +13,12 @@ from wsl import types
 def name_of(path: Sequence[Any]) -> str:
   """Joins a key path of ``jax.tree_util`` into a name such as ``a/b/0``."""
   return '/'.join(
-    str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k))))
-    for k in path
+    [
+      str(k.key)
+      if type(k) is jax.tree_util.DictKey
+      else str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k))))
+      for k in path
+    ]
   )
 
 

@@ -17,7 +17,8 @@ import weakref
 
 import numpy as np
 
-from wsl.checkpoint._read import messages
+from wsl.checkpoint import _digests
+from wsl.checkpoint._read import messages, recorded
 
 # A list of at most one released buffer, which the leaves of a model share;
 # ``None`` allocates a buffer for each read.
@@ -37,11 +38,18 @@ class FileBytes:
   Attributes:
     path: the file.
     stamp: size and time stamp of the file when its header was read.
+    hashes: the hashes of leaves that the file records, if it does.
   """
 
-  def __init__(self, path: pathlib.Path, stamp: Stamp):
+  def __init__(
+    self,
+    path: pathlib.Path,
+    stamp: Stamp,
+    hashes: recorded.Hashes | None = None,
+  ):
     self.path = path
     self.stamp = stamp
+    self.hashes = hashes
     self._descriptor: int | None = None
 
   def read_into(
@@ -62,8 +70,37 @@ class FileBytes:
         entry in ``out``, as soon as the chunk is read.
 
     Raises:
-      ValueError: if the file has changed since its header was read.
+      ValueError: if the file has changed since its header was read, or a leaf
+        does not have its recorded hash.
     """
+    if self.hashes is not None:
+      for leaf in self.hashes.due(start, out.nbytes):
+        self._verify(leaf)
+        self.hashes.verified(leaf)
+    self._read(out, start, name, check)
+
+  def _verify(self, leaf: recorded.Recorded) -> None:
+    """Compares the bytes of a whole leaf with the recorded hash."""
+    found = _digests.new()
+    buffer = np.empty(min(leaf.nbytes, _CHUNK), np.uint8)
+    for done in range(0, leaf.nbytes, _CHUNK):
+      chunk = buffer[: leaf.nbytes - done]
+      self._read(chunk, leaf.start + done, leaf.name, None)
+      found.update(chunk)
+    if found.hexdigest() != leaf.digest:
+      raise ValueError(
+        f'load: leaf {messages.quote(leaf.name)} of {self.path} does not have '
+        'the SHA-256 that the file records: copy it again'
+      )
+
+  def _read(
+    self,
+    out: np.ndarray,
+    start: int,
+    name: str,
+    check: Callable[[np.ndarray, int], None] | None,
+  ) -> None:
+    """Fills an array with bytes, see ``read_into``."""
     if stamp_of(os.stat(self.path)) != self.stamp:
       self._raise_changed(name)
     descriptor = self._descriptor

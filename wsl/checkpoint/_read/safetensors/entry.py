@@ -9,8 +9,8 @@ import ml_dtypes
 import numpy as np
 
 from wsl import tree
-from wsl.checkpoint import _format
-from wsl.checkpoint._read import file_bytes, messages, stored
+from wsl.checkpoint import _digests, _format
+from wsl.checkpoint._read import file_bytes, messages, recorded, stored
 
 _MAX_INTEGER = 2**64 - 1
 # Packed formats of less than a byte; no order of the bits is defined.
@@ -47,7 +47,7 @@ def leaves(
   path: pathlib.Path, header: Header, options: stored.Options
 ) -> dict[str, tree.Stored]:
   """Returns the tensors of a file as leaves on demand."""
-  file = file_bytes.FileBytes(path, header.stamp)
+  file = file_bytes.FileBytes(path, header.stamp, _hashes(path, header))
   found = {}
   # Inlined: a call for each of 70,000 leaves costs a tenth of the time to open.
   make: Any = stored.Fetch
@@ -60,6 +60,18 @@ def leaves(
     else:
       found[name] = stored_leaf(fetch, shape, dtype, fetch.read_into)
   return found
+
+
+def _hashes(path: pathlib.Path, header: Header) -> recorded.Hashes | None:
+  """Returns the hashes of tensors that a file records, if it does."""
+  digests = _digests.decode(path, header.metadata)
+  if not digests:
+    return None
+  found = []
+  for name, entry in header.entries.items():
+    digest = digests.get(name, '')
+    found.append(recorded.Recorded(entry.start, entry.nbytes, name, digest))
+  return recorded.Hashes(found)
 
 
 def overflows(shape: list[int], bits: int) -> bool:

@@ -8,6 +8,7 @@ import pathlib
 from typing import Any, NamedTuple, TypeVar
 
 from wsl import tree
+from wsl.checkpoint import _digests
 from wsl.checkpoint._read import (
   file_bytes,
   folder_files,
@@ -53,6 +54,7 @@ def _open(
   """Reads the headers of all files, and joins their leaves."""
   headers = {file: header_lib.read_header(file) for file in sources.files}
   notes = combine([sources.metadata, *(h.metadata for h in headers.values())])
+  notes.pop(_digests.KEY, None)
   options = stored.Options(sources.origin, finite, free, notes)
   leaves: dict[str, tree.Stored] = {}
   for path, header in headers.items():

@@ -1,0 +1,51 @@
+"""Killed saves leave the old checkpoint or the new one, and no litter."""
+
+import collections
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.checkpoint.saving import killing
+
+
+def _run(module, *args):
+  name = f'tests.checkpoint.saving.{module}'
+  run = subprocess.run(
+    [sys.executable, '-m', name, *map(str, args)],
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=300,
+  )
+  assert not run.returncode, run.stderr
+  return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize('layout', killing.LAYOUTS)
+def test_a_save_killed_at_a_random_moment(tmp_path, layout):
+  count = _run('killing', tmp_path / 'out', layout, 40, 0)
+  assert count.pop('saves') >= 40
+  assert set(count) <= {'old', 'new'}
+  assert sum(count.values()) == 40
+
+
+@pytest.mark.parametrize(
+  ('old', 'new'),
+  [
+    ('single', 'single'),
+    ('single', 'shards'),
+    ('shards', 'shards'),
+    ('shards', 'single'),
+    ('one shard', 'shards'),
+  ],
+)
+def test_a_save_killed_at_each_operation(tmp_path, old, new):
+  found = _run('crashing', tmp_path / 'out', old, new)
+  count = collections.Counter(found['outcomes'])
+  assert set(count) == {'old', 'new'}
+  # All readers change over at once, in one step.
+  assert found['outcomes'] == ['old'] * count['old'] + ['new'] * count['new']
+  assert sum(count.values()) > 8
+  assert not found['litter']
