@@ -18,6 +18,7 @@ import pytest
 from wsl import align, deltas, landscape, merge, scale, stats, stitch, train
 
 X64 = jax.config.read('jax_enable_x64')
+NARROW = 'float64' if X64 else 'float32'  # what JAX makes of float64
 WIDTHS = {'l0': (4, 6), 'l1': (6, 6), 'l2': (6, 3)}
 
 
@@ -103,7 +104,7 @@ def features(p: Any) -> Any:
 
 def repaired(p: Any) -> Any:
   measure = lambda p: stats.moments(net, p, [X])
-  end = measure(p if X64 else draw(0, 'float32'))
+  end = measure(draw(0, NARROW))
   return align.repair(p, measure=measure, endpoints=[end] * 2)
 
 
@@ -163,13 +164,17 @@ REFUSED: dict[str, Callable[..., Any]] = {
       B,
       symmetry=SYMMETRY,
       separate=0.5,
-      grams=stats.joint_gram(net, [A, B], [X]),
+      grams=stats.joint_gram(net, [draw(0, NARROW), draw(1, NARROW)], [X]),
     ).params
   ),
   'pull_back': lambda: (
     scale.pull_back(BANK, ONES, scale.init(BANK, by='leaf')).values
   ),
   'repair': lambda: repaired(A),
+  'repair_in_closed_form': lambda: align.repair_in_closed_form(
+    [A, B],
+    grams=stats.joint_gram(net, [draw(0, NARROW), draw(1, NARROW)], [X]),
+  ),
   'reset_batch_stats': lambda: align.reset_batch_stats(
     lambda s, x: {'m': 0.9 * s['m'] + 0.1 * x.mean(0)},
     {'m': np.ones(4)},
@@ -236,7 +241,7 @@ def test_float64_is_refused_or_computed_in_float64(name: str) -> None:
   message = str(error.value)
   assert '\n' not in message
   assert len(message) <= 200
-  inner = {'advance': 'start', 'pleas': 'joint_gram'}.get(name, name)
+  inner = {'advance': 'start'}.get(name, name)
   assert message.startswith(f'{inner}: leaf')
 
 
@@ -276,7 +281,7 @@ def test_integers_that_training_returns_are_refused_too() -> None:
 
 def test_data_are_cast_as_jax_casts_them() -> None:
   """Inputs, labels and features of float64 are data, not parameters."""
-  p = draw(0, 'float64' if X64 else 'float32')
+  p = draw(0, NARROW)
   wide = stats.gram(net, p, [X])['l0']['w'].matrix
   exact = X.T @ X / len(X)
   np.testing.assert_allclose(wide[0], exact, rtol=1e-5, atol=1e-6)

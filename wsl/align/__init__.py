@@ -36,6 +36,9 @@ from wsl.align._relaxed.merge_many import merge_many as merge_many
 from wsl.align._relaxed.projection import sinkhorn_project as sinkhorn_project
 from wsl.align._relaxed.sinkhorn import sinkhorn as sinkhorn
 from wsl.align._repair import repair as repair
+from wsl.align._repair_in_closed_form import (
+  repair_in_closed_form as repair_in_closed_form,
+)
 from wsl.align._symmetry import Factor as Factor
 from wsl.align._symmetry import from_json as from_json
 from wsl.align._symmetry import Symmetry as Symmetry

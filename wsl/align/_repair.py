@@ -1,13 +1,11 @@
 """REPAIR: restore the moments of units after a merge."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from wsl import tree, types
-from wsl.align import _arguments
+from wsl.align import _arguments, _unit_moments
 
 
 def repair(
@@ -87,7 +85,8 @@ def repair(
   means of batch moments, epsilon is added to both variances, so that a model
   with the target moments is a fixed point, and sums at residual connections are
   not corrected. With N endpoints standard deviations are averaged, as with two;
-  the code of C2M3 (arXiv:2405.17897) averages variances.
+  the code of C2M3 (arXiv:2405.17897) averages variances. The approximate variant
+  without a pass over the merged model is ``repair_in_closed_form``.
   """
   tree.check_scalars('repair', tolerance=tolerance, epsilon=epsilon)
   if passes < 1:
@@ -96,18 +95,21 @@ def repair(
     raise ValueError(f'repair: epsilon={epsilon}, expected >= 0')
   tree.check_not_narrowed('repair', params)
   params = tree.read(params)
-  shares = _shares(weights, len(endpoints))
+  shares = _unit_moments.shares(weights, len(endpoints), caller='repair')
   ends = [_moments(m, params, f'endpoint {i}') for i, m in enumerate(endpoints)]
   moments = _moments(measure(params), params, 'the result of measure')
-  names = _chosen_maps(moments, leaves, shift)
-  targets = {n: _target(n, moments[n], ends, shares) for n in names}
+  names = _unit_moments.chosen_maps(moments, leaves, shift, caller='repair')
+  targets = {
+    n: _unit_moments.target(n, moments[n], ends, shares) for n in names
+  }
   # All layers are corrected at once. The correction of a layer is final as soon
   # as all layers before it are, so k layers converge in k passes.
   for i in range(passes):
     if i:
       moments = _moments(measure(params), params, 'the result of measure')
     corrections = {
-      n: _correction(moments[n], targets[n], shift, epsilon) for n in names
+      n: _unit_moments.correction(moments[n], targets[n], shift, epsilon)
+      for n in names
     }
     done = [
       _converged(moments[n], targets[n], corrections[n], shift, tolerance)
@@ -115,44 +117,14 @@ def repair(
     ]
     if all(done):
       break
-    params = _fold_in(params, moments, corrections)
+    params = _unit_moments.fold_in(params, moments, corrections)
   return params
-
-
-class _Target(NamedTuple):
-  """The target mean and standard deviation of the units of a map."""
-
-  mean: types.Array
-  deviation: types.Array
-
-
-class _Correction(NamedTuple):
-  """A correction of the outputs of a map, ``y <- gain * y + shift``."""
-
-  gain: types.Array
-  shift: types.Array
-
-
-def _correction(
-  found: types.Moments, target: _Target, shift: bool, epsilon: float
-) -> _Correction:
-  """Returns the correction that turns the moments found into the target's."""
-  # y has mean m and variance v, so gain y + shift has mean gain m + shift and
-  # variance gain^2 v: solve both for the target (up to epsilon).
-  wanted = jnp.square(target.deviation) + epsilon
-  # No gain changes a variance of zero, and the ratio can be 0 / 0.
-  varies = found.variance > 0
-  ratio = wanted / jnp.where(varies, found.variance + epsilon, 1)
-  gain = jnp.where(varies, jnp.sqrt(ratio), 1)
-  if not shift:
-    return _Correction(gain, jnp.zeros_like(gain))
-  return _Correction(gain, target.mean - gain * found.mean)
 
 
 def _converged(
   found: types.Moments,
-  target: _Target,
-  correction: _Correction,
+  target: _unit_moments.Target,
+  correction: _unit_moments.Correction,
   shift: bool,
   tolerance: float,
 ) -> bool:
@@ -162,49 +134,6 @@ def _converged(
     difference = jnp.abs(target.mean - found.mean)
     close &= difference <= tolerance * target.deviation
   return bool(close.all())
-
-
-def _fold_in(
-  params: types.Params,
-  moments: dict[str, types.Moments],
-  corrections: dict[str, _Correction],
-) -> types.Params:
-  """Folds corrections into weights and biases: W gain, b gain + shift."""
-  biases = {moments[name].bias: c for name, c in corrections.items()}
-
-  def correct_leaf(name: str, x: types.Array) -> types.Array:
-    wide = tree.wide(x)
-    if name in corrections:
-      gain = jnp.expand_dims(corrections[name].gain, moments[name].axes)
-      wide = wide * gain.astype(wide.dtype)
-    elif name in biases:
-      gain, shift = (y.astype(wide.dtype) for y in biases[name])
-      wide = wide * gain.reshape(x.shape) + shift.reshape(x.shape)
-    else:
-      return x
-    return wide.astype(x.dtype)
-
-  return tree.map_named(correct_leaf, params)
-
-
-def _target(
-  name: str,
-  found: types.Moments,
-  ends: list[dict[str, types.Moments]],
-  shares: list[float],
-) -> _Target:
-  """Returns the interpolated mean and standard deviation of the endpoints."""
-  for i, end in enumerate(ends):
-    if name not in end or end[name].mean.shape != found.mean.shape:
-      shape = end[name].mean.shape if name in end else 'no moments'
-      raise ValueError(
-        f"repair: endpoint {i} has {shape} at '{name}', the merged model "
-        f'{found.mean.shape}: measure models of equal widths by one function'
-      )
-  pairs = [(c, end[name]) for c, end in zip(shares, ends)]
-  mean = sum((c * m.mean for c, m in pairs), jnp.zeros_like(found.mean))
-  deviations = [c * jnp.sqrt(m.variance) for c, m in pairs]
-  return _Target(mean, sum(deviations, jnp.zeros_like(found.mean)))
 
 
 def _moments(
@@ -218,34 +147,3 @@ def _moments(
     argument=f'repair: {label}',
     hint='a tree of stats.moments',
   )
-
-
-def _chosen_maps(
-  moments: dict[str, types.Moments], leaves: types.Leaves | None, shift: bool
-) -> list[str]:
-  """Returns the names of the maps to correct; to shift them needs a bias."""
-  names = list(moments)
-  if leaves is not None:
-    means = {name: m.mean for name, m in moments.items()}
-    chosen = tree.select(means, leaves)
-    names = [name for name in names if chosen[name]]
-  if not names:
-    raise ValueError('repair: no linear map is chosen, see stats.linear_maps')
-  for name in names:
-    if shift and not moments[name].bias:
-      raise ValueError(
-        f"repair: the map '{name}' has no bias to shift: leave it out of "
-        'leaves, or rescale only (shift=False)'
-      )
-  return names
-
-
-def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
-  """Returns the weights of the endpoints, equal by default."""
-  shares = [1 / max(count, 1)] * count if weights is None else [*weights]
-  if len(shares) != count or not np.isclose(sum(shares), 1):
-    raise ValueError(
-      f'repair: weights {shares} for {count} endpoints, expected one for each, '
-      'of sum 1'
-    )
-  return shares
