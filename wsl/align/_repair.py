@@ -85,8 +85,8 @@ def repair(
   means of batch moments, epsilon is added to both variances, so that a model
   with the target moments is a fixed point, and sums at residual connections are
   not corrected. With N endpoints standard deviations are averaged, as with two;
-  the code of C2M3 (arXiv:2405.17897) averages variances. The approximate variant
-  without a pass over the merged model is ``repair_in_closed_form``.
+  the code of C2M3 (arXiv:2405.17897) averages variances. A variant without a
+  pass over the merged model is ``repair_in_closed_form``.
   """
   tree.check_scalars('repair', tolerance=tolerance, epsilon=epsilon)
   if passes < 1:
