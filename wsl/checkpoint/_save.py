@@ -30,15 +30,20 @@ def save(
   check_finite: bool = True,
   checksums: bool = False,
   resume: bool = False,
+  chunk_bytes: int = tree.CHUNK_BYTES,
 ) -> None:
   """Saves parameters as safetensors: at once, or not at all.
 
-  Leaves on demand are computed one by one, each while the previous one is
-  written, so a merge needs the memory of about one leaf and its inputs (see
-  ``plan``). Files are written into a hidden folder beside ``path`` and renamed
-  when all are on the disk. Until then the old checkpoint stays as it is; a
-  reader finds the old or the new one, also after a crash, and the next save
-  removes what a killed one left.
+  A leaf on demand that is entrywise over its inputs is computed in chunks of
+  fixed size: the next inputs are read and the previous chunk is written while
+  one is computed, and memory does not depend on the size of leaves. Others,
+  such as singular values, need the memory of about one leaf and its inputs; see
+  ``tree.stream`` and ``plan``.
+
+  Files are written into a hidden folder beside ``path`` and renamed when all
+  are on the disk. Until then the old checkpoint stays as it is; a reader finds
+  the old or the new one, also after a crash, and the next save removes what a
+  killed one left.
 
   In a multi-process run every process calls this, and process 0 writes.
 
@@ -70,6 +75,9 @@ def save(
       and this one continues such a save: of the same names, shapes, dtypes,
       metadata, shards and input files, and of the same computation. The latter
       is checked by computing one of the finished leaves again.
+    chunk_bytes: the size of each operand of a chunk, a power of two, which
+      bounds the memory of the computation to about ten times as much for each
+      model.
 
   Raises:
     BlockingIOError: if another process or thread is saving to ``path``, naming
@@ -91,7 +99,7 @@ def save(
     {'w': array([1., 1.], dtype=float32)}
   """
   target = target_lib.find(path)
-  _check(target, metadata, shard_bytes)
+  _check(target, metadata, shard_bytes, chunk_bytes)
   with pause.collection():
     leaves = {
       name: leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
@@ -122,6 +130,7 @@ def save(
       resume=resume,
       check_finite=check_finite,
       progress=progress,
+      chunk_bytes=chunk_bytes,
     )
   elif shared:
     for file in files:
@@ -144,6 +153,7 @@ def _check(
   target: target_lib.Target,
   metadata: dict[str, str] | None,
   shard_bytes: int | None,
+  chunk_bytes: int,
 ) -> None:
   """Checks the arguments of ``save``."""
   for key, value in (metadata or {}).items():
@@ -153,6 +163,8 @@ def _check(
       raise ValueError(f"save: metadata key '{key}' is taken: choose another")
   if shard_bytes is not None and shard_bytes <= 0:
     raise ValueError(f'save(shard_bytes={shard_bytes}): give a positive size')
+  if chunk_bytes <= 0:
+    raise ValueError(f'save(chunk_bytes={chunk_bytes}): give a positive size')
   if shard_bytes is not None and not target.folder:
     raise ValueError(
       f'save: shards need a folder, {target.path} names a file: drop the suffix'

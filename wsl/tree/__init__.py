@@ -2,6 +2,7 @@
 
 from wsl.tree._chunks.programs import Entries as Entries
 from wsl.tree._chunks.reduce import in_files as in_files
+from wsl.tree._chunks.stream import CHUNK_BYTES as CHUNK_BYTES
 from wsl.tree._chunks.stream import stream as stream
 from wsl.tree._containers import check_names as check_names
 from wsl.tree._containers import conform as conform

@@ -54,11 +54,20 @@ def name_words(
     >>> words.tolist() == jax.random.key_data(one).tolist()
     True
   """
+  codes = np.asarray([_code(name) for name in names], np.uint32)
+  words = _fold(key, codes, np.arange(number, dtype=np.uint32))
+  # Rows of a jax array are taken by a program of as many results.
+  rows = words if isinstance(words, jax.core.Tracer) else np.asarray(words)
+  return dict(zip(names, rows, strict=True))
+
+
+@jax.jit
+def _fold(key: types.PRNGKey, *numbers: types.Array) -> types.Array:
+  """Folds each of the first numbers into a key, each of the others into it."""
   fold = jax.vmap(jax.random.fold_in, (None, 0))
-  leaves = fold(key, np.asarray([_code(name) for name in names], np.uint32))
-  models = jax.vmap(fold, (0, None))(leaves, np.arange(number, dtype=np.uint32))
-  words = jax.random.key_data(models)
-  return dict(zip(names, words, strict=True))
+  first, second = numbers
+  keys = jax.vmap(fold, (0, None))(fold(key, first), second)
+  return jax.random.key_data(keys)
 
 
 def _code(name: str) -> np.uint32:

@@ -1,6 +1,6 @@
 """Leaves as contiguous pieces, in the order in which they are written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,19 +24,36 @@ class Piece(NamedTuple):
   last: bool
 
 
-def of(name: str, leaf: Any) -> Iterator[Piece]:
-  """Reads or computes a leaf, and yields its pieces.
+def of(
+  leaves: Mapping[str, Any], chunk_bytes: int = tree.CHUNK_BYTES
+) -> Iterator[Piece]:
+  """Reads or computes leaves in order, and yields their pieces.
+
+  Args:
+    leaves: arrays or leaves on demand, by name.
+    chunk_bytes: the size of each operand of a chunk, see ``tree.stream``.
 
   Raises:
-    ValueError: if it has another shape or dtype than it declares.
+    ValueError: if a leaf has another shape or dtype than it declares.
   """
+  done = 0
+  stream = tree.stream(leaves, chunk_bytes=chunk_bytes, read=_checked)
+  for name, values in stream:
+    done += values.size
+    last = done == leaves[name].size
+    yield Piece(name, values, last)
+    done = 0 if last else done
+
+
+def _checked(name: str, leaf: Any) -> np.ndarray:
+  """Reads a whole leaf, and checks it."""
   value = host(leaf)
   if value.shape != leaf.shape or value.dtype != leaf.dtype:
     raise ValueError(
       f"save: leaf '{name}' promised {leaf.dtype}{list(leaf.shape)} and is "
       f'{value.dtype}{list(value.shape)}'
     )
-  yield Piece(name, value.reshape(-1), True)
+  return value
 
 
 def host(leaf: Any) -> np.ndarray:

@@ -57,7 +57,7 @@ def finished(
   if found:
     name, digest = list(found.items())[-1]
     leaf = next(x.leaves[name] for x in files if name in x.leaves)
-    if _hash(pieces.of(name, leaf)) != digest:
+    if _hash(pieces.of({name: leaf})) != digest:
       found = {}
   if not found:
     stage.clear()

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
 import functools
-import itertools
 from typing import Any
 
 from wsl.checkpoint._write import files as files_lib
@@ -20,12 +19,13 @@ def write(
   stage: stage_lib.Stage,
   files: Sequence[files_lib.File],
   sink: sink_lib.Sink,
+  chunk_bytes: int,
 ) -> None:
   """Writes the files into the stage, except the leaves that ``sink`` has."""
   with concurrent.futures.ThreadPoolExecutor(1) as thread:
     written = thread.submit(lambda: None)
     try:
-      for task in _tasks(stage, files, sink):
+      for task in _tasks(stage, files, sink, chunk_bytes):
         written.result()
         written = thread.submit(task)
         del task
@@ -38,6 +38,7 @@ def _tasks(
   stage: stage_lib.Stage,
   files: Sequence[files_lib.File],
   sink: sink_lib.Sink,
+  chunk_bytes: int,
 ) -> Iterator[Callable[[], None]]:
   """Yields what the writing thread has to do, in order.
 
@@ -48,7 +49,7 @@ def _tasks(
     start = len(header) + file.payload_of(sink.digests)
     rest = {n: x for n, x in file.leaves.items() if n not in sink.digests}
     yield functools.partial(sink.open, stage.part(i), start, header)
-    for batch in _batches(rest):
+    for batch in _batches(rest, chunk_bytes):
       yield functools.partial(sink.write, batch)
       del batch
     yield functools.partial(_close, sink, file)
@@ -59,12 +60,13 @@ def _close(sink: sink_lib.Sink, file: files_lib.File) -> None:
   sink.close(file.header_with(sink.digests) if file.checksums else None)
 
 
-def _batches(leaves: Mapping[str, Any]) -> Iterator[list[pieces_lib.Piece]]:
+def _batches(
+  leaves: Mapping[str, Any], chunk_bytes: int
+) -> Iterator[list[pieces_lib.Piece]]:
   """Yields one large piece, or whole small leaves of one dtype."""
   batch: list[pieces_lib.Piece] = []
   room = _BATCH_BYTES
-  pieces = (pieces_lib.of(name, leaf) for name, leaf in leaves.items())
-  for piece in itertools.chain.from_iterable(pieces):
+  for piece in pieces_lib.of(leaves, chunk_bytes):
     large = piece.values.nbytes >= _BATCH_BYTES or not piece.last
     if batch and (large or piece.values.dtype != batch[0].values.dtype):
       yield batch

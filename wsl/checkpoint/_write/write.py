@@ -19,6 +19,7 @@ def write(
   resume: bool,
   check_finite: bool,
   progress: sink_lib.Progress | None,
+  chunk_bytes: int,
 ) -> None:
   """Writes the files of a checkpoint: all of them, or none.
 
@@ -30,6 +31,7 @@ def write(
     resume: whether to continue a killed save, and to allow it for this one.
     check_finite: whether a value that is not finite is an error.
     progress: see ``save``.
+    chunk_bytes: see ``save``.
   """
   with space.explained(target.path):
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,7 @@ def write(
       done=sum(file.payload_of(done) for file in files),
       digests=done,
     )
-    stream.write(stage, files, sink)
+    stream.write(stage, files, sink, chunk_bytes)
     with space.explained(target.path):
       names = None
       if sharded:

@@ -87,8 +87,10 @@ def _sequence(item: windows.Item, nbytes: int) -> _Sequence | None:
   leaf, shape = item.leaf, tuple(item.shape)
   if not all(shape):
     return None
+  if isinstance(leaf, _on_demand.Stored) and shape == tuple(leaf.shape):
+    return _copied(leaf, nbytes)
   if not isinstance(leaf, _on_demand.Computed):
-    return _copied(leaf, nbytes) if shape == tuple(leaf.shape) else None
+    return None
   if math.prod(shape) == 1 and item.entries is None:
     # XLA compiles arrays of one entry as numbers, which may round otherwise.
     return None
@@ -116,15 +118,14 @@ def _sequence(item: windows.Item, nbytes: int) -> _Sequence | None:
   return _Sequence(key, window, sources, chunk.positional)
 
 
-def _copied(leaf: Any, nbytes: int) -> _Sequence | None:
+def _copied(leaf: _on_demand.Stored, nbytes: int) -> _Sequence | None:
   """Returns how a leaf is cut that is not computed."""
-  source = _source(leaf, 0)
-  if source is None:
+  if leaf.read_into is None:
     return None
   most = max(nbytes // leaf.dtype.itemsize, 1)
   copied: windows.Layout = (((), leaf.dtype),)
   window = functools.partial(windows.Window, None, most, (), copied)
-  return _Sequence(('copy', leaf.dtype), window, (source,), False)
+  return _Sequence(('copy', leaf.dtype), window, (leaf,), False)
 
 
 def _power(n: int) -> int:

@@ -16,11 +16,17 @@ _AHEAD = 2  # windows that are read ahead
 CHUNK_BYTES = 1 << 20
 
 
+def _read(name: str, leaf: Any) -> Any:
+  """Computes a whole leaf."""
+  del name
+  return _on_demand.read(leaf)
+
+
 def stream(
   leaves: Mapping[str, Any],
   *,
   chunk_bytes: int = CHUNK_BYTES,
-  read: Callable[[Any], Any] = _on_demand.read,
+  read: Callable[[str, Any], Any] = _read,
 ) -> Iterator[tuple[str, np.ndarray]]:
   """Computes leaves in order and returns them in chunks, as flat arrays.
 
@@ -33,7 +39,7 @@ def stream(
   Args:
     leaves: arrays or leaves on demand, by name.
     chunk_bytes: the size of each operand of a chunk.
-    read: computes a leaf that is not computed in chunks.
+    read: computes a leaf, by its name, that is not computed in chunks.
 
   Yields:
     ``(name, values)``: the entries of each leaf in row-major order, in one or
@@ -62,7 +68,7 @@ def stream(
 def run(
   items: Iterable[windows.Item],
   chunk_bytes: int,
-  read: Callable[[Any], Any] = _on_demand.read,
+  read: Callable[[str, Any], Any] = _read,
 ) -> Iterator[tuple[windows.Window | windows.Whole, Any]]:
   """Computes windows in order; yields each with its result.
 
@@ -86,7 +92,7 @@ def run(
       if ahead:
         window, fill = ahead.popleft()
         if isinstance(window, windows.Whole):
-          running.append((window, read(window.leaf)))
+          running.append((window, read(window.name, window.leaf)))
         else:
           running.append((window, _start(window, fill.result())))
         del fill
