@@ -93,24 +93,22 @@ def test_items_that_are_not_trees_of_arrays_are_refused(tmp_path, handler):
     checkpoint.load(tmp_path / 'a')
 
 
-def test_flax_without_orbax_is_named(tmp_path):
+def test_flax_without_orbax_is_read(tmp_path):
   before = flax.config.flax_use_orbax_checkpointing
   flax.config.update('flax_use_orbax_checkpointing', False)
   for step in (3, 12):
-    checkpoints.save_checkpoint(tmp_path, {'w': np.ones(2)}, step=step, keep=5)
+    params = {'w': np.full(2, step)}
+    checkpoints.save_checkpoint(tmp_path, params, step=step, keep=5)
   flax.config.update('flax_use_orbax_checkpointing', before)
-  remedy = 'flax.serialization.msgpack_restore'
-  with pytest.raises(FileNotFoundError, match=f'checkpoint_12 is .*{remedy}'):
-    checkpoint.load(tmp_path)
-  with pytest.raises(ValueError, match=f'is msgpack .*{remedy}'):
-    checkpoint.load(tmp_path / 'checkpoint_3')
-  # The remedy works.
-  content = (tmp_path / 'checkpoint_3').read_bytes()
-  params = flax.serialization.msgpack_restore(content)
-  checkpoint.save(tmp_path / 'a.safetensors', params)
-  writers.assert_equal(
-    checkpoint.load(tmp_path / 'a.safetensors'), {'w': np.ones(2)}
-  )
+  for path, options, value in [
+    (tmp_path, {}, 12),
+    (tmp_path, {'step': 3}, 3),
+    (tmp_path / 'checkpoint_3', {}, 3),
+  ]:
+    loaded = checkpoint.load(path, **options)
+    writers.assert_equal(loaded, {'w': np.full(2, value)})
+  with pytest.raises(FileNotFoundError, match=r"no step 4, .*\['3', '12'\]"):
+    checkpoint.load(tmp_path, step=4)
 
 
 @pytest.mark.parametrize(

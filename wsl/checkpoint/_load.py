@@ -3,15 +3,14 @@
 from collections.abc import Callable
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from wsl import tree, types
 from wsl.checkpoint import _structure
-from wsl.checkpoint._read import file_bytes, pause, stored
+from wsl.checkpoint._read import door, pause, settle, stored
 from wsl.checkpoint._read.orbax import layout, restore
-from wsl.checkpoint._read.safetensors import shards
 
 
 def load(
@@ -22,23 +21,32 @@ def load(
   like: types.Params = None,
   step: int | None = None,
   item: str | None = None,
+  variant: str | None = None,
   check_finite: bool = True,
 ) -> types.Params:
-  """Loads parameters from safetensors, or from an Orbax checkpoint.
+  """Loads parameters from a checkpoint of any common format.
+
+  It reads safetensors, Orbax, PyTorch's files (``.bin``, ``.pt``, ``.pth``),
+  NPZ, msgpack of Flax, and GGUF without quantisation; the first bytes of a file
+  tell its format. No file runs code: the pickle of a PyTorch file may build
+  tensors, containers, numbers and strings, and is refused if it names anything
+  else.
 
   A file written by ``save`` returns the saved tree: lists, tuples, ``None`` and
   dicts whose keys are strings, numbers or tuples of them exactly; any other
   key as a string, and any other node as a dict of its fields. Another
-  safetensors file returns a flat dict under the file's own names, the numbers
-  in them in order. Orbax returns what it has recorded: keys of dicts are
-  strings, and tuples are lists. ``like`` sets the structure instead, exactly.
-  Dtypes are always the file's.
+  safetensors file, NPZ and GGUF return a flat dict under the file's own names,
+  the numbers in them in order. PyTorch and Flax return the tree of the file, in
+  which numbers are arrays without axes, and strings stay. Orbax returns what it
+  has recorded: keys of dicts are strings, and tuples are lists. ``like`` sets
+  the structure instead, exactly. Dtypes are always the file's.
 
   Args:
-    path: a safetensors file; a folder with one, or with shards and an index in
-      the format of Hugging Face, or with all shards ``*-00001-of-00003`` and no
-      index; an index; or a run, a step or an item of Orbax or of Flax with
-      Orbax. One shard alone returns the leaves that it holds.
+    path: a file; a folder with one, or with shards and an index in the format
+      of Hugging Face, or with all shards ``*-00001-of-00003`` and no index; an
+      index; or a run, a step or an item of Orbax or of Flax with Orbax. One
+      shard alone returns the leaves that it holds. Of a folder with files of
+      several formats, safetensors are read.
     lazy: whether leaves are on demand (``tree.Stored``): each use of a leaf
       reads it. The model keeps one buffer, as large as its largest leaf so far,
       and reads the next leaf into it.
@@ -48,9 +56,14 @@ def load(
       host in any case where ``jax_enable_x64`` is off: JAX would narrow them.
     like: a tree with the names and shapes of the file, whose names may also be
       dotted (``a.0.w`` for ``a/0/w``, see ``tree.like``).
-    step: the step of an Orbax run; ``None`` takes the newest.
-    item: the tree of an Orbax step, such as ``'params'``; ``None`` takes the
-      only one, or ``'default'``.
+    step: the step of a run of Orbax or Flax; ``None`` takes the newest.
+    item: the part to load: a tree of an Orbax step, such as ``'params'``
+      (``None`` takes the only one, or ``'default'``); a sub-folder, such as
+      ``'unet'``; or a key in a file of PyTorch or Flax, ``'state_dict'`` or
+      ``'model/ema'``.
+    variant: the variant of a folder's files, ``'fp16'`` for
+      ``model.fp16.safetensors``; ``None`` takes the files without one, or the
+      only variant.
     check_finite: whether reading a leaf with an infinity or a NaN is an error;
       ``False`` loads masks of ``-inf``, for example.
 
@@ -58,11 +71,13 @@ def load(
     The parameters.
 
   Raises:
-    FileNotFoundError: if ``path`` does not exist, a shard is missing, or an
-      Orbax folder has no such step or item; the message lists those there are.
-    ValueError: if a file is damaged or of another format; if a leaf is in two
-      shards or omitted by the index; if ``like`` does not fit; if a step of
-      Orbax has several items; or if a value is not finite, naming the leaf.
+    FileNotFoundError: if ``path`` does not exist, a shard is missing, or there
+      is no such step, item or variant; the message lists those there are.
+    ValueError: if a file is damaged, of another format, or quantised; if a
+      pickle asks for more than tensors and containers; if the folder is a LoRA
+      (see ``load_lora``); if a leaf is in two shards or omitted by the index;
+      if ``like`` does not fit; if a step of Orbax has several items; or if a
+      value is not finite, naming the leaf.
 
   Example:
     >>> import pathlib, tempfile
@@ -83,14 +98,9 @@ def load(
       remedy = 'leave this model out, or load with check_finite=False'
       tree.check_finite(f'load: {folder}', params, remedy=remedy)
     return params
-  if step is not None or item is not None:
-    raise ValueError(
-      f'load: {folder} is no folder of Orbax, and has neither steps nor items: '
-      'leave step= and item= out'
-    )
-  read = lambda: _load_files(folder, lazy, sharding, like, check_finite)
+  options = _Options(item, variant, step, lazy, sharding, like, check_finite)
   with pause.collection():
-    return shards.settled(folder, read)
+    return settle.settled(folder, lambda: _load_files(folder, options))
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -118,36 +128,53 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     raise ValueError(
       f'metadata: {path} was written by Orbax: its metadata is not read here'
     )
-  read = lambda: shards.open_files(pathlib.Path(path), finite=False, free=None)
-  found = shards.settled(pathlib.Path(path), read).metadata
+  read = lambda: door.open_path(pathlib.Path(path))
+  found = settle.settled(pathlib.Path(path), read).metadata
   return {k: v for k, v in found.items() if k != _structure.KEY}
 
 
-def _load_files(
-  folder: pathlib.Path,
-  lazy: bool,
-  sharding: Any,
-  like: types.Params,
-  check_finite: bool,
-) -> types.Params:
-  """Loads a safetensors checkpoint."""
-  free: file_bytes.Free = [] if lazy else None
-  files = shards.open_files(folder, finite=check_finite, free=free)
-  if like is not None:
-    params = _structure.fit(like, files.leaves, folder)
-  elif _structure.KEY in files.metadata:
-    record = files.metadata[_structure.KEY]
-    params = _structure.rebuild(record, files.leaves, folder)
+class _Options(NamedTuple):
+  """The arguments of ``load`` for files of any format but Orbax."""
+
+  item: str | None
+  variant: str | None
+  step: int | None
+  lazy: bool
+  sharding: Any
+  like: types.Params
+  check_finite: bool
+
+
+def _load_files(path: pathlib.Path, options: _Options) -> types.Params:
+  """Loads a checkpoint of any format but Orbax."""
+  params, metadata = door.open_path(
+    path,
+    item=options.item,
+    variant=options.variant,
+    step=options.step,
+    finite=options.check_finite,
+    free=[] if options.lazy else None,
+  )
+  structured = True
+  if options.like is not None:
+    params = _structure.fit(options.like, tree.named(params), path)
+  elif _structure.KEY in metadata:
+    params = _structure.rebuild(metadata[_structure.KEY], params, path)
   else:
-    params = files.leaves
-  if sharding is not None:
-    places = _places(params, sharding)
-    params = jax.tree.map(stored.place, params, places)
-  params = params if lazy else stored.read(params)
-  if like is not None or _structure.KEY in files.metadata:
+    structured = not door.is_flat(params)
+  if options.sharding is not None:
+    places = _places(params, options.sharding)
+    params = jax.tree.map(_place, params, places)
+  params = params if options.lazy else stored.read(params)
+  if structured:
     return params
   # A flat dict; mapping over it has sorted its names as strings.
   return {name: params[name] for name in _structure.in_order(params)}
+
+
+def _place(leaf: Any, where: Any) -> Any:
+  """Returns a leaf that is read into a sharding; strings stay."""
+  return stored.place(leaf, where) if isinstance(leaf, tree.Stored) else leaf
 
 
 def _load_orbax(

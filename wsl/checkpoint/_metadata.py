@@ -9,8 +9,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.checkpoint import _structure
-from wsl.checkpoint._read import stored
-from wsl.checkpoint._read.safetensors import shards
+from wsl.checkpoint._read import door, stored
 
 
 def inherited(
@@ -28,7 +27,7 @@ def inherited(
     ValueError: if ``like`` has no leaf of a file.
   """
   if isinstance(like, (str, os.PathLike)):
-    found = [shards.open_files(pathlib.Path(like), finite=False, free=None)]
+    found = [door.open_path(pathlib.Path(like))]
     notes: Iterable[Mapping[str, str]] = [files.metadata for files in found]
   else:
     notes = _of_leaves(params if like is None else like)
@@ -37,7 +36,7 @@ def inherited(
         'save(like=): no leaf is on demand from a file: give the path of a '
         'checkpoint, or load it with lazy=True'
       )
-  shared = shards.combine(notes)
+  shared = door.combine(notes)
   return {k: v for k, v in shared.items() if k != _structure.KEY}
 
 

@@ -104,11 +104,12 @@ def rebuild(
     kind = {'list': list, 'tuple': tuple}[node[0]]
     return kind(build(child) for child in node[1:])
 
+  params, sound = None, True
   try:
     params = build(json.loads(text))
   except (KeyError, IndexError, TypeError, ValueError, RecursionError):
-    used.clear()
-  if used != set(leaves):
+    sound = False
+  if not sound or used != set(leaves):
     raise ValueError(
       f"load: the structure recorded in {path} does not fit the file's leaves "
       '(is it one shard of several, or edited?): load all shards, or give like='

@@ -1,17 +1,26 @@
-"""Finding the files of a safetensors checkpoint: one, or a series of shards."""
+"""Finding the files of a checkpoint: one, or a series of shards."""
 
+import collections
 from collections.abc import Mapping
 import json
 import pathlib
 import re
 from typing import NamedTuple
 
-from wsl.checkpoint._read import foreign, messages
+from wsl.checkpoint._read import foreign, messages, shard_names
 
 SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
-_SHARD = re.compile(r'(.*[-_.])([0-9]+)-of-([0-9]+)\.safetensors')
-_INDEX_NAME = re.compile(r'\.index(\.[^.]+)?\.json$')
+# The suffixes of each format, in the order of preference.
+_SUFFIXES = (
+  ('.safetensors',),
+  ('.bin', '.pt', '.pth', '.ckpt'),
+  ('.msgpack',),
+  ('.npz',),
+  ('.gguf',),
+)
+_NO_WEIGHTS = ('optimizer', 'scheduler', 'scaler', 'rng_state', 'training_args')
+_FLAX_STEP = re.compile('checkpoint_([0-9]{1,18})')
 _SHOWN = 4
 
 
@@ -31,30 +40,105 @@ class Sources(NamedTuple):
   metadata: Mapping[str, str] = {}
 
 
-def find(path: pathlib.Path) -> Sources:
-  """Finds the files of a checkpoint."""
-  if _INDEX_NAME.search(path.name) and path.is_file():
+def find(
+  path: pathlib.Path, variant: str | None = None, step: int | None = None
+) -> Sources:
+  """Finds the files of a checkpoint, of any format.
+
+  Args:
+    path: a file, an index or a folder.
+    variant: as in ``model.VARIANT.safetensors``; ``None`` takes the files
+      without one, or the only variant.
+    step: the step of a folder that Flax wrote without Orbax, files
+      ``checkpoint_STEP``; ``None`` takes the newest.
+
+  Raises:
+    FileNotFoundError: if there are no files, or none of the variant or step.
+    ValueError: if an index is damaged.
+  """
+  if step is not None:
+    return _of_step(path, step)
+  if shard_names.is_index(path) and path.is_file():
     return _indexed(path)
   if not path.is_dir():
     return Sources(path, (path,))
   # One file before an index, as transformers does: a save that goes from one
   # layout to the other is seen by all readers at the same rename or removal.
-  if (path / SINGLE).is_file():
+  if variant is None and (path / SINGLE).is_file():
     return Sources(path, (path / SINGLE,))
-  if (path / INDEX).is_file():
+  if variant is None and (path / INDEX).is_file():
     return _indexed(path / INDEX)
-  files = sorted(path.glob('*.safetensors'))
-  indices = sorted(path.glob('*.safetensors.index*.json'))
-  if len(indices) == 1:
-    return _indexed(indices[0])
-  groups: dict[str, list[pathlib.Path]] = {}
-  for file in files:
-    series = _series(file)
-    group = '{}*-of-{}'.format(*series) if series else file.stem
-    groups.setdefault(group, []).append(file)
-  if len(groups) == 1 and not indices:
-    return Sources(path, _complete(path, files))
-  raise FileNotFoundError(_no_files(path, files, indices, sorted(groups)))
+  held = sorted(path.iterdir())
+  for suffixes in _SUFFIXES:
+    files = [x for x in held if x.suffix in suffixes and _is_weights(x)]
+    indices = [
+      x for x in held if shard_names.is_index(x) and suffixes[0] in x.suffixes
+    ]
+    if not files and not indices:
+      continue
+    chosen = _of_variant(path, [*files, *indices], variant)
+    files = [file for file in files if file in chosen]
+    indices = [index for index in indices if index in chosen]
+    if len(indices) == 1:
+      return _indexed(indices[0])
+    groups = {shard_names.group(file) for file in files}
+    if len(groups) == 1 and not indices:
+      return Sources(path, shard_names.complete(path, files))
+    message = _several(path, files, indices, sorted(groups))
+    raise FileNotFoundError(message)
+  if _flax_steps(path):
+    return _of_step(path, None)
+  raise FileNotFoundError(_no_files(path, held))
+
+
+def _flax_steps(folder: pathlib.Path) -> dict[int, pathlib.Path]:
+  """Returns the files ``checkpoint_STEP`` by their steps."""
+  found = ((_FLAX_STEP.fullmatch(x.name), x) for x in folder.iterdir())
+  return {int(name[1]): x for name, x in found if name and x.is_file()}
+
+
+def _of_step(folder: pathlib.Path, step: int | None) -> Sources:
+  """Returns the file of a step of Flax."""
+  steps = _flax_steps(folder) if folder.is_dir() else {}
+  if not steps:
+    raise ValueError(
+      f'load: {folder} is no folder of Orbax, and has neither steps nor items: '
+      'leave step= out'
+    )
+  chosen = max(steps) if step is None else step
+  if chosen not in steps:
+    listed = messages.listed(sorted(steps)[-_SHOWN:])
+    raise FileNotFoundError(
+      f'load: {folder} has no step {chosen}, its steps are {listed}: check the '
+      'path'
+    )
+  return Sources(folder, (steps[chosen],))
+
+
+def _is_weights(file: pathlib.Path) -> bool:
+  """Returns False for the files that trainers put beside the weights."""
+  return not file.name.startswith(_NO_WEIGHTS)
+
+
+def _of_variant(
+  folder: pathlib.Path, files: list[pathlib.Path], variant: str | None
+) -> list[pathlib.Path]:
+  """Returns the files of a variant, or those without one."""
+  found = {file: shard_names.variant(file) for file in files}
+  present = set(found.values())
+  listed = messages.listed(sorted(v for v in present if v is not None))
+  if variant is None and None not in present and len(present) > 1:
+    raise FileNotFoundError(
+      f'load: {folder} holds the variants {listed}: choose one by variant='
+    )
+  if variant is None and None not in present:
+    return files
+  if variant not in present:
+    raise FileNotFoundError(
+      f'load(variant={variant!r}): {folder} holds the variants {listed}: give '
+      'one of them'
+    )
+  return [file for file in files if found[file] == variant]
 
 
 def read_index(path: pathlib.Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -66,48 +150,49 @@ def read_index(path: pathlib.Path) -> tuple[dict[str, str], dict[str, str]]:
   messages.check_regular(path)
   if foreign.recognise(path) not in (None, foreign.JSON):
     raise foreign.error(path) or messages.damaged(path, 'it is no index')
+  suffix = '.bin' if '.bin' in path.suffixes else '.safetensors'
   try:
     # Pairs keep a name that occurs twice.
     content = dict(json.loads(path.read_bytes(), object_pairs_hook=tuple))
     pairs = content['weight_map']
     shard_of = dict(pairs)
     sound = isinstance(pairs, tuple)
-    sound &= all(map(_is_shard, set(shard_of.values())))
+    sound &= all(_is_shard(name, suffix) for name in set(shard_of.values()))
     metadata = dict(content.get('metadata') or {})
   except (KeyError, TypeError, ValueError, RecursionError):
     sound = False
   if not sound:
     raise messages.damaged(
-      path, 'it does not map names to files beside it, NAME.safetensors'
+      path, f'it does not map names to files beside it, NAME{suffix}'
     )
   if len(shard_of) < len(pairs):
-    names = [name for name, _ in pairs]
-    twice = messages.quote(next(n for n in names if names.count(n) > 1))
+    counts = collections.Counter(name for name, _ in pairs)
+    twice = messages.quote(counts.most_common(1)[0][0])
     raise messages.damaged(path, f'it has the name {twice} twice')
   return shard_of, {k: v for k, v in metadata.items() if isinstance(v, str)}
 
 
-def _is_shard(name: object) -> bool:
-  """Returns True for the name of a safetensors file, without a folder.
+def _is_shard(name: object, suffix: str) -> bool:
+  """Returns True for the name of a file with the suffix, without a folder.
 
   A name with a folder in it could point outside the checkpoint, and a save over
   the checkpoint removes the files that its index names.
   """
   return (
     isinstance(name, str)
-    and name.endswith('.safetensors')
-    and name != '.safetensors'
+    and name.endswith(suffix)
+    and name != suffix
     and not set('/\\\0').intersection(name)
   )
 
 
-def _no_files(
+def _several(
   folder: pathlib.Path,
   files: list[pathlib.Path],
   indices: list[pathlib.Path],
   groups: list[str],
 ) -> str:
-  """Returns the error message for a folder that is not a checkpoint."""
+  """Returns the error message for a folder of several checkpoints."""
   if indices:
     return (
       f'load: {folder} has several indices, '
@@ -118,62 +203,31 @@ def _no_files(
       f'load: {folder} holds several checkpoints, {groups[:_SHOWN]}: move the '
       'shards of one to a folder of their own'
     )
-  if files:
-    names = [file.name for file in files[:_SHOWN]]
-    return (
-      f'load: {folder} holds neither {INDEX} nor {SINGLE}, and '
-      f'{len(files)} other safetensors files {names}: give one file'
-    )
-  for file in sorted(folder.iterdir()):
-    weights = file.suffix in ('.bin', '.pt', '.pth', '.ckpt', '.pkl', '.npz')
-    weights |= file.suffix in ('.msgpack', '.h5', '.keras', '.gguf', '.npy')
-    weights |= file.name.startswith('checkpoint')  # Flax's, without Orbax
+  names = [file.name for file in files[:_SHOWN]]
+  kind = files[0].suffix.removeprefix('.')
+  return (
+    f'load: {folder} holds neither {INDEX} nor {SINGLE}, and '
+    f'{len(files)} other {kind} files {names}: give one file'
+  )
+
+
+def _no_files(folder: pathlib.Path, held: list[pathlib.Path]) -> str:
+  """Returns the error message for a folder that is not a checkpoint."""
+  for file in held:
+    weights = file.suffix in ('.pkl', '.h5', '.keras', '.npy')
     found = foreign.recognise(file) if weights and file.is_file() else None
     if found is not None:
       return (
         f'load: {folder} holds neither {INDEX} nor {SINGLE}; {file.name} is '
         f'{found.name}: {found.remedy}'
       )
-  held = sorted(file.name for file in folder.iterdir())
+  names = [file.name for file in held[:_SHOWN]]
+  folders = [file.name for file in held if file.is_dir()][:_SHOWN]
+  hint = f', or choose {folders} by item=' if folders else ''
   return (
     f'load: {folder} holds neither {INDEX} nor {SINGLE}, but '
-    f'{held[:_SHOWN] or "nothing"}: give the folder or file of a checkpoint'
+    f'{names or "nothing"}: give the folder or file of a checkpoint{hint}'
   )
-
-
-def _series(file: pathlib.Path) -> tuple[str, str] | None:
-  """Returns the stem and the number of shards in the name of a shard."""
-  shard = _SHARD.fullmatch(file.name)
-  return (shard[1], shard[3]) if shard else None
-
-
-def _complete(
-  folder: pathlib.Path, files: list[pathlib.Path]
-) -> tuple[pathlib.Path, ...]:
-  """Returns the shards of one checkpoint, all of which must be there."""
-  shard = _SHARD.fullmatch(files[0].name)
-  if shard is None:
-    return (files[0],)
-  stem, digits, total = shard.groups()
-  present = {file.name for file in files}
-  # TensorFlow counts from 0, Hugging Face from 1.
-  names = [
-    f'{stem}{i:0{len(digits)}d}-of-{total}.safetensors'
-    for i in range(int(total) + 1)
-  ]
-  wanted = names[:-1] if names[0] in present else names[1:]
-  missing = [name for name in wanted if name not in present]
-  if missing:
-    raise FileNotFoundError(
-      f'load: {folder} lacks {len(missing)} of {int(total)} shards, '
-      f'{missing[:_SHOWN]}: copy them there'
-    )
-  if surplus := sorted(present - set(wanted)):
-    raise ValueError(
-      f'load: {folder} has all {int(total)} shards and {surplus[:_SHOWN]}: '
-      'remove what does not belong to them'
-    )
-  return tuple(folder / name for name in wanted)
 
 
 def _indexed(index: pathlib.Path) -> Sources:
@@ -187,9 +241,9 @@ def _indexed(index: pathlib.Path) -> Sources:
         f'load: shard {file.name}, which {index} names, is missing: copy it '
         'there'
       )
-  series = {_series(file) for file in files} - {None}
-  for file in sorted(index.parent.glob('*.safetensors')):
-    if file not in files and _series(file) in series:
+  series = {shard_names.series(file) for file in files} - {None}
+  for file in sorted(index.parent.iterdir()):
+    if file not in files and shard_names.series(file) in series:
       raise ValueError(
         f'load: shard {file.name} is not in {index}: copy the index again, or '
         'remove the index to load all shards'

@@ -1,18 +1,21 @@
-"""Recognises files of other formats than safetensors by their first bytes."""
+"""Recognises the format of a file by its first bytes."""
 
 import pathlib
 import re
 from typing import NamedTuple
 import zipfile
 
+from wsl.checkpoint._read import archive as archive_lib
+
 # The longest signature read here: a tar header holds its mark at byte 257.
 _READ = 512
+# The limit of the published package: a larger length is a damaged file.
+LONGEST_HEADER = 100_000_000
 _DOWNLOAD = 'download the file itself'
 _TORCH = (
-  'load it with torch.load(path, weights_only=True) and save it with '
-  'safetensors.torch.save_file'
+  'only those of PyTorch are read, without code: load it with the program that '
+  'wrote it and save its arrays by checkpoint.save'
 )
-_NUMPY = 'save it with checkpoint.save(path, dict(numpy.load(path)))'
 _UNPACK = 'unpack it and load the file inside'
 
 
@@ -24,11 +27,12 @@ class Format(NamedTuple):
 
 
 JSON = Format('JSON', 'give the weights, or an index NAME.index.json')
-MSGPACK = Format(
-  'msgpack (an older Flax checkpoint?)',
-  'read its bytes with flax.serialization.msgpack_restore and save the tree by '
-  'checkpoint.save',
-)
+# Formats with a reader; the remedy is for a file that is only named like one.
+MSGPACK = Format('msgpack (Flax)', 'copy it again')
+TORCH = Format('a PyTorch file (zip)', 'copy it again')
+NPZ = Format('an archive of NumPy arrays (NPZ)', 'copy it again')
+GGUF = Format('a GGUF file', 'copy it again')
+PICKLE = Format('a pickle', _TORCH)
 # The bytes at the start of a file. The mark of a pickle is its protocol.
 _SIGNATURES = (
   (b'version https://git-lfs', Format('a Git LFS pointer', 'run git lfs pull')),
@@ -37,10 +41,7 @@ _SIGNATURES = (
     b'\x93NUMPY',
     Format('a NumPy array (NPY)', 'save it with checkpoint.save(path, array)'),
   ),
-  (
-    b'GGUF',
-    Format('a GGUF file', 'take the original weights, or dequantise it'),
-  ),
+  (b'GGUF', GGUF),
   (
     b'\x89HDF\r\n\x1a\n',
     Format(
@@ -51,10 +52,7 @@ _SIGNATURES = (
   (b'BZh', Format('a bzip2 archive', _UNPACK)),
   (b'\xfd7zXZ\x00', Format('an xz archive', _UNPACK)),
   (b'\x28\xb5\x2f\xfd', Format('a zstd archive', _UNPACK)),
-  (b'\x80\x02', Format('a pickle (an older PyTorch file?)', _TORCH)),
-  (b'\x80\x03', Format('a pickle', _TORCH)),
-  (b'\x80\x04', Format('a pickle', _TORCH)),
-  (b'\x80\x05', Format('a pickle', _TORCH)),
+  *((bytes([0x80, protocol]), PICKLE) for protocol in (2, 3, 4, 5)),
 )
 
 
@@ -88,6 +86,20 @@ def recognise(path: pathlib.Path) -> Format | None:
   return _text(first)
 
 
+def readable(path: pathlib.Path) -> Format | None:
+  """Returns the format of a file that has a reader of its own.
+
+  ``None`` stands for safetensors and for everything else: a length of a header
+  that is possible comes before any signature.
+  """
+  with open(path, 'rb') as file:
+    first = file.read(8)
+  if int.from_bytes(first, 'little') <= LONGEST_HEADER:
+    return None
+  found = recognise(path)
+  return found if found in (MSGPACK, TORCH, NPZ, GGUF, PICKLE) else None
+
+
 def error(path: pathlib.Path) -> ValueError | None:
   """Returns the error for a file of another format, if it is recognised."""
   found = recognise(path)
@@ -103,12 +115,12 @@ def _zip(path: pathlib.Path) -> Format:
   try:
     with zipfile.ZipFile(path) as archive:
       names = archive.namelist()
-  except (zipfile.BadZipFile, OSError):
+  except archive_lib.ERRORS:
     return Format('a truncated zip archive', 'copy it again')
   if any(name.endswith('data.pkl') for name in names):
-    return Format('a PyTorch file (zip)', _TORCH)
+    return TORCH
   if names and all(name.endswith('.npy') for name in names):
-    return Format('an archive of NumPy arrays (NPZ)', _NUMPY)
+    return NPZ
   if any(name.endswith('.weights.h5') for name in names):
     return Format(
       'a Keras file',

@@ -1,10 +1,12 @@
 """Error messages of readers: one line, whatever the file holds."""
 
+from collections.abc import Sequence
 import os
 import pathlib
 import stat
 
 _LONGEST = 60
+_SHOWN = 4
 _KINDS = {
   stat.S_IFDIR: 'a folder',
   stat.S_IFIFO: 'a named pipe',
@@ -20,6 +22,17 @@ def quote(name: object) -> str:
   if len(text) <= _LONGEST:
     return text
   return f"'...{text[-_LONGEST + 4 :]}"
+
+
+def listed(names: Sequence[object]) -> str:
+  """Lists a few names of a file's own choice."""
+  shown = ', '.join(map(quote, names[:_SHOWN]))
+  return f'[{shown}{", ..." if len(names) > _SHOWN else ""}]'
+
+
+def shorten(error: object) -> str:
+  """Returns the start of another library's message, on one line."""
+  return ' '.join(str(error).split())[:80]
 
 
 def damaged(path: pathlib.Path, what: str) -> ValueError:

@@ -20,8 +20,6 @@ from wsl.checkpoint._read import file_bytes, foreign, messages
 from wsl.checkpoint._read.safetensors import canonical
 from wsl.checkpoint._read.safetensors import entry as entry_lib
 
-# The limit of the published package: a larger length is a damaged file.
-_MAX_HEADER = 100_000_000
 _MAX_DEPTH = 127
 _MAX_INTEGER = 2**64 - 1
 _FIELDS = ('dtype', 'shape', 'data_offsets')
@@ -45,7 +43,7 @@ def read_header(path: pathlib.Path) -> entry_lib.Header:
     first = file.read(8)
     length = int.from_bytes(first, 'little')
     text = b''
-    if len(first) == 8 and length <= min(stamp[0] - 8, _MAX_HEADER):
+    if len(first) == 8 and length <= min(stamp[0] - 8, foreign.LONGEST_HEADER):
       text = file.read(length)
   if len(text) < length or len(first) < 8:
     raise foreign.error(path) or messages.damaged(
