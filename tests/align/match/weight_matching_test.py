@@ -273,7 +273,7 @@ def test_the_objective_is_the_agreement_and_never_falls(name):
   visits = []
   found = _match(a, b, symmetry, progress=visits.append, starts=2)
   identity = align.identity(symmetry)
-  ascents = range(4)
+  ascents = range(6)
   assert {visit.start for visit in visits} == {*ascents}
   for start in ascents:
     mine = [visit for visit in visits if visit.start == start]
@@ -384,12 +384,12 @@ def test_more_starts_are_not_worse_and_differ():
   visits = []
   found = _match(a, b, symmetry, starts=5, progress=visits.append)
   last = _ends(visits)
-  assert len(last) == 10
+  assert len(last) == 15
   assert len({round(x, 6) for x in last}) > 2
   np.testing.assert_allclose(_agreement(a, b, found, symmetry), max(last))
   _equal(_match(a, b, symmetry, starts=5), found)
   # Fewer starts are the first ascents of more.
-  for starts, ascents in ((1, 1), (2, 4), (4, 8)):
+  for starts, ascents in ((1, 1), (2, 6), (4, 12)):
     visits = []
     _match(a, b, symmetry, starts=starts, progress=visits.append)
     np.testing.assert_allclose(_ends(visits), last[:ascents])
@@ -452,28 +452,28 @@ def test_the_official_algorithm_is_among_the_starts(sizes):
     words = np.asarray(jax.random.key_data(jax.random.key(seed))).tolist()
     visits = []
     _match(a, b, symmetry, seed=seed, starts=4, progress=visits.append)
-    for ascent, end in [*enumerate(_ends(visits))][1::2]:
+    for ascent, end in [*enumerate(_ends(visits))][1::3]:
       rng = np.random.default_rng([ascent, *words])
       official = _official(a, b, symmetry, rng)
       expected = _agreement(a, b, official, symmetry)
       np.testing.assert_allclose(end, expected)
 
 
-def test_ascents_alternate_the_current_order_and_changes_of_the_best():
+def test_ascents_begin_at_the_current_order_or_near_the_best():
   symmetry = _mlp((6, 40, 40, 40, 6))
   a, b = _params(symmetry, 1), _params(symmetry, 2)
   visits = []
-  found = _match(a, b, symmetry, starts=6, progress=visits.append)
+  found = _match(a, b, symmetry, starts=4, progress=visits.append)
   first = [next(v for v in visits if v.start == s) for s in range(12)]
   begun = [v.objective - v.gained for v in first]
   assert begun[1] < begun[0]
-  np.testing.assert_allclose(begun[1::2], sum(np.vdot(a[n], b[n]) for n in a))
-  assert len({round(x, 6) for x in begun[::2]}) == 6
+  np.testing.assert_allclose(begun[1::3], sum(np.vdot(a[n], b[n]) for n in a))
+  assert len({round(x, 6) for x in begun}) == 9
   ends = _ends(visits)
   np.testing.assert_allclose(_agreement(a, b, found, symmetry), max(ends))
   assert len({round(x, 6) for x in ends}) > 3
-  # Five units of forty are drawn again: most of the agreement is kept.
-  for ascent in range(2, 12, 2):
+  # Six units of forty are drawn again: much of the agreement is kept.
+  for ascent in {*range(2, 12)} - {*range(1, 12, 3)}:
     best = max(ends[:ascent])
     assert 0.3 * best < begun[ascent] < best
 

@@ -9,7 +9,7 @@ _MIN_FACTOR = 0.5  # lower bound of the random factors on the order of groups
 # Units that a perturbation draws again in every group: this many, or this share
 # of the group if that is more. A smaller change is undone by the ascent, a
 # larger one forgets the result it starts from.
-_REDRAWN_UNITS = 5
+_REDRAWN_UNITS = 6
 _REDRAWN_SHARE = 0.1
 
 
@@ -26,10 +26,11 @@ def begin(
 ) -> tuple[list[block_pairs.BlockPair], block_pairs.Tables, float]:
   """Returns the state from which an ascent begins.
 
-  The first one is ``initial``, or the better of the grown guess and the current
-  order. Then the current order alternates with a perturbation of the best
-  permutation so far. The former are the runs of the official algorithm; the
-  latter, an iterated local search, find higher agreements in shorter ascents.
+  A start has three ascents. The second one begins at the current order, as the
+  official algorithm does, and the others at a perturbation of the best
+  permutation so far: an iterated local search, which finds higher agreements in
+  shorter ascents. The very first one begins at ``initial``, or at the better of
+  the grown guess and the current order.
 
   Args:
     index: the index of the ascent, from 0.
@@ -50,9 +51,9 @@ def begin(
   }
   if index == 0 and initial is not None:
     tables = {name: np.asarray(initial[name]) for name in tables}
-  elif index % 2 == 0 and best:
+  elif index % 3 != 1 and best:
     tables = {name: _perturb(table, rng) for name, table in best.items()}
-  if index % 2 == 0 and (index > 0 or initial is not None):
+  if index % 3 != 1 and (index > 0 or initial is not None):
     blocks = [block_pairs.permute_moving(b, tables, outer_of) for b in blocks]
   value = float(weight_gains.agreement(blocks, ()))
   if index == 0 and initial is None:

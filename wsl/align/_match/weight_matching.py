@@ -65,11 +65,11 @@ def weight_matching(
   current order if that is better. It is followed by coordinate ascent: each
   group in turn takes its best assignment given all others, and is visited again
   only if a group that shares a leaf with it has changed. With ``starts=N``
-  there are 2 N ascents: this one, N from the current order, each with its own
-  random order of visits, and between them N - 1 from the best result so far
-  with a few units of every group drawn again (iterated local search). So the
-  agreement is at least that of the best of N runs of the official algorithm
-  with these orders of visits, and more starts are never worse. A group on which
+  there are 3 N ascents: this one, N from the current order, each with its own
+  random order of visits, and 2 N - 1 from the best result so far with a few
+  units of every group drawn again (iterated local search). So the agreement is
+  at least that of the best of N runs of the official algorithm with these
+  orders of visits, and more starts are never worse. A group on which
   others depend (attention heads and the units inside them) is matched together
   with them. A group that occurs twice in a tensor, as in a recurrent matrix, is
   a quadratic assignment problem, and changes only if the agreement increases.
@@ -82,7 +82,7 @@ def weight_matching(
     symmetry: the symmetry of both.
     key: a random key, for the order of visits.
     starts: the number of starts, at least 1; the best agreement is returned.
-      More than one ascend twice each.
+      More than one ascend three times each.
     initial: the permutation of the first ascent, in place of the grown one.
     leaves: the leaves that count: a regular expression or a predicate on (name,
       shape). By default all but running statistics of normalisation; the other
@@ -145,7 +145,7 @@ def weight_matching(
   moves = schedule.moves(blocks, symmetry)
   best = -np.inf
   found: block_pairs.Tables | None = None
-  for start in range(1 if starts == 1 else 2 * starts):
+  for start in range(1 if starts == 1 else 3 * starts):
     rng = np.random.default_rng([start, *_seed(key)])
     permuted, tables, objective = first_guess.begin(
       start,
