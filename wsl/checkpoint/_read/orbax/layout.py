@@ -162,9 +162,10 @@ def _holds_tree(path: pathlib.Path) -> bool:
 
 def _folders(path: pathlib.Path) -> list[pathlib.Path]:
   """Returns the subfolders by name; none if there is no folder."""
-  if not path.is_dir():
+  try:
+    return sorted(child for child in path.iterdir() if child.is_dir())
+  except (FileNotFoundError, NotADirectoryError):
     return []
-  return sorted(child for child in path.iterdir() if child.is_dir())
 
 
 def _listed(names: Sequence[object]) -> str:
