@@ -1,21 +1,22 @@
 """Runs: any pytree (parameters, optimizer state, step), saved by Orbax.
 
-Orbax does atomic writes, sharded and multi-process saving, and the removal of
-old steps. It is imported on first use, since its import takes seconds.
+Orbax does atomic writes, and sharded and multi-process saving. It is imported
+on first use, since its import takes seconds. Old steps are removed here: a step
+that Orbax was removing when it was killed looks complete.
 """
 
+from collections.abc import Iterator
+import contextlib
 import os
 import pathlib
-from typing import TYPE_CHECKING
+import shutil
 
 import jax
 import numpy as np
 
 from wsl import tree, types
 from wsl.checkpoint._read.orbax import layout, restore
-
-if TYPE_CHECKING:
-  import orbax.checkpoint as ocp
+from wsl.checkpoint._write import lock
 
 
 def save_run(
@@ -27,7 +28,8 @@ def save_run(
 ) -> None:
   """Saves the state of a run; an interrupted save leaves no step.
 
-  Every process of a multi-process run calls this.
+  The next save removes the temporary files of an interrupted one. Every process
+  of a multi-process run calls this.
 
   Args:
     path: the run's folder; it is created if it does not exist.
@@ -37,8 +39,9 @@ def save_run(
     keep: the number of newest steps to keep; ``None`` keeps all.
 
   Raises:
-    ValueError: if the step exists, or the folder holds steps under other names
-      (``ckpt_7``).
+    BlockingIOError: if another process or thread saves a step of the run.
+    ValueError: if the step exists, the folder holds steps under other names
+      (``ckpt_7``), or ``keep`` is not positive.
 
   Example:
     >>> import tempfile
@@ -49,21 +52,17 @@ def save_run(
     >>> checkpoint.restore_run(folder, {'w': jnp.zeros(2), 'step': 0})
     {'step': 5, 'w': Array([1., 1.], dtype=...)}
   """
-  import orbax.checkpoint as ocp
-
-  present = layout.steps('save_run', pathlib.Path(path))
-  if step in present:
+  folder = pathlib.Path(path)
+  if keep is not None and keep < 1:
     raise ValueError(
-      f'save_run: {path} has step {step} already: choose another'
+      f'save_run(keep={keep}): give the number of steps, or None'
     )
-  for folder in present.values():
-    if not folder.name.isdecimal():
-      raise ValueError(
-        f'save_run: {path} holds steps such as {folder.name}, which another '
-        'program has written: choose another folder'
-      )
-  with _manager(path, keep) as manager:
-    manager.save(step, args=ocp.args.StandardSave(tree.read(state)), force=True)
+  _check_step(folder, step)
+  state = tree.read(state)
+  with _locked(folder):
+    _save_step(folder, state, step)
+    if keep is not None and jax.process_index() == 0:
+      _remove_steps(folder, keep)
 
 
 def restore_run(
@@ -120,21 +119,56 @@ def steps(path: str | os.PathLike[str]) -> list[int]:
   return list(layout.steps('steps', pathlib.Path(path)))
 
 
-def _manager(
-  path: str | os.PathLike[str], keep: int | None
-) -> 'ocp.CheckpointManager':
-  """Opens a run, saving synchronously so that errors surface in the call."""
+def _check_step(run: pathlib.Path, step: int) -> None:
+  """Checks that a step can be added to a run."""
+  present = layout.steps('save_run', run)
+  if step in present:
+    raise ValueError(f'save_run: {run} has step {step} already: choose another')
+  for folder in present.values():
+    if not folder.name.isdecimal():
+      raise ValueError(
+        f'save_run: {run} holds steps such as {folder.name}, which another '
+        'program has written: choose another folder'
+      )
+
+
+@contextlib.contextmanager
+def _locked(run: pathlib.Path) -> Iterator[None]:
+  """Excludes other writers; the first process of a run holds the lock."""
+  if jax.process_index():
+    yield
+    return
+  run.mkdir(parents=True, exist_ok=True)
+  with lock.hold(run / '.lock', f'save_run: {run}'):
+    yield
+
+
+def _save_step(run: pathlib.Path, state: types.Tree, step: int) -> None:
+  """Saves synchronously, so that errors surface in the call."""
   import orbax.checkpoint as ocp
 
-  return ocp.CheckpointManager(
-    pathlib.Path(path).absolute(),
+  with ocp.CheckpointManager(
+    run.absolute(),
     item_handlers=ocp.StandardCheckpointHandler(),
     options=ocp.CheckpointManagerOptions(
-      max_to_keep=keep,
       enable_async_checkpointing=False,
       save_root_metadata=False,
+      cleanup_tmp_directories=True,
     ),
-  )
+  ) as manager:
+    manager.save(step, args=ocp.args.StandardSave(state), force=True)
+
+
+def _remove_steps(run: pathlib.Path, keep: int) -> None:
+  """Removes all but the newest steps, each under the name of an unfinished one.
+
+  Readers and the next save take what a kill leaves for an unfinished save.
+  """
+  present = list(layout.steps('save_run', run).values())
+  for folder in present[:-keep]:
+    unfinished = folder.with_name(folder.name + layout.UNFINISHED)
+    folder.rename(unfinished)
+    shutil.rmtree(unfinished)
 
 
 def _check_fits(where: pathlib.Path, like: types.Tree) -> None:

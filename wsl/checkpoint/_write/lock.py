@@ -40,12 +40,12 @@ class Owner(NamedTuple):
 
 
 @contextlib.contextmanager
-def hold(path: pathlib.Path, what: object) -> Iterator[None]:
+def hold(path: pathlib.Path, what: str) -> Iterator[None]:
   """Holds a lock file, and removes it.
 
   Args:
     path: the lock file; its folder is created, and not removed.
-    what: the target that the message of an error names.
+    what: the function and the target, with which the message begins.
 
   Raises:
     BlockingIOError: if another writer holds it, naming its owner.
@@ -60,7 +60,7 @@ def hold(path: pathlib.Path, what: object) -> Iterator[None]:
     os.close(descriptor)
 
 
-def _acquire(path: pathlib.Path, what: object) -> int:
+def _acquire(path: pathlib.Path, what: str) -> int:
   """Opens and locks the file; returns its descriptor."""
   while True:
     path.parent.mkdir(exist_ok=True)
@@ -156,7 +156,7 @@ def _started(pid: int) -> str | None:
   return ''
 
 
-def _held(owner: Owner | None, path: pathlib.Path, what: object) -> str:
+def _held(owner: Owner | None, path: pathlib.Path, what: str) -> str:
   """Returns the message for a lock that another writer holds."""
   who = 'another process'
   if owner is not None:
@@ -164,4 +164,4 @@ def _held(owner: Owner | None, path: pathlib.Path, what: object) -> str:
   remedy = 'wait for it, or give another path'
   if owner is not None and owner.host != socket.gethostname():
     remedy += f'; if it has ended, remove {path}'
-  return f'save: {what} is being saved by {who}: {remedy}'
+  return f'{what} is being saved by {who}: {remedy}'

@@ -70,7 +70,7 @@ def enter(target: target_lib.Target, *, keep: bool) -> Iterator[Stage]:
   with contextlib.ExitStack() as stack:
     stack.callback(_remove_folder, folder)
     with space.explained(target.path):
-      stack.enter_context(lock.hold(folder / _LOCK, target.path))
+      stack.enter_context(lock.hold(folder / _LOCK, f'save: {target.path}'))
       _remove_orphans(stage)
       if not keep:
         stage.clear()

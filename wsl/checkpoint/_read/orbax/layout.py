@@ -16,7 +16,7 @@ from wsl.checkpoint._read import foreign
 _ITEM_MARK = '_METADATA'
 _OLD_MARK = 'checkpoint'
 _STEP_MARK = '_CHECKPOINT_METADATA'
-_UNFINISHED = '.orbax-checkpoint-tmp'
+UNFINISHED = '.orbax-checkpoint-tmp'
 _DEFAULT = 'default'
 _SHOWN = 6
 
@@ -24,7 +24,7 @@ _SHOWN = 6
 def is_orbax(path: pathlib.Path) -> bool:
   """Returns True for a folder written by Orbax: a run, a step or an item."""
   return _is_step(path) or any(
-    _is_step(child) or _UNFINISHED in child.name for child in _folders(path)
+    _is_step(child) or UNFINISHED in child.name for child in _folders(path)
   )
 
 
@@ -39,7 +39,7 @@ def steps(caller: str, path: pathlib.Path) -> dict[int, pathlib.Path]:
   found, prefixes = {}, set()
   for folder in _folders(path):
     name = re.fullmatch(r'(|.*[^0-9.])([0-9]+)', folder.name)
-    if name and _UNFINISHED not in folder.name and _is_step(folder):
+    if name and UNFINISHED not in folder.name and _is_step(folder):
       found[int(name[2])] = folder
       prefixes.add(name[1])
   if len(prefixes) > 1:
@@ -120,7 +120,7 @@ def _no_step(caller: str, path: pathlib.Path, step: int | None) -> str:
   """Returns the error message for a folder without the step."""
   wanted = 'no step' if step is None else f'no step {step}'
   held = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
-  unfinished = [name for name in held if _UNFINISHED in name]
+  unfinished = [name for name in held if UNFINISHED in name]
   if unfinished:
     return (
       f'{caller}: {path} has {wanted}, but unfinished saves '
