@@ -214,3 +214,103 @@ def test_constants_of_a_trace_are_checked_too() -> None:
   assert stack(good)({'w': jnp.zeros(2)})['w'].tolist() == [[-1, -1], [0, 0]]
   with pytest.raises(ValueError, match="base: leaf 'w' holds 1 NaN"):
     stack({'w': jnp.asarray([1.0, np.nan])})(good)
+
+
+def _heads():
+  """Returns a base and two models that differ in heads and vocabulary."""
+  base = {
+    'body': {'w': jnp.ones((2, 2)), 'n': jnp.arange(2)},
+    'embed': jnp.ones((3, 2)),
+    'head': jnp.ones(4),
+    'old': jnp.ones(1),
+  }
+  dotted = {
+    'body.w': jnp.full((2, 2), 3.0),
+    'body.n': jnp.arange(2),
+    'embed': jnp.full((5, 2), 2.0),
+    'head': jnp.full(4, 2.0),
+    'extra': jnp.ones(7),
+  }
+  nested = {
+    'body': {'w': jnp.full((2, 2), 5.0), 'n': jnp.arange(2)},
+    'embed': jnp.full((3, 2), 4.0),
+    'head': jnp.full(6, 2.0),
+  }
+  return base, [dotted, nested]
+
+
+def test_unmatched_leaves_are_listed() -> None:
+  base, models = _heads()
+  assert [tuple(x) for x in deltas.unmatched(base, models)] == [
+    ('embed', 0, 'shape (5, 2), in the base (3, 2)'),
+    ('old', 0, 'missing'),
+    ('extra', 0, 'extra'),
+    ('head', 1, 'shape (6,), in the base (4,)'),
+    ('old', 1, 'missing'),
+  ]
+  assert deltas.unmatched(base, [base]) == []
+
+
+def test_unmatched_leaves_are_an_error_by_default() -> None:
+  base, models = _heads()
+  with pytest.raises(ValueError, match='stack: model 0'):
+    deltas.stack(base, models)
+  with pytest.raises(ValueError, match=r"unmatched='skip'\): expected one of"):
+    deltas.stack(base, models, unmatched='skip')
+
+
+@pytest.mark.parametrize('lazy', [False, True])
+def test_unmatched_leaves_are_the_base_or_zero(lazy: bool) -> None:
+  base, models = _heads()
+  wrap = tree.defer if lazy else lambda x: x
+  kept = tree.read(
+    deltas.stack(wrap(base), [wrap(m) for m in models], unmatched='base')
+  )
+  assert kept['embed'] is None
+  assert kept['head'] is None
+  assert kept['old'] is None
+  assert kept['body']['n'] is None
+  assert kept['body']['w'][:, 0, 0].tolist() == [2.0, 4.0]
+  zero = tree.read(
+    deltas.stack(wrap(base), [wrap(m) for m in models], unmatched='zero')
+  )
+  assert zero['old'] is None
+  assert zero['embed'][:, 0, 0].tolist() == [0.0, 3.0]
+  assert zero['head'][:, 0].tolist() == [1.0, 0.0]
+  merged = deltas.apply(base, jax.tree.map(lambda x: x.sum(0), zero))
+  assert merged['embed'].tolist() == models[1]['embed'].tolist()
+  assert merged['old'] is base['old']
+
+
+def test_models_of_other_dtypes_need_a_dtype() -> None:
+  base = {'w': jnp.ones(3, jnp.bfloat16), 'n': jnp.arange(2)}
+  model = {'w': jnp.asarray([1.5, 1.001, 3], jnp.float32), 'n': jnp.arange(2)}
+  with pytest.raises(ValueError, match="leaf 'w' has dtype float32"):
+    deltas.stack(base, [model])
+  found = deltas.stack(base, [model], dtype=jnp.float32)['w']
+  assert found.dtype == jnp.float32
+  np.testing.assert_array_equal(found[0], model['w'] - 1)
+  for odd in (jnp.ones(3, jnp.complex64), jnp.ones(3, jnp.int32)):
+    with pytest.raises(ValueError, match="leaf 'w' has dtype"):
+      deltas.stack(base, [model | {'w': odd}], dtype=jnp.float32)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'base_model.model.q_proj.lora_A.weight',
+    'q.lora_embedding_B',
+    'layer/lora_a',
+    'lora_B/kernel',
+  ],
+)
+def test_factors_of_loras_are_refused(name: str) -> None:
+  model = {name: jnp.ones((2, 2))}
+  with pytest.raises(ValueError, match='is a factor of a LoRA') as caught:
+    deltas.stack(model, [model, model])
+  assert name in str(caught.value)
+  assert len(str(caught.value)) <= 200
+  with pytest.raises(ValueError, match=r'slerp: a: .* factor of a LoRA'):
+    merge.slerp(model, model, t=0.5)
+  fine = {'explora_A': jnp.ones(2), 'lora_alpha': jnp.ones(2)}
+  assert deltas.stack(fine, [fine])['lora_alpha'].tolist() == [[0, 0]]

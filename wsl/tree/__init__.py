@@ -4,9 +4,12 @@ from wsl.tree._chunks.programs import Entries as Entries
 from wsl.tree._chunks.reduce import in_files as in_files
 from wsl.tree._chunks.stream import CHUNK_BYTES as CHUNK_BYTES
 from wsl.tree._chunks.stream import stream as stream
-from wsl.tree._containers import check_names as check_names
-from wsl.tree._containers import conform as conform
-from wsl.tree._containers import like as like
+from wsl.tree._containers.convert import check_names as check_names
+from wsl.tree._containers.convert import common as common
+from wsl.tree._containers.convert import conform as conform
+from wsl.tree._containers.convert import like as like
+from wsl.tree._containers.nesting import flatten as flatten
+from wsl.tree._containers.nesting import nest as nest
 from wsl.tree._expression import evaluate as evaluate
 from wsl.tree._expression import inputs as inputs
 from wsl.tree._expression import spans_processes as spans_processes

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from wsl import types
-from wsl.tree import _containers, _names, _on_demand
+from wsl.tree import _names, _on_demand
+from wsl.tree._containers import convert
 
 
 def map(
@@ -92,7 +93,7 @@ def stack(trees: Sequence[types.Tree]) -> types.Tree:
     raise ValueError('stack: no trees given, at least one is needed')
   first = trees[0]
   trees = [
-    _containers.conform(f'stack: tree {t}', other, 'tree 0', first)
+    convert.conform(f'stack: tree {t}', other, 'tree 0', first)
     for t, other in enumerate(trees)
   ]
   wanted = _names.named(first)

@@ -49,6 +49,31 @@ def like(base: types.Tree, other: types.Tree) -> types.Tree:
   )
 
 
+def common(
+  base: types.Tree, other: types.Tree
+) -> tuple[dict[str, Any], list[str]]:
+  """Returns the leaves of ``other`` that the base has too, and the rest.
+
+  Args:
+    base: a tree of the wanted names.
+    other: a tree whose names may be dotted or nested, see ``like``.
+
+  Returns:
+    The leaves by the base's names, and the names of the leaves that the base
+    lacks.
+
+  Example:
+    >>> common({'a': {'b': 0}, 'c': 0}, {'a.b': 1, 'd': 2})
+    ({'a/b': 1}, ['d'])
+  """
+  leaves = _names.named(other)
+  ours, theirs = _aliases(leaves), _aliases(_names.named(base))
+  found = {
+    name: leaves[ours[alias]] for alias, name in theirs.items() if alias in ours
+  }
+  return found, [name for alias, name in ours.items() if alias not in theirs]
+
+
 def conform(
   label: str,
   found: types.Tree,

@@ -1,0 +1,120 @@
+"""From a delta to a model."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.deltas import _check
+
+
+def apply(
+  base: types.Params,
+  delta: types.Delta,
+  *,
+  coef: types.Numbers = 1.0,
+  dtype: Any = None,
+  check_finite: bool = True,
+) -> types.Params:
+  r"""Adds a delta to the base.
+
+  .. math:: \theta = \theta_0 + \lambda \tau
+
+  Args:
+    base: leaves ``[...]``.
+    delta: one task vector, leaves ``[...]``; ``None`` keeps the base's leaf, an
+      integer or a weight that is not merged.
+    coef: the coefficient lambda, a number that may be traced; or one for each
+      leaf of the base, by a dict of regular expressions that covers all leaves,
+      ``{r'layers_(\d+)/attn': 0.3, '.*': 0.5}``, or a prefix tree,
+      ``{'encoder': 0.3, 'head': 1.0}``; ``tree.scalars`` says how the two are
+      told apart. A coefficient for each model is a weight of the merge.
+    dtype: the dtype of float leaves in the result; the base's by default.
+    check_finite: whether a value that is not finite where the base is (an
+      overflow of float16 or float8, or a NaN of the merge) is an error. Values
+      are not checked in a trace; those on demand are checked by
+      ``checkpoint.save``.
+
+  Returns:
+    A model of the base's structure and dtypes.
+
+  Raises:
+    ValueError: if the delta has another structure or shape than the base, or
+      ``coef`` is an array, or does not cover the leaves, or a value of the
+      result is not finite, naming the leaf.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> apply({'w': jnp.ones(2)}, {'w': jnp.ones(2)}, coef=0.5)['w'].tolist()
+    [1.5, 1.5]
+    >>> both = {'a': jnp.ones(1), 'b': jnp.ones(1)}
+    >>> merged = apply(both, both, coef={'^a': 0.5, '.*': 3.0})
+    >>> merged['a'].item(), merged['b'].item()
+    (1.5, 4.0)
+
+  Reference:
+    Ilharco et al., "Editing Models with Task Arithmetic", 2023,
+    arXiv:2212.04089.
+  """
+  is_none = lambda x: x is None
+  _check.arrays('apply: the base', base)
+  _check.arrays('apply: the delta', delta)
+  delta = tree.conform(
+    'apply: the delta', delta, 'the base', base, is_leaf=is_none
+  )
+  leaves = tree.named(base, is_leaf=is_none)
+  for name, d in tree.named(delta).items():
+    _check_fits(name, d, leaves[name])
+  hyper = tree.output_dtype('apply', base, dtype)
+  coefs = tree.scalars('apply', 'coef', coef, base)
+
+  def add(x: Any, d: Any, c: Any) -> Any:
+    if d is not None:
+      return tree.apply_kernel(_add, x, d, coef=c, **hyper)
+    cast = hyper and x is not None and tree.is_float(x)
+    return tree.apply_kernel(tree.cast_leaf, x, **hyper) if cast else x
+
+  result = jax.tree.map(add, base, delta, coefs, is_leaf=is_none)
+  if check_finite:
+    tree.check_finite('apply', result, base, remedy=_REMEDY)
+  return result
+
+
+# The end of messages about a result that is not finite.
+_REMEDY = (
+  'beyond its dtype (give dtype=) or not finite in the delta (a singular '
+  'matrix?); check_finite=False accepts it'
+)
+
+
+def _add(
+  base: types.Array,
+  delta: types.Array,
+  *,
+  coef: types.Scalar,
+  dtype: np.dtype | None = None,
+) -> types.Array:
+  """Adds the scaled delta in float32 or wider, and rounds once."""
+  wide = tree.wide(base)
+  wide = wide if dtype is None else wide.astype(tree.wide_dtype(wide, dtype))
+  coef = jnp.asarray(coef).astype(wide.dtype)
+  added = wide + coef * delta.astype(wide.dtype)
+  return added.astype(base.dtype if dtype is None else dtype)
+
+
+def _check_fits(name: str, delta: types.Array, base: Any) -> None:
+  """Checks one leaf of a delta against the base's leaf of that name."""
+  if base is None or not tree.is_float(base):
+    raise ValueError(
+      f"apply: the base has no float leaf '{name}', the delta has: make it None"
+    )
+  found, wanted = tuple(delta.shape), tuple(base.shape)
+  if found != wanted:
+    stacked = found[1:] == wanted
+    remedy = 'merge the stack first' if stacked else 'it is of another model'
+    raise ValueError(
+      f"apply: delta leaf '{name}' has shape {found}, the base {wanted}: "
+      f'{remedy}'
+    )

@@ -1,0 +1,1 @@
+"""Trees of the same leaves in other containers, nested or flat."""
