@@ -16,15 +16,20 @@ from collections.abc import Callable, Iterator
 import contextlib
 import json
 import math
+import pathlib
+import sys
 import time
 from typing import Any
 from unittest import mock
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from absl import app, flags
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.bench import resnet50
 from wsl import align, tree
 from wsl.align._match import block_pairs, weight_gains
 
@@ -38,7 +43,6 @@ _LAYERS = flags.DEFINE_integer('layers', 48, 'of the GPT-2-like model')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'rounds; the best one is printed')
 
 _WIDTH, _HEADS, _VOCABULARY, _CONTEXT = 1600, 25, 50257, 1024
-_STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))  # blocks, width
 
 
 def _gpt_shapes(layers: int) -> Any:
@@ -90,70 +94,6 @@ def _layer_norm(layer: Any, x: jax.Array) -> jax.Array:
   return x * layer['scale'] + layer['bias']
 
 
-def _resnet_shapes() -> Any:
-  def conv(side: int, m: int, n: int) -> Any:
-    shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)
-    names = ('scale', 'bias', 'mean', 'var')
-    return {'kernel': shape(side, side, m, n)} | {k: shape(n) for k in names}
-
-  params: Any = {'stem': conv(7, 3, 64)}
-  width = 64
-  for stage, (blocks, middle) in enumerate(_STAGES):
-    for block in range(blocks):
-      params[f'{stage}.{block}'] = layer = {
-        'a': conv(1, width, middle),
-        'b': conv(3, middle, middle),
-        'c': conv(1, middle, 4 * middle),
-      }
-      if not block:
-        layer['skip'] = conv(1, width, 4 * middle)
-      width = 4 * middle
-  head = {'kernel': (width, 1000), 'bias': (1000,)}
-  params['head'] = {
-    k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in head.items()
-  }
-  return params
-
-
-def _resnet(params: Any, x: jax.Array) -> jax.Array:
-  x = jax.nn.relu(_conv(params['stem'], x, 2))
-  x = jax.lax.reduce_window(
-    x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME'
-  )
-  for stage, (blocks, _) in enumerate(_STAGES):
-    for block in range(blocks):
-      layer, stride = (
-        params[f'{stage}.{block}'],
-        2 if stage and not block else 1,
-      )
-      y = jax.nn.relu(_conv(layer['a'], x, 1))
-      y = _conv(layer['c'], jax.nn.relu(_conv(layer['b'], y, stride)), 1)
-      skip = _conv(layer['skip'], x, stride) if 'skip' in layer else x
-      x = jax.nn.relu(y + skip)
-  return _dense(params['head'], x.mean((1, 2)))
-
-
-def _conv(layer: Any, x: jax.Array, stride: int) -> jax.Array:
-  dimensions = ('NHWC', 'HWIO', 'NHWC')
-  x = jax.lax.conv_general_dilated(
-    x, layer['kernel'], (stride, stride), 'SAME', dimension_numbers=dimensions
-  )
-  x = (x - layer['mean']) / jnp.sqrt(layer['var'] + 1e-5)
-  return x * layer['scale'] + layer['bias']
-
-
-def _draw(shapes: Any, seed: int) -> Any:
-  rng = np.random.default_rng(seed)
-
-  def one(name: str, leaf: Any) -> np.ndarray:
-    x = rng.standard_normal(leaf.shape, np.float32)
-    if name.endswith('kernel'):
-      return x * np.float32(math.sqrt(2 / math.prod(leaf.shape[:-1])))
-    return np.abs(1 + x / 10) if name.endswith(('scale', 'var')) else x / 10
-
-  return tree.map_named(one, shapes)
-
-
 @contextlib.contextmanager
 def _clock(
   seconds: dict[str, float], label: str, module: Any, name: str
@@ -178,11 +118,11 @@ def _timed(
 
 def _match(case: str) -> dict[str, Any]:
   """Matches ResNet-50 weights once and times the parts."""
-  shapes = _resnet_shapes()
+  shapes = resnet50.shapes()
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-  symmetry = align.find_symmetry(_resnet, shapes, image)
-  fixed = _draw(shapes, 0)
-  moving = _draw(shapes, 1)
+  symmetry = align.find_symmetry(resnet50.apply, shapes, image)
+  fixed = resnet50.draw(shapes, 0)
+  moving = resnet50.draw(shapes, 1)
   inverse = None
   if case == 'planted':
     planted = align.random(symmetry, jax.random.key(1))

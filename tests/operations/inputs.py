@@ -1,7 +1,7 @@
 """Inputs of the operations: a small network, and random arrays.
 
-``mlp`` is the function of a user. It multiplies at the precision ``'high'``,
-which marks its products among those of the library.
+``mlp`` is the function of a user. It multiplies at the precision ``MARK``, by
+which its products are told from those of the library.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,13 @@ Operation: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 Table: TypeAlias = dict[str, Operation]
 T, N, H, M = 3, 12, 6, 2
 KEY = jax.random.key(0)
+# The precision of the user's products.
+MARK = 'high'
 LABELS = np.arange(N, dtype=np.int32) % M
 
 
 def dense(kernel: types.Array, x: types.Array) -> types.Array:
-  return jnp.matmul(x, kernel, precision='high')
+  return jnp.matmul(x, kernel, precision=MARK)
 
 
 def features(p: Any, x: Any) -> tuple[types.Array, types.Array]:
