@@ -44,20 +44,23 @@ def _errors(method: Any, deltas: Any, found: Any) -> dict[str, float]:
   return {n: norm(found[n] - x) / norm(x) for n, x in exact.items()}
 
 
+def shapes(layers: int, width: int) -> dict[str, tuple[int, int]]:
+  """Returns the shapes of the matrices by name, six of each layer."""
+  layer = dict.fromkeys(('query', 'key', 'value', 'out'), (width, width))
+  layer |= {'up': (width, 4 * width), 'down': (4 * width, width)}
+  return {f'{i}/{n}': s for i in range(layers) for n, s in layer.items()}
+
+
 def _draw(layers: int, width: int) -> Any:
   """Returns task vectors: a decaying spectrum of their own, and noise."""
-  shapes = dict.fromkeys(('query', 'key', 'value', 'out'), (width, width))
-  shapes |= {'up': (width, 4 * width), 'down': (4 * width, width)}
   rank = width // 4
-
+  decay = jnp.exp(-jnp.arange(rank) / (rank / 6))
   found = {}
-  for i in range(layers):
-    for j, (name, (m, n)) in enumerate(shapes.items()):
-      keys = jax.random.split(jax.random.key(100 * i + j), 3)
-      decay = jnp.exp(-jnp.arange(rank) / (rank / 6))
-      left = jax.random.normal(keys[0], (T, m, rank)) * decay
-      right = jax.random.normal(keys[1], (T, n, rank))
-      product = jnp.einsum('tmr,tnr->tmn', left, right, precision='highest')
-      noise = 0.1 * jax.random.normal(keys[2], product.shape)
-      found[f'{i}/{name}'] = product + noise
+  for i, (name, (m, n)) in enumerate(shapes(layers, width).items()):
+    keys = jax.random.split(jax.random.key(i), 3)
+    left = jax.random.normal(keys[0], (T, m, rank)) * decay
+    right = jax.random.normal(keys[1], (T, n, rank))
+    product = jnp.einsum('tmr,tnr->tmn', left, right, precision='highest')
+    noise = 0.1 * jax.random.normal(keys[2], product.shape)
+    found[name] = product + noise
   return jax.block_until_ready(found)
