@@ -38,8 +38,10 @@ _FEW = 400
 _COUNT = programs.Entries(lead=1, neutral=0.0)
 # The bits of NaN are above infinity, where each bracket ends.
 _INSIDE = programs.Entries(lead=1, neutral=math.nan)
-# A sample of a leaf in a file is read in runs of so many entries.
+# A sample of a leaf in a file is read in runs of so many entries at least, and
+# in so many runs at most: each is a call of the operating system.
 _RUN = 32
+_RUNS = 64
 
 
 def kth_magnitude(tree: types.Tree, k: Any) -> Any:
@@ -186,9 +188,11 @@ def _sorted(*samples: types.Array, dtype: np.dtype) -> types.Array:
 def _draw(leaf: Any, stride: _on_demand.Static) -> Any:
   """Reads a sample to the host, so that one leaf at a time is in memory."""
   size = leaf.size // leaf.shape[0]
-  runs = max(round(size / stride.value / _RUN), 1)
-  first = (np.arange(runs) + 0.5) * (size / runs) - _RUN / 2
-  spans = [(max(int(i), 0), min(int(i) + _RUN, size)) for i in first]
+  drawn = max(round(size / stride.value), 1)
+  runs = min(max(drawn // _RUN, 1), _RUNS)
+  length = max(drawn // runs, 1)
+  first = (np.arange(runs) + 0.5) * (size / runs) - length / 2
+  spans = [(max(int(i), 0), min(int(i) + length, size)) for i in first]
   part = reduce.sample(leaf, spans)
   if part is None:
     part = _on_demand.apply_kernel(passes.sample, leaf, stride=stride)
