@@ -35,6 +35,11 @@ from wsl.tree._names import map_named as map_named
 from wsl.tree._names import named as named
 from wsl.tree._names import nearest as nearest
 from wsl.tree._names import select as select
+from wsl.tree._nodes import Computed as Computed
+from wsl.tree._nodes import OnDemand as OnDemand
+from wsl.tree._nodes import Static as Static
+from wsl.tree._nodes import Statistic as Statistic
+from wsl.tree._nodes import Stored as Stored
 from wsl.tree._numerics import inner as inner
 from wsl.tree._numerics import matmul as matmul
 from wsl.tree._numerics import safe_divide as safe_divide
@@ -44,14 +49,9 @@ from wsl.tree._numerics import wide as wide
 from wsl.tree._numerics import wide_dtype as wide_dtype
 from wsl.tree._numerics import widen as widen
 from wsl.tree._on_demand import apply_kernel as apply_kernel
-from wsl.tree._on_demand import Computed as Computed
 from wsl.tree._on_demand import defer as defer
 from wsl.tree._on_demand import on_demand as on_demand
-from wsl.tree._on_demand import OnDemand as OnDemand
-from wsl.tree._on_demand import Static as Static
-from wsl.tree._on_demand import Statistic as Statistic
 from wsl.tree._on_demand import statistic as statistic
-from wsl.tree._on_demand import Stored as Stored
 from wsl.tree._program import is_float as is_float
 from wsl.tree._program import narrowed as narrowed
 from wsl.tree._random import bernoulli as bernoulli

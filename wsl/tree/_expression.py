@@ -5,12 +5,12 @@ inputs are stored leaves and arrays. Rooms above ``tree`` plan and execute reads
 by these functions, and do not access the parts of a ``Computed`` directly.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from wsl.tree import _on_demand
+from wsl.tree import _nodes, _on_demand
 
 
 def inputs(leaf: Any) -> list[Any]:
@@ -31,21 +31,12 @@ def inputs(leaf: Any) -> list[Any]:
     >>> inputs(square) == [x]
     True
   """
-  if not isinstance(leaf, _on_demand.Computed):
+  if not isinstance(leaf, _nodes.Computed):
     return [leaf]
-  seen: dict[int, Any] = {}
-
-  def visit(node: Any) -> Iterator[Any]:
-    if id(node) in seen:
-      return
-    seen[id(node)] = node
-    if isinstance(node, _on_demand.Computed):
-      for child in jax.tree.leaves((node.operands, node.hyper)):
-        yield from visit(child)
-    else:
-      yield node
-
-  return list(visit(leaf))
+  if not isinstance(leaf, _nodes.Computed):
+    return [leaf]
+  _, found, kinds = leaf.linear
+  return found if None not in kinds else jax.tree.leaves(found)
 
 
 def spans_processes(leaf: Any) -> bool:
@@ -70,9 +61,9 @@ def spans_processes(leaf: Any) -> bool:
 
 def _spans(node: Any) -> bool:
   """Returns True if an input is, or will be, sharded over processes."""
-  if isinstance(node, _on_demand.Statistic):
+  if isinstance(node, _nodes.Statistic):
     return any(map(spans_processes, node.over))
-  if isinstance(node, _on_demand.Stored):
+  if isinstance(node, _nodes.Stored):
     node = node.fetch
   sharding = getattr(node, 'sharding', None)
   return sharding is not None and not sharding.is_fully_addressable
@@ -101,7 +92,7 @@ def evaluate(leaf: Any, nodes: Sequence[Any], values: Sequence[Any]) -> Any:
 
   def value(node: Any) -> Any:
     # A node that occurs twice is evaluated once.
-    if isinstance(node, _on_demand.Computed) and id(node) not in done:
+    if isinstance(node, _nodes.Computed) and id(node) not in done:
       operands, hyper = jax.tree.map(value, (node.operands, node.hyper))
       done[id(node)] = _on_demand.apply_kernel(node.kernel, *operands, **hyper)
     return done.get(id(node), node)

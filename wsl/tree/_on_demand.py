@@ -15,75 +15,13 @@ and values wrapped in ``Static`` are static arguments of the program.
 """
 
 from collections.abc import Callable
-import dataclasses
-import functools
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
 import numpy as np
 
 from wsl import types
-from wsl.tree import _program, _statistic
-
-
-class Static(NamedTuple):
-  """A hashable hyperparameter that is a static argument of the program."""
-
-  value: Any
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Stored:
-  """A leaf that is fetched when it is read.
-
-  Attributes:
-    fetch: returns the leaf as a numpy array.
-    shape: the shape of the array.
-    dtype: the dtype of the array.
-    read_into: fills a contiguous array ``[n]`` of ``dtype`` with the n entries
-      from a flat index on, ``read_into(start, out)``, so that a large leaf is
-      read in chunks; ``None`` if the leaf can only be fetched as a whole. It
-      may be called by another thread.
-  """
-
-  fetch: Callable[[], np.ndarray]
-  shape: tuple[int, ...]
-  dtype: np.dtype
-  read_into: Callable[[int, np.ndarray], None] | None = None
-
-  ndim = property(lambda self: len(self.shape))
-  size = property(lambda self: int(np.prod(self.shape, dtype=np.int64)))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Computed:
-  """A kernel applied to leaves, some of them on demand.
-
-  Attributes:
-    kernel: a module-level function of arrays.
-    operands: its positional arguments.
-    hyper: its keyword arguments.
-  """
-
-  kernel: Callable[..., Any]
-  operands: tuple[Any, ...]
-  hyper: dict[str, Any]
-
-  @functools.cached_property
-  def shape_dtype(self) -> jax.ShapeDtypeStruct:
-    """The shape and the dtype of the result."""
-    program, inputs = linearise(self)
-    return _program.shape_of(program, [_abstract(x) for x in inputs])
-
-  shape = property(lambda self: self.shape_dtype.shape)
-  dtype = property(lambda self: self.shape_dtype.dtype)
-  ndim = property(lambda self: len(self.shape))
-  size = property(lambda self: int(np.prod(self.shape, dtype=np.int64)))
-
-
-Statistic: TypeAlias = _statistic.Statistic
-OnDemand: TypeAlias = Stored | Computed | Statistic
-_KINDS = (Stored, Computed, Statistic)
+from wsl.tree import _nodes, _program
 
 
 def on_demand(tree: types.Tree) -> bool:
@@ -94,7 +32,7 @@ def on_demand(tree: types.Tree) -> bool:
     >>> on_demand({'w': jnp.ones(2)})
     False
   """
-  return any(isinstance(leaf, _KINDS) for leaf in jax.tree.leaves(tree))
+  return any(isinstance(leaf, _nodes.KINDS) for leaf in jax.tree.leaves(tree))
 
 
 def apply_kernel(
@@ -117,20 +55,23 @@ def apply_kernel(
     >>> apply_kernel(jnp.add, jnp.ones(2), jnp.ones(2)).tolist()
     [2.0, 2.0]
     >>> type(apply_kernel(jnp.add, defer(jnp.ones(2)), jnp.ones(2))).__name__
-    'Computed'
+    '_nodes.Computed'
   """
-  node = Computed(kernel, operands, hyper)
-  return node if on_demand((operands, hyper)) else read(node)
+  node = _nodes.Computed(kernel, operands, hyper)
+  deferred = any(
+    isinstance(x, _nodes.KINDS) for x in (*operands, *hyper.values())
+  ) or on_demand((operands, hyper))
+  return node if deferred else read(node)
 
 
 def read(leaf: Any) -> Any:
   """Returns the leaf as an array; fetches or computes it if it is on demand."""
-  if isinstance(leaf, Stored):
+  if isinstance(leaf, _nodes.Stored):
     return leaf.fetch()
-  if isinstance(leaf, Computed):
-    program, inputs = linearise(leaf)
+  if isinstance(leaf, _nodes.Computed):
+    program, inputs, _ = leaf.linear
     return _program.run(program, [read(x) for x in inputs])
-  return leaf.value if isinstance(leaf, Statistic) else leaf
+  return leaf.value if isinstance(leaf, _nodes.Statistic) else leaf
 
 
 def statistic(
@@ -165,7 +106,9 @@ def statistic(
   if not on_demand(over):
     return compute()
   leaves = tuple(jax.tree.leaves(over))
-  return Statistic(compute, leaves, passes, tuple(shape), np.dtype(dtype))
+  return _nodes.Statistic(
+    compute, leaves, passes, tuple(shape), np.dtype(dtype)
+  )
 
 
 def defer(tree: types.Tree) -> types.Tree:
@@ -187,51 +130,9 @@ def defer(tree: types.Tree) -> types.Tree:
     True
   """
 
-  def stored(x: Any) -> OnDemand:
-    if isinstance(x, _KINDS):
+  def stored(x: Any) -> _nodes.OnDemand:
+    if isinstance(x, _nodes.KINDS):
       return x
-    return Stored(lambda: x, x.shape, x.dtype)
+    return _nodes.Stored(lambda: x, x.shape, x.dtype)
 
   return jax.tree.map(stored, tree)
-
-
-def linearise(root: Computed) -> tuple[_program.Program, list[Any]]:
-  """Flattens an expression into (kernel, operands, hyper) instructions.
-
-  The program is hashable and contains no array, so it is the static argument of
-  one jitted interpreter. An operand is an index: ``i >= 0`` is the i-th input,
-  ``~j`` the result of the j-th instruction. A leaf that occurs twice is one
-  input, which is read once.
-  """
-  inputs: list[Any] = []
-  program: list[Any] = []
-  seen: dict[int, int] = {}
-
-  def slot(node: Any) -> int:
-    if id(node) not in seen:
-      if isinstance(node, Computed):
-        args = tuple(slot(x) for x in node.operands)
-        static, traced = [], []
-        for name, value in sorted(node.hyper.items()):
-          if isinstance(value, Static):
-            static.append((name, value.value))
-          elif value is None or isinstance(value, (str, bool)):
-            static.append((name, value))
-          else:
-            traced.append((name, slot(value)))
-        program.append((node.kernel, args, tuple(static), tuple(traced)))
-        seen[id(node)] = ~(len(program) - 1)
-      else:
-        inputs.append(node)
-        seen[id(node)] = len(inputs) - 1
-    return seen[id(node)]
-
-  slot(root)
-  return tuple(program), inputs
-
-
-def _abstract(x: Any) -> Any:
-  """Returns the shape and dtype of a leaf to be read, or the array itself."""
-  if isinstance(x, (Stored, Statistic)):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)
-  return x

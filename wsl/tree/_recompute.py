@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl.tree import _on_demand, _program
+from wsl.tree import _nodes, _on_demand, _program
 
 
 def recompute(leaf: Any) -> Any:
@@ -23,9 +23,9 @@ def recompute(leaf: Any) -> Any:
   Returns:
     The same as ``read``.
   """
-  if not isinstance(leaf, _on_demand.Computed):
+  if not isinstance(leaf, _nodes.Computed):
     return _on_demand.read(leaf)
-  program, inputs = _on_demand.linearise(leaf)
+  program, inputs, _ = leaf.linear
   inputs = [_on_demand.read(x) for x in inputs]
   pivots = [x for x in inputs if isinstance(x, jax.core.Tracer) and x.size]
   pivots = [x for x in pivots if jnp.issubdtype(x.dtype, np.inexact)]

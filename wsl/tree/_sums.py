@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _numerics, _on_demand, _recompute
+from wsl.tree import _nodes, _numerics, _recompute
 from wsl.tree._chunks import programs, reduce
 
 _ALL = programs.Entries(lead=0, neutral=0.0)
@@ -54,9 +54,9 @@ def total(
     >>> int(total(count, {'a': jnp.ones(3), 'b': -jnp.ones(2)}))
     3
   """
-  nodes: list[_on_demand.Computed] = []
+  nodes: list[_nodes.Computed] = []
   jax.tree.map(
-    lambda *leaves: nodes.append(_on_demand.Computed(kernel, leaves, hyper)),
+    lambda *leaves: nodes.append(_nodes.Computed(kernel, leaves, hyper)),
     tree,
     *rest,
   )
@@ -73,7 +73,7 @@ def greatest(
   **hyper: Any,
 ) -> Any:
   """Returns the elementwise maximum of a kernel over leaves."""
-  nodes = [_on_demand.Computed(kernel, (leaf,), hyper) for leaf in leaves]
+  nodes = [_nodes.Computed(kernel, (leaf,), hyper) for leaf in leaves]
 
   def larger(x: Any, y: Any) -> Any:
     traced = isinstance(x, jax.core.Tracer) or isinstance(y, jax.core.Tracer)
@@ -83,7 +83,7 @@ def greatest(
 
 
 def _reduce(
-  nodes: Sequence[_on_demand.Computed],
+  nodes: Sequence[_nodes.Computed],
   entries: programs.Entries | None,
   operator: Callable[[Any, Any], Any],
 ) -> Any:
@@ -96,7 +96,7 @@ def _reduce(
   return functools.reduce(operator, parts)
 
 
-def _part(node: _on_demand.Computed) -> Any:
+def _part(node: _nodes.Computed) -> Any:
   """Reduces one leaf; a concrete result is read back as float64 or int64."""
   part = _recompute.recompute(node)
   return part if isinstance(part, jax.core.Tracer) else reduce.on_host(part)

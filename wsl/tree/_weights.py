@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from wsl import types
-from wsl.tree import _finite, _map, _names, _on_demand, _program
+from wsl.tree import _finite, _map, _names, _nodes, _on_demand, _program
 
 _SCALE = re.compile(r'scales?(_|$)')
 
@@ -79,7 +79,7 @@ def output_dtype(label: str, tree: types.Tree, dtype: Any) -> dict[str, Any]:
         f"{label}: leaf '{name}' is {leaf.dtype}, {found} would drop its "
         'imaginary part: split it into real and imaginary parts first'
       )
-  return {'dtype': _on_demand.Static(found)}
+  return {'dtype': _nodes.Static(found)}
 
 
 def is_complex(x: Any) -> bool:

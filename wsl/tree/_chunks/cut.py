@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from wsl.tree import _on_demand
+from wsl.tree import _nodes
 from wsl.tree._chunks import programs, windows
 
 _WIDEST = 16  # bytes of a complex number
@@ -87,21 +87,17 @@ def _sequence(item: windows.Item, nbytes: int) -> _Sequence | None:
   leaf, shape = item.leaf, tuple(item.shape)
   if not all(shape):
     return None
-  if isinstance(leaf, _on_demand.Stored) and shape == tuple(leaf.shape):
+  if isinstance(leaf, _nodes.Stored) and shape == tuple(leaf.shape):
     return _copied(leaf, nbytes)
-  if not isinstance(leaf, _on_demand.Computed):
+  if not isinstance(leaf, _nodes.Computed):
     return None
   if math.prod(shape) == 1 and item.entries is None:
     # XLA compiles arrays of one entry as numbers, which may round otherwise.
     return None
-  program, inputs = _on_demand.linearise(leaf)
-  find = functools.partial(
-    programs.find, program, inputs, shape, entries=item.entries
-  )
-  width = max(
-    [x.dtype.itemsize for x in inputs if _is_array(x)], default=_WIDEST
-  )
-  most = _power(nbytes // width)
+  _, inputs, kinds = leaf.linear
+  find = functools.partial(programs.find, leaf, shape, entries=item.entries)
+  widths = [k.dtype.itemsize for k in kinds if k and (k.stored or k.array)]
+  most = _power(nbytes // max(widths, default=_WIDEST))
   chunk = find(most)
   if chunk is None:
     return None
@@ -118,7 +114,7 @@ def _sequence(item: windows.Item, nbytes: int) -> _Sequence | None:
   return _Sequence(key, window, sources, chunk.positional)
 
 
-def _copied(leaf: _on_demand.Stored, nbytes: int) -> _Sequence | None:
+def _copied(leaf: _nodes.Stored, nbytes: int) -> _Sequence | None:
   """Returns how a leaf is cut that is not computed."""
   if leaf.read_into is None:
     return None
@@ -133,11 +129,6 @@ def _power(n: int) -> int:
   return max(1 << max(n, 1).bit_length() - 1, windows.SHORTEST)
 
 
-def _is_array(x: Any) -> bool:
-  """Returns True for an input that may be read in chunks."""
-  return isinstance(x, (_on_demand.Stored, np.ndarray, jax.Array))
-
-
 def _identity(x: Any) -> Any:
   """Returns a key that is equal for the same value of a uniform input."""
   return (type(x), x) if isinstance(x, (int, float)) else id(x)
@@ -145,7 +136,7 @@ def _identity(x: Any) -> Any:
 
 def _source(x: Any, lead: int) -> Any:
   """Returns a stored leaf, or an array as rows; None if neither is possible."""
-  if isinstance(x, _on_demand.Stored):
+  if isinstance(x, _nodes.Stored):
     if x.read_into is not None:
       return x
     if getattr(x.fetch, 'sharding', None) is not None:

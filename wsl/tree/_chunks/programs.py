@@ -3,7 +3,7 @@
 A program computes a leaf at n positions, or it reduces an expression over them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import contextlib
 import functools
 import math
@@ -14,7 +14,7 @@ from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
 
-from wsl.tree import _program
+from wsl.tree import _nodes, _program
 from wsl.tree._chunks import flat, values
 from wsl.tree._chunks import kinds as kinds_lib
 
@@ -54,8 +54,7 @@ class ChunkProgram(NamedTuple):
 
 
 def find(
-  program: _program.Program,
-  inputs: Sequence[Any],
+  leaf: _nodes.Computed,
   shape: tuple[int, ...],
   length: int,
   entries: Entries | None = None,
@@ -63,8 +62,7 @@ def find(
   """Returns the program for chunks of a leaf.
 
   Args:
-    program: an expression, see ``_on_demand.linearise``.
-    inputs: its inputs: stored leaves, arrays and numbers.
+    leaf: an expression.
     shape: S, the shape of the leaf: inputs ``[*lead, *S]`` are read in chunks.
     length: n, the number of positions of a chunk.
     entries: how the last kernel reduces its operands; None if the result has an
@@ -73,7 +71,9 @@ def find(
   Returns:
     The program; None if it mixes positions of the leaf.
   """
-  kinds = tuple(map(kinds_lib.of, inputs))
+  program, _, kinds = leaf.linear
+  if None in kinds:  # a pytree of arrays
+    return None
   x64 = jax.config.read('jax_enable_x64')
   return _find(program, kinds, tuple(shape), length, entries, x64)
 
@@ -81,7 +81,7 @@ def find(
 @functools.lru_cache(maxsize=1 << 14)
 def _find(
   program: _program.Program,
-  kinds: tuple[kinds_lib.Kind, ...],
+  kinds: tuple[_nodes.Kind, ...],
   shape: tuple[int, ...],
   length: int,
   entries: Entries | None,
@@ -144,7 +144,7 @@ def _reduction(
 
 def _flatten(
   traced: core.ClosedJaxpr,
-  kinds: tuple[kinds_lib.Kind, ...],
+  kinds: tuple[_nodes.Kind, ...],
   leads: tuple[int | None, ...],
   shape: tuple[int, ...],
   length: int,

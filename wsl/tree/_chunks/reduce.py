@@ -7,12 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from wsl.tree import _on_demand
+from wsl.tree import _nodes
 from wsl.tree._chunks import cut, programs, stream, windows
 
 
 def combine(
-  leaves: Sequence[_on_demand.Computed],
+  leaves: Sequence[_nodes.Computed],
   entries: programs.Entries,
   operator: Callable[[Any, Any], Any],
 ) -> Any:
@@ -58,7 +58,7 @@ def sample(leaf: Any, spans: Sequence[tuple[int, int]]) -> np.ndarray | None:
 
 
 def _item(
-  name: str, leaf: _on_demand.Computed, entries: programs.Entries
+  name: str, leaf: _nodes.Computed, entries: programs.Entries
 ) -> windows.Item:
   """Returns the item of a reduction: positions are those of its operands."""
   shape = tuple(leaf.operands[0].shape[entries.lead :])
@@ -80,8 +80,8 @@ def in_files(leaf: Any) -> bool:
     >>> in_files(jnp.ones(2)), in_files(tree.defer(jnp.ones(2)))
     (False, False)
   """
-  computed = isinstance(leaf, _on_demand.Computed)
-  inputs = _on_demand.linearise(leaf)[1] if computed else [leaf]
+  computed = isinstance(leaf, _nodes.Computed)
+  inputs = leaf.linear[1] if computed else [leaf]
   return any(
-    isinstance(x, _on_demand.Stored) and x.read_into is not None for x in inputs
+    isinstance(x, _nodes.Stored) and x.read_into is not None for x in inputs
   )

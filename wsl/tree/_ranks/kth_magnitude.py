@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _on_demand, _sums
+from wsl.tree import _nodes, _on_demand, _sums
 from wsl.tree._chunks import programs, reduce
 from wsl.tree._ranks import brackets, passes
 
@@ -78,10 +78,10 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
   size = sum(leaf.size // leaf.shape[0] for leaf in leaves)
   models = leaves[0].shape[0]
   _check_k(k, size, models)
-  stride = _on_demand.Static(size / np.clip(size / 64, *_SAMPLE))
+  stride = _nodes.Static(size / np.clip(size / 64, *_SAMPLE))
   samples = [_draw(leaf, stride) for leaf in leaves]
   sample = _on_demand.apply_kernel(
-    _sorted, *samples, dtype=_on_demand.Static(dtype)
+    _sorted, *samples, dtype=_nodes.Static(dtype)
   )
   traced = any(isinstance(x, jax.core.Tracer) for x in [k, *samples])
   xp: Any = jnp if traced else np
@@ -185,7 +185,7 @@ def _sorted(*samples: types.Array, dtype: np.dtype) -> types.Array:
   return passes.sorted_bits([x.astype(dtype) for x in real])
 
 
-def _draw(leaf: Any, stride: _on_demand.Static) -> Any:
+def _draw(leaf: Any, stride: _nodes.Static) -> Any:
   """Reads a sample to the host, so that one leaf at a time is in memory."""
   size = leaf.size // leaf.shape[0]
   drawn = max(round(size / stride.value), 1)

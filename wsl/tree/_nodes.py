@@ -1,0 +1,205 @@
+"""Nodes of lazy expressions, and the program that an expression is.
+
+``Stored`` is an array to be fetched, ``Computed`` a kernel applied to nodes and
+arrays, ``Statistic`` a small array that is computed from whole leaves, once.
+"""
+
+from collections.abc import Callable
+import contextlib
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+from wsl.tree import _program
+
+
+class Static(NamedTuple):
+  """A hashable hyperparameter that is a static argument of the program."""
+
+  value: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stored:
+  """A leaf that is fetched when it is read.
+
+  Attributes:
+    fetch: returns the leaf as a numpy array.
+    shape: the shape of the array.
+    dtype: the dtype of the array.
+    read_into: fills a contiguous array ``[n]`` of ``dtype`` with the n entries
+      from a flat index on, ``read_into(start, out)``, so that a large leaf is
+      read in chunks; ``None`` if the leaf can only be fetched as a whole. It
+      may be called by another thread.
+  """
+
+  fetch: Callable[[], np.ndarray]
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  read_into: Callable[[int, np.ndarray], None] | None = None
+
+  ndim = property(lambda self: len(self.shape))
+  size = property(lambda self: math.prod(self.shape))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Computed:
+  """A kernel applied to leaves, some of them on demand.
+
+  Attributes:
+    kernel: a module-level function of arrays.
+    operands: its positional arguments.
+    hyper: its keyword arguments.
+  """
+
+  kernel: Callable[..., Any]
+  operands: tuple[Any, ...]
+  hyper: dict[str, Any]
+
+  @functools.cached_property
+  def linear(self) -> tuple[_program.Program, list[Any], tuple[Any, ...]]:
+    """The program, its inputs, and what is known of them before a read."""
+    program, inputs = _linearise(self)
+    return program, inputs, tuple(map(_kind, inputs))
+
+  @functools.cached_property
+  def shape_dtype(self) -> Any:
+    """The shape and the dtype of the result."""
+    program, inputs, kinds = self.linear
+    if None in kinds:  # a pytree of arrays
+      return _program.shape_of(program, [_abstract(x) for x in inputs])
+    return _shape_of(program, kinds, jax.config.read('jax_enable_x64'))
+
+  shape = property(lambda self: self.shape_dtype.shape)
+  dtype = property(lambda self: self.shape_dtype.dtype)
+  ndim = property(lambda self: len(self.shape))
+  size = property(lambda self: math.prod(self.shape))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Statistic:
+  """A small array that is computed from leaves on demand, once.
+
+  Attributes:
+    compute: returns the array.
+    over: the leaves that it reads.
+    passes: how often it reads each of them, about.
+    shape: the shape of the array.
+    dtype: its dtype.
+  """
+
+  compute: Callable[[], Any] = dataclasses.field(repr=False)
+  over: tuple[Any, ...] = dataclasses.field(repr=False)
+  passes: int
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+  ndim = property(lambda self: len(self.shape))
+  size = property(lambda self: math.prod(self.shape))
+
+  @functools.cached_property
+  def value(self) -> Any:
+    """The array, computed on first access."""
+    value = self.compute()
+    dtype = self.dtype
+    if isinstance(value, jax.Array):
+      dtype = jax.dtypes.canonicalize_dtype(dtype)
+    return value.astype(dtype)
+
+
+OnDemand: TypeAlias = Stored | Computed | Statistic
+KINDS = (Stored, Computed, Statistic)
+
+
+class Kind(NamedTuple):
+  """An input, hashable.
+
+  Attributes:
+    shape: its shape.
+    dtype: its dtype; the type of a number of Python.
+    weak: whether its dtype yields to that of others.
+    stored: whether it is read.
+    array: whether it is an array in memory.
+  """
+
+  shape: tuple[int, ...]
+  dtype: Any
+  weak: bool = False
+  stored: bool = False
+  array: bool = False
+
+  def abstract(self, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """Returns the traced type, at another shape."""
+    if isinstance(self.dtype, type):
+      aval = jax.typeof(self.dtype(0))
+      return jax.ShapeDtypeStruct((), aval.dtype, weak_type=aval.weak_type)
+    return jax.ShapeDtypeStruct(shape, self.dtype, weak_type=self.weak)
+
+
+def _kind(x: Any) -> Kind | None:
+  """Describes an input; None if it is a pytree."""
+  if not hasattr(x, 'dtype'):
+    return Kind((), type(x)) if isinstance(x, (int, float, complex)) else None
+  stored, array = isinstance(x, Stored), isinstance(x, (np.ndarray, jax.Array))
+  weak = array and bool(getattr(x, 'weak_type', False))
+  return Kind(tuple(x.shape), x.dtype, weak, stored, array)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _shape_of(
+  program: _program.Program, kinds: tuple[Kind, ...], x64: bool
+) -> Any:
+  """Returns the shape and dtype of the result of a program."""
+  del x64  # part of the key
+  wide = _program.narrows(
+    program, [kind.abstract(kind.shape) for kind in kinds]
+  )
+  with jax.enable_x64(True) if wide else contextlib.nullcontext():
+    abstract = [k.abstract(k.shape) for k in kinds]
+    return _program.shape_of(program, abstract)
+
+
+def _linearise(root: Computed) -> tuple[_program.Program, list[Any]]:
+  """Flattens an expression into (kernel, operands, hyper) instructions.
+
+  The program is hashable and contains no array, so it is the static argument of
+  one jitted interpreter. An operand is an index: ``i >= 0`` is the i-th input,
+  ``~j`` the result of the j-th instruction. A leaf that occurs twice is one
+  input, which is read once.
+  """
+  inputs: list[Any] = []
+  program: list[Any] = []
+  seen: dict[int, int] = {}
+
+  def slot(node: Any) -> int:
+    if id(node) not in seen:
+      if isinstance(node, Computed):
+        args = tuple(slot(x) for x in node.operands)
+        static, traced = [], []
+        for name, value in sorted(node.hyper.items()):
+          if isinstance(value, Static):
+            static.append((name, value.value))
+          elif value is None or isinstance(value, (str, bool)):
+            static.append((name, value))
+          else:
+            traced.append((name, slot(value)))
+        program.append((node.kernel, args, tuple(static), tuple(traced)))
+        seen[id(node)] = ~(len(program) - 1)
+      else:
+        inputs.append(node)
+        seen[id(node)] = len(inputs) - 1
+    return seen[id(node)]
+
+  slot(root)
+  return tuple(program), inputs
+
+
+def _abstract(x: Any) -> Any:
+  """Returns the shape and dtype of a leaf to be read, or the array itself."""
+  if isinstance(x, (Stored, Statistic)):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+  return x
