@@ -55,7 +55,7 @@ def apply_kernel(
     >>> apply_kernel(jnp.add, jnp.ones(2), jnp.ones(2)).tolist()
     [2.0, 2.0]
     >>> type(apply_kernel(jnp.add, defer(jnp.ones(2)), jnp.ones(2))).__name__
-    '_nodes.Computed'
+    'Computed'
   """
   node = _nodes.Computed(kernel, operands, hyper)
   deferred = any(
