@@ -12,6 +12,7 @@ on demand, so a merge of models that do not fit in memory is one expression::
 
 from wsl.checkpoint._load import load as load
 from wsl.checkpoint._load import metadata as metadata
+from wsl.checkpoint._lora.load import load_lora as load_lora
 from wsl.checkpoint._plan import LeafPlan as LeafPlan
 from wsl.checkpoint._plan import Plan as Plan
 from wsl.checkpoint._plan import plan as plan

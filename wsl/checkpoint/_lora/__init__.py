@@ -1,0 +1,1 @@
+"""LoRA folders of PEFT: their exact dense task vectors, leaf by leaf."""

@@ -1,0 +1,194 @@
+"""Loading LoRA folders as task vectors."""
+
+from collections.abc import Sequence
+import os
+import pathlib
+from typing import Any
+
+from wsl import tree, types
+from wsl.checkpoint._lora import config as config_lib
+from wsl.checkpoint._lora import kernels, modules
+from wsl.checkpoint._read import door, messages
+
+_ENDS = ('weight', 'bias')
+_FILES = ('adapter_model.safetensors', 'adapter_model.bin')
+
+
+def load_lora(
+  base: types.Params,
+  path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+  *,
+  check_finite: bool = True,
+) -> types.Delta | types.Deltas:
+  r"""Loads LoRAs of PEFT as exact dense task vectors, leaf by leaf.
+
+  .. math:: \tau = s B A, \qquad s = \alpha / r \text{ or } \alpha / \sqrt r
+
+  Ranks and alphas by module, biases, weights that are saved whole, and DoRA are
+  exact too: ``deltas.apply`` with the result is the model that PEFT merges,
+  computed in float32 and rounded once. Averages of the factors are not: they
+  have products of one model's A with another's B.
+
+  Args:
+    base: the model under the names of PyTorch, dotted or nested, from which the
+      LoRA was trained.
+    path: the folder with ``adapter_config.json`` and the factors; or a list of
+      T folders, which gives a stack.
+    check_finite: whether reading a factor with an infinity or a NaN is an
+      error.
+
+  Returns:
+    Task vectors of the base's structure in float32 or wider, leaves ``[...]``
+    or, of a list, ``[T, ...]``. They are on demand. A leaf that no LoRA changes
+    is ``None``; in a stack, a model that does not change it has zeros.
+
+  Raises:
+    FileNotFoundError: if there is no configuration or no weights.
+    ValueError: if a file is damaged, an option is not supported, or the base
+      has no such leaf or another shape, naming it.
+
+  Example:
+    >>> import json, pathlib, tempfile
+    >>> import numpy as np
+    >>> from wsl import checkpoint, deltas, tree
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> options = {'peft_type': 'LORA', 'r': 1, 'lora_alpha': 2}
+    >>> _ = (folder / 'adapter_config.json').write_text(json.dumps(options))
+    >>> name = 'base_model.model.q.lora_{}.weight'.format
+    >>> factors = {
+    ...   name('A'): np.ones((1, 3), np.float32),
+    ...   name('B'): np.full((2, 1), 0.5, np.float32),
+    ... }
+    >>> checkpoint.save(folder / 'adapter_model.safetensors', factors)
+    >>> base = {'q': {'weight': np.zeros((2, 3), np.float32)}}
+    >>> tree.read(checkpoint.load_lora(base, folder))['q']['weight'].tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+
+  Reference:
+    Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021,
+    arXiv:2106.09685; Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation",
+    2024, arXiv:2402.09353; Kalajdzievski, "A Rank Stabilization Scaling Factor
+    for Fine-Tuning with LoRA", 2023, arXiv:2312.03732.
+  """
+  if isinstance(path, (str, os.PathLike)):
+    delta = _load(base, pathlib.Path(path), check_finite)
+    return tree.map_named(lambda name, _: delta.get(name), base)
+  if not path:
+    raise ValueError('load_lora: no folders given, at least one is needed')
+  deltas = [_load(base, pathlib.Path(one), check_finite) for one in path]
+
+  def stack(name: str, _: Any) -> Any:
+    places = tuple(t for t, delta in enumerate(deltas) if name in delta)
+    if not places:
+      return None
+    return tree.apply_kernel(
+      kernels.stack,
+      *(deltas[t][name] for t in places),
+      places=tree.Static(places),
+      count=tree.Static(len(deltas)),
+    )
+
+  return tree.map_named(stack, base)
+
+
+def _load(
+  base: types.Params, folder: pathlib.Path, finite: bool
+) -> dict[str, Any]:
+  """Returns the task vectors of one LoRA, by the base's names."""
+  config = config_lib.read(folder)
+  file = next((f for f in map(folder.joinpath, _FILES) if f.is_file()), None)
+  if file is None:
+    raise FileNotFoundError(
+      f'load_lora: {folder} holds none of {", ".join(_FILES)}: copy it again'
+    )
+  leaves = tree.flatten(door.open_path(file, finite=finite, free=[]).params)
+  parts, replaced = modules.sort(folder, leaves)
+  weights = _Weights(base, [*parts, *replaced])
+  found: dict[str, Any] = {}
+  for module, part in parts.items():
+    name, weight = weights.find(f'{module}.weight')
+    found[name] = _product(weight, module, part, config)
+    if 'bias' in part:
+      name, weight = weights.find(f'{module}.bias', part['bias'].shape)
+      hyper = {
+        'scale': config.scale(module, _factors(part)[0].shape[0]),
+        'dtype': tree.Static(tree.wide_dtype(weight, part['bias'])),
+      }
+      found[name] = tree.Computed(kernels.scaled, (part['bias'],), hyper)
+  for key, leaf in replaced.items():
+    name, weight = weights.find(key, leaf.shape)
+    found[name] = tree.Computed(kernels.difference, (weight, leaf), {})
+  return found
+
+
+def _product(
+  weight: Any, module: str, part: dict[str, Any], config: config_lib.Config
+) -> tree.Computed:
+  """Returns the task vector of a module's weight."""
+  first, second = _factors(part)
+  default = 'embedding_A' in part or config.transposed
+  shape = tuple(weight.shape)
+  transposed = kernels.is_transposed(
+    shape, tuple(first.shape), tuple(second.shape), default
+  )
+  if transposed is None:
+    raise ValueError(
+      f'load_lora: the factors of {messages.quote(module)} have shapes '
+      f'{tuple(first.shape)} and {tuple(second.shape)}, the base {shape}: it '
+      'is of another model'
+    )
+  hyper = {
+    'scale': config.scale(module, first.shape[0]),
+    'transposed': tree.Static(transposed),
+    'dtype': tree.Static(tree.wide_dtype(weight, first, second)),
+  }
+  if 'magnitude_vector' not in part:
+    hyper['shape'] = tree.Static(shape)
+    return tree.Computed(kernels.product, (first, second), hyper)
+  if 'bias' in part:
+    raise ValueError(
+      f'load_lora: {messages.quote(module)} has DoRA and a bias of its own, '
+      'which is not supported: merge it with PEFT'
+    )
+  norms, outputs = part['magnitude_vector'], shape[1 if transposed else 0]
+  if norms.size != outputs:
+    raise ValueError(
+      f'load_lora: {messages.quote(module)} has {norms.size} magnitudes, the '
+      f'base {outputs} outputs: it is of another model'
+    )
+  return tree.Computed(kernels.dora, (weight, first, second, norms), hyper)
+
+
+def _factors(part: dict[str, Any]) -> tuple[Any, Any]:
+  """Returns the factors A and B of a module."""
+  kind = 'embedding_' if 'embedding_A' in part else ''
+  return part[f'{kind}A'], part[f'{kind}B']
+
+
+class _Weights:
+  """The leaves of a base, by names that may be dotted."""
+
+  def __init__(self, base: types.Params, keys: Sequence[str]):
+    self.leaves = tree.named(base)
+    wanted = [*keys, *(f'{key}.{end}' for key in keys for end in _ENDS)]
+    found, _ = tree.common(base, {key: i for i, key in enumerate(wanted)})
+    self.names = {wanted[i]: name for name, i in found.items()}
+
+  def find(
+    self, key: str, shape: tuple[int, ...] | None = None
+  ) -> tuple[str, Any]:
+    """Returns a leaf and its name in the base, which must have the shape."""
+    if key not in self.names:
+      raise ValueError(
+        f'load_lora: the base has no leaf {messages.quote(key)}'
+        f'{tree.nearest(key, list(self.leaves))}: give the model of the LoRA, '
+        'under the names of PyTorch'
+      )
+    name = self.names[key]
+    weight = self.leaves[name]
+    if shape is not None and tuple(weight.shape) != tuple(shape):
+      raise ValueError(
+        f'load_lora: leaf {messages.quote(key)} has shape {tuple(shape)}, in '
+        f'the base {tuple(weight.shape)}: resize the base first'
+      )
+    return name, weight
