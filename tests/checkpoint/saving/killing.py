@@ -23,7 +23,7 @@ from safetensors import numpy as published
 
 from wsl import checkpoint
 
-_LEAVES = 6
+_LEAVES = 3
 _INDEX = 'model.safetensors.index.json'
 # The bytes of a shard in the successive saves of a writer.
 LAYOUTS = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors import numpy as published
 
-from wsl import checkpoint
+from wsl import checkpoint, tree
 
 INDEX = 'model.safetensors.index.json'
 ONE = {'a': np.ones(2)}
@@ -49,6 +49,23 @@ def test_shards_are_named_by_hugging_face_until_they_are_replaced(tmp_path):
     assert checkpoint.load(tmp_path)['b'].tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize('new', [None, 8, 16])
+@pytest.mark.parametrize('old', [None, 8, 16])
+@pytest.mark.parametrize('resume', [False, True])
+def test_a_merge_may_be_saved_over_its_inputs(tmp_path, old, new, resume):
+  checkpoint.save(tmp_path, TWO, shard_bytes=old)
+  lazy = checkpoint.load(tmp_path, lazy=True)
+  doubled = tree.map(_double, lazy)
+  checkpoint.save(tmp_path, doubled, shard_bytes=new, resume=resume)
+  loaded = checkpoint.load(tmp_path)
+  assert loaded['a'].tolist() == [0, 0]
+  assert loaded['b'].tolist() == [4, 4, 4]
+
+
+def _double(x):
+  return x + x
+
+
 def test_shards_do_not_replace_a_file_of_the_same_name(tmp_path):
   shard = tmp_path / 'model-00001-of-00001.safetensors'
   checkpoint.save(shard, TWO)
@@ -60,9 +77,9 @@ def test_shards_do_not_replace_a_file_of_the_same_name(tmp_path):
 
 @pytest.mark.parametrize('shard_bytes', [None, 8])
 def test_an_empty_tree(tmp_path, shard_bytes):
-  for tree in ({}, {'a': None}, TWO, {}):
-    checkpoint.save(tmp_path, tree, shard_bytes=shard_bytes)
-    assert checkpoint.load(tmp_path).keys() == tree.keys()
+  for params in ({}, {'a': None}, TWO, {}):
+    checkpoint.save(tmp_path, params, shard_bytes=shard_bytes)
+    assert checkpoint.load(tmp_path).keys() == params.keys()
   assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -188,8 +205,6 @@ def test_a_read_only_folder(tmp_path, monkeypatch):
 
 
 def test_nothing_is_read_before_the_target_is_checked(tmp_path):
-  from wsl import tree
-
   def read():
     raise AssertionError('read')
 

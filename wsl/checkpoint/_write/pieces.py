@@ -36,6 +36,11 @@ def of(
   Raises:
     ValueError: if a leaf has another shape or dtype than it declares.
   """
+  if all(isinstance(x, np.ndarray) for x in leaves.values()):
+    # There is nothing to read ahead or to compute.
+    for name, x in leaves.items():
+      yield Piece(name, np.asarray(x, order='C').reshape(-1), True)
+    return
   done = 0
   stream = tree.stream(leaves, chunk_bytes=chunk_bytes, read=_checked)
   for name, values in stream:

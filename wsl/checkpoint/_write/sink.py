@@ -1,6 +1,7 @@
 """Checks, hashes and writes pieces of leaves into the files of a save."""
 
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -127,7 +128,8 @@ def seal(file: int) -> None:
   was replaced; the clock of a file system ticks in milliseconds.
   """
   now = time.time_ns()
-  os.utime(file, ns=(now, now))
+  with contextlib.suppress(PermissionError):  # Some file systems set their own.
+    os.utime(file, ns=(now, now))
   os.fsync(file)
 
 

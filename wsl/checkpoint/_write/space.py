@@ -21,8 +21,8 @@ def check(folder: pathlib.Path, path: os.PathLike[str], needed: int) -> None:
   Raises:
     OSError: (ENOSPC) with the bytes needed and available.
   """
-  free = shutil.disk_usage(folder).free
-  if needed > free:
+  total, _, free = shutil.disk_usage(folder)
+  if total and needed > free:  # Some file systems report zeros.
     raise OSError(
       errno.ENOSPC,
       f'save: {path} needs {_format.human(needed)} and '

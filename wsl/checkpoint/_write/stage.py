@@ -77,8 +77,10 @@ def enter(target: target_lib.Target, *, keep: bool) -> Iterator[Stage]:
     try:
       yield stage
     except BaseException:
-      if not keep:
-        stage.clear()
+      with contextlib.suppress(OSError):
+        _remove_orphans(stage)
+        if not keep:
+          stage.clear()
       raise
     stage.clear()
 
@@ -90,7 +92,10 @@ def _remove_folder(folder: pathlib.Path) -> None:
 
 
 def _remove_orphans(stage: Stage) -> None:
-  """Removes the shards that a save left when it was killed in its swap."""
+  """Removes the shards of which a save that ended in its swap left too many.
+
+  They are new shards if it had not replaced the index, and old ones if it had.
+  """
   record = stage.folder / _SWAPPED
   try:
     names = [str(name) for name in json.loads(record.read_text('utf-8'))]

@@ -6,6 +6,7 @@ import os
 import pathlib
 import secrets
 
+from wsl.checkpoint._write import space
 from wsl.checkpoint._write import stage as stage_lib
 from wsl.checkpoint._write import target as target_lib
 
@@ -39,22 +40,37 @@ def swap(
   Args:
     stage: holds the finished files.
     shards: the names of the shards; ``None`` for one file.
-    old: the files to remove, the one by which readers find them first.
+    old: the files to remove, see ``previous.find``.
   """
-  parent = stage.target.parent
-  if shards is None:
-    stage.announce(path.name for path in old)
-    os.replace(stage.part(0), stage.target.single)
-  else:
-    stage.announce([*shards, *(path.name for path in old)])
-    for i, name in enumerate(shards):
-      os.replace(stage.part(i), parent / name)
-    _sync(parent)
-    os.replace(stage.index, stage.target.index)
-  _sync(parent)
+  target = stage.target
+  with space.explained(target.path):
+    if shards is None:
+      stage.announce(path.name for path in old)
+      os.replace(stage.part(0), target.single)
+    else:
+      stage.announce([*shards, *(path.name for path in old)])
+      for i, name in enumerate(shards):
+        os.replace(stage.part(i), target.parent / name)
+      _sync(target.parent)
+      os.replace(stage.index, target.index)
+      if target.single in old:  # Until now readers have found this file.
+        target.single.unlink()
+    _sync(target.parent)
   for path in old:
+    _remove(path)
+  _sync(target.parent)
+
+
+def _remove(path: pathlib.Path) -> None:
+  """Removes a file of the old checkpoint."""
+  try:
     path.unlink(missing_ok=True)
-  _sync(parent)
+  except OSError as error:
+    raise OSError(
+      error.errno,
+      f'save: the new checkpoint is complete, but {path} of the old one cannot '
+      f'be removed, {os.strerror(error.errno or 0).lower()}: remove it',
+    ) from error
 
 
 def _sync(folder: pathlib.Path) -> None:

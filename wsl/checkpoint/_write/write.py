@@ -50,12 +50,11 @@ def write(
       digests=done,
     )
     stream.write(stage, files, sink, chunk_bytes)
-    with space.explained(target.path):
-      names = None
-      if sharded:
-        names = swap.shard_names(target, len(files))
-        _write_index(stage, files_lib.index(files, names, notes))
-      swap.swap(stage, names, old)
+    names = None
+    if sharded:
+      names = swap.shard_names(target, len(files))
+      _write_index(stage, files_lib.index(files, names, notes))
+    swap.swap(stage, names, old)
 
 
 def _check_space(
@@ -70,7 +69,10 @@ def _check_space(
 
 def _write_index(stage: stage_lib.Stage, text: str) -> None:
   """Writes the index into the stage."""
-  with open(stage.index, 'w', encoding='utf-8') as file:
+  with (
+    space.explained(stage.target.path),
+    open(stage.index, 'w', encoding='utf-8') as file,
+  ):
     file.write(text)
     file.flush()
     sink_lib.seal(file.fileno())
