@@ -96,6 +96,7 @@ def test_leaves_above_2_to_the_32_entries() -> None:
     jax.eval_shape(lambda: tree.random_bits(key, (2**32 + 1,)))
 
 
+@pytest.mark.needs_devices(8)
 def test_shards_draw_their_own_words_without_communication() -> None:
   mesh = jax.make_mesh((8,), ('i',), (jax.sharding.AxisType.Auto,))
   spec = jax.sharding.PartitionSpec('i')
