@@ -11,6 +11,7 @@ from wsl import tree, types
 from wsl.checkpoint import _structure
 from wsl.checkpoint._read import door, pause, settle, stored
 from wsl.checkpoint._read.orbax import layout, restore
+from wsl.checkpoint._read.orbax import lazy as lazy_orbax
 
 
 def load(
@@ -93,7 +94,7 @@ def load(
   folder = pathlib.Path(path)
   if layout.is_orbax(folder):
     where = layout.find_item('load', folder, step, item)
-    params = _load_orbax(where, lazy, sharding, like)
+    params = _load_orbax(where, lazy, sharding, like, check_finite)
     if check_finite:
       remedy = 'leave this model out, or load with check_finite=False'
       tree.check_finite(f'load: {folder}', params, remedy=remedy)
@@ -178,14 +179,21 @@ def _place(leaf: Any, where: Any) -> Any:
 
 
 def _load_orbax(
-  path: pathlib.Path, lazy: bool, sharding: Any, like: types.Params
+  path: pathlib.Path,
+  lazy: bool,
+  sharding: Any,
+  like: types.Params,
+  check_finite: bool,
 ) -> types.Params:
   """Loads one item of Orbax."""
   if lazy:
-    raise ValueError(
-      f'load: {path} was written by Orbax and cannot be read leaf by leaf: '
-      'load it without lazy and save it as safetensors'
-    )
+    options = stored.Options(path, check_finite, [], {})
+    params = lazy_orbax.load(path, options)
+    if like is not None:
+      params = _structure.fit(like, tree.named(params), path)
+    if sharding is not None:
+      params = jax.tree.map(_place, params, _places(params, sharding))
+    return params
   params = restore.describe('load', path)
   if like is not None:
     params = _structure.fit(like, tree.named(params), path)

@@ -1,0 +1,141 @@
+"""Orbax, leaf by leaf: each array is opened by TensorStore when it is read.
+
+An item records its tree in ``_METADATA``; the arrays lie under their dotted
+names in one OCDBT database, or each in a folder. Before 2024 the tree was a
+file ``checkpoint`` in msgpack, with small arrays inside and a placeholder for
+each of the others. TensorStore is a dependency of Orbax.
+"""
+
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from wsl import tree, types
+from wsl.checkpoint._read import messages, stored
+from wsl.checkpoint._read.formats import flax_msgpack
+from wsl.checkpoint._read.orbax import restore
+
+_METADATA = '_METADATA'
+_OLD = 'checkpoint'
+_PLACEHOLDER = 'PLACEHOLDER://'
+_STRINGS = '_strings.json'
+_DATABASE = 'manifest.ocdbt'
+
+
+def load(item: pathlib.Path, options: stored.Options) -> types.Tree:
+  """Returns the tree of an item, arrays as leaves on demand.
+
+  Args:
+    item: the folder of the item, see ``layout.find_item``.
+    options: what the leaves share.
+
+  Raises:
+    ValueError: if the item is damaged, or was written by T5X.
+  """
+  if not (item / _METADATA).exists():
+    return _load_old(item, options)
+  described = restore.describe('load', item)
+  spec, strings = _spec(item), _strings(item)
+
+  def leaf(path: tuple[Any, ...], described: Any) -> Any:
+    keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
+    name = '.'.join(keys)
+    if not hasattr(described, 'dtype'):
+      return strings.get(name, '')
+    shape, dtype = tuple(described.shape), np.dtype(described.dtype)
+    return _leaf(item, options, '/'.join(keys), spec(name), shape, dtype)
+
+  return jax.tree_util.tree_map_with_path(leaf, described)
+
+
+def _load_old(item: pathlib.Path, options: stored.Options) -> types.Tree:
+  """Returns the tree of an item from before 2024."""
+  content = flax_msgpack.open_file(item / _OLD, options, None)
+  spec = _spec(item)
+
+  def leaf(name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+      return value
+    if not value.startswith(_PLACEHOLDER):
+      raise ValueError(
+        f'load: leaf {messages.quote(name)} of {item} is '
+        f'{messages.quote(value)}, not an array (was it written by T5X?): '
+        'convert it with the program that wrote it'
+      )
+    found = spec(value.removeprefix(_PLACEHOLDER))
+    array = _open(item, found)
+    shape, dtype = tuple(array.shape), array.dtype.numpy_dtype
+    return _leaf(item, options, name, found, shape, dtype)
+
+  return tree.map_named(leaf, content)
+
+
+def _leaf(
+  item: pathlib.Path,
+  options: stored.Options,
+  name: str,
+  spec: dict[str, Any],
+  shape: tuple[int, ...],
+  dtype: np.dtype,
+) -> tree.Stored:
+  """Returns an array as a leaf on demand."""
+  read = functools.partial(_read, item, spec)
+  return stored.leaf(
+    stored.Fetch(name, dtype, shape, None, 0, options, whole=read)
+  )
+
+
+def _spec(item: pathlib.Path) -> Any:
+  """Returns a function from an array's dotted name to its TensorStore spec."""
+  zarr3 = False
+  if (item / _METADATA).exists():
+    try:
+      found = json.loads((item / _METADATA).read_bytes())
+      zarr3 = bool(found.get('use_zarr3', False))
+    except (ValueError, AttributeError, RecursionError) as error:
+      raise restore.damaged('load', item, error) from None
+  driver = 'zarr3' if zarr3 else 'zarr'
+
+  def spec(name: str) -> dict[str, Any]:
+    if (item / _DATABASE).exists():
+      base = f'file://{item.absolute()}/'
+      store = {'driver': 'ocdbt', 'base': base, 'path': f'{name}/'}
+    else:
+      store = {'driver': 'file', 'path': f'{item.absolute() / name}/'}
+    return {'driver': driver, 'kvstore': store}
+
+  return spec
+
+
+def _open(item: pathlib.Path, spec: dict[str, Any]) -> Any:
+  """Opens an array: its metadata is read."""
+  import tensorstore
+
+  try:
+    return tensorstore.open(spec, open=True, read=True).result()
+  except Exception as error:
+    raise restore.damaged('load', item, error) from None
+
+
+def _read(item: pathlib.Path, spec: dict[str, Any]) -> np.ndarray:
+  """Reads an array."""
+  array = _open(item, spec)
+  try:
+    return np.asarray(array.read().result())
+  except Exception as error:
+    raise restore.damaged('load', item, error) from None
+
+
+def _strings(item: pathlib.Path) -> dict[str, str]:
+  """Returns the strings of an item by their dotted names."""
+  path = item / _STRINGS
+  if not path.exists():
+    return {}
+  try:
+    return dict(json.loads(path.read_bytes()))
+  except (ValueError, TypeError, RecursionError) as error:
+    raise restore.damaged('load', item, error) from None
