@@ -71,7 +71,7 @@ def fisher(
       shape=(models,),
       dtype=jax.dtypes.canonicalize_dtype(np.float64),
     )
-    coefs = tree.apply_kernel(_divide, coefs, norms)
+    coefs = tree.apply_kernel(_quotients, norms, coefs)
   return _linear.weighted_mean(
     deltas, tree.map(_raise, fishers, floor=floor, coefs=coefs)
   )
@@ -87,8 +87,8 @@ def _raise(
   return _stack.map_models(weight, wide, floor, coefs)
 
 
-def _divide(coefs: types.Array, norms: types.Array) -> types.Array:
-  """Divides the coefficients by the norms, ``[T]``."""
+def _quotients(norms: types.Array, coefs: types.Array) -> types.Array:
+  """Divides the coefficients by the norms, ``[T]``, in the norms' dtype."""
   return tree.safe_divide(coefs.astype(norms.dtype), norms)
 
 
