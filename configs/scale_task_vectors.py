@@ -84,6 +84,10 @@ def digits() -> ml_collections.ConfigDict:
       'methods': (
         'isotropic',
         'anisotropic',
+        'tip',
+        'lp',
+        'anisotropic_tip',
+        'anisotropic_lp',
         'partition',
         'probe',
         'lora',

@@ -25,6 +25,9 @@ class Trained(NamedTuple):
     rate: peak learning rate.
     size: the number of parameters.
     note: details beyond the name of the method.
+    logits: maps (encode, bound, parameters, images) to logits; by default those
+      of the encoder and head that ``build`` returns.
+    finish: maps (encode, bound, parameters) to parameters, after the training.
   """
 
   start: Callable[[Any, types.PRNGKey], types.Tree]
@@ -32,6 +35,22 @@ class Trained(NamedTuple):
   rate: float
   size: int
   note: str = ''
+  logits: Callable[..., types.Array] | None = None
+  finish: Callable[..., types.Tree] | None = None
+
+
+def logits(
+  trained: Trained,
+  encode: Callable[..., types.Array],
+  bound: Any,
+  params: types.Tree,
+  x: types.Array,
+) -> types.Array:
+  """Returns the logits ``[B, C]`` of images."""
+  if trained.logits is not None:
+    return trained.logits(encode, bound, params, x)
+  encoder, head = trained.build(bound, params)
+  return task_vectors.logits(encode, head, encoder, x)
 
 
 def coefs(suite: suites.Suite, models: task_vectors.Models, by: Any) -> Trained:

@@ -6,13 +6,18 @@ number of steps. No validation image is used: the last step is evaluated.
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments._scale_task_vectors import few_label_training, task_vectors
+from experiments._scale_task_vectors import (
+  added_heads,
+  few_label_training,
+  few_shot_runs,
+  task_vectors,
+)
 from experiments._shared import side_by_side, suites
 from wsl import scale, train, types
 
@@ -20,21 +25,6 @@ REFERENCES = ('lora', 'probe', 'full')  # of the setting partition
 
 Trained = few_label_training.Trained
 coefs, lora = few_label_training.coefs, few_label_training.lora
-
-
-class Runs(NamedTuple):
-  """R runs: A amounts of images for each of S seeds and T targets.
-
-  Attributes:
-    seeds: ``[R]``.
-    targets: ``[R]``.
-    rows: indices of the target's training images, ``[R, M]``; fewer than M
-      images are repeated.
-  """
-
-  seeds: types.Array
-  targets: types.Array
-  rows: types.Array
 
 
 def _cells(suite: suites.Suite) -> tuple[str, int]:
@@ -49,6 +39,18 @@ METHODS: Mapping[
   'isotropic': lambda suite, models: coefs(suite, models, 'task'),
   'anisotropic': lambda suite, models: coefs(suite, models, 'leaf'),
   'partition': lambda suite, models: coefs(suite, models, _cells(suite)),
+  'tip': lambda suite, models: added_heads.tip_adapter(
+    suite, added_heads.frozen(suite)
+  ),
+  'lp': lambda suite, models: added_heads.linear_probe(
+    suite, added_heads.frozen(suite)
+  ),
+  'anisotropic_tip': lambda suite, models: added_heads.tip_adapter(
+    suite, coefs(suite, models, 'leaf')
+  ),
+  'anisotropic_lp': lambda suite, models: added_heads.linear_probe(
+    suite, coefs(suite, models, 'leaf')
+  ),
   'probe': lambda suite, models: few_label_training.probe(suite),
   'lora': lambda suite, models: lora(suite, coefs(suite, models, 'leaf').size),
   'lora_partition': lambda suite, models: lora(
@@ -102,7 +104,7 @@ def run(
     parameters; ``note``.
   """
   config = suite.config[setting]
-  runs = draw(suite, config.shots)
+  runs = few_shot_runs.draw(suite, config.shots)
   split = suite.tasks.train
   shared = jax.tree.map(jnp.asarray, (models, runs, tuple(split)))
   keys = jax.random.split(jax.random.key(6), len(runs.seeds))
@@ -111,23 +113,28 @@ def run(
   def loss(
     bound: Any, params: types.Tree, batch: Any, key: types.PRNGKey
   ) -> types.Array:
-    encoder, head = trained.build(bound, params)
-    encode = jax.tree_util.Partial(suite.encode)
-    apply_fn = jax.tree_util.Partial(task_vectors.logits, encode, head)
-    return scale.supervised(apply_fn)(encoder, batch, key)
+    apply_fn = functools.partial(
+      few_label_training.logits, trained, suite.encode, bound
+    )
+    return scale.supervised(apply_fn)(params, batch, key)
 
-  found = side_by_side.advance_all(
-    name,
-    loss,
-    starts,
-    keys,
-    shared,
-    pick,
-    steps=config.steps,
-    batch_size=config.batch_size,
-    rate=trained.rate,
-    at_once=suite.config.at_once,
-  )
+  found = starts
+  if jax.tree.leaves(starts):
+    found = side_by_side.advance_all(
+      name,
+      loss,
+      starts,
+      keys,
+      shared,
+      few_shot_runs.pick,
+      steps=config.steps,
+      batch_size=config.batch_size,
+      rate=trained.rate,
+      at_once=suite.config.at_once,
+    )
+  if trained.finish is not None:
+    finish = functools.partial(_finish, suite, trained)
+    found = jax.jit(finish)(shared, found)
   measure = jax.jit(functools.partial(_accuracies, suite, trained))
   test = jax.tree.map(jnp.asarray, tuple(suite.tasks.test))
   shape = (len(config.shots), suite.config.seeds, len(suite.tasks.names))
@@ -140,61 +147,30 @@ def run(
   }
 
 
-def draw(suite: suites.Suite, shots: Sequence[int]) -> Runs:
-  """Draws the images of every run, none of which the base was trained on.
-
-  For each seed and target, the sets of images are nested.
-  """
-  used = suite.config.base.examples
-  labels = suite.tasks.train.y[:, used:]
-  most = max(shots) * len(np.unique(labels[0]))
-  keys = suites.keys(suite, 7)
-  index, rows = [], []
-  for k in shots:
-    for s in range(suite.config.seeds):
-      for t in range(len(labels)):
-        key = jax.random.fold_in(keys[s], t)
-        chosen = used + scale.shots(labels[t], per_class=k, key=key)
-        index.append((s, t))
-        rows.append(np.resize(chosen, most))
-  seeds, targets = np.asarray(index, np.int32).T
-  return Runs(
-    jnp.asarray(seeds), jnp.asarray(targets), jnp.asarray(rows, np.int32)
-  )
-
-
-def bind(
-  models: task_vectors.Models, runs: Runs, run: types.Array
-) -> dict[str, types.Tree]:
-  """Returns base, head and the other tasks' vectors of one run."""
-  s, t = runs.seeds[run], runs.targets[run]
-  count = jax.tree.leaves(models.heads)[0].shape[1]
-  # 0 .. count - 1 without t, of static length.
-  others = jnp.arange(count - 1, dtype=t.dtype)
-  others = others + (others >= t).astype(t.dtype)
-  return {
-    'base': side_by_side.pick(models.base, s),
-    'head': side_by_side.pick(models.heads, s, t),
-    'stack': jax.tree.map(lambda x: x[s][others], models.stack),
-  }
-
-
-def pick(shared: Any, run: types.Array) -> tuple[Any, Any]:
-  """Returns base, head and vectors of one run, and its (images, labels)."""
-  models, runs, (x, y) = shared
-  t, rows = runs.targets[run], runs.rows[run]
-  return bind(models, runs, run), (x[t][rows], y[t][rows])
-
-
 def _starts(trained: Trained, shared: Any, keys: types.PRNGKey) -> types.Tree:
   """Returns the initial parameters of every run, ``[R, ...]``."""
 
   def start(operands: Any) -> types.Tree:
     run, key = operands
-    models, runs, _ = shared
-    return trained.start(bind(models, runs, run), key)
+    return trained.start(few_shot_runs.with_shots(shared, run), key)
 
   return jax.lax.map(start, (jnp.arange(len(keys)), keys))
+
+
+def _finish(
+  suite: suites.Suite, trained: Trained, shared: Any, found: types.Tree
+) -> types.Tree:
+  """Returns the parameters of every run after ``trained.finish``."""
+
+  def finish(operands: Any) -> types.Tree:
+    run, params = operands
+    assert trained.finish is not None
+    return trained.finish(
+      suite.encode, few_shot_runs.with_shots(shared, run), params
+    )
+
+  index = jnp.arange(len(shared[1].seeds))
+  return jax.lax.map(finish, (index, found), batch_size=suite.config.at_once)
 
 
 def _accuracies(
@@ -208,15 +184,16 @@ def _accuracies(
 
   def one(operands: Any) -> types.Array:
     run, params = operands
-    encoder, head = trained.build(bind(models, runs, run), params)
     t = runs.targets[run]
-
-    def classify(encoder: types.Params, images: types.Array) -> types.Array:
-      return suite.classify({'encoder': encoder, 'head': head}, images)
-
+    classify = functools.partial(
+      few_label_training.logits,
+      trained,
+      suite.encode,
+      few_shot_runs.bind(models, runs, run),
+    )
     return train.evaluate(
       classify,
-      encoder,
+      params,
       (x[t], y[t]),
       batch_size=suite.config.evaluation.batch_size,
     ).accuracy

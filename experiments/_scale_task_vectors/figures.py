@@ -21,6 +21,10 @@ _STYLES = {
   'lora': ('#fdae6b', '^', '--'),
   'lora_partition': ('#b5460f', '^', '--'),
   'probe': ('#2c8a3d', 'D', ':'),
+  'tip': ('#bcbddc', 'X', ':'),
+  'lp': ('#f1a3c7', 'P', ':'),
+  'anisotropic_tip': ('#6a51a3', 'X', '-'),
+  'anisotropic_lp': ('#c51b7d', 'P', '-'),
   'full': ('#7f7f7f', 'v', ':'),
 }
 _MAPS = {

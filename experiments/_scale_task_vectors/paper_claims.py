@@ -104,6 +104,9 @@ def _few_shot(found: dict[str, Any]) -> Verdicts:
     ('anisotropic', 'lora'),
     ('partition', 'lora_partition'),
     ('partition', 'probe'),
+    ('anisotropic_tip', 'tip'),
+    ('anisotropic_lp', 'lp'),
+    ('anisotropic_tip', 'anisotropic'),
   )
   verdicts = []
   for i, k in enumerate(_shots(found)):

@@ -8,8 +8,10 @@ import pytest
 from configs import scale_task_vectors as configs
 from experiments import scale_task_vectors
 from experiments._scale_task_vectors import (
+  added_heads,
   few_label_training,
   few_shot,
+  few_shot_runs,
   leaf_order,
   paper_claims,
   predict,
@@ -202,7 +204,7 @@ def test_factors_have_about_the_given_size(budget, size, note):
 def test_few_shot_images_are_nested_and_unused_by_the_base():
   config = configs.get_config('tiny')
   suite = suites.load(config)
-  runs = few_shot.draw(suite, (1, 2))
+  runs = few_shot_runs.draw(suite, (1, 2))
   count = config.seeds * len(config.tasks)
   assert runs.rows.shape == (2 * count, 20)
   rows = np.asarray(runs.rows)
@@ -214,6 +216,7 @@ def test_few_shot_images_are_nested_and_unused_by_the_base():
     assert one < two
     labels = suite.tasks.train.y[int(runs.targets[r]), sorted(two)]
     assert (np.bincount(labels) == 2).all()
+  assert np.asarray(runs.repeats).tolist() == [2.0] * count + [1.0] * count
 
 
 @pytest.mark.parametrize(
@@ -245,3 +248,49 @@ def test_the_run(finished, check):
 @pytest.mark.parametrize('check', battery.of_the_config(ROW))
 def test_the_config(tmp_path, check):
   check(tmp_path)
+
+
+def few_labels(repeats):
+  """A suite, the models of a run, and its images, each repeated."""
+  suite = suites.load(configs.get_config('tiny'))
+  params = suite.init(jax.random.key(0))
+  y = np.repeat(np.arange(suite.tasks.classes), 2)
+  rows = [np.flatnonzero(suite.tasks.train.y[0] == c)[:2] for c in range(10)]
+  x = jnp.asarray(suite.tasks.train.x[0, np.concatenate(rows)])
+  order = np.tile(np.random.default_rng(0).permutation(20), repeats)
+  bound = {
+    'base': params['encoder'],
+    'head': jax.tree.map(lambda x: x[0], params['heads']),
+    'repeats': jnp.float32(repeats),
+    'shots': (x[order], jnp.asarray(y[order])),
+  }
+  return suite, bound, (x, y)
+
+
+def test_repeated_images_vote_once():
+  suite, bound, (x, y) = few_labels(3)
+  inner = added_heads.frozen(suite)
+  trained = added_heads.tip_adapter(suite, inner)
+  start = trained.start(bound, jax.random.key(0))
+  test = jnp.asarray(suite.tasks.test.x[0, :7])
+  found = few_label_training.logits(trained, suite.encode, bound, start, test)
+  head = scale.tip_adapter(suite.encode(bound['base'], x), y, classes=10)
+  plain = few_label_training.logits(inner, suite.encode, bound, {}, test)
+  wanted = scale.tip_logits(head, suite.encode(bound['base'], test), plain)
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+  assert np.abs(found - plain).max() > 1
+
+
+def test_lp_separates_its_images_and_starts_at_the_coefficients():
+  suite, bound, (x, y) = few_labels(2)
+  trained = added_heads.linear_probe(suite, added_heads.frozen(suite))
+  start = trained.start(bound, jax.random.key(0))
+  logits = lambda params: few_label_training.logits(
+    trained, suite.encode, bound, params, x
+  )
+  head = bound['head']
+  plain = suite.classify({'encoder': bound['base'], 'head': head}, x)
+  np.testing.assert_allclose(logits(start), plain, rtol=1e-5)
+  found = jax.jit(lambda p: trained.finish(suite.encode, bound, p))(start)
+  assert np.mean(np.argmax(logits(found), 1) == y) > 0.95
+  assert np.mean(np.argmax(plain, 1) == y) < 0.5

@@ -151,7 +151,8 @@ def linear_probe(
     The head, for ``probe_logits``, and the step sizes.
 
   Raises:
-    ValueError: if the numbers of rows differ, or a class has no example.
+    ValueError: if the numbers of rows differ, or a class has no example;
+      labels are not checked in a trace.
 
   Example:
     >>> import jax.numpy as jnp
@@ -174,7 +175,7 @@ def linear_probe(
     )
   member = jax.nn.one_hot(y, z.shape[1], dtype=x.dtype)
   counts = jnp.sum(member, 0)
-  if not counts.all():
+  if not isinstance(counts, jax.core.Tracer) and not counts.all():
     raise ValueError(
       f'linear_probe: class {int(jnp.argmin(counts))} has no example'
     )
@@ -226,6 +227,7 @@ def _checked(
       f'{label}: features are {list(x.shape)} and labels {list(y.shape)}, '
       'expected [n, d] and [n] of the same n >= 1 examples'
     )
-  if not bool(jnp.all((y >= 0) & (y < classes))):
+  inside = jnp.all((y >= 0) & (y < classes))
+  if not isinstance(inside, jax.core.Tracer) and not inside:
     raise ValueError(f'{label}: labels are not in 0 .. {classes - 1}')
   return x, y
