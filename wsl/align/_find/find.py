@@ -14,6 +14,7 @@ from wsl.align._find import (
   certification,
   jaxpr_reader,
   known_constants,
+  summed_scans,
   write_symmetry,
 )
 from wsl.align._find.generic import table as generic_table
@@ -121,6 +122,8 @@ def analyse(
 ) -> Analysis:
   """Repeats the pass until the segments of fused axes no longer change.
 
+  A function with scans that add up their steps is analysed in two forms.
+
   Args:
     apply_fn: a function ``apply_fn(params, *inputs)``.
     params: its parameters, or their shapes.
@@ -133,17 +136,19 @@ def analyse(
   """
   shapes = jaxprs.leaf_shapes(params, caller=caller)
   program = jaxprs.trace(apply_fn, params, inputs, caller=caller)
-  hints: Hints = {}
   rounds: list[Analysis] = []
-  for _ in range(_ROUNDS):
-    axes, facts = _propagate(program, shapes, hints, rules)
-    more = _fused(axes)
-    rounds.append(
-      Analysis(*write_symmetry.from_axes(axes, facts), facts, program)
-    )
-    if all(hints.get(key) == widths for key, widths in more.items()):
-      break
-    hints = {**hints, **more}
+  summed = summed_scans.rewrite(program)
+  for form in [program] if summed is None else [program, summed]:
+    hints: Hints = {}
+    for _ in range(_ROUNDS):
+      axes, facts = _propagate(form, shapes, hints, rules)
+      more = _fused(axes)
+      rounds.append(
+        Analysis(*write_symmetry.from_axes(axes, facts), facts, form)
+      )
+      if all(hints.get(key) == widths for key, widths in more.items()):
+        break
+      hints = {**hints, **more}
   return max(rounds, key=lambda found: found.symmetry.log10_order)
 
 

@@ -27,6 +27,7 @@ _NESTED = [
   routers.branched,
   routers.looped,
   routers.differentiated,
+  routers.scanned_experts,
 ]
 _ALIKE = [routers.gathered, routers.taken, routers.per_token, routers.sliced]
 FREED = {
@@ -65,6 +66,12 @@ FREED = {
   ),
   'scanned': (
     routers.scanned,
+    base.draw({'layers': _SCAN}),
+    moe.X,
+    moe.NESTED**3,
+  ),
+  'scanned_twice': (
+    routers.scanned_twice,
     base.draw({'layers': _SCAN}),
     moe.X,
     moe.NESTED**3,

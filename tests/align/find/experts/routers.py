@@ -251,6 +251,35 @@ def shared_lookup(p, x):
   return moe.mix(p, x, gates) * jnp.where(a == b, 2.0, 1.0)[:, None]
 
 
+def scanned_experts(p, x):
+  """A scan over experts that adds up their outputs, within another jit."""
+  gates = moe.top(x @ p['router'])
+
+  def add(total, expert):
+    up, down, gate = expert
+    return total + gate[:, None] * (jax.nn.silu(x @ up) @ down), None
+
+  total = jax.jit(lambda *xs: jax.lax.scan(add, x, xs)[0])
+  return total(p['up'], p['down'], gates.T)
+
+
+def scanned_twice(p, x):
+  """Layers in a scan, each with a scan over its experts."""
+
+  def layer(h, p):
+    gates = moe.top(base.rms_norm(h, p['scale']) @ p['router'])
+
+    def add(total, expert):
+      up, down, gate = expert
+      return total + gate[:, None] * (jnp.tanh(h @ up) @ down), None
+
+    zero = jnp.zeros_like(h)
+    out = jax.lax.scan(add, zero, (p['up'], p['down'], gates.T))[0]
+    return h + out, None
+
+  return jax.lax.scan(layer, x, p['layers'])[0]
+
+
 def soft_prompts(p, x):
   """Free queries choose experts: their order is free as well."""
   best, which = jax.lax.top_k(p['queries'] @ p['router'], 2)

@@ -112,14 +112,37 @@ def _second(p, x):
 
 
 def _scanned_experts(p, x):
-  """A scan over experts, whose order is that of its steps."""
+  """A scan over experts that decays what earlier steps have added."""
   gates = moe.top(x @ p['router'])
 
   def add(total, expert):
     up, down, gate = expert
-    return total + gate[:, None] * (jax.nn.silu(x @ up) @ down), None
+    return 0.9 * total + gate[:, None] * (jax.nn.silu(x @ up) @ down), None
 
   return jax.lax.scan(add, x, (p['up'], p['down'], gates.T))[0]
+
+
+def _read_total(p, x):
+  """Each expert of a scan reads what the earlier ones have added."""
+  gates = moe.top(x @ p['router'])
+
+  def add(total, expert):
+    up, down, gate = expert
+    return total + gate[:, None] * (jax.nn.silu(total @ up) @ down), None
+
+  return jax.lax.scan(add, x, (p['up'], p['down'], gates.T))[0]
+
+
+def _partial_sums(p, x):
+  """The sums after each expert are returned too."""
+  gates = moe.top(x @ p['router'])
+
+  def add(total, expert):
+    up, down, gate = expert
+    total = total + gate[:, None] * (jax.nn.silu(x @ up) @ down)
+    return total, total
+
+  return jax.lax.scan(add, x, (p['up'], p['down'], gates.T))
 
 
 _ARANGE = jnp.arange(moe.E, dtype=jnp.float64)
@@ -219,4 +242,6 @@ PINNED = {
   ),
   'masked_second': _pinned(_second, 'ties may be common'),
   'scanned_experts': _pinned(_scanned_experts, 'the steps of a scan'),
+  'scan_reads_total': _pinned(_read_total, 'the steps of a scan'),
+  'partial_sums': _pinned(_partial_sums, ''),
 }

@@ -46,6 +46,9 @@ def add(
   If v is linear in a root that u does not have, it is zero or has a density:
   the sum is u, or has a density.
   """
+  for k, x in enumerate(operands):
+    if operands_lib.zero(x):
+      return pair(eqn, operands)[1 - k][0]
   found = traits_lib.Traits()
   for u, v in (pairs := pair(eqn, operands)):
     terms = independent(v.linear, u)

@@ -42,6 +42,12 @@ def nonzero(x: Operand) -> bool:
   return array is not None and bool((np.isfinite(array) & (array != 0)).all())
 
 
+def zero(x: Operand) -> bool:
+  """Returns whether all entries are the constant zero."""
+  array = _constant(x)
+  return array is not None and not array.any()
+
+
 def broadcast(x: Operand, shape: tuple[int, ...]) -> Operand:
   """Returns an operand of an elementwise operation in the result's shape."""
   if not x.shape and shape:
