@@ -15,6 +15,7 @@ from wsl.align._find import (
   loop_reader,
   pieces,
 )
+from wsl.align._find.generic import functions
 from wsl.align._find.generic import table as generic_table
 from wsl.align._find.generic import traits as traits_lib
 from wsl.align._find.indices import apply as indices_apply
@@ -90,7 +91,11 @@ class Reader:
         return self.read(self._reference(key, eqn), args)
     program = jaxprs.called(eqn)
     if program is not None:
-      return self.read(program, args)
+      results = self.read(program, args)
+      known = functions.softplus(eqn, [*map(axis_facts.as_operand, args)])
+      if known is not None:
+        results = [results[0]._replace(traits=known)]
+      return results
     if name in loop_reader.LOOPS and _filled(eqn):
       return loop_reader.LOOPS[name](self.facts, self.read, eqn, args)
     constants = self._fold(eqn, args)

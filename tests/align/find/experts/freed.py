@@ -28,6 +28,9 @@ _NESTED = [
   routers.looped,
   routers.differentiated,
   routers.scanned_experts,
+  routers.softplus,
+  routers.log_sigmoid,
+  routers.root_softplus,
 ]
 _ALIKE = [routers.gathered, routers.taken, routers.per_token, routers.sliced]
 FREED = {

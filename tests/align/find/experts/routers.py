@@ -69,6 +69,23 @@ def deepseek(p, x):
   return moe.mix(p, x, moe.hot(which, gates / gates.sum(-1, keepdims=True)))
 
 
+def softplus(p, x):
+  """Scores behind a softplus, which is strictly increasing."""
+  return moe.mix(p, x, moe.top(jax.nn.softplus(x @ p['router'])))
+
+
+def log_sigmoid(p, x):
+  """Scores that are logarithms of probabilities."""
+  return moe.mix(p, x, moe.top(jax.nn.log_sigmoid(x @ p['router'])))
+
+
+def root_softplus(p, x):
+  """The root of a softplus selects and weights."""
+  scores = jnp.sqrt(jax.nn.softplus(x @ p['router']))
+  best, which = jax.lax.top_k(scores, 2)
+  return moe.mix(p, x, moe.hot(which, best / best.sum(-1, keepdims=True)))
+
+
 def argsort(p, x):
   """The last two experts of a sort, weighted by ``take_along_axis``."""
   scores = x @ p['router']

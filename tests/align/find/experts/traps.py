@@ -145,6 +145,15 @@ def _partial_sums(p, x):
   return jax.lax.scan(add, x, (p['up'], p['down'], gates.T))
 
 
+@jax.custom_jvp
+def logaddexp(x, y):
+  """A function that has the name of another one: most scores are zero."""
+  return jnp.maximum(x, y)
+
+
+logaddexp.defjvps(lambda t, out, x, y: t, None)
+
+
 _ARANGE = jnp.arange(moe.E, dtype=jnp.float64)
 _MORE = {'in': (moe.W, 3), 'router': (3, moe.E)}
 
@@ -164,6 +173,20 @@ PINNED = {
   ),
   'clipped_scores': _pinned(
     _scored(lambda s, p, x: jnp.clip(s, -0.2, 0.2)), 'ties may be common'
+  ),
+  'softplus_by_name': _pinned(
+    _scored(lambda s, p, x: logaddexp(s, 0.0)), 'ties may be common'
+  ),
+  'soft_maximum_of_two': (
+    _scored(lambda s, p, x: jnp.logaddexp(s - 1e3, x[:, :1])),
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.FIXED,
+    'ties may be common',
+  ),
+  'softplus_of_equal_scores': _pinned(
+    _scored(lambda s, p, x: jax.nn.softplus(jax.nn.relu(s))),
+    'ties may be common',
   ),
   'scores_times_zero': _pinned(
     _scored(lambda s, p, x: s * 0.0), 'ties may be common'
