@@ -31,6 +31,9 @@ _NESTED = [
   routers.softplus,
   routers.log_sigmoid,
   routers.root_softplus,
+  routers.masked_second,
+  routers.zeroed_second,
+  routers.excluded_second,
 ]
 _ALIKE = [routers.gathered, routers.taken, routers.per_token, routers.sliced]
 FREED = {

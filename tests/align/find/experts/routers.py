@@ -209,6 +209,35 @@ def gshard(p, x):
   return moe.mix(p, x, gates / gates.sum(-1, keepdims=True))
 
 
+def best(scores):
+  """The one-hot encoding of the best expert."""
+  return jax.nn.one_hot(jnp.argmax(scores, -1), moe.E, dtype=scores.dtype)
+
+
+def masked_second(p, x):
+  """The second expert is the best one after the first is masked."""
+  scores = jax.nn.softmax(x @ p['router'])
+  first = best(scores)
+  second = best(jnp.where(first > 0, -jnp.inf, scores))
+  return moe.mix(p, x, scores * (first + second))
+
+
+def zeroed_second(p, x):
+  """As ``masked_second``, by a product with zeros and ones, as in GShard."""
+  scores = jax.nn.softmax(x @ p['router'])
+  first = best(scores)
+  second = best(scores * (1 - first))
+  return moe.mix(p, x, scores * (first + second))
+
+
+def excluded_second(p, x):
+  """As ``masked_second``, with a boolean mask that is negated."""
+  scores = x @ p['router']
+  first = jnp.arange(moe.E)[None] == jnp.argmax(scores, -1)[:, None]
+  second = best(jnp.where(~first, scores, -jnp.inf))
+  return moe.mix(p, x, jax.nn.sigmoid(scores) * (first + second))
+
+
 def load_balance(p, x):
   """Also returns the auxiliary loss: shares times mean probabilities."""
   scores = jax.nn.softmax(x @ p['router'])

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tests.align.find.experts import moe, routers
 from tests.align.find.zoo import base
@@ -102,13 +103,22 @@ def _projected(p, x):
   return moe.mix(p, x, jax.nn.one_hot(which, moe.E, dtype=x.dtype).sum(1))
 
 
-def _second(p, x):
-  """The second expert is the best one after the first is masked."""
-  scores = jax.nn.softmax(x @ p['router'])
-  first = jax.nn.one_hot(jnp.argmax(scores, -1), moe.E)
-  rest = jnp.where(first > 0, -jnp.inf, scores)
-  second = jax.nn.one_hot(jnp.argmax(rest, -1), moe.E)
-  return moe.mix(p, x, scores * (first + second))
+def _masked(mask):
+  """Takes the best expert after some are masked by a function of the scores."""
+
+  def apply(p, x):
+    scores = jax.nn.softmax(x @ p['router'])
+    rest = mask(scores, x)
+    second = jax.nn.one_hot(jnp.argmax(rest, -1), moe.E, dtype=x.dtype)
+    return moe.mix(p, x, scores * second)
+
+  return apply
+
+
+def _both(scores):
+  """One-hot encodings of the two best experts, summed."""
+  which = jax.lax.top_k(scores, 2)[1]
+  return jax.nn.one_hot(which, moe.E, dtype=scores.dtype).sum(1)
 
 
 def _scanned_experts(p, x):
@@ -263,7 +273,55 @@ PINNED = {
     lambda p, x: (routers.switch(p, x), jnp.argmax(x @ p['router'], -1)),
     'its indices are used as numbers',
   ),
-  'masked_second': _pinned(_second, 'ties may be common'),
+  'two_are_masked': _pinned(
+    _masked(lambda s, x: jnp.where(_both(s) > 0, -jnp.inf, s)),
+    'ties may be common',
+  ),
+  'masked_by_a_threshold': _pinned(
+    _masked(lambda s, x: jnp.where(s > 0.5, -jnp.inf, s)), 'ties may be common'
+  ),
+  'all_but_the_best_are_masked': _pinned(
+    _masked(lambda s, x: s * routers.best(s)), 'ties may be common'
+  ),
+  'one_token_is_masked': _pinned(
+    _masked(
+      lambda s, x: jnp.where(
+        jax.nn.one_hot(jnp.argmax(x[:, 0]), moe.B)[:, None] > 0, -jnp.inf, s
+      )
+    ),
+    '',
+  ),
+  'negated_bits_are_masked': _pinned(
+    _masked(
+      lambda s, x: s * (~routers.best(s).astype(np.int32)).astype(s.dtype)
+    ),
+    'ties may be common',
+  ),
+  'the_same_mask_for_all_experts': _pinned(
+    _masked(
+      lambda s, x: jnp.where(
+        jnp.broadcast_to(jnp.arange(1)[None] == 0, s.shape), -jnp.inf, s
+      )
+    ),
+    'ties may be common',
+  ),
+  'masked_then_added': _pinned(
+    _masked(
+      lambda s, x: (
+        jnp.where(routers.best(s) > 0, -jnp.inf, s)
+        + jnp.where(x[:, :1] > 0, jnp.inf, 0.0)
+      )
+    ),
+    'ties may be common',
+  ),
+  'relu_scores_masked': _pinned(
+    _masked(
+      lambda s, x: jnp.where(
+        routers.best(s) > 0, -jnp.inf, jax.nn.relu(s - 0.3)
+      )
+    ),
+    'ties may be common',
+  ),
   'scanned_experts': _pinned(_scanned_experts, 'the steps of a scan'),
   'scan_reads_total': _pinned(_read_total, 'the steps of a scan'),
   'partial_sums': _pinned(_partial_sums, ''),

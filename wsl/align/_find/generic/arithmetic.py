@@ -14,7 +14,7 @@ _KEEP_ZERO = frozenset({  # zero only at zero
   'abs', 'asinh', 'atan', 'cbrt', 'erf', 'expm1', 'integer_pow', 'log1p', 'neg',
   'sinh', 'sqrt', 'square', 'tanh',
 })  # fmt: skip
-_POSITIVE = frozenset({'cosh', 'logistic', 'rsqrt'})
+_POSITIVE = frozenset({'cosh', 'exp', 'exp2', 'logistic', 'rsqrt'})
 _INJECTIVE = frozenset({
   'asinh', 'atan', 'cbrt', 'erf', 'erfc', 'exp', 'exp2', 'expm1', 'log',
   'log1p', 'logistic', 'neg', 'rsqrt', 'sinh', 'sqrt', 'tanh',
@@ -47,8 +47,12 @@ def add(
   the sum is u, or has a density.
   """
   for k, x in enumerate(operands):
-    if operands_lib.zero(x):
+    if operands_lib.uniform(x, 0):
       return pair(eqn, operands)[1 - k][0]
+  if eqn.primitive.name == 'sub' and operands_lib.uniform(operands[0], 1):
+    other = pair(eqn, operands)[1][0]
+    if other.hot or other.cold:
+      return other._replace(hot=other.cold, cold=other.hot)
   found = traits_lib.Traits()
   for u, v in (pairs := pair(eqn, operands)):
     terms = independent(v.linear, u)
@@ -71,6 +75,10 @@ def mul(
   for u, v in (pairs := pair(eqn, operands)):
     found = _scaled(found, u, v, v.nonzero)
   u, v = pairs[0]
+  # Distinct entries that are not zero stay distinct if one of them is zeroed.
+  for one, other in pairs:
+    if one.nonzero:
+      found = found._replace(apart=found.apart | (one.apart & other.cold))
   return found._replace(nonzero=u.nonzero and v.nonzero, flat=u.flat & v.flat)
 
 
@@ -125,10 +133,11 @@ def same(
 ) -> traits_lib.Traits:
   """The operand, in place or in another floating dtype."""
   x, floating = operands[0].traits, True
+  binary = traits_lib.Traits(flat=x.flat, hot=x.hot, cold=x.cold)
   for var in (eqn.invars[0], eqn.outvars[0]):
     dtype = getattr(var.aval, 'dtype', np.dtype(bool))
     floating &= bool(jnp.issubdtype(dtype, jnp.floating))
-  return x if floating else traits_lib.Traits(flat=x.flat)
+  return x if floating else binary
 
 
 def reduce_sum(

@@ -34,7 +34,11 @@ def softplus(
     return None
   x, zero = operands
   shape = jaxprs.shape_of(eqn.outvars[0])
-  if not operands_lib.zero(zero) or x.shape != shape or not x.traits.bounded:
+  if (
+    not operands_lib.uniform(zero, 0)
+    or x.shape != shape
+    or not x.traits.bounded
+  ):
     return None
   avals: list[Any] = [var.aval for var in eqn.invars]
   wanted = _equations(*((aval.shape, aval.dtype) for aval in avals))

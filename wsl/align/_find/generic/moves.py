@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from jax.extend import core
+import jax.numpy as jnp
 import numpy as np
 
 from wsl import jaxprs
@@ -90,8 +91,53 @@ def concatenate(
 def select(
   eqn: core.JaxprEqn, operands: Sequence[operands_lib.Operand]
 ) -> traits_lib.Traits:
-  """A choice between nonzero entries is nonzero."""
-  return traits_lib.Traits(nonzero=all(map(operands_lib.nonzero, operands[1:])))
+  """A choice between nonzero entries is nonzero.
+
+  Distinct entries stay distinct if one of them is replaced by an infinity, or
+  by zero if none is zero.
+  """
+  nonzero = all(map(operands_lib.nonzero, operands[1:]))
+  found = traits_lib.Traits(nonzero=nonzero)
+  if len(operands) != 3:
+    return found
+  shape = jaxprs.shape_of(eqn.outvars[0])
+  test, no, yes = (operands_lib.broadcast(x, shape) for x in operands)
+  for kept, other, once in (
+    (no, yes, test.traits.hot),
+    (yes, no, test.traits.cold),
+  ):
+    axes = kept.traits.apart & once if kept.traits.bounded else traits_lib.NONE
+    if operands_lib.uniform(other, 0) and kept.traits.nonzero:
+      found = found._replace(apart=found.apart | axes)
+    if operands_lib.uniform(other, -np.inf, np.inf):
+      found = found._replace(masked=found.masked | axes)
+  return found
+
+
+def compare(
+  eqn: core.JaxprEqn, operands: Sequence[operands_lib.Operand]
+) -> traits_lib.Traits:
+  """One of distinct constants equals a value, at most; 0 and 1 are tested."""
+  name, shape = eqn.primitive.name, jaxprs.shape_of(eqn.outvars[0])
+  x, y = (operands_lib.broadcast(operand, shape) for operand in operands)
+  if name == 'eq':
+    hot = x.traits.flat & operands_lib.distinct(y)
+    hot |= y.traits.flat & operands_lib.distinct(x)
+    return traits_lib.Traits(hot=hot)
+  zero, other = (x, y) if name == 'lt' else (y, x)
+  if name in ('gt', 'lt', 'ne') and operands_lib.uniform(zero, 0):
+    return traits_lib.Traits(hot=other.traits.hot, cold=other.traits.cold)
+  return traits_lib.Traits()
+
+
+def negate(
+  eqn: core.JaxprEqn, operands: Sequence[operands_lib.Operand]
+) -> traits_lib.Traits:
+  """The negation of booleans exchanges True and False; of integers, bits."""
+  x = operands[0].traits
+  if not jnp.issubdtype(getattr(eqn.outvars[0].aval, 'dtype', int), jnp.bool_):
+    return traits_lib.Traits(flat=x.flat)
+  return traits_lib.Traits(flat=x.flat, hot=x.cold, cold=x.hot)
 
 
 def ranked(

@@ -42,10 +42,21 @@ def nonzero(x: Operand) -> bool:
   return array is not None and bool((np.isfinite(array) & (array != 0)).all())
 
 
-def zero(x: Operand) -> bool:
-  """Returns whether all entries are the constant zero."""
+def uniform(x: Operand, *values: float) -> bool:
+  """Returns whether all entries are the same one of some constants."""
   array = _constant(x)
-  return array is not None and not array.any()
+  return array is not None and any(bool((array == v).all()) for v in values)
+
+
+def distinct(x: Operand) -> traits_lib.Dims:
+  """Returns the axes along which no two entries of a constant are equal."""
+  array = _constant(x)
+  if array is None or not array.size or array.ndim != len(x.shape):
+    return traits_lib.NONE
+  # Along an axis that is broadcast, entries are repeated.
+  whole = [i for i, n in enumerate(x.shape) if array.shape[i] == n]
+  steps = lambda i: np.diff(np.sort(array, i), axis=i)
+  return frozenset(i for i in whole if (steps(i) != 0).all())
 
 
 def broadcast(x: Operand, shape: tuple[int, ...]) -> Operand:

@@ -26,6 +26,7 @@ _BOUNDED = frozenset({
   'atan', 'cos', 'erf', 'exp', 'exp2', 'logistic', 'sin', 'tanh',
   'and', 'eq', 'ge', 'gt', 'is_finite', 'le', 'lt', 'ne', 'not', 'or',
 })  # fmt: skip
+_TESTS = frozenset({'eq', 'gt', 'lt', 'ne', 'not'})  # of booleans and indices
 _RULES: dict[str, Rule] = {
   **dict.fromkeys(arithmetic.ANALYTIC, arithmetic.unary),
   **dict.fromkeys(jaxprs.CASTS, arithmetic.same),
@@ -36,11 +37,13 @@ _RULES: dict[str, Rule] = {
   'reduce_sum': arithmetic.reduce_sum,
   'reduce_max': arithmetic.extremum,
   'reduce_min': arithmetic.extremum,
+  **dict.fromkeys(('eq', 'gt', 'lt', 'ne'), moves.compare),
   'broadcast_in_dim': moves.broadcast_in_dim,
   'concatenate': moves.concatenate,
   'conv_general_dilated': products.convolution,
   'dot_general': products.dot_general,
   'gather': moves.gather,
+  'not': moves.negate,
   'reshape': moves.reshape,
   'select_n': moves.select,
   'slice': moves.part,
@@ -78,7 +81,7 @@ def propagate(
   plains = [plain] * len(eqn.outvars)
   floating = [_floating(var) for var in eqn.outvars]
   rule = _RULES.get(name)
-  moved = name in _MOVES
+  moved = name in _MOVES or name in _TESTS or name == 'select_n'
   if rule is None or not (moved or (floating[0] and bounded)):
     return plains
   found = rule(eqn, operands)._replace(roots=roots, bounded=bounded)

@@ -19,6 +19,10 @@ class Traits(NamedTuple):
     apart: axes along which no two entries are equal.
     alive: axes along which at most one entry is zero.
     flat: axes along which all entries are equal.
+    hot: axes along which at most one entry is 1 or True, of zeros and ones.
+    cold: axes along which at most one entry is 0 or False, of zeros and ones.
+    masked: axes along which no two entries are equal, and at most one entry is
+      infinite. Sums and products with it are not known to be distinct.
     joint: by root, axes over which the entries have a joint density.
     linear: by root, axes over which the entries are either all zero or have a
       joint density, for linear combinations of independent arrays: the entry
@@ -32,6 +36,9 @@ class Traits(NamedTuple):
   apart: Dims = NONE
   alive: Dims = NONE
   flat: Dims = NONE
+  hot: Dims = NONE
+  cold: Dims = NONE
+  masked: Dims = NONE
   joint: Mapping[int, Dims] = {}
   linear: Mapping[int, Dims] = {}
   bounded: bool = True
@@ -103,6 +110,9 @@ def map_axes(
     apart=one(t.apart),
     alive=one(t.alive),
     flat=flat(t.flat),
+    hot=one(t.hot),
+    cold=one(t.cold),
+    masked=one(t.masked),
     joint=by_root(t.joint),
     linear=by_root(t.linear),
   )

@@ -72,7 +72,8 @@ def _index(
   """Returns the index of an axis that scores along it select."""
   name = eqn.primitive.name
   ties = f'{name} along it breaks ties by position, and ties may be common'
-  distinct = i in scores.traits.apart and scores.traits.bounded
+  traits = scores.traits
+  distinct = i in traits.masked or (i in traits.apart and traits.bounded)
   return axis_facts.Index(scores.axes[i], '' if distinct else ties)
 
 
