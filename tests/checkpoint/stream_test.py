@@ -294,5 +294,5 @@ def test_peak_memory_is_that_of_one_leaf(tmp_path):
     check=True,
   )
   grown, planned = map(float, run.stdout.split())
-  assert planned == pytest.approx(16, abs=1)
+  assert planned == pytest.approx(12, abs=1)  # chunks of 1 MiB
   assert grown < 80  # Half of one model: two are read, one is written.

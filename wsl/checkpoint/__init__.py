@@ -13,9 +13,11 @@ on demand, so a merge of models that do not fit in memory is one expression::
 from wsl.checkpoint._load import load as load
 from wsl.checkpoint._load import metadata as metadata
 from wsl.checkpoint._lora.load import load_lora as load_lora
-from wsl.checkpoint._plan import LeafPlan as LeafPlan
-from wsl.checkpoint._plan import Plan as Plan
-from wsl.checkpoint._plan import plan as plan
+from wsl.checkpoint._plan.plan import plan as plan
+from wsl.checkpoint._plan.probe import Rates as Rates
+from wsl.checkpoint._plan.rows import LeafPlan as LeafPlan
+from wsl.checkpoint._plan.rows import Plan as Plan
+from wsl.checkpoint._plan.rows import StatisticPlan as StatisticPlan
 from wsl.checkpoint._run import restore_run as restore_run
 from wsl.checkpoint._run import save_run as save_run
 from wsl.checkpoint._run import steps as steps

@@ -3,6 +3,7 @@
 from wsl.tree._chunks.programs import Entries as Entries
 from wsl.tree._chunks.reduce import in_files as in_files
 from wsl.tree._chunks.stream import CHUNK_BYTES as CHUNK_BYTES
+from wsl.tree._chunks.stream import chunk_memory as chunk_memory
 from wsl.tree._chunks.stream import stream as stream
 from wsl.tree._containers.convert import check_names as check_names
 from wsl.tree._containers.convert import common as common

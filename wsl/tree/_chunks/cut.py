@@ -82,8 +82,39 @@ class _Sequence(NamedTuple):
   single: bool
 
 
-def _sequence(item: windows.Item, nbytes: int) -> _Sequence | None:
-  """Returns how a leaf is cut; None if it cannot be."""
+def _source(x: Any, lead: int) -> Any:
+  """Returns a stored leaf, or an array as rows; None if neither is possible."""
+  if isinstance(x, _nodes.Stored):
+    if x.read_into is not None:
+      return x
+    if getattr(x.fetch, 'sharding', None) is not None:
+      return None
+    value = x.fetch()
+    if tuple(value.shape) != tuple(x.shape) or value.dtype != x.dtype:
+      return None
+    x = value
+  if isinstance(x, jax.core.Tracer):
+    return None
+  if isinstance(x, jax.Array):
+    devices = x.devices()
+    if len(devices) > 1 or next(iter(devices)).platform != 'cpu':
+      return None
+  return np.asarray(x).reshape(math.prod(x.shape[:lead]), -1)
+
+
+def measure(item: windows.Item, nbytes: int) -> windows.Window | None:
+  """Returns an empty window of a leaf, without a read; None if it is whole."""
+  sequence = _sequence(item, nbytes, lambda x, lead: x)
+  return None if sequence is None else sequence.window()
+
+
+def _sequence(
+  item: windows.Item, nbytes: int, source: Callable[[Any, int], Any] = _source
+) -> _Sequence | None:
+  """Returns how a leaf is cut; None if it cannot be.
+
+  ``source`` opens an input to be read at the positions of a window.
+  """
   leaf, shape = item.leaf, tuple(item.shape)
   if not all(shape):
     return None
@@ -102,8 +133,8 @@ def _sequence(item: windows.Item, nbytes: int) -> _Sequence | None:
   if chunk is None:
     return None
   split = [(x, k) for x, k in zip(inputs, chunk.leads) if k is not None]
-  sources = tuple(_source(x, k) for x, k in split)
-  if not sources or any(source is None for source in sources):
+  sources = tuple(source(x, k) for x, k in split)
+  if not sources or any(x is None for x in sources):
     return None
   layout = tuple((tuple(x.shape[:k]), x.dtype) for x, k in split)
   uniform = tuple(x if k is None else None for x, k in zip(inputs, chunk.leads))
@@ -132,23 +163,3 @@ def _power(n: int) -> int:
 def _identity(x: Any) -> Any:
   """Returns a key that is equal for the same value of a uniform input."""
   return (type(x), x) if isinstance(x, (int, float)) else id(x)
-
-
-def _source(x: Any, lead: int) -> Any:
-  """Returns a stored leaf, or an array as rows; None if neither is possible."""
-  if isinstance(x, _nodes.Stored):
-    if x.read_into is not None:
-      return x
-    if getattr(x.fetch, 'sharding', None) is not None:
-      return None
-    value = x.fetch()
-    if tuple(value.shape) != tuple(x.shape) or value.dtype != x.dtype:
-      return None
-    x = value
-  if isinstance(x, jax.core.Tracer):
-    return None
-  if isinstance(x, jax.Array):
-    devices = x.devices()
-    if len(devices) > 1 or next(iter(devices)).platform != 'cpu':
-      return None
-  return np.asarray(x).reshape(math.prod(x.shape[:lead]), -1)

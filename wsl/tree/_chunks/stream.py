@@ -4,6 +4,9 @@ import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping
 import concurrent.futures
 import contextlib
+import functools
+import math
+import os
 from typing import Any
 
 import jax
@@ -12,7 +15,8 @@ import numpy as np
 from wsl.tree import _on_demand
 from wsl.tree._chunks import buffers, cut, windows
 
-_AHEAD = 2  # windows that are read ahead
+AHEAD = 2  # windows that are read ahead
+_HELD = 4  # results that are computed, or held by the consumer
 CHUNK_BYTES = 1 << 20
 
 
@@ -65,6 +69,40 @@ def stream(
       at = end
 
 
+def chunk_memory(
+  leaf: Any, chunk_bytes: int = CHUNK_BYTES, *, lead: int = 0
+) -> int | None:
+  """Returns the memory of a leaf's chunks in ``stream``, without a read.
+
+  Args:
+    leaf: an array, or a leaf on demand.
+    chunk_bytes: as in ``stream``.
+    lead: the number of axes that chunks have as a whole.
+
+  Returns:
+    The bytes of all chunks in memory at one time: those read ahead, computed
+    and kept by the consumer. None if the leaf is computed as a whole.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> chunk_memory(jnp.ones(3)) is None
+    True
+  """
+  shape = tuple(leaf.shape[lead:])
+  window = cut.measure(windows.Item('', leaf, shape), chunk_bytes)
+  if window is None:
+    return None
+  size = math.prod(shape)
+  length = min(window.most, size)
+  number = -(-size // length)
+  inputs = sum(math.prod(k) * dtype.itemsize for k, dtype in window.layout)
+  result = math.prod(leaf.shape[:lead]) * leaf.dtype.itemsize
+  if window.program is None:  # The consumer gets the input.
+    return length * inputs * min(number, AHEAD + _HELD)
+  computed = result * min(number, _HELD) + inputs * min(number, AHEAD + 2)
+  return length * computed
+
+
 def run(
   items: Iterable[windows.Item],
   chunk_bytes: int,
@@ -75,13 +113,13 @@ def run(
   Two windows are read ahead by a thread, and one is computed while the consumer
   handles the one before it.
   """
-  pool = buffers.Buffers()
+  pool, reader = buffers.Buffers(), _reader(os.getpid())
   queue = cut.cut(items, chunk_bytes)
   ahead: collections.deque[Any] = collections.deque()
   running: collections.deque[Any] = collections.deque()
-  with concurrent.futures.ThreadPoolExecutor(1) as reader:
+  try:
     while True:
-      while len(ahead) <= _AHEAD:
+      while len(ahead) < AHEAD:
         window = next(queue, None)
         if window is None:
           break
@@ -100,6 +138,21 @@ def run(
         return
       if len(running) > 1 or not ahead:
         yield running.popleft()
+  finally:
+    for _, fill in ahead:
+      if fill is not None:
+        fill.cancel()
+
+
+@functools.cache
+def _reader(pid: int) -> concurrent.futures.Executor:
+  """Returns the thread that reads ahead; a forked process has its own.
+
+  One thread serves all streams: each thread has a heap of its own, which keeps
+  the memory that it has released.
+  """
+  del pid  # part of the key
+  return concurrent.futures.ThreadPoolExecutor(1, 'wsl.tree.stream')
 
 
 def _start(window: windows.Window, arrays: list[np.ndarray]) -> Any:

@@ -1,0 +1,1 @@
+"""Plans: what a save would read, write and hold, and what would stop it."""

@@ -1,0 +1,80 @@
+"""The memory of leaves while they are computed."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from wsl import tree
+
+# Resident memory of a compiled program and of its compilation, about.
+PROGRAM = 10 << 20
+
+
+class Meter:
+  """The memory that leaves need; equal expressions are analysed once."""
+
+  def __init__(self, chunk_bytes: int) -> None:
+    """Creates a meter for chunks of a given size."""
+    self.chunk_bytes = chunk_bytes
+    self.programs: set[Any] = set()
+    self._known: dict[Any, tuple[str, int]] = {}
+
+  def of(self, leaf: Any, bytes_in: int, bytes_out: int) -> tuple[str, int]:
+    """Returns how a leaf is computed, and the bytes that this holds."""
+    if not isinstance(leaf, tree.Computed):
+      held = tree.chunk_memory(leaf, self.chunk_bytes)
+      return 'copied', max(bytes_in, bytes_out) if held is None else held
+    program, _, kinds = leaf.linear
+    key = program, kinds
+    if key not in self._known:
+      self.programs.add(program)
+      held = tree.chunk_memory(leaf, self.chunk_bytes)
+      if held is None:
+        scratch = bytes_in + bytes_out + _scratch(leaf)
+        self._known[key] = 'whole', scratch
+      else:
+        self._known[key] = 'in chunks', held
+    return self._known[key]
+
+  def of_statistic(self, leaf: Any) -> int:
+    """Returns the bytes that a pass of a statistic over a leaf holds."""
+    if not isinstance(leaf, tree.Computed):
+      return self.of(leaf, nbytes(leaf), 0)[1]
+    program, inputs, kinds = leaf.linear
+    key = 'statistic', program, kinds
+    if key not in self._known:
+      stored = [x for x in inputs if isinstance(x, tree.Stored)]
+      lead = leaf.ndim - max((x.ndim for x in stored), default=leaf.ndim)
+      held = None
+      if lead >= 0:
+        held = tree.chunk_memory(leaf, self.chunk_bytes, lead=lead)
+      if held is None:
+        held = nbytes(leaf) + sum(map(nbytes, stored))
+      self._known[key] = '', held
+    return self._known[key][1]
+
+
+def _scratch(leaf: tree.Computed) -> int:
+  """Returns the scratch bytes of the program that computes a leaf."""
+  arrays = [x for x in tree.inputs(leaf) if hasattr(x, 'dtype')]
+  compute = lambda *values: tree.evaluate(leaf, arrays, values)
+  shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays]
+  analysis = jax.jit(compute).lower(*shapes).compile().memory_analysis()
+  return 0 if analysis is None else int(analysis.temp_size_in_bytes)
+
+
+def nbytes(leaf: Any) -> int:
+  """Returns the size of a leaf."""
+  return int(leaf.size) * np.dtype(leaf.dtype).itemsize
+
+
+def resident() -> int:
+  """Returns the resident memory of this process; 0 if it is not known."""
+  status = pathlib.Path('/proc/self/status')
+  if not status.exists():
+    return 0
+  jax.devices()  # A save starts the backend.
+  lines = status.read_text().splitlines()
+  return int(next(x for x in lines if 'VmRSS' in x).split()[1]) << 10
