@@ -154,7 +154,8 @@ def _peak(leaves: Sequence[rows.LeafPlan]) -> int:
 
 def _process(plan: rows.Plan, programs: int) -> int:
   """Returns the resident memory at the peak."""
-  programs += 2 * bool(plan.statistics)
+  # A search of thresholds takes a sample, counts, collects and sorts.
+  programs += 5 * bool(plan.statistics)
   now = memory.resident()
   return now + programs * memory.PROGRAM + plan.peak_bytes if now else 0
 
