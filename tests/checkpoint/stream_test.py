@@ -234,7 +234,7 @@ def test_plan_of_a_path_and_of_arrays(tmp_path):
   plan = checkpoint.plan(tmp_path)
   assert (plan.bytes_in, plan.bytes_out) == (12 << 20, 12 << 20)
   assert '12 leaves, read 12.0 MiB, write 12.0 MiB' in str(plan)
-  assert str(plan).splitlines()[-1] == '  and 2 smaller ones'
+  assert '  and 2 smaller ones' in str(plan).splitlines()
   assert checkpoint.plan(params).bytes_in == 0
   assert checkpoint.plan({}).peak_bytes == 0
 
