@@ -129,10 +129,14 @@ def generate(folder: pathlib.Path, millions: float, seed: int) -> None:
   )
   noise = 0.02 * draw(0) + 0.002 * draw(seed) * (seed > 0)
   noise = noise.astype(jnp.bfloat16)
-  leaves = {
-    name: tree.Stored(lambda s=shape: np.resize(noise, s), shape, noise.dtype)
-    for name, shape in shapes(millions).items()
-  }
+
+  def leaf(i: int, shape: tuple[int, ...]) -> tree.Stored:
+    # Each leaf starts at another place, so that leaves are not alike.
+    fetch = lambda: np.resize(np.roll(noise, 7_919_003 * i), shape)
+    return tree.Stored(fetch, shape, noise.dtype)
+
+  names = shapes(millions).items()
+  leaves = {name: leaf(i, s) for i, (name, s) in enumerate(names)}
   size = sum(leaf.size for leaf in leaves.values())
   folder.mkdir()
   checkpoint.save(
