@@ -130,13 +130,16 @@ def run(
       if ahead:
         window, fill = ahead.popleft()
         if isinstance(window, windows.Whole):
-          running.append((window, read(window.name, window.leaf)))
+          # The consumer gets a result before the next whole leaf is computed.
+          while running:
+            yield running.popleft()
+          yield window, read(window.name, window.leaf)
         else:
           running.append((window, _start(window, fill.result())))
         del fill
       elif not running:
         return
-      if len(running) > 1 or not ahead:
+      if len(running) > 1 or (running and not ahead):
         yield running.popleft()
   finally:
     for _, fill in ahead:
