@@ -25,8 +25,12 @@ def _gathers(fn, spec, *operands):
 def test_counts_and_sums_do_not_gather(spec):
   probes = jnp.ones((3, 4), jnp.int32)
   lo, hi = jnp.zeros(3, jnp.int32), jnp.full(3, 9, jnp.int32)
-  assert not _gathers(passes._count_plainly, spec, probes)
-  assert not _gathers(passes._inside_plainly, spec, lo, hi)
+  assert not _gathers(passes._count, spec, probes)
+  # Columns are gathered, the leaf is not.
+  gathered = ''.join(_gathers(passes._inside, spec, lo, hi))
+  columns = spec[2:] == ('d',)
+  assert gathered.count('all-gather(') == 2 * columns
+  assert gathered.count('= s32[3,24]') == 2 * columns
   assert not _gathers(tree.sum_entries, spec)
 
 
@@ -37,7 +41,7 @@ def test_the_check_detects_a_gather():
   assert _gathers(flat, (None, None, 'd'))
 
 
-def test_one_column_finds_the_same_threshold_as_many(monkeypatch):
+def test_plain_passes_find_the_same_threshold_as_blocks(monkeypatch):
   """The accelerators' passes find the same threshold as the CPU's."""
   x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 150, 190)))
   wanted = np.sort(np.abs(np.asarray(x)).reshape(2, -1), axis=1)[:, -5000]
@@ -47,3 +51,13 @@ def test_one_column_finds_the_same_threshold_as_many(monkeypatch):
   found = jax.jit(lambda x: tree.kth_magnitude(x, 5000))(x)
   np.testing.assert_array_equal(found, wanted)
   np.testing.assert_array_equal(tree.kth_magnitude([x[:1]], 5000), wanted[:1])
+  both = {'a': x, 'b': 2 * x, 'c': x[:, :3, :5]}
+  ranks = jnp.asarray([[5000, 7], [1, 28_500]])
+  small = jnp.asarray([[3, 3], [15, 1]])
+  find = jax.jit(lambda xs: tree.kth_in_leaves(xs, [ranks, ranks, small]))
+  for rows, y, k in zip(
+    find(list(both.values())), both.values(), (ranks, ranks, small)
+  ):
+    ordered = np.sort(np.abs(np.asarray(y)).reshape(2, -1), axis=1)[:, ::-1]
+    wanted = [ordered[np.arange(2), np.asarray(r) - 1] for r in k]
+    np.testing.assert_array_equal(rows, wanted)

@@ -72,9 +72,13 @@ def fisher(
       dtype=jax.dtypes.canonicalize_dtype(np.float64),
     )
     coefs = tree.apply_kernel(_quotients, norms, coefs)
-  return _linear.weighted_mean(
-    deltas, tree.map(_raise, fishers, floor=floor, coefs=coefs)
-  )
+
+  def steps(both: tuple[types.Deltas, types.Deltas]) -> types.Delta:
+    deltas, fishers = both
+    weights = tree.map(_raise, fishers, floor=floor, coefs=coefs)
+    return _linear.weighted_mean(deltas, weights)
+
+  return _stack.fuse((deltas, fishers), steps)
 
 
 def _raise(

@@ -106,9 +106,7 @@ def expand_rank(x: types.Array, leaf: types.Array) -> types.Array:
   return x.reshape(x.shape + (1,) * (leaf.ndim - x.ndim))
 
 
-def fuse(
-  deltas: types.Deltas, steps: Callable[[types.Deltas], types.Tree]
-) -> types.Tree:
+def fuse(deltas: types.Tree, steps: Callable[[Any], types.Tree]) -> types.Tree:
   """Applies a method of several steps as one program for each leaf.
 
   Called on arrays, each step of a chain such as trim, elect, mean would write
@@ -117,7 +115,7 @@ def fuse(
   trace, and for leaves on demand, a plain chain is fused without it.
 
   Args:
-    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    deltas: stacked task vectors, every leaf ``[T, ...]``; or several operands.
     steps: maps the deltas to the method's result by functions of trees.
 
   Returns:

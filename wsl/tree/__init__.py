@@ -51,6 +51,7 @@ from wsl.tree._numerics import wide_dtype as wide_dtype
 from wsl.tree._numerics import widen as widen
 from wsl.tree._on_demand import apply_kernel as apply_kernel
 from wsl.tree._on_demand import defer as defer
+from wsl.tree._on_demand import is_traced as is_traced
 from wsl.tree._on_demand import on_demand as on_demand
 from wsl.tree._on_demand import statistic as statistic
 from wsl.tree._program import is_float as is_float
@@ -59,6 +60,7 @@ from wsl.tree._random import bernoulli as bernoulli
 from wsl.tree._random import name_key as name_key
 from wsl.tree._random import name_words as name_words
 from wsl.tree._random import random_bits as random_bits
+from wsl.tree._ranks.kth_magnitude import kth_in_leaves as kth_in_leaves
 from wsl.tree._ranks.kth_magnitude import kth_magnitude as kth_magnitude
 from wsl.tree._ranks.kth_magnitude import reaches as reaches
 from wsl.tree._scalars import check_scalars as check_scalars

@@ -35,12 +35,14 @@ class Stored:
       from a flat index on, ``read_into(start, out)``, so that a large leaf is
       read in chunks; ``None`` if the leaf can only be fetched as a whole. It
       may be called by another thread.
+    array: the array, if it is in memory.
   """
 
   fetch: Callable[[], np.ndarray]
   shape: tuple[int, ...]
   dtype: np.dtype
   read_into: Callable[[int, np.ndarray], None] | None = None
+  array: Any = None
 
   ndim = property(lambda self: len(self.shape))
   size = property(lambda self: math.prod(self.shape))

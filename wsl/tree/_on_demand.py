@@ -35,6 +35,26 @@ def on_demand(tree: types.Tree) -> bool:
   return any(isinstance(leaf, _nodes.KINDS) for leaf in jax.tree.leaves(tree))
 
 
+def is_traced(tree: types.Tree) -> bool:
+  """Returns True if any leaf is traced, or on demand and computed from one.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> found = []
+    >>> _ = jax.jit(lambda x: found.append(is_traced(defer(x))))(jnp.ones(2))
+    >>> found, is_traced(jnp.ones(2))
+    ([True], False)
+  """
+
+  def traced(leaf: Any) -> bool:
+    if isinstance(leaf, _nodes.Computed):
+      return any(map(traced, leaf.linear[1]))
+    array = leaf.array if isinstance(leaf, _nodes.Stored) else leaf
+    return isinstance(array, jax.core.Tracer)
+
+  return any(map(traced, jax.tree.leaves(tree)))
+
+
 def apply_kernel(
   kernel: Callable[..., Any], *operands: Any, **hyper: Any
 ) -> Any:
@@ -133,6 +153,6 @@ def defer(tree: types.Tree) -> types.Tree:
   def stored(x: Any) -> _nodes.OnDemand:
     if isinstance(x, _nodes.KINDS):
       return x
-    return _nodes.Stored(lambda: x, x.shape, x.dtype)
+    return _nodes.Stored(lambda: x, x.shape, x.dtype, array=x)
 
   return jax.tree.map(stored, tree)

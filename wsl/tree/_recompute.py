@@ -31,7 +31,7 @@ def recompute(leaf: Any) -> Any:
   pivots = [x for x in pivots if jnp.issubdtype(x.dtype, np.inexact)]
   if len(program) == 1 or not pivots:
     return _program.run(program, inputs)
-  evaluate = lambda inputs: _program.evaluate(program, inputs)
+  evaluate = lambda inputs: _program.run(program, inputs)
   zeros = lambda _: jax.tree.map(
     lambda x: jnp.zeros(x.shape, x.dtype), leaf.shape_dtype
   )

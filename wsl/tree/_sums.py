@@ -93,7 +93,22 @@ def _reduce(
   chunked = [node for node, flag in zip(nodes, cut) if flag]
   if entries is not None and chunked:
     parts.append(reduce.combine(chunked, entries, operator))
+  if any(isinstance(part, jax.core.Tracer) for part in parts):
+    return _fold(operator, parts)
   return functools.reduce(operator, parts)
+
+
+def _fold(operator: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
+  """Combines traced parts in order, in a loop.
+
+  XLA would copy a plain sum of L scalars into every kernel that uses it: L^2
+  additions, if each leaf is edited by a statistic of all.
+  """
+  if len(parts) == 1:
+    return parts[0]
+  stack = jnp.stack(parts)
+  add = lambda i, x: operator(x, stack[i])
+  return jax.lax.fori_loop(1, len(parts), add, stack[0])
 
 
 def _part(node: _nodes.Computed) -> Any:

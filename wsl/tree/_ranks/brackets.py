@@ -18,7 +18,7 @@ _EVEN = np.asarray([0.2, 0.4, 0.6, 0.8])
 
 
 class Bracket(NamedTuple):
-  """Bounds of the T thresholds, ``lo <= bits < hi``; every field ``[T]``."""
+  """Bounds of the R thresholds, ``lo <= bits < hi``; every field ``[R]``."""
 
   lo: Any
   hi: Any
@@ -28,21 +28,24 @@ class Bracket(NamedTuple):
   even: Any  # the next count spreads its probes evenly
 
 
-def first_probes(xp: Any, sample: Any, k: Any, size: int) -> Any:
+def first_probes(
+  xp: Any, sample: Any, drawn: Any, k: Any, size: np.ndarray
+) -> Any:
   """Probes the sample's order statistics around the rank of k.
 
+  The sample is sorted, ``[R, s]``; its first ``drawn`` entries count, ``[R]``.
   The expected value is probed together with its successor: if many entries are
   equal to it, the pair closes the bracket at once.
   """
   # Of s sampled entries, those below the k-th are binomial with p = 1 - k / N:
   # their fraction has standard deviation sqrt(p (1 - p) / s). 3.5 of them on
   # both sides bracket the k-th with probability 0.9995.
-  drawn = sample.shape[1]
-  share = 1 - k.astype(np.float32) / np.float32(size)
-  deviation = xp.sqrt(share * (1 - share) / np.float32(drawn))
-  rank = lambda z: (share + np.float32(z) * deviation) * np.float32(drawn)
+  drawn = drawn.astype(np.float32)
+  share = 1 - k.astype(np.float32) / size.astype(np.float32)
+  deviation = xp.sqrt(share * (1 - share) / drawn)
+  rank = lambda z: (share + np.float32(z) * deviation) * drawn
   ranks = xp.stack([rank(-3.5), rank(0), rank(3.5)], axis=1)
-  ranks = xp.clip(ranks, 0, drawn - 1).astype(np.int32)
+  ranks = xp.clip(ranks, 0, drawn[:, None] - 1).astype(np.int32)
   probes = xp.take_along_axis(sample, ranks, axis=1)
   successor = probes[:, 1:2] + np.ones((), probes.dtype)
   # A probe at 0 carries no information: every entry reaches it.
@@ -69,6 +72,7 @@ def next_probes(xp: Any, b: Bracket, k: Any, dtype: np.dtype) -> Any:
   first, last = b.lo[:, None], b.hi[:, None] - 1
   places = first + (fraction * width[:, None]).astype(first.dtype)
   least, greatest = (v.view(dtype).astype(real) for v in (first, last))
+  greatest = xp.minimum(greatest, real(jnp.finfo(dtype).max))  # not inf
   values = least + fraction * (greatest - least)
   values = values.astype(dtype).view(first.dtype)
   probes = xp.where((octaves < 1)[:, None], values, places)

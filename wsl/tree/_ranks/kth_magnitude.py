@@ -17,7 +17,8 @@ are sorted, nothing is concatenated, and counts add over leaves, shards and
 streams.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+import functools
 import math
 from typing import Any
 
@@ -28,7 +29,7 @@ import numpy as np
 from wsl import types
 from wsl.tree import _nodes, _on_demand, _sums
 from wsl.tree._chunks import programs, reduce
-from wsl.tree._ranks import brackets, passes
+from wsl.tree._ranks import bits, brackets, passes
 
 _SAMPLE = (1 << 12, 1 << 16)  # least and greatest size of the sample
 # A column of ``inside`` holds two entries. Of m entries in B = 8192 columns,
@@ -54,11 +55,11 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
 
   Args:
     tree: stacked models, every leaf ``[T, ...]``, of float or complex dtype.
-    k: a count from 1 to the number of entries of one model; one number, or one
-      for each model, ``[T]``; may be traced.
+    k: a count from 1 to the number of entries of one model; one number, one for
+      each model, ``[T]``, or K for each, ``[K, T]``; may be traced.
 
   Returns:
-    ``[T]`` magnitudes, in the widest dtype of the leaves.
+    ``[T]`` or ``[K, T]`` magnitudes, in the widest dtype of the leaves.
 
   Raises:
     ValueError: if k is out of range, there are no entries, or counts do not fit
@@ -71,60 +72,143 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
     [3.0]
   """
   # Skip empty leaves.
-  tree = leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
+  leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
   if not leaves:
     raise ValueError('kth_magnitude: the tree holds no entries')
-  dtype = _widest([leaf.dtype for leaf in leaves])
   size = sum(leaf.size // leaf.shape[0] for leaf in leaves)
   models = leaves[0].shape[0]
   _check_k(k, size, models)
-  stride = _nodes.Static(size / np.clip(size / 64, *_SAMPLE))
-  samples = [_draw(leaf, stride) for leaf in leaves]
-  sample = _on_demand.apply_kernel(
-    _sorted, *samples, dtype=_nodes.Static(dtype)
-  )
-  traced = any(isinstance(x, jax.core.Tracer) for x in [k, *samples])
+  found = _search(leaves, (0,) * len(leaves), [k], [size])[0]
+  return found if np.ndim(k) == 2 else found[0]
+
+
+def kth_in_leaves(leaves: Sequence[Any], ks: Sequence[Any]) -> list[Any]:
+  """Returns the magnitudes of several ranks in each of several leaves.
+
+  Arrays in a trace are searched together: each pass serves all leaves, and is
+  compiled once for them.
+
+  Args:
+    leaves: stacked leaves of one model, ``[T, ...]``, none of them empty.
+    ks: for each leaf K counts for each model, ``[K, T]``.
+
+  Returns:
+    For each leaf ``[K, T]``, in its dtype.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> leaf = jnp.asarray([[1.0, -4.0, 3.0]])
+    >>> kth_in_leaves([leaf], [jnp.asarray([[1], [2]])])[0].tolist()
+    [[4.0], [3.0]]
+  """
+  if not leaves:
+    return []
+  sizes = [leaf.size // leaf.shape[0] for leaf in leaves]
+  found = _search(leaves, tuple(range(len(leaves))), ks, sizes)
+  dtypes = [_widest([leaf.dtype]) for leaf in leaves]
+  return [rows.astype(dtype) for rows, dtype in zip(found, dtypes)]
+
+
+def _search(
+  leaves: Sequence[Any],
+  groups: passes.Groups,
+  ks: Sequence[Any],
+  sizes: Sequence[int],
+) -> list[Any]:
+  """Finds the magnitudes of ranks ``[K, T]`` in each of G groups of leaves.
+
+  The rows of a bracket are the G K T thresholds.
+  """
+  dtype = _widest([leaf.dtype for leaf in leaves])
+  integer = bits.integer(dtype)
+  models = leaves[0].shape[0]
+  strides = [size / np.clip(size / 64, *_SAMPLE) for size in sizes]
+  samples = [_draw(x, float(strides[g])) for x, g in zip(leaves, groups)]
+  traced = any(isinstance(x, jax.core.Tracer) for x in [*ks, *samples])
   xp: Any = jnp if traced else np
-  wide = _counter(traced, size)
-  k = xp.broadcast_to(xp.asarray(k).astype(wide), (models,))
-  integer = passes.integer(dtype)
+  wide = _counter(traced, max(sizes))
+  ranks = max([len(k) for k in ks if np.ndim(k) == 2], default=1)
+  k = xp.stack([_spread(xp, k, (ranks, models), wide) for k in ks])
+  rows = lambda x: x.reshape(len(sizes), ranks * models, *x.shape[1:])
+  flat = lambda x: x.reshape(k.size, *x.shape[2:])
+  each = lambda x: np.repeat(np.asarray(x), ranks * models)
   one = np.ones((), integer)
+  highest = np.asarray(np.inf, dtype).view(integer) + 1
   bracket = brackets.Bracket(
-    lo=xp.zeros(models, integer),
-    hi=xp.full(models, np.asarray(np.inf, dtype).view(integer) + 1, integer),
-    n_lo=xp.full(models, size, wide),
-    n_hi=xp.zeros(models, wide),
-    slow=xp.zeros(models, bool),
-    even=xp.zeros(models, bool),
+    lo=xp.zeros(k.size, integer),
+    hi=xp.full(k.size, highest, integer),
+    n_lo=xp.asarray(each(sizes), wide),
+    n_hi=xp.zeros(k.size, wide),
+    slow=xp.zeros(k.size, bool),
+    even=xp.zeros(k.size, bool),
   )
+  k = k.reshape(-1)
+  visit = functools.partial(_visit, leaves, groups, traced)
 
   def count(b: brackets.Bracket, probes: Any) -> brackets.Bracket:
-    counts = _sums.total(passes.count, leaves, entries=_COUNT, probes=probes)
+    counts = flat(visit(passes.count, probes=rows(probes)))
     return brackets.narrow(xp, b, probes, counts.astype(wide), k)
 
-  def collect(b: brackets.Bracket) -> brackets.Bracket:
-    found = _sums.greatest(
-      passes.inside, leaves, entries=_INSIDE, lo=b.lo, hi=b.hi
-    )
-    return brackets.settle(xp, b, found.astype(integer), k)
+  def collect(b: brackets.Bracket, _: Any) -> brackets.Bracket:
+    found = visit(passes.inside, lo=rows(b.lo), hi=rows(b.hi))
+    found = xp.moveaxis(found.astype(integer), 1, 0)
+    return brackets.settle(xp, b, found.reshape(2, k.size, -1), k)
 
-  def step(b: brackets.Bracket) -> brackets.Bracket:
-    narrow = lambda b: count(b, brackets.next_probes(xp, b, k, dtype))
+  def step(state: tuple[brackets.Bracket, Any]) -> Any:
+    b, probes = state
     few = (b.n_lo - b.n_hi <= _FEW) | (b.n_lo == k) | ~is_open(b)
     stuck = xp.any(is_open(b) & b.slow)
     # Never collect twice in a row: if a column held three entries, a count
     # must separate them first.
     collect_now = (xp.all(few) | stuck) & ~xp.any(is_open(b) & b.even)
     if traced:
-      return jax.lax.cond(collect_now, collect, narrow, b)
-    return collect(b) if collect_now else narrow(b)
+      b = jax.lax.cond(collect_now, collect, count, b, probes)
+    else:
+      b = collect(b, probes) if collect_now else count(b, probes)
+    return b, brackets.next_probes(xp, b, k, dtype)
 
   is_open = lambda b: b.hi - b.lo > one
-  bracket = count(
-    bracket, brackets.first_probes(xp, xp.asarray(sample), k, size)
-  )
-  bracket = _while(traced, lambda b: xp.any(is_open(b)), step, bracket)
-  return bracket.lo.view(dtype)
+  sample, drawn = _sorted_groups(samples, groups, dtype, xp)
+  sample = xp.repeat(sample, ranks, axis=0).reshape(k.size, -1)
+  probes = brackets.first_probes(xp, sample, each(drawn), k, each(sizes))
+  unknown = lambda state: xp.any(is_open(state[0]))
+  found, _ = _while(traced, unknown, step, (bracket, probes))
+  result = found.lo.view(dtype).reshape(len(sizes), ranks, models)
+  return _separate(result) if traced else list(result)
+
+
+def _visit(
+  leaves: Sequence[Any],
+  groups: passes.Groups,
+  traced: bool,
+  kernel: Callable[..., Any],
+  **hyper: Any,
+) -> Any:
+  """Makes a pass over all leaves: at once in a trace, else one by one."""
+  if traced:
+    static = _nodes.Static(groups)
+    leaves = [_on_demand.read(x) for x in leaves]
+    return _on_demand.apply_kernel(kernel, *leaves, groups=static, **hyper)
+  hyper['groups'] = _nodes.Static((0,))
+  if kernel is passes.inside:
+    return _sums.greatest(kernel, leaves, entries=_INSIDE, **hyper)
+  return _sums.total(kernel, leaves, entries=_COUNT, **hyper)
+
+
+def _separate(x: types.Array) -> list[types.Array]:
+  """Returns the parts ``x[i]`` of traced magnitudes in buffers of their own.
+
+  XLA fuses slices into the kernels that use them. Kernels of equal leaves would
+  differ by the place of the slice, and each would be compiled. It does not fuse
+  across a conditional, whose predicate here is true, but depends on the data.
+  """
+  zeros = lambda x: [jnp.zeros(x.shape[1:], x.dtype)] * len(x)
+  return jax.lax.cond(x[0, 0, 0] >= 0, list, zeros, x)
+
+
+def _spread(xp: Any, k: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+  """Broadcasts one number, ``[T]`` or ``[K, T]`` to the shape ``[K, T]``."""
+  return xp.broadcast_to(xp.asarray(k).astype(dtype), shape)
 
 
 def reaches(x: types.Array, threshold: types.Array) -> types.Array:
@@ -145,18 +229,19 @@ def reaches(x: types.Array, threshold: types.Array) -> types.Array:
     >>> reaches(jnp.asarray([1.0, -4.0]), jnp.asarray(3.0)).tolist()
     [False, True]
   """
-  dtype = passes.integer(threshold.dtype)
-  threshold = passes.bits(threshold, dtype)
+  dtype = bits.integer(threshold.dtype)
+  threshold = bits.of(threshold, dtype)
   if jnp.iscomplexobj(x):
     # Two programs may round |z| differently, by a fused multiply and add: a
     # magnitude within 4 units in the last place of the threshold equals it.
     threshold = jnp.maximum(threshold - jnp.asarray(4, dtype), 0)
-  return passes.bits(x, dtype) >= threshold
+  return bits.of(x, dtype) >= threshold
 
 
 def _check_k(k: Any, size: int, models: int) -> None:
   """Checks the shape of k, and its range if it is known."""
-  if np.shape(k) not in ((), (models,)):
+  fits = np.shape(k) in ((), (models,)) or np.shape(k)[1:] == (models,)
+  if not fits:
     raise ValueError(
       f'kth_magnitude: k has shape {np.shape(k)}, expected () or ({models},), '
       'one for each model'
@@ -179,23 +264,61 @@ def _counter(traced: bool, size: int) -> Any:
   return np.int32
 
 
-def _sorted(*samples: types.Array, dtype: np.dtype) -> types.Array:
-  """Sorts the bits of all samples, ``[T, s]``."""
-  real = [jnp.abs(x) if jnp.iscomplexobj(x) else x for x in samples]
-  return passes.sorted_bits([x.astype(dtype) for x in real])
+def _sorted_groups(
+  samples: Sequence[Any], groups: passes.Groups, dtype: np.dtype, xp: Any
+) -> tuple[Any, list[int]]:
+  """Sorts the bits of each group's samples.
+
+  Returns:
+    ``[G, T, s]``, padded at the end by the largest integer, and the number of
+    entries of each group.
+  """
+  drawn = [0] * (max(groups) + 1)
+  for x, g in zip(samples, groups):
+    drawn[g] += x.shape[1]
+  found = _on_demand.apply_kernel(
+    _sorted,
+    *samples,
+    groups=_nodes.Static(groups),
+    dtype=_nodes.Static(dtype),
+  )
+  return xp.asarray(found), drawn
 
 
-def _draw(leaf: Any, stride: _nodes.Static) -> Any:
+def _sorted(
+  *samples: types.Array, groups: passes.Groups, dtype: np.dtype
+) -> types.Array:
+  """Sorts the bits of each group's samples, ``[G, T, s]``."""
+  integer = bits.integer(dtype)
+  parts: dict[int, list[types.Array]] = {}
+  for x, g in zip(samples, groups):
+    parts.setdefault(g, []).append(bits.of(x, integer))
+  joined = [jnp.concatenate(parts[g], axis=1) for g in sorted(parts)]
+  longest = max(x.shape[1] for x in joined)
+  padded = [
+    jnp.pad(
+      x,
+      [(0, 0), (0, longest - x.shape[1])],
+      constant_values=np.iinfo(integer).max,
+    )
+    for x in joined
+  ]
+  return jnp.sort(jnp.stack(padded), axis=2)
+
+
+def _draw(leaf: Any, stride: float) -> Any:
   """Reads a sample to the host, so that one leaf at a time is in memory."""
   size = leaf.size // leaf.shape[0]
-  drawn = max(round(size / stride.value), 1)
+  drawn = max(round(size / stride), 1)
   runs = min(max(drawn // _RUN, 1), _RUNS)
   length = max(drawn // runs, 1)
   first = (np.arange(runs) + 0.5) * (size / runs) - length / 2
   spans = [(max(int(i), 0), min(int(i) + length, size)) for i in first]
   part = reduce.sample(leaf, spans)
   if part is None:
-    part = _on_demand.apply_kernel(passes.sample, leaf, stride=stride)
+    part = _on_demand.apply_kernel(
+      passes.sample, leaf, stride=_nodes.Static(stride)
+    )
     part = _on_demand.read(part)
   return part if isinstance(part, jax.core.Tracer) else np.asarray(part)
 

@@ -1,172 +1,177 @@
-"""One pass over a leaf: sample magnitudes, count them, or collect a few.
+"""One pass over leaves: sample magnitudes, count them, or collect a few.
 
-IEEE 754 orders sign, exponent and fraction from the most to the least
-significant bit. With the sign bit cleared, the bits of a float read as an
-integer are therefore monotone in its magnitude: |a| < |b| if and only if
-bits(|a|) < bits(|b|), denormal numbers and infinity included. Comparisons and
-thresholds are integer arithmetic here, exact and free of rounding.
+A pass serves G searches of K ranks in each of T models at once. A leaf takes
+part in one search, that of its group; all leaves are of one group in a search
+over the whole model.
 
 Each pass is written twice. XLA's CPU backend emits scalar code for a reduction
-of a comparison, but vectorises an elementwise loop: on a CPU a pass folds
-blocks of ``_BLOCK`` entries into one. On accelerators one plain reduction is
-best, and reduces shards without gathering them.
+of a comparison, but vectorises an elementwise loop: on a CPU a pass runs over
+blocks of the leaves, see ``blocks``. On accelerators plain reductions are best,
+and reduce shards without gathering them.
 """
 
-from typing import Any
+from collections.abc import Sequence
+import math
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
+from wsl.tree._ranks import bits, blocks
 
-PROBES = 4
-_BLOCK = 8192
-
-
-def integer(dtype: np.dtype) -> np.dtype:
-  """Returns the integer dtype of a float's width."""
-  return np.dtype(f'int{8 * dtype.itemsize}')
-
-
-def bits(x: types.Array, dtype: np.dtype) -> types.Array:
-  """Returns the bits of magnitudes as integers, which keep their order."""
-  if jnp.iscomplexobj(x):
-    x = jnp.abs(x)
-  floats = np.dtype(f'float{8 * dtype.itemsize}')
-  wide = floats if dtype.itemsize > x.dtype.itemsize else x.dtype
-  return jax.lax.bitcast_convert_type(jnp.abs(x.astype(wide)), dtype)
+Groups: TypeAlias = tuple[int, ...]
 
 
 def sample(x: types.Array, *, stride: float) -> types.Array:
   """Takes about ``size / stride`` entries on a grid, ``[T, ...] -> [T, s]``."""
-  step = max(stride, 1.0) ** (1 / max(x.ndim - 1, 1))
+  rest = max(stride, 1.0)
+  grid = []
   for axis in range(1, x.ndim):
-    rows = max(round(x.shape[axis] / step), 1)
-    index = (np.arange(rows) + 0.5) * (x.shape[axis] / rows)
-    x = jnp.take(x, index.astype(np.int32), axis=axis)
-  return x.reshape(len(x), -1)
+    # The stride that the other axes leave to this one, at most its length.
+    step = round(rest ** (1 / (x.ndim - axis)))
+    step = min(max(step, 1), x.shape[axis])
+    rest = max(rest / step, 1.0)
+    grid.append(slice(step // 2, None, step))
+  return x[:, *grid].reshape(len(x), -1)
 
 
-@jax.jit
-def sorted_bits(samples: list[types.Array]) -> types.Array:
-  """Concatenates samples and sorts their bits, ``[T, s]``."""
-  joined = jnp.concatenate(samples, axis=1)
-  return jnp.sort(bits(joined, integer(joined.dtype)), axis=1)
-
-
-def inside(x: types.Array, *, lo: types.Array, hi: types.Array) -> types.Array:
-  """Finds the least and the greatest bits in ``[lo, hi)`` of each column.
-
-  Args:
-    x: one leaf, ``[T, ...]``.
-    lo: ``[T]``.
-    hi: ``[T]``.
-
-  Returns:
-    ``[2, T, _BLOCK]``: ``hi - least`` and ``greatest - lo + 1``, both 0 for a
-    column without entries inside, so that the maximum combines blocks, leaves
-    and shards. On a CPU an entry's column is its position in its block; on
-    other devices the whole leaf is one column.
-  """
-  return jax.lax.platform_dependent(
-    x, lo, hi, cpu=_inside_by_blocks, default=_inside_plainly
-  )
-
-
-def _inside(
-  x: types.Array, lo: types.Array, hi: types.Array
-) -> tuple[types.Array, types.Array]:
-  """Returns each entry's distance to both ends of the bracket, 0 outside."""
-  lo, hi = (v.reshape(-1, *(1,) * (x.ndim - 1)) for v in (lo, hi))
-  found = (bits(x, lo.dtype) >= lo) & (bits(x, lo.dtype) < hi)
-  none = jnp.zeros((), lo.dtype)
-  below = jnp.where(found, hi - bits(x, lo.dtype), none)
-  return below, jnp.where(found, bits(x, lo.dtype) - lo + 1, none)
-
-
-def _inside_plainly(
-  x: types.Array, lo: types.Array, hi: types.Array
+def count(
+  *leaves: types.Array, probes: types.Array, groups: Groups
 ) -> types.Array:
-  """Treats the whole leaf as one column, so that no axis is gathered."""
-  ends = [v.max(tuple(range(1, x.ndim))) for v in _inside(x, lo, hi)]
-  pad = [(0, 0), (0, 0), (0, _BLOCK - 1)]
-  return jnp.pad(jnp.stack(ends)[..., None], pad)
-
-
-def _inside_by_blocks(
-  x: types.Array, lo: types.Array, hi: types.Array
-) -> types.Array:
-  """Takes the maximum over blocks, entry by entry of a block."""
-  head, tail = _split_blocks(x)
-  widen = [(0, 0), (0, _BLOCK - tail.shape[1])]
-  state = [jnp.pad(v, widen) for v in _inside(tail, lo, hi)]
-
-  def add(i: Any, state: list[types.Array]) -> list[types.Array]:
-    block = jax.lax.dynamic_index_in_dim(head, i, 1, False)
-    return list(map(jnp.maximum, state, _inside(block, lo, hi)))
-
-  if head.size:
-    state = jax.lax.fori_loop(0, head.shape[1], add, state)
-  return jnp.stack(state)
-
-
-def count(x: types.Array, *, probes: types.Array) -> types.Array:
   """Counts the entries whose bits are at least each probe.
 
   Args:
-    x: one leaf, ``[T, ...]``.
-    probes: bits, ``[T, PROBES]``.
+    *leaves: ``[T, ...]``.
+    probes: bits, ``[G, K * T, PROBES]``.
+    groups: the group of each leaf, 0 .. G - 1.
 
   Returns:
-    Counts, ``[T, PROBES]``, int32.
+    Counts, ``[G, K * T, PROBES]``, int32 (int64 under x64).
   """
+
+  def plainly(leaves: Sequence[types.Array], probes: types.Array) -> Any:
+    parts = [_count(x, probes[g]) for x, g in zip(leaves, groups)]
+    wide = jax.dtypes.canonicalize_dtype(np.int64)
+    parts = [x.astype(wide) for x in parts]
+    return _by_group(jnp.add, parts, groups, len(probes))
+
+  def by_blocks(leaves: Sequence[types.Array], probes: types.Array) -> Any:
+    pieces = _pieces(leaves, groups, probes.dtype)
+    return blocks.count(pieces, probes)
+
   return jax.lax.platform_dependent(
-    x, probes, cpu=_count_by_blocks, default=_count_plainly
+    leaves, probes, cpu=by_blocks, default=plainly
   )
 
 
-def _count_plainly(x: types.Array, probes: types.Array) -> types.Array:
-  """Counts by one reduction of a comparison for each probe."""
-  probes = probes.reshape(*probes.shape, *(1,) * (x.ndim - 1))
-  reached = bits(x, probes.dtype)[:, None] >= probes
-  return jnp.sum(reached, axis=tuple(range(2, reached.ndim)), dtype=np.int32)
+def inside(
+  *leaves: types.Array, lo: types.Array, hi: types.Array, groups: Groups
+) -> types.Array:
+  """Finds the least and the greatest bits in ``[lo, hi)`` of each column.
+
+  Args:
+    *leaves: ``[T, ...]``.
+    lo: ``[G, K * T]``.
+    hi: ``[G, K * T]``.
+    groups: the group of each leaf.
+
+  Returns:
+    ``[G, 2, K * T, COLUMNS]``: ``hi - least`` and ``greatest - lo + 1``, both 0
+    for a column without entries inside, so that the maximum combines blocks,
+    leaves and shards. An entry's column is its position in its block, or on
+    accelerators that along the last axis.
+  """
+
+  def plainly(leaves: Sequence[types.Array], lo: Any, hi: Any) -> Any:
+    parts = [_inside(x, lo[g], hi[g]) for x, g in zip(leaves, groups)]
+    return _by_group(jnp.maximum, parts, groups, len(lo))
+
+  def by_blocks(leaves: Sequence[types.Array], lo: Any, hi: Any) -> Any:
+    return blocks.inside(_pieces(leaves, groups, lo.dtype), lo, hi)
+
+  return jax.lax.platform_dependent(
+    leaves, lo, hi, cpu=by_blocks, default=plainly
+  )
 
 
-def _count_by_blocks(x: types.Array, probes: types.Array) -> types.Array:
-  """Counts all probes in one 32-bit word for each column of a block."""
-  head, tail = _split_blocks(x)
-  blocks = head.shape[1]
-  # A word packs PROBES = 4 counters of 8 bits. A block adds at most 1 to each,
-  # so a counter holds 255 blocks; the words are then unpacked and summed.
-  full = 255
-  counts = _count_plainly(tail, probes)
-  if not blocks:
-    return counts
+def _count(x: types.Array, probes: types.Array) -> types.Array:
+  """Counts one leaf by a reduction for each probe, ``[K * T, PROBES]``.
 
-  def add(i: Any, word: types.Array) -> types.Array:
-    block = jax.lax.dynamic_index_in_dim(head, i, 1, False)
-    block_bits = bits(block, probes.dtype)
-    for j in range(PROBES):
-      reached = (block_bits >= probes[:, j, None]).astype(np.uint32)
-      word += reached << np.uint32(8 * j)
-    return word
-
-  def unpack(word: types.Array, j: int) -> types.Array:
-    return ((word >> np.uint32(8 * j)) & np.uint32(255)).astype(np.int32)
-
-  def group(g: Any, counts: types.Array) -> types.Array:
-    empty = jnp.zeros((len(x), _BLOCK), np.uint32)
-    stop = jnp.minimum((g + 1) * full, blocks)
-    word = jax.lax.fori_loop(g * full, stop, add, empty)
-    parts = [unpack(word, j).sum(1, dtype=np.int32) for j in range(PROBES)]
-    return counts + jnp.stack(parts, axis=1)
-
-  return jax.lax.fori_loop(0, -(-blocks // full), group, counts)
+  Reductions of equal shape over one operand become one kernel on a GPU.
+  """
+  entries = _repeat(bits.of(x, probes.dtype), len(probes) // len(x))
+  axes = tuple(range(1, entries.ndim))
+  limits = [_expand(probes[:, j], entries) for j in range(blocks.PROBES)]
+  counts = [jnp.sum(entries >= b, axis=axes, dtype=np.int32) for b in limits]
+  return jnp.stack(counts, axis=1)
 
 
-def _split_blocks(x: types.Array) -> tuple[types.Array, types.Array]:
-  """Splits ``[T, ...]`` into blocks ``[T, b, _BLOCK]`` and the rest."""
-  x = x.reshape(len(x), -1)
-  whole = x.shape[1] // _BLOCK * _BLOCK
-  return x[:, :whole].reshape(len(x), -1, _BLOCK), x[:, whole:]
+def _inside(x: types.Array, lo: types.Array, hi: types.Array) -> types.Array:
+  """Finds both ends in each column of one leaf, ``[2, K * T, COLUMNS]``."""
+  entries = _repeat(bits.of(x, lo.dtype), len(lo) // len(x))
+  found = blocks.ends(entries, _expand(lo, entries), _expand(hi, entries))
+  return jnp.stack([_fold(v) for v in found])
+
+
+def _fold(x: types.Array) -> types.Array:
+  """Takes the maximum over all axes but the first and columns of the last.
+
+  An only axis is split in up to 128 rows, which may be shards.
+  """
+  if x.ndim == 2:
+    x = x.reshape(len(x), math.gcd(x.shape[1], 128), -1)
+  x = x.max(tuple(range(1, x.ndim - 1))).reshape(len(x), -1)
+  rows = -(-x.shape[1] // blocks.COLUMNS)
+  x = jnp.pad(x, [(0, 0), (0, rows * blocks.COLUMNS - x.shape[1])])
+  return x.reshape(len(x), rows, blocks.COLUMNS).max(1)
+
+
+def _expand(rows: types.Array, like: types.Array) -> types.Array:
+  """Reshapes ``[R]`` to the rank of an array ``[R, ...]``."""
+  return rows.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def _repeat(x: types.Array, times: int) -> types.Array:
+  """Repeats ``[T, ...]`` for K ranks, ``[K * T, ...]``."""
+  if times == 1:
+    return x
+  rows = jnp.broadcast_to(x[None], (times, *x.shape))
+  return rows.reshape(-1, *x.shape[1:])
+
+
+def _by_group(
+  combine: Any, parts: Sequence[types.Array], groups: Groups, number: int
+) -> types.Array:
+  """Combines the parts of each group, and stacks the groups."""
+  found: list[Any] = [None] * number
+  for part, g in zip(parts, groups):
+    found[g] = part if found[g] is None else combine(found[g], part)
+  return jnp.stack(found)
+
+
+def _pieces(
+  leaves: Sequence[types.Array], groups: Groups, dtype: np.dtype
+) -> list[blocks.Piece]:
+  """Views leaves as flat pieces of at least one block each.
+
+  Small leaves of a group are joined, and padded by -1, below all magnitudes.
+  """
+  pieces = []
+  small: dict[int, list[types.Array]] = {}
+  for x, g in zip(leaves, groups):
+    x = x.reshape(len(x), -1)
+    if x.shape[1] < blocks.COLUMNS:
+      small.setdefault(g, []).append(bits.of(x, dtype))
+      continue
+    for first in range(0, x.shape[1], 2**30):
+      # Positions are int32. The last part may overlap the one before it.
+      part = x[:, max(min(first, x.shape[1] - blocks.COLUMNS), 0) :][:, : 2**30]
+      skip = max(first - (x.shape[1] - blocks.COLUMNS), 0)
+      pieces.append(blocks.Piece(part, skip, g))
+  for g, parts in small.items():
+    x = jnp.concatenate(parts, axis=1)
+    pad = [(0, 0), (0, max(blocks.COLUMNS - x.shape[1], 0))]
+    pieces.append(blocks.Piece(jnp.pad(x, pad, constant_values=-1), 0, g))
+  return pieces
