@@ -16,7 +16,7 @@ import pytest
 
 from tests import operations
 from wsl import tree
-from wsl.tree import _on_demand
+from wsl.tree import _recompute
 
 WIDE = jax.config.read('jax_enable_x64')
 DTYPES = ('float32', 'bfloat16', *(['float64'] if WIDE else []))
@@ -103,8 +103,8 @@ def test_leaves_are_recomputed_alike_on_every_backend(monkeypatch: Any) -> None:
 
   def both(x: Any, by: Any) -> Any:
     doubled = tree.apply_kernel(_double, tree.defer(x))
-    norm = _on_demand.Computed(_spread, (doubled,), {'by': by})
-    return _on_demand.recompute(norm), tree.read(doubled)
+    norm = tree.Computed(_spread, (doubled,), {'by': by})
+    return _recompute.recompute(norm), tree.read(doubled)
 
   x, by = jnp.arange(6.0, dtype='float32').reshape(2, 3), jnp.float32(0.5)
   traced = jax.jit(both).trace(x, by)

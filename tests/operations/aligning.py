@@ -38,6 +38,8 @@ def _permutations(dtype: Any) -> inputs.Table:
     'align.compose': (
       lambda p, q: align.compose(p, q, symmetry=found), (pi, pi)
     ),
+    'align.identity': (lambda: align.identity(found), ()),
+    'align.random': (lambda key: align.random(found, key), (inputs.KEY,)),
     'align.invert': (lambda p: align.invert(p, symmetry=found), (pi,)),
     'align.unit_gains': (
       lambda a, b: align.unit_gains(a, b, symmetry=found), (a, b)
@@ -53,8 +55,9 @@ def _permutations(dtype: Any) -> inputs.Table:
 
 def cross(x: types.Array, y: types.Array) -> Any:
   """Returns the moments of two arrays of features."""
-  take = lambda i: lambda batch: [batch[i]]
-  return stats.cross_moments(take(0), take(1), [(x, y)])[0, 0]
+  take = lambda name: lambda batch: [batch[name]]
+  batches = [{'x': x, 'y': y}]
+  return stats.cross_moments(take('x'), take('y'), batches)[0, 0]
 
 
 def _statistics(dtype: Any) -> inputs.Table:
@@ -82,6 +85,7 @@ def _streamed(dtype: Any) -> inputs.Table:
     'stats.fisher': (over(stats.fisher), (a, x)),
     'stats.gram': (over(stats.gram), (a, x)),
     'stats.moments': (over(stats.moments), (a, x)),
+    'stats.cross_moments': (cross, (x, x)),
     'stats.joint_gram': (
       lambda a, b, x: stats.joint_gram(inputs.mlp, [a, b], [x]), (a, b, x)
     ),

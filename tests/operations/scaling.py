@@ -83,6 +83,7 @@ def _layers(dtype: Any) -> inputs.Table:
     'scale.scan of a bfloat16 stack': (scan, (by_layer, base, narrow)),
     'scale.scan, differentiated': (inputs.slope(scan), (by_layer, base, bank)),
     'scale.softmax': (scale.softmax, (start('leaf'),)),
+    'scale.box': (scale.box, (start('leaf'),)),
     'scale.shrinkage': (lambda c: scale.shrinkage(c, p=2), (start('leaf'),)),
   }  # fmt: skip
 
@@ -105,9 +106,25 @@ def _learning(dtype: Any) -> inputs.Table:
 
   batch = (x, jnp.asarray(inputs.LABELS))
   entropy = scale.entropy(inputs.mlp)
+  negation = scale.negation(inputs.mlp, inputs.mlp)
+  multi_task = scale.multi_task([objective, entropy])
+  move = lambda key, x: x + jax.random.normal(key, x.shape, x.dtype)
+  ufm = scale.ufm(inputs.mlp, weak=lambda key, x: x, strong=move)
+  views = scale.Views(x, x, batch[1], jnp.asarray(0.5, jnp.float32))
   return {
     'scale.supervised, of composed': (gradient, (coefs, base, bank, batch)),
     'scale.entropy': (lambda p, x: entropy(p, x, inputs.KEY), (base, x)),
+    'scale.negation': (
+      lambda p, b: negation(p, (b, b), inputs.KEY), (base, batch)
+    ),
+    'scale.multi_task': (
+      lambda p, b: multi_task(p, (b, b[0]), inputs.KEY), (base, batch)
+    ),
+    'scale.ufm': (lambda p, v: ufm(p, v, inputs.KEY), (base, views)),
+    'scale.linear_model': (
+      lambda b, p, x: scale.linear_model(inputs.mlp, b)(p, x),
+      (base, models[0], x),
+    ),
     'scale.linearise': (
       lambda b, d, x: scale.linearise(inputs.mlp, b)(d, x), (base, delta, x)
     ),
@@ -132,6 +149,12 @@ def _landscape(dtype: Any) -> inputs.Table:
       lambda a, b, x: landscape.barrier(loss(x), a, b, points=3).above_mean,
       (a, b, x),
     ),
+    'landscape.heights': (
+      lambda v: landscape.heights(v).above_chord, ({'loss': x},)
+    ),
+    'landscape.path': (
+      lambda a, b, x: landscape.path(loss(x), a, b, points=3).values, (a, b, x)
+    ),
     'landscape.l2_reduction': (landscape.l2_reduction, (a, b, c)),
     'landscape.singular_alignment': (landscape.singular_alignment, (a, b)),
     'landscape.variance_ratio': (
@@ -150,7 +173,8 @@ def _training(dtype: Any) -> inputs.Table:
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
     return jnp.mean(losses)
 
-  found: inputs.Table = {}
+  evaluate = lambda p, d: train.evaluate(inputs.mlp, p, d, batch_size=4)
+  found: inputs.Table = {'train.evaluate': (evaluate, (start, data))}
   for name, optimizer in {
     'sgd': optax.sgd(0.1, momentum=0.9),
     'adamw': train.adamw(0.01, steps=4),

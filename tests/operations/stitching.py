@@ -62,10 +62,17 @@ def _fits(dtype: Any) -> inputs.Table:
     'stitch.relative, basis': (
       lambda x, a: stitch.relative(x, a, kind='basis'), (x, x[:3])
     ),
+    'stitch.fit_each': (
+      lambda x, y: stitch.fit_each({(0, 0): aligning.cross(x, y)}), (x, y)
+    ),
     'stitch.fit_moments': (
       lambda x, y: stitch.fit_moments(aligning.cross(x, y)), (x, y)
     ),
   }  # fmt: skip
+
+
+def _twice(x: Any) -> tuple[Any, Any]:
+  return x, x
 
 
 def _losses(dtype: Any) -> inputs.Table:
@@ -74,9 +81,21 @@ def _losses(dtype: Any) -> inputs.Table:
   labels = jnp.asarray(inputs.LABELS)
   old = inputs.normal(dtype, inputs.M, inputs.H, seed=6)
   bct = stitch.bct_loss(inputs.features, old)
+  bt2 = stitch.bt2_loss(
+    lambda p, x: (*_twice(inputs.features(p, x)[0]), inputs.mlp(p, x)), old
+  )
+  hoc = stitch.hoc_loss(inputs.features)
+  basis = stitch.random_basis(inputs.KEY, new=inputs.H, old=inputs.H, extra=2)
+  basis = jax.tree.map(lambda v: v.astype(dtype), basis)
   batch = (x, labels)
+  o = inputs.normal(dtype, inputs.N, inputs.H, seed=9)
   return {
     'stitch.bct_loss': (lambda p, b: bct(p, b, inputs.KEY), (p, batch)),
+    'stitch.bt2_loss': (
+      lambda p, b: bt2(p, b, inputs.KEY), ((p, basis), (*batch, o, o))
+    ),
+    'stitch.hoc_loss': (lambda p, b: hoc(p, b, inputs.KEY), (p, (*batch, o))),
+    'stitch.basis_transform': (stitch.basis_transform, (basis, o, o)),
     'stitch.class_means': (
       lambda x: stitch.class_means(x, labels, classes=inputs.M), (x,)
     ),
@@ -100,9 +119,21 @@ def _routes(dtype: Any) -> inputs.Table:
     for b in 'ab'
   ]
   apply_fn, rows = stitch.program(family, routes)
+  h = inputs.normal(dtype, inputs.N, 5, seed=3)
   row = jax.tree.map(lambda r: np.asarray(r)[1], rows)
   return {
     'stitch.apply': (stitch.apply, (nets['a'], x)),
     'stitch.features': (stitch.features, (nets['a'], x)),
+    'stitch.advance': (lambda n, h: stitch.advance(n, h, 0, 1), (nets['a'], h)),
+    'stitch.random_route': (
+      lambda f, b: stitch.random_route(apply_fn, rows)(f, b, inputs.KEY),
+      (family, (x, jnp.asarray(inputs.LABELS))),
+    ),
+    'stitch.penalty_loss': (
+      lambda a, b, w, batch: stitch.penalty_loss(
+        (a, b), {(0, 0): stitch.Adapter(weight=w)}, batch, inputs.KEY
+      ),
+      (nets['a'], nets['b'], draw(9, 5, 5), (x, jnp.asarray(inputs.LABELS))),
+    ),
     'stitch.program': (apply_fn, (family, row, x)),
   }

@@ -182,8 +182,9 @@ def _compatibility(
       f'{list(features.shape)}: give [classes, width]'
     )
   # Galleries are searched by cosine, so only directions have to be compatible.
+  features = tree.wide(features)
   frozen = jnp.asarray(classifier, features.dtype)
-  logits = tree.wide(tree.matmul(tree.unit(features), frozen.T))
+  logits = tree.matmul(tree.unit(features), frozen.T)
   labels = jnp.asarray(labels)
   known = (labels >= 0) & (labels < len(classifier))
   # Unknown labels are replaced before the loss: its NaN there would enter the
@@ -195,6 +196,7 @@ def _compatibility(
 
 def _cosine_distance(x: types.Array, target: types.Array) -> types.Array:
   """Returns one minus the mean cosine of corresponding rows."""
+  x = tree.wide(x)
   y = jnp.asarray(target, x.dtype)
   return 1 - jnp.mean(jnp.sum(tree.unit(x) * tree.unit(y), -1))
 

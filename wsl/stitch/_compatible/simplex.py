@@ -121,6 +121,7 @@ def _hoc(
   del key
   inputs, labels, old = batch
   new, logits = features_fn(params, inputs)
+  new = tree.wide(new)
   old = jnp.asarray(old, new.dtype)
   if old.shape != new.shape:
     raise ValueError(

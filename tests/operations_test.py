@@ -1,0 +1,76 @@
+"""The table of operations has every public function that can be traced."""
+
+from collections.abc import Iterator
+import importlib
+import inspect
+import re
+
+from tests import operations
+
+ROOMS = (
+  *('deltas', 'merge', 'scale', 'stats', 'align', 'stitch', 'landscape'),
+  'train',
+)
+# Functions that are not traced by users, by reason. A new function is in the
+# table or here.
+NOT_TRACED = {
+  'chooses what to compute from values, on the host': (
+    *('align.activation_matching', 'align.agreement', 'align.assign_lapx'),
+    *('align.assign_scipy', 'align.check', 'align.match_many'),
+    *('align.merge_many', 'align.mismatch', 'align.partial_cost'),
+    *('align.pleas', 'align.repair'),
+    *('align.straight_through', 'align.weight_matching', 'align.width_weights'),
+    *('align.widths', 'scale.few_shot', 'scale.select', 'scale.shots'),
+    *('scale.trusted', 'stitch.average_compatibility'),
+    *('stitch.compatibility_matrix', 'stitch.pareto', 'stitch.partition'),
+    *('stitch.penalty', 'stitch.reassemble', 'stitch.retrieval'),
+    *('stitch.route_probabilities', 'stitch.select_routes', 'stitch.simplex'),
+  ),
+  'traces a function, or reads shapes and names': (
+    *('align.explain', 'align.find_symmetry', 'align.from_json'),
+    *('align.to_json', 'deltas.check', 'deltas.unmatched', 'scale.as_bank'),
+    *('scale.bank', 'scale.init', 'scale.subset', 'stats.linear_maps'),
+    *('stats.matrix_views', 'stitch.check_anchors', 'stitch.check_route'),
+    *('stitch.cost', 'stitch.cut', 'stitch.joints', 'stitch.route_cost'),
+    *('stitch.routes', 'stitch.sn_net_routes', 'stitch.sn_net_v2_routes'),
+  ),
+  'is a loop of compiled steps over batches': (
+    *('align.reset_batch_stats', 'scale.fit', 'stitch.cut_errors'),
+    *('stitch.fit_family', 'stitch.fit_pairs', 'stitch.joint_moments'),
+    *('stitch.moments', 'train.average'),
+  ),
+  'rearranges what another operation computes': (
+    *('align.assign_optax', 'align.repair_in_closed_form', 'scale.identity'),
+    *('scale.line', 'scale.linear_probe', 'scale.tip_adapter'),
+    *('stitch.anchors', 'stitch.assemble', 'stitch.auxiliary'),
+    *('stitch.build_descendant', 'stitch.cut_outputs'),
+    *('stitch.dense_distillation', 'stitch.fit_joints', 'stitch.incubation'),
+    *('stitch.insert_module', 'stitch.m2m', 'stitch.materialize'),
+    *('stitch.meta_model', 'stitch.random_basis', 'stitch.route_similarity'),
+    *('stitch.set_norm_moments', 'stitch.split', 'stitch.stack_modules'),
+    *('stitch.stitch', 'stitch.trainable', 'stitch.unstack_modules'),
+    *('train.adamw', 'train.start'),
+  ),
+}
+
+
+def public() -> Iterator[str]:
+  """Yields the names of all public functions of the rooms."""
+  for room in ROOMS:
+    module = importlib.import_module(f'wsl.{room}')
+    for name, value in vars(module).items():
+      if name.startswith('_') or not inspect.isfunction(value):
+        continue
+      old = (inspect.getdoc(value) or '').startswith('Deprecated')
+      if value.__module__.startswith(module.__name__) and not old:
+        yield f'{room}.{name}'
+
+
+def test_every_function_is_in_the_table_or_has_a_reason_not_to_be() -> None:
+  table = operations.table('float32')
+  traced = {re.match(r'[\w.]+', name)[0] for name in table}  # type: ignore[index]
+  excluded = {name for names in NOT_TRACED.values() for name in names}
+  names = set(public())
+  assert sorted(names - traced - excluded) == []
+  assert sorted(excluded - names) == []
+  assert sorted(excluded & traced) == []
