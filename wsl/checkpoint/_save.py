@@ -70,7 +70,7 @@ def save(
       computed as well as in one that is copied. Chunks are checked just before
       they are written.
     checksums: whether the metadata records the SHA-256 of each leaf's bytes
-      (``wsl.sha256``), which every later reading of a whole leaf verifies.
+      (``wsl.sha256``), which ``load`` verifies before a leaf is first used.
     resume: whether a save that is killed or fails keeps its finished leaves,
       and this one continues such a save: of the same names, shapes, dtypes,
       metadata, shards and input files, and of the same computation. The latter

@@ -54,3 +54,10 @@ def test_a_save_ended_at_each_operation(tmp_path, old, new, how):
     assert found['outcomes'] == want
   assert sum(count.values()) > 8
   assert not found['litter']
+
+
+def test_processes_save_to_one_folder_and_one_loads_it(tmp_path):
+  found = _run('racing', tmp_path / 'out', 3)
+  assert found['codes'] == [0, 0, 0]
+  assert found['loads'].keys() == {'whole'}
+  assert found['loads']['whole'] > 20

@@ -174,8 +174,8 @@ def test_pipes_sockets_and_folders_are_refused_at_once(tmp_path):
   with socket.socket(socket.AF_UNIX) as server:
     server.bind(str(tmp_path / 's.safetensors'))
     for name, kind, match in [
-      ('pipe.safetensors', FileExistsError, 'is a pipe, not a file'),
-      ('pipe', NotADirectoryError, 'is a pipe: give a folder'),
+      ('pipe.safetensors', FileExistsError, 'is a named pipe, not a file'),
+      ('pipe', NotADirectoryError, 'is a named pipe: give a folder'),
       ('folder.safetensors', IsADirectoryError, 'is a folder, not a file'),
       ('file', NotADirectoryError, 'is a file: give a folder, or a file NAME'),
       ('file/out', NotADirectoryError, 'cannot be written, not a directory'),

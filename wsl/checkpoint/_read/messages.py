@@ -7,7 +7,8 @@ import stat
 
 _LONGEST = 60
 _SHOWN = 4
-_KINDS = {
+KINDS = {
+  stat.S_IFREG: 'a file',
   stat.S_IFDIR: 'a folder',
   stat.S_IFIFO: 'a named pipe',
   stat.S_IFSOCK: 'a socket',
@@ -57,5 +58,5 @@ def check_regular(path: pathlib.Path) -> None:
       f'load: there is no file {path}: {remedy}'
     ) from None
   if not stat.S_ISREG(mode):
-    kind = _KINDS.get(stat.S_IFMT(mode), 'no regular file')
+    kind = KINDS.get(stat.S_IFMT(mode), 'no regular file')
     raise ValueError(f'load: {path} is {kind}: give the path of a file')

@@ -63,7 +63,8 @@ def hold(path: pathlib.Path, what: str) -> Iterator[None]:
 def _acquire(path: pathlib.Path, what: str) -> int:
   """Opens and locks the file; returns its descriptor."""
   while True:
-    path.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+      path.parent.mkdir()
     try:
       descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except FileNotFoundError:  # The last owner has just removed the folder.

@@ -45,7 +45,8 @@ def swap(
   target = stage.target
   with space.explained(target.path):
     if shards is None:
-      stage.announce(path.name for path in old)
+      if old:
+        stage.announce(path.name for path in old)
       os.replace(stage.part(0), target.single)
     else:
       stage.announce([*shards, *(path.name for path in old)])
@@ -58,7 +59,6 @@ def swap(
     _sync(target.parent)
   for path in old:
     _remove(path)
-  _sync(target.parent)
 
 
 def _remove(path: pathlib.Path) -> None:

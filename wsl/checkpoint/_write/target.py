@@ -5,7 +5,7 @@ import os
 import pathlib
 import stat
 
-from wsl.checkpoint._read import folder_files
+from wsl.checkpoint._read import folder_files, messages
 
 _SUFFIX = '.safetensors'
 
@@ -52,10 +52,10 @@ def check(target: Target) -> None:
     ValueError: for a link in place of a file.
   """
   if target.folder:
-    if target.path.exists() and not target.path.is_dir():
+    kind = _kind(target.path)
+    if kind not in (None, 'a folder'):
       raise NotADirectoryError(
-        f'save: {target.path} is {_kind(target.path)}: give a folder, or a '
-        f'file NAME{_SUFFIX}'
+        f'save: {target.path} is {kind}: give a folder, or a file NAME{_SUFFIX}'
       )
     _check_file(target.index)
   _check_file(target.single)
@@ -63,25 +63,27 @@ def check(target: Target) -> None:
 
 def _check_file(path: pathlib.Path) -> None:
   """Checks that a regular file may be put at a path."""
-  if path.is_symlink():
+  try:
+    link = os.readlink(path)
+  except OSError:
+    link = None
+  if link is not None:
     # Files of the caches of Hugging Face and of git-annex are named by the hash
     # of their content: writing through the link would falsify them.
     raise ValueError(
-      f'save: {path} is a link to {os.readlink(path)}: give that path itself, '
-      'or remove the link'
+      f'save: {path} is a link to {link}: give that path itself, or remove the '
+      'link'
     )
-  if path.exists() and not path.is_file():
-    kind = IsADirectoryError if path.is_dir() else FileExistsError
-    raise kind(f'save: {path} is {_kind(path)}, not a file: give another path')
+  kind = _kind(path)
+  if kind not in (None, 'a file'):
+    error = IsADirectoryError if kind == 'a folder' else FileExistsError
+    raise error(f'save: {path} is {kind}, not a file: give another path')
 
 
-def _kind(path: pathlib.Path) -> str:
-  """Names the kind of a file."""
-  mode = path.stat().st_mode
-  kinds = {
-    stat.S_IFDIR: 'a folder',
-    stat.S_IFIFO: 'a pipe',
-    stat.S_IFSOCK: 'a socket',
-    stat.S_IFREG: 'a file',
-  }
-  return kinds.get(stat.S_IFMT(mode), 'a device')
+def _kind(path: pathlib.Path) -> str | None:
+  """Names the kind of a file; None if there is none."""
+  try:
+    mode = path.stat().st_mode
+  except OSError:
+    return None
+  return messages.KINDS.get(stat.S_IFMT(mode), 'no regular file')
