@@ -163,8 +163,6 @@ def test_merges_are_equivariant_to_a_change_of_basis(
   name: str, case: str
 ) -> None:
   """Singular vectors of zero singular values do not affect the result."""
-  if (name, case) == ('iso_cts', 'models that cancel'):
-    pytest.skip('the sum is zero: nothing says what is common')
   x, method = hard_cases()[case], METHODS[name]
   left = np.linalg.qr(draw(3, 8, 8))[0]
   right = np.linalg.qr(draw(4, 9, 9))[0]

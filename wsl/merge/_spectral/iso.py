@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _checks, _stack
-from wsl.merge._spectral import matrix
+from wsl.merge._spectral import matrix, polar, svd
 
 
 def iso_c(
@@ -130,35 +130,38 @@ def iso_cts(
 
 
 def _iso_c(x: types.Array) -> types.Array:
-  """Flattens the spectrum of the sum of ``[T, m, n]``."""
-  u, s, vt = matrix.svd(_stack.sum_models(x))
-  real = matrix.significant(s, x.shape, s[0])
+  """Flattens the spectra of the sums of ``[T, B, m, n]``."""
+  total = _stack.sum_models(x)
+  factor = polar.polar(total)
+  # The singular values of the factor are 1 and 0: its square norm is the rank.
+  # With U V^T the factor of U S V^T, the sum of S is <U V^T, U S V^T>.
+  over = lambda y: jnp.sum(y, (-2, -1), keepdims=True)
+  rank = jnp.round(over(jnp.square(factor)))
   # The sum is dominated by directions that tasks share: it represents weakly
   # aligned tasks by small singular values. Equal values restore them; their
   # mean keeps the nuclear norm.
-  return _mean(s, real) * tree.matmul(u * real[None], vt)
+  return over(factor * total) / jnp.maximum(rank, 1) * factor
 
 
 def _iso_cts(x: types.Array, *, common: float) -> types.Array:
-  """Flattens the spectrum over common and task directions of ``[T, m, n]``."""
-  rank = min(x.shape[1:])
+  """Flattens spectra over common and task directions of ``[T, B, m, n]``."""
+  rank = min(x.shape[2:])
   each = min(round((rank - int(common * rank)) / len(x)), rank // len(x))
   shared = rank - each * len(x)
-  total = matrix.svd(_stack.sum_models(x))
-  v = total.vt[:shared]
+  total = svd.leading(_stack.sum_models(x), shared)
   # What the common directions represent is removed before each task's own SVD,
   # so that its directions are new ones.
-  own = matrix.svd(x - tree.matmul(tree.matmul(x, v.T), v))
-  join = lambda parts, last: jnp.concatenate([*jnp.unstack(parts), last], -1)
-  s = join(own.s[:, :each], total.s[:shared])
-  u = join(own.u[:, :, :each], total.u[:, :shared])
-  v = join(jnp.matrix_transpose(own.vt[:, :each]), v.T)
+  seen = tree.matmul(x, jnp.broadcast_to(total.v, (len(x), *total.v.shape)))
+  own = svd.leading(x - tree.matmul(seen, _transpose(total.v)[None]), each)
+  join = lambda tasks, last: jnp.concatenate([svd.join(tasks), last], -1)
+  sizes = lambda core: jnp.diagonal(core, axis1=-2, axis2=-1)
+  s = join(sizes(own.core)[..., None, :], sizes(total.core)[..., None, :])
   # Singular vectors of zero singular values are arbitrary: leave them out.
-  real = matrix.significant(s, x.shape, jnp.max(s))
-  sides = matrix.polar(u * real[None]), matrix.polar(v * real[None])
-  return _mean(s, real) * tree.matmul(sides[0], sides[1].T)
+  real = svd.significant(s, x.shape, jnp.max(s, -1, keepdims=True))
+  left = polar.polar(join(own.u, total.u) * real)
+  right = polar.polar(join(own.v, total.v) * real)
+  mean = jnp.sum(s * real, -1) / jnp.maximum(jnp.sum(real, -1), 1)
+  return mean[..., None] * tree.matmul(left, _transpose(right))
 
 
-def _mean(s: types.Array, real: types.Array) -> types.Array:
-  """Averages the singular values marked by ``real``."""
-  return jnp.sum(s * real) / jnp.maximum(jnp.sum(real), 1)
+_transpose = jnp.matrix_transpose

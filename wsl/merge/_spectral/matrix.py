@@ -1,8 +1,9 @@
-"""Matrix leaves, singular value decompositions and polar factors."""
+"""Merges of matrix leaves, those of one shape by one program."""
 
 from collections.abc import Callable
 import functools
-from typing import Any, NamedTuple
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,9 @@ import jax.numpy as jnp
 from wsl import tree, types
 from wsl.merge import _linear, _stack
 
-
-class Svd(NamedTuple):
-  """Thin singular value decompositions, ``x = u diag(s) vt``."""
-
-  u: types.Array  # [..., m, r]
-  s: types.Array  # [..., r]
-  vt: types.Array  # [..., r, n]
+# Entries of stacks that are merged at once: enough for a GPU, and a few times
+# 512 MB in float32.
+_BLOCK = 2**27
 
 
 def on_matrices(
@@ -27,11 +24,12 @@ def on_matrices(
   otherwise: str,
   **hyper: Any,
 ) -> types.Delta:
-  """Merges matrices by a kernel ``[T, m, n] -> [m, n]``, others by the mean.
+  """Merges matrices by a kernel, and vectors by their mean.
 
   Args:
     function: the public function, as the user called it.
-    kernel: a module-level function of stacks in float32 or wider.
+    kernel: a module-level function ``[T, B, m, n] -> [B, m, n]`` of stacks in
+      float32 or wider.
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     matrices: which leaves are matrices and in which view, as in ``tree.views``.
     otherwise: leaves of more than two axes without a rule, as in
@@ -45,91 +43,87 @@ def on_matrices(
     ValueError: as ``tree.views``, or if a matrix is complex.
   """
   views = _stack.views(function, deltas, matrices, otherwise)
+  merged: dict[str, Any] = {}
+  alike: dict[Any, dict[str, Any]] = {}
 
-  def merge(name: str, x: types.Array, view: tree.Matrix | None) -> types.Array:
+  def sort(name: str, x: types.Array, view: tree.Matrix | None) -> None:
     if view is None or not view.is_matrix:
-      return tree.apply_kernel(_linear.mean_leaf, x)
+      merged[name] = tree.apply_kernel(_linear.mean_leaf, x)
+      return
     tree.check_real(function, {name: x}, 'only real matrices are decomposed')
+    # Leaves on demand are read one by one, each when it is needed.
+    place = name if tree.on_demand(x) else _place(x)
+    alike.setdefault((x.shape, x.dtype, view, place), {})[name] = x
+
+  tree.map_named(sort, deltas, views)
+  for (_, _, view, _), leaves in alike.items():
     static = {'method': tree.Static(kernel), 'view': tree.Static(view)}
-    return tree.apply_kernel(_in_view, x, **static, **hyper)
+    merged |= _merge_alike(leaves, **static, **hyper)
+  return tree.map_named(lambda name, _: merged[name], deltas)
 
-  return tree.map_named(merge, deltas, views)
+
+def _place(x: types.Array) -> Any:
+  """Returns where an array is; arrays of other devices have no one program."""
+  is_array = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
+  return x.sharding if is_array else None
 
 
-def _in_view(
-  x: types.Array,
+def _merge_alike(leaves: dict[str, Any], **hyper: Any) -> dict[str, Any]:
+  """Merges leaves of one shape by one compiled program.
+
+  In a trace the program has all of them, and loops over blocks. Called eagerly,
+  it takes a block of leaves, so that their stack is never in memory at once.
+  """
+  names, found = list(leaves), []
+  if tree.on_demand(leaves):
+    (leaf,) = leaves.values()
+    return {names[0]: tree.apply_kernel(_in_view, leaf, **hyper)}
+  arrays = list(leaves.values())
+  in_trace = any(isinstance(x, jax.core.Tracer) for x in arrays)
+  most = len(arrays) if in_trace else max(_BLOCK // arrays[0].size, 1)
+  # Blocks of equal size compile once: the last one repeats a leaf.
+  calls = math.ceil(len(arrays) / most)
+  size = math.ceil(len(arrays) / calls)
+  arrays += arrays[-1:] * (calls * size - len(arrays))
+  for start in range(0, len(arrays), size):
+    found += tree.apply_kernel(_in_views, arrays[start : start + size], **hyper)
+  return dict(zip(names, found))
+
+
+def _in_view(x: types.Array, **hyper: Any) -> types.Array:
+  """Merges each matrix of a view of ``[T, ...]``."""
+  return _in_views([x], **hyper)[0]
+
+
+def _in_views(
+  leaves: list[types.Array],
   *,
   method: Callable[..., types.Array],
   view: tree.Matrix,
   **hyper: Any,
+) -> list[types.Array]:
+  """Merges each matrix of a view of leaves ``[T, ...]``, in a wide dtype."""
+  shape, dtype = leaves[0].shape[1:], leaves[0].dtype
+  stacks = [view.split(tree.wide(x), models=1) for x in leaves]
+  merged = _by_blocks(
+    functools.partial(method, **hyper), jnp.concatenate(stacks, 1)
+  )
+  parts = jnp.split(merged, len(leaves))
+  return [view.join(part, shape).astype(dtype) for part in parts]
+
+
+def _by_blocks(
+  method: Callable[[types.Array], types.Array], x: types.Array
 ) -> types.Array:
-  """Merges each matrix of a view of ``[T, ...]``, in a wide dtype."""
-  stacks = view.split(tree.wide(x), models=1)
-  if stacks.shape[1] == 1:
-    merged = method(stacks[:, 0], **hyper)[None]
-  else:
-    merged = jax.vmap(functools.partial(method, **hyper), in_axes=1)(stacks)
-  return view.join(merged, x.shape[1:]).astype(x.dtype)
-
-
-def svd(x: types.Array) -> Svd:
-  """Decomposes ``[..., m, n]``, singular values in descending order."""
-  return Svd(*jnp.linalg.svd(x, full_matrices=False))
-
-
-def significant(
-  s: types.Array, shape: tuple[int, ...], largest: types.Array
-) -> types.Array:
-  """Returns 1 for singular values of ``[m, n]`` above rounding error, else 0.
-
-  The tolerance is that of ``numpy.linalg.matrix_rank``: max(m, n) * eps times
-  the largest singular value.
-  """
-  tolerance = max(shape[-2:]) * jnp.finfo(s.dtype).eps
-  return (s > tolerance * largest).astype(s.dtype)
-
-
-@jax.custom_jvp
-def polar(x: types.Array) -> types.Array:
-  r"""Returns the polar factor: the nearest matrix of orthonormal columns.
-
-  .. math:: x = P D Q^\top \mapsto P Q^\top
-
-  over the nonzero singular values, which makes it unique. Its derivative exists
-  where x has full rank, also where singular values coincide (as those of
-  orthonormal columns do), unlike the derivatives of P and Q; hence the rule
-  below.
-  """
-  return _polar(x)[0]
-
-
-@polar.defjvp
-def _polar_slope(
-  primals: tuple[types.Array], tangents: tuple[types.Array]
-) -> tuple[types.Array, types.Array]:
-  r"""Differentiates :math:`x = W H`, with W orthonormal and H symmetric.
-
-  With :math:`S = P^\top dx\,Q` and :math:`\Omega = P^\top dW\,Q`, the product
-  rule :math:`dx = dW\,H + W\,dH` reads :math:`S = \Omega D + Q^\top dH\,Q`.
-  dH is symmetric and Omega skew, so :math:`S - S^\top = \Omega D + D \Omega`
-  and :math:`\Omega_{ij} = (S - S^\top)_{ij} / (d_i + d_j)`. The parts of dx
-  outside the column span of P, or the row span of Q, are divided by D.
-  """
-  (x,), (dx,) = primals, tangents
-  w, p, d, q = _polar(x)
-  inverse = lambda y: tree.safe_divide(jnp.ones_like(y), y)
-  right, left = tree.matmul(dx, q), tree.matmul(p.T, dx)
-  inner = tree.matmul(left, q)
-  turn = (inner - inner.T) * inverse(d[:, None] + d[None])
-  outside = (right - tree.matmul(p, inner)) * inverse(d)[None]
-  across = inverse(d)[:, None] * (left - tree.matmul(inner, q.T))
-  inside = tree.matmul(p, tree.matmul(turn, q.T) + across)
-  return w, inside + tree.matmul(outside, q.T)
-
-
-def _polar(x: types.Array) -> tuple[types.Array, ...]:
-  """Returns W, P, D, Q, with D set to zero below rounding error."""
-  u, s, vt = svd(x)
-  real = significant(s, x.shape, s[0])
-  u, v = u * real[None], vt.T * real[None]
-  return tree.matmul(u, v.T), u, s * real, v
+  """Merges ``[T, B, m, n]`` to ``[B, m, n]`` in a loop over blocks of B."""
+  models, count, *shape = x.shape
+  most = max(_BLOCK * count // max(x.size, 1), 1)
+  if count <= most:
+    return method(x)
+  calls = math.ceil(count / most)
+  size = math.ceil(count / calls)
+  x = jnp.moveaxis(x, 1, 0)
+  x = jnp.concatenate([x, x[: calls * size - count]])
+  x = x.reshape(calls, size, models, *shape)
+  merged = jax.lax.map(lambda block: method(jnp.moveaxis(block, 1, 0)), x)
+  return merged.reshape(-1, *shape)[:count]

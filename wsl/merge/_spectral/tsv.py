@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _linear
-from wsl.merge._spectral import matrix
+from wsl.merge._spectral import matrix, polar, svd
 
 
 def tsv(
@@ -63,18 +63,16 @@ def tsv(
 
 
 def _tsv(x: types.Array) -> types.Array:
-  """Merges ``[T, m, n]`` from q singular triplets of each task."""
-  kept = min(x.shape[1:]) // len(x)
+  """Merges ``[T, B, m, n]`` from q singular triplets of each task."""
+  kept = min(x.shape[2:]) // len(x)
   if not kept:
     return _linear.mean_leaf(x)
-  u, s, vt = matrix.svd(x)
-  real = matrix.significant(s, x.shape, s[:, :1])[:, :kept].reshape(1, -1)
-  join = lambda parts: jnp.concatenate(jnp.unstack(parts), axis=1)
-  u = join(u[:, :, :kept]) * real
-  v = join(jnp.matrix_transpose(vt[:, :kept])) * real
+  u, core, v = svd.leading(x, kept)
   # The paper whitens the concatenated vectors, U (U^T U)^{-1/2}. With
   # U = P D Q^T this is P D Q^T Q D^{-1} Q^T = P Q^T, the polar factor: the
   # orthonormal matrix nearest to U: vectors of different tasks no longer
-  # overlap.
-  s = s[:, :kept].reshape(1, -1)
-  return tree.matmul(matrix.polar(u) * s, matrix.polar(v).T)
+  # overlap. If the basis U_t of a task is turned to U_t R, so is its part of
+  # the factor: no basis needs to be the singular vectors.
+  left, right = polar.polar(svd.join(u)), polar.polar(svd.join(v))
+  left = svd.join(tree.matmul(svd.separate(left, len(x)), core))
+  return tree.matmul(left, jnp.matrix_transpose(right))

@@ -1,0 +1,342 @@
+"""Polar factors and singular subspaces without an SVD, against planted ones."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.merge import svd_test
+from wsl import jaxprs, merge, tree
+from wsl.merge._spectral import matrix, newton_schulz, polar, svd
+from wsl.tree import _program
+
+draw = svd_test.draw
+factor_of = jax.jit(polar.polar)
+leading = jax.jit(svd.leading, static_argnums=1)
+by_gram = jax.jit(svd.by_gram, static_argnums=1)
+decompose = jax.jit(svd.svd)
+EPS = float(np.finfo(np.float32).eps)
+STRICT = pytest.mark.skipif(
+  not jax.config.jax_enable_x64, reason='compares with float64'
+)
+
+
+def orthonormal(seed: int, n: int, k: int) -> np.ndarray:
+  return np.linalg.qr(np.random.default_rng(seed).normal(size=(n, k)))[0]
+
+
+def planted(seed: int, m: int, n: int, s: Any) -> np.ndarray:
+  """Returns float32 values with (nearly) the singular values s."""
+  u, v = orthonormal(seed, m, len(s)), orthonormal(seed + 1, n, len(s))
+  return np.float32(u * np.asarray(s) @ v.T)
+
+
+SPECTRA = {
+  'flat': np.ones(24),
+  'linear': np.linspace(1, 0.02, 24),
+  'power law': (1.0 + np.arange(24)) ** -1,
+  'condition 1e3': np.geomspace(1, 1e-3, 24),
+  'two clusters': np.repeat([1.0, 0.25], [10, 14]),
+  'one outlier': np.r_[30.0, np.linspace(1, 0.1, 23)],
+  'rank five': np.asarray([5.0, 4, 2, 1, 0.5]),
+  'rank one': np.ones(1),
+}
+SHAPES = {'square': (24, 24), 'tall': (40, 24), 'wide': (24, 60)}
+
+
+def parts(x: np.ndarray) -> tuple[np.ndarray, ...]:
+  """Returns the SVD in float64, cut where float32 has rounding errors."""
+  u, s, vt = np.linalg.svd(np.asarray(x, np.float64), full_matrices=False)
+  real = s > max(x.shape) * EPS * s[0]
+  return u[:, real], s[real], vt[real].T
+
+
+def near(found: Any, wanted: np.ndarray, rtol: float) -> None:
+  error = np.linalg.norm(np.asarray(found, np.float64) - wanted)
+  assert error <= rtol * np.linalg.norm(wanted), error / np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('name', SPECTRA)
+def test_the_polar_factor_is_that_of_an_svd(name: str, shape: str) -> None:
+  x = planted(0, *SHAPES[shape], SPECTRA[name])
+  u, s, v = parts(x)
+  rtol = 1e-6 + 2 * EPS * s[0] / s[-1]
+  for scale in (1.0, 1e-30, 1e30):
+    found = factor_of(jnp.asarray(np.float32(scale) * x))
+    assert found.dtype == jnp.float32
+    near(found, u @ v.T, rtol)
+
+
+def test_columns_of_zeros_and_equal_columns_in_a_batch() -> None:
+  full = planted(0, 12, 8, np.linspace(1, 0.5, 8))
+  empty = full * np.float32(np.arange(8) % 3 > 0)
+  twice = np.concatenate([full[:, :4], full[:, :4]], 1)
+  x = np.stack([full, empty, twice, 0 * full])
+  found = factor_of(jnp.asarray(x))
+  for one, factor in zip(x, found):
+    u, _, v = parts(one)
+    near(factor, u @ v.T, 2e-6)
+  assert not np.asarray(found[3]).any()
+  assert not np.asarray(found[1])[:, ::3].any()
+  same = jax.jit(jax.vmap(polar.polar))(jnp.asarray(x))
+  near(same, np.asarray(found), 2e-6)
+  eager = polar.polar(jnp.asarray(x[2]))
+  near(eager, np.asarray(found[2]), 2e-6)
+
+
+@pytest.mark.parametrize('low', [1e-6, 1e-3, 0.2])
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_the_schedule_maps_the_spectrum_to_one(low: float, dtype: str) -> None:
+  s = np.geomspace(low, 1, 2001)
+  lows, scales = newton_schulz._schedule(low, np.dtype(dtype))
+  for bound, a in zip(lows, scales, strict=True):
+    assert bound * (1 - 1e-9) <= s.min()
+    assert s.max() <= 1 + 1e-9
+    # No large singular value becomes small: its vectors keep their digits.
+    assert s[-1] >= min(0.3, 0.9 * s.min() / low)
+    s = a * s * (3 - a**2 * s**2) / 2
+  assert abs(s - 1).max() < np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize('k', [1, 4, 24])
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('name', SPECTRA)
+def test_leading_subspaces_are_those_of_an_svd(
+  name: str, shape: str, k: int
+) -> None:
+  x = planted(2, *SHAPES[shape], SPECTRA[name])
+  u, s, v = (y[..., :k] for y in parts(x))
+  found = [np.asarray(y, np.float64) for y in leading(jnp.asarray(x), k)]
+  spectrum = np.append(SPECTRA[name], 0)
+  if len(spectrum) > k and spectrum[k - 1] == spectrum[k]:
+    # Any k directions of a cluster are right.
+    core = np.linalg.svd(found[1], compute_uv=False)
+    np.testing.assert_allclose(core, s, atol=2e-6 * s[0])
+    near(x @ found[2], found[0] @ found[1], 2e-6)
+    return
+  rtol = 2e-6 + 8 * EPS * s[0] / (s[-1] - spectrum[len(s)])
+  near(found[0] @ found[1] @ found[2].T, u * s @ v.T, rtol)
+  near(found[0] @ found[0].T, u @ u.T, rtol)
+  near(found[2] @ found[2].T, v @ v.T, rtol)
+  near(found[0] @ found[2].T, u @ v.T, rtol)
+  near(found[1], found[1].T, 1e-6)
+
+
+def test_steep_spectra_take_the_other_path() -> None:
+  flat = planted(0, 40, 24, np.linspace(1, 0.1, 24))
+  steep = planted(0, 40, 24, np.geomspace(1, 1e-3, 24))
+  sure = lambda *x: by_gram(jnp.asarray(np.stack(x)), 20)[1]
+  assert sure(flat)
+  assert not sure(steep)
+  assert not sure(flat, steep)
+  low = planted(0, 40, 24, np.linspace(1, 0.1, 4))
+  assert sure(low, 0 * low, flat)
+  both = leading(jnp.asarray(np.stack([flat, steep])), 20)
+  for i, one in enumerate((flat, steep)):
+    u, _, v = (y[..., :20] for y in parts(one))
+    near(both.u[i] @ both.v[i].T, u @ v.T, 1e-4)
+
+
+@pytest.mark.parametrize('name', SPECTRA)
+def test_svd_from_the_polar_factor(name: str) -> None:
+  for shape in SHAPES.values():
+    x = planted(4, *shape, SPECTRA[name])
+    _, s, _ = parts(x)
+    u, found, vt = map(np.asarray, decompose(jnp.asarray(x)))
+    np.testing.assert_allclose(found[: len(s)], s, atol=1e-6 * s[0])
+    assert np.all(found[len(s) :] <= max(shape) * EPS * s[0])
+    near((u * found) @ vt, x, 2e-6)
+
+
+METHODS: dict[str, tuple[Callable[..., Any], Any]] = {
+  'tsv': (merge.tsv, svd_test.oracle_tsv),
+  'iso_c': (merge.iso_c, svd_test.oracle_iso_c),
+  'iso_cts': (
+    lambda x, **how: merge.iso_cts(x, common=0.5, **how),
+    lambda x: svd_test.oracle_iso_cts(x, each=_each(x)),
+  ),
+}
+
+
+def _each(x: np.ndarray) -> int:
+  rank = min(x.shape[1:])
+  return min(round((rank - int(0.5 * rank)) / len(x)), rank // len(x))
+
+
+def tasks(seed: int, models: int, m: int, n: int) -> np.ndarray:
+  """Stacks task matrices with power-law spectra and a common part."""
+  s = 1e-3 * (1.0 + np.arange(min(m, n))) ** -0.6
+  common = planted(seed, m, n, 0.3 * s)
+  each = [planted(10 * seed + 3 * t + 7, m, n, s) for t in range(models)]
+  return np.stack([x + common for x in each])
+
+
+@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize(
+  'shape', [(8, 64, 64), (8, 48, 128), (3, 128, 48), (1, 20, 30), (5, 16, 3)]
+)
+def test_float32_is_near_float64(name: str, shape: tuple[int, ...]) -> None:
+  x = tasks(1, *shape)
+  method, oracle = METHODS[name]
+  wanted = oracle(x.astype(np.float64))
+  if name == 'tsv' and min(shape[1:]) < len(x):
+    wanted = x.mean(0)
+  found = method({'w': jnp.asarray(x)})['w']
+  assert found.dtype == jnp.float32
+  # An error of the common directions is divided by the gaps of own ones.
+  near(found, wanted, 1e-4 if name == 'iso_cts' else 1e-5)
+
+
+@STRICT
+@pytest.mark.parametrize('case', svd_test.hard_cases())
+@pytest.mark.parametrize('name', METHODS)
+def test_float32_equals_float64_in_hard_cases(name: str, case: str) -> None:
+  x, (method, _) = svd_test.hard_cases()[case], METHODS[name]
+  wanted = np.asarray(method({'w': jnp.asarray(x)})['w'])
+  found = method({'w': jnp.asarray(x, jnp.float32)})['w']
+  np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+@pytest.mark.parametrize('name', METHODS)
+def test_narrow_leaves_are_merged_in_float32(name: str, dtype: str) -> None:
+  x = jnp.asarray(1e3 * tasks(2, 2, 12, 20), dtype)
+  method, oracle = METHODS[name]
+  found = method({'w': x})['w']
+  assert found.dtype == dtype
+  near(found, oracle(np.asarray(x, np.float64)), float(jnp.finfo(dtype).eps))
+
+
+def loss(name: str, weight: np.ndarray) -> Callable[[Any], Any]:
+  method, _ = METHODS[name]
+  inner = lambda x: jnp.sum(
+    method({'w': x})['w'] * jnp.asarray(weight, x.dtype)
+  )
+  return inner
+
+
+@STRICT
+@pytest.mark.parametrize('name', METHODS)
+def test_gradients_of_float32_are_those_of_float64(name: str) -> None:
+  x, weight = 1e3 * tasks(3, 3, 12, 18), draw(5, 12, 18)
+  slope = jax.grad(loss(name, weight))
+  wanted = np.asarray(slope(jnp.asarray(x, jnp.float64)))
+  near(slope(jnp.asarray(x, jnp.float32)), wanted, 2e-4)
+
+
+@STRICT
+@pytest.mark.parametrize('shape', [(2, 6, 9), (2, 9, 6), (2, 2, 7, 7)])
+@pytest.mark.parametrize('k', [0, 2, 6])
+def test_the_slope_of_the_leading_part(shape: tuple[int, ...], k: int) -> None:
+  """Of functions that no rotation of the basis changes."""
+  x, dx = (jnp.asarray(draw(seed, *shape)) for seed in (0, 1))
+
+  def both(h: float) -> Any:
+    u, core, v = svd.leading(x + h * dx, k)
+    t = jnp.matrix_transpose
+    return (u @ core @ t(v), u @ t(v), u @ core @ core @ t(u))
+
+  h = 1e-5
+  _, found = jax.jvp(both, (0.0,), (1.0,))
+  for slope, up, down in zip(found, both(h), both(-h)):
+    difference = np.asarray(up - down) / (2 * h)
+    np.testing.assert_allclose(slope, difference, rtol=1e-5, atol=1e-8)
+
+
+@STRICT
+@pytest.mark.parametrize('name', METHODS)
+def test_gradients_where_singular_values_coincide(name: str) -> None:
+  """Their vectors have no derivative, but the merge has one."""
+  s = np.repeat([2.0, 1.0], 4)
+  x = np.stack(
+    [orthonormal(t, 8, 8) * s @ orthonormal(t + 5, 8, 8).T for t in range(2)]
+  )
+  step, weight, h = draw(7, *x.shape), draw(8, 8, 8), 1e-5
+  call = loss(name, weight)
+  slope = jax.grad(call)(jnp.asarray(x))
+  found = float(jnp.sum(slope * step))
+  up, down = (float(call(jnp.asarray(x + d * step))) for d in (h, -h))
+  np.testing.assert_allclose(found, (up - down) / (2 * h), rtol=1e-5)
+
+
+@pytest.mark.parametrize('case', svd_test.hard_cases())
+@pytest.mark.parametrize('name', METHODS)
+def test_gradients_are_finite_at_any_rank(name: str, case: str) -> None:
+  x = svd_test.hard_cases()[case]
+  weight = draw(9, *x.shape[1:])
+  for dtype in (np.float32, jnp.ones(()).dtype):
+    for y in (x, 0 * x):
+      slope = jax.grad(loss(name, weight))(jnp.asarray(y, dtype))
+      assert np.isfinite(np.asarray(slope)).all()
+
+
+def many(leaves: int, dtype: Any = np.float32) -> dict[str, Any]:
+  shapes = [(8, 12)] * leaves + [(12, 8), (5,)]
+  return {
+    f'layer_{i}': jnp.asarray(draw(i, 2, *shape), dtype)
+    for i, shape in enumerate(shapes)
+  }
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_leaves_of_one_shape_are_one_program(name: str) -> None:
+  method = METHODS[name][0]
+  size = lambda n: len(list(_equations(jax.make_jaxpr(method)(many(n)))))
+  # Each further leaf adds its cast and view, and no decomposition.
+  assert size(9) - size(8) == size(3) - size(2) <= 12
+  compiled = _program._run._cache_size()
+  alone = {k: method({k: x})[k] for k, x in many(4).items()}
+  together = method(many(4))
+  # One for (8, 12), one for (12, 8) and one for vectors; then one for four.
+  assert _program._run._cache_size() - compiled <= 4
+  jitted = jax.jit(method)(many(4))
+  for key, x in alone.items():
+    np.testing.assert_allclose(together[key], x, atol=2e-5)
+    np.testing.assert_allclose(jitted[key], x, atol=2e-5)
+
+
+def _equations(program: Any) -> Any:
+  """Yields the equations of a program and of all programs inside it."""
+  for eqn in getattr(program, 'jaxpr', program).eqns:
+    yield eqn
+    for inner in jaxprs.inner(eqn):
+      yield from _equations(inner)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_blocks_change_no_result(
+  name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  x, method = many(5), METHODS[name][0]
+  wanted = method(x)
+  # Two matrices in a block: the last block of five repeats one.
+  monkeypatch.setattr(matrix, '_BLOCK', 2 * 2 * 8 * 12)
+  jax.clear_caches()
+  compiled = _program._run._cache_size()
+  found = method(x)
+  assert _program._run._cache_size() - compiled <= 3
+  jitted = jax.jit(method)(x)
+  stacked = jnp.stack([x[f'layer_{i}'] for i in range(5)], 1)
+  views = {'w': tree.Matrix(batch=(0,), rows=(1,), columns=(2,))}
+  scanned = method({'w': stacked}, matrices=views)['w']
+  for i in range(5):
+    key = f'layer_{i}'
+    for y in (found[key], jitted[key], scanned[i]):
+      np.testing.assert_allclose(y, wanted[key], atol=2e-5)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_vmap_equals_a_loop(name: str) -> None:
+  full = draw(0, 3, 2, 6, 9)
+  full[1] = full[1] * np.asarray([1.0, 0.0])[:, None, None]
+  full[2, 1] = full[2, 0]
+  call = lambda x: METHODS[name][0]({'w': x})['w']
+  for dtype in (np.float32, jnp.ones(()).dtype):
+    x = jnp.asarray(full, dtype)
+    mapped = jax.jit(jax.vmap(call))(x)
+    for one, y in zip(x, mapped):
+      np.testing.assert_allclose(y, call(one), atol=3e-5)
