@@ -3,8 +3,7 @@
   python tests/bench/merge.py --models=8 --millions=25
 
 ``ratio`` is the method's best time over that of ``mean``, in rounds over all
-methods in one process; for SVD methods ``svd_ratio`` is over the decompositions
-of the same matrices alone.
+methods in one process. Methods on singular vectors are in ``spectral.py``.
 ``peak`` counts arguments, results and temporaries of the compiled program in
 stacks of T models; ``programs`` counts compilations of an eager call on leaves
 of one shape.
@@ -15,7 +14,6 @@ import functools
 import json
 import time
 from typing import Any
-from unittest import mock
 
 from absl import app, flags
 import jax
@@ -27,7 +25,6 @@ from wsl.tree import _program
 _MODELS = flags.DEFINE_integer('models', 8, 'T, the number of task vectors')
 _MILLIONS = flags.DEFINE_float('millions', 25.0, 'parameters of one model, 1e6')
 _SIDE = flags.DEFINE_integer('side', 1024, 'leaves are side x side matrices')
-_SVD_SIDE = flags.DEFINE_integer('svd_side', 384, 'the same, for SVD methods')
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'rounds; the best counts')
 
 
@@ -67,24 +64,6 @@ def _elementwise(deltas: Any) -> dict[str, Callable[[Any], Any]]:
     'ties leaf': lambda d: merge.ties(d, density=0.2, scope='leaf'),
     'dare': lambda d: merge.dare(d, rate=0.5, key=key),
   }
-
-
-def _decompositions(method: Callable[[Any], Any], deltas: Any) -> list[Any]:
-  """Records the matrices that a method decomposes, ``[..., m, n]``."""
-  operands = []
-  svd = jnp.linalg.svd
-
-  def record(x: types.Array, **options: Any) -> Any:
-    operands.append(x)
-    return svd(x, **options)
-
-  with jax.disable_jit(), mock.patch.object(jnp.linalg, 'svd', record):
-    method(deltas)
-  return operands
-
-
-def _svds(operands: list[Any]) -> list[Any]:
-  return [jnp.linalg.svd(x, full_matrices=False) for x in operands]
 
 
 def _time(fns: dict[str, Callable[[], Any]]) -> dict[str, float]:
@@ -129,31 +108,8 @@ def _report(
     print(json.dumps(row), flush=True)
 
 
-def _report_svds(deltas: Any) -> None:
-  stack = sum(x.nbytes for x in jax.tree.leaves(deltas))
-  for method in (merge.tsv, merge.iso_c, merge.iso_cts):
-    operands = _decompositions(method, deltas)
-    whole = jax.jit(method).lower(deltas).compile()
-    bare = jax.jit(_svds).lower(operands).compile()
-    seconds = _time(
-      {
-        'whole': functools.partial(whole, deltas),
-        'bare': functools.partial(bare, operands),
-      }
-    )
-    memory = whole.memory_analysis()
-    row = {
-      'method': method.__name__,
-      'ms': round(1e3 * seconds['whole'], 1),
-      'its SVDs': len(operands),
-      'svd_ratio': round(seconds['whole'] / seconds['bare'], 2),
-      'temporaries': round(memory.temp_size_in_bytes / stack, 2),
-    }
-    print(json.dumps(row), flush=True)
-
-
 def main(argv: list[str]) -> None:
-  """Prints the two tables."""
+  """Prints the table."""
   del argv
   leaves = max(round(_MILLIONS.value * 1e6 / _SIDE.value**2), 1)
   print(
@@ -169,9 +125,6 @@ def main(argv: list[str]) -> None:
   )
   deltas = _stack(_SIDE.value, leaves, _MODELS.value)
   _report(_elementwise(deltas), deltas, 'mean')
-  del deltas
-  deltas = _stack(_SVD_SIDE.value, 2, _MODELS.value)
-  _report_svds(deltas)
 
 
 if __name__ == '__main__':

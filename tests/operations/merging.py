@@ -44,10 +44,20 @@ def _methods(dtype: Any) -> inputs.Table:
     call = functools.partial(row.call, **battery.first(row))
     name = name if '.' in name else f'merge.{name}'
     found[name] = (call, jax.tree.map(cast, given))
-  dare, ties, tsv = (found[f'merge.{n}'][0] for n in ('dare', 'ties', 'tsv'))
+  spectral = ('tsv', 'iso_c', 'iso_cts')
+  dare, ties = (found[f'merge.{n}'][0] for n in ('dare', 'ties'))
   given = found['merge.tsv'][1]
-  return found | {
-    'merge.dare, summed': (lambda x, s: merge.sum(dare(x, s)), given),
-    'merge.ties, differentiated': (inputs.slope(ties), given),
-    'merge.tsv, differentiated': (inputs.slope(tsv), given),
-  }
+  return (
+    found
+    | {
+      'merge.dare, summed': (lambda x, s: merge.sum(dare(x, s)), given),
+      'merge.ties, differentiated': (inputs.slope(ties), given),
+    }
+    | {
+      f'merge.{n}, differentiated': (
+        inputs.slope(found[f'merge.{n}'][0]),
+        given,
+      )
+      for n in spectral
+    }
+  )
