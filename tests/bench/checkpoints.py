@@ -5,7 +5,7 @@ shards of bfloat16, and deleted at the end. Each measurement is a fresh process,
 imports and compilation included; methods are run in turn, and every line of
 JSON is one method: medians over the rounds.
 
-  floor     reads all models into one buffer, and writes one model
+  floor     reads all models into one buffer, and writes one model to the disk
   wsl       ``checkpoint.save(folder, ...)``
   mergekit  ``mergekit-yaml`` on the same files, with --mergekit=PYTHON
 
@@ -164,6 +164,7 @@ def floor(folder: pathlib.Path, models: int) -> None:
   with open(folder / 'floor', 'wb', buffering=0) as out:
     for done in range(0, size, len(buffer)):
       out.write(buffer[: size - done])
+    os.fsync(out.fileno())  # as ``checkpoint.save`` does
   (folder / 'floor').unlink()
 
 

@@ -38,7 +38,9 @@ def save(
   fixed size: the next inputs are read and the previous chunk is written while
   one is computed, and memory does not depend on the size of leaves. Others,
   such as singular values, need the memory of about one leaf and its inputs; see
-  ``tree.stream`` and ``plan``.
+  ``tree.stream`` and ``plan``. Programs are compiled once for all leaves, and
+  once for all processes if ``jax_compilation_cache_dir`` is set (and
+  ``jax_persistent_cache_min_compile_time_secs`` is 0).
 
   Files are written into a hidden folder beside ``path`` and renamed when all
   are on the disk. Until then the old checkpoint stays as it is; a reader finds

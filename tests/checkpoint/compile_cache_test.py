@@ -1,0 +1,54 @@
+"""Compiled programs are kept on disk between processes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+
+from wsl import checkpoint
+
+CODE = """
+  import collections, pathlib, sys
+  import jax
+  from jax import monitoring
+  from wsl import checkpoint, deltas, merge
+
+  events = collections.Counter()
+  monitoring.register_event_listener(lambda name, **_: events.update([name]))
+  folder = pathlib.Path(sys.argv[1])
+  load = lambda t: checkpoint.load(folder / f'{t}', lazy=True)
+  base, *others = map(load, range(3))
+  tau = merge.dare(deltas.stack(base, others), rate=0.5, key=jax.random.key(0))
+  merged = deltas.apply(base, merge.ties(tau, density=0.5))
+  checkpoint.save(folder / 'out', merged)
+  print(events['/jax/compilation_cache/cache_hits'])
+  print(events['/jax/compilation_cache/cache_misses'])
+"""
+
+
+def test_another_process_compiles_nothing(tmp_path):
+  for t in range(3):
+    rng = np.random.default_rng(t)
+    x = {'w': rng.standard_normal((300, 20), np.float32), 'b': np.ones(7)}
+    checkpoint.save(tmp_path / f'{t}', x)
+  environment = os.environ | {
+    'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+  }
+  counts = []
+  for _ in range(2):
+    run = subprocess.run(
+      [sys.executable, '-c', textwrap.dedent(CODE), tmp_path],
+      capture_output=True,
+      text=True,
+      check=True,
+      env=environment,
+    )
+    counts.append([int(number) for number in run.stdout.split()])
+  (hits, misses), (hits_again, misses_again) = counts
+  assert misses > 3
+  assert misses_again == 0
+  assert hits_again == hits + misses
