@@ -10,6 +10,7 @@ import pytest
 from safetensors import numpy as published
 
 from wsl import checkpoint, tree
+from wsl.checkpoint._read import foreign
 
 INDEX = 'model.safetensors.index.json'
 ONE = {'a': np.ones(2)}
@@ -212,3 +213,11 @@ def test_nothing_is_read_before_the_target_is_checked(tmp_path):
   leaf = tree.Stored(read, (2,), np.dtype('float64'))
   with pytest.raises(FileExistsError):
     checkpoint.save(tmp_path / 'a.safetensors', {'a': leaf})
+
+
+def test_a_header_that_no_reader_accepts_is_not_written(tmp_path, monkeypatch):
+  monkeypatch.setattr(foreign, 'LONGEST_HEADER', 2000)
+  params = {f'leaf_{i}': np.ones(1) for i in range(30)}
+  with pytest.raises(ValueError, match=r'30 leaves takes .*shard_bytes='):
+    checkpoint.save(tmp_path, params)
+  assert not any(tmp_path.iterdir())

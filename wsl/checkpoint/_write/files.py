@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from wsl.checkpoint import _digests, _format
+from wsl.checkpoint._read import foreign
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,19 @@ class File:
 
   @functools.cached_property
   def header(self) -> bytes:
-    """The header, with zeros in place of hashes."""
-    return self.header_with({})
+    """The header, with zeros in place of hashes.
+
+    Raises:
+      ValueError: if it is longer than the format allows.
+    """
+    header = self.header_with({})
+    if len(header) - 8 > foreign.LONGEST_HEADER:
+      raise ValueError(
+        f'save: a header of {len(self.leaves)} leaves takes '
+        f'{_format.human(len(header))}, safetensors allows '
+        f'{_format.human(foreign.LONGEST_HEADER)}: give shard_bytes='
+      )
+    return header
 
   @functools.cached_property
   def payload(self) -> int:

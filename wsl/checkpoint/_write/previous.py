@@ -7,7 +7,7 @@ import pathlib
 from typing import NamedTuple
 
 from wsl.checkpoint import _structure
-from wsl.checkpoint._read import folder_files
+from wsl.checkpoint._read import folder_files, foreign
 from wsl.checkpoint._write import target as target_lib
 
 _START = b'{"__metadata__":{'
@@ -73,10 +73,10 @@ def is_own(path: pathlib.Path) -> bool:
     return False
   with open(path, 'rb') as file:
     length = int.from_bytes(file.read(8), 'little')
-    if length > path.stat().st_size:
+    start = file.read(len(_START))
+    if start != _START or length > foreign.LONGEST_HEADER:
       return False
-    header = file.read(length)
-  return header.startswith(_START) and _MARK in header
+    return _MARK in file.read(length - len(start))
 
 
 def _foreign(target: target_lib.Target, path: pathlib.Path) -> ValueError:
