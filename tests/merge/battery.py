@@ -97,8 +97,7 @@ def _materialize(x: Any, sides: Any, **hyper: Any) -> Any:
 
 
 def _slerp(x: Any, sides: Any, **hyper: Any) -> Any:
-  ends = [tree.map(_model, x, t=tree.Static(t)) for t in (0, -1)]
-  return merge.slerp(*ends, **hyper)
+  return _ends(merge.slerp)(x, sides, **hyper)
 
 
 def _slerp_global(x: Any, sides: Any, **hyper: Any) -> Any:
@@ -107,6 +106,35 @@ def _slerp_global(x: Any, sides: Any, **hyper: Any) -> Any:
 
 def _slerp_scanned(x: Any, sides: Any, **hyper: Any) -> Any:
   return _slerp(x, sides, matrices=LAYERS, **hyper)
+
+
+def _ends(method: Any) -> Any:
+  """Calls a merge of two models on the first and the last."""
+
+  def call(x: Any, sides: Any, **hyper: Any) -> Any:
+    ends = [tree.map(_model, x, t=tree.Static(t)) for t in (0, -1)]
+    return method(*ends, **hyper)
+
+  return call
+
+
+def _all_models(method: Any) -> Any:
+  """Calls a merge of a list of models."""
+
+  def call(x: Any, sides: Any, **hyper: Any) -> Any:
+    models = len(sides['weights'])
+    each = [tree.map(_model, x, t=tree.Static(t)) for t in range(models)]
+    return method(each, **sides, **hyper)
+
+  return call
+
+
+def _della(x: Any, sides: Any, **hyper: Any) -> Any:
+  return merge.della(x, key=KEY, **hyper)
+
+
+def _rescale(x: Any, sides: Any, **hyper: Any) -> Any:
+  return merge.rescale(merge.trim(x, scope='leaf', **hyper), x)
 
 
 def _model(x: Any, *, t: int) -> Any:
@@ -126,6 +154,7 @@ BAND = {'density': (0.5, 0.25), 'outliers': (0.2, 0.1)}
 RATE = {'rate': (0.5, 0.25)}
 FIXED_MASK = 'a mask belongs to the number of a model'
 ARC = 'it joins two models'
+SPHERE = 'it averages models on a sphere around the origin'
 SPLIT = 'the share of each task falls with T'
 # Two blocks of columns each; block_1 is transposed.
 LAYERS = {
@@ -261,6 +290,90 @@ METHODS = {
     gives='model',
     hyper={'t': (0.3, 0.8)},
     but={'permutation': ARC, 'zero': ARC, 'base shift': ARC},
+  ),
+  'nuslerp': Row(
+    _ends(merge.nuslerp),
+    gives='model',
+    hyper={'t': (0.3, 0.8)},
+    but={'permutation': ARC, 'zero': ARC, 'base shift': ARC},
+  ),
+  'nuslerp/rows': Row(
+    _ends(functools.partial(merge.nuslerp, axis=-1)),
+    gives='model',
+    hyper={'t': (0.3, 0.8)},
+    but={'permutation': ARC, 'zero': ARC, 'base shift': ARC},
+  ),
+  'nearswap': Row(
+    _ends(merge.nearswap),
+    gives='model',
+    hyper={'t': (0.3, 0.8)},
+    but={'permutation': ARC, 'zero': ARC, 'base shift': ARC},
+  ),
+  'arcee_fusion': Row(
+    _ends(merge.arcee_fusion),
+    gives='model',
+    but={
+      'vmap': NO_NUMBERS,
+      **dict.fromkeys(('permutation', 'zero', 'base shift'), ARC),
+    },
+  ),
+  'multislerp': Row(
+    _all_models(merge.multislerp),
+    gives='model',
+    sides=_weights,
+    hyper={'eps': (1e-8, 1e-3)},
+    but={'zero': SPHERE, 'base shift': SPHERE},
+  ),
+  'karcher': Row(
+    _all_models(merge.karcher),
+    gives='model',
+    sides=_weights,
+    hyper={'tolerance': (1e-5, 1e-2)},
+    but={'zero': SPHERE, 'base shift': SPHERE},
+  ),
+  'model_stock': Row(
+    _with(merge.model_stock),
+    but={
+      'vmap': NO_NUMBERS,
+      'identity': 'one model has no angle',
+      'zero': 'the mean cosine falls with T',
+    },
+  ),
+  'ram': Row(
+    _with(merge.ram),
+    hyper={'threshold': (0.3, 0.1)},
+    identity={'threshold': 0.0},
+  ),
+  'ram_plus': Row(
+    _with(merge.ram_plus),
+    hyper={'threshold': (0.3, 0.1), 'rate': (0.5, 0.2), 'limit': (0.4, 0.9)},
+    identity={'threshold': 0.0},
+  ),
+  'ram_plus/global': Row(
+    _with(merge.ram_plus, scope='global'),
+    hyper={'threshold': (0.3, 0.1), 'rate': (0.5, 0.2), 'limit': (0.4, 0.9)},
+    identity={'threshold': 0.0},
+    reads_leaves=True,
+  ),
+  'sce': Row(
+    _with(merge.sce),
+    hyper={'select': (0.6, 0.9)},
+    identity={'select': 1.0},
+    but={'zero': 'the variance falls with T'},
+  ),
+  'della': Row(
+    _della,
+    gives='deltas',
+    hyper={'density': (0.5, 0.6), 'epsilon': (0.2, 0.1)},
+    identity={'density': 1.0, 'epsilon': 0.0},
+    but={'permutation': FIXED_MASK},
+  ),
+  'rescale': Row(
+    _rescale,
+    gives='deltas',
+    hyper=TRIM,
+    identity={'density': 1.0},
+    reads_leaves=True,
   ),
   'scale.by_depth': Row(
     _by_depth,

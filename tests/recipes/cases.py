@@ -85,6 +85,27 @@ CASES: dict[str, dict[str, Any]] = {
   'breadcrumbs_ties': _based(
     'breadcrumbs_ties', weight=(0.4, 0.7), density=(0.5, 0.8)
   ),
+  'nuslerp': {
+    'merge_method': 'nuslerp',
+    'models': _models(weight=(0.6, 0.9)),
+    'parameters': {'nuslerp_flatten': False},
+  },
+  'nuslerp_based': _based('nuslerp', weight=(0.6, 0.9)),
+  'multislerp': _based('multislerp', weight=(0.6, 0.9)),
+  'karcher': {'merge_method': 'karcher', 'models': _models()},
+  'nearswap': {
+    'merge_method': 'nearswap',
+    'base_model': 'base',
+    'models': [{'model': 'one'}],
+    'parameters': {'t': 0.1},
+  },
+  'model_stock': _based('model_stock', {'filter_wise': True}),
+  'sce': _based('sce', {'select_topk': 0.6}),
+  'ram': _based('ram', {'epsilon': 0.2}),
+  'ramplus_tl': _based('ramplus_tl', {'epsilon': 0.2, 'r': 0.5}),
+  'ties_rescale': _based(
+    'ties', {'rescale': True}, weight=(0.4, 0.7), density=(0.5, 0.3)
+  ),
   'passthrough': {
     'merge_method': 'passthrough',
     'slices': [

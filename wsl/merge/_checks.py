@@ -38,6 +38,17 @@ def fraction(
     )
 
 
+def at_least_zero(function: str, name: str, value: Any) -> None:
+  """Checks that a hyperparameter is one number >= 0; traced ones pass.
+
+  Raises:
+    ValueError: naming the function, the argument and its value.
+  """
+  tree.check_scalars(function, **{name: value})
+  if not isinstance(value, jax.core.Tracer) and not value >= 0:
+    raise ValueError(f'{function}({name}={value}): expected a number >= 0')
+
+
 def numbers(label: str, values: Any) -> Any:
   """Returns a number, or numbers for each model; traced ones as one array.
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from wsl import tree, types
 from wsl.recipes import (
+  _arguments,
   _folder,
   _methods,
   _outputs,
@@ -85,7 +86,7 @@ def build(
 
 def _merge(
   recipe: _recipe.Recipe,
-  method: _methods.Method,
+  method: _arguments.Method,
   resolved: Resolved,
   tensors: Mapping[str, Sequence[Any]],
   key: types.PRNGKey | None,
@@ -98,7 +99,7 @@ def _merge(
   base = None
   if resolved.base is not None and method.base != 'input':
     base = inputs.pop(resolved.models.index(resolved.base))
-  given = _methods.Arguments(dict(resolved.shared), dict(resolved.each), key)
+  given = _arguments.Arguments(dict(resolved.shared), dict(resolved.each), key)
   try:
     result = method.merge(base, inputs, given)
   except ValueError as error:
@@ -107,7 +108,7 @@ def _merge(
 
 
 def _resolve(
-  recipe: _recipe.Recipe, method: _methods.Method, output: _outputs.Output
+  recipe: _recipe.Recipe, method: _arguments.Method, output: _outputs.Output
 ) -> Resolved:
   """Returns the values of all parameters for one tensor."""
   part, module = output.part, output.module
@@ -156,7 +157,7 @@ def _value(
   found = _settings.resolve(name, levels, tensor=tensor, position=position)
   if found is not None:
     return found
-  if default is _methods.NEEDED:
+  if default is _arguments.NEEDED:
     of = '' if model is None else f' of {model}'
     raise ValueError(
       f"parameters: '{name}'{of} is not set for tensor '{tensor}': set it, or "
@@ -167,7 +168,7 @@ def _value(
 
 def _check_inputs(
   label: str,
-  method: _methods.Method,
+  method: _arguments.Method,
   base: _recipe.Model | None,
   models: Sequence[_recipe.Model],
 ) -> None:
@@ -183,7 +184,7 @@ def _check_inputs(
     raise ValueError(f'{label} merges {wanted} inputs, found {len(models)}')
 
 
-def _unused(recipe: _recipe.Recipe, method: _methods.Method) -> list[str]:
+def _unused(recipe: _recipe.Recipe, method: _arguments.Method) -> list[str]:
   """Returns a note on each parameter that the method does not have.
 
   Raises:

@@ -4,52 +4,18 @@ A method merges trees ``{name: tensor}`` of one shape for each name. Every norm,
 angle and rank is that of one tensor (``scope='leaf'``).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-import functools
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
 from wsl import deltas, merge, tree, types
-
-NEEDED: Any = ...  # stands for the default of a parameter that has none
-
-
-class Arguments(NamedTuple):
-  """The values of a method's parameters for some tensors.
-
-  Attributes:
-    shared: by name.
-    each: by name, one value for each input (without the base, if it has a
-      role of its own).
-    key: for methods that draw random numbers.
-  """
-
-  shared: Mapping[str, Any]
-  each: Mapping[str, tuple[Any, ...]]
-  key: types.PRNGKey | None
-
-
-class Method(NamedTuple):
-  """A method of mergekit.
-
-  Attributes:
-    merge: maps (base, the other models, arguments) to the merged model.
-    shared: the default of each parameter for all inputs.
-    each: the default of each parameter that inputs have of their own.
-    base: ``'needed'``, ``'optional'``, or ``'input'``: it is one more input.
-    inputs: the least and the greatest number of inputs, the base among them.
-  """
-
-  merge: Callable[[types.Params, Sequence[types.Params], Arguments], Any]
-  shared: Mapping[str, Any] = {}
-  each: Mapping[str, Any] = {}
-  base: str = 'needed'
-  inputs: tuple[int, int | None] = (1, None)
+from wsl.recipes import _arguments, _arithmetic
 
 
 def _linear(
-  base: types.Params, models: Sequence[types.Params], given: Arguments
+  base: types.Params,
+  models: Sequence[types.Params],
+  given: _arguments.Arguments,
 ) -> types.Params:
   """Sums models by weights; the sum is divided by that of the weights."""
   stack, weights = tree.stack(models), given.each['weight']
@@ -61,7 +27,9 @@ def _linear(
 
 
 def _slerp(
-  base: types.Params, models: Sequence[types.Params], given: Arguments
+  base: types.Params,
+  models: Sequence[types.Params],
+  given: _arguments.Arguments,
 ) -> types.Params:
   """Interpolates from the base to the other model along a great circle."""
   t = given.shared['t']
@@ -69,7 +37,9 @@ def _slerp(
 
 
 def _passthrough(
-  base: types.Params, models: Sequence[types.Params], given: Arguments
+  base: types.Params,
+  models: Sequence[types.Params],
+  given: _arguments.Arguments,
 ) -> types.Params:
   """Copies one model, or multiplies it by a scale."""
   (scale,) = given.each['scale']
@@ -78,136 +48,162 @@ def _passthrough(
   return merge.sum(tree.stack(models), weights=[scale])
 
 
-Edit = Callable[[types.Deltas, Arguments], types.Deltas]
-
-
-def _arithmetic(
+def _nuslerp(
   base: types.Params,
   models: Sequence[types.Params],
-  given: Arguments,
-  *,
-  edit: Edit,
-  elects: bool,
+  given: _arguments.Arguments,
 ) -> types.Params:
-  """Adds edited task vectors to the base, with or without sign election."""
+  """Interpolates two models, or their task vectors, along great circles."""
+  first, second = given.each['weight']
+  total = first + second
+  t = 0.5 if abs(total) < 1e-6 else second / total
+  along = 0 if given.shared['nuslerp_row_wise'] else -1
+  axis = None if given.shared['nuslerp_flatten'] else along
+  return merge.nuslerp(models[0], models[1], t=t, base=base, axis=axis)
+
+
+def _multislerp(
+  base: types.Params,
+  models: Sequence[types.Params],
+  given: _arguments.Arguments,
+) -> types.Params:
+  """Averages models, or their task vectors, in one tangent space."""
+  return merge.multislerp(
+    models,
+    weights=given.each['weight'],
+    base=base,
+    normalize=given.shared['normalize_weights'],
+    eps=given.shared['eps'],
+  )
+
+
+def _karcher(
+  base: types.Params,
+  models: Sequence[types.Params],
+  given: _arguments.Arguments,
+) -> types.Params:
+  """Averages models on the sphere."""
+  return merge.karcher(
+    models,
+    steps=int(given.shared['max_iter']),
+    tolerance=given.shared['tol'],
+  )
+
+
+def _nearswap(
+  base: types.Params,
+  models: Sequence[types.Params],
+  given: _arguments.Arguments,
+) -> types.Params:
+  """Moves the base towards the other model where they are near."""
+  return merge.nearswap(base, models[0], t=given.shared['t'])
+
+
+def _arcee_fusion(
+  base: types.Params,
+  models: Sequence[types.Params],
+  given: _arguments.Arguments,
+) -> types.Params:
+  """Takes the important entries of the other model."""
+  return merge.arcee_fusion(base, models[0])
+
+
+def _model_stock(
+  base: types.Params,
+  models: Sequence[types.Params],
+  given: _arguments.Arguments,
+) -> types.Params:
+  """Averages models and pulls the mean to the base."""
+  axis = -1 if given.shared['filter_wise'] else None
+  taus = deltas.stack(base, models)
+  merged = merge.model_stock(taus, axis=axis, dialect='mergekit')
+  return deltas.apply(base, merged)
+
+
+def _sce(
+  base: types.Params,
+  models: Sequence[types.Params],
+  given: _arguments.Arguments,
+) -> types.Params:
+  """Merges the entries of largest variance by the models' energies."""
   if not models:
     return base
-  edited = edit(deltas.stack(base, models), given)
-  weights, coef = given.each['weight'], given.shared['lambda']
-  normalize = given.shared['normalize']
-  if elects:
-    edited = merge.elect_sign(edited, dialect='mergekit', weights=weights)
-  if elects and normalize:
-    merged = merge.mean_nonzero(edited, weights=weights)
-  else:
-    merged = merge.sum(edited, weights=weights)
-    total = float(np.sum(weights))
-    coef = coef / total if normalize and abs(total) >= 1e-8 else coef
-  return deltas.apply(base, merged, coef=coef)
-
-
-def _keep_all(taus: types.Deltas, given: Arguments) -> types.Deltas:
-  return taus
-
-
-def _trim(taus: types.Deltas, given: Arguments) -> types.Deltas:
-  """Keeps the largest entries of each tensor."""
-  _check_rescale('ties', given)
-  density = _density(given)
-  kept = merge.trim(taus, density=_positive(density), scope='leaf')
-  return _drop_models(kept, density)
-
-
-def _dare(taus: types.Deltas, given: Arguments) -> types.Deltas:
-  """Keeps entries at random; rescaled to the L1 norm of the tensor."""
-  rescale = 'l1' if given.shared['rescale'] else 'none'
-  rate = 1 - _density(given)
-  return merge.dare(taus, rate=rate, rescale=rescale, key=_key(given))
-
-
-def _breadcrumbs(taus: types.Deltas, given: Arguments) -> types.Deltas:
-  """Drops the largest and the smallest entries of each tensor."""
-  _check_rescale('breadcrumbs', given)
-  density = _density(given)
-  # mergekit lowers the share of outliers where too few entries would be left,
-  # and drops none at density 1.
-  outliers = np.minimum(np.asarray(given.each['gamma']), 1 - density)
-  kept = merge.breadcrumbs(
-    taus, density=_positive(density), outliers=outliers, scope='leaf'
+  select = min(max(given.shared['select_topk'], 0.0), 1.0)
+  return deltas.apply(
+    base, merge.sce(deltas.stack(base, models), select=select)
   )
-  return _drop_models(kept, density)
 
 
-def _key(given: Arguments) -> types.PRNGKey:
-  if given.key is None:
-    raise ValueError('it draws random numbers: give a key')
-  return given.key
+def _ram(
+  base: types.Params,
+  models: Sequence[types.Params],
+  given: _arguments.Arguments,
+) -> types.Params:
+  """Averages entries over the models that changed them."""
+  if not models:
+    return base
+  taus = deltas.stack(base, models)
+  return deltas.apply(base, merge.ram(taus, threshold=given.shared['epsilon']))
 
 
-def _density(given: Arguments) -> np.ndarray:
-  """Returns the fraction of entries kept of each model, 0 .. 1."""
-  return np.clip(np.asarray(given.each['density'], np.float64), 0, 1)
+def _ram_plus(
+  base: types.Params,
+  models: Sequence[types.Params],
+  given: _arguments.Arguments,
+) -> types.Params:
+  """Averages shared entries and amplifies those of one model."""
+  if not models:
+    return base
+  merged = merge.ram_plus(
+    deltas.stack(base, models),
+    rate=given.shared['r'],
+    limit=given.shared['alpha'],
+    threshold=given.shared['epsilon'],
+  )
+  return deltas.apply(base, merged)
 
 
-def _positive(density: np.ndarray) -> np.ndarray:
-  """Replaces 0, which no edit by rank accepts: such a model is dropped."""
-  return np.where(density > 0, density, 1.0)
-
-
-def _drop_models(taus: types.Deltas, density: np.ndarray) -> types.Deltas:
-  """Zeroes the task vectors of models of density 0."""
-  if np.all(density > 0):
-    return taus
-  return tree.map(_zero_models, taus, kept=(density > 0).astype(np.float32))
-
-
-def _zero_models(x: types.Array, *, kept: types.Array) -> types.Array:
-  shape = kept.shape + (1,) * (x.ndim - 1)
-  return x * kept.astype(x.dtype).reshape(shape)
-
-
-def _check_rescale(name: str, given: Arguments) -> None:
-  if given.shared['rescale']:
-    raise ValueError(f'{name}: rescale: true is not supported: take it out')
-
-
-def _arithmetics() -> dict[str, Method]:
-  """Returns task arithmetic by its edit of task vectors, and sign election."""
-  family: dict[str, tuple[Edit, bool, bool, bool, dict[str, Any]]] = {
-    'task_arithmetic': (_keep_all, False, False, False, {}),
-    'ties': (_trim, True, True, False, {}),
-    'dare_linear': (_dare, False, False, True, {}),
-    'dare_ties': (_dare, True, False, True, {}),
-    'breadcrumbs': (_breadcrumbs, False, False, False, {'gamma': 0.01}),
-    'breadcrumbs_ties': (_breadcrumbs, True, False, False, {'gamma': 0.01}),
-  }
-  found = {}
-  for name, (edit, elects, normalize, rescale, more) in family.items():
-    shared = {
-      'normalize': normalize,
-      'rescale': rescale,
-      'lambda': 1.0,
-      'int8_mask': False,  # changes temporary arrays of mergekit only
-    }
-    found[name] = Method(
-      functools.partial(_arithmetic, edit=edit, elects=elects),
-      shared,
-      {'weight': NEEDED, 'density': 1.0, **more},
-    )
-  return found
-
-
-METHODS: dict[str, Method] = {
-  'linear': Method(
-    _linear, {'normalize': True}, {'weight': NEEDED}, base='input'
+METHODS: dict[str, _arguments.Method] = {
+  'linear': _arguments.Method(
+    _linear, {'normalize': True}, {'weight': _arguments.NEEDED}, base='input'
   ),
-  'slerp': Method(_slerp, {'t': NEEDED}, inputs=(2, 2)),
-  'passthrough': Method(_passthrough, {}, {'scale': None}, 'input', (1, 1)),
-  **_arithmetics(),
+  'slerp': _arguments.Method(_slerp, {'t': _arguments.NEEDED}, inputs=(2, 2)),
+  'passthrough': _arguments.Method(
+    _passthrough, {}, {'scale': None}, 'input', (1, 1)
+  ),
+  'nuslerp': _arguments.Method(
+    _nuslerp,
+    {'nuslerp_flatten': True, 'nuslerp_row_wise': False},
+    {'weight': _arguments.NEEDED},
+    'optional',
+    (2, 3),
+  ),
+  'multislerp': _arguments.Method(
+    _multislerp,
+    {'normalize_weights': True, 'eps': 1e-8},
+    {'weight': _arguments.NEEDED},
+    'optional',
+  ),
+  'karcher': _arguments.Method(
+    _karcher, {'max_iter': 10, 'tol': 1e-5}, {}, 'input'
+  ),
+  'nearswap': _arguments.Method(
+    _nearswap, {'t': _arguments.NEEDED}, inputs=(2, 2)
+  ),
+  'arcee_fusion': _arguments.Method(_arcee_fusion, inputs=(2, 2)),
+  'model_stock': _arguments.Method(
+    _model_stock, {'filter_wise': False}, inputs=(3, None)
+  ),
+  'sce': _arguments.Method(_sce, {'select_topk': 1.0, 'int8_mask': False}),
+  'ram': _arguments.Method(_ram, {'epsilon': 1e-5}),
+  'ramplus_tl': _arguments.Method(
+    _ram_plus, {'r': 0.1, 'alpha': 0.2, 'epsilon': 1e-5}
+  ),
+  **_arithmetic.arithmetics(),
 }
 
 
-def find(name: str) -> Method:
+def find(name: str) -> _arguments.Method:
   """Returns a method by mergekit's name.
 
   Raises:

@@ -179,15 +179,21 @@ def _slerp(
 ) -> types.Array:
   """Interpolates one leaf by the angle of given inner products, ``[3]``."""
   x, y = tree.wide(a), tree.wide(b)
-  weights = _weights(products.astype(x.real.dtype), t, lerp_above)
+  weights = arc_weights(products.astype(x.real.dtype), t, lerp_above)
   first, second = (w.astype(x.dtype) for w in weights)
   return (first * x + second * y).astype(a.dtype)
 
 
-def _weights(
+def arc_weights(
   products: types.Array, t: Any, lerp_above: Any
 ) -> tuple[types.Array, types.Array]:
-  """Returns the coefficients of a and b, linear ones where there is no arc."""
+  """Returns the coefficients of a and b, linear ones where there is no arc.
+
+  Args:
+    products: ``[3, ...]``: a.a, b.b and a.b of one or more pairs of vectors.
+    t: the position on the arc.
+    lerp_above: the magnitude of the cosine above which they are linear.
+  """
   t = jnp.asarray(t).astype(products.dtype)
   limit = jnp.asarray(lerp_above).astype(products.dtype)
   aa, bb, ab = products

@@ -1,0 +1,127 @@
+"""DELLA: drop entries at random, the small ones more often."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.merge import _checks, _stack
+from wsl.merge._sparse import rescale as rescale_lib
+
+_RESCALES = ('inverse', 'l1', 'none')
+
+
+def della(
+  deltas: types.Deltas,
+  *,
+  density: Any,
+  epsilon: Any,
+  key: types.PRNGKey,
+  rescale: str = 'inverse',
+  axis: int = 1,
+) -> types.Deltas:
+  r"""Drops entries with probabilities by their rank, and rescales the others.
+
+  .. math:: \tilde\tau_{t,p} = \frac{m_{t,p} \tau_{t,p}}{q_{t,p}}, \qquad
+    m_{t,p} \sim \mathrm{Bernoulli}(q_{t,p}), \qquad
+    q_{t,p} = \rho - \epsilon + 2\epsilon\, \frac{r_{t,p} - 1}{n - 1}
+
+  with the rank r of the magnitude of the entry, 1 for the smallest of the n in
+  its row. It edits task vectors, as ``dare``: follow it by any merge.
+
+  Args:
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    density: rho, the mean fraction kept, one number or ``[T]``.
+    epsilon: half of the range of the probabilities, one number or ``[T]``;
+      ``0 < density - epsilon`` and ``density + epsilon < 1``, except at
+      density 1, where all entries are kept. mergekit's default is 0.15.
+    key: a key; masks depend on it, the model's index and the leaf's name.
+    rescale: ``'inverse'`` divides by the probability (the paper), ``'l1'``
+      restores the L1 norm of each leaf (mergekit), ``'none'``.
+    axis: of a leaf ``[...]``, along which entries are ranked; leaves of one
+      axis are ranked as a whole. 1 is mergekit's, for weights ``[out, in]``;
+      for Flax's ``[in, out]`` take 0.
+
+  Returns:
+    The sparse task vectors, every leaf ``[T, ...]``.
+
+  Raises:
+    ValueError: if a probability is out of range, or ``rescale`` is unknown.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> deltas = {'w': jnp.ones((1, 8))}
+    >>> kept = della(deltas, density=0.5, epsilon=0.0, key=jax.random.key(0))
+    >>> sorted(set(kept['w'].ravel().tolist()))
+    [0.0, 2.0]
+
+  Reference:
+    Deep et al., "DELLA-Merging: Reducing Interference in Model Merging through
+    Magnitude-Based Sampling", 2024, arXiv:2406.11617.
+
+  Differs from mergekit in its random numbers, and in rows of one entry: they
+  are kept with probability ``density``; that code makes NaN.
+  """
+  models = _stack.count('della', deltas)
+  _checks.choose('della: rescale', rescale, dict.fromkeys(_RESCALES))
+  density = _checks.per_model('della: density', density, models)
+  epsilon = _checks.per_model('della: epsilon', epsilon, models)
+  _check_range(density, epsilon)
+  words = tree.name_words(key, list(tree.named(deltas)), models)
+
+  def drop(name: str, x: types.Array) -> types.Array:
+    along = axis if x.ndim > 2 else 0
+    hyper = {'density': density, 'epsilon': epsilon, 'rescale': rescale}
+    static = tree.Static(along + 1 if along >= 0 else along)
+    return tree.apply_kernel(_drop, x, words[name], axis=static, **hyper)
+
+  return tree.map_named(drop, deltas)
+
+
+def _check_range(density: Any, epsilon: Any) -> None:
+  """Checks that the probabilities lie between 0 and 1."""
+  if any(isinstance(v, jax.core.Tracer) for v in (density, epsilon)):
+    return
+  density, epsilon = np.asarray(density), np.asarray(epsilon)
+  inside = (density - epsilon > 0) & (density + epsilon < 1)
+  if not np.all((epsilon >= 0) & (inside | (density == 1))):
+    raise ValueError(
+      f'della(density={density}, epsilon={epsilon}): expected density +- '
+      'epsilon between 0 and 1'
+    )
+
+
+def _drop(
+  x: types.Array,
+  keys: types.Array,
+  *,
+  density: types.Array,
+  epsilon: types.Array,
+  rescale: str,
+  axis: int,
+) -> types.Array:
+  """Masks a leaf ``[T, ...]`` by ranks along an axis and keys ``[T, 2]``."""
+  wide = tree.wide(x)
+  column = wide[..., None] if x.ndim == 1 else wide
+  rank = jnp.argsort(jnp.argsort(jnp.abs(column), axis=axis), axis=axis)
+  n = column.shape[axis]
+  real = wide.real.dtype
+  density, epsilon = (
+    _stack.expand_rank(v.astype(real), column) for v in (density, epsilon)
+  )
+  # -1 .. 1 over the ranks; 0 for a single entry.
+  place = 2 * rank.astype(real) / max(n - 1, 1) - (1 if n > 1 else 0)
+  share = jnp.where(density >= 1, 1, density + epsilon * place)
+  draw = lambda key, share: tree.bernoulli(
+    key, share.astype(np.float32), column.shape[1:]
+  )
+  mask = jax.vmap(draw)(keys, share)
+  kept = jnp.where(mask, column, jnp.zeros_like(column))
+  if rescale == 'inverse':
+    kept = kept / share.astype(kept.dtype)
+  kept = kept.reshape(x.shape)
+  if rescale == 'l1':
+    kept = rescale_lib.restore(kept, wide, norm='l1')
+  return kept.astype(x.dtype)

@@ -1,0 +1,152 @@
+"""RAM: entries that one model changed are kept whole, shared ones averaged."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from wsl import tree, types
+from wsl.merge import _checks, _stack
+
+
+def ram(deltas: types.Deltas, *, threshold: Any = 1e-5) -> types.Delta:
+  r"""Averages each entry over the models that changed it.
+
+  .. math:: \tau_p = \frac{1}{\max(1, n_p)} \sum_{t: |\tau_{t,p}| > \epsilon}
+    \tau_{t,p}, \qquad n_p = |\{t : |\tau_{t,p}| > \epsilon\}|
+
+  So an entry that one model alone changed is not divided by T.
+
+  Args:
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    threshold: epsilon ``>= 0``, a number that may be traced.
+
+  Returns:
+    The merged task vector, every leaf ``[...]``.
+
+  Raises:
+    ValueError: if ``threshold`` is an array or negative.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> deltas = {'w': jnp.asarray([[1.0, 0.0, 4.0], [0.0, 0.0, 2.0]])}
+    >>> ram(deltas)['w'].tolist()
+    [1.0, 0.0, 3.0]
+
+  Reference:
+    "Reinforced Agent Merging", 2026, arXiv:2601.13572; mergekit 0.1.5, method
+    ``ram``.
+  """
+  _stack.count('ram', deltas)
+  _checks.at_least_zero('ram', 'threshold', threshold)
+  return tree.map(_ram, deltas, threshold=threshold)
+
+
+def ram_plus(
+  deltas: types.Deltas,
+  *,
+  rate: Any = 0.1,
+  limit: Any = 0.2,
+  threshold: Any = 1e-5,
+  scope: str = 'leaf',
+) -> types.Delta:
+  r"""Averages shared entries as ``ram``, and amplifies those of one model.
+
+  The entries that model t alone changed are multiplied by
+
+  .. math:: 1 + r \min(\rho_t, \alpha), \qquad
+    \rho_t = \frac{|\{p : t \text{ and others changed } p\}|}
+      {\max(|\{p : t \text{ alone changed } p\}|, \epsilon)}
+
+  Args:
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    rate: r, a number that may be traced.
+    limit: alpha ``>= 0``, a number that may be traced.
+    threshold: epsilon, as in ``ram``.
+    scope: ``'leaf'`` counts entries in each leaf (mergekit's ``ramplus_tl``),
+      ``'global'`` over the whole model (the paper).
+
+  Returns:
+    The merged task vector, every leaf ``[...]``.
+
+  Raises:
+    ValueError: if a number is an array or negative, or ``scope`` is unknown.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> deltas = {'w': jnp.asarray([[1.0, 0.0, 4.0], [0.0, 0.0, 2.0]])}
+    >>> [round(x, 2) for x in ram_plus(deltas, limit=1.0)['w'].tolist()]
+    [1.1, 0.0, 3.0]
+
+  Reference:
+    As ``ram``.
+  """
+  _stack.count('ram_plus', deltas)
+  for name, value in {'limit': limit, 'threshold': threshold}.items():
+    _checks.at_least_zero('ram_plus', name, value)
+  tree.check_scalars('ram_plus', rate=rate)
+  hyper = {'rate': rate, 'limit': limit, 'threshold': threshold}
+
+  def leaf() -> types.Delta:
+    return tree.map(_ram_plus_leaf, deltas, **hyper)
+
+  def everywhere() -> types.Delta:
+    counts = tree.total(_counts, deltas, threshold=threshold)
+    return tree.map(_ram_plus, deltas, counts=counts, **hyper)
+
+  scopes = {'leaf': leaf, 'global': everywhere}
+  return _checks.choose('ram_plus: scope', scope, scopes)()
+
+
+def _changed(
+  x: types.Array, threshold: Any
+) -> tuple[types.Array, types.Array, types.Array]:
+  """Returns ``[T, ...]`` with small entries zero, what is left, and n_p."""
+  wide = tree.wide(x)
+  bound = jnp.asarray(threshold).astype(wide.real.dtype)
+  active = _stack.map_models(lambda y: jnp.abs(y) > bound, wide)
+  kept = _stack.map_models(
+    lambda y, on: jnp.where(on, y, jnp.zeros_like(y)), wide, active
+  )
+  number = _stack.map_models(lambda on: on.astype(bound.dtype), active)
+  return kept, active, _stack.sum_models(number)
+
+
+def _ram(x: types.Array, *, threshold: Any) -> types.Array:
+  """Averages one leaf over the models that changed an entry."""
+  kept, _, number = _changed(x, threshold)
+  total = _stack.sum_models(kept)
+  return (total / jnp.maximum(number, 1).astype(total.dtype)).astype(x.dtype)
+
+
+def _counts(x: types.Array, *, threshold: Any) -> types.Array:
+  """Counts the shared entries and those of one model, ``[2, T]``."""
+  _, active, number = _changed(x, threshold)
+  # Counts in the wide dtype: int32 overflows for models above 2^31 entries.
+  some = lambda mask: tree.sum_entries(
+    (active & mask[None]).astype(number.dtype)
+  )
+  return jnp.stack([some(number > 1), some(number == 1)])
+
+
+def _ram_plus_leaf(x: types.Array, *, threshold: Any, **hyper: Any) -> Any:
+  """Merges one leaf by its own counts."""
+  counts = _counts(x, threshold=threshold)
+  return _ram_plus(x, counts=counts, threshold=threshold, **hyper)
+
+
+def _ram_plus(
+  x: types.Array, *, counts: types.Array, rate: Any, limit: Any, threshold: Any
+) -> types.Array:
+  """Averages shared entries of one leaf and amplifies those of one model."""
+  kept, _, number = _changed(x, threshold)
+  rate, limit, bound = (
+    jnp.asarray(v).astype(number.dtype) for v in (rate, limit, threshold)
+  )
+  shared, unique = counts.astype(number.dtype)
+  factor = 1 + rate * jnp.minimum(shared / jnp.maximum(unique, bound), limit)
+  alone = number == 1
+  weight = [jnp.where(alone, f, 1) for f in jnp.unstack(factor)]
+  total = _stack.sum_models(
+    jnp.stack([w.astype(k.dtype) * k for w, k in zip(weight, kept)])
+  )
+  return (total / jnp.maximum(number, 1).astype(total.dtype)).astype(x.dtype)

@@ -1,0 +1,1 @@
+"""Interpolation along great circles, of two or more models."""

@@ -1,0 +1,243 @@
+"""Means of several models on the sphere: one tangent step, or Karcher's."""
+
+from collections.abc import Sequence
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from wsl import deltas, tree, types
+from wsl.merge import _checks
+
+
+def multislerp(
+  models: Sequence[types.Params],
+  *,
+  weights: Any,
+  base: types.Params | None = None,
+  normalize: bool = True,
+  eps: float = 1e-8,
+) -> types.Params:
+  r"""Averages models on the sphere by one step in a tangent space.
+
+  With :math:`x_t = \theta_t - \theta_0`, unit vectors :math:`u_t` and their
+  weighted mean, normalised, :math:`m`:
+
+  .. math:: v = \sum_t w_t \big(u_t - (u_t \cdot m) m\big), \quad
+    \theta = \theta_0 + \Big(m \cos|v| + v \frac{\sin|v|}{|v|}\Big)
+    \sum_t w_t |x_t|
+
+  in each leaf. It is not the barycentre on the sphere: see ``karcher``.
+
+  Args:
+    models: T models of one structure, leaves ``[...]``.
+    weights: w, one number for each model.
+    base: the origin theta_0; None is zero.
+    normalize: whether the weights are divided by their sum.
+    eps: added to norms, so that zero vectors are divided safely.
+
+  Returns:
+    A model, leaves ``[...]`` in the dtype of the first; integer leaves are
+    copied. One model is returned as it is.
+
+  Raises:
+    ValueError: if there is not one weight for each model, or the models differ
+      in structure, shape, dtype or integers, naming the leaf.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> models = [{'w': jnp.asarray(x)} for x in ([1.0, 0.0], [0.0, 1.0])]
+    >>> [f'{x:.4f}' for x in multislerp(models, weights=[1, 1])['w']]
+    ['0.7071', '0.7071']
+
+  Reference:
+    Goddard, "Multi-SLERP", mergekit 0.1.5, method ``multislerp``.
+
+  Differs from mergekit where the unit vectors cancel: the weighted sum is
+  returned there; mergekit does so for two models only, and else raises.
+  """
+  tree.check_scalars('multislerp', eps=eps)
+  hyper = {'normalize': normalize, 'eps': eps}
+  models, weights, hyper = _checked('multislerp', models, weights, hyper)
+  if len(models) == 1:
+    return models[0]
+  origin = []
+  if base is not None:
+    origin = deltas.check('multislerp', {'model 0': models[0], 'base': base})[
+      1:
+    ]
+  hyper['based'] = bool(origin)
+  return _map_floats(_multislerp, [*models, *origin], weights, hyper)
+
+
+def karcher(
+  models: Sequence[types.Params],
+  *,
+  weights: Any = None,
+  steps: int = 10,
+  tolerance: float = 1e-5,
+) -> types.Params:
+  r"""Averages the directions of models on the sphere, and their norms.
+
+  The direction u is the Karcher mean of the unit vectors :math:`u_t`, which
+  minimises :math:`\sum_t w_t \angle(u, u_t)^2`, found by the fixed point
+
+  .. math:: u \leftarrow \exp_u\Big(\sum_t w_t \log_u u_t\Big), \qquad
+    \log_u u_t = \frac{\theta_t}{\sin\theta_t} (u_t - \cos\theta_t\, u)
+
+  from the normalised mean; :math:`\theta = u \sum_t w_t |x_t|`, in each leaf.
+
+  Args:
+    models: T models of one structure, leaves ``[...]``.
+    weights: w, one number for each model; divided by their sum; equal ones by
+      default.
+    steps: the greatest number of steps.
+    tolerance: vectors shorter than it have no direction; the iteration ends
+      when a step is shorter.
+
+  Returns:
+    A model, leaves ``[...]`` in the dtype of the first; integer leaves are
+    copied. One model is returned as it is.
+
+  Raises:
+    ValueError: as ``multislerp``.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> models = [{'w': jnp.asarray(x)} for x in ([1.0, 0.0], [0.0, 3.0])]
+    >>> [f'{x:.4f}' for x in karcher(models)['w']]
+    ['1.4142', '1.4142']
+
+  Reference:
+    Karcher, "Riemannian center of mass and mollifier smoothing", 1977;
+    mergekit 0.1.5, method ``karcher``.
+
+  Differs from mergekit in the angle, which is the arc tangent of sine and
+  cosine: the arc cosine loses half of the digits of small angles.
+  """
+  tree.check_scalars('karcher', tolerance=tolerance)
+  if weights is None:
+    weights = [1.0] * len(models)
+  hyper = {'steps': tree.Static(steps), 'tolerance': tolerance}
+  models, weights, hyper = _checked('karcher', models, weights, hyper)
+  if len(models) == 1:
+    return models[0]
+  return _map_floats(_karcher, models, weights, hyper)
+
+
+def _checked(
+  function: str, models: Sequence[types.Params], weights: Any, hyper: Any
+) -> tuple[list[types.Params], types.Array, dict[str, Any]]:
+  """Checks models and weights; the models come in the first's containers."""
+  if not models:
+    raise ValueError(f'{function}: no models given, at least one is needed')
+  weights = _checks.weights(function, weights, len(models))
+  named = {f'model {t}': model for t, model in enumerate(models)}
+  return deltas.check(function, named), weights, hyper
+
+
+def _map_floats(
+  kernel: Any, models: Sequence[types.Params], weights: Any, hyper: Any
+) -> types.Params:
+  """Applies a kernel to float leaves; integers are those of the first model."""
+
+  def merge(*leaves: Any) -> Any:
+    if not tree.is_float(leaves[0]):
+      return leaves[0]
+    return tree.apply_kernel(kernel, *leaves, weights=weights, **hyper)
+
+  return jax.tree.map(merge, *models)
+
+
+def _multislerp(
+  *leaves: types.Array,
+  weights: types.Array,
+  normalize: bool,
+  eps: types.Array,
+  based: bool,
+) -> types.Array:
+  """Takes one tangent step from the normalised mean; one leaf."""
+  x = [tree.wide(leaf) for leaf in leaves]
+  origin = x.pop() if based else jnp.zeros_like(x[0])
+  x = [y - origin for y in x]
+  w = weights.astype(x[0].real.dtype)
+  w = w / jnp.sum(w) if normalize else w
+  eps = jnp.asarray(eps).astype(w.dtype)
+  norms = jnp.stack([_norm(y) for y in x])
+  units = [y / (n + eps).astype(y.dtype) for y, n in zip(x, norms)]
+  mean = _combine(w, units)
+  length = _norm(mean)
+  cancelled = length < eps
+  mean = mean / jnp.where(cancelled, 1, length).astype(mean.dtype)
+  v = _combine(w, [u - _dot(u, mean).astype(u.dtype) * mean for u in units])
+  r = _norm(v) + eps
+  cosine, ratio = (y.astype(v.dtype) for y in (jnp.cos(r), jnp.sin(r) / r))
+  arc = (mean * cosine + v * ratio) * jnp.sum(norms * w).astype(v.dtype)
+  merged = jnp.where(cancelled, _combine(w, x), arc)
+  return (origin + merged).astype(leaves[0].dtype)
+
+
+def _karcher(
+  *leaves: types.Array,
+  weights: types.Array,
+  steps: int,
+  tolerance: types.Array,
+) -> types.Array:
+  """Iterates to the Karcher mean of unit vectors; one leaf."""
+  x = [tree.wide(leaf) for leaf in leaves]
+  w = weights.astype(x[0].real.dtype)
+  w = w / jnp.sum(w)
+  tolerance = jnp.asarray(tolerance).astype(w.dtype)
+  norms = jnp.stack([_norm(y) for y in x])
+  real = norms > tolerance
+  share = jnp.where(real, w, 0)
+  share = share / jnp.where(jnp.any(real), jnp.sum(share), 1)
+  safe = jnp.where(real, norms, 1)
+  units = [y / n.astype(y.dtype) for y, n in zip(x, safe)]
+  mean = _combine(share, units)
+  length = _norm(mean)
+  first = jnp.select([r for r in real], units, jnp.zeros_like(mean))
+  start = mean / jnp.where(length < tolerance, 1, length).astype(mean.dtype)
+  start = jnp.where(length < tolerance, first, start)
+
+  def step(_: Any, u: types.Array) -> types.Array:
+    tangent = jnp.zeros_like(u)
+    for s, unit in zip(share, units):
+      cosine = _dot(unit, u)
+      side = unit - cosine.astype(u.dtype) * u
+      sine = _norm(side)
+      angle = jnp.arctan2(sine, cosine)
+      counts = (angle >= tolerance) & (sine > 0)
+      ratio = jnp.where(counts, angle / jnp.where(sine > 0, sine, 1), 0)
+      tangent = tangent + (s * ratio).astype(u.dtype) * side
+    length = _norm(tangent)
+    # Once a step is below the tolerance, all further ones are the same: none.
+    moves = length >= tolerance
+    safe = jnp.where(moves, length, 1)
+    cosine, ratio = jnp.cos(safe), jnp.sin(safe) / safe
+    moved = cosine.astype(u.dtype) * u + ratio.astype(u.dtype) * tangent
+    unit = moved / jnp.where(moves, _norm(moved), 1).astype(u.dtype)
+    return jnp.where(moves, unit, u)
+
+  u = jax.lax.fori_loop(0, steps, step, start)
+  merged = u * jnp.sum(w * norms).astype(u.dtype)
+  merged = jnp.where(jnp.any(real), merged, jnp.zeros_like(merged))
+  return merged.astype(leaves[0].dtype)
+
+
+def _dot(x: types.Array, y: types.Array) -> types.Array:
+  return tree.sum_entries(tree.inner(x, y)[None])[0]
+
+
+def _norm(x: types.Array) -> types.Array:
+  """Returns the Euclidean norm; its gradient at zero is zero."""
+  square = _dot(x, x)
+  root = jnp.sqrt(jnp.where(square == 0, 1, square))
+  return jnp.where(square == 0, 0, root)
+
+
+def _combine(w: types.Array, x: Sequence[types.Array]) -> types.Array:
+  """Returns the sum of arrays by weights ``[T]``."""
+  weighed = [a.astype(y.dtype) * y for a, y in zip(jnp.unstack(w), x)]
+  return functools.reduce(jnp.add, weighed)

@@ -1,0 +1,116 @@
+"""Taking entries of a second model: where it is near, or where it matters."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from wsl import deltas, tree, types
+
+
+def nearswap(
+  a: types.Params, b: types.Params, *, t: types.Numbers
+) -> types.Params:
+  r"""Moves each entry towards a second model, more where both are near.
+
+  .. math:: \theta_p = (1 - w_p) a_p + w_p b_p, \qquad
+    w_p = \min\Big(1, \frac{t}{\max(|a_p - b_p|, 10^{-6})}\Big)
+
+  So an entry moves by at most t.
+
+  Args:
+    a: the model that is changed, leaves ``[...]``.
+    b: the other model, of the same structure and shapes.
+    t: the largest change of an entry, a number ``>= 0`` that may be traced; or
+      one for each leaf, as in ``slerp``.
+
+  Returns:
+    A model, leaves ``[...]`` in the dtype of ``a``; integer leaves are copied.
+
+  Raises:
+    ValueError: if the models differ in structure, shape, dtype or integers, or
+      ``t`` is an array, naming the leaf or the argument.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> a, b = {'w': jnp.zeros(2)}, {'w': jnp.asarray([0.5, 4.0])}
+    >>> nearswap(a, b, t=1.0)['w'].tolist()
+    [0.5, 1.0]
+
+  Reference:
+    mergekit 0.1.5, method ``nearswap``.
+  """
+  a, b = deltas.check('nearswap', {'a': a, 'b': b})
+  parts = tree.scalars('nearswap', 't', t, a)
+
+  def swap(x: Any, y: Any, t: Any) -> Any:
+    return tree.apply_kernel(_nearswap, x, y, t=t) if tree.is_float(x) else x
+
+  return jax.tree.map(swap, a, b, parts)
+
+
+def arcee_fusion(a: types.Params, b: types.Params) -> types.Params:
+  r"""Takes the entries of a second model whose importance is an outlier.
+
+  .. math:: I_{p} = |b_p - a_p| \cdot
+    \operatorname{KL}\big(\sigma(b_{r(p)}) \,\|\, \sigma(a_{r(p)})\big),
+    \qquad \theta_p = b_p \text{ if } I_p \ge Q_2 + 1.5\, (Q_3 - Q_1)
+    \text{ else } a_p
+
+  with the softmax :math:`\sigma` of the row r(p) of the entry along the last
+  axis (plus 1e-8) and the quartiles Q of I in the leaf.
+
+  Args:
+    a: the model that is changed, leaves ``[...]``.
+    b: the other model, of the same structure and shapes.
+
+  Returns:
+    A model, leaves ``[...]`` in the dtype of ``a``; integer leaves are copied.
+
+  Raises:
+    ValueError: if the models differ in structure, shape, dtype or integers, or
+      a leaf is complex, naming the leaf.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> a = {'w': jnp.zeros((8, 2))}
+    >>> b = {'w': jnp.zeros((8, 2)).at[3, 1].set(2.0)}
+    >>> arcee_fusion(a, b)['w'][3].tolist()
+    [0.0, 2.0]
+
+  Reference:
+    mergekit 0.1.5, method ``arcee_fusion``.
+
+  Differs from mergekit in leaves of more than a million entries: the quartiles
+  are those of all entries here, of a million random ones there.
+  """
+  a, b = deltas.check('arcee_fusion', {'a': a, 'b': b})
+  tree.check_real('arcee_fusion', a, 'a softmax needs real numbers')
+
+  def fuse(x: Any, y: Any) -> Any:
+    return tree.apply_kernel(_fuse, x, y) if tree.is_float(x) else x
+
+  return jax.tree.map(fuse, a, b)
+
+
+def _nearswap(a: types.Array, b: types.Array, *, t: Any) -> types.Array:
+  """Moves the entries of one leaf by at most t."""
+  x, y = tree.wide(a), tree.wide(b)
+  distance = jnp.maximum(jnp.abs(x - y), 1e-6)
+  share = jnp.clip(jnp.asarray(t).astype(distance.dtype) / distance, 0, 1)
+  share = share.astype(x.dtype)
+  return (share * y + (1 - share) * x).astype(a.dtype)
+
+
+def _fuse(a: types.Array, b: types.Array) -> types.Array:
+  """Takes the important entries of the second model; one leaf."""
+  if not a.size:
+    return a
+  x, y = jnp.atleast_1d(tree.wide(a)), jnp.atleast_1d(tree.wide(b))
+  p, q = (jax.nn.softmax(z, axis=-1) + 1e-8 for z in (y, x))
+  divergence = jnp.sum(p * jnp.log(p / q), axis=-1, keepdims=True)
+  importance = jnp.abs(y - x) * divergence
+  ranked = jnp.sort(importance.reshape(-1))
+  low, middle, high = (ranked[int(f * (a.size - 1))] for f in (0.25, 0.5, 0.75))
+  taken = importance >= middle + 1.5 * (high - low)
+  return jnp.where(taken, y, x).reshape(a.shape).astype(a.dtype)
