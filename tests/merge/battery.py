@@ -353,7 +353,6 @@ METHODS = {
     _with(merge.ram_plus, scope='global'),
     hyper={'threshold': (0.3, 0.1), 'rate': (0.5, 0.2), 'limit': (0.4, 0.9)},
     identity={'threshold': 0.0},
-    reads_leaves=True,
   ),
   'sce': Row(
     _with(merge.sce),
@@ -373,7 +372,6 @@ METHODS = {
     gives='deltas',
     hyper=TRIM,
     identity={'density': 1.0},
-    reads_leaves=True,
   ),
   'scale.by_depth': Row(
     _by_depth,

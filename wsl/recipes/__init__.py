@@ -11,10 +11,10 @@ does, in float32 or wider, by the functions of ``wsl.merge``::
 
 from wsl.recipes._build import build as build
 from wsl.recipes._build import Merged as Merged
+from wsl.recipes._file.parse import parse as parse
+from wsl.recipes._file.parse import read as read
 from wsl.recipes._folder import Folder as Folder
 from wsl.recipes._folder import open_all as open_all
-from wsl.recipes._parse import parse as parse
-from wsl.recipes._parse import read as read
 from wsl.recipes._recipe import Model as Model
 from wsl.recipes._recipe import models as models
 from wsl.recipes._recipe import Module as Module

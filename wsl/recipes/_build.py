@@ -4,15 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wsl import tree, types
-from wsl.recipes import (
-  _arguments,
-  _folder,
-  _methods,
-  _outputs,
-  _recipe,
-  _settings,
-  _tensors,
-)
+from wsl.recipes import _folder, _outputs, _recipe, _settings, _tensors
+from wsl.recipes._method import arguments, methods
 
 
 class Resolved(NamedTuple):
@@ -59,7 +52,7 @@ def build(
   Raises:
     ValueError: naming the parameter, model or tensor that does not fit.
   """
-  method = _methods.find(recipe.method)
+  method = methods.find(recipe.method)
   notes = _unused(recipe, method)
   names = {model: folder.params for model, folder in folders.items()}
   configs = {model: folder.config for model, folder in folders.items()}
@@ -86,7 +79,7 @@ def build(
 
 def _merge(
   recipe: _recipe.Recipe,
-  method: _arguments.Method,
+  method: arguments.Method,
   resolved: Resolved,
   tensors: Mapping[str, Sequence[Any]],
   key: types.PRNGKey | None,
@@ -99,7 +92,7 @@ def _merge(
   base = None
   if resolved.base is not None and method.base != 'input':
     base = inputs.pop(resolved.models.index(resolved.base))
-  given = _arguments.Arguments(dict(resolved.shared), dict(resolved.each), key)
+  given = arguments.Arguments(dict(resolved.shared), dict(resolved.each), key)
   try:
     result = method.merge(base, inputs, given)
   except ValueError as error:
@@ -108,7 +101,7 @@ def _merge(
 
 
 def _resolve(
-  recipe: _recipe.Recipe, method: _arguments.Method, output: _outputs.Output
+  recipe: _recipe.Recipe, method: arguments.Method, output: _outputs.Output
 ) -> Resolved:
   """Returns the values of all parameters for one tensor."""
   part, module = output.part, output.module
@@ -157,7 +150,7 @@ def _value(
   found = _settings.resolve(name, levels, tensor=tensor, position=position)
   if found is not None:
     return found
-  if default is _arguments.NEEDED:
+  if default is arguments.NEEDED:
     of = '' if model is None else f' of {model}'
     raise ValueError(
       f"parameters: '{name}'{of} is not set for tensor '{tensor}': set it, or "
@@ -168,7 +161,7 @@ def _value(
 
 def _check_inputs(
   label: str,
-  method: _arguments.Method,
+  method: arguments.Method,
   base: _recipe.Model | None,
   models: Sequence[_recipe.Model],
 ) -> None:
@@ -184,7 +177,7 @@ def _check_inputs(
     raise ValueError(f'{label} merges {wanted} inputs, found {len(models)}')
 
 
-def _unused(recipe: _recipe.Recipe, method: _arguments.Method) -> list[str]:
+def _unused(recipe: _recipe.Recipe, method: arguments.Method) -> list[str]:
   """Returns a note on each parameter that the method does not have.
 
   Raises:
@@ -196,7 +189,7 @@ def _unused(recipe: _recipe.Recipe, method: _arguments.Method) -> list[str]:
     for part in module.slices:
       levels += [part.parameters, *(s.parameters for s in part.sources)]
   given = dict.fromkeys(name for level in levels for name in level)
-  known = sorted(_methods.known_parameters())
+  known = sorted(methods.known_parameters())
   for name in given:
     if name not in known:
       hint = tree.nearest(name, known)

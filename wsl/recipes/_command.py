@@ -9,7 +9,8 @@ import time
 import jax
 
 from wsl import checkpoint
-from wsl.recipes import _build, _companions, _folder, _parse, _recipe
+from wsl.recipes import _build, _companions, _folder, _recipe
+from wsl.recipes._file import parse
 
 _UNITS = {'KB': 10**3, 'MB': 10**6, 'GB': 10**9}
 
@@ -28,7 +29,7 @@ def _run(flags: argparse.Namespace) -> None:
   out = pathlib.Path(flags.out)
   shard_bytes = _bytes(flags.shard_size)
   places = dict(_place(text) for text in flags.at)
-  recipe = _parse.read(flags.recipe)
+  recipe = parse.read(flags.recipe)
   if not flags.dry_run and not flags.overwrite and _taken(out):
     raise ValueError(f'{out} holds a model: give another folder or --overwrite')
   folders = _folder.open_all(

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from wsl import tree
-from wsl.recipes import _fields, _recipe, _tokens
+from wsl.recipes import _recipe
+from wsl.recipes._file import fields, tokens
 
 _TOP = {
   'merge_method', 'base_model', 'models', 'slices', 'modules', 'parameters',
@@ -66,24 +67,24 @@ def parse(content: Any, *, label: str = 'recipe') -> _recipe.Recipe:
     ['a', 'b']
   """
   where = f'{label}: '
-  content = _fields.mapping(content, label, _TOP, ('merge_method',))
+  content = fields.mapping(content, label, _TOP, ('merge_method',))
   forms = [key for key in ('models', 'slices', 'modules') if content.get(key)]
   if len(forms) != 1:
     listed = ' and '.join(forms) or 'none'
     raise ValueError(
       f'{where}found {listed} of models, slices and modules: give exactly one'
     )
-  base = _optional(content, 'base_model', where, _fields.model)
+  base = _optional(content, 'base_model', where, fields.model)
   parts: list[tuple[str | None, Any]] = [(None, content)]
   if forms == ['modules']:
-    found = _fields.mapping(content['modules'], f'{where}modules')
+    found = fields.mapping(content['modules'], f'{where}modules')
     parts = list(found.items())
   modules = []
   for name, part in parts:
     place = where if name is None else f'{where}modules.{name}.'
     own: Mapping[str, Any] = {}
     if name is not None:
-      part = _fields.mapping(
+      part = fields.mapping(
         part, place[:-1], {'models', 'slices', 'parameters'}
       )
       own = _parameters(part, place)
@@ -97,7 +98,7 @@ def parse(content: Any, *, label: str = 'recipe') -> _recipe.Recipe:
     parameters=_parameters(content, where),
     dtype=_dtype(content, 'dtype', where),
     out_dtype=_dtype(content, 'out_dtype', where),
-    tokenizer=_tokens.parse(content, where),
+    tokenizer=tokens.parse(content, where),
     chat_template=content.get('chat_template'),
   )
 
@@ -107,14 +108,14 @@ def _slices(part: Mapping[str, Any], where: str) -> tuple[_recipe.Slice, ...]:
   if part.get('models'):
     sources = [
       _source(entry, f'{where}models[{i}]', ranged=False)
-      for i, entry in enumerate(_fields.items(part['models'], f'{where}models'))
+      for i, entry in enumerate(fields.items(part['models'], f'{where}models'))
     ]
     return (_recipe.Slice(tuple(sources), None, {}),)
   slices = []
   keys = {'sources', 'base_model', 'residual_weight', 'parameters'}
-  for i, entry in enumerate(_fields.items(part['slices'], f'{where}slices')):
+  for i, entry in enumerate(fields.items(part['slices'], f'{where}slices')):
     place = f'{where}slices[{i}]'
-    entry = _fields.mapping(entry, place, keys, ('sources',))
+    entry = fields.mapping(entry, place, keys, ('sources',))
     if entry.get('residual_weight') is not None:
       raise ValueError(
         f'{place}.residual_weight has no effect in mergekit: take it out'
@@ -122,7 +123,7 @@ def _slices(part: Mapping[str, Any], where: str) -> tuple[_recipe.Slice, ...]:
     sources = [
       _source(source, f'{place}.sources[{j}]', ranged=True)
       for j, source in enumerate(
-        _fields.items(entry['sources'], f'{place}.sources')
+        fields.items(entry['sources'], f'{place}.sources')
       )
     ]
     lengths = {s.layers[1] - s.layers[0] for s in sources if s.layers}
@@ -131,7 +132,7 @@ def _slices(part: Mapping[str, Any], where: str) -> tuple[_recipe.Slice, ...]:
         f'{place}: its sources have {sorted(lengths)} layers: give ranges of '
         'one length'
       )
-    base = _optional(entry, 'base_model', f'{place}.', _fields.model)
+    base = _optional(entry, 'base_model', f'{place}.', fields.model)
     slices.append(
       _recipe.Slice(tuple(sources), base, _parameters(entry, f'{place}.'))
     )
@@ -142,7 +143,7 @@ def _source(entry: Any, place: str, *, ranged: bool) -> _recipe.Source:
   """Reads one entry of ``models`` or ``sources``."""
   keys = {'model', 'parameters'} | ({'layer_range'} if ranged else set())
   needed = ('model', 'layer_range') if ranged else ('model',)
-  entry = _fields.mapping(entry, place, keys, needed)
+  entry = fields.mapping(entry, place, keys, needed)
   layers = None
   if ranged:
     bounds = entry['layer_range']
@@ -152,12 +153,12 @@ def _source(entry: Any, place: str, *, ranged: bool) -> _recipe.Source:
     if not 0 <= bounds[0] < bounds[1]:
       raise ValueError(f'{place}.layer_range={list(bounds)}: holds no layer')
     layers = (bounds[0], bounds[1])
-  model = _fields.model(entry['model'], f'{place}.model')
+  model = fields.model(entry['model'], f'{place}.model')
   return _recipe.Source(model, layers, _parameters(entry, f'{place}.'))
 
 
 def _parameters(part: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-  return _fields.mapping(part.get('parameters') or {}, f'{where}parameters')
+  return fields.mapping(part.get('parameters') or {}, f'{where}parameters')
 
 
 def _dtype(content: Mapping[str, Any], key: str, where: str) -> str | None:

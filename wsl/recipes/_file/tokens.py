@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from wsl.recipes import _fields, _recipe
+from wsl.recipes import _recipe
+from wsl.recipes._file import fields
 
 
 def parse(content: Mapping[str, Any], where: str) -> _recipe.Tokenizer | None:
@@ -20,11 +21,11 @@ def parse(content: Mapping[str, Any], where: str) -> _recipe.Tokenizer | None:
   if block is None:
     return None
   place = f'{where}tokenizer'
-  block = _fields.mapping(
+  block = fields.mapping(
     block, place, {'source', 'tokens', 'pad_to_multiple_of'}
   )
   source = _vocabulary(block.get('source', 'union'), f'{place}.source')
-  given = _fields.mapping(block.get('tokens') or {}, f'{place}.tokens')
+  given = fields.mapping(block.get('tokens') or {}, f'{place}.tokens')
   tokens = {
     str(token): _token(entry, f'{place}.tokens[{token!r}]')
     for token, entry in given.items()
@@ -36,23 +37,23 @@ def parse(content: Mapping[str, Any], where: str) -> _recipe.Tokenizer | None:
 
 
 def _vocabulary(value: Any, place: str) -> str | _recipe.Model:
-  return value if value in ('base', 'union') else _fields.model(value, place)
+  return value if value in ('base', 'union') else fields.model(value, place)
 
 
 def _token(entry: Any, place: str) -> tuple[Any, bool]:
   """Reads where the row of one token comes from, and whether for all models."""
-  entry = _fields.mapping(entry or {}, place, {'source', 'force'})
+  entry = fields.mapping(entry or {}, place, {'source', 'force'})
   source = entry.get('source')
   if isinstance(source, Mapping) and 'kind' in source:
     keys = {'kind', 'model', 'token', 'token_id'}
-    source = _fields.mapping(source, f'{place}.source', keys)
+    source = fields.mapping(source, f'{place}.source', keys)
     if source['kind'] == 'zero':
       found: Any = None
     elif source['kind'] == 'model_token':
       given = [source[k] for k in ('token', 'token_id') if k in source]
       if len(given) != 1 or 'model' not in source:
         raise ValueError(f'{place}.source: give model, and token or token_id')
-      model = _fields.model(source['model'], f'{place}.source.model')
+      model = fields.model(source['model'], f'{place}.source.model')
       found = ('token', model, given[0])
     else:
       raise ValueError(
@@ -61,5 +62,5 @@ def _token(entry: Any, place: str) -> tuple[Any, bool]:
   elif source is None:
     raise ValueError(f'{place}: give its source')
   else:
-    found = _fields.model(source, f'{place}.source')
+    found = fields.model(source, f'{place}.source')
   return found, bool(entry.get('force', False))

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from wsl import deltas, merge, tree, types
-from wsl.recipes import _arguments, _arithmetic
+from wsl.recipes._method import arguments, arithmetic
 
 
 def _linear(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
 ) -> types.Params:
   """Sums models by weights; the sum is divided by that of the weights."""
   stack, weights = tree.stack(models), given.each['weight']
@@ -29,7 +29,7 @@ def _linear(
 def _slerp(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
 ) -> types.Params:
   """Interpolates from the base to the other model along a great circle."""
   t = given.shared['t']
@@ -39,7 +39,7 @@ def _slerp(
 def _passthrough(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
 ) -> types.Params:
   """Copies one model, or multiplies it by a scale."""
   (scale,) = given.each['scale']
@@ -51,7 +51,7 @@ def _passthrough(
 def _nuslerp(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
 ) -> types.Params:
   """Interpolates two models, or their task vectors, along great circles."""
   first, second = given.each['weight']
@@ -65,7 +65,7 @@ def _nuslerp(
 def _multislerp(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
 ) -> types.Params:
   """Averages models, or their task vectors, in one tangent space."""
   return merge.multislerp(
@@ -80,7 +80,7 @@ def _multislerp(
 def _karcher(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
 ) -> types.Params:
   """Averages models on the sphere."""
   return merge.karcher(
@@ -93,7 +93,7 @@ def _karcher(
 def _nearswap(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
 ) -> types.Params:
   """Moves the base towards the other model where they are near."""
   return merge.nearswap(base, models[0], t=given.shared['t'])
@@ -102,7 +102,7 @@ def _nearswap(
 def _arcee_fusion(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
 ) -> types.Params:
   """Takes the important entries of the other model."""
   return merge.arcee_fusion(base, models[0])
@@ -111,7 +111,7 @@ def _arcee_fusion(
 def _model_stock(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
 ) -> types.Params:
   """Averages models and pulls the mean to the base."""
   axis = -1 if given.shared['filter_wise'] else None
@@ -123,7 +123,7 @@ def _model_stock(
 def _sce(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
 ) -> types.Params:
   """Merges the entries of largest variance by the models' energies."""
   if not models:
@@ -137,7 +137,7 @@ def _sce(
 def _ram(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
 ) -> types.Params:
   """Averages entries over the models that changed them."""
   if not models:
@@ -149,7 +149,7 @@ def _ram(
 def _ram_plus(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
 ) -> types.Params:
   """Averages shared entries and amplifies those of one model."""
   if not models:
@@ -163,47 +163,47 @@ def _ram_plus(
   return deltas.apply(base, merged)
 
 
-METHODS: dict[str, _arguments.Method] = {
-  'linear': _arguments.Method(
-    _linear, {'normalize': True}, {'weight': _arguments.NEEDED}, base='input'
+METHODS: dict[str, arguments.Method] = {
+  'linear': arguments.Method(
+    _linear, {'normalize': True}, {'weight': arguments.NEEDED}, base='input'
   ),
-  'slerp': _arguments.Method(_slerp, {'t': _arguments.NEEDED}, inputs=(2, 2)),
-  'passthrough': _arguments.Method(
+  'slerp': arguments.Method(_slerp, {'t': arguments.NEEDED}, inputs=(2, 2)),
+  'passthrough': arguments.Method(
     _passthrough, {}, {'scale': None}, 'input', (1, 1)
   ),
-  'nuslerp': _arguments.Method(
+  'nuslerp': arguments.Method(
     _nuslerp,
     {'nuslerp_flatten': True, 'nuslerp_row_wise': False},
-    {'weight': _arguments.NEEDED},
+    {'weight': arguments.NEEDED},
     'optional',
     (2, 3),
   ),
-  'multislerp': _arguments.Method(
+  'multislerp': arguments.Method(
     _multislerp,
     {'normalize_weights': True, 'eps': 1e-8},
-    {'weight': _arguments.NEEDED},
+    {'weight': arguments.NEEDED},
     'optional',
   ),
-  'karcher': _arguments.Method(
+  'karcher': arguments.Method(
     _karcher, {'max_iter': 10, 'tol': 1e-5}, {}, 'input'
   ),
-  'nearswap': _arguments.Method(
-    _nearswap, {'t': _arguments.NEEDED}, inputs=(2, 2)
+  'nearswap': arguments.Method(
+    _nearswap, {'t': arguments.NEEDED}, inputs=(2, 2)
   ),
-  'arcee_fusion': _arguments.Method(_arcee_fusion, inputs=(2, 2)),
-  'model_stock': _arguments.Method(
+  'arcee_fusion': arguments.Method(_arcee_fusion, inputs=(2, 2)),
+  'model_stock': arguments.Method(
     _model_stock, {'filter_wise': False}, inputs=(3, None)
   ),
-  'sce': _arguments.Method(_sce, {'select_topk': 1.0, 'int8_mask': False}),
-  'ram': _arguments.Method(_ram, {'epsilon': 1e-5}),
-  'ramplus_tl': _arguments.Method(
+  'sce': arguments.Method(_sce, {'select_topk': 1.0, 'int8_mask': False}),
+  'ram': arguments.Method(_ram, {'epsilon': 1e-5}),
+  'ramplus_tl': arguments.Method(
     _ram_plus, {'r': 0.1, 'alpha': 0.2, 'epsilon': 1e-5}
   ),
-  **_arithmetic.arithmetics(),
+  **arithmetic.arithmetics(),
 }
 
 
-def find(name: str) -> _arguments.Method:
+def find(name: str) -> arguments.Method:
   """Returns a method by mergekit's name.
 
   Raises:

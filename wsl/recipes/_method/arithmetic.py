@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from wsl import deltas, merge, tree, types
-from wsl.recipes import _arguments
+from wsl.recipes._method import arguments
 
-Edit = Callable[[types.Deltas, _arguments.Arguments], types.Deltas]
+Edit = Callable[[types.Deltas, arguments.Arguments], types.Deltas]
 
 
 def _arithmetic(
   base: types.Params,
   models: Sequence[types.Params],
-  given: _arguments.Arguments,
+  given: arguments.Arguments,
   *,
   edit: Edit,
   elects: bool,
@@ -37,18 +37,18 @@ def _arithmetic(
   return deltas.apply(base, merged, coef=coef)
 
 
-def _keep_all(taus: types.Deltas, given: _arguments.Arguments) -> types.Deltas:
+def _keep_all(taus: types.Deltas, given: arguments.Arguments) -> types.Deltas:
   return taus
 
 
-def _trim(taus: types.Deltas, given: _arguments.Arguments) -> types.Deltas:
+def _trim(taus: types.Deltas, given: arguments.Arguments) -> types.Deltas:
   """Keeps the largest entries of each tensor."""
   density = _density(given)
   kept = merge.trim(taus, density=_positive(density), scope='leaf')
   return _rescaled(_drop_models(kept, density), taus, given)
 
 
-def _dare(taus: types.Deltas, given: _arguments.Arguments) -> types.Deltas:
+def _dare(taus: types.Deltas, given: arguments.Arguments) -> types.Deltas:
   """Keeps entries at random; rescaled to the L1 norm of the tensor."""
   rescale = 'l1' if given.shared['rescale'] else 'none'
   rate = 1 - _density(given)
@@ -56,7 +56,7 @@ def _dare(taus: types.Deltas, given: _arguments.Arguments) -> types.Deltas:
 
 
 def _breadcrumbs(
-  taus: types.Deltas, given: _arguments.Arguments
+  taus: types.Deltas, given: arguments.Arguments
 ) -> types.Deltas:
   """Drops the largest and the smallest entries of each tensor."""
   density = _density(given)
@@ -71,7 +71,7 @@ def _breadcrumbs(
   return _rescaled(kept, taus, given)
 
 
-def _della(taus: types.Deltas, given: _arguments.Arguments) -> types.Deltas:
+def _della(taus: types.Deltas, given: arguments.Arguments) -> types.Deltas:
   """Keeps entries at random, more often the larger ones of a row."""
   rescale = 'l1' if given.shared['rescale'] else 'none'
   density = _density(given)
@@ -89,19 +89,19 @@ def _della(taus: types.Deltas, given: _arguments.Arguments) -> types.Deltas:
 
 
 def _rescaled(
-  edited: types.Deltas, taus: types.Deltas, given: _arguments.Arguments
+  edited: types.Deltas, taus: types.Deltas, given: arguments.Arguments
 ) -> types.Deltas:
   """Restores the L1 norms of tensors, if the recipe says so."""
   return merge.rescale(edited, taus) if given.shared['rescale'] else edited
 
 
-def _key(given: _arguments.Arguments) -> types.PRNGKey:
+def _key(given: arguments.Arguments) -> types.PRNGKey:
   if given.key is None:
     raise ValueError('it draws random numbers: give a key')
   return given.key
 
 
-def _density(given: _arguments.Arguments) -> np.ndarray:
+def _density(given: arguments.Arguments) -> np.ndarray:
   """Returns the fraction of entries kept of each model, 0 .. 1."""
   return np.clip(np.asarray(given.each['density'], np.float64), 0, 1)
 
@@ -131,7 +131,7 @@ def _zero_models(x: types.Array, *, kept: types.Array) -> types.Array:
   return x * kept.astype(x.dtype).reshape(shape)
 
 
-def arithmetics() -> dict[str, _arguments.Method]:
+def arithmetics() -> dict[str, arguments.Method]:
   """Returns task arithmetic by its edit of task vectors, and sign election."""
   family: dict[str, tuple[Edit, bool, bool, bool, dict[str, Any]]] = {
     'task_arithmetic': (_keep_all, False, False, False, {}),
@@ -151,9 +151,9 @@ def arithmetics() -> dict[str, _arguments.Method]:
       'lambda': 1.0,
       'int8_mask': False,  # changes temporary arrays of mergekit only
     }
-    found[name] = _arguments.Method(
+    found[name] = arguments.Method(
       functools.partial(_arithmetic, edit=edit, elects=elects),
       shared,
-      {'weight': _arguments.NEEDED, 'density': 1.0, **more},
+      {'weight': arguments.NEEDED, 'density': 1.0, **more},
     )
   return found

@@ -1,0 +1,1 @@
+"""Reading a recipe from a file, with the place of each mistake."""

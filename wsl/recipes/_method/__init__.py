@@ -1,0 +1,1 @@
+"""The methods of mergekit by functions of ``wsl.merge``."""
