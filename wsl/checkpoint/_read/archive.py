@@ -21,6 +21,7 @@ ERRORS = (
   EOFError,
   NotImplementedError,
   RuntimeError,
+  OverflowError,
   struct.error,
 )
 

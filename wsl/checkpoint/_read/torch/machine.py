@@ -8,6 +8,7 @@ not in it is refused by name.
 
 from collections.abc import Callable, Iterator
 import io
+import os
 import pickletools
 from typing import Any, BinaryIO, NamedTuple
 
@@ -69,7 +70,9 @@ def run(
     ValueError: if it is damaged; other exceptions of malformed operands are
       turned into it.
   """
-  file = io.BytesIO(program) if isinstance(program, bytes) else program
+  file: Any = io.BytesIO(program) if isinstance(program, bytes) else program
+  if not isinstance(program, bytes):
+    file = _Bounded(program)
   machine = _Machine({} if storages is None else storages)
   try:
     for name, argument in _instructions(file):
@@ -81,7 +84,22 @@ def run(
   raise ValueError('its pickle has no end')
 
 
-def _instructions(file: BinaryIO) -> Iterator[tuple[str, Any]]:
+class _Bounded:
+  """A file that refuses to read beyond its end, before it allocates memory."""
+
+  def __init__(self, file: BinaryIO):
+    self._file = file
+    self._size = os.fstat(file.fileno()).st_size
+    self.readline = file.readline
+
+  def read(self, count: int) -> bytes:
+    """Returns the next bytes."""
+    if count > self._size - self._file.tell():
+      raise ValueError('its pickle is cut')
+    return self._file.read(count)
+
+
+def _instructions(file: Any) -> Iterator[tuple[str, Any]]:
   """Reads instructions; one that is not known is not even decoded."""
   while code := file.read(1):
     opcode = _OPCODES.get(code.decode('latin-1'))
@@ -94,7 +112,7 @@ def _instructions(file: BinaryIO) -> Iterator[tuple[str, Any]]:
       yield name, opcode.arg and opcode.arg.reader(file)
 
 
-def _line(file: BinaryIO) -> str:
+def _line(file: Any) -> str:
   """Reads the name of a module or of a global."""
   line = file.readline(_LONGEST_NAME)
   if not line.endswith(b'\n'):
