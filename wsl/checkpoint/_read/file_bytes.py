@@ -12,6 +12,7 @@ its largest leaf, and reads the next leaf into it.
 from collections.abc import Callable
 import os
 import pathlib
+import threading
 from typing import TypeAlias
 import weakref
 
@@ -29,6 +30,7 @@ _ALIGN = 64
 _CHUNK = 1 << 20
 # The most files that stay open between reads; a process may have 1024.
 _KEPT = 128
+_lock = threading.Lock()
 _kept: 'weakref.WeakSet[FileBytes]' = weakref.WeakSet()
 
 
@@ -103,10 +105,9 @@ class FileBytes:
     """Fills an array with bytes, see ``read_into``."""
     if stamp_of(os.stat(self.path)) != self.stamp:
       self._raise_changed(name)
-    descriptor = self._descriptor
-    temporary = None
+    descriptor, owned = self._descriptor, False
     if descriptor is None:
-      descriptor = temporary = self._open(name)
+      descriptor, owned = self._open(name)
     width = out.itemsize
     step = _CHUNK // width
     try:
@@ -116,20 +117,25 @@ class FileBytes:
         if check is not None:
           check(chunk, done)
     finally:
-      if temporary is not None and self._descriptor != temporary:
-        os.close(temporary)
+      if owned:
+        os.close(descriptor)
 
-  def _open(self, name: str) -> int:
-    """Opens the file, and keeps it open if few others are."""
+  def _open(self, name: str) -> tuple[int, bool]:
+    """Opens the file; returns whether the caller is to close it.
+
+    It stays open if few others do, and no other thread was faster.
+    """
     descriptor = os.open(self.path, os.O_RDONLY)
     if stamp_of(os.fstat(descriptor)) != self.stamp:
       os.close(descriptor)
       self._raise_changed(name)
-    if len(_kept) < _KEPT and self._descriptor is None:
+    with _lock:
+      if len(_kept) >= _KEPT or self._descriptor is not None:
+        return descriptor, True
       self._descriptor = descriptor
       _kept.add(self)
       weakref.finalize(self, os.close, descriptor).atexit = False
-    return descriptor
+    return descriptor, False
 
   def _fill(self, descriptor: int, chunk: np.ndarray, offset: int) -> None:
     """Reads until the chunk is full; a read may return fewer bytes."""
