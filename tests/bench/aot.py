@@ -5,9 +5,10 @@
 
 One JSON line for each method: the seconds to trace and to compile it, which are
 those of this machine's processor, the temporaries in stacks of T models, and
-the kernels, library calls and loops of the program. XLA compiles for an H100
-with 80 GB as it is described below. Autotuning, which needs the GPU, is left
-out.
+the kernels, library calls, loops and products below full precision of the
+program. ``--operations`` compiles the small call of every public operation
+instead. XLA compiles for an H100 with 80 GB as it is described below.
+Autotuning, which needs the GPU, is left out.
 """
 
 import json
@@ -24,13 +25,17 @@ import jax
 from jax.experimental import topologies
 import jax.numpy as jnp
 
+from tests import operations
 from tests.bench._gpu import spectral, speed
+from tests.operations import inputs
 from wsl import merge
 
 _ONLY = flags.DEFINE_list('only', [], 'methods; all by default')
 _LEAVES = flags.DEFINE_integer('leaves', 60, 'leaves of one model')
 _SIDE = flags.DEFINE_integer('side', 2048, 'leaves are side x side matrices')
 _LAYERS = flags.DEFINE_integer('layers', 12, 'of ViT-B/32, for SVD methods')
+
+_OPERATIONS = flags.DEFINE_bool('operations', False, 'all operations, tiny')
 
 H100 = """
 gpu_device_info {
@@ -67,18 +72,36 @@ def main(argv: list[str]) -> None:
   ).devices
   mesh = jax.sharding.Mesh(devices[:1], ('device',))
   whole = jax.sharding.NamedSharding(mesh, jax.P())
-  leaf = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=whole)
+  cases = _operations() if _OPERATIONS.value else _merges()
+  for name, (fn, args) in cases.items():
+    if not _ONLY.value or name in _ONLY.value:
+      found = _compile(fn, jax.tree.map(lambda x: _shape(x, whole), args))
+      print(json.dumps({'name': name, **found}), flush=True)
+
+
+def _shape(x: Any, sharding: Any) -> Any:
+  """Returns the shape of an array on the device; numbers are as they are."""
+  if not hasattr(x, 'dtype'):
+    return x
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def _merges() -> inputs.Table:
+  """Returns merges of large task vectors, by their shapes."""
+  leaf = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
   square = leaf(speed.T, _SIDE.value, _SIDE.value)
   deltas = {f'block_{i}/kernel': square for i in range(_LEAVES.value)}
   shapes = spectral.shapes(_LAYERS.value, spectral.WIDTH)
   matrices = {n: leaf(spectral.T, *s) for n, s in shapes.items()}
-  cases = {n: (fn, (deltas, deltas)) for n, fn in speed.methods().items()}
-  cases |= {
-    n: (getattr(merge, n), (matrices,)) for n in spectral.METHODS
-  }  # fmt: skip
-  for name, (fn, args) in cases.items():
-    if not _ONLY.value or name in _ONLY.value:
-      print(json.dumps({'method': name, **_compile(fn, args)}), flush=True)
+  elementwise = {n: (fn, (deltas, deltas)) for n, fn in speed.methods().items()}
+  by_svd = {n: (getattr(merge, n), (matrices,)) for n in spectral.METHODS}
+  return elementwise | by_svd
+
+
+def _operations() -> inputs.Table:
+  """Returns all operations; the products of users are at full precision."""
+  inputs.MARK = 'highest'
+  return operations.table('float32')
 
 
 def _compile(fn: Any, args: Any) -> dict[str, Any]:
@@ -88,14 +111,21 @@ def _compile(fn: Any, args: Any) -> dict[str, Any]:
   middle = time.perf_counter()
   program = lowered.compile()
   end = time.perf_counter()
-  stack = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(args[0]))
+  arrays = [x for x in jax.tree.leaves(args[:1]) if hasattr(x, 'dtype')]
+  stack = sum(x.size * x.dtype.itemsize for x in arrays) or 1
   text = program.as_text()
   count = lambda pattern: len(re.findall(pattern, text))
+  products = re.findall(
+    r'^.* (?:dot|convolution)\(.*$|^.*__cublas\$l?gemm.*$', text, re.M
+  )
   return {
     'trace_s': round(middle - start, 1),
     'compile_s': round(end - middle, 1),
     'temporaries': round(
       program.memory_analysis().temp_size_in_bytes / stack, 2
+    ),
+    'products below full precision': sum(
+      'highest' not in line.lower() for line in products
     ),
     'fusions': count(r' fusion\('),
     'calls': sorted(set(re.findall(r'custom_call_target="([^"]+)"', text))),
