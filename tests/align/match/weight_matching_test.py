@@ -353,7 +353,7 @@ def test_a_worse_first_guess_is_discarded(monkeypatch):
     for move in moves:
       if move.group == 'h1':
         updates.apply_step(move, order, blocks, tables, outer_of, {})
-    return blocks, tables
+    return first_guess.State(blocks, tables, -1.0)
 
   visits = []
   monkeypatch.setattr(first_guess, 'grow', worse)

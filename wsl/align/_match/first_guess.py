@@ -1,5 +1,7 @@
 """The starts of weight matching: grown from inputs and outputs, or random."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from wsl.align import _assignment, _permutation, _symmetry
@@ -13,6 +15,22 @@ _REDRAWN_UNITS = 6
 _REDRAWN_SHARE = 0.1
 
 
+class State(NamedTuple):
+  """The state of the search.
+
+  Attributes:
+    blocks: the block pairs, the moving ones permuted.
+    tables: the permutation, for each group indices ``[*outer, n]``.
+    agreement: the inner product of both models.
+    solved: the indices of the moves that would change nothing.
+  """
+
+  blocks: list[block_pairs.BlockPair]
+  tables: block_pairs.Tables
+  agreement: float
+  solved: frozenset[int] = frozenset()
+
+
 def begin(
   index: int,
   blocks: list[block_pairs.BlockPair],
@@ -23,7 +41,7 @@ def begin(
   symmetry: _symmetry.Symmetry,
   solver: _assignment.Solver,
   rng: np.random.Generator,
-) -> tuple[list[block_pairs.BlockPair], block_pairs.Tables, float]:
+) -> State:
   """Returns the state from which an ascent begins.
 
   A start has three ascents. The second one begins at the current order, as the
@@ -43,7 +61,7 @@ def begin(
     rng: a random generator.
 
   Returns:
-    The permuted blocks, the tables, and the agreement.
+    The state, whose lists and dicts are new.
   """
   outer_of = {group.name: group.outer for group in symmetry.groups}
   tables = {
@@ -60,10 +78,9 @@ def begin(
     guess = grow(
       blocks, tables, moves, outer_of=outer_of, solver=solver, rng=rng
     )
-    guessed = float(weight_gains.agreement(guess[0], ()))
-    if guessed > value:
-      return *guess, guessed
-  return [*blocks], tables, value
+    if guess.agreement > value:
+      return guess
+  return State([*blocks], tables, value)
 
 
 def grow(
@@ -74,7 +91,7 @@ def grow(
   outer_of: dict[str, block_pairs.Names],
   solver: _assignment.Solver,
   rng: np.random.Generator,
-) -> tuple[list[block_pairs.BlockPair], block_pairs.Tables]:
+) -> State:
   """Matches every group once, from the groups that are matched already.
 
   A block with another unmatched group contributes only noise to the gains, and
@@ -91,29 +108,34 @@ def grow(
     rng: a random generator; perturbs the order of groups with similar shares.
 
   Returns:
-    The permuted blocks and the tables of the guess.
+    The state of the guess. Solved are the moves that used all of their blocks,
+    since no other group in these blocks changed afterwards.
   """
-  blocks, tables = [*blocks], {**tables}
+  blocks, tables, solved = [*blocks], {**tables}, set()
   unmatched = {name for move in moves for name in move.dependents}
-  waiting = [move for move in moves if not move.quadratic]
+  waiting = [i for i, move in enumerate(moves) if not move.quadratic]
   while waiting:
-    usable = [_usable_blocks(move, blocks, unmatched) for move in waiting]
+    usable = [_usable_blocks(moves[i], blocks, unmatched) for i in waiting]
     shares = [
       sum(blocks[i].fixed.size for i in indices)
-      / sum(blocks[i].fixed.size for i in move.blocks)
-      for move, indices in zip(waiting, usable)
+      / sum(blocks[i].fixed.size for i in moves[index].blocks)
+      for index, indices in zip(waiting, usable)
     ]
     # Random factors vary the order of groups with similar shares, so that
     # several starts end in different local optima.
     scores = np.asarray(shares) * rng.uniform(_MIN_FACTOR, 1, len(shares))
     best = int(scores.argmax())
-    move, indices = waiting.pop(best), usable[best]
+    index, indices = waiting.pop(best), usable[best]
+    move = moves[index]
+    if len(indices) == len(move.blocks):
+      solved.add(index)
     if indices:
       restricted = move._replace(blocks=tuple(indices))
       step = updates.propose(restricted, blocks, outer_of, solver, {})
       updates.apply_step(move, step.tables, blocks, tables, outer_of, {})
     unmatched -= move.matched
-  return blocks, tables
+  agreement = float(weight_gains.agreement(blocks, ()))
+  return State(blocks, tables, agreement, frozenset(solved))
 
 
 def _perturb(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -147,7 +147,7 @@ def weight_matching(
   found: block_pairs.Tables | None = None
   for start in range(1 if starts == 1 else 3 * starts):
     rng = np.random.default_rng([start, *_seed(key)])
-    permuted, tables, objective = first_guess.begin(
+    state = first_guess.begin(
       start,
       blocks,
       moves,
@@ -157,21 +157,21 @@ def weight_matching(
       solver=solver,
       rng=rng,
     )
+    objective = state.agreement
     for sweep, group, gained in _ascend(
-      permuted, tables, moves, outer_of, solver, rng, max_sweeps, tolerance
+      state, moves, outer_of, solver, rng, max_sweeps, tolerance
     ):
       objective += gained
       if progress is not None:
         progress(Visit(start, sweep, group, objective, gained))
     if objective > best:
-      best, found = objective, tables
+      best, found = objective, state.tables
   # jnp.asarray would compile a program for each shape.
   return {name: jax.device_put(table) for name, table in (found or {}).items()}
 
 
 def _ascend(
-  blocks: list[block_pairs.BlockPair],
-  tables: block_pairs.Tables,
+  state: first_guess.State,
   moves: list[schedule.Move],
   outer_of: dict[str, block_pairs.Names],
   solver: _assignment.Solver,
@@ -179,14 +179,15 @@ def _ascend(
   max_sweeps: int,
   tolerance: float,
 ) -> Iterator[tuple[int, str, float]]:
-  """Coordinate ascent; updates ``blocks`` and ``tables`` in place.
+  """Coordinate ascent; updates the blocks and tables of ``state`` in place.
 
   Yields:
     The sweep, the group and the increase of the agreement of every visit.
   """
   # The result of a move depends only on the groups in its blocks. A move waits
   # if one of these has changed since its last visit; another visit to the
-  # remaining moves would change nothing.
+  # remaining moves would change nothing, nor would a visit to solved ones.
+  blocks, tables, solved = state.blocks, state.tables, {*state.solved}
   present = [{n for i in m.blocks for n in blocks[i].names} for m in moves]
   waiting = set(range(len(moves)))
   cache: updates.GainCache = {}
@@ -196,13 +197,17 @@ def _ascend(
         continue
       waiting.remove(index)
       move = moves[index]
+      if index in solved:
+        yield sweep, move.group, 0.0
+        continue
       step = updates.propose(move, blocks, outer_of, solver, cache)
       updates.apply_step(move, step.tables, blocks, tables, outer_of, cache)
       if step.gained > tolerance * abs(step.value):
-        affected = (
+        affected = {
           i for i, names in enumerate(present) if names & move.dependents
-        )
-        waiting |= {*affected} - {index}
+        }
+        waiting |= affected - {index}
+        solved -= affected
       yield sweep, move.group, step.gained
     if not waiting:
       break
