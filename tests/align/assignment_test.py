@@ -42,21 +42,76 @@ def test_optimal_against_all_permutations(solver, n):
     np.testing.assert_allclose(_value(gains, solver(gains)), best, rtol=1e-12)
 
 
-@pytest.mark.parametrize('kind', ['gauss', 'low rank', 'half zero', 'zero'])
+def _gains(kind, n):
+  rng = np.random.default_rng(0)
+  gains = rng.normal(size=(n, n))
+  if kind == 'low rank':
+    gains = gains[:, :9] @ gains[:9]
+  elif kind == 'spectrum':
+    gains = (gains * np.exp(2 * rng.normal(size=n))) @ rng.normal(size=(n, n))
+  elif kind == 'uneven':
+    gains *= np.exp(rng.normal(size=(n, 1)))
+  elif kind == 'equal rows':
+    gains[: n // 4] = gains[0]
+  elif kind == 'half zero':
+    gains[n // 2 :] = 0
+  elif kind == 'zero':
+    gains[:] = 0
+  return gains
+
+
+KINDS = [
+  'gauss',
+  'low rank',
+  'spectrum',
+  'uneven',
+  'equal rows',
+  'half zero',
+  'zero',
+]
+
+
+@pytest.mark.parametrize('kind', KINDS)
 def test_auction_prices_preserve_the_optimum(kind):
   from scipy import optimize
 
-  rng = np.random.default_rng(0)
-  gains = rng.normal(size=(600, 600))
-  if kind == 'low rank':
-    gains = gains[:, :9] @ gains[:9]
-  elif kind == 'half zero':
-    gains[300:] = 0
-  elif kind == 'zero':
-    gains[:] = 0
+  gains = _gains(kind, 600)
   rows, columns = optimize.linear_sum_assignment(gains, maximize=True)
   found = _value(gains, align.assign_scipy(gains))
   np.testing.assert_allclose(found, gains[rows, columns].sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize('solver', [align.assign_scipy, _lapx])
+@pytest.mark.parametrize('n', [40, 520])
+@pytest.mark.parametrize('kind', KINDS)
+def test_prices_certify_the_optimum(kind, n, solver):
+  """Complementary slackness: each row has a column of maximum profit."""
+  gains = _gains(kind, n).astype(np.float32)
+  found = solver(gains)
+  assert sorted(found) == [*range(n)]
+  # Column j of the permuted gains belongs to row j. Bellman-Ford finds prices
+  # with S[i, i] - p[i] >= S[i, j] - p[j], or a cycle that improves the total.
+  permuted = gains[:, found].astype(np.float64)
+  excess = permuted - np.diag(permuted)[:, None]
+  prices = np.zeros(n)
+  for _ in range(n):
+    raised = np.maximum(prices, (excess + prices[:, None]).max(0))
+    if np.allclose(raised, prices, rtol=0, atol=1e-9 * np.abs(gains).max()):
+      return
+    prices = raised
+  pytest.fail('the assignment is not optimal')
+
+
+@pytest.mark.parametrize('kind', ['gauss', 'low rank', 'spectrum', 'uneven'])
+def test_the_auction_ends_for_uneven_gains(kind):
+  """Increments that start at the range of the gains reach every price."""
+  from wsl.align import _assignment
+
+  gains = _gains(kind, 600)
+  prices = _assignment._auction(gains)
+  best = (gains - prices).argmax(1)
+  assert len(np.unique(best)) > 0.9 * len(np.unique(gains.argmax(1)))
+  assert len(np.unique(best)) > 400
 
 
 @pytest.mark.parametrize('solver', SOLVERS)

@@ -373,6 +373,23 @@ def test_groups_are_skipped():
   assert len(visits) < 6 * sweeps
 
 
+def test_groups_that_the_guess_solved_are_not_solved_again():
+  symmetry = _mlp((6, 20, 7))
+  a, b = _params(symmetry, 1), _params(symmetry, 2)
+  visits, solved = [], []
+
+  def solver(gains):
+    solved.append(gains.shape)
+    return align.assign_scipy(gains)
+
+  options = {'solver': solver, 'progress': visits.append}
+  found = _match(a, b, symmetry, **options)
+  assert (len(solved), len(visits)) == (1, 1)
+  again = _match(a, b, symmetry, initial=align.identity(symmetry), **options)
+  assert (len(solved), len(visits)) == (2, 2)
+  _equal(found, again)
+
+
 def _ends(visits):
   """Returns the objective at the end of every ascent."""
   return [*{visit.start: visit.objective for visit in visits}.values()]
