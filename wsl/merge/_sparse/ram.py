@@ -3,9 +3,13 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _checks, _stack
+
+# Zeros are below every threshold.
+_ENTRIES = tree.Entries(lead=1, neutral=0.0)
 
 
 def ram(deltas: types.Deltas, *, threshold: Any = 1e-5) -> types.Delta:
@@ -80,7 +84,7 @@ def ram_plus(
   Reference:
     As ``ram``.
   """
-  _stack.count('ram_plus', deltas)
+  models = _stack.count('ram_plus', deltas)
   for name, value in {'limit': limit, 'threshold': threshold}.items():
     _checks.at_least_zero('ram_plus', name, value)
   tree.check_scalars('ram_plus', rate=rate)
@@ -90,7 +94,14 @@ def ram_plus(
     return tree.map(_ram_plus_leaf, deltas, **hyper)
 
   def everywhere() -> types.Delta:
-    counts = tree.total(_counts, deltas, threshold=threshold)
+    counts = tree.statistic(
+      lambda: tree.total(
+        _counts, deltas, entries=_ENTRIES, threshold=threshold
+      ),
+      deltas,
+      shape=(2, models),
+      dtype=np.float64,
+    )
     return tree.map(_ram_plus, deltas, counts=counts, **hyper)
 
   scopes = {'leaf': leaf, 'global': everywhere}
