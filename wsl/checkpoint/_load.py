@@ -31,7 +31,7 @@ def load(
   NPZ, msgpack of Flax, and GGUF without quantisation; the first bytes of a file
   tell its format. No file runs code: the pickle of a PyTorch file may build
   tensors, containers, numbers and strings, and is refused if it names anything
-  else.
+  else; with ``item``, if the chosen part does.
 
   A file written by ``save`` returns the saved tree: lists, tuples, ``None`` and
   dicts whose keys are strings, numbers or tuples of them exactly; any other

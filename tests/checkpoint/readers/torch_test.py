@@ -282,3 +282,34 @@ def test_mutated_pickles_never_leak_other_errors(tmp_path):
       message = str(error)
     assert len(message.splitlines()) <= 1
     assert len(message) < 400
+
+
+def test_weights_beside_objects_are_chosen_by_item(tmp_path):
+  """As in a checkpoint of Lightning; nothing of the objects is made."""
+  marker = tmp_path / 'ran'
+  content = {
+    'state_dict': {'w': writers.whole(np.ones(2))},
+    'callbacks': [writers.Call('os', 'system', (f'touch {marker}',))],
+    'best': writers.Call('numpy.core.multiarray', 'scalar', ('f8', 'x')),
+  }
+  for write in WRITE.values():
+    write(tmp_path / 'a.ckpt', content)
+    with pytest.raises(ValueError, match=r"asks for 'os\.system'.*by item="):
+      checkpoint.load(tmp_path / 'a.ckpt')
+    loaded = checkpoint.load(tmp_path / 'a.ckpt', item='state_dict')
+    assert loaded['w'].tolist() == [1, 1]
+    for item, name in (('callbacks', 'os.system'), ('best', 'numpy.core')):
+      with pytest.raises(ValueError, match=f"asks for '{name}"):
+        checkpoint.load(tmp_path / 'a.ckpt', item=item)
+  assert not marker.exists()
+
+
+def test_objects_of_unknown_classes_stay_opaque(tmp_path):
+  """A dict subclass with items and attributes, by NEWOBJ and BUILD."""
+  odd = b'clib\nDict\n)\x81}b(X\x01\x00\x00\x00kK\x01u'
+  program = b'\x80\x02}(X\x01\x00\x00\x00h' + odd
+  program += b'X\x01\x00\x00\x00w](K\x01K\x02eu.'
+  writers.torch_zip(tmp_path / 'a.pt', {}, pickle=program)
+  with pytest.raises(ValueError, match=r"asks for 'lib\.Dict'"):
+    checkpoint.load(tmp_path / 'a.pt')
+  assert checkpoint.load(tmp_path / 'a.pt', item='w') == [1, 2]

@@ -17,8 +17,8 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _LONGEST_PICKLE = 1 << 30
 _REMEDY = (
-  'only tensors, containers, numbers and strings are read: save the state_dict '
-  'alone, or as safetensors'
+  'only tensors, containers, numbers and strings are read: choose the weights '
+  'by item=, or save the state_dict alone'
 )
 
 
@@ -55,7 +55,7 @@ def open_zip(
       'as safetensors'
     )
   program = _member(file, members[pickled])
-  content = _run(path, program)
+  content = _run(path, program, item=item)
   prefix = f'{folder}data/'
   places = {
     name.removeprefix(prefix): Place(member.start, member.nbytes)
@@ -90,12 +90,12 @@ def open_legacy(
         f'load: {path} is of an unknown version of PyTorch, or of a big-endian '
         'machine: save it again as safetensors'
       )
-    storages: dict[str, machine.Storage] = {}
+    named = machine.Named({}, [])
     start = opened.tell()
-    content = _run(path, opened, storages)
+    content = _run(path, opened, named, item)
     size = opened.tell() - start
     keys = _run(path, opened)
-    places = _places(path, opened, keys, storages, stamp[0])
+    places = _places(path, opened, keys, named.storages, stamp[0])
   file = file_bytes.FileBytes(path, stamp)
   return Found(_tree(content, places, file, options, item, size))
 
@@ -135,18 +135,32 @@ def _member(file: file_bytes.FileBytes, member: archive.Member | None) -> bytes:
 def _run(
   path: pathlib.Path,
   program: bytes | BinaryIO,
-  storages: dict[str, machine.Storage] | None = None,
+  named: machine.Named | None = None,
+  item: str | None = None,
 ) -> Any:
-  """Runs a pickle; its faults become one line."""
+  """Runs a pickle; its faults become one line.
+
+  A name that is not in the table is refused even where it has no effect,
+  unless the caller chooses a part of the content.
+  """
+  named = machine.Named({}, []) if named is None else named
   try:
-    return machine.run(program, storages)
+    content = machine.run(program, named)
   except machine.RefusedError as refused:
-    raise ValueError(
-      f'load: {path} is refused, its pickle asks for {refused}: {_REMEDY}'
-    ) from None
+    raise _refused(path, str(refused)) from None
   except ValueError as error:
     what = messages.shorten(error)
     raise messages.damaged(path, what) from None
+  if named.refused and item is None:
+    raise _refused(path, messages.quote(named.refused[0]))
+  return content
+
+
+def _refused(path: pathlib.Path, what: str) -> ValueError:
+  """Returns the error for a pickle that asks for more than tensors."""
+  return ValueError(
+    f'load: {path} is refused, its pickle asks for {what}: {_REMEDY}'
+  )
 
 
 def _tree(
@@ -162,7 +176,7 @@ def _tree(
     file.path,
     values.choose(file.path, content, item),
     functools.partial(_leaf, file, places, options),
-    arrays=(globals_lib.Tensor, globals_lib.Global),
+    arrays=(globals_lib.Tensor, globals_lib.Global, machine.Opaque),
     budget=budget + 1,
   )
 
@@ -172,9 +186,11 @@ def _leaf(
   places: dict[str, Place],
   options: stored.Options,
   name: str,
-  tensor: globals_lib.Tensor | globals_lib.Global,
+  tensor: globals_lib.Tensor | globals_lib.Global | machine.Opaque,
 ) -> tree.Stored | str:
   """Returns a tensor as a leaf on demand; a dtype as its name."""
+  if isinstance(tensor, machine.Opaque):
+    raise _refused(file.path, messages.quote(tensor.name))
   if isinstance(tensor, globals_lib.Global):
     return tensor.name
   place = places.get(tensor.storage.key)

@@ -2,8 +2,9 @@
 
 A pickle is a program: it may call any function by name. This machine knows the
 instructions that ``torch.save`` uses for tensors, containers, numbers and
-strings. Names are looked up in a table of descriptions, never imported; what is
-not in it is refused by name.
+strings. Names are looked up in a table of descriptions, never imported. What is
+not in it, and whatever is made of it, becomes an ``Opaque`` mark with its name,
+which is refused unless it lies outside of the part that is loaded.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,6 @@ import os
 import pickletools
 from typing import Any, BinaryIO, NamedTuple
 
-from wsl.checkpoint._read import messages
 from wsl.checkpoint._read.torch import globals as globals_lib
 
 _MARK = object()
@@ -34,6 +34,7 @@ _TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
 
 _KNOWN = frozenset(
   {'PROTO', 'FRAME', 'STOP', 'MARK', 'TUPLE', 'APPEND', 'APPENDS', 'SETITEM'}
+  | {'NEWOBJ'}
   | {'SETITEMS', 'BINPUT', 'LONG_BINPUT', 'BINGET', 'LONG_BINGET', 'MEMOIZE'}
   | {'GLOBAL', 'STACK_GLOBAL', 'REDUCE', 'BUILD', 'BINPERSID'}
   | _PUSH.union(_CONSTANTS, _EMPTY, _TUPLES)
@@ -52,28 +53,38 @@ class Storage(NamedTuple):
   size: int
 
 
-def run(
-  program: bytes | BinaryIO, storages: dict[str, Storage] | None = None
-) -> Any:
+class Opaque(NamedTuple):
+  """Something that only code could make: the name that the pickle asks for."""
+
+  name: str
+
+
+class Named(NamedTuple):
+  """What a pickle names: storages by key, and names not in the table."""
+
+  storages: dict[str, Storage]
+  refused: list[str]
+
+
+def run(program: bytes | BinaryIO, named: Named | None = None) -> Any:
   """Runs a pickle to its end.
 
   Args:
     program: the bytes, or a file that is read up to the end of the pickle.
-    storages: is filled with the storages that it names, by their keys.
+    named: is filled with what the pickle names.
 
   Returns:
-    Dicts, lists, tuples, numbers, strings, and ``globals.Tensor``.
+    Dicts, lists, tuples, numbers, strings, ``globals.Tensor`` and ``Opaque``.
 
   Raises:
-    RefusedError: if it names a function or class that is not in the table, or
-      has an instruction that only other programs need.
+    RefusedError: if it has an instruction that only other programs need.
     ValueError: if it is damaged; other exceptions of malformed operands are
       turned into it.
   """
   file: Any = io.BytesIO(program) if isinstance(program, bytes) else program
   if not isinstance(program, bytes):
     file = _Bounded(program)
-  machine = _Machine({} if storages is None else storages)
+  machine = _Machine(Named({}, []) if named is None else named)
   try:
     for name, argument in _instructions(file):
       if name == 'STOP':
@@ -123,8 +134,8 @@ def _line(file: Any) -> str:
 class _Machine:
   """The stack and the memo of a running pickle."""
 
-  def __init__(self, storages: dict[str, Storage]) -> None:
-    self.storages = storages
+  def __init__(self, named: Named) -> None:
+    self.named = named
     self.stack: list[Any] = []
     self.memo: dict[int, Any] = {}
 
@@ -156,19 +167,29 @@ class _Machine:
     elif name in ('SETITEM', 'SETITEMS'):
       self._set_items(self._pop(2) if name == 'SETITEM' else self._to_mark())
     elif name == 'GLOBAL':
-      stack.append(_find(*argument))
+      stack.append(self._find(*argument))
     elif name == 'STACK_GLOBAL':
-      stack.append(_find(*self._pop(2)))
-    elif name == 'REDUCE':
+      stack.append(self._find(*self._pop(2)))
+    elif name in ('REDUCE', 'NEWOBJ'):
       function, arguments = self._pop(2)
       stack.append(_call(function, arguments))
     elif name == 'BUILD':
       stack.pop()
-      self._container(dict)  # attributes of an OrderedDict
+      self._container(dict)  # attributes of an OrderedDict are left out
     elif name == 'BINPERSID':
       storage = _storage(stack.pop())
-      self.storages[storage.key] = storage
+      self.named.storages[storage.key] = storage
       stack.append(storage)
+
+  def _find(self, module: Any, name: Any) -> Any:
+    """Returns the description of a function, a class or a dtype."""
+    if not isinstance(module, str) or not isinstance(name, str):
+      raise TypeError(module)
+    full = f'{module}.{name}'
+    if full in globals_lib.TABLE:
+      return globals_lib.Global(full)
+    self.named.refused.append(full)
+    return Opaque(full)
 
   def _top(self, count: int) -> list[Any]:
     """Returns the last items, none of them a mark."""
@@ -195,7 +216,9 @@ class _Machine:
     return items
 
   def _container(self, kind: type) -> Any:
-    """Returns the container at the top."""
+    """Returns the container at the top; one to throw away if it is opaque."""
+    if type(self.stack[-1]) is Opaque:
+      return kind()
     if type(self.stack[-1]) is not kind:
       raise TypeError(kind)
     return self.stack[-1]
@@ -207,23 +230,15 @@ class _Machine:
       target[globals_lib.key(key)] = value
 
 
-def _find(module: Any, name: Any) -> Any:
-  """Returns the description of a function, a class or a dtype."""
-  if not isinstance(module, str) or not isinstance(name, str):
-    raise TypeError(module)
-  full = f'{module}.{name}'
-  if full not in globals_lib.TABLE:
-    raise RefusedError(messages.quote(full))
-  return globals_lib.Global(full)
-
-
 def _call(function: Any, arguments: Any) -> Any:
-  """Applies a function of the table."""
+  """Applies a function of the table; what others make stays opaque."""
+  if isinstance(function, Opaque):
+    return function
   if not isinstance(function, globals_lib.Global):
     raise TypeError(function)
   rebuild = globals_lib.TABLE[function.name]
   if not callable(rebuild) or not isinstance(arguments, tuple):
-    raise RefusedError(f'a call of {messages.quote(function.name)}')
+    raise TypeError(function.name)
   return rebuild(*arguments)
 
 
