@@ -1,10 +1,10 @@
 """The memory of leaves while they are computed."""
 
+import math
 import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 
 from wsl import tree
 
@@ -24,8 +24,12 @@ class Meter:
   def of(self, leaf: Any, bytes_in: int, bytes_out: int) -> tuple[str, int]:
     """Returns how a leaf is computed, and the bytes that this holds."""
     if not isinstance(leaf, tree.Computed):
-      held = tree.chunk_memory(leaf, self.chunk_bytes)
-      return 'copied', max(bytes_in, bytes_out) if held is None else held
+      copied = 'copied', tuple(leaf.shape), leaf.dtype, type(leaf)
+      if copied not in self._known:
+        held = tree.chunk_memory(leaf, self.chunk_bytes)
+        whole = max(bytes_in, bytes_out)
+        self._known[copied] = 'copied', whole if held is None else held
+      return self._known[copied]
     program, _, kinds = leaf.linear
     key = program, kinds
     if key not in self._known:
@@ -67,7 +71,7 @@ def _scratch(leaf: tree.Computed) -> int:
 
 def nbytes(leaf: Any) -> int:
   """Returns the size of a leaf."""
-  return int(leaf.size) * np.dtype(leaf.dtype).itemsize
+  return int(math.prod(leaf.shape)) * int(leaf.dtype.itemsize)
 
 
 def resident() -> int:

@@ -109,8 +109,8 @@ def _bytes_in(leaf: Any) -> int:
 
 def _inputs(leaf: Any, kind: type) -> list[Any]:
   """Returns the inputs of a leaf that are of some kind."""
-  if isinstance(leaf, np.ndarray):
-    return []
+  if not isinstance(leaf, tree.Computed):
+    return [leaf] if isinstance(leaf, kind) else []
   return [x for x in tree.inputs(leaf) if isinstance(x, kind)]
 
 
