@@ -153,3 +153,5 @@ def test_a_folder_of_lora_is_no_model(tmp_path):
   ):
     checkpoint.load(tmp_path)
   assert _value(tmp_path / 'adapter_model.safetensors') == 1
+  _save(tmp_path / 'model.safetensors', 2)
+  assert _value(tmp_path) == 2

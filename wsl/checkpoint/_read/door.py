@@ -58,7 +58,8 @@ def open_path(
   """
   if item is not None and (path / item).is_dir():
     path, item = path / item, None
-  if (path / _LORA).is_file():
+  files = (folder_files.SINGLE, folder_files.INDEX)
+  if (path / _LORA).is_file() and not any((path / f).exists() for f in files):
     raise ValueError(
       f'load: {path} is a LoRA (PEFT), factors and no weights: give it to '
       'checkpoint.load_lora(base, path)'
