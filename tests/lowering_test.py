@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tests import operations
@@ -124,3 +125,35 @@ def test_leaves_are_recomputed_alike_on_every_backend(monkeypatch: Any) -> None:
     lambda a, b: (a == b).all() or pytest.fail('differ'), found, wanted
   )
   assert found[0] == 2 * 55
+
+
+BRANCHED = {
+  'merging': ('merge.fisher', 'merge.weighted_mean', 'merge.ties', 'tree.norm'),
+  'scaling': (
+    *('scale.compose of a bfloat16 stack, leaf, differentiated',),
+    *('scale.scan of a bfloat16 stack', 'scale.pull_back, random cells'),
+  ),
+}
+
+
+@pytest.mark.parametrize('room', BRANCHED)
+def test_branches_for_accelerators_compute_the_same(
+  room: str, monkeypatch: Any
+) -> None:
+  table = operations.room(room, 'float32')
+  cases = [table[name] for name in BRANCHED[room]]
+  wanted = [jax.jit(fn)(*args) for fn, args in cases]
+  jax.clear_caches()
+  taken = []
+
+  def branch(*args: Any, cpu: Any, default: Any) -> Any:
+    taken.append(cpu)
+    return default(*args)
+
+  monkeypatch.setattr(jax.lax, 'platform_dependent', branch)
+  found = [jax.jit(lambda *x, fn=fn: fn(*x))(*args) for fn, args in cases]
+  assert taken
+  monkeypatch.undo()
+  jax.clear_caches()
+  for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted)):
+    np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)

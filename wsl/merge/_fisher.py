@@ -1,5 +1,6 @@
 """Fisher merging: weight every entry by its diagonal Fisher information."""
 
+import functools
 from typing import Any
 
 import jax
@@ -88,7 +89,14 @@ def _raise(
   wide = tree.wide(fisher)
   floor, coefs = floor.astype(wide.dtype), coefs.astype(wide.dtype)
   weight = lambda f, low, coef: jnp.maximum(f, low) * coef
-  return _stack.map_models(weight, wide, floor, coefs)
+  numbers = [_stack.expand_rank(v, wide) for v in (floor, coefs)]
+  # Unrolled over models on a CPU only: see _linear.
+  return jax.lax.platform_dependent(
+    wide,
+    *numbers,
+    cpu=functools.partial(_stack.map_models, weight),
+    default=weight,
+  )
 
 
 def _quotients(norms: types.Array, coefs: types.Array) -> types.Array:

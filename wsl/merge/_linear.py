@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -141,10 +142,28 @@ def _weighted(x: types.Array, weight: types.Array) -> types.Array:
   """Averages by weights ``[T]`` or ``[T, ...]``; 0 where they sum to 0."""
   wide = tree.wide(x)
   weight = _stack.expand_rank(weight.astype(wide.real.dtype), x)
-  total = _stack.sum_models(weight)
-  weigh = lambda w, x: w.astype(x.dtype) * x
-  weighted = _stack.sum_models(_stack.map_models(weigh, weight, wide))
+  total, weighted = jax.lax.platform_dependent(
+    weight, wide, cpu=_sums_in_turn, default=_sums
+  )
   return tree.safe_divide(weighted, total).astype(x.dtype)
+
+
+def _sums(
+  weight: types.Array, x: types.Array
+) -> tuple[types.Array, types.Array]:
+  """Sums weights, and weighted entries, over models."""
+  # One kernel on a GPU. There XLA computes the unrolled sums by two, and reads
+  # the weights twice.
+  return jnp.sum(weight, 0), jnp.sum(weight.astype(x.dtype) * x, 0)
+
+
+def _sums_in_turn(
+  weight: types.Array, x: types.Array
+) -> tuple[types.Array, types.Array]:
+  """Sums weights, and weighted entries, model by model."""
+  weigh = lambda w, x: w.astype(x.dtype) * x
+  weighted = _stack.map_models(weigh, weight, x)
+  return _stack.sum_models(weight), _stack.sum_models(weighted)
 
 
 def _matrix_weighted(
