@@ -1,6 +1,10 @@
-"""Polar factors and singular subspaces without an SVD, against planted ones."""
+"""Polar factors and singular subspaces without an SVD, against planted ones.
 
-from collections.abc import Callable
+The tests take the path of accelerators, on any platform; those of
+``svd_test.py`` and ``contract_test.py`` take that of the platform.
+"""
+
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,14 +14,32 @@ import pytest
 
 from tests.merge import svd_test
 from wsl import jaxprs, merge, tree
+from wsl.merge._spectral import leading as leading_lib
 from wsl.merge._spectral import matrix, newton_schulz, polar, svd
 from wsl.tree import _program
 
 draw = svd_test.draw
 factor_of = jax.jit(polar.polar)
-leading = jax.jit(svd.leading, static_argnums=1)
-by_gram = jax.jit(svd.by_gram, static_argnums=1)
+leading = jax.jit(leading_lib.leading, static_argnums=1)
+by_gram = jax.jit(leading_lib.by_gram, static_argnums=1)
 decompose = jax.jit(svd.svd)
+CHOOSE = svd.choose
+
+
+@pytest.fixture(autouse=True, scope='module')
+def products() -> Iterator[None]:
+  """Takes the path of accelerators in all tests of the file."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(svd, 'choose', _products_of_float32)
+    jax.clear_caches()
+    yield
+  jax.clear_caches()
+
+
+def _products_of_float32(x: Any, lapack: Any, products: Any) -> Any:
+  return products(x) if x.dtype == jnp.float32 else lapack(x)
+
+
 EPS = float(np.finfo(np.float32).eps)
 STRICT = pytest.mark.skipif(
   not jax.config.jax_enable_x64, reason='compares with float64'
@@ -236,7 +258,7 @@ def test_the_slope_of_the_leading_part(shape: tuple[int, ...], k: int) -> None:
   x, dx = (jnp.asarray(draw(seed, *shape)) for seed in (0, 1))
 
   def both(h: float) -> Any:
-    u, core, v = svd.leading(x + h * dx, k)
+    u, core, v = leading(x + h * dx, k)
     t = jnp.matrix_transpose
     return (u @ core @ t(v), u @ t(v), u @ core @ core @ t(u))
 
@@ -305,6 +327,25 @@ def _equations(program: Any) -> Any:
     yield eqn
     for inner in jaxprs.inner(eqn):
       yield from _equations(inner)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_programs_for_a_gpu_have_no_svd(name: str) -> None:
+  """The choice of the path itself, which the other tests here replace."""
+  method = METHODS[name][0]
+
+  def lowered(platform: str, dtype: Any) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(svd, 'choose', CHOOSE)
+      jax.clear_caches()
+      export = jax.export.export(jax.jit(method), platforms=[platform])
+      return str(export(many(1, dtype)).mlir_module())
+
+  gpu, cpu = (lowered(platform, np.float32) for platform in ('cuda', 'cpu'))
+  assert 'gesvd' not in gpu
+  assert 'gesdd' not in gpu
+  assert 'potrf' in gpu
+  assert 'gesdd' in cpu
 
 
 @pytest.mark.parametrize('name', METHODS)

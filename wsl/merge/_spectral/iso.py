@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _checks, _stack
-from wsl.merge._spectral import matrix, polar, svd
+from wsl.merge._spectral import leading, matrix, polar, svd
 
 
 def iso_c(
@@ -56,11 +56,12 @@ def iso_c(
   vectors of zero singular values are arbitrary; they stay out here, and the
   mean is over the r nonzero values. That code includes them.
 
-  float32 leaves need no singular vectors: :math:`U V^\top` is a polar factor,
-  from matrix products by Newton-Schulz steps, and :math:`\sum_i \sigma_i` its
-  inner product with the sum. The error is that of an SVD in float32: about 1e-6
-  of the result, for condition numbers to 1e3. Singular values below max(m, n) *
-  1.2e-7 of the largest count as zero. float64 leaves take the SVD.
+  On a GPU, float32 leaves need no singular vectors: :math:`U V^\top` is a polar
+  factor, from matrix products by Newton-Schulz steps, and :math:`\sum_i
+  \sigma_i` its inner product with the sum. On a CPU, and in float64, the factor
+  is from an SVD, which is faster there. Both have the error of an SVD in
+  float32: about 1e-6 of the result for condition numbers to 1e3. Singular
+  values below max(m, n) * 1.2e-7 of the largest count as zero.
   """
   return matrix.on_matrices('iso_c', _iso_c, deltas, matrices, otherwise)
 
@@ -158,12 +159,12 @@ def _iso_cts(x: types.Array, *, common: float) -> types.Array:
   rank = min(x.shape[2:])
   each = min(round((rank - int(common * rank)) / len(x)), rank // len(x))
   shared = rank - each * len(x)
-  total = svd.leading(_stack.sum_models(x), shared)
+  total = leading.leading(_stack.sum_models(x), shared)
   # What the common directions represent is removed before each task's own SVD,
   # so that its directions are new ones.
   seen = tree.matmul(x, jnp.broadcast_to(total.v, (len(x), *total.v.shape)))
-  own = svd.leading(x - tree.matmul(seen, _transpose(total.v)[None]), each)
-  join = lambda tasks, last: jnp.concatenate([svd.join(tasks), last], -1)
+  own = leading.leading(x - tree.matmul(seen, _transpose(total.v)[None]), each)
+  join = lambda tasks, last: jnp.concatenate([leading.join(tasks), last], -1)
   sizes = lambda core: jnp.diagonal(core, axis1=-2, axis2=-1)
   s = join(sizes(own.core)[..., None, :], sizes(total.core)[..., None, :])
   # Singular vectors of zero singular values are arbitrary: leave them out.

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.merge._spectral import newton_schulz
-from wsl.merge._spectral import svd as svd_lib
+from wsl.merge._spectral import newton_schulz, svd
 
 
 @jax.custom_jvp
@@ -22,12 +21,15 @@ def polar(x: types.Array) -> types.Array:
   Args:
     x: ``[..., m, n]``.
   """
-  if not svd_lib.by_products(x):
-    return _parts(x)[0]
+  return svd.choose(x, lambda x: _parts(svd.lapack(x), x)[0], by_products)
+
+
+def by_products(x: types.Array) -> types.Array:
+  """Returns polar factors by products, and by ``eigh`` if one is deficient."""
   if x.shape[-2] < x.shape[-1]:
-    return jnp.matrix_transpose(polar(jnp.matrix_transpose(x)))
+    return jnp.matrix_transpose(by_products(jnp.matrix_transpose(x)))
   t = jnp.matrix_transpose
-  zero = svd_lib.tolerance(x.shape, x.dtype)
+  zero = svd.tolerance(x.shape, x.dtype)
   w, bound = newton_schulz.orthonormalise(x, zero)
   # H = W^T x has the singular values as its eigenvalues. Columns of zeros are
   # orthogonal to all others, and stay zero in W: they do not count.
@@ -39,8 +41,8 @@ def polar(x: types.Array) -> types.Array:
   full = newton_schulz.exceeds(h, (zero + margin) * bound)
 
   def rank_deficient(w: types.Array) -> types.Array:
-    _, s, vt = svd_lib.of_polar(w, x)
-    real = svd_lib.significant(s, x.shape, s[..., :1])
+    _, s, vt = svd.of_polar(w, x)
+    real = svd.significant(s, x.shape, s[..., :1])
     w = tree.matmul(w, tree.matmul(t(vt) * real[..., None, :], vt))
     return w * (1 - empty)[..., None, :]
 
@@ -60,7 +62,7 @@ def _polar_slope(
   outside the column span of P, or the row span of Q, are divided by D.
   """
   (x,), (dx,) = primals, tangents
-  w, p, d, q = _parts(x)
+  w, p, d, q = _parts(svd.svd(x), x)
   t = jnp.matrix_transpose
   inverse = lambda y: tree.safe_divide(jnp.ones_like(y), y)
   right, left = tree.matmul(dx, q), tree.matmul(t(p), dx)
@@ -72,9 +74,9 @@ def _polar_slope(
   return w, inside + tree.matmul(outside, t(q))
 
 
-def _parts(x: types.Array) -> tuple[types.Array, ...]:
+def _parts(found: svd.Svd, x: types.Array) -> tuple[types.Array, ...]:
   """Returns W, P, D, Q, with D set to zero below rounding error."""
-  u, s, vt = svd_lib.svd(x)
-  real = svd_lib.significant(s, x.shape, s[..., :1])
+  u, s, vt = found
+  real = svd.significant(s, x.shape, s[..., :1])
   u, v = u * real[..., None, :], jnp.matrix_transpose(vt) * real[..., None, :]
   return tree.matmul(u, jnp.matrix_transpose(v)), u, s * real, v

@@ -1,17 +1,13 @@
-"""Singular values and vectors: all of them, or the subspaces of the largest."""
+"""Singular value decompositions, by LAPACK or by products."""
 
-import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge._spectral import newton_schulz
-
-# Eigenvectors of a Gram matrix are refined where the kept singular values are
-# at least this part of the largest.
-_SQUARED = 1 / 64
 
 
 class Svd(NamedTuple):
@@ -22,27 +18,19 @@ class Svd(NamedTuple):
   vt: types.Array  # [..., r, n]
 
 
-class Leading(NamedTuple):
-  """The part of matrices in their leading singular subspaces.
+def choose(
+  x: types.Array, lapack: Callable[..., Any], products: Callable[..., Any]
+) -> Any:
+  """Applies the faster of two functions that compute the same from a matrix.
 
-  The part is ``u core v^T``, with core symmetric and PSD, as diag(s) is. A
-  rotation of u, v and core together is free: a function of the part must not
-  depend on it. Directions of zero singular values have zero columns.
+  With LAPACK, on a CPU, an SVD takes the time of 17 products of square
+  matrices; a polar factor takes 30 products. On a GPU an SVD takes that of
+  thousands. In float64 it is taken there too: its singular values are right
+  down to 1e-16 of the largest, and the products would be 70.
   """
-
-  u: types.Array  # [..., m, k]
-  core: types.Array  # [..., k, k]
-  v: types.Array  # [..., n, k]
-
-
-def by_products(x: types.Array) -> bool:
-  """Returns True for float32: decompositions from products and ``eigh``.
-
-  A GPU needs twenty times longer for an SVD. In float64 the SVD stays: it
-  resolves singular values down to 1e-16 of the largest, where a Gram matrix
-  ends at 1e-8, and Newton-Schulz steps take longer than LAPACK.
-  """
-  return x.dtype == jnp.float32
+  if x.dtype != jnp.float32:
+    return lapack(x)
+  return jax.lax.platform_dependent(x, cpu=lapack, default=products)
 
 
 def significant(
@@ -64,12 +52,20 @@ def tolerance(shape: tuple[int, ...], dtype: jnp.dtype) -> float:
 def svd(x: types.Array) -> Svd:
   """Decomposes ``[..., m, n]``, singular values in descending order.
 
-  In float32 vectors of singular values below ``tolerance`` are not unit.
+  Vectors of singular values below ``tolerance`` may be shorter than 1.
   """
-  if not by_products(x):
-    return Svd(*jnp.linalg.svd(x, full_matrices=False))
+  return choose(x, lapack, by_products)
+
+
+def lapack(x: types.Array) -> Svd:
+  """Decomposes ``[..., m, n]`` by the SVD of the platform."""
+  return Svd(*jnp.linalg.svd(x, full_matrices=False))
+
+
+def by_products(x: types.Array) -> Svd:
+  """Decomposes ``[..., m, n]`` by products and ``eigh``."""
   if x.shape[-2] < x.shape[-1]:
-    u, s, vt = svd(jnp.matrix_transpose(x))
+    u, s, vt = by_products(jnp.matrix_transpose(x))
     return Svd(jnp.matrix_transpose(vt), s, jnp.matrix_transpose(u))
   w, _ = newton_schulz.orthonormalise(x, tolerance(x.shape, x.dtype))
   return of_polar(w, x)
@@ -86,157 +82,11 @@ def of_polar(w: types.Array, x: types.Array) -> Svd:
     Nakatsukasa and Higham, "Stable and efficient spectral divide and conquer
     algorithms for the symmetric eigenvalue decomposition and the SVD", 2013.
   """
-  s, v = _eigh(tree.matmul(jnp.matrix_transpose(w), x))
+  s, v = eigh(tree.matmul(jnp.matrix_transpose(w), x))
   return Svd(tree.matmul(w, v), s, jnp.matrix_transpose(v))
 
 
-def _eigh(x: types.Array) -> tuple[types.Array, types.Array]:
+def eigh(x: types.Array) -> tuple[types.Array, types.Array]:
   """Returns eigenvalues, in descending order, and eigenvectors as columns."""
   s, v = jnp.linalg.eigh(x)
   return s[..., ::-1], v[..., ::-1]
-
-
-def join(parts: types.Array) -> types.Array:
-  """Joins the columns of ``[T, ..., m, k]`` to ``[..., m, T k]``."""
-  parts = jnp.moveaxis(parts, 0, -2)
-  return parts.reshape(*parts.shape[:-2], -1)
-
-
-def separate(x: types.Array, parts: int) -> types.Array:
-  """Inverts ``join``."""
-  x = x.reshape(*x.shape[:-1], parts, -1)
-  return jnp.moveaxis(x, -2, 0)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def leading(x: types.Array, k: int) -> Leading:
-  """Returns the k leading singular subspaces of ``[..., m, n]``.
-
-  Its derivative is right for functions that a common rotation of u, v and core
-  leaves as they are. It exists where the k-th singular value differs from the
-  next, also where others coincide.
-  """
-  if not k:
-    zeros = lambda *shape: jnp.zeros((*x.shape[:-2], *shape), x.dtype)
-    return Leading(*(zeros(size, 0) for size in (x.shape[-2], 0, x.shape[-1])))
-  if not by_products(x):
-    return _cut(svd(x), x.shape, k)
-  if x.shape[-2] < x.shape[-1]:
-    u, core, v = leading(jnp.matrix_transpose(x), k)
-    return Leading(v, jnp.matrix_transpose(core), u)
-  found, is_sure = by_gram(x, k)
-  return jax.lax.cond(
-    is_sure, lambda x: found, lambda x: _cut(svd(x), x.shape, k), x
-  )
-
-
-def _cut(decomposition: Svd, shape: tuple[int, ...], k: int) -> Leading:
-  """Keeps the k leading triplets; zeros where they are rounding errors."""
-  u, s, vt = decomposition
-  real = significant(s, shape, s[..., :1])[..., :k]
-  mask = real[..., None, :]
-  s = (s[..., :k] * real)[..., None]
-  core = s * newton_schulz.identity(jnp.broadcast_to(s, (*s.shape[:-1], k)))
-  v = jnp.matrix_transpose(vt[..., :k, :])
-  return Leading(u[..., :k] * mask, core, v * mask)
-
-
-def by_gram(x: types.Array, k: int) -> tuple[Leading, types.Array]:
-  r"""Returns the k leading subspaces of ``[..., m, n]``, and if they are sure.
-
-  Eigenvectors of :math:`x^\top x` mix directions i and j by about
-  eps :math:`s_1^2 / (s_i^2 - s_j^2)`. The columns of :math:`b = x V` have the
-  small singular values at their own scale: rotations by
-
-  .. math:: \theta_{ij} = b_i^\top b_j / (|b_i|^2 - |b_j|^2)
-
-  of each kept direction i against each other j, one step of Jacobi's method
-  for all pairs at once, leave the error of an SVD, eps :math:`s_1 / (s_i -
-  s_j)`. Rotations within the subspace need not be undone.
-  """
-  t = jnp.matrix_transpose
-  size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True)
-  x = tree.safe_divide(x, size)
-  _, v = _eigh(tree.matmul(t(x), x))
-  b = tree.matmul(x, v)
-  square = jnp.sum(jnp.square(b), -2)
-  cross = tree.matmul(t(b[..., k:]), b[..., :k])
-  gap = square[..., None, :k] - square[..., k:, None]
-  # Pairs that coincide to rounding error may be mixed in any way.
-  error = float(jnp.finfo(x.dtype).eps) * jnp.sqrt(square[..., None, :1])
-  error = error * jnp.sqrt(square[..., None, :k])
-  tells = gap > 32 * jnp.maximum(jnp.abs(cross), error)
-  angle = jnp.where(tells, tree.safe_divide(cross, gap), 0)
-  v = _nearly_orthonormal(v[..., :k] + tree.matmul(v[..., k:], angle))
-  b = tree.matmul(x, v)
-  s = jnp.sqrt(jnp.sum(jnp.square(b), -2))
-  largest = jnp.max(s, -1, keepdims=True)
-  real = significant(s, x.shape, largest)
-  u = tree.safe_divide(b, s[..., None, :]) * real[..., None, :]
-  u, v = _nearly_orthonormal(u), v * real[..., None, :]
-  core = tree.matmul(t(u), b) * real[..., None, :]
-  turn = _symmetric(core, s * real)
-  v, core = v + tree.matmul(v, turn), core + tree.matmul(core, turn)
-  is_sure = jnp.all((real == 0) | (s > _SQUARED * largest))
-  return Leading(u, size * core, v), is_sure
-
-
-def _symmetric(core: types.Array, s: types.Array) -> types.Array:
-  r"""Returns the skew turn that makes a core near diag(s) symmetric.
-
-  To first order :math:`C (I + \Omega)` is symmetric for :math:`\Omega_{ij} =
-  (C_{ji} - C_{ij}) / (s_i + s_j)`.
-  """
-  sums = s[..., None, :] + s[..., :, None]
-  return tree.safe_divide(jnp.matrix_transpose(core) - core, sums)
-
-
-def _nearly_orthonormal(x: types.Array) -> types.Array:
-  """Restores orthonormal columns to first order in their error."""
-  gram = tree.matmul(jnp.matrix_transpose(x), x)
-  return 1.5 * x - 0.5 * tree.matmul(x, gram)
-
-
-@leading.defjvp
-def _leading_slope(
-  k: int, primals: tuple[types.Array], tangents: tuple[types.Array]
-) -> tuple[Leading, Leading]:
-  r"""Differentiates the subspaces, with the derivatives orthogonal to them.
-
-  With :math:`P = U^\top dx\,V` in the basis of all singular vectors, i kept and
-  j not, the product rule of :math:`x = U S V^\top` gives
-
-  .. math:: (U^\top dU)_{ji} = (s_i P_{ji} + s_j P_{ij}) / (s_i^2 - s_j^2)
-
-  and for V the same with P transposed. Outside the span of U, and of V,
-  :math:`dx\,v_i` and :math:`dx^\top u_i` are divided by :math:`s_i`. V is then
-  turned within its subspace, so that core, whose derivative is P, remains
-  symmetric.
-  """
-  (x,), (dx,) = primals, tangents
-  if not k:
-    found = leading(x, k)
-    return found, found
-  t = jnp.matrix_transpose
-  u, s, vt = svd(x)
-  real = significant(s, x.shape, s[..., :1])
-  u, s, v = u * real[..., None, :], s * real, t(vt) * real[..., None, :]
-  kept = real.at[..., k:].set(0)
-  inverse = lambda y: tree.safe_divide(jnp.ones_like(y), y)
-  # 1 / (s_i^2 - s_j^2) at [j, i], for i kept and j not.
-  pairs = (1 - kept)[..., :, None] * kept[..., None, :]
-  squares = jnp.square(s)
-  pairs = pairs * inverse(squares[..., None, :] - squares[..., :, None])
-  right, left = tree.matmul(dx, v), tree.matmul(t(dx), u)
-  inner = tree.matmul(t(u), right)
-  row, column = s[..., None, :], s[..., :, None]
-  turn_u = pairs * (row * inner + column * t(inner))
-  turn_v = pairs * (row * t(inner) + column * inner)
-  outside_u = (right - tree.matmul(u, inner)) * inverse(row)
-  outside_v = (left - tree.matmul(v, t(inner))) * inverse(row)
-  du = (tree.matmul(u, turn_u) + outside_u)[..., :k] * kept[..., None, :k]
-  dv = (tree.matmul(v, turn_v) + outside_v)[..., :k] * kept[..., None, :k]
-  found, core = _cut(Svd(u, s, t(v)), x.shape, k), inner[..., :k, :k]
-  turn = _symmetric(core, s[..., :k])
-  core = core + tree.matmul(found.core, turn)
-  return found, Leading(du, core, dv + tree.matmul(found.v, turn))

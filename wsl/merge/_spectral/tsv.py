@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _linear
-from wsl.merge._spectral import matrix, polar, svd
+from wsl.merge._spectral import leading, matrix, polar
 
 
 def tsv(
@@ -59,10 +59,11 @@ def tsv(
   of rank below q, the singular vectors of zero singular values, which are
   arbitrary, are left out; that code orthogonalises the others against them.
 
-  float32 leaves are decomposed without an SVD: the leading vectors are
-  eigenvectors of the smaller Gram matrix, refined to the error of an SVD in
-  float32, and polar factors come from products as in ``iso_c``. The result is
-  within about 1e-5 of that in float64. float64 leaves take the SVD.
+  The leading vectors of float32 leaves are eigenvectors of the smaller Gram
+  matrix, refined to the error of an SVD in float32; steep spectra, where the
+  last is below 1/64 of the first, take an SVD. Polar factors are computed as in
+  ``iso_c``. The result is within about 1e-5 of that in float64; float64 leaves
+  take SVDs.
   """
   return matrix.on_matrices('tsv', _tsv, deltas, matrices, otherwise)
 
@@ -72,12 +73,12 @@ def _tsv(x: types.Array) -> types.Array:
   kept = min(x.shape[2:]) // len(x)
   if not kept:
     return _linear.mean_leaf(x)
-  u, core, v = svd.leading(x, kept)
+  u, core, v = leading.leading(x, kept)
   # The paper whitens the concatenated vectors, U (U^T U)^{-1/2}. With
   # U = P D Q^T this is P D Q^T Q D^{-1} Q^T = P Q^T, the polar factor: the
   # orthonormal matrix nearest to U: vectors of different tasks no longer
   # overlap. If the basis U_t of a task is turned to U_t R, so is its part of
   # the factor: no basis needs to be the singular vectors.
-  left, right = polar.polar(svd.join(u)), polar.polar(svd.join(v))
-  left = svd.join(tree.matmul(svd.separate(left, len(x)), core))
+  left, right = polar.polar(leading.join(u)), polar.polar(leading.join(v))
+  left = leading.join(tree.matmul(leading.separate(left, len(x)), core))
   return tree.matmul(left, jnp.matrix_transpose(right))
