@@ -11,6 +11,7 @@ import pytest
 
 from tests.checkpoint.saving.targets_test import contents
 from wsl import checkpoint, tree
+from wsl.checkpoint._write import flush
 
 
 class Usage(NamedTuple):
@@ -106,3 +107,26 @@ def test_an_error_of_a_reader_is_not_taken_for_one_of_the_disk(tmp_path):
   with pytest.raises(OSError, match='the input is broken'):
     checkpoint.save(tmp_path, {'a': leaf})
   assert not any(tmp_path.iterdir())
+
+
+def test_a_disk_that_fails_while_it_is_flushed(tmp_path, monkeypatch):
+  checkpoint.save(tmp_path, {'a': np.ones(3)})
+  monkeypatch.setattr(flush, '_PASS', 1 << 20)
+  params = {f'{i}': np.zeros(1 << 18) for i in range(4)}
+  fsync, calls = os.fsync, []
+
+  # The system reports a failed write to one call only.
+  def fail_once(file):
+    calls.append(file)
+    if len(calls) == 1:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    fsync(file)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(os, 'fsync', fail_once)
+    _raises_full(tmp_path, params, 'cannot be written, no space left')
+  calls.clear()
+  monkeypatch.setattr(os, 'fsync', lambda file: calls.append(fsync(file)))
+  checkpoint.save(tmp_path, params)
+  assert len(calls) > 2
+  assert checkpoint.load(tmp_path)['3'].size == 1 << 18

@@ -10,6 +10,7 @@
 ``pieces``    leaves as contiguous pieces, read and computed in order.
 ``stream``    writes each piece while the next one is computed.
 ``sink``      checks, hashes and writes pieces.
+``flush``     brings written data to the disk in the meantime.
 ``swap``      renames the files into place and removes the old ones.
 ``write``     these steps in order.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from wsl import tree
 from wsl.checkpoint import _digests
-from wsl.checkpoint._write import pieces, space
+from wsl.checkpoint._write import flush, pieces, space
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 # A chunk is checked, hashed and written while it is in the CPU's cache.
@@ -43,6 +43,7 @@ class Sink:
   done: int = 0
   digests: dict[str, str] = dataclasses.field(default_factory=dict)
   _file: int = -1
+  _flusher: flush.Flusher = dataclasses.field(default_factory=flush.Flusher)
   _hash: Any = dataclasses.field(default_factory=_digests.new)
 
   def open(self, path: pathlib.Path, start: int, header: bytes) -> None:
@@ -73,11 +74,14 @@ class Sink:
     with space.explained(self.path):
       if header is not None:
         os.pwrite(self._file, header, 0)
+      self._flusher.wait()
       seal(self._file)
     self.abandon()
 
   def abandon(self) -> None:
     """Closes the file if it is open."""
+    with contextlib.suppress(OSError):
+      self._flusher.wait()
     if self._file >= 0:
       os.close(self._file)
     self._file = -1
@@ -111,6 +115,7 @@ class Sink:
     """Writes contiguous values."""
     with space.explained(self.path):
       _write_all(self._file, values.view(np.uint8).data)
+      self._flusher.wrote(self._file, values.nbytes)
 
   def _note(self, names: Sequence[str], hashes: Sequence[Any]) -> None:
     """Records the hashes of finished leaves."""
