@@ -326,6 +326,23 @@ def scanned_twice(p, x):
   return jax.lax.scan(layer, x, p['layers'])[0]
 
 
+def cosine(p, x):
+  """Cosines of tokens and columns: pinned by tracing, freed by a test."""
+  unit = lambda v, axis: v / jnp.linalg.norm(v, axis=axis, keepdims=True)
+  scores = 7.0 * unit(x, -1) @ unit(p['router'], 0)
+  return moe.mix(p, x, moe.top(scores))
+
+
+def group_limited(p, x):
+  """DeepSeek's routing: the best group of experts, then experts in it."""
+  scores = jax.nn.sigmoid(x @ p['router'])
+  groups = jax.lax.top_k(scores.reshape(-1, 2, 2), 2)[0].sum(-1)
+  kept = jax.nn.one_hot(jnp.argmax(groups, -1), 2, dtype=x.dtype)
+  mask = jnp.repeat(kept, 2, axis=-1) > 0
+  best, which = jax.lax.top_k(jnp.where(mask, scores, -jnp.inf), 2)
+  return moe.mix(p, x, moe.hot(which, best / best.sum(-1, keepdims=True)))
+
+
 def soft_prompts(p, x):
   """Free queries choose experts: their order is free as well."""
   best, which = jax.lax.top_k(p['queries'] @ p['router'], 2)

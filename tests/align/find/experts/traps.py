@@ -273,6 +273,8 @@ PINNED = {
     lambda p, x: (routers.switch(p, x), jnp.argmax(x @ p['router'], -1)),
     'its indices are used as numbers',
   ),
+  'cosine': _pinned(routers.cosine, 'ties may be common'),
+  'group_limited': _pinned(routers.group_limited, 'ties may be common'),
   'two_are_masked': _pinned(
     _masked(lambda s, x: jnp.where(_both(s) > 0, -jnp.inf, s)),
     'ties may be common',
