@@ -162,4 +162,4 @@ def in_order(names: Iterable[str]) -> list[str]:
   keys = ''.join(parts).split('\n')
   if len(keys) != len(given):  # a line break in a name
     return sorted(given)
-  return [name for _, name in sorted(zip(keys, given))]
+  return [given[i] for i in sorted(range(len(keys)), key=keys.__getitem__)]

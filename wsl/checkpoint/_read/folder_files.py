@@ -7,10 +7,15 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from wsl.checkpoint._read import foreign, messages, shard_names
+from wsl.checkpoint._read import (
+  folder_messages,
+  foreign,
+  messages,
+  shard_names,
+)
 
-SINGLE = 'model.safetensors'
-INDEX = 'model.safetensors.index.json'
+SINGLE = folder_messages.SINGLE
+INDEX = folder_messages.INDEX
 # The suffixes of each format, in the order of preference.
 _SUFFIXES = (
   ('.safetensors',),
@@ -84,11 +89,11 @@ def find(
     groups = {shard_names.group(file) for file in files}
     if len(groups) == 1 and not indices:
       return Sources(path, shard_names.complete(path, files))
-    message = _several(path, files, indices, sorted(groups))
+    message = folder_messages.several(path, files, indices, sorted(groups))
     raise FileNotFoundError(message)
   if _flax_steps(path):
     return _of_step(path, None)
-  raise FileNotFoundError(_no_files(path, held))
+  raise FileNotFoundError(folder_messages.no_files(path, held))
 
 
 def _flax_steps(folder: pathlib.Path) -> dict[int, pathlib.Path]:
@@ -183,50 +188,6 @@ def _is_shard(name: object, suffix: str) -> bool:
     and name.endswith(suffix)
     and name != suffix
     and not set('/\\\0').intersection(name)
-  )
-
-
-def _several(
-  folder: pathlib.Path,
-  files: list[pathlib.Path],
-  indices: list[pathlib.Path],
-  groups: list[str],
-) -> str:
-  """Returns the error message for a folder of several checkpoints."""
-  if indices:
-    return (
-      f'load: {folder} has several indices, '
-      f'{[file.name for file in indices[:_SHOWN]]}: give one of them'
-    )
-  if any('-of-' in group for group in groups):
-    return (
-      f'load: {folder} holds several checkpoints, {groups[:_SHOWN]}: move the '
-      'shards of one to a folder of their own'
-    )
-  names = [file.name for file in files[:_SHOWN]]
-  kind = files[0].suffix.removeprefix('.')
-  return (
-    f'load: {folder} holds neither {INDEX} nor {SINGLE}, and '
-    f'{len(files)} other {kind} files {names}: give one file'
-  )
-
-
-def _no_files(folder: pathlib.Path, held: list[pathlib.Path]) -> str:
-  """Returns the error message for a folder that is not a checkpoint."""
-  for file in held:
-    weights = file.suffix in ('.pkl', '.h5', '.keras', '.npy')
-    found = foreign.recognise(file) if weights and file.is_file() else None
-    if found is not None:
-      return (
-        f'load: {folder} holds neither {INDEX} nor {SINGLE}; {file.name} is '
-        f'{found.name}: {found.remedy}'
-      )
-  names = [file.name for file in held[:_SHOWN]]
-  folders = [file.name for file in held if file.is_dir()][:_SHOWN]
-  hint = f', or choose {folders} by item=' if folders else ''
-  return (
-    f'load: {folder} holds neither {INDEX} nor {SINGLE}, but '
-    f'{names or "nothing"}: give the folder or file of a checkpoint{hint}'
   )
 
 

@@ -1,32 +1,24 @@
 """Headers of safetensors files, accepted exactly as the published package does.
 
-The package parses the header by serde_json in Rust, which differs from Python's
-``json`` in the corners: a header is UTF-8 without a mark of byte order; no
-value is NaN or beyond float64; ``-0`` and ``1.0`` are no integers, and an
-integer has 64 bits; a string has no half of a surrogate pair; nesting ends at
-127. Names may occur twice, the last one counts; fields of an entry may not;
-unknown fields are allowed. An entry may be a list of its three fields.
+The package parses the header by serde_json in Rust (see ``serde``), into a map
+of entries. Names may occur twice, the last one counts; fields of an entry may
+not; unknown fields are allowed. An entry may be a list of its three fields.
 """
 
-import json
 import math
 import os
 import pathlib
-import re
 from typing import Any
 
 from wsl.checkpoint import _format
 from wsl.checkpoint._read import file_bytes, foreign, messages
-from wsl.checkpoint._read.safetensors import canonical
+from wsl.checkpoint._read.safetensors import canonical, serde
 from wsl.checkpoint._read.safetensors import entry as entry_lib
 
-_MAX_DEPTH = 127
 _MAX_INTEGER = 2**64 - 1
 _FIELDS = ('dtype', 'shape', 'data_offsets')
 # What a malformed header raises; names differ by the place of the fault.
 _ERRORS = (TypeError, ValueError, OverflowError, IndexError)
-# What json reads as an integer, and serde_json as the float -0.
-_MINUS_ZERO = re.compile(r'-0(?![0-9.eE])')
 
 
 def read_header(path: pathlib.Path) -> entry_lib.Header:
@@ -56,7 +48,7 @@ def read_header(path: pathlib.Path) -> entry_lib.Header:
     found = canonical.parse(decoded, 8 + length)
     if found is not None and _ends_at(found[0], 8 + length) == stamp[0]:
       return entry_lib.Header(*found, stamp)
-    pairs = _parse(decoded)
+    pairs = serde.parse(decoded)
   except (*_ERRORS, RecursionError):
     raise foreign.error(path) or messages.damaged(
       path, 'its header is not a JSON object'
@@ -81,46 +73,6 @@ def _ends_at(entries: dict[str, entry_lib.Entry], payload: int) -> int:
   """Returns the end of the last tensor, of tensors in order."""
   last = next(reversed(entries.values()), None)
   return payload if last is None else last.start + last.nbytes
-
-
-def _parse(text: str) -> tuple[tuple[str, Any], ...]:
-  """Parses a JSON object; objects become tuples of pairs, lists stay lists.
-
-  Raises:
-    ValueError: if serde_json would refuse the text; depth and the size of
-      numbers in unknown fields are left to ``_check_unknown``.
-  """
-  integer = _integer if _MINUS_ZERO.search(text) else None
-  pairs = json.loads(
-    text,
-    # A C function: the pairs of 70,000 entries cost no Python call.
-    object_pairs_hook=tuple,
-    parse_constant=_refuse,
-    parse_float=_number,
-    parse_int=integer,
-  )
-  if not isinstance(pairs, tuple):
-    raise ValueError('not an object')
-  if '\\u' in text:  # json accepts half of a surrogate pair
-    json.dumps(pairs, ensure_ascii=False).encode('utf-8')
-  return pairs
-
-
-def _refuse(constant: str) -> None:
-  raise ValueError(constant)
-
-
-def _number(text: str) -> float:
-  """Parses a float; one that is infinite is refused."""
-  value = float(text)
-  if math.isinf(value):
-    raise ValueError(text)
-  return value
-
-
-def _integer(text: str) -> int | float:
-  """Parses an integer; ``-0`` is a float."""
-  return -0.0 if text == '-0' else int(text)
 
 
 def _metadata(path: pathlib.Path, value: Any) -> dict[str, str]:
@@ -164,7 +116,7 @@ def _fields(value: Any) -> Any:
     return zip(_FIELDS, value)
   known = [pair for pair in value if pair[0] in _FIELDS]
   if len(known) < len(value):
-    _check_unknown([v for _, v in value], 2)
+    serde.check_unknown([v for _, v in value], 2)
   known.sort(key=lambda pair: _FIELDS.index(pair[0]))
   if tuple(key for key, _ in known) != _FIELDS:
     raise ValueError(known)
@@ -188,17 +140,6 @@ def _check_integers(values: Any) -> None:
     raise TypeError(values)
   if values and (min(values) < 0 or max(values) > _MAX_INTEGER):
     raise ValueError(values)
-
-
-def _check_unknown(value: Any, depth: int) -> None:
-  """Checks the value of an unknown field, which is inside ``depth`` others."""
-  if isinstance(value, int):
-    float(value)  # serde_json refuses what float64 does not reach
-  elif isinstance(value, (list, tuple)):
-    if depth > _MAX_DEPTH:
-      raise ValueError(depth)
-    for child in value:
-      _check_unknown(child, depth + 1)
 
 
 def _explain(

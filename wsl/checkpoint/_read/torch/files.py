@@ -11,7 +11,7 @@ from wsl import tree, types
 from wsl.checkpoint._read import archive, file_bytes, messages, stored
 from wsl.checkpoint._read.formats import values
 from wsl.checkpoint._read.torch import globals as globals_lib
-from wsl.checkpoint._read.torch import machine
+from wsl.checkpoint._read.torch import instructions, machine
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -81,7 +81,7 @@ def open_legacy(
     try:
       if machine.run(opened) != _MAGIC:
         return None
-    except (machine.RefusedError, ValueError):
+    except (instructions.RefusedError, ValueError):
       return None
     version, system = _run(path, opened), _run(path, opened)
     little = isinstance(system, dict) and system.get('little_endian')
@@ -146,7 +146,7 @@ def _run(
   named = machine.Named({}, []) if named is None else named
   try:
     content = machine.run(program, named)
-  except machine.RefusedError as refused:
+  except instructions.RefusedError as refused:
     raise _refused(path, str(refused)) from None
   except ValueError as error:
     what = messages.shorten(error)

@@ -7,17 +7,14 @@ not in it, and whatever is made of it, becomes an ``Opaque`` mark with its name,
 which is refused unless it lies outside of the part that is loaded.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import io
-import os
-import pickletools
 from typing import Any, BinaryIO, NamedTuple
 
 from wsl.checkpoint._read.torch import globals as globals_lib
+from wsl.checkpoint._read.torch import instructions
 
 _MARK = object()
-_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
-_LONGEST_NAME = 1000
 _PUSH = frozenset(
   {'BININT', 'BININT1', 'BININT2', 'LONG1', 'LONG4', 'BINFLOAT'}
   | {'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8', 'BINSTRING'}
@@ -39,10 +36,6 @@ _KNOWN = frozenset(
   | {'GLOBAL', 'STACK_GLOBAL', 'REDUCE', 'BUILD', 'BINPERSID'}
   | _PUSH.union(_CONSTANTS, _EMPTY, _TUPLES)
 )
-
-
-class RefusedError(Exception):
-  """A pickle that asks for more than tensors and containers."""
 
 
 class Storage(NamedTuple):
@@ -77,58 +70,23 @@ def run(program: bytes | BinaryIO, named: Named | None = None) -> Any:
     Dicts, lists, tuples, numbers, strings, ``globals.Tensor`` and ``Opaque``.
 
   Raises:
-    RefusedError: if it has an instruction that only other programs need.
+    instructions.RefusedError: if it has an instruction that only other programs
+      need.
     ValueError: if it is damaged; other exceptions of malformed operands are
       turned into it.
   """
   file: Any = io.BytesIO(program) if isinstance(program, bytes) else program
   if not isinstance(program, bytes):
-    file = _Bounded(program)
+    file = instructions.Bounded(program)
   machine = _Machine(Named({}, []) if named is None else named)
   try:
-    for name, argument in _instructions(file):
+    for name, argument in instructions.read(file, _KNOWN):
       if name == 'STOP':
         return machine.stack.pop()
       machine.step(name, argument)
   except (IndexError, TypeError, KeyError, AttributeError, OverflowError):
     raise ValueError('its pickle is malformed') from None
   raise ValueError('its pickle has no end')
-
-
-class _Bounded:
-  """A file that refuses to read beyond its end, before it allocates memory."""
-
-  def __init__(self, file: BinaryIO):
-    self._file = file
-    self._size = os.fstat(file.fileno()).st_size
-    self.readline = file.readline
-
-  def read(self, count: int) -> bytes:
-    """Returns the next bytes."""
-    if count > self._size - self._file.tell():
-      raise ValueError('its pickle is cut')
-    return self._file.read(count)
-
-
-def _instructions(file: Any) -> Iterator[tuple[str, Any]]:
-  """Reads instructions; one that is not known is not even decoded."""
-  while code := file.read(1):
-    opcode = _OPCODES.get(code.decode('latin-1'))
-    name = 'unknown' if opcode is None else opcode.name
-    if opcode is None or name not in _KNOWN:
-      raise RefusedError(f'the instruction {name}')
-    if name == 'GLOBAL':  # pickletools would interpret escapes
-      yield name, [_line(file), _line(file)]
-    else:
-      yield name, opcode.arg and opcode.arg.reader(file)
-
-
-def _line(file: Any) -> str:
-  """Reads the name of a module or of a global."""
-  line = file.readline(_LONGEST_NAME)
-  if not line.endswith(b'\n'):
-    raise ValueError('its pickle is cut')
-  return line[:-1].decode('utf-8')
 
 
 class _Machine:
@@ -246,7 +204,7 @@ def _storage(identifier: Any) -> Storage:
   """Returns the storage that a persistent identifier names."""
   label, kind, key, _, size, *view = identifier
   if not isinstance(label, str) or label != 'storage' or any(view):
-    raise RefusedError('a view of a storage')
+    raise instructions.RefusedError('a view of a storage')
   if not isinstance(key, str) or type(size) is not int or size < 0:
     raise TypeError(key)
   return Storage(globals_lib.storage_dtype(kind), key, size)
