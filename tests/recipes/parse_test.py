@@ -67,9 +67,9 @@ def test_the_tokenizer_block() -> None:
   assert found == recipes.Tokenizer(
     'base',
     {
-      '<x>': (recipes.Model('a'), True),
+      '<x>': (recipes.Row(recipes.Model('a')), True),
       '<y>': (None, False),
-      '<z>': (('token', recipes.Model('b'), '<q>'), False),
+      '<z>': (recipes.Row(recipes.Model('b'), '<q>'), False),
     },
     64,
   )

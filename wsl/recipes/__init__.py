@@ -19,6 +19,7 @@ from wsl.recipes._recipe import Model as Model
 from wsl.recipes._recipe import models as models
 from wsl.recipes._recipe import Module as Module
 from wsl.recipes._recipe import Recipe as Recipe
+from wsl.recipes._recipe import Row as Row
 from wsl.recipes._recipe import Slice as Slice
 from wsl.recipes._recipe import Source as Source
 from wsl.recipes._recipe import Tokenizer as Tokenizer

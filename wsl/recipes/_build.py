@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from wsl import tree, types
 from wsl.recipes import _folder, _outputs, _recipe, _settings, _tensors
 from wsl.recipes._method import arguments, methods
+from wsl.recipes._vocabulary import rows, tokens
 
 
 class Resolved(NamedTuple):
@@ -23,10 +24,12 @@ class Merged(NamedTuple):
   Attributes:
     params: the tensors by name, on demand.
     notes: one line on each decision that the recipe did not state.
+    vocabulary: that of the output, if the recipe asks for one.
   """
 
   params: dict[str, Any]
   notes: list[str]
+  vocabulary: tokens.Vocabulary | None
 
 
 def build(
@@ -56,6 +59,9 @@ def build(
   notes = _unused(recipe, method)
   names = {model: folder.params for model, folder in folders.items()}
   configs = {model: folder.config for model, folder in folders.items()}
+  vocabulary = tokens.read(recipe, folders)
+  if vocabulary is not None:
+    notes += vocabulary.notes
   groups: dict[Resolved, dict[str, list[Any]]] = {}
   merged: dict[str, Any] = {}
   for output in _outputs.outputs(recipe, names, configs):
@@ -69,12 +75,17 @@ def build(
       _tensors.check_same(output, leaves)
     else:
       leaves = _tensors.one_dtype(leaves, recipe.dtype)
+      models = [model for model, _ in output.inputs]
+      if vocabulary and rows.is_indexed(
+        vocabulary, output.name, models, leaves
+      ):
+        leaves = rows.align(recipe, vocabulary, models, leaves)
       _tensors.check_shapes(output, leaves)
       resolved = _resolve(recipe, method, output)
       groups.setdefault(resolved, {})[output.name] = leaves
   for resolved, tensors in groups.items():
     merged |= _merge(recipe, method, resolved, tensors, key)
-  return Merged(merged, notes)
+  return Merged(merged, notes, vocabulary)
 
 
 def _merge(

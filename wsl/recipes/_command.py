@@ -53,9 +53,7 @@ def _run(flags: argparse.Namespace) -> None:
     check_finite=not flags.allow_nan,
   )
   text = pathlib.Path(flags.recipe).read_text(encoding='utf-8')
-  _companions.write(
-    out, recipe, text, folders, merged.params, hashes=flags.hash
-  )
+  _companions.write(out, recipe, text, folders, merged, hashes=flags.hash)
   _say(f'merged into {out} in {time.monotonic() - started:.1f} s')
 
 

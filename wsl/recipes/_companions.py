@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from wsl import tree
-from wsl.recipes import _folder, _layers, _recipe
+from wsl.recipes import _build, _folder, _layers, _recipe
 
 # Files of a model of Hugging Face that a merge does not change.
 _COPIED = (
@@ -27,6 +27,15 @@ _COPIED = (
   'chat_template.jinja',
   'preprocessor_config.json',
   'processor_config.json',
+)
+# Those of them that list tokens: tokenizer.json takes their place.
+_VOCABULARIES = (
+  'tokenizer.json',
+  'tokenizer.model',
+  'added_tokens.json',
+  'vocab.json',
+  'vocab.txt',
+  'merges.txt',
 )
 _CARD, _RECIPE = 'README.md', 'recipe.yml'
 
@@ -45,7 +54,7 @@ def write(
   recipe: _recipe.Recipe,
   text: str,
   folders: Mapping[_recipe.Model, _folder.Folder],
-  params: Mapping[str, Any],
+  merged: _build.Merged,
   *,
   hashes: bool = False,
 ) -> list[str]:
@@ -56,7 +65,7 @@ def write(
     recipe: the recipe.
     text: the recipe as the user wrote it.
     folders: its models.
-    params: the merged tensors, whose dtype and layers the config states.
+    merged: the merged model; the config states its dtype, layers and tokens.
     hashes: whether the card states the SHA-256 of the inputs, which are read
       once more for it.
 
@@ -66,18 +75,24 @@ def write(
   leader = folders[_leader(recipe)]
   source = leader.path if leader.path.is_dir() else leader.path.parent
   written = []
-  code = sorted(x.name for x in source.glob('*.py')) if leader.config else []
-  for name in (
-    *_COPIED,
-    *(code if 'auto_map' in (leader.config or {}) else ()),
-  ):
-    if (source / name).is_file():
+  names = list(_COPIED)
+  if 'auto_map' in (leader.config or {}):  # the model is defined by code beside
+    names += sorted(x.name for x in source.glob('*.py'))
+  chosen = merged.vocabulary
+  for name in names:
+    stale = chosen is not None and name in _VOCABULARIES
+    if (source / name).is_file() and not stale:
       shutil.copyfile(source / name, out / name)
       written.append(name)
   if leader.config is not None:
-    text_of = json.dumps(_config(leader, params), indent=2)
+    text_of = json.dumps(_config(leader, merged), indent=2)
     (out / 'config.json').write_text(text_of + '\n', encoding='utf-8')
     written.append('config.json')
+  if chosen is not None:
+    chosen.tokenizer.save(str(out / 'tokenizer.json'))
+    written.append('tokenizer.json')
+  if recipe.chat_template:
+    _set_template(out, _template(recipe.chat_template, folders))
   (out / _RECIPE).write_text(text, encoding='utf-8')
   card = _card(out.name, recipe, text, folders, hashes)
   (out / _CARD).write_text(card, encoding='utf-8')
@@ -89,10 +104,39 @@ def _leader(recipe: _recipe.Recipe) -> _recipe.Model:
   return recipe.base or recipe.modules[0].slices[0].sources[0].model
 
 
-def _config(
-  leader: _folder.Folder, params: Mapping[str, Any]
-) -> dict[str, Any]:
-  """Returns the leader's config with the number of layers and the dtype."""
+def _template(
+  wanted: str, folders: Mapping[_recipe.Model, _folder.Folder]
+) -> str:
+  """Returns the chat template: as given, or that of most models."""
+  if wanted != 'auto':
+    if '{' not in wanted:
+      raise ValueError(
+        f"chat_template='{wanted}': expected 'auto' or a template of Jinja"
+      )
+    return wanted
+  found: list[str] = []
+  for folder in folders.values():
+    file = folder.path / 'chat_template.jinja'
+    settings = _folder.read_json(folder.path / 'tokenizer_config.json') or {}
+    own = file.read_text(encoding='utf-8') if file.is_file() else None
+    own = own or settings.get('chat_template')
+    found += [own.strip()] if isinstance(own, str) and own else []
+  if not found:
+    raise ValueError("chat_template='auto': no model has a chat template")
+  return max(found, key=found.count)
+
+
+def _set_template(out: pathlib.Path, template: str) -> None:
+  """Writes the chat template into the settings of the tokenizer."""
+  file = out / 'tokenizer_config.json'
+  settings = dict(_folder.read_json(file) or {}) | {'chat_template': template}
+  file.write_text(json.dumps(settings, indent=2) + '\n', encoding='utf-8')
+  (out / 'chat_template.jinja').unlink(missing_ok=True)
+
+
+def _config(leader: _folder.Folder, merged: _build.Merged) -> dict[str, Any]:
+  """Returns the leader's config with the layers, dtype and tokens."""
+  params = merged.params
   config = dict(leader.config or {})
   before = _layers.stacks(leader.params, config)
   if len(before) == 1:
@@ -106,6 +150,8 @@ def _config(
     (dtype,) = dtypes
     stated = [key for key in ('torch_dtype', 'dtype') if key in config]
     config |= dict.fromkeys(stated, dtype)
+  if merged.vocabulary is not None:
+    config['vocab_size'] = merged.vocabulary.size
   return config
 
 

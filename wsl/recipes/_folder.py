@@ -58,7 +58,9 @@ def open_all(
         f'{model}: adapters are not read: merge it into its base first'
       )
     params = checkpoint.load(path, lazy=True, check_finite=check_finite)
-    found[model] = Folder(path, tree.named(params), _config(path))
+    found[model] = Folder(
+      path, tree.named(params), read_json(_beside(path) / 'config.json')
+    )
   return found
 
 
@@ -81,9 +83,8 @@ def head(folder: Folder, name: str) -> Any:
 _EMBEDDINGS = ('embed_tokens.weight', 'wte.weight', 'embed_in.weight')
 
 
-def _config(path: pathlib.Path) -> Mapping[str, Any] | None:
-  """Reads config.json beside the tensors, or returns None."""
-  file = (path if path.is_dir() else path.parent) / 'config.json'
+def read_json(file: pathlib.Path) -> Mapping[str, Any] | None:
+  """Reads an object from a file of JSON; None if there is no file."""
   if not file.is_file():
     return None
   try:
@@ -93,3 +94,8 @@ def _config(path: pathlib.Path) -> Mapping[str, Any] | None:
   if not isinstance(content, dict):
     raise ValueError(f'{file} holds no object')
   return content
+
+
+def _beside(path: pathlib.Path) -> pathlib.Path:
+  """Returns the folder of a model, which may be a file."""
+  return path if path.is_dir() else path.parent

@@ -44,18 +44,30 @@ class Module(NamedTuple):
   parameters: Mapping[str, Any]
 
 
+class Row(NamedTuple):
+  """The row of a model that a token takes.
+
+  Attributes:
+    model: which model.
+    token: which of its tokens, or rows; None is the same token.
+  """
+
+  model: Model
+  token: str | int | None = None
+
+
 class Tokenizer(NamedTuple):
   """The vocabulary of the output.
 
   Attributes:
     source: ``'base'``, ``'union'`` or a model.
-    tokens: rows given by token: a model, ``('token', model, token or id)`` or
-      None for zeros; and whether all models take that row.
+    tokens: by token, the row that it takes in models that do not have it (None
+      for zeros), and whether it takes it in all models.
     multiple: the number of rows is padded to a multiple of it, or None.
   """
 
   source: str | Model
-  tokens: Mapping[str, tuple[Any, bool]]
+  tokens: Mapping[str, tuple[Row | None, bool]]
   multiple: int | None
 
 

@@ -40,7 +40,7 @@ def _vocabulary(value: Any, place: str) -> str | _recipe.Model:
   return value if value in ('base', 'union') else fields.model(value, place)
 
 
-def _token(entry: Any, place: str) -> tuple[Any, bool]:
+def _token(entry: Any, place: str) -> tuple[_recipe.Row | None, bool]:
   """Reads where the row of one token comes from, and whether for all models."""
   entry = fields.mapping(entry or {}, place, {'source', 'force'})
   source = entry.get('source')
@@ -48,13 +48,13 @@ def _token(entry: Any, place: str) -> tuple[Any, bool]:
     keys = {'kind', 'model', 'token', 'token_id'}
     source = fields.mapping(source, f'{place}.source', keys)
     if source['kind'] == 'zero':
-      found: Any = None
+      found: _recipe.Row | None = None
     elif source['kind'] == 'model_token':
       given = [source[k] for k in ('token', 'token_id') if k in source]
       if len(given) != 1 or 'model' not in source:
         raise ValueError(f'{place}.source: give model, and token or token_id')
       model = fields.model(source['model'], f'{place}.source.model')
-      found = ('token', model, given[0])
+      found = _recipe.Row(model, given[0])
     else:
       raise ValueError(
         f'{place}.source.kind={source["kind"]!r}: expected model_token or zero'
@@ -62,5 +62,5 @@ def _token(entry: Any, place: str) -> tuple[Any, bool]:
   elif source is None:
     raise ValueError(f'{place}: give its source')
   else:
-    found = fields.model(source, f'{place}.source')
+    found = _recipe.Row(fields.model(source, f'{place}.source'))
   return found, bool(entry.get('force', False))

@@ -1,0 +1,1 @@
+"""Vocabularies of different sizes: tokens, and the rows that hold them."""
