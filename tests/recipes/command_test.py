@@ -117,3 +117,38 @@ def test_progress_shows_bytes_rate_and_time_left(
   first, *_, last = capsys.readouterr().err.splitlines()
   assert '100 of 100 MB' in last
   assert 'MB/s' in first
+
+
+def test_adapters_are_added_to_their_model(recipe: pathlib.Path) -> None:
+  name = 'model.layers.1.self_attn.q_proj'
+  rng = np.random.default_rng(0)
+  a, b = (rng.normal(size=s).astype(np.float32) for s in ((2, 8), (8, 2)))
+  folder = pathlib.Path('adapter')
+  folder.mkdir()
+  options = {'peft_type': 'LORA', 'r': 2, 'lora_alpha': 6}
+  (folder / 'adapter_config.json').write_text(json.dumps(options))
+  factors = {f'base_model.model.{name}.lora_{k}.weight': v for k, v in
+             (('A', a), ('B', b))}  # fmt: skip
+  checkpoint.save(folder / 'adapter_model.safetensors', factors)
+  content = {
+    'merge_method': 'linear',
+    'models': [{'model': 'one+adapter'}, {'model': 'two'}],
+    'parameters': {'weight': 0.5},
+  }
+  recipe.write_text(yaml.safe_dump(content))
+  _command.main([str(recipe), 'out'])
+  one, two, merged = (checkpoint.load(x) for x in ('one', 'two', 'out'))
+  for key, x in merged.items():
+    added = 3 * b @ a if key == f'{name}.weight' else 0
+    wanted = (one[key] + added + two[key]) / 2
+    np.testing.assert_allclose(x, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_chat_template_is_checked_before_the_merge(
+  recipe: pathlib.Path,
+) -> None:
+  content = cases.CASES['ties'] | {'chat_template': 'chatml'}
+  recipe.write_text(yaml.safe_dump(content))
+  with pytest.raises(SystemExit, match=r"chat_template='chatml': expected"):
+    _command.main([str(recipe), 'out'])
+  assert not pathlib.Path('out').exists()

@@ -38,6 +38,7 @@ def _run(flags: argparse.Namespace) -> None:
   merged = _build.build(
     recipe, folders, key=jax.random.key(flags.seed), unmatched=flags.unmatched
   )
+  template = _companions.template(recipe, folders)
   _say(*(f'note: {note}' for note in dict.fromkeys(merged.notes)))
   plan = checkpoint.plan(merged.params)
   _say(str(plan))
@@ -53,7 +54,8 @@ def _run(flags: argparse.Namespace) -> None:
     check_finite=not flags.allow_nan,
   )
   text = pathlib.Path(flags.recipe).read_text(encoding='utf-8')
-  _companions.write(out, recipe, text, folders, merged, hashes=flags.hash)
+  options = {'template': template, 'hashes': flags.hash}
+  _companions.write(out, recipe, text, folders, merged, **options)
   _say(f'merged into {out} in {time.monotonic() - started:.1f} s')
 
 

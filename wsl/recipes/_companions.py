@@ -56,6 +56,7 @@ def write(
   folders: Mapping[_recipe.Model, _folder.Folder],
   merged: _build.Merged,
   *,
+  template: str | None = None,
   hashes: bool = False,
 ) -> list[str]:
   """Copies the files of the leading model, and writes config and card.
@@ -66,6 +67,7 @@ def write(
     text: the recipe as the user wrote it.
     folders: its models.
     merged: the merged model; the config states its dtype, layers and tokens.
+    template: the chat template, if it is not that of the leading model.
     hashes: whether the card states the SHA-256 of the inputs, which are read
       once more for it.
 
@@ -91,8 +93,8 @@ def write(
   if chosen is not None:
     chosen.tokenizer.save(str(out / 'tokenizer.json'))
     written.append('tokenizer.json')
-  if recipe.chat_template:
-    _set_template(out, _template(recipe.chat_template, folders))
+  if template is not None:
+    _set_template(out, template)
   (out / _RECIPE).write_text(text, encoding='utf-8')
   card = _card(out.name, recipe, text, folders, hashes)
   (out / _CARD).write_text(card, encoding='utf-8')
@@ -104,10 +106,17 @@ def _leader(recipe: _recipe.Recipe) -> _recipe.Model:
   return recipe.base or recipe.modules[0].slices[0].sources[0].model
 
 
-def _template(
-  wanted: str, folders: Mapping[_recipe.Model, _folder.Folder]
-) -> str:
-  """Returns the chat template: as given, or that of most models."""
+def template(
+  recipe: _recipe.Recipe, folders: Mapping[_recipe.Model, _folder.Folder]
+) -> str | None:
+  """Returns the chat template that a recipe gives, or that of most models.
+
+  Raises:
+    ValueError: if it is no template, or no model has one.
+  """
+  wanted = recipe.chat_template
+  if wanted is None:
+    return None
   if wanted != 'auto':
     if '{' not in wanted:
       raise ValueError(

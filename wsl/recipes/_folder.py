@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from wsl import checkpoint, tree
+from wsl import checkpoint, deltas, tree
 from wsl.recipes import _recipe
 
 
@@ -14,7 +14,7 @@ class Folder(NamedTuple):
 
   Attributes:
     path: its folder, or its file.
-    params: its tensors by name, on demand.
+    params: its tensors by name, on demand, those of an adapter added.
     config: the content of its config.json, or None.
   """
 
@@ -47,21 +47,30 @@ def open_all(
   places = dict(places or {})
   found = {}
   for model in models:
-    path = pathlib.Path(places.get(model.path, model.path)).expanduser()
-    if not path.exists():
-      raise FileNotFoundError(
-        f"{model}: there is no folder '{path}': download the model, or say "
-        f'where it is by --at {model.path}=FOLDER'
-      )
+    path = _place(model, model.path, places)
+    loaded = checkpoint.load(path, lazy=True, check_finite=check_finite)
+    params = tree.named(loaded)
     if model.lora is not None:
-      raise ValueError(
-        f'{model}: adapters are not read: merge it into its base first'
-      )
-    params = checkpoint.load(path, lazy=True, check_finite=check_finite)
+      lora = _place(model, model.lora, places)
+      delta: Any = checkpoint.load_lora(params, lora, check_finite=check_finite)
+      params = deltas.apply(params, delta)
     found[model] = Folder(
-      path, tree.named(params), read_json(_beside(path) / 'config.json')
+      path, params, read_json(_beside(path) / 'config.json')
     )
   return found
+
+
+def _place(
+  model: _recipe.Model, name: str, places: Mapping[str, str]
+) -> pathlib.Path:
+  """Returns the folder of a name in a recipe."""
+  path = pathlib.Path(places.get(name, name)).expanduser()
+  if not path.exists():
+    raise FileNotFoundError(
+      f"{model}: there is no folder '{path}': download the model, or say where "
+      f'it is by --at {name}=FOLDER'
+    )
+  return path
 
 
 def head(folder: Folder, name: str) -> Any:
