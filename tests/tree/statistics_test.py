@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from wsl import deltas, merge, tree
+from wsl.merge import _stack
 from wsl.tree._chunks import stream
 
 SHAPES = {'a': (40, 30), 'b': (7,), 'c': (), 'd': (3, 5, 11), 'e': (0, 2)}
@@ -114,6 +115,33 @@ def test_slerp_and_fisher() -> None:
     for name, x in whole.items():
       # The sums of chunks round in another order.
       np.testing.assert_allclose(chunked[name], x, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('method', ['slerp', 'dare', 'l1', 'l2'])
+def test_large_leaves_are_read_twice_in_chunks(
+  method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(_stack, 'LARGE', 20)
+
+  def merged(m: Any) -> Any:
+    if method == 'slerp':
+      return merge.slerp(m[0], m[1], t=0.3)
+    tau = deltas.stack(m[0], m[1:])
+    if method == 'dare':
+      key = jax.random.key(0)
+      tau = merge.dare(tau, rate=0.5, key=key, rescale='l1')
+    else:
+      tau = merge.rescale(merge.trim(tau, density=0.4), tau, norm=method)
+    return deltas.apply(m[0], merge.mean(tau))
+
+  lazy = [models(np.dtype(np.float32), 4, in_slices=s) for s in (True, False)]
+  chunked, whole = map(merged, lazy)
+  for name in ('a', 'd'):
+    assert tree.chunk_memory(chunked[name]) is not None
+    assert tree.chunk_memory(whole[name]) is None
+  whole = tree.read(whole)
+  for name, x in tree.read(chunked).items():
+    np.testing.assert_allclose(x, whole[name], rtol=1e-6, atol=4e-6)
 
 
 def _square(x: Any) -> Any:

@@ -9,6 +9,10 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 
+# A leaf in a file with more entries is read twice, in chunks, where a method
+# needs a norm of it, and not once as a whole.
+LARGE = 1 << 18
+
 
 def count(function: str, deltas: types.Deltas) -> int:
   """Returns T, the length of the first axis that all leaves share.

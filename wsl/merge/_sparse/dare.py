@@ -8,6 +8,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _checks, _stack
+from wsl.merge._sparse import rescale as rescale_lib
 
 _RESCALES = ('inverse', 'l1', 'none')
 
@@ -63,13 +64,24 @@ def dare(
   _checks.choose('dare: rescale', rescale, dict.fromkeys(_RESCALES))
   words = tree.name_words(key, list(tree.named(deltas)), models)
   keys = tree.map_named(lambda name, _: words[name], deltas)
-  return tree.map(_drop, deltas, keys, rate=rate, rescale=rescale)
+
+  def steps(tau: types.Deltas) -> types.Deltas:
+    inverse = rescale == 'inverse'
+    kept = tree.map(_drop, tau, keys, rate=rate, inverse=inverse)
+    if rescale != 'l1':
+      return kept
+    # The L1 factor is a ratio of random sums: it is biased, most of all in
+    # leaves of few entries.
+    restore = lambda x, y: rescale_lib.restore_leaf(x, y, norm='l1', least=0.0)
+    return jax.tree.map(restore, kept, tau)
+
+  return _stack.fuse(deltas, steps)
 
 
 def _drop(
-  x: types.Array, keys: types.Array, *, rate: types.Array, rescale: str
+  x: types.Array, keys: types.Array, *, rate: types.Array, inverse: bool
 ) -> types.Array:
-  """Masks a leaf ``[T, ...]`` by keys ``[T, 2]``, rescales the entries kept."""
+  """Masks a leaf ``[T, ...]`` by keys ``[T, 2]``; divides by the share kept."""
   wide = tree.wide(x)
   keep = 1 - rate.astype(wide.real.dtype)
   # Drawn in float32 for every dtype, so that the mask does not depend on it.
@@ -78,12 +90,7 @@ def _drop(
   mask = jax.vmap(draw)(keys, share)
   kept = jnp.where(mask, wide, jnp.zeros_like(wide))
   # E[m tau / (1 - r)] = tau because E[m] = 1 - r; the variance is
-  # tau^2 r / (1 - r). The L1 factor is a ratio of random sums: it is biased,
-  # most of all in leaves of few entries.
-  if rescale == 'inverse':
+  # tau^2 r / (1 - r).
+  if inverse:
     kept = tree.safe_divide(kept, _stack.expand_rank(keep, x))
-  if rescale == 'l1':
-    size = lambda y: jnp.abs(y).reshape(len(y), -1).sum(1)
-    factor = tree.safe_divide(size(wide), size(kept))
-    kept = kept * _stack.expand_rank(factor.astype(kept.dtype), x)
   return kept.astype(x.dtype)

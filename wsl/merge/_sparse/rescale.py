@@ -1,6 +1,10 @@
 """Rescaling edited task vectors to the norms they had."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _checks, _stack
@@ -8,6 +12,7 @@ from wsl.merge import _checks, _stack
 _NORMS = ('l1', 'l2', 'max')
 # Norms below it are not divided by, as in mergekit.
 _LEAST = 1e-7
+_ENTRIES = tree.Entries(lead=1, neutral=0.0)
 
 
 def rescale(
@@ -47,16 +52,64 @@ def rescale(
     )
   _checks.choose('rescale: norm', norm, dict.fromkeys(_NORMS))
   before = tree.conform('rescale: the deltas', deltas, 'the edited', edited)
-  return tree.map(restore, edited, before, norm=norm)
+  return jax.tree.map(
+    lambda x, y: restore_leaf(x, y, norm=norm, least=_LEAST), edited, before
+  )
 
 
-def restore(edited: types.Array, x: types.Array, *, norm: str) -> types.Array:
+def restore_leaf(
+  edited: types.Array, x: types.Array, *, norm: str, least: float
+) -> types.Array:
+  """Restores the norm of each model of one leaf, in memory or on demand.
+
+  Norms below ``least`` are not divided by.
+  """
+  if norm == 'max' or not tree.in_files(x, above=_stack.LARGE):
+    return tree.apply_kernel(restore, edited, x, norm=norm, least=least)
+  powers = tree.statistic(
+    lambda: tree.total(_powers, edited, x, entries=_ENTRIES, norm=norm),
+    (edited, x),
+    shape=(2, x.shape[0]),
+    dtype=np.float64,
+  )
+  hyper = {'powers': powers, 'norm': norm, 'least': least}
+  return tree.apply_kernel(_scale, edited, **hyper)
+
+
+def restore(
+  edited: types.Array, x: types.Array, *, norm: str, least: Any = _LEAST
+) -> types.Array:
   """Restores the norm of each model of one leaf ``[T, ...]``."""
   wide = tree.wide(edited)
-  before, after = _norm(tree.wide(x), norm), _norm(wide, norm)
-  tiny = (before < _LEAST) | (after < _LEAST)
+  after, before = _norm(wide, norm), _norm(tree.wide(x), norm)
+  return _weigh(wide, before, after, least).astype(edited.dtype)
+
+
+def _scale(
+  edited: types.Array, *, powers: types.Array, norm: str, least: Any
+) -> types.Array:
+  """Restores norms whose powers after and before the edit are ``[2, T]``."""
+  wide = tree.wide(edited)
+  norms = powers if norm == 'l1' else jnp.sqrt(powers)
+  after, before = jnp.unstack(norms.astype(wide.real.dtype))
+  return _weigh(wide, before, after, least).astype(edited.dtype)
+
+
+def _weigh(
+  wide: types.Array, before: types.Array, after: types.Array, least: Any
+) -> types.Array:
+  """Scales each model by the ratio of two norms, ``[T]``."""
+  least = jnp.asarray(least).astype(after.dtype)
+  tiny = (before < least) | (after < least) | (after == 0)
   factor = jnp.where(tiny, 1, before / jnp.where(tiny, 1, after))
-  return _stack.weigh(wide, factor).astype(edited.dtype)
+  return _stack.weigh(wide, factor)
+
+
+def _powers(edited: types.Array, x: types.Array, *, norm: str) -> types.Array:
+  """Returns the sums of magnitudes or of squares, ``[2, T]``."""
+  power = jnp.abs if norm == 'l1' else tree.square
+  sums = [tree.sum_entries(power(tree.wide(y))) for y in (edited, x)]
+  return jnp.stack(sums)
 
 
 def _norm(x: types.Array, norm: str) -> types.Array:

@@ -7,11 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import deltas, tree, types
-from wsl.merge import _checks
+from wsl.merge import _checks, _stack
 
 _ENTRIES = tree.Entries(lead=0, neutral=0.0)
-# Entries of a leaf that is not worth a second pass to read it in chunks.
-_LARGE = 1 << 18
 
 
 def slerp(
@@ -113,7 +111,8 @@ def _map_floats(
   def interpolate(x: Any, y: Any, t: Any, view: tree.Matrix | None) -> Any:
     if not tree.is_float(x):
       return x
-    if view is None and kernel is _slerp_leaf and _is_large(x):
+    large = tree.in_files(x, above=_stack.LARGE)
+    if view is None and kernel is _slerp_leaf and large:
       # In two passes of chunks, and not as a whole.
       products = _total_products(x, y)
       return tree.apply_kernel(_slerp, x, y, t=t, products=products, **hyper)
@@ -136,11 +135,6 @@ def _in_view(
   """Applies a kernel to each matrix of a view."""
   each = jax.vmap(lambda x, y: method(x, y, **hyper))
   return view.join(each(view.split(a), view.split(b)), a.shape)
-
-
-def _is_large(x: Any) -> bool:
-  """Returns True for a leaf that is read from a file in several chunks."""
-  return bool(tree.in_files(x) and x.size > _LARGE)
 
 
 def _total_products(a: types.Params, b: types.Params) -> Any:

@@ -65,11 +65,15 @@ def _item(
   return windows.Item(name, leaf, shape, entries)
 
 
-def in_files(leaf: Any) -> bool:
+def in_files(leaf: Any, *, above: int = 0) -> bool:
   """Returns True if a leaf is computed from files that are read in slices.
+
+  A method that needs a statistic of each leaf computes it by another pass over
+  such a leaf, and then runs over chunks.
 
   Args:
     leaf: an array, or a leaf on demand.
+    above: the number of entries that the leaf exceeds.
 
   Returns:
     Whether any of its inputs is a stored leaf with ``read_into``.
@@ -80,6 +84,8 @@ def in_files(leaf: Any) -> bool:
     >>> in_files(jnp.ones(2)), in_files(tree.defer(jnp.ones(2)))
     (False, False)
   """
+  if leaf.size <= above:
+    return False
   computed = isinstance(leaf, _nodes.Computed)
   inputs = leaf.linear[1] if computed else [leaf]
   return any(
