@@ -15,7 +15,6 @@ from wsl import tree
     (['uint8', 'int32'], 'float32'),
     (['float32', 'float64'], 'float64'),
     (['float8_e4m3fn'], 'float32'),
-    (['complex64'], 'complex64'),
     ([], 'float32'),
   ],
 )
@@ -24,6 +23,15 @@ def test_the_dtype_of_arithmetic(dtypes, wanted):
   assert tree.wide_dtype(*arrays) == wanted
   assert tree.wide_dtype(*(x.dtype for x in arrays)) == wanted
   assert all(x.dtype == wanted for x in tree.widen(*arrays))
+
+
+def test_complex_arrays_keep_their_dtype_and_are_no_features():
+  x = np.ones(2, np.complex64)
+  assert tree.wide_dtype(x) == 'complex64'
+  with pytest.raises(
+    ValueError, match=r'^features of complex64\[2\] are compl'
+  ):
+    tree.widen(x)
 
 
 def test_widening_without_float64_takes_lists_and_float64():
