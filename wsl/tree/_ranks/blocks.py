@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree._ranks import bits
+from wsl.tree._ranks import bits, brackets
 
-COLUMNS = 8192
+COLUMNS = 16384
 PROBES = 4
 # A word packs 4 counters of 8 bits. A block adds at most 1 to each, so that a
 # word holds 255 blocks.
@@ -31,41 +31,79 @@ class Piece(NamedTuple):
   group: int
 
 
-def count(pieces: Sequence[Piece], probes: types.Array) -> types.Array:
+def count(
+  pieces: Sequence[Piece], probes: types.Array, active: types.Array
+) -> types.Array:
   """Counts the entries whose bits are at least each probe, see ``passes``."""
   rows = probes.shape[1]
+  table, _ = _runs(pieces)
 
-  def add(block: types.Array, group: Any, word: types.Array) -> types.Array:
+  def run(r: Any, counts: types.Array) -> types.Array:
+    group = table[r, 1]
     limits = probes[group]
-    for j in range(PROBES):
-      reached = (block >= limits[:, j, None]).astype(np.uint32)
-      word += reached << np.uint32(8 * j)
-    return word
 
-  def flush(word: types.Array, group: Any, counts: types.Array) -> types.Array:
-    return _update(jnp.add, counts, group, _unpack(word).astype(counts.dtype))
+    def add(block: types.Array, word: types.Array) -> types.Array:
+      for j in range(PROBES):
+        reached = (block >= limits[:, j, None]).astype(np.uint32)
+        word += reached << np.uint32(8 * j)
+      return word
 
-  empty = jnp.zeros((rows, COLUMNS), np.uint32)
+    empty = jnp.zeros((rows, COLUMNS), np.uint32)
+    word = _fold(
+      pieces, table[r], add, empty, rows, probes.dtype, active[group]
+    )
+    counted = counts[group] + _unpack(word).astype(counts.dtype)
+    return jax.lax.dynamic_update_index_in_dim(counts, counted, group, 0)
+
   counts = jnp.zeros(probes.shape, jax.dtypes.canonicalize_dtype(np.int64))
-  return _fold(pieces, add, empty, flush, counts, probes.dtype)
+  return jax.lax.fori_loop(0, len(table), run, counts)
 
 
 def inside(
   pieces: Sequence[Piece], lo: types.Array, hi: types.Array
 ) -> types.Array:
-  """Finds both ends of the bracket in each column, see ``passes``."""
-  groups, rows = lo.shape
+  """Finds both ends of the bracket in each column, ``[G, 2, R, COLUMNS]``."""
+  return jnp.stack([_ends(pieces, g, lo[g], hi[g]) for g in range(len(lo))])
 
-  def add(block: types.Array, group: Any, state: Any) -> Any:
-    found = ends(block, lo[group][:, None], hi[group][:, None])
+
+def collect(
+  pieces: Sequence[Piece],
+  bracket: brackets.Bracket,
+  k: types.Array,
+  active: types.Array,
+) -> brackets.Bracket:
+  """Settles the brackets ``[G, R]``, group by group to bound the memory."""
+
+  def settle(b: Any) -> brackets.Bracket:
+    g, bracket, k, reads = b
+    found = _ends(pieces, g, bracket.lo, bracket.hi, reads)
+    return brackets.settle(jnp, bracket, found, k)
+
+  groups = jnp.arange(len(k), dtype=np.int32)
+  return jax.lax.map(settle, (groups, bracket, k, active))
+
+
+def _ends(
+  pieces: Sequence[Piece],
+  group: Any,
+  lo: types.Array,
+  hi: types.Array,
+  reads: Any = True,
+) -> types.Array:
+  """Finds both ends in each column of one group, ``[2, R, COLUMNS]``."""
+  table, bounds = _runs(pieces)
+
+  def add(block: types.Array, state: Any) -> Any:
+    found = ends(block, lo[:, None], hi[:, None])
     return [jnp.maximum(x, y) for x, y in zip(state, found)]
 
-  def flush(state: Any, group: Any, found: types.Array) -> types.Array:
-    return _update(jnp.maximum, found, group, jnp.stack(state))
+  def run(r: Any, state: Any) -> Any:
+    return _fold(pieces, table[r], add, state, len(lo), lo.dtype)
 
-  empty = [jnp.zeros((rows, COLUMNS), lo.dtype)] * 2
-  found = jnp.zeros((groups, 2, rows, COLUMNS), lo.dtype)
-  return _fold(pieces, add, empty, flush, found, lo.dtype)
+  empty = [jnp.zeros((len(lo), COLUMNS), lo.dtype)] * 2
+  first, last = bounds[group], bounds[group + 1]
+  last = jnp.where(reads, last, first)
+  return jnp.stack(jax.lax.fori_loop(first, last, run, empty))
 
 
 def ends(
@@ -79,36 +117,41 @@ def ends(
   )
 
 
-def _fold(
-  pieces: Sequence[Piece],
-  add: Callable[..., Any],
-  empty: Any,
-  flush: Callable[..., Any],
-  result: Any,
-  dtype: np.dtype,
-) -> Any:
-  """Folds the blocks of each run into a state, and the states into a result.
+def _runs(pieces: Sequence[Piece]) -> tuple[types.Array, types.Array]:
+  """Lists runs of at most ``_FULL`` consecutive blocks of one piece.
 
-  A run is at most ``_FULL`` consecutive blocks of one piece.
+  Returns:
+    For each run the piece, its group, the first block, and the one after the
+    last; sorted by group. Where the runs of each group begin, ``[G + 1]``.
   """
   runs = []
   for p, piece in enumerate(pieces):
     last = -(-piece.x.shape[1] // COLUMNS)
     for first in range(0, last, _FULL):
       runs.append((p, piece.group, first, min(first + _FULL, last)))
-  table = jnp.asarray(runs, np.int32)
-  rows = jax.tree.leaves(empty)[0].shape[0]
+  table = np.asarray(sorted(runs, key=lambda run: run[1]), np.int32)
+  groups = np.arange(table[-1, 1] + 2)
+  bounds = np.searchsorted(table[:, 1], groups).astype(np.int32)
+  return jnp.asarray(table), jnp.asarray(bounds)
 
-  def run(r: Any, result: Any) -> Any:
-    p, group, first, last = (table[r, i] for i in range(4))
 
-    def step(i: Any, state: Any) -> Any:
-      block = _read(pieces, p, i, dtype)
-      return add(jnp.tile(block, (rows // len(block), 1)), group, state)
+def _fold(
+  pieces: Sequence[Piece],
+  run: types.Array,
+  add: Callable[..., Any],
+  state: Any,
+  rows: int,
+  dtype: np.dtype,
+  reads: Any = True,
+) -> Any:
+  """Folds the blocks of a run, repeated to so many rows, into a state."""
 
-    return flush(jax.lax.fori_loop(first, last, step, empty), group, result)
+  def step(i: Any, state: Any) -> Any:
+    block = _read(pieces, run[0], i, dtype)
+    return add(jnp.tile(block, (rows // len(block), 1)), state)
 
-  return jax.lax.fori_loop(0, len(runs), run, result)
+  last = jnp.where(reads, run[3], run[2])
+  return jax.lax.fori_loop(run[2], last, step, state)
 
 
 def _read(
@@ -136,14 +179,6 @@ def _read(
     return read
 
   return jax.lax.switch(p, [reader(piece) for piece in pieces], i)
-
-
-def _update(
-  combine: Callable[..., types.Array], x: types.Array, i: Any, y: types.Array
-) -> types.Array:
-  """Combines the i-th element of x with y."""
-  old = jax.lax.dynamic_index_in_dim(x, i, 0, keepdims=False)
-  return jax.lax.dynamic_update_index_in_dim(x, combine(old, y), i, 0)
 
 
 def _unpack(word: types.Array) -> types.Array:

@@ -11,6 +11,7 @@ and reduce shards without gathering them.
 """
 
 from collections.abc import Sequence
+import functools
 import math
 from typing import Any, TypeAlias
 
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree._ranks import bits, blocks
+from wsl.tree._ranks import bits, blocks, brackets
 
 Groups: TypeAlias = tuple[int, ...]
 
@@ -38,7 +39,10 @@ def sample(x: types.Array, *, stride: float) -> types.Array:
 
 
 def count(
-  *leaves: types.Array, probes: types.Array, groups: Groups
+  *leaves: types.Array,
+  probes: types.Array,
+  groups: Groups,
+  active: types.Array | None = None,
 ) -> types.Array:
   """Counts the entries whose bits are at least each probe.
 
@@ -46,23 +50,61 @@ def count(
     *leaves: ``[T, ...]``.
     probes: bits, ``[G, K * T, PROBES]``.
     groups: the group of each leaf, 0 .. G - 1.
+    active: which groups need their counts, ``[G]``; others may be left out.
 
   Returns:
     Counts, ``[G, K * T, PROBES]``, int32 (int64 under x64).
   """
+  if active is None:
+    active = jnp.ones(len(probes), bool)
 
-  def plainly(leaves: Sequence[types.Array], probes: types.Array) -> Any:
+  def plainly(leaves: Any, probes: types.Array, _: Any) -> Any:
     parts = [_count(x, probes[g]) for x, g in zip(leaves, groups)]
     wide = jax.dtypes.canonicalize_dtype(np.int64)
     parts = [x.astype(wide) for x in parts]
     return _by_group(jnp.add, parts, groups, len(probes))
 
-  def by_blocks(leaves: Sequence[types.Array], probes: types.Array) -> Any:
-    pieces = _pieces(leaves, groups, probes.dtype)
-    return blocks.count(pieces, probes)
+  def by_blocks(leaves: Any, probes: types.Array, active: types.Array) -> Any:
+    return blocks.count(_pieces(leaves, groups, probes.dtype), probes, active)
 
   return jax.lax.platform_dependent(
-    leaves, probes, cpu=by_blocks, default=plainly
+    leaves, probes, active, cpu=by_blocks, default=plainly
+  )
+
+
+def collect(
+  *leaves: types.Array,
+  bracket: brackets.Bracket,
+  k: types.Array,
+  groups: Groups,
+  active: types.Array,
+) -> brackets.Bracket:
+  """Collects the entries inside the brackets, and settles these.
+
+  Args:
+    *leaves: ``[T, ...]``.
+    bracket: brackets, every field ``[G, K * T]``.
+    k: the ranks, ``[G, K * T]``.
+    groups: the group of each leaf, 0 .. G - 1.
+    active: which groups need it, ``[G]``; the others' result is arbitrary.
+
+  Returns:
+    The brackets, see ``brackets.settle``.
+  """
+
+  def plainly(leaves: Any, b: brackets.Bracket, k: Any, _: Any) -> Any:
+    flat = lambda x: x.reshape(-1)
+    found = _inside_plainly(leaves, b.lo, b.hi, groups)
+    found = jnp.moveaxis(found, 1, 0).reshape(2, k.size, -1)
+    settled = brackets.settle(jnp, jax.tree.map(flat, b), found, flat(k))
+    return jax.tree.map(lambda x: x.reshape(k.shape), settled)
+
+  def by_blocks(leaves: Any, b: brackets.Bracket, k: Any, active: Any) -> Any:
+    pieces = _pieces(leaves, groups, b.lo.dtype)
+    return blocks.collect(pieces, b, k, active)
+
+  return jax.lax.platform_dependent(
+    leaves, bracket, k, active, cpu=by_blocks, default=plainly
   )
 
 
@@ -83,17 +125,25 @@ def inside(
     leaves and shards. An entry's column is its position in its block, or on
     accelerators that along the last axis.
   """
+  plainly = functools.partial(_inside_plainly, groups=groups)
 
-  def plainly(leaves: Sequence[types.Array], lo: Any, hi: Any) -> Any:
-    parts = [_inside(x, lo[g], hi[g]) for x, g in zip(leaves, groups)]
-    return _by_group(jnp.maximum, parts, groups, len(lo))
-
-  def by_blocks(leaves: Sequence[types.Array], lo: Any, hi: Any) -> Any:
+  def by_blocks(leaves: Any, lo: types.Array, hi: types.Array) -> Any:
     return blocks.inside(_pieces(leaves, groups, lo.dtype), lo, hi)
 
   return jax.lax.platform_dependent(
     leaves, lo, hi, cpu=by_blocks, default=plainly
   )
+
+
+def _inside_plainly(
+  leaves: Sequence[types.Array],
+  lo: types.Array,
+  hi: types.Array,
+  groups: Groups,
+) -> types.Array:
+  """Finds both ends in each column of each group, ``[G, 2, R, COLUMNS]``."""
+  parts = [_inside(x, lo[g], hi[g]) for x, g in zip(leaves, groups)]
+  return _by_group(jnp.maximum, parts, groups, len(lo))
 
 
 def _count(x: types.Array, probes: types.Array) -> types.Array:

@@ -1,0 +1,78 @@
+"""Samples of the magnitudes, which place the first probes of a search."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import types
+from wsl.tree import _nodes, _on_demand
+from wsl.tree._chunks import reduce
+from wsl.tree._ranks import bits, passes
+
+SIZES = (1 << 12, 1 << 16)  # least and greatest size of the sample
+# A sample of a leaf in a file is read in runs of so many entries at least, and
+# in so many runs at most: each is a call of the operating system.
+_RUN = 32
+_RUNS = 64
+
+
+def sort(
+  samples: Sequence[Any], groups: passes.Groups, dtype: np.dtype, xp: Any
+) -> tuple[Any, list[int]]:
+  """Sorts the bits of each group's samples.
+
+  Returns:
+    ``[G, T, s]``, padded at the end by the largest integer, and the number of
+    entries of each group.
+  """
+  drawn = [0] * (max(groups) + 1)
+  for x, g in zip(samples, groups):
+    drawn[g] += x.shape[1]
+  found = _on_demand.apply_kernel(
+    _sorted,
+    *samples,
+    groups=_nodes.Static(groups),
+    dtype=_nodes.Static(dtype),
+  )
+  return xp.asarray(found), drawn
+
+
+def _sorted(
+  *samples: types.Array, groups: passes.Groups, dtype: np.dtype
+) -> types.Array:
+  """Sorts the bits of each group's samples, ``[G, T, s]``."""
+  integer = bits.integer(dtype)
+  parts: dict[int, list[types.Array]] = {}
+  for x, g in zip(samples, groups):
+    parts.setdefault(g, []).append(bits.of(x, integer))
+  joined = [jnp.concatenate(parts[g], axis=1) for g in sorted(parts)]
+  longest = max(x.shape[1] for x in joined)
+  padded = [
+    jnp.pad(
+      x,
+      [(0, 0), (0, longest - x.shape[1])],
+      constant_values=np.iinfo(integer).max,
+    )
+    for x in joined
+  ]
+  return jnp.sort(jnp.stack(padded), axis=2)
+
+
+def draw(leaf: Any, stride: float) -> Any:
+  """Reads a sample to the host, so that one leaf at a time is in memory."""
+  size = leaf.size // leaf.shape[0]
+  drawn = max(round(size / stride), 1)
+  runs = min(max(drawn // _RUN, 1), _RUNS)
+  length = max(drawn // runs, 1)
+  first = (np.arange(runs) + 0.5) * (size / runs) - length / 2
+  spans = [(max(int(i), 0), min(int(i) + length, size)) for i in first]
+  part = reduce.sample(leaf, spans)
+  if part is None:
+    part = _on_demand.apply_kernel(
+      passes.sample, leaf, stride=_nodes.Static(stride)
+    )
+    part = _on_demand.read(part)
+  return part if isinstance(part, jax.core.Tracer) else np.asarray(part)

@@ -1,0 +1,180 @@
+"""The search for magnitudes of ranks: brackets that shrink by passes."""
+
+from collections.abc import Callable, Sequence
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import types
+from wsl.tree import _nodes, _on_demand, _sums
+from wsl.tree._chunks import programs
+from wsl.tree._ranks import bits, brackets, passes
+from wsl.tree._ranks import samples as samples_lib
+
+# A column of ``inside`` holds two entries. Of m entries in B = 16384 columns,
+# about m^3 / (6 B^2) columns receive three: 0.04 for m = 400.
+_FEW = 400
+# A probe is at least 1, the bits of the smallest number: zeros are not counted.
+_COUNT = programs.Entries(lead=1, neutral=0.0)
+# The bits of NaN are above infinity, where each bracket ends.
+_INSIDE = programs.Entries(lead=1, neutral=math.nan)
+
+
+def find(
+  leaves: Sequence[Any],
+  groups: passes.Groups,
+  ks: Sequence[Any],
+  sizes: Sequence[int],
+) -> list[Any]:
+  """Finds the magnitudes of ranks ``[K, T]`` in each of G groups of leaves.
+
+  The rows of a bracket are the G K T thresholds.
+  """
+  dtype = widest([leaf.dtype for leaf in leaves])
+  integer = bits.integer(dtype)
+  models = leaves[0].shape[0]
+  strides = [size / np.clip(size / 64, *samples_lib.SIZES) for size in sizes]
+  samples = [
+    samples_lib.draw(x, float(strides[g])) for x, g in zip(leaves, groups)
+  ]
+  traced = any(isinstance(x, jax.core.Tracer) for x in [*ks, *samples])
+  xp: Any = jnp if traced else np
+  wide = _counter(traced, max(sizes))
+  ranks = max([len(k) for k in ks if np.ndim(k) == 2], default=1)
+  k = xp.stack([_spread(xp, k, (ranks, models), wide) for k in ks])
+  rows = lambda x: x.reshape(len(sizes), ranks * models, *x.shape[1:])
+  each = lambda x: np.repeat(np.asarray(x), ranks * models)
+  one = np.ones((), integer)
+  highest = np.asarray(np.inf, dtype).view(integer) + 1
+  bracket = brackets.Bracket(
+    lo=xp.zeros(k.size, integer),
+    hi=xp.full(k.size, highest, integer),
+    n_lo=xp.asarray(each(sizes), wide),
+    n_hi=xp.zeros(k.size, wide),
+    slow=xp.zeros(k.size, bool),
+    even=xp.zeros(k.size, bool),
+  )
+  k = k.reshape(-1)
+  grouped = lambda b: jax.tree.map(rows, b)
+  together = functools.partial(_together, leaves, groups)
+  alone = {'groups': _nodes.Static((0,))}
+  is_open = lambda b: b.hi - b.lo > one
+
+  def count(b: brackets.Bracket, probes: Any) -> brackets.Bracket:
+    if traced:
+      active = rows(is_open(b)).any(1)
+      counts = together(passes.count, probes=rows(probes), active=active)
+    else:
+      counts = _sums.total(
+        passes.count, leaves, entries=_COUNT, probes=rows(probes), **alone
+      )
+    counts = counts.reshape(probes.shape).astype(wide)
+    return brackets.narrow(xp, b, probes, counts, k)
+
+  def collect(b: brackets.Bracket, _: Any) -> brackets.Bracket:
+    if traced:
+      active = rows(is_open(b)).any(1)
+      found = together(
+        passes.collect, bracket=grouped(b), k=rows(k), active=active
+      )
+      return jax.tree.map(lambda x: x.reshape(-1), found)
+    found = _sums.greatest(
+      passes.inside,
+      leaves,
+      entries=_INSIDE,
+      lo=rows(b.lo),
+      hi=rows(b.hi),
+      **alone,
+    )
+    return brackets.settle(xp, b, found[0].astype(integer), k)
+
+  def step(state: tuple[brackets.Bracket, Any]) -> Any:
+    b, probes = state
+    few = (b.n_lo - b.n_hi <= _FEW) | (b.n_lo == k) | ~is_open(b)
+    stuck = xp.any(is_open(b) & b.slow)
+    # Never collect twice in a row: if a column held three entries, a count
+    # must separate them first.
+    collect_now = (xp.all(few) | stuck) & ~xp.any(is_open(b) & b.even)
+    if traced:
+      new = jax.lax.cond(collect_now, collect, count, b, probes)
+    else:
+      new = collect(b, probes) if collect_now else count(b, probes)
+    b = jax.tree.map(functools.partial(xp.where, is_open(b)), new, b)
+    return b, brackets.next_probes(xp, b, k, dtype)
+
+  sample, drawn = samples_lib.sort(samples, groups, dtype, xp)
+  sample = xp.repeat(sample, ranks, axis=0).reshape(k.size, -1)
+  probes = brackets.first_probes(xp, sample, each(drawn), k, each(sizes))
+  unknown = lambda state: xp.any(is_open(state[0]))
+  found, _ = _while(traced, unknown, step, (bracket, probes))
+  result = found.lo.view(dtype).reshape(len(sizes), ranks, models)
+  return _separate(result) if traced else list(result)
+
+
+def _together(
+  leaves: Sequence[Any],
+  groups: passes.Groups,
+  kernel: Callable[..., Any],
+  **hyper: Any,
+) -> Any:
+  """Makes a pass over all leaves at once, in a trace."""
+  arrays = [_on_demand.read(x) for x in leaves]
+  hyper['groups'] = _nodes.Static(groups)
+  return _on_demand.apply_kernel(kernel, *arrays, **hyper)
+
+
+def _separate(x: types.Array) -> list[types.Array]:
+  """Returns the parts ``x[i]`` of traced magnitudes in buffers of their own.
+
+  XLA fuses slices into the kernels that use them. Kernels of equal leaves would
+  differ by the place of the slice, and each would be compiled. It does not fuse
+  across a conditional, whose predicate here is true, but depends on the data.
+  """
+  zeros = lambda x: [jnp.zeros(x.shape[1:], x.dtype)] * len(x)
+  return jax.lax.cond(x[0, 0, 0] >= 0, list, zeros, x)
+
+
+def _spread(xp: Any, k: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+  """Broadcasts one number, ``[T]`` or ``[K, T]`` to the shape ``[K, T]``."""
+  return xp.broadcast_to(xp.asarray(k).astype(dtype), shape)
+
+
+def _counter(traced: bool, size: int) -> Any:
+  """Returns the integer dtype of counts, on the host or in a trace."""
+  if not traced or jax.config.read('jax_enable_x64'):
+    return np.int64
+  if size >= 2**31:
+    raise ValueError(
+      f'kth_magnitude: {size} entries do not fit an int32 count in a trace; '
+      'call it outside jit, or enable x64'
+    )
+  return np.int32
+
+
+def widest(dtypes: list[np.dtype]) -> np.dtype:
+  """Returns a dtype that holds all: float32 for bfloat16 with float16.
+
+  Magnitudes of complex numbers are floats of half the width.
+  """
+  dtypes = [np.empty(0, d).real.dtype if d.kind == 'c' else d for d in dtypes]
+  widest = max(dtypes, key=lambda dtype: dtype.itemsize)
+  mixed = widest.itemsize == 2 and len(set(dtypes)) > 1
+  return np.dtype(np.float32) if mixed else np.dtype(widest)
+
+
+def _while(
+  traced: bool,
+  condition: Callable[[Any], Any],
+  step: Callable[[Any], Any],
+  state: Any,
+) -> Any:
+  """Runs a while loop, on the host or in a trace."""
+  if traced:
+    return jax.lax.while_loop(condition, step, state)
+  while condition(state):
+    state = step(state)
+  return state
