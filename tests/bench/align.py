@@ -6,10 +6,11 @@ More threads help on an idle machine only.
 
 ``symmetry``: a GPT-2-like model of 48 layers, from shapes alone. ``planted``
 and ``unrelated``: random weights of a ResNet-50 with BatchNorm, matched to a
-permuted copy and to independent weights. Seconds in assignments, products and
-gathers are listed separately; ``cpu_s`` is the processor time of all threads,
-which does not depend on other work on the machine. ``assignments``: 144
-problems of size 64 x 64.
+permuted copy and to independent weights. ``vit`` and ``wide``, on request:
+independent weights of a ViT-B/16 and of an MLP with three layers of 4096 units.
+Seconds in assignments, products and gathers are listed separately; ``cpu_s`` is
+the processor time of all threads, which does not depend on other work on the
+machine. ``assignments``: 144 problems of size 64 x 64.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,14 +31,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.bench import resnet50
-from wsl import align, tree
+from wsl import align, models, tree
 from wsl.align._match import block_pairs, weight_gains
 
 _CASES = flags.DEFINE_list(
   'cases', ['symmetry', 'planted', 'unrelated', 'assignments'], 'cases to run'
 )
 _SOLVER = flags.DEFINE_enum(
-  'solver', 'assign_scipy', ['assign_scipy', 'assign_lapx'], 'for ResNet-50'
+  'solver', 'assign_scipy', ['assign_scipy', 'assign_lapx'], 'of assignments'
 )
 _LAYERS = flags.DEFINE_integer('layers', 48, 'of the GPT-2-like model')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'rounds; the best one is printed')
@@ -116,11 +117,26 @@ def _timed(
   return call
 
 
-def _match(case: str) -> dict[str, Any]:
-  """Matches ResNet-50 weights once and times the parts."""
-  shapes = resnet50.shapes()
+def _architecture(case: str) -> tuple[Callable[..., Any], Any, Any]:
+  """Returns a function and the shapes of its parameters and of its input."""
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-  symmetry = align.find_symmetry(resnet50.apply, shapes, image)
+  if case == 'vit':
+    model: Any = models.ViT(
+      1000, patch=16, width=768, depth=12, heads=12, expansion=4
+    )
+  elif case == 'wide':
+    model = models.MLP(widths=(4096,) * 3, outputs=10, norm=False)
+    image = jax.ShapeDtypeStruct((1, 784), jnp.float32)
+  else:
+    return resnet50.apply, resnet50.shapes(), image
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+  return model.apply, shapes, image
+
+
+def _match(case: str) -> dict[str, Any]:
+  """Matches the weights of an architecture once and times the parts."""
+  apply_fn, shapes, image = _architecture(case)
+  symmetry = align.find_symmetry(apply_fn, shapes, image)
   fixed = resnet50.draw(shapes, 0)
   moving = resnet50.draw(shapes, 1)
   inverse = None

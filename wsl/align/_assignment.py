@@ -133,7 +133,8 @@ def _raise_prices(
     bids += len(unassigned)
     if bids > _MAX_PASSES * n:
       return False
-    profit = gains[unassigned] - prices
+    profit = gains[unassigned]  # a copy
+    profit -= prices
     rows, column = np.arange(len(unassigned)), profit.argmax(1)
     best = profit[rows, column]
     profit[rows, column] = -np.inf

@@ -390,6 +390,29 @@ def test_groups_that_the_guess_solved_are_not_solved_again():
   _equal(found, again)
 
 
+def test_memory_is_two_models_and_the_largest_gains():
+  """Beyond the inputs: the permuted model, cached gains, the solver's copy."""
+  import tracemalloc
+
+  from scipy import optimize
+
+  del optimize  # imported before memory is measured
+  symmetry = _mlp((64, *[512] * 4, 10))
+  a, b = (
+    {n: np.asarray(x, np.float32) for n, x in _params(symmetry, seed).items()}
+    for seed in (1, 2)
+  )
+  _match(a, b, symmetry)
+  tracemalloc.start()
+  try:
+    _match(a, b, symmetry)
+    peak = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  model = sum(x.nbytes for x in a.values())
+  assert peak < 1.02 * (2 * model + 4 * 512**2)  # and some vectors
+
+
 def _ends(visits):
   """Returns the objective at the end of every ascent."""
   return [*{visit.start: visit.objective for visit in visits}.values()]

@@ -85,8 +85,9 @@ def propose(
     ]
   else:
     gains = weight_gains.gains(linear, group, outer)
-    room = sum(block.fixed.size for block in blocks)  # as large as a model
-    if gains.size + sum(x.size for x in cache.values()) <= room:
+    # With the solver's float64 copy, the cache is as large as a model at most.
+    room = sum(block.fixed.size for block in blocks)
+    if 3 * gains.size + sum(x.size for x in cache.values()) <= room:
       cache[group] = gains
     matches = [_match_by_gain(gains, solver)]
   columns = zip(*matches)
