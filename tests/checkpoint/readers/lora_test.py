@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.checkpoint.readers import writers
 from wsl import checkpoint, deltas, merge, tree
 
 # Folders and merged models were written by peft 0.21.2, from one base.
@@ -161,3 +162,31 @@ def test_scales(tmp_path, alpha, root):
   found = tree.read(checkpoint.load_lora(base, tmp_path))['q.weight']
   scale = alpha / (np.sqrt(2) if root else 2)
   np.testing.assert_allclose(found, scale * second @ first, rtol=1e-6)
+
+
+def test_factors_in_a_file_of_pytorch(tmp_path):
+  folder = _copy(tmp_path)
+  file = folder / 'adapter_model.safetensors'
+  factors = checkpoint.load(file)
+  file.unlink()
+  content = {name: writers.whole(x) for name, x in factors.items()}
+  writers.torch_zip(folder / 'adapter_model.bin', content)
+  base = checkpoint.load(GOLDEN / 'base.safetensors')
+  found = tree.read(checkpoint.load_lora(base, folder))
+  want = tree.read(checkpoint.load_lora(base, GOLDEN / 'plain'))
+  for name in base:
+    if want[name] is not None:
+      np.testing.assert_array_equal(found[name], want[name])
+
+
+def test_a_factor_that_is_not_finite_is_named(tmp_path):
+  folder = _copy(tmp_path)
+  file = folder / 'adapter_model.safetensors'
+  factors = checkpoint.load(file)
+  name = 'base_model.model.layers.0.q.lora_A.weight'
+  factors[name] = np.full_like(factors[name], np.inf)
+  checkpoint.save(file, factors, check_finite=False)
+  base = checkpoint.load(GOLDEN / 'base.safetensors')
+  delta = checkpoint.load_lora(base, folder)
+  with pytest.raises(ValueError, match=r'lora_A\.weight.* is inf at \[0, 0\]'):
+    tree.read(delta['layers.0.q.weight'])
