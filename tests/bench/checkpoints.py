@@ -6,7 +6,8 @@ imports and compilation included; methods are run in turn, and every line of
 JSON is one method: medians over the rounds.
 
   floor     reads all models into one buffer, and writes one model to the disk
-  wsl       ``checkpoint.save(folder, ...)``
+  wsl       ``checkpoint.save(folder, ...)``, after a ``checkpoint.plan`` of it;
+            ``planned`` is the planned memory over the one it used
   mergekit  ``mergekit-yaml`` on the same files, with --mergekit=PYTHON
 
 ``over_floor`` is the time without the imports over that of the floor in the
@@ -217,7 +218,9 @@ def measure(words: list[str], folder: pathlib.Path) -> dict[str, float]:
   if process.returncode:
     raise RuntimeError(f'{words} failed:\n{output[-2000:]}')
   found = {'seconds': seconds, 'mib': usage.ru_maxrss / 1024}
-  return found | {'cpu': usage.ru_utime + usage.ru_stime}
+  found['cpu'] = usage.ru_utime + usage.ru_stime
+  said = output.strip().splitlines()[-1:]
+  return found | (json.loads(said[0]) if said and 'planned' in said[0] else {})
 
 
 def work(flags: argparse.Namespace) -> None:
@@ -236,9 +239,7 @@ def work(flags: argparse.Namespace) -> None:
   if flags.worker == 'import':
     return
   x = merged(folder, flags.models, flags.methods)
-  if flags.worker == 'plan':
-    str(checkpoint.plan(x))
-    return
+  print(json.dumps({'planned': checkpoint.plan(x).process_bytes / 2**20}))
   (folder / 'merged').mkdir()
   checkpoint.save(folder / 'merged', x, shard_bytes=5_000_000_000)
 
@@ -260,6 +261,7 @@ def compare(
     for unit in ('seconds', 'mib', 'cpu'):
       row[f'{w}_{unit}'] = median(lambda r, w=w, unit=unit: r[w][unit])
   spent = lambda r: r['wsl']['seconds'] - r['import']['seconds']
+  row['planned'] = median(lambda r: r['wsl']['planned'] / r['wsl']['mib'])
   row['over_floor'] = median(lambda r: spent(r) / r['floor']['seconds'])
   if 'mergekit' in who:
     ratio = lambda unit: lambda r: r['mergekit'][unit] / r['wsl'][unit]

@@ -40,10 +40,12 @@ def _run(flags: argparse.Namespace) -> None:
   )
   template = _companions.template(recipe, folders)
   _say(*(f'note: {note}' for note in dict.fromkeys(merged.notes)))
-  plan = checkpoint.plan(merged.params)
+  plan = checkpoint.plan(merged.params, path=out, probe=flags.dry_run)
   _say(str(plan))
   if flags.dry_run:
     return
+  if plan.mistakes:
+    raise ValueError(plan.mistakes[0])
   started = time.monotonic()
   checkpoint.save(
     out,
