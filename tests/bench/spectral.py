@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import merge
+from wsl.merge._spectral import svd
 from wsl.tree import _program
 
 _MODELS = flags.DEFINE_integer('models', 8, 'T, the number of task vectors')
@@ -38,6 +39,9 @@ _WIDE = flags.DEFINE_integer('wide', 1, 'matrices of side x 4 side')
 _DECAY = flags.DEFINE_float('decay', 0.5, 'singular values fall as i^-decay')
 _CHECKED = flags.DEFINE_integer('checked', 1, 'leaves compared with float64')
 _ROUNDS = flags.DEFINE_integer('rounds', 2, 'rounds; the best counts')
+_PRODUCTS = flags.DEFINE_bool(
+  'products', False, 'take the path of accelerators, on any platform'
+)
 COMMON = 0.8
 
 
@@ -182,10 +186,13 @@ def _row(name: str, deltas: dict[str, Any]) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
   """Prints the table."""
   del argv
+  if _PRODUCTS.value:
+    svd.choose = lambda x, lapack, products: products(x)
   head = {
     'models': _MODELS.value,
     'side': _SIDE.value,
     'leaves': [_SQUARE.value, _TALL.value, _WIDE.value],
+    'products': _PRODUCTS.value,
     'device': jax.devices()[0].device_kind,
     'jax': jax.__version__,
   }

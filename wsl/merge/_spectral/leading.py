@@ -11,7 +11,7 @@ from wsl.merge._spectral import newton_schulz, svd
 
 # Eigenvectors of a Gram matrix are refined where the kept singular values are
 # at least this part of the largest.
-_SQUARED = 1 / 64
+_SQUARED = 1 / 32
 
 
 class Leading(NamedTuple):

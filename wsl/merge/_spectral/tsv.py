@@ -61,7 +61,7 @@ def tsv(
 
   The leading vectors of float32 leaves are eigenvectors of the smaller Gram
   matrix, refined to the error of an SVD in float32; steep spectra, where the
-  last is below 1/64 of the first, take an SVD. Polar factors are computed as in
+  last is below 1/32 of the first, take an SVD. Polar factors are computed as in
   ``iso_c``. The result is within about 1e-5 of that in float64; float64 leaves
   take SVDs.
   """
