@@ -133,6 +133,31 @@ def test_large_leaves_in_few_passes(case: str) -> None:
     assert len(reads) <= 2 * 9, (k, len(reads))
 
 
+def test_smooth_magnitudes_take_two_counts_and_a_collection() -> None:
+  """A quarter of the models may need another count and collection."""
+  x = np.random.default_rng(1).normal(size=(8, 2**18)).astype(np.float32)
+  reads = []
+
+  def fetch() -> np.ndarray:
+    reads.append(1)
+    return x
+
+  leaf = tree.Stored(fetch, x.shape, x.dtype)
+  shares = (0.01, 0.1, 0.2, 0.5)
+  for share in shares:
+    k = int(share * 2**18)
+    np.testing.assert_array_equal(
+      tree.kth_magnitude([leaf], k), by_sorting({'x': x}, k)
+    )
+  assert len(reads) <= len(shares) * (1 + 3) + 2
+  # Several ranks of each model share the passes.
+  reads.clear()
+  ks = np.asarray([[5000] * 8, [70_000] * 8])
+  found = tree.kth_magnitude([leaf], ks)
+  np.testing.assert_array_equal(found, [by_sorting({'x': x}, k) for k in ks])
+  assert len(reads) <= 1 + 3 + 2
+
+
 def test_a_shift_between_leaves_does_not_mislead_the_sample() -> None:
   """All large entries are in one small leaf, or in one corner of a leaf."""
   rng = np.random.default_rng(0)

@@ -1,0 +1,94 @@
+"""Sizes of compiled programs: they do not depend on the number of leaves.
+
+A plain elementwise method has some instructions for each leaf, in kernels that
+XLA compiles once for equal leaves. What is expensive to compile, a search by
+rank or a random generator, is in the program once for all leaves.
+"""
+
+from collections.abc import Callable
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsl import merge
+from wsl.tree import _program
+
+T = 3
+KEY = jax.random.key(1)
+# The method, and the most instructions that each further leaf may add.
+METHODS: dict[str, tuple[Callable[[Any], Any], int]] = {
+  'sum': (merge.sum, 30),
+  'mean': (merge.mean, 30),
+  'weighted_mean': (lambda d: merge.weighted_mean(d, jnp.ones(T)), 40),
+  'mean_nonzero': (merge.mean_nonzero, 40),
+  'fisher': (lambda d: merge.fisher(d, fishers=d, normalize=True), 90),
+  'tall_masks': (lambda d: merge.tall_masks(d, threshold=0.4), 80),
+  'consensus': (lambda d: merge.consensus(d, threshold=0.4, min_tasks=2), 80),
+  'elect_sign': (merge.elect_sign, 150),
+  'dare': (lambda d: merge.dare(d, rate=0.5, key=KEY), 120),
+  'trim': (lambda d: merge.trim(d, density=0.2), 220),
+  'trim leaf': (lambda d: merge.trim(d, density=0.2, scope='leaf'), 220),
+  'breadcrumbs': (
+    lambda d: merge.breadcrumbs(d, density=0.2, outliers=0.1),
+    260,
+  ),
+  'ties': (lambda d: merge.ties(d, density=0.2), 450),
+  'ties leaf': (lambda d: merge.ties(d, density=0.2, scope='leaf'), 450),
+}
+# Instructions that a loop, a sort or a conditional needs once.
+ONCE = ('while', 'sort')
+
+
+def program(method: Any, leaves: int) -> str:
+  x = jax.ShapeDtypeStruct((T, 130, 190), jnp.float32)
+  stack = {f'block_{i}/kernel': x for i in range(leaves)}
+  return jax.jit(method).lower(stack).compile().as_text()
+
+
+@functools.cache
+def instructions(name: str, leaves: int) -> list[str]:
+  """Returns the names of the operations of an optimised program."""
+  text = program(METHODS[name][0], leaves)
+  return re.findall(
+    r'^\s+(?:ROOT )?%[\w.\-]+ = .*?[\s)]([\w\-]+)\(', text, re.M
+  )
+
+
+@pytest.mark.cpu_only('it reads the compiled program')
+@pytest.mark.parametrize('name', METHODS)
+def test_loops_and_sorts_do_not_grow_with_leaves(name: str) -> None:
+  few, many = (instructions(name, n) for n in (2, 12))
+  assert len(few) > 5
+  for operation in ONCE:
+    assert many.count(operation) <= few.count(operation) + 1, operation
+  assert (len(many) - len(few)) / 10 <= METHODS[name][1]
+
+
+def test_a_statistic_is_not_copied_into_each_leaf() -> None:
+  """The sum of L parts, which L leaves use, is not L^2 additions."""
+  five, ten, twenty = (len(instructions('elect_sign', n)) for n in (5, 10, 20))
+  assert twenty - ten < 2.2 * (ten - five)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_an_eager_call_compiles_once_for_a_shape(name: str) -> None:
+  def compiled(leaves: int) -> int:
+    # A width of its own for each method: no program is there already.
+    shape = (T, 300, 901 + list(METHODS).index(name))
+    rng = np.random.default_rng(0)
+    stack = {
+      f'block_{i}/kernel': jnp.asarray(rng.normal(size=shape), jnp.float32)
+      for i in range(leaves)
+    }
+    before = _program._run._cache_size()
+    METHODS[name][0](stack)
+    return _program._run._cache_size() - before
+
+  assert compiled(2) >= 1
+  # The samples of all leaves are sorted by one program of so many operands.
+  assert compiled(3) <= 1
