@@ -84,10 +84,6 @@ def _start(
   similarity: bool,
 ) -> _cross_sums.Sums:
   """Returns zero sums, after checking the pairs and the features' shapes."""
-  for found in jax.eval_shape(lambda: (source(inputs), target(inputs))):
-    tree.check_real(
-      'cross_moments', found, 'give real and imaginary parts as features'
-    )
   xs, ys = jax.eval_shape(_both, source, target, inputs)
   every = [(i, j) for i in range(len(xs)) for j in range(len(ys))]
   chosen = every if pairs is None else list(pairs)
@@ -122,6 +118,10 @@ _add = jax.jit(_add_traced, donate_argnums=0)
 def _both(source: FeaturesFn, target: FeaturesFn, inputs: Any) -> Any:
   """Returns both networks' features as rows ``[n, d]`` of one float dtype."""
   features = source(inputs), target(inputs)
+  for found in features:
+    tree.check_real(
+      'cross_moments', found, 'give real and imaginary parts as features'
+    )
   double = any(x.dtype == jnp.float64 for x in jax.tree.leaves(features))
   dtype = jnp.float64 if double else jnp.float32
   rows = lambda x: x.reshape(-1, x.shape[-1]).astype(dtype)
