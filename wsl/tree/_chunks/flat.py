@@ -12,6 +12,7 @@ refuse, it cannot be wrong.
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +83,8 @@ def _apply(
   name = eqn.primitive.name
   if name in _CALLS:
     return interpret(window, eqn.params[_CALLS[name]], operands)
+  if name == 'cond' and eqn.params.get('branches_platforms'):
+    return interpret(window, _branch(eqn), operands[1:])
   if name == 'iota':
     return [values.iota(eqn)]
   if name in _ENTRYWISE:
@@ -107,6 +110,19 @@ def _apply(
 
 
 _VARYING = (values.Flat, values.Grid)
+
+
+def _branch(eqn: core.JaxprEqn) -> Any:
+  """Returns the branch of ``platform_dependent`` for the default device."""
+  with jax.ensure_compile_time_eval():
+    (device,) = jnp.zeros(()).devices()
+  names = {'gpu': ('cuda', 'rocm')}.get(device.platform, (device.platform,))
+  each = zip(eqn.params['branches_platforms'], eqn.params['branches'])
+  return next(
+    branch
+    for platforms, branch in each
+    if platforms is None or set(platforms) & set(names)
+  )
 
 
 def _entrywise(
