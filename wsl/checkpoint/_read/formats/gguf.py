@@ -39,6 +39,7 @@ _QUANTISED = (
 # The number types of values, by struct's codes; 8 is a string, 9 an array.
 _NUMBERS = {0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?'}
 _NUMBERS |= {10: 'Q', 11: 'q', 12: 'd'}
+_VERSIONS = (2, 3)
 _ALIGNMENT = 'general.alignment'
 _MOST_AXES = 8
 
@@ -96,6 +97,12 @@ def open_file(
   with open(path, 'rb') as file:
     stamp = file_bytes.stamp_of(os.fstat(file.fileno()))
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+      version = int.from_bytes(data[4:8], 'little')
+      if version not in _VERSIONS:
+        raise ValueError(
+          f'load: {path} is a GGUF file of version {version}, versions 2 and 3 '
+          'are read: convert it by a newer llama.cpp'
+        )
       try:
         notes, tensors, start = _parse(_Cursor(data))
       except (ValueError, OverflowError, RecursionError) as error:
@@ -119,10 +126,8 @@ def _parse(
   cursor: _Cursor,
 ) -> tuple[dict[str, str], dict[str, tuple], int]:
   """Returns metadata, (shape, type, offset) by name, and the tensors' start."""
-  cursor.take(4)
-  version, count, pairs = (cursor.number(code) for code in 'IQQ')
-  if version not in (2, 3):
-    raise ValueError(f'its version is {version}, 2 and 3 are read')
+  cursor.take(8)  # the magic bytes and the version
+  count, pairs = cursor.number('Q'), cursor.number('Q')
   notes, alignment = {}, 32
   for _ in range(pairs):
     key = cursor.string()
