@@ -54,6 +54,22 @@ def build(
 
   Raises:
     ValueError: naming the parameter, model or tensor that does not fit.
+
+  Example:
+    >>> import pathlib
+    >>> import numpy as np
+    >>> from wsl import recipes
+    >>> recipe = recipes.parse({
+    ...   'merge_method': 'linear',
+    ...   'models': [{'model': 'a'}, {'model': 'b'}],
+    ...   'parameters': {'weight': 1}})
+    >>> folders = {}
+    >>> for name, x in {'a': 1.0, 'b': 3.0}.items():
+    ...   params = {'head': np.asarray([x]), 'body': np.asarray([x])}
+    ...   model = recipes.Model(name)
+    ...   folders[model] = recipes.Folder(pathlib.Path(name), params, None)
+    >>> build(recipe, folders).params['body'].tolist()
+    [2.0]
   """
   method = methods.find(recipe.method)
   notes = _unused(recipe, method)

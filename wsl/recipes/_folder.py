@@ -43,6 +43,17 @@ def open_all(
   Raises:
     FileNotFoundError: if there is no such folder.
     ValueError: if a folder holds no model that can be read.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from wsl import checkpoint, recipes
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> checkpoint.save(folder, {'w': np.ones(2)})
+    >>> model = recipes.Model('hub/name')
+    >>> opened = open_all([model], {'hub/name': str(folder)})
+    >>> opened[model].params['w'].shape
+    (2,)
   """
   places = dict(places or {})
   found = {}

@@ -34,6 +34,13 @@ def read(path: str | os.PathLike[str]) -> _recipe.Recipe:
   Raises:
     FileNotFoundError: if there is no such file.
     ValueError: if it is not YAML, or not a recipe, naming the place in it.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), 'recipe.yml')
+    >>> _ = file.write_text('{merge_method: karcher, models: [{model: a}]}')
+    >>> read(file).method
+    'karcher'
   """
   file = pathlib.Path(path)
   try:
