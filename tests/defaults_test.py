@@ -8,7 +8,7 @@ import sys
 ROOT = pathlib.Path(__file__).parents[1]
 # test_two_processes and its like start processes with settings of their own.
 FILES = (
-  *('tests/deltas_test.py', 'tests/dtypes_test.py', 'tests/lowering_test.py'),
+  *('tests/deltas_test.py', 'tests/dtypes_test.py'),
   *('tests/merge/contract_test.py', 'tests/merge/property_test.py'),
   *('tests/merge/matrices_test.py', 'tests/stitch/settings_test.py'),
   *('tests/checkpoint', '--ignore=tests/checkpoint/processes_test.py'),

@@ -303,7 +303,9 @@ def _merge(
   if row.gives == 'model':
     if name in PAIRS:
       return PAIRS[name](base, models[-1], **hyper)
-    return getattr(merge, name)(models, **sides, **hyper)
+    # A merge without a base comes in the containers of its first model.
+    first = deltas.check(name, {'base': base, 'first': models[0]})[1]
+    return getattr(merge, name)([first, *models[1:]], **sides, **hyper)
   x = deltas.stack(base, models)
   if 'fishers' in sides:
     # In the order of names, which all containers have.
