@@ -75,7 +75,7 @@ def write(
     The names of the files written.
   """
   leader = folders[_leader(recipe)]
-  source = leader.path if leader.path.is_dir() else leader.path.parent
+  source = _folder.beside(leader.path)
   written = []
   names = list(_COPIED)
   if 'auto_map' in (leader.config or {}):  # the model is defined by code beside
@@ -223,7 +223,7 @@ def _digest(path: pathlib.Path) -> str:
 
 def _licence(path: pathlib.Path) -> str:
   """Returns the licence that the card of a model states, or 'unknown'."""
-  card = (path if path.is_dir() else path.parent) / _CARD
+  card = _folder.beside(path) / _CARD
   if not card.is_file():
     return 'unknown'
   parts = card.read_text(encoding='utf-8', errors='replace').split('---', 2)

@@ -65,9 +65,7 @@ def open_all(
       lora = _place(model, model.lora, places)
       delta: Any = checkpoint.load_lora(params, lora, check_finite=check_finite)
       params = deltas.apply(params, delta)
-    found[model] = Folder(
-      path, params, read_json(_beside(path) / 'config.json')
-    )
+    found[model] = Folder(path, params, read_json(beside(path) / 'config.json'))
   return found
 
 
@@ -116,6 +114,6 @@ def read_json(file: pathlib.Path) -> Mapping[str, Any] | None:
   return content
 
 
-def _beside(path: pathlib.Path) -> pathlib.Path:
+def beside(path: pathlib.Path) -> pathlib.Path:
   """Returns the folder of a model, which may be a file."""
   return path if path.is_dir() else path.parent

@@ -59,7 +59,7 @@ def multislerp(
   """
   tree.check_scalars('multislerp', eps=eps)
   hyper = {'normalize': normalize, 'eps': eps}
-  models, weights, hyper = _checked('multislerp', models, weights, hyper)
+  models, weights = _checked('multislerp', models, weights)
   if len(models) == 1:
     return models[0]
   origin = []
@@ -120,21 +120,21 @@ def karcher(
   if weights is None:
     weights = [1.0] * len(models)
   hyper = {'steps': tree.Static(steps), 'tolerance': tolerance}
-  models, weights, hyper = _checked('karcher', models, weights, hyper)
+  models, weights = _checked('karcher', models, weights)
   if len(models) == 1:
     return models[0]
   return _map_floats(_karcher, models, weights, hyper)
 
 
 def _checked(
-  function: str, models: Sequence[types.Params], weights: Any, hyper: Any
-) -> tuple[list[types.Params], types.Array, dict[str, Any]]:
+  function: str, models: Sequence[types.Params], weights: Any
+) -> tuple[list[types.Params], types.Array]:
   """Checks models and weights; the models come in the first's containers."""
   if not models:
     raise ValueError(f'{function}: no models given, at least one is needed')
   weights = _checks.weights(function, weights, len(models))
   named = {f'model {t}': model for t, model in enumerate(models)}
-  return deltas.check(function, named), weights, hyper
+  return deltas.check(function, named), weights
 
 
 def _map_floats(

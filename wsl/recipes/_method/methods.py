@@ -4,7 +4,8 @@ A method merges trees ``{name: tensor}`` of one shape for each name. Every norm,
 angle and rank is that of one tensor (``scope='leaf'``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import functools
 
 import numpy as np
 
@@ -108,59 +109,43 @@ def _arcee_fusion(
   return merge.arcee_fusion(base, models[0])
 
 
-def _model_stock(
+def _add(
   base: types.Params,
   models: Sequence[types.Params],
   given: arguments.Arguments,
+  *,
+  merged: Callable[[types.Deltas, arguments.Arguments], types.Delta],
 ) -> types.Params:
-  """Averages models and pulls the mean to the base."""
+  """Adds merged task vectors to the base, if there are any."""
+  if not models:
+    return base
+  return deltas.apply(base, merged(deltas.stack(base, models), given))
+
+
+def _model_stock(taus: types.Deltas, given: arguments.Arguments) -> types.Delta:
+  """Averages task vectors and scales the mean by their angle."""
   axis = -1 if given.shared['filter_wise'] else None
-  taus = deltas.stack(base, models)
-  merged = merge.model_stock(taus, axis=axis, dialect='mergekit')
-  return deltas.apply(base, merged)
+  return merge.model_stock(taus, axis=axis, dialect='mergekit')
 
 
-def _sce(
-  base: types.Params,
-  models: Sequence[types.Params],
-  given: arguments.Arguments,
-) -> types.Params:
+def _sce(taus: types.Deltas, given: arguments.Arguments) -> types.Delta:
   """Merges the entries of largest variance by the models' energies."""
-  if not models:
-    return base
-  select = min(max(given.shared['select_topk'], 0.0), 1.0)
-  return deltas.apply(
-    base, merge.sce(deltas.stack(base, models), select=select)
-  )
+  return merge.sce(taus, select=min(max(given.shared['select_topk'], 0.0), 1.0))
 
 
-def _ram(
-  base: types.Params,
-  models: Sequence[types.Params],
-  given: arguments.Arguments,
-) -> types.Params:
+def _ram(taus: types.Deltas, given: arguments.Arguments) -> types.Delta:
   """Averages entries over the models that changed them."""
-  if not models:
-    return base
-  taus = deltas.stack(base, models)
-  return deltas.apply(base, merge.ram(taus, threshold=given.shared['epsilon']))
+  return merge.ram(taus, threshold=given.shared['epsilon'])
 
 
-def _ram_plus(
-  base: types.Params,
-  models: Sequence[types.Params],
-  given: arguments.Arguments,
-) -> types.Params:
+def _ram_plus(taus: types.Deltas, given: arguments.Arguments) -> types.Delta:
   """Averages shared entries and amplifies those of one model."""
-  if not models:
-    return base
-  merged = merge.ram_plus(
-    deltas.stack(base, models),
+  return merge.ram_plus(
+    taus,
     rate=given.shared['r'],
     limit=given.shared['alpha'],
     threshold=given.shared['epsilon'],
   )
-  return deltas.apply(base, merged)
 
 
 METHODS: dict[str, arguments.Method] = {
@@ -192,12 +177,20 @@ METHODS: dict[str, arguments.Method] = {
   ),
   'arcee_fusion': arguments.Method(_arcee_fusion, inputs=(2, 2)),
   'model_stock': arguments.Method(
-    _model_stock, {'filter_wise': False}, inputs=(3, None)
+    functools.partial(_add, merged=_model_stock),
+    {'filter_wise': False},
+    inputs=(3, None),
   ),
-  'sce': arguments.Method(_sce, {'select_topk': 1.0, 'int8_mask': False}),
-  'ram': arguments.Method(_ram, {'epsilon': 1e-5}),
+  'sce': arguments.Method(
+    functools.partial(_add, merged=_sce),
+    {'select_topk': 1.0, 'int8_mask': False},
+  ),
+  'ram': arguments.Method(
+    functools.partial(_add, merged=_ram), {'epsilon': 1e-5}
+  ),
   'ramplus_tl': arguments.Method(
-    _ram_plus, {'r': 0.1, 'alpha': 0.2, 'epsilon': 1e-5}
+    functools.partial(_add, merged=_ram_plus),
+    {'r': 0.1, 'alpha': 0.2, 'epsilon': 1e-5},
   ),
   **arithmetic.arithmetics(),
 }
