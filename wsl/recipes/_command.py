@@ -30,6 +30,8 @@ def _run(flags: argparse.Namespace) -> None:
   shard_bytes = _bytes(flags.shard_size)
   places = dict(_place(text) for text in flags.at)
   recipe = parse.read(flags.recipe)
+  # Read before the merge: the file may be edited while it runs.
+  text = pathlib.Path(flags.recipe).read_text(encoding='utf-8')
   if not flags.dry_run and not flags.overwrite and _taken(out):
     raise ValueError(f'{out} holds a model: give another folder or --overwrite')
   folders = _folder.open_all(
@@ -55,7 +57,6 @@ def _run(flags: argparse.Namespace) -> None:
     progress=Progress(started),
     check_finite=not flags.allow_nan,
   )
-  text = pathlib.Path(flags.recipe).read_text(encoding='utf-8')
   options = {'template': template, 'hashes': flags.hash}
   _companions.write(out, recipe, text, folders, merged, **options)
   _say(f'merged into {out} in {time.monotonic() - started:.1f} s')
