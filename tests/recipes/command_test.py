@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from tests.recipes import cases, folders
 from wsl import checkpoint
-from wsl.recipes import _command
+from wsl.recipes import _command, _companions
 
 
 @pytest.fixture
@@ -59,6 +60,31 @@ def test_the_folder_is_complete(recipe: pathlib.Path) -> None:
   merged = checkpoint.load(out)
   assert {x.dtype.name for x in merged.values()} == {'bfloat16'}
   assert checkpoint.metadata(out) == {'format': 'pt'}
+
+
+def test_hashes_are_those_of_the_files_that_hold_tensors(
+  recipe: pathlib.Path,
+) -> None:
+  def digests() -> dict[str, str]:
+    _command.main([str(recipe), 'out', '--hash', '--overwrite'])
+    card = pathlib.Path('out/README.md').read_text()
+    rows = re.findall(r'^\| (\w+) \| .* \| `(\w{64})` \|$', card, re.M)
+    return dict(rows)
+
+  first = digests()
+  assert len(set(first.values())) == len(first) == 3
+  params = checkpoint.load('one')
+  archive = {k: np.asarray(v, np.float32) for k, v in params.items()}
+  pathlib.Path('one/model.safetensors').unlink()
+  np.savez('one/model.npz', **archive)
+  second = digests()
+  np.savez('one/model.npz', **(archive | {'lm_head.weight': np.zeros(1)}))
+  assert _companions._digest([pathlib.Path('one')]) not in (
+    first['one'],
+    second['one'],
+  )
+  assert second['one'] != first['one']
+  assert second['two'] == first['two']
 
 
 def test_a_slice_changes_the_number_of_layers(recipe: pathlib.Path) -> None:

@@ -1,6 +1,6 @@
 """The files beside the tensors: config, tokenizer, model card."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import hashlib
 import importlib.metadata
 import json
@@ -37,6 +37,8 @@ _VOCABULARIES = (
   'vocab.txt',
   'merges.txt',
 )
+# Files of tensors, whose hashes the card states.
+_TENSORS = ('.safetensors', '.bin', '.pt', '.pth', '.npz', '.msgpack', '.gguf')
 _CARD, _RECIPE = 'README.md', 'recipe.yml'
 
 
@@ -206,18 +208,24 @@ def _card(
 
 def _input(model: _recipe.Model, folder: _folder.Folder, hashes: bool) -> Input:
   """Describes one input."""
-  digest = _digest(folder.path) if hashes else ''
+  paths = [folder.path, *([folder.adapter] if folder.adapter else [])]
+  digest = _digest(paths) if hashes else ''
   licence = _licence(folder.path)
   return Input(str(model), licence, len(folder.params), digest)
 
 
-def _digest(path: pathlib.Path) -> str:
-  """Returns the SHA-256 of the tensor files of a model, in order of names."""
-  files = [path] if path.is_file() else sorted(path.glob('*.safetensors'))
+def _digest(paths: Sequence[pathlib.Path]) -> str:
+  """Returns the SHA-256 of the digests of tensor files, in order of names.
+
+  A folder without such files, as Orbax writes it, counts with all its files.
+  """
   found = hashlib.sha256()
-  for file in files:
-    with file.open('rb') as stream:
-      found.update(hashlib.file_digest(stream, 'sha256').digest())
+  for path in paths:
+    inside = [path] if path.is_file() else sorted(path.rglob('*'))
+    files = [x for x in inside if x.is_file()]
+    for file in [x for x in files if x.suffix in _TENSORS] or files:
+      with file.open('rb') as stream:
+        found.update(hashlib.file_digest(stream, 'sha256').digest())
   return found.hexdigest()
 
 

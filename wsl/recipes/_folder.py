@@ -16,11 +16,13 @@ class Folder(NamedTuple):
     path: its folder, or its file.
     params: its tensors by name, on demand, those of an adapter added.
     config: the content of its config.json, or None.
+    adapter: the folder of the adapter, or None.
   """
 
   path: pathlib.Path
   params: Mapping[str, Any]
   config: Mapping[str, Any] | None
+  adapter: pathlib.Path | None = None
 
 
 def open_all(
@@ -60,12 +62,15 @@ def open_all(
   for model in models:
     path = _place(model, model.path, places)
     loaded = checkpoint.load(path, lazy=True, check_finite=check_finite)
-    params = tree.named(loaded)
+    params, adapter = tree.named(loaded), None
     if model.lora is not None:
-      lora = _place(model, model.lora, places)
-      delta: Any = checkpoint.load_lora(params, lora, check_finite=check_finite)
+      adapter = _place(model, model.lora, places)
+      delta: Any = checkpoint.load_lora(
+        params, adapter, check_finite=check_finite
+      )
       params = deltas.apply(params, delta)
-    found[model] = Folder(path, params, read_json(beside(path) / 'config.json'))
+    config = read_json(beside(path) / 'config.json')
+    found[model] = Folder(path, params, config, adapter)
   return found
 
 
