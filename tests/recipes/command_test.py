@@ -13,6 +13,7 @@ import yaml
 from tests.recipes import cases, folders
 from wsl import checkpoint
 from wsl.recipes import _command, _companions
+from wsl.recipes._command import progress as progress_lib
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_nan_is_refused_and_accepted_when_asked(recipe: pathlib.Path) -> None:
 def test_progress_shows_bytes_rate_and_time_left(
   capsys: pytest.CaptureFixture[str],
 ) -> None:
-  progress = _command.Progress(time.monotonic() - 20.0)
+  progress = progress_lib.Progress(time.monotonic() - 20.0)
   progress('a', 50_000_000, 100_000_000)
   progress('b', 100_000_000, 100_000_000)
   first, *_, last = capsys.readouterr().err.splitlines()

@@ -1,0 +1,33 @@
+"""The progress of a merge on a terminal, or plain lines in a pipe."""
+
+import sys
+import time
+
+
+class Progress:
+  """Shows bytes, rate and the time left: a line that is rewritten, or lines.
+
+  Attributes:
+    started: the time at the start, in seconds.
+    shown: the time of the last line.
+  """
+
+  def __init__(self, started: float) -> None:
+    self.started = started
+    self.shown = started
+
+  def __call__(self, name: str, done: int, total: int) -> None:
+    del name
+    now = time.monotonic()
+    every = 0.2 if sys.stderr.isatty() else 10.0
+    if now - self.shown < every and done < total:
+      return
+    self.shown = now
+    rate = done / max(now - self.started, 1e-3)
+    left = (total - done) / max(rate, 1.0)
+    end = '\r' if sys.stderr.isatty() and done < total else '\n'
+    sys.stderr.write(
+      f'{done / 1e6:8.0f} of {total / 1e6:.0f} MB  {rate / 1e6:6.0f} MB/s  '
+      f'{left:5.0f} s left{end}'
+    )
+    sys.stderr.flush()

@@ -1,0 +1,72 @@
+"""``wsl-merge``: read the recipe, show the plan, merge, write the folder."""
+
+import argparse
+from collections.abc import Sequence
+import pathlib
+import sys
+import time
+
+import jax
+
+from wsl import checkpoint
+from wsl.recipes import _build, _companions, _folder, _recipe
+from wsl.recipes._command import flags as flags_lib
+from wsl.recipes._command import progress
+from wsl.recipes._file import parse
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs ``wsl-merge RECIPE OUT``; an error is one line and exit code 1."""
+  flags = flags_lib.parser().parse_args(argv)
+  try:
+    _run(flags)
+  except (ValueError, OSError) as error:
+    sys.exit(f'error: {error}')
+
+
+def _run(flags: argparse.Namespace) -> None:
+  """Reads the recipe, shows the plan, and unless it is a dry run merges."""
+  out = pathlib.Path(flags.out)
+  shard_bytes = flags_lib.size(flags.shard_size)
+  places = dict(flags_lib.place(text) for text in flags.at)
+  recipe = parse.read(flags.recipe)
+  # Read before the merge: the file may be edited while it runs.
+  text = pathlib.Path(flags.recipe).read_text(encoding='utf-8')
+  if not flags.dry_run and not flags.overwrite and _taken(out):
+    raise ValueError(f'{out} holds a model: give another folder or --overwrite')
+  folders = _folder.open_all(
+    _recipe.models(recipe), places, check_finite=not flags.allow_nan
+  )
+  merged = _build.build(
+    recipe, folders, key=jax.random.key(flags.seed), unmatched=flags.unmatched
+  )
+  template = _companions.template(recipe, folders)
+  _say(*(f'note: {note}' for note in dict.fromkeys(merged.notes)))
+  plan = checkpoint.plan(merged.params, path=out, probe=flags.dry_run)
+  _say(str(plan))
+  if flags.dry_run:
+    return
+  if plan.mistakes:
+    raise ValueError(plan.mistakes[0])
+  started = time.monotonic()
+  checkpoint.save(
+    out,
+    merged.params,
+    metadata={'format': 'pt'},
+    shard_bytes=shard_bytes if plan.bytes_out > shard_bytes else None,
+    progress=progress.Progress(started),
+    check_finite=not flags.allow_nan,
+  )
+  options = {'template': template, 'hashes': flags.hash}
+  _companions.write(out, recipe, text, folders, merged, **options)
+  _say(f'merged into {out} in {time.monotonic() - started:.1f} s')
+
+
+def _taken(out: pathlib.Path) -> bool:
+  """Returns whether a folder holds tensors already."""
+  return out.is_file() or any(out.glob('*.safetensors*'))
+
+
+def _say(*lines: str) -> None:
+  for line in lines:
+    sys.stdout.write(line + '\n')
