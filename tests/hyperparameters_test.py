@@ -184,6 +184,16 @@ def test_other_types_are_refused(
       call(bad)
 
 
+@pytest.mark.parametrize(('function', 'argument', 'call'), SCALARS)
+@pytest.mark.parametrize('nan', [float('nan'), np.float32('nan')])
+def test_nan_is_refused(
+  function: str, argument: str, call: Any, nan: Any
+) -> None:
+  with pytest.raises(ValueError, match=argument) as caught:
+    call(nan)
+  assert '\n' not in str(caught.value)
+
+
 COEFS: dict[str, tuple[Any, dict[str, float]]] = {
   'rules': (
     {r'layers_(\d+)/attn': 0.3, '.*': 0.5},

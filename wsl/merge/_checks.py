@@ -89,12 +89,15 @@ def per_model(label: str, values: Any, models: int) -> types.Array:
   Numbers stay on the host in float64: JAX would round them where x64 is off.
 
   Raises:
-    ValueError: if there are neither one nor T of them.
+    ValueError: if there are neither one nor T of them, or one is NaN.
   """
   values = numbers(label, values)
   xp: Any = jnp if isinstance(values, jax.Array) else np
   values = xp.asarray(values)
   shape_per_model(label, values, models)
+  known = not isinstance(values, jax.core.Tracer)
+  if known and np.isnan(np.asarray(values, np.float64)).any():
+    raise ValueError(f'{label} is {values}, expected no NaN')
   return xp.broadcast_to(values, (models,))
 
 

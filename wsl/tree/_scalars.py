@@ -1,7 +1,8 @@
 """Hyperparameters that are numbers: one of them, or one for each leaf.
 
 A list or an array in place of a number would broadcast over the last axis of
-every leaf. Values are unknown in a trace, shapes are not: both are checked.
+every leaf, and a NaN would pass every comparison with a bound. Values are
+unknown in a trace, shapes are not: what is known is checked.
 """
 
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ def check_scalars(
     **values: the arguments by name; ``None`` passes.
 
   Raises:
-    ValueError: naming the argument and its shape or type.
+    ValueError: naming the argument and its shape or type, or that it is NaN.
 
   Example:
     >>> import jax.numpy as jnp
@@ -120,7 +121,10 @@ def _problem(value: Any) -> str | None:
   if shape:
     return f'has shape {shape}'
   dtype = getattr(value, 'dtype', type(value))
-  return 'is complex' if jnp.issubdtype(dtype, jnp.complexfloating) else None
+  if jnp.issubdtype(dtype, jnp.complexfloating):
+    return 'is complex'
+  known = not isinstance(value, jax.core.Tracer)
+  return 'is NaN' if known and bool(value != value) else None
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
