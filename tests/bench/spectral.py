@@ -28,8 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import merge
-from wsl.merge._spectral import svd
 from wsl.tree import _program
+from wsl.tree._spectral import svd
 
 _MODELS = flags.DEFINE_integer('models', 8, 'T, the number of task vectors')
 _SIDE = flags.DEFINE_integer('side', 192, 'the side of the matrices')

@@ -14,9 +14,10 @@ import pytest
 
 from tests.merge import svd_test
 from wsl import jaxprs, merge, tree
-from wsl.merge._spectral import leading as leading_lib
-from wsl.merge._spectral import matrix, newton_schulz, polar, svd
+from wsl.merge._spectral import matrix
 from wsl.tree import _program
+from wsl.tree._spectral import leading as leading_lib
+from wsl.tree._spectral import newton_schulz, polar, svd
 
 draw = svd_test.draw
 factor_of = jax.jit(polar.polar)

@@ -65,6 +65,12 @@ from wsl.tree._ranks.kth_magnitude import kth_magnitude as kth_magnitude
 from wsl.tree._ranks.kth_magnitude import reaches as reaches
 from wsl.tree._scalars import check_scalars as check_scalars
 from wsl.tree._scalars import scalars as scalars
+from wsl.tree._spectral.leading import Leading as Leading
+from wsl.tree._spectral.leading import leading as leading
+from wsl.tree._spectral.polar import polar as polar
+from wsl.tree._spectral.svd import significant as significant
+from wsl.tree._spectral.svd import Svd as Svd
+from wsl.tree._spectral.svd import svd as svd
 from wsl.tree._sums import norm as norm
 from wsl.tree._sums import sum_entries as sum_entries
 from wsl.tree._sums import total as total

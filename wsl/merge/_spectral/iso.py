@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _checks, _stack
-from wsl.merge._spectral import leading, matrix, polar, svd
+from wsl.merge._spectral import columns, matrix
 
 
 def iso_c(
@@ -143,7 +143,7 @@ def iso_cts(
 def _iso_c(x: types.Array) -> types.Array:
   """Flattens the spectra of the sums of ``[T, B, m, n]``."""
   total = _stack.sum_models(x)
-  factor = polar.polar(total)
+  factor = tree.polar(total)
   # The singular values of the factor are 1 and 0: its square norm is the rank.
   # With U V^T the factor of U S V^T, the sum of S is <U V^T, U S V^T>.
   over = lambda y: jnp.sum(y, (-2, -1), keepdims=True)
@@ -159,18 +159,18 @@ def _iso_cts(x: types.Array, *, common: float) -> types.Array:
   rank = min(x.shape[2:])
   each = min(round((rank - int(common * rank)) / len(x)), rank // len(x))
   shared = rank - each * len(x)
-  total = leading.leading(_stack.sum_models(x), shared)
+  total = tree.leading(_stack.sum_models(x), shared)
   # What the common directions represent is removed before each task's own SVD,
   # so that its directions are new ones.
   seen = tree.matmul(x, jnp.broadcast_to(total.v, (len(x), *total.v.shape)))
-  own = leading.leading(x - tree.matmul(seen, _transpose(total.v)[None]), each)
-  join = lambda tasks, last: jnp.concatenate([leading.join(tasks), last], -1)
+  own = tree.leading(x - tree.matmul(seen, _transpose(total.v)[None]), each)
+  join = lambda tasks, last: jnp.concatenate([columns.join(tasks), last], -1)
   sizes = lambda core: jnp.diagonal(core, axis1=-2, axis2=-1)
   s = join(sizes(own.core)[..., None, :], sizes(total.core)[..., None, :])
   # Singular vectors of zero singular values are arbitrary: leave them out.
-  real = svd.significant(s, x.shape, jnp.max(s, -1, keepdims=True))
-  left = polar.polar(join(own.u, total.u) * real)
-  right = polar.polar(join(own.v, total.v) * real)
+  real = tree.significant(s, x.shape, jnp.max(s, -1, keepdims=True))
+  left = tree.polar(join(own.u, total.u) * real)
+  right = tree.polar(join(own.v, total.v) * real)
   mean = jnp.sum(s * real, -1) / jnp.maximum(jnp.sum(real, -1), 1)
   return mean[..., None] * tree.matmul(left, _transpose(right))
 

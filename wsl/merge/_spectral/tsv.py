@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _linear
-from wsl.merge._spectral import leading, matrix, polar
+from wsl.merge._spectral import columns, matrix
 
 
 def tsv(
@@ -73,12 +73,12 @@ def _tsv(x: types.Array) -> types.Array:
   kept = min(x.shape[2:]) // len(x)
   if not kept:
     return _linear.mean_leaf(x)
-  u, core, v = leading.leading(x, kept)
+  u, core, v = tree.leading(x, kept)
   # The paper whitens the concatenated vectors, U (U^T U)^{-1/2}. With
   # U = P D Q^T this is P D Q^T Q D^{-1} Q^T = P Q^T, the polar factor: the
   # orthonormal matrix nearest to U: vectors of different tasks no longer
   # overlap. If the basis U_t of a task is turned to U_t R, so is its part of
   # the factor: no basis needs to be the singular vectors.
-  left, right = polar.polar(leading.join(u)), polar.polar(leading.join(v))
-  left = leading.join(tree.matmul(leading.separate(left, len(x)), core))
+  left, right = tree.polar(columns.join(u)), tree.polar(columns.join(v))
+  left = columns.join(tree.matmul(columns.separate(left, len(x)), core))
   return tree.matmul(left, jnp.matrix_transpose(right))

@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from wsl import tree, types
-from wsl.merge._spectral import newton_schulz, svd
+from wsl import types
+from wsl.tree import _numerics
+from wsl.tree._spectral import newton_schulz, svd
 
 
 @jax.custom_jvp
@@ -19,7 +20,15 @@ def polar(x: types.Array) -> types.Array:
   below.
 
   Args:
-    x: ``[..., m, n]``.
+    x: ``[..., m, n]`` in float32 or wider.
+
+  Returns:
+    The factors ``[..., m, n]``.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> polar(jnp.diag(jnp.asarray([3.0, 0.5]))).round(4).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
   """
   return svd.choose(x, lambda x: _parts(svd.lapack(x), x)[0], by_products)
 
@@ -33,7 +42,7 @@ def by_products(x: types.Array) -> types.Array:
   w, bound = newton_schulz.orthonormalise(x, zero)
   # H = W^T x has the singular values as its eigenvalues. Columns of zeros are
   # orthogonal to all others, and stay zero in W: they do not count.
-  h = tree.matmul(t(w), x)
+  h = _numerics.matmul(t(w), x)
   empty = jnp.all(x == 0, -2).astype(x.dtype)
   ones = (empty * bound[..., None])[..., None] * newton_schulz.identity(h)
   h = (h + t(h)) / 2 + ones
@@ -43,7 +52,7 @@ def by_products(x: types.Array) -> types.Array:
   def rank_deficient(w: types.Array) -> types.Array:
     _, s, vt = svd.of_polar(w, x)
     real = svd.significant(s, x.shape, s[..., :1])
-    w = tree.matmul(w, tree.matmul(t(vt) * real[..., None, :], vt))
+    w = _numerics.matmul(w, _numerics.matmul(t(vt) * real[..., None, :], vt))
     return w * (1 - empty)[..., None, :]
 
   return jax.lax.cond(full, lambda w: w, rank_deficient, w)
@@ -64,14 +73,14 @@ def _polar_slope(
   (x,), (dx,) = primals, tangents
   w, p, d, q = _parts(svd.svd(x), x)
   t = jnp.matrix_transpose
-  inverse = lambda y: tree.safe_divide(jnp.ones_like(y), y)
-  right, left = tree.matmul(dx, q), tree.matmul(t(p), dx)
-  inner = tree.matmul(left, q)
+  inverse = lambda y: _numerics.safe_divide(jnp.ones_like(y), y)
+  right, left = _numerics.matmul(dx, q), _numerics.matmul(t(p), dx)
+  inner = _numerics.matmul(left, q)
   turn = (inner - t(inner)) * inverse(d[..., :, None] + d[..., None, :])
-  outside = (right - tree.matmul(p, inner)) * inverse(d)[..., None, :]
-  across = inverse(d)[..., :, None] * (left - tree.matmul(inner, t(q)))
-  inside = tree.matmul(p, tree.matmul(turn, t(q)) + across)
-  return w, inside + tree.matmul(outside, t(q))
+  outside = (right - _numerics.matmul(p, inner)) * inverse(d)[..., None, :]
+  across = inverse(d)[..., :, None] * (left - _numerics.matmul(inner, t(q)))
+  inside = _numerics.matmul(p, _numerics.matmul(turn, t(q)) + across)
+  return w, inside + _numerics.matmul(outside, t(q))
 
 
 def _parts(found: svd.Svd, x: types.Array) -> tuple[types.Array, ...]:
@@ -79,4 +88,4 @@ def _parts(found: svd.Svd, x: types.Array) -> tuple[types.Array, ...]:
   u, s, vt = found
   real = svd.significant(s, x.shape, s[..., :1])
   u, v = u * real[..., None, :], jnp.matrix_transpose(vt) * real[..., None, :]
-  return tree.matmul(u, jnp.matrix_transpose(v)), u, s * real, v
+  return _numerics.matmul(u, jnp.matrix_transpose(v)), u, s * real, v

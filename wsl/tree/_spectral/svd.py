@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wsl import tree, types
-from wsl.merge._spectral import newton_schulz
+from wsl import types
+from wsl.tree import _numerics
+from wsl.tree._spectral import newton_schulz
 
 
 class Svd(NamedTuple):
@@ -40,6 +41,20 @@ def significant(
 
   The tolerance is that of ``numpy.linalg.matrix_rank``: max(m, n) * eps times
   the largest singular value.
+
+  Args:
+    s: singular values ``[..., r]``.
+    shape: of the matrices, ``(..., m, n)``.
+    largest: the largest singular values ``[..., 1]``.
+
+  Returns:
+    A mask ``[..., r]`` of zeros and ones.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> s = jnp.asarray([2.0, 1e-30])
+    >>> significant(s, (3, 2), s[:1]).tolist()
+    [1.0, 0.0]
   """
   return (s > tolerance(shape, s.dtype) * largest).astype(s.dtype)
 
@@ -52,7 +67,20 @@ def tolerance(shape: tuple[int, ...], dtype: jnp.dtype) -> float:
 def svd(x: types.Array) -> Svd:
   """Decomposes ``[..., m, n]``, singular values in descending order.
 
-  Vectors of singular values below ``tolerance`` may be shorter than 1.
+  Vectors of singular values below ``max(m, n) * eps`` times the largest may be
+  shorter than 1.
+
+  Args:
+    x: matrices ``[..., m, n]`` in float32 or wider.
+
+  Returns:
+    The thin decompositions: u ``[..., m, r]``, s ``[..., r]`` and vt
+    ``[..., r, n]``, r = min(m, n).
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> svd(jnp.diag(jnp.asarray([1.0, 2.0]))).s.tolist()
+    [2.0, 1.0]
   """
   return choose(x, lapack, by_products)
 
@@ -82,8 +110,8 @@ def of_polar(w: types.Array, x: types.Array) -> Svd:
     Nakatsukasa and Higham, "Stable and efficient spectral divide and conquer
     algorithms for the symmetric eigenvalue decomposition and the SVD", 2013.
   """
-  s, v = eigh(tree.matmul(jnp.matrix_transpose(w), x))
-  return Svd(tree.matmul(w, v), s, jnp.matrix_transpose(v))
+  s, v = eigh(_numerics.matmul(jnp.matrix_transpose(w), x))
+  return Svd(_numerics.matmul(w, v), s, jnp.matrix_transpose(v))
 
 
 def eigh(x: types.Array) -> tuple[types.Array, types.Array]:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from wsl import tree, types
-from wsl.merge._spectral import newton_schulz, svd
+from wsl import types
+from wsl.tree import _numerics
+from wsl.tree._spectral import newton_schulz, svd
 
 # Eigenvectors of a Gram matrix are refined where the kept singular values are
 # at least this part of the largest.
@@ -27,25 +28,30 @@ class Leading(NamedTuple):
   v: types.Array  # [..., n, k]
 
 
-def join(parts: types.Array) -> types.Array:
-  """Joins the columns of ``[T, ..., m, k]`` to ``[..., m, T k]``."""
-  parts = jnp.moveaxis(parts, 0, -2)
-  return parts.reshape(*parts.shape[:-2], -1)
-
-
-def separate(x: types.Array, parts: int) -> types.Array:
-  """Inverts ``join``."""
-  x = x.reshape(*x.shape[:-1], parts, -1)
-  return jnp.moveaxis(x, -2, 0)
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def leading(x: types.Array, k: int) -> Leading:
-  """Returns the k leading singular subspaces of ``[..., m, n]``.
+  r"""Returns the k leading singular subspaces of ``[..., m, n]``.
 
-  Its derivative is right for functions that a common rotation of u, v and core
-  leaves as they are. It exists where the k-th singular value differs from the
-  next, also where others coincide.
+  .. math:: x \approx U C V^\top, \qquad U^\top U = V^\top V = 1
+
+  float32 is decomposed by products and the smaller Gram matrix, refined to the
+  error of an SVD, or by an SVD where the k-th singular value is below 1/32 of
+  the first; float64 by an SVD. The derivative is right for functions that a
+  common rotation of U, V and C leaves as they are. It exists where the k-th
+  singular value differs from the next, also where others coincide.
+
+  Args:
+    x: matrices ``[..., m, n]`` in float32 or wider.
+    k: the number of singular values, 0 .. min(m, n).
+
+  Returns:
+    The part ``u core v^T``; see ``Leading``.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> u, core, v = leading(jnp.diag(jnp.asarray([3.0, 2.0, 1.0])), 1)
+    >>> abs(u @ core @ v.T).round(4).tolist()
+    [[3.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
   """
   if not k:
     zeros = lambda *shape: jnp.zeros((*x.shape[:-2], *shape), x.dtype)
@@ -87,27 +93,27 @@ def by_gram(x: types.Array, k: int) -> tuple[Leading, types.Array]:
   """
   t = jnp.matrix_transpose
   size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True)
-  x = tree.safe_divide(x, size)
-  _, v = svd.eigh(tree.matmul(t(x), x))
-  b = tree.matmul(x, v)
+  x = _numerics.safe_divide(x, size)
+  _, v = svd.eigh(_numerics.matmul(t(x), x))
+  b = _numerics.matmul(x, v)
   square = jnp.sum(jnp.square(b), -2)
-  cross = tree.matmul(t(b[..., k:]), b[..., :k])
+  cross = _numerics.matmul(t(b[..., k:]), b[..., :k])
   gap = square[..., None, :k] - square[..., k:, None]
   # Pairs that coincide to rounding error may be mixed in any way.
   error = float(jnp.finfo(x.dtype).eps) * jnp.sqrt(square[..., None, :1])
   error = error * jnp.sqrt(square[..., None, :k])
   tells = gap > 32 * jnp.maximum(jnp.abs(cross), error)
-  angle = jnp.where(tells, tree.safe_divide(cross, gap), 0)
-  v = _nearly_orthonormal(v[..., :k] + tree.matmul(v[..., k:], angle))
-  b = tree.matmul(x, v)
+  angle = jnp.where(tells, _numerics.safe_divide(cross, gap), 0)
+  v = _nearly_orthonormal(v[..., :k] + _numerics.matmul(v[..., k:], angle))
+  b = _numerics.matmul(x, v)
   s = jnp.sqrt(jnp.sum(jnp.square(b), -2))
   largest = jnp.max(s, -1, keepdims=True)
   real = svd.significant(s, x.shape, largest)
-  u = tree.safe_divide(b, s[..., None, :]) * real[..., None, :]
+  u = _numerics.safe_divide(b, s[..., None, :]) * real[..., None, :]
   u, v = _nearly_orthonormal(u), v * real[..., None, :]
-  core = tree.matmul(t(u), b) * real[..., None, :]
+  core = _numerics.matmul(t(u), b) * real[..., None, :]
   turn = _symmetric(core, s * real)
-  v, core = v + tree.matmul(v, turn), core + tree.matmul(core, turn)
+  v, core = v + _numerics.matmul(v, turn), core + _numerics.matmul(core, turn)
   is_sure = jnp.all((real == 0) | (s > _SQUARED * largest))
   return Leading(u, size * core, v), is_sure
 
@@ -119,13 +125,13 @@ def _symmetric(core: types.Array, s: types.Array) -> types.Array:
   (C_{ji} - C_{ij}) / (s_i + s_j)`.
   """
   sums = s[..., None, :] + s[..., :, None]
-  return tree.safe_divide(jnp.matrix_transpose(core) - core, sums)
+  return _numerics.safe_divide(jnp.matrix_transpose(core) - core, sums)
 
 
 def _nearly_orthonormal(x: types.Array) -> types.Array:
   """Restores orthonormal columns to first order in their error."""
-  gram = tree.matmul(jnp.matrix_transpose(x), x)
-  return 1.5 * x - 0.5 * tree.matmul(x, gram)
+  gram = _numerics.matmul(jnp.matrix_transpose(x), x)
+  return 1.5 * x - 0.5 * _numerics.matmul(x, gram)
 
 
 @leading.defjvp
@@ -153,21 +159,21 @@ def _leading_slope(
   real = svd.significant(s, x.shape, s[..., :1])
   u, s, v = u * real[..., None, :], s * real, t(vt) * real[..., None, :]
   kept = real.at[..., k:].set(0)
-  inverse = lambda y: tree.safe_divide(jnp.ones_like(y), y)
+  inverse = lambda y: _numerics.safe_divide(jnp.ones_like(y), y)
   # 1 / (s_i^2 - s_j^2) at [j, i], for i kept and j not.
   pairs = (1 - kept)[..., :, None] * kept[..., None, :]
   squares = jnp.square(s)
   pairs = pairs * inverse(squares[..., None, :] - squares[..., :, None])
-  right, left = tree.matmul(dx, v), tree.matmul(t(dx), u)
-  inner = tree.matmul(t(u), right)
+  right, left = _numerics.matmul(dx, v), _numerics.matmul(t(dx), u)
+  inner = _numerics.matmul(t(u), right)
   row, column = s[..., None, :], s[..., :, None]
   turn_u = pairs * (row * inner + column * t(inner))
   turn_v = pairs * (row * t(inner) + column * inner)
-  outside_u = (right - tree.matmul(u, inner)) * inverse(row)
-  outside_v = (left - tree.matmul(v, t(inner))) * inverse(row)
-  du = (tree.matmul(u, turn_u) + outside_u)[..., :k] * kept[..., None, :k]
-  dv = (tree.matmul(v, turn_v) + outside_v)[..., :k] * kept[..., None, :k]
+  outside_u = (right - _numerics.matmul(u, inner)) * inverse(row)
+  outside_v = (left - _numerics.matmul(v, t(inner))) * inverse(row)
+  du = (_numerics.matmul(u, turn_u) + outside_u)[..., :k] * kept[..., None, :k]
+  dv = (_numerics.matmul(v, turn_v) + outside_v)[..., :k] * kept[..., None, :k]
   found, core = _cut(svd.Svd(u, s, t(v)), x.shape, k), inner[..., :k, :k]
   turn = _symmetric(core, s[..., :k])
-  core = core + tree.matmul(found.core, turn)
-  return found, Leading(du, core, dv + tree.matmul(found.v, turn))
+  core = core + _numerics.matmul(found.core, turn)
+  return found, Leading(du, core, dv + _numerics.matmul(found.v, turn))

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import tree, types
+from wsl import types
+from wsl.tree import _numerics
 
 # A step multiplies the smallest singular values by 3/2 of its scale. The
 # scale that is best for condition numbers, sqrt(3), maps the largest singular
@@ -45,11 +46,11 @@ def orthonormalise(
     function computation of a Hermitian matrix", 2014.
   """
   size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True)
-  x = tree.safe_divide(x, size)
-  gram = tree.matmul(jnp.matrix_transpose(x), x)
+  x = _numerics.safe_divide(x, size)
+  gram = _numerics.matmul(jnp.matrix_transpose(x), x)
   bound = _largest_eigenvalue(gram)
-  x = tree.safe_divide(x, jnp.sqrt(bound))
-  gram = tree.safe_divide(gram, bound)
+  x = _numerics.safe_divide(x, jnp.sqrt(bound))
+  gram = _numerics.safe_divide(gram, bound)
   # The bound may exceed the largest singular value, so that the smallest are
   # smaller in its units.
   lows, scales = _schedule(smallest * x.shape[-1] ** (-1 / 16), x.dtype)
@@ -61,8 +62,10 @@ def orthonormalise(
 
   def take_step(state: tuple[types.Array, ...]) -> tuple[types.Array, ...]:
     k, x, gram = state
-    x = tree.matmul(x, 1.5 * a[k] * identity(gram) - 0.5 * a[k] ** 3 * gram)
-    return k + 1, x, tree.matmul(jnp.matrix_transpose(x), x)
+    x = _numerics.matmul(
+      x, 1.5 * a[k] * identity(gram) - 0.5 * a[k] ** 3 * gram
+    )
+    return k + 1, x, _numerics.matmul(jnp.matrix_transpose(x), x)
 
   state: tuple[types.Array, ...] = (start, x, gram)
   more = lambda state: state[0] < len(scales)
@@ -95,9 +98,9 @@ def _largest_eigenvalue(gram: types.Array) -> types.Array:
   power, bound = gram, jnp.ones_like(gram[..., :1, :1])
   for exponent in (1.0, 0.5, 0.25):
     if exponent < 1:
-      power = tree.matmul(power, power)
+      power = _numerics.matmul(power, power)
     size = norm(power)
-    power, bound = tree.safe_divide(power, size), bound * size**exponent
+    power, bound = _numerics.safe_divide(power, size), bound * size**exponent
   # The factor covers the rounding errors of the products.
   return bound * (1 + 1e-4)
 

@@ -1,0 +1,1 @@
+"""Singular values, singular subspaces and polar factors of matrices."""
