@@ -346,12 +346,12 @@ METHODS = {
   ),
   'ram_plus': Row(
     _with(merge.ram_plus),
-    hyper={'threshold': (0.3, 0.1), 'rate': (0.5, 0.2), 'limit': (0.4, 0.9)},
+    hyper={'threshold': (0.3, 0.1), 'rate': (0.5, 0.1), 'limit': (0.4, 0.9)},
     identity={'threshold': 0.0},
   ),
   'ram_plus/global': Row(
     _with(merge.ram_plus, scope='global'),
-    hyper={'threshold': (0.3, 0.1), 'rate': (0.5, 0.2), 'limit': (0.4, 0.9)},
+    hyper={'threshold': (0.3, 0.1), 'rate': (0.5, 0.1), 'limit': (0.4, 0.9)},
     identity={'threshold': 0.0},
   ),
   'sce': Row(

@@ -73,6 +73,33 @@ def test_a_chain_is_one_program_and_reads_each_leaf_once() -> None:
   assert _program._run._cache_size() == before + 1
 
 
+def affine(x: Any, *, scale: Any, by: Any) -> Any:
+  return x * jnp.asarray(scale, x.dtype) + jnp.asarray(by, x.dtype)
+
+
+@pytest.mark.parametrize('kind', [float, np.float32, jnp.asarray])
+def test_equal_numbers_are_inputs_of_their_own(kind: Any) -> None:
+  x, one = jnp.ones(11), kind(3.0)
+  found = tree.apply_kernel(affine, x, scale=kind(0.5), by=kind(2.0))
+  before = _program._run._cache_size()
+  # One object twice, in one kernel and in the two of a chain.
+  same = tree.apply_kernel(affine, x, scale=one, by=one)
+  assert _program._run._cache_size() == before
+  assert (found[0], same[0]) == (2.5, 6.0)
+  chain = lambda a, b, c, d: tree.read(
+    tree.apply_kernel(
+      affine,
+      tree.apply_kernel(affine, tree.defer(x), scale=a, by=b),
+      scale=c,
+      by=d,
+    )
+  )
+  assert chain(*map(kind, (1.0, 2.0, 3.0, 4.0)))[0] == 13.0
+  before = _program._run._cache_size()
+  assert chain(one, one, one, one)[0] == 21.0
+  assert _program._run._cache_size() == before
+
+
 def test_strings_and_static_values_are_static_arguments() -> None:
   x = {'a': jnp.ones(2)}
   minus = tree.map(shift, x, x, by=1.0, sign='minus')

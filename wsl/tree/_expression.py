@@ -20,8 +20,8 @@ def inputs(leaf: Any) -> list[Any]:
     leaf: an array, or a leaf on demand.
 
   Returns:
-    The inputs in the order of their first use, each of them once; numbers
-    among the hyperparameters are inputs too.
+    The inputs in the order of their first use, each leaf once; every number
+    among the hyperparameters is an input too.
 
   Example:
     >>> import jax.numpy as jnp
@@ -31,8 +31,6 @@ def inputs(leaf: Any) -> list[Any]:
     >>> inputs(square) == [x]
     True
   """
-  if not isinstance(leaf, _nodes.Computed):
-    return [leaf]
   if not isinstance(leaf, _nodes.Computed):
     return [leaf]
   _, found, kinds = leaf.linear

@@ -171,13 +171,18 @@ def _linearise(root: Computed) -> tuple[_program.Program, list[Any]]:
   The program is hashable and contains no array, so it is the static argument of
   one jitted interpreter. An operand is an index: ``i >= 0`` is the i-th input,
   ``~j`` the result of the j-th instruction. A leaf that occurs twice is one
-  input, which is read once.
+  input, which is read once. Each number is an input of its own: Python may
+  represent equal numbers by one object, and the program must not depend on
+  their values.
   """
   inputs: list[Any] = []
   program: list[Any] = []
   seen: dict[int, int] = {}
 
   def slot(node: Any) -> int:
+    if _is_number(node):
+      inputs.append(node)
+      return len(inputs) - 1
     if id(node) not in seen:
       if isinstance(node, Computed):
         args = tuple(slot(x) for x in node.operands)
@@ -198,6 +203,12 @@ def _linearise(root: Computed) -> tuple[_program.Program, list[Any]]:
 
   slot(root)
   return tuple(program), inputs
+
+
+def _is_number(x: Any) -> bool:
+  """Returns True for a number of Python or numpy, and arrays of rank 0."""
+  in_memory = isinstance(x, (np.generic, np.ndarray, jax.Array))
+  return isinstance(x, (int, float, complex)) or (in_memory and not x.ndim)
 
 
 def _abstract(x: Any) -> Any:
