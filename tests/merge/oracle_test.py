@@ -398,6 +398,17 @@ def test_dare_rescales_what_it_keeps() -> None:
     np.testing.assert_allclose(v, plain[k] * column(factor, v), atol=1e-12)
 
 
+def test_dare_rescales_by_the_rule_of_rescale() -> None:
+  """Norms below 1e-7 are not divided by."""
+  w = jnp.asarray(stacked(0)['w'])
+  x, key = {'w': w.at[1].multiply(1e-9)}, jax.random.key(3)
+  keep = lambda rescale: merge.dare(x, rate=0.4, key=key, rescale=rescale)
+  restored = keep('l1')['w']
+  np.testing.assert_array_equal(restored[1], keep('none')['w'][1])
+  assert np.abs(restored[0]).sum() == pytest.approx(np.abs(w[0]).sum())
+  same({'w': restored}, merge.rescale(keep('none'), x))
+
+
 def test_dare_at_rate_0_and_1() -> None:
   x, key = {'w': jnp.asarray(stacked(0)['w'])}, jax.random.key(3)
   for rescale in ('inverse', 'l1', 'none'):

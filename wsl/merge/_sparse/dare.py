@@ -35,8 +35,9 @@ def dare(
     key: a key; the mask depends only on it, the index of the model and the name
       of the leaf, so it is the same sharded, streamed or on one device.
     rescale: ``'inverse'`` divides by ``1 - rate`` (the paper), ``'l1'``
-      restores the L1 norm of each leaf of each model (mergekit; a noisy factor
-      on small leaves), ``'none'`` leaves the kept entries as they are.
+      restores the L1 norm of each leaf of each model by ``merge.rescale``
+      (mergekit's dialect, which leaves norms below 1e-7; a noisy factor on
+      small leaves), ``'none'`` leaves the kept entries as they are.
 
   Returns:
     The sparse task vectors, every leaf ``[T, ...]``.
@@ -72,7 +73,7 @@ def dare(
       return kept
     # The L1 factor is a ratio of random sums: it is biased, most of all in
     # leaves of few entries.
-    restore = lambda x, y: rescale_lib.restore_leaf(x, y, norm='l1', least=0.0)
+    restore = lambda x, y: rescale_lib.restore_leaf(x, y, norm='l1')
     return jax.tree.map(restore, kept, tau)
 
   return _stack.fuse(deltas, steps)

@@ -39,7 +39,8 @@ def della(
       density 1, where all entries are kept. mergekit's default is 0.15.
     key: a key; masks depend on it, the model's index and the leaf's name.
     rescale: ``'inverse'`` divides by the probability (the paper), ``'l1'``
-      restores the L1 norm of each leaf (mergekit), ``'none'``.
+      restores the L1 norm of each leaf by ``merge.rescale`` (mergekit),
+      ``'none'`` leaves the kept entries as they are.
     axis: of a leaf ``[...]``, along which entries are ranked; leaves of one
       axis are ranked as a whole. 1 is mergekit's, for weights ``[out, in]``;
       for Flax's ``[in, out]`` take 0.

@@ -1,7 +1,5 @@
 """Rescaling edited task vectors to the norms they had."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,54 +51,47 @@ def rescale(
   _checks.choose('rescale: norm', norm, dict.fromkeys(_NORMS))
   before = tree.conform('rescale: the deltas', deltas, 'the edited', edited)
   return jax.tree.map(
-    lambda x, y: restore_leaf(x, y, norm=norm, least=_LEAST), edited, before
+    lambda x, y: restore_leaf(x, y, norm=norm), edited, before
   )
 
 
 def restore_leaf(
-  edited: types.Array, x: types.Array, *, norm: str, least: float
+  edited: types.Array, x: types.Array, *, norm: str
 ) -> types.Array:
-  """Restores the norm of each model of one leaf, in memory or on demand.
-
-  Norms below ``least`` are not divided by.
-  """
+  """Restores the norm of each model of one leaf, in memory or on demand."""
   if norm == 'max' or not tree.in_files(x, above=_stack.LARGE):
-    return tree.apply_kernel(restore, edited, x, norm=norm, least=least)
+    return tree.apply_kernel(restore, edited, x, norm=norm)
   powers = tree.statistic(
     lambda: tree.total(_powers, edited, x, entries=_ENTRIES, norm=norm),
     (edited, x),
     shape=(2, x.shape[0]),
     dtype=np.float64,
   )
-  hyper = {'powers': powers, 'norm': norm, 'least': least}
-  return tree.apply_kernel(_scale, edited, **hyper)
+  return tree.apply_kernel(_scale, edited, powers=powers, norm=norm)
 
 
-def restore(
-  edited: types.Array, x: types.Array, *, norm: str, least: Any = _LEAST
-) -> types.Array:
+def restore(edited: types.Array, x: types.Array, *, norm: str) -> types.Array:
   """Restores the norm of each model of one leaf ``[T, ...]``."""
   wide = tree.wide(edited)
   after, before = _norm(wide, norm), _norm(tree.wide(x), norm)
-  return _weigh(wide, before, after, least).astype(edited.dtype)
+  return _weigh(wide, before, after).astype(edited.dtype)
 
 
 def _scale(
-  edited: types.Array, *, powers: types.Array, norm: str, least: Any
+  edited: types.Array, *, powers: types.Array, norm: str
 ) -> types.Array:
   """Restores norms whose powers after and before the edit are ``[2, T]``."""
   wide = tree.wide(edited)
   norms = powers if norm == 'l1' else jnp.sqrt(powers)
   after, before = jnp.unstack(norms.astype(wide.real.dtype))
-  return _weigh(wide, before, after, least).astype(edited.dtype)
+  return _weigh(wide, before, after).astype(edited.dtype)
 
 
 def _weigh(
-  wide: types.Array, before: types.Array, after: types.Array, least: Any
+  wide: types.Array, before: types.Array, after: types.Array
 ) -> types.Array:
   """Scales each model by the ratio of two norms, ``[T]``."""
-  least = jnp.asarray(least).astype(after.dtype)
-  tiny = (before < least) | (after < least) | (after == 0)
+  tiny = (before < _LEAST) | (after < _LEAST)
   factor = jnp.where(tiny, 1, before / jnp.where(tiny, 1, after))
   return _stack.weigh(wide, factor)
 
