@@ -126,6 +126,56 @@ def test_a_model_is_replaced_only_when_asked(recipe: pathlib.Path) -> None:
   _command.main([str(recipe), 'out', '--overwrite'])
 
 
+def test_the_values_of_parameters_are_shown_with_their_conditions(
+  recipe: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  weight = [
+    {'regex': r'layers\.0\.', 'value': 0.25},
+    {'filter': 'mlp', 'value': [0, 1]},
+    {'filter': 'mpl', 'value': 3},
+    {'value': 0.5},
+  ]
+  content = {
+    'merge_method': 'linear',
+    'models': [{'model': 'one', 'parameters': {'weight': weight}},
+               {'model': 'two', 'parameters': {'weight': 1}}],
+  }  # fmt: skip
+  recipe.write_text(yaml.safe_dump(content))
+  _command.main([str(recipe), 'out', '--dry_run'])
+  shown = capsys.readouterr().out.splitlines()
+  assert shown[0].startswith('weight of one: 0.5 in ')
+  assert r"0.25 in 9 tensors (regex 'layers\.0\.')" in shown[0]
+  assert "0.5 .. 1 in 6 tensors (filter 'mlp')" in shown[0]
+  assert shown[1] == 'weight of two: 1 in 30 tensors'
+  assert shown[2] == "note: weight: filter 'mpl' selects no tensor"
+  weight[0]['regex'] = 'layer0'
+  recipe.write_text(yaml.safe_dump(content))
+  with pytest.raises(SystemExit, match="regex 'layer0' selects no tensor that"):
+    _command.main([str(recipe), 'out', '--dry_run'])
+
+
+def test_a_stopped_merge_is_continued(
+  recipe: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  done = []
+
+  class Stopping(progress_lib.Progress):
+    def __call__(self, name: str, written: int, total: int) -> None:
+      done.append(written)
+      if len(done) == 9:
+        raise OSError('stopped')
+
+  monkeypatch.setattr(progress_lib, 'Progress', Stopping)
+  flags = [str(recipe), 'out', '--resume', '--checksums']
+  with pytest.raises(SystemExit, match='stopped'):
+    _command.main(flags)
+  assert [x.name[0] for x in pathlib.Path('out').iterdir()] == ['.']
+  _command.main(flags)
+  assert len(done) < 9 + 30  # finished tensors are not written again
+  assert len(checkpoint.load('out')) == 30
+  assert b'wsl.sha256' in pathlib.Path('out/model.safetensors').read_bytes()
+
+
 def test_nan_is_refused_and_accepted_when_asked(recipe: pathlib.Path) -> None:
   one = checkpoint.load('one')
   one['model.norm.weight'][0] = np.nan

@@ -10,10 +10,11 @@ from wsl.recipes import _settings
 def resolve(
   *levels: Any, tensor: str = 'a.mlp.w', position: float = 0.5
 ) -> Any:
-  return _settings.resolve(
+  found = _settings.resolve(
     'p', [{} if x is None else {'p': x} for x in levels],
     tensor=tensor, position=position,
   )  # fmt: skip
+  return found and found.value
 
 
 @pytest.mark.parametrize(
@@ -58,12 +59,21 @@ def test_where_no_filter_matches_the_next_level_decides() -> None:
   assert resolve(inner, tensor='0.mlp.w') is None
 
 
+def test_a_regex_is_searched_in_the_name() -> None:
+  setting = [{'regex': r'^0\..*w$', 'value': 1}, {'value': 2}]
+  assert resolve(setting, tensor='0.mlp.w') == 1
+  assert resolve(setting, tensor='10.mlp.w') == 2
+  assert _settings.rules(setting) == [r"regex '^0\..*w$'"]
+
+
 @pytest.mark.parametrize(
   ('setting', 'message'),
   [
     ([1, {'value': 2}], 'mixes values with conditions'),
     ([{'filter': 'a'}], 'expected value and filter'),
     ([{'value': 1, 'filtre': 'a'}], 'expected value and filter'),
+    ([{'filter': 'a', 'regex': 'a', 'value': 1}], 'expected value and filter'),
+    ([{'regex': '(', 'value': 1}], r"'\(' is no regular expression"),
     (None, 'expected a number'),
     ([[1, 2]], 'expected a number'),
   ],

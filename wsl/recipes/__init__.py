@@ -15,6 +15,8 @@ from wsl.recipes._file.parse import parse as parse
 from wsl.recipes._file.parse import read as read
 from wsl.recipes._folder import Folder as Folder
 from wsl.recipes._folder import open_all as open_all
+from wsl.recipes._parameters import describe_parameters as describe_parameters
+from wsl.recipes._parameters import Value as Value
 from wsl.recipes._recipe import Model as Model
 from wsl.recipes._recipe import models as models
 from wsl.recipes._recipe import Module as Module

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wsl import tree, types
-from wsl.recipes import _folder, _outputs, _recipe, _settings, _tensors
+from wsl.recipes import (
+  _folder,
+  _outputs,
+  _parameters,
+  _recipe,
+  _settings,
+  _tensors,
+)
 from wsl.recipes._method import arguments, methods
 from wsl.recipes._vocabulary import rows, tokens
 
@@ -25,11 +32,13 @@ class Merged(NamedTuple):
     params: the tensors by name, on demand.
     notes: one line on each decision that the recipe did not state.
     vocabulary: that of the output, if the recipe asks for one.
+    parameters: by tensor, the values that the recipe sets for it.
   """
 
   params: dict[str, Any]
   notes: list[str]
   vocabulary: tokens.Vocabulary | None
+  parameters: dict[str, list[_parameters.Value]]
 
 
 def build(
@@ -72,7 +81,7 @@ def build(
     [2.0]
   """
   method = methods.find(recipe.method)
-  notes = _unused(recipe, method)
+  notes = _parameters.unused(recipe, method)
   names = {model: folder.params for model, folder in folders.items()}
   configs = {model: folder.config for model, folder in folders.items()}
   vocabulary = tokens.read(recipe, folders)
@@ -80,6 +89,7 @@ def build(
     notes += vocabulary.notes
   groups: dict[Resolved, dict[str, list[Any]]] = {}
   merged: dict[str, Any] = {}
+  values: dict[str, list[_parameters.Value]] = {}
   for output in _outputs.outputs(recipe, names, configs):
     leaves = _tensors.inputs(output, folders, unmatched, notes)
     if not leaves:
@@ -97,11 +107,12 @@ def build(
       ):
         leaves = rows.align(recipe, vocabulary, models, leaves)
       _tensors.check_shapes(output, leaves)
-      resolved = _resolve(recipe, method, output)
+      resolved, values[output.name] = _resolve(recipe, method, output)
       groups.setdefault(resolved, {})[output.name] = leaves
   for resolved, tensors in groups.items():
     merged |= _merge(recipe, method, resolved, tensors, key)
-  return Merged(merged, notes, vocabulary)
+  notes += _parameters.unmatched(recipe, method, values)
+  return Merged(merged, notes, vocabulary, values)
 
 
 def _merge(
@@ -129,34 +140,43 @@ def _merge(
 
 def _resolve(
   recipe: _recipe.Recipe, method: arguments.Method, output: _outputs.Output
-) -> Resolved:
-  """Returns the values of all parameters for one tensor."""
+) -> tuple[Resolved, list[_parameters.Value]]:
+  """Returns the values of all parameters for one tensor, and those set."""
   part, module = output.part, output.module
   base = part.base or recipe.base
   models = tuple(model for model, _ in output.inputs)
   _check_inputs(recipe.method, method, base, models)
   outer = [part.parameters, module.parameters, recipe.parameters]
+  found: list[_parameters.Value] = []
+
+  def value(
+    name: str, default: Any, tensor: str, model: _recipe.Model | None = None
+  ) -> Any:
+    levels = outer if model is None else [*_own(part, model), *outer]
+    setting = _settings.resolve(
+      name, levels, tensor=tensor, position=output.position
+    )
+    if setting is None:
+      return _default(name, default, tensor, model)
+    found.append(_parameters.Value(name, model, setting.rule, setting.value))
+    return setting.value
+
   shared = {
-    name: _value(name, default, outer, output.name, output.position, None)
+    name: value(name, default, output.name)
     for name, default in method.shared.items()
   }
-  each: dict[str, tuple[Any, ...]] = {}
-  for name, default in method.each.items():
-    each[name] = tuple(
-      _value(
-        name,
-        default,
-        [*_own(part, model), *outer],
-        tensor,
-        output.position,
-        model,
-      )
+  each = {
+    name: tuple(
+      value(name, default, tensor, model)
       for model, tensor in output.inputs
       if method.base == 'input' or model != base
     )
-  return Resolved(
+    for name, default in method.each.items()
+  }
+  resolved = Resolved(
     base, models, tuple(sorted(shared.items())), tuple(sorted(each.items()))
   )
+  return resolved, found
 
 
 def _own(
@@ -165,18 +185,10 @@ def _own(
   return (s.parameters for s in part.sources if s.model == model)
 
 
-def _value(
-  name: str,
-  default: Any,
-  levels: Sequence[Mapping[str, Any]],
-  tensor: str,
-  position: float,
-  model: _recipe.Model | None,
+def _default(
+  name: str, default: Any, tensor: str, model: _recipe.Model | None
 ) -> Any:
-  """Resolves one parameter, or returns its default."""
-  found = _settings.resolve(name, levels, tensor=tensor, position=position)
-  if found is not None:
-    return found
+  """Returns the default of a parameter that the recipe does not set."""
   if default is arguments.NEEDED:
     of = '' if model is None else f' of {model}'
     raise ValueError(
@@ -202,28 +214,3 @@ def _check_inputs(
   if not least <= len(models) <= (most or len(models)):
     wanted = str(least) if least == most else f'{least} .. {most or "any"}'
     raise ValueError(f'{label} merges {wanted} inputs, found {len(models)}')
-
-
-def _unused(recipe: _recipe.Recipe, method: arguments.Method) -> list[str]:
-  """Returns a note on each parameter that the method does not have.
-
-  Raises:
-    ValueError: if no method has it.
-  """
-  levels = [recipe.parameters]
-  for module in recipe.modules:
-    levels.append(module.parameters)
-    for part in module.slices:
-      levels += [part.parameters, *(s.parameters for s in part.sources)]
-  given = dict.fromkeys(name for level in levels for name in level)
-  known = sorted(methods.known_parameters())
-  for name in given:
-    if name not in known:
-      hint = tree.nearest(name, known)
-      raise ValueError(f"parameters: no method has '{name}'{hint}")
-  used = (*method.shared, *method.each)
-  return [
-    f"parameter '{name}' has no effect in {recipe.method}"
-    for name in given
-    if name not in used
-  ]

@@ -1,8 +1,43 @@
 """The flags of ``wsl-merge``."""
 
 import argparse
+from typing import Any
 
 _UNITS = {'KB': 10**3, 'MB': 10**6, 'GB': 10**9}
+
+
+_EPILOG = """\
+examples:
+  wsl-merge recipe.yml merged/ --dry_run
+      which values hold for which tensors; bytes to read, to write and to hold;
+      seconds; what would stop the merge. Nothing is written.
+  wsl-merge recipe.yml merged/
+      writes tensors, config.json, tokenizer, generation config, a model card.
+  wsl-merge recipe.yml merged/ --at mistralai/Mistral-7B-v0.1=~/mistral
+      the recipe names a model of a hub; its folder is here.
+  wsl-merge recipe.yml merged/ --resume
+      finished tensors are kept if the merge is killed; the same command
+      continues it.
+
+recipe.yml, for example:
+  merge_method: ties
+  base_model: base                # a folder, a file, or folder+adapter
+  models:
+    - model: expert_1
+      parameters: {weight: 0.5, density: 0.2}
+    - model: expert_2
+      parameters:
+        density: 0.2
+        weight:
+          - {regex: 'layers[.](0|1)[.]', value: 0.1}
+          - {filter: mlp, value: [0, 1]}      # from the first layer to the last
+          - {value: 0.5}
+  dtype: bfloat16
+
+Values are those of mergekit 0.1.5. Arithmetic is in float32 or wider, and each
+tensor is rounded once. A report with figures is written by
+python -m experiments.merge_checkpoints.
+"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -11,13 +46,19 @@ def parser() -> argparse.ArgumentParser:
     prog='wsl-merge',
     description='Merges checkpoints by a recipe in the YAML of mergekit, '
     'tensor by tensor, on this machine.',
-    epilog='Models are folders. Values are those of mergekit 0.1.5; arithmetic '
-    'is in float32 or wider, and each tensor is rounded once.',
+    epilog=_EPILOG,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  add = found.add_argument
-  add('recipe', help='the YAML file')
-  add('out', help='the folder of the merged model')
-  add('--dry_run', action='store_true', help='show the plan and stop')
+  found.add_argument('recipe', help='the YAML file')
+  found.add_argument('out', help='the folder of the merged model')
+  _add_inputs(found.add_argument_group('inputs'))
+  _add_outputs(found.add_argument_group('output'))
+  return found
+
+
+def _add_inputs(group: Any) -> None:
+  """Adds the flags about models and tensors that are read."""
+  add = group.add_argument
   add(
     '--at',
     action='append',
@@ -29,15 +70,40 @@ def parser() -> argparse.ArgumentParser:
     '--unmatched',
     choices=('error', 'copy', 'drop'),
     default='error',
-    help='what becomes of tensors that some models do not have',
+    help='what becomes of tensors that some models do not have; default error',
   )
-  add('--shard_size', default='5GB', help='of the largest file; default 5GB')
   add('--seed', type=int, default=0, help='of random masks; default 0')
-  add('--hash', action='store_true', help='state hashes of inputs in the card')
-  add('--overwrite', action='store_true', help='replace the model in OUT')
   add('--allow_nan', action='store_true', help='accept values that are not '
       'finite')  # fmt: skip
-  return found
+
+
+def _add_outputs(group: Any) -> None:
+  """Adds the flags about what is written."""
+  add = group.add_argument
+  add('--dry_run', action='store_true', help='show the plan and stop')
+  add(
+    '--resume',
+    action='store_true',
+    help='keep finished tensors if the merge is killed, and continue such a '
+    'merge',
+  )
+  add('--overwrite', action='store_true', help='replace the model in OUT')
+  add(
+    '--shard_size',
+    default='5GB',
+    metavar='SIZE',
+    help='of the largest file, such as 500MB; default 5GB',
+  )
+  add(
+    '--checksums',
+    action='store_true',
+    help='record the SHA-256 of each tensor, which wsl verifies when it loads',
+  )
+  add(
+    '--hash',
+    action='store_true',
+    help='state the SHA-256 of the inputs in the card: reads them twice',
+  )
 
 
 def place(text: str) -> tuple[str, str]:

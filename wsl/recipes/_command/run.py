@@ -9,7 +9,7 @@ import time
 import jax
 
 from wsl import checkpoint
-from wsl.recipes import _build, _companions, _folder, _recipe
+from wsl.recipes import _build, _companions, _folder, _parameters, _recipe
 from wsl.recipes._command import flags as flags_lib
 from wsl.recipes._command import progress
 from wsl.recipes._file import parse
@@ -41,6 +41,7 @@ def _run(flags: argparse.Namespace) -> None:
     recipe, folders, key=jax.random.key(flags.seed), unmatched=flags.unmatched
   )
   template = _companions.template(recipe, folders)
+  _say(*_parameters.describe_parameters(merged.parameters))
   _say(*(f'note: {note}' for note in dict.fromkeys(merged.notes)))
   plan = checkpoint.plan(merged.params, path=out, probe=flags.dry_run)
   _say(str(plan))
@@ -56,6 +57,8 @@ def _run(flags: argparse.Namespace) -> None:
     shard_bytes=shard_bytes if plan.bytes_out > shard_bytes else None,
     progress=progress.Progress(started),
     check_finite=not flags.allow_nan,
+    checksums=flags.checksums,
+    resume=flags.resume,
   )
   options = {'template': template, 'hashes': flags.hash}
   _companions.write(out, recipe, text, folders, merged, **options)
@@ -64,7 +67,8 @@ def _run(flags: argparse.Namespace) -> None:
 
 def _taken(out: pathlib.Path) -> bool:
   """Returns whether a folder holds tensors already."""
-  return out.is_file() or any(out.glob('*.safetensors*'))
+  # What a killed merge leaves is hidden; the next one continues or removes it.
+  return out.is_file() or any(out.glob('[!.]*.safetensors*'))
 
 
 def _say(*lines: str) -> None:
