@@ -327,3 +327,26 @@ def test_a_cast_that_loses_is_refused() -> None:
       tree.cast(model('complex64', 0), dtype)
   with pytest.raises(ValueError, match="cast: leaf 'w' has 1 NaN or infinite"):
     tree.cast({'w': np.asarray([1e6], 'float32')}, 'float16')
+
+
+EXTENDED = np.ones(2, np.longdouble)
+
+
+@pytest.mark.skipif(
+  EXTENDED.dtype == np.float64, reason='the C compiler has no wider float'
+)
+@pytest.mark.parametrize(
+  'call',
+  [
+    lambda x: deltas.stack(x, [x]),
+    lambda x: deltas.apply(x, x),
+    lambda x: tree.stack([x, x]),
+    lambda x: tree.norm(x),
+    lambda x: merge.slerp(x, x, t=0.5),
+    lambda x: landscape.interpolate(x, x, 0.5),
+    lambda x: tree.cast(x, 'float32'),
+  ],
+)
+def test_floats_wider_than_64_bits_are_refused(call: Any) -> None:
+  with pytest.raises(ValueError, match='which JAX does not have'):
+    call({'w': EXTENDED})

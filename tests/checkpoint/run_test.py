@@ -87,6 +87,12 @@ def test_leaves_on_demand_are_read(tmp_path):
   assert restored['x'].tolist() == [1.0, 1.0]
 
 
+def test_like_may_hold_scalars_of_numpy(tmp_path):
+  checkpoint.save_run(tmp_path, {'n': np.asarray(2**40)}, step=0)
+  restored = checkpoint.restore_run(tmp_path, {'n': np.int64(0)})
+  assert int(restored['n']) == 2**40
+
+
 def test_load_reads_a_run_a_step_or_an_item(tmp_path):
   for step, scale in [(9, 1.0), (10, 2.0)]:
     checkpoint.save_run(tmp_path, _state(scale), step=step)

@@ -68,12 +68,16 @@ def shape_of(program: Program, inputs: list[Any]) -> Any:
 def narrowed(dtype: Any) -> bool:
   """Returns True if JAX would narrow a dtype: 64 bits, and x64 is off.
 
+  Raises:
+    ValueError: for a dtype that JAX does not have, such as float128.
+
   Example:
     >>> narrowed(np.float32)
     False
   """
   if not isinstance(dtype, np.dtype):
     return False  # a random key
+  _check_known(dtype)
   return jax.dtypes.canonicalize_dtype(dtype) != dtype
 
 
@@ -84,8 +88,6 @@ def to_host(x: Any) -> Any:
 
 def narrows(program: Program, inputs: list[Any]) -> bool:
   """Returns True if JAX would narrow a leaf, or a dtype that is asked for."""
-  if jax.config.read('jax_enable_x64'):
-    return False
   # Hyperparameters are not leaves: a coefficient of np.float64 is rounded to
   # the dtype of its leaf, as a Python number is.
   leaves = {i for _, args, _, _ in program for i in args if i >= 0}
@@ -117,8 +119,27 @@ def _check_first(program: Program, inputs: list[Any]) -> None:
 def is_float(x: Any) -> bool:
   """Returns True for an array of floats or complex numbers.
 
+  Raises:
+    ValueError: for a dtype that JAX does not have, such as float128.
+
   Example:
     >>> is_float(np.zeros(2, np.complex64)), is_float(np.zeros(2, int))
     (True, False)
   """
+  _check_known(x.dtype)
   return bool(jnp.issubdtype(x.dtype, jnp.inexact))
+
+
+# They are float64 and complex128 again where the C compiler has no wider type.
+_EXTENDED = {np.dtype(x) for x in (np.longdouble, np.clongdouble)} - {
+  np.dtype(x) for x in (np.float64, np.complex128)
+}
+
+
+def _check_known(dtype: Any) -> None:
+  """Checks that JAX has a dtype of floats."""
+  if dtype in _EXTENDED:
+    cast = 'float64' if dtype.kind == 'f' else 'complex128'
+    raise ValueError(
+      f'an array is {dtype}, which JAX does not have: cast it to {cast}'
+    )

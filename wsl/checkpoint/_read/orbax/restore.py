@@ -78,6 +78,9 @@ def restore(item: pathlib.Path, like: types.Tree) -> types.Tree:
   """Loads an item in the structure, dtypes and shardings of ``like``."""
   import orbax.checkpoint as ocp
 
+  # Orbax has no scalars of numpy.
+  array = lambda x: np.asarray(x) if isinstance(x, np.generic) else x
+  like = jax.tree.map(array, like)
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
     try:
       targets = ocp.checkpoint_utils.construct_restore_args(like)
