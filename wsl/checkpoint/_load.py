@@ -170,7 +170,7 @@ def _load_files(path: pathlib.Path, options: _Options) -> types.Params:
   if structured:
     return params
   # A flat dict; mapping over it has sorted its names as strings.
-  return {name: params[name] for name in _structure.in_order(params)}
+  return {name: params[name] for name in tree.in_order(params)}
 
 
 def _place(leaf: Any, where: Any) -> Any:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 import contextlib
 import json
 import pathlib
-import re
 from typing import Any
 
 import jax
@@ -20,9 +19,6 @@ import numpy as np
 from wsl import tree, types
 
 KEY = 'wsl.tree'
-_DIGITS = re.compile('([0-9]+)')
-# Longer numbers in names are not sorted by value.
-_DIGITS_PADDED = 20
 # The types of a dict's keys that JSON preserves.
 _KEYS = (str, int, bool, float)
 
@@ -149,17 +145,3 @@ def fit(
         f"load: leaf '{name}' of {path} has shape {found}, like= has {shape}"
       )
   return tree.map_named(lambda name, _: leaves[name], like)
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-  """Sorts names so that ``layers_10`` follows ``layers_2``."""
-  given = list(names)
-  # All names at once, since one call for each takes most of the time to open
-  # 70,000 leaves. A number has zeros before it, and sorts before any letter.
-  parts = _DIGITS.split('\n'.join(given))
-  width = min(max(map(len, parts[1::2]), default=0), _DIGITS_PADDED)
-  parts[1::2] = [f'\0{number.zfill(width)}' for number in parts[1::2]]
-  keys = ''.join(parts).split('\n')
-  if len(keys) != len(given):  # a line break in a name
-    return sorted(given)
-  return [given[i] for i in sorted(range(len(keys)), key=keys.__getitem__)]

@@ -1,0 +1,1 @@
+"""Statistics of the entries of leaves: no data, no model function."""
