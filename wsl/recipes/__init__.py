@@ -10,6 +10,7 @@ does, in float32 or wider, by the functions of ``wsl.merge``::
 """
 
 from wsl.recipes._build import build as build
+from wsl.recipes._build import Inputs as Inputs
 from wsl.recipes._build import Merged as Merged
 from wsl.recipes._file.parse import parse as parse
 from wsl.recipes._file.parse import read as read
@@ -25,3 +26,5 @@ from wsl.recipes._recipe import Row as Row
 from wsl.recipes._recipe import Slice as Slice
 from wsl.recipes._recipe import Source as Source
 from wsl.recipes._recipe import Tokenizer as Tokenizer
+from wsl.recipes._statistics import statistics as statistics
+from wsl.recipes._statistics import write_statistics as write_statistics

@@ -25,6 +25,20 @@ class Resolved(NamedTuple):
   each: tuple[tuple[str, tuple[Any, ...]], ...]
 
 
+class Inputs(NamedTuple):
+  """What a tensor is merged from.
+
+  Attributes:
+    base_model: the model with the role of a base, or None.
+    base: its tensor, or None.
+    models: the tensors of the other models, by reference.
+  """
+
+  base_model: _recipe.Model | None
+  base: Any
+  models: dict[_recipe.Model, Any]
+
+
 class Merged(NamedTuple):
   """A merged model.
 
@@ -33,12 +47,14 @@ class Merged(NamedTuple):
     notes: one line on each decision that the recipe did not state.
     vocabulary: that of the output, if the recipe asks for one.
     parameters: by tensor, the values that the recipe sets for it.
+    inputs: by tensor, what it is merged from, if it is no copy.
   """
 
   params: dict[str, Any]
   notes: list[str]
   vocabulary: tokens.Vocabulary | None
   parameters: dict[str, list[_parameters.Value]]
+  inputs: dict[str, Inputs]
 
 
 def build(
@@ -87,7 +103,7 @@ def build(
   vocabulary = tokens.read(recipe, folders)
   if vocabulary is not None:
     notes += vocabulary.notes
-  groups: dict[Resolved, dict[str, list[Any]]] = {}
+  groups: dict[Resolved, dict[str, Inputs]] = {}
   merged: dict[str, Any] = {}
   values: dict[str, list[_parameters.Value]] = {}
   for output in _outputs.outputs(recipe, names, configs):
@@ -108,31 +124,45 @@ def build(
         leaves = rows.align(recipe, vocabulary, models, leaves)
       _tensors.check_shapes(output, leaves)
       resolved, values[output.name] = _resolve(recipe, method, output)
-      groups.setdefault(resolved, {})[output.name] = leaves
+      groups.setdefault(resolved, {})[output.name] = _roles(
+        method, resolved, leaves
+      )
   for resolved, tensors in groups.items():
     merged |= _merge(recipe, method, resolved, tensors, key)
   notes += _parameters.unmatched(recipe, method, values)
-  return Merged(merged, notes, vocabulary, values)
+  found = {name: x for inputs in groups.values() for name, x in inputs.items()}
+  return Merged(merged, notes, vocabulary, values, found)
+
+
+def _roles(
+  method: arguments.Method, resolved: Resolved, leaves: Sequence[Any]
+) -> Inputs:
+  """Separates the tensor of the base from the others, if it has a role."""
+  models = dict(zip(resolved.models, leaves))
+  if resolved.base is None or method.base == 'input':
+    return Inputs(None, None, models)
+  return Inputs(resolved.base, models.pop(resolved.base), models)
 
 
 def _merge(
   recipe: _recipe.Recipe,
   method: arguments.Method,
   resolved: Resolved,
-  tensors: Mapping[str, Sequence[Any]],
+  tensors: Mapping[str, Inputs],
   key: types.PRNGKey | None,
 ) -> dict[str, Any]:
   """Merges the tensors that share base, models and parameters."""
-  inputs = [
-    {name: leaves[i] for name, leaves in tensors.items()}
-    for i in range(len(resolved.models))
-  ]
+  first = next(iter(tensors.values()))
   base = None
-  if resolved.base is not None and method.base != 'input':
-    base = inputs.pop(resolved.models.index(resolved.base))
+  if first.base_model is not None:
+    base = {name: inputs.base for name, inputs in tensors.items()}
+  models = [
+    {name: inputs.models[model] for name, inputs in tensors.items()}
+    for model in first.models
+  ]
   given = arguments.Arguments(dict(resolved.shared), dict(resolved.each), key)
   try:
-    result = method.merge(base, inputs, given)
+    result = method.merge(base, models, given)
   except ValueError as error:
     raise ValueError(f'{recipe.method}: {error}') from None
   return {name: _tensors.cast(x, recipe) for name, x in result.items()}
@@ -208,7 +238,8 @@ def _check_inputs(
   if len(set(models)) < len(models):
     twice = next(m for m in models if models.count(m) > 1)
     raise ValueError(f'{label}: {twice} is an input twice: name it once')
-  if method.base == 'needed' and (base is None or base not in models):
+  has_role = method.base == 'needed' or (method.base == 'optional' and base)
+  if has_role and base not in models:
     raise ValueError(f'{label} needs a base among its inputs: set base_model')
   least, most = method.inputs
   if not least <= len(models) <= (most or len(models)):

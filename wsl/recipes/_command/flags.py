@@ -18,6 +18,8 @@ examples:
   wsl-merge recipe.yml merged/ --resume
       finished tensors are kept if the merge is killed; the same command
       continues it.
+  wsl-merge recipe.yml merged/ --dry_run --statistics statistics.jsonl
+      how far the models agree, tensor by tensor, without a merge.
 
 recipe.yml, for example:
   merge_method: ties
@@ -86,6 +88,17 @@ def _add_outputs(group: Any) -> None:
     action='store_true',
     help='keep finished tensors if the merge is killed, and continue such a '
     'merge',
+  )
+  add(
+    '--statistics',
+    metavar='FILE',
+    help='write a line of JSON for each tensor, also in a dry run: cosines of '
+    'task vectors, sign conflict, norm ratios, ranks; reads the inputs twice',
+  )
+  add(
+    '--no_ranks',
+    action='store_true',
+    help='leave out ranks, which take most of the time of --statistics',
   )
   add('--overwrite', action='store_true', help='replace the model in OUT')
   add(

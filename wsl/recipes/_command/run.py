@@ -9,7 +9,14 @@ import time
 import jax
 
 from wsl import checkpoint
-from wsl.recipes import _build, _companions, _folder, _parameters, _recipe
+from wsl.recipes import (
+  _build,
+  _companions,
+  _folder,
+  _parameters,
+  _recipe,
+  _statistics,
+)
 from wsl.recipes._command import flags as flags_lib
 from wsl.recipes._command import progress
 from wsl.recipes._file import parse
@@ -45,10 +52,18 @@ def _run(flags: argparse.Namespace) -> None:
   _say(*(f'note: {note}' for note in dict.fromkeys(merged.notes)))
   plan = checkpoint.plan(merged.params, path=out, probe=flags.dry_run)
   _say(str(plan))
+  if plan.mistakes and not flags.dry_run:
+    raise ValueError(plan.mistakes[0])
+  if flags.statistics:
+    count = _statistics.write_statistics(
+      flags.statistics,
+      merged,
+      ranks=not flags.no_ranks,
+      progress=progress.Progress(time.monotonic()),
+    )
+    _say(f'statistics of {count} tensors in {flags.statistics}')
   if flags.dry_run:
     return
-  if plan.mistakes:
-    raise ValueError(plan.mistakes[0])
   started = time.monotonic()
   checkpoint.save(
     out,
