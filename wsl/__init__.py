@@ -19,6 +19,7 @@ _ROOMS = (
   'deltas',
   'landscape',
   'merge',
+  'mesh',
   'models',
   'scale',
   'stats',
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
   from wsl import deltas as deltas
   from wsl import landscape as landscape
   from wsl import merge as merge
+  from wsl import mesh as mesh
   from wsl import models as models
   from wsl import scale as scale
   from wsl import stats as stats

@@ -1,0 +1,178 @@
+"""map_candidates equals a loop, in order, by one compiled program."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsl import mesh
+from wsl.mesh._map import candidates as candidates_lib
+from wsl.mesh._map import program
+
+pytestmark = pytest.mark.needs_devices(8)
+N = 11
+CANDIDATES = {
+  'coef': np.linspace(0.1, 1.0, N).astype(np.float32),
+  'key': jax.random.split(jax.random.key(0), N),
+  'order': np.arange(N, dtype=np.int32),
+}
+X = np.arange(16, dtype=np.float32).reshape(8, 2) / 7
+
+
+def polynomial(x: Any, candidate: Any) -> Any:
+  """Elementwise, so that no order of summation depends on the batch."""
+  noise = jax.random.normal(candidate['key'], x.shape, x.dtype)
+  moved = x * candidate['coef'] + noise
+  return {'moved': moved, 'order': candidate['order']}
+
+
+def expected() -> Any:
+  fn = jax.jit(lambda c: polynomial(X, c))
+  each = [fn(jax.tree.map(lambda x, i=i: x[i], CANDIDATES)) for i in range(N)]
+  return jax.tree.map(lambda *xs: np.stack(xs), *each)
+
+
+def same(found: Any, wanted: Any) -> None:
+  assert jax.tree.structure(found) == jax.tree.structure(wanted)
+  for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted)):
+    assert isinstance(x, np.ndarray)
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'batch'),
+  [
+    ('candidates:8', None),
+    ('candidates:2,model:4', 4),
+    ('candidates:2,data:2,model:2', 1),
+    ('candidates:1', None),
+  ],
+)
+def test_it_equals_a_loop_bit_for_bit(shape: str, batch: Any) -> None:
+  m = mesh.make(shape)
+  x, traces = mesh.shard(X, None, m), []
+
+  def fn(candidate: Any) -> Any:
+    traces.append(candidate)
+    return polynomial(x, candidate)
+
+  wanted = expected()
+  same(mesh.map_candidates(fn, CANDIDATES, mesh=m, batch=batch), wanted)
+  same(mesh.map_candidates(fn, CANDIDATES, mesh=m, batch=batch), wanted)
+  assert len(traces) == 1
+  (compiled,) = program._PROGRAMS[fn].values()
+  assert compiled.run._cache_size() == 1
+  (constant,) = compiled.constants
+  assert constant.sharding == x.sharding
+
+
+def test_batches_are_reported_in_order() -> None:
+  m, seen = mesh.make('candidates:2'), []
+  fn = lambda c: (2 * c['coef'], c['order'])
+  mesh.map_candidates(fn, CANDIDATES, mesh=m, batch=4, progress=seen.append)
+  assert [b.done for b in seen] == [8, N]
+  assert {b.total for b in seen} == {N}
+  first, last = (b.indices.tolist() for b in seen)
+  assert (first, last) == ([0, 1, 2, 3, 6, 7, 8, 9], [4, 5, 10])
+  for b in seen:
+    np.testing.assert_array_equal(b.results[1], b.indices)
+    np.testing.assert_array_equal(
+      b.results[0], 2 * CANDIDATES['coef'][b.indices]
+    )
+
+
+def test_a_candidate_that_diverges_affects_no_other() -> None:
+  m = mesh.make('candidates:4')
+  fn = lambda c: {'loss': jnp.log(c), 'step': 1}
+  found = mesh.map_candidates(fn, np.float32([1, 2, -1, 0, 3]), mesh=m, batch=1)
+  assert mesh.finite(found).tolist() == [True, True, False, False, True]
+  np.testing.assert_allclose(found['loss'][[0, 1, 4]], np.log([1, 2, 3]), 1e-6)
+  with pytest.raises(ValueError, match='finite: results: no candidates given'):
+    mesh.finite({})
+
+
+def test_loops_and_partials_need_no_changes() -> None:
+  m, traces = mesh.make('candidates:2,model:2'), []
+
+  def power(w: Any, c: Any, *, steps: int = 3) -> Any:
+    traces.append(steps)
+    body = lambda h, _: (h * c + w, h.sum())
+    return jax.lax.scan(body, jnp.zeros_like(w), None, length=steps)
+
+  c = np.float32([1, 2, 3])
+  for w in (X, 2 * X):
+    fn = jax.tree_util.Partial(power, mesh.shard(w, None, m))
+    last, sums = mesh.map_candidates(fn, c, mesh=m)
+    np.testing.assert_allclose(
+      last, w * (1 + c + c**2)[:, None, None], rtol=1e-6
+    )
+    assert sums.shape == (3, 3)
+  assert len(traces) == 1  # bound arrays are arguments
+
+
+def test_arrays_of_a_closure_are_no_constants() -> None:
+  m = mesh.make('candidates:2,model:4')
+  big = np.arange(4096, dtype=np.float32).reshape(64, 64)
+  w, plain = mesh.shard(big, None, m), jnp.asarray(big)
+  fn = lambda c: (w * c + plain).sum()
+  found = mesh.map_candidates(fn, np.float32([1, 2]), mesh=m)
+  np.testing.assert_allclose(found, big.sum() * np.float32([2, 3]), rtol=1e-5)
+  (compiled,) = program._PROGRAMS[fn].values()
+  given = compiled.constants, np.float32([1, 2]), np.int32(0)
+  assert {x.shape for x in compiled.constants} == {big.shape}
+  lowered = compiled.run.lower(*given)
+  constants = re.findall(r'constant dense.*', lowered.as_text())
+  assert not [line for line in constants if '64x64' in line]
+  assert 'all-gather' not in lowered.compile().as_text()
+
+
+def test_whole_models_stay_sharded() -> None:
+  m = mesh.make('candidates:2,model:4')
+  models = jax.device_put(
+    np.ones((4, 8, 3), np.float32),
+    jax.sharding.NamedSharding(m, jax.P('candidates', 'model')),
+  )
+  found = mesh.map_candidates(jnp.sum, models, mesh=m, batch=1)
+  assert found.tolist() == [24.0] * 4
+  placed = candidates_lib._placed(models, 0, m, 'candidates')
+  assert placed.sharding == models.sharding
+
+
+def test_a_function_of_a_deleted_closure_is_released() -> None:
+  m = mesh.make('candidates:1')
+  before = len(program._PROGRAMS)
+  fn = lambda c: c + 1
+  mesh.map_candidates(fn, np.float32([1]), mesh=m)
+  assert len(program._PROGRAMS) == before + 1
+  del fn
+  assert len(program._PROGRAMS) == before
+
+
+@pytest.mark.parametrize(
+  ('candidates', 'settings', 'message'),
+  [
+    ({}, {}, 'no candidates given, at least one is needed'),
+    ({'a': np.ones((0, 2))}, {}, 'no candidates given'),
+    ({'a': np.float32(1)}, {}, "leaf 'a' is one value: give every leaf"),
+    (
+      {'a': np.ones(3), 'b': np.ones(2)},
+      {},
+      "leaf 'b' has 2 candidates, leaf 'a' 3: give each leaf one entry",
+    ),
+    (
+      np.ones(3),
+      {'axis': 'model'},
+      "the mesh has no axis 'model': name one of",
+    ),
+    (np.ones(3), {'batch': 0}, r'map_candidates\(batch=0\): give 1 or more'),
+  ],
+)
+def test_bad_arguments(candidates: Any, settings: Any, message: str) -> None:
+  m = mesh.make('candidates:1')
+  with pytest.raises(ValueError, match=message) as raised:
+    mesh.map_candidates(lambda c: c, candidates, mesh=m, **settings)
+  assert str(raised.value).startswith('map_candidates')

@@ -1,0 +1,74 @@
+"""Meshes from shapes and text, and the messages of those that cannot be."""
+
+from typing import Any
+
+import jax
+import pytest
+
+from wsl import mesh
+
+
+@pytest.mark.parametrize(
+  ('shape', 'names'),
+  [
+    ({'candidates': 2, 'model': 4}, None),
+    ((2, 4), ('candidates', 'model')),
+    ('2,4', 'candidates, model'),
+    ('candidates:2,model:4', None),
+    ('candidates=2, model=4', None),
+    ('candidates:-1,model:4', None),
+    ({'candidates': 2, 'model': -1}, None),
+  ],
+)
+@pytest.mark.needs_devices(8)
+def test_forms_of_one_mesh(shape: Any, names: Any) -> None:
+  found = mesh.make(shape, names)
+  assert dict(found.shape) == {'candidates': 2, 'model': 4}
+  assert set(found.axis_types) == {jax.sharding.AxisType.Auto}
+  assert found.devices.flatten().tolist() == jax.devices()[:8]
+
+
+@pytest.mark.needs_devices(8)
+def test_a_mesh_of_some_devices() -> None:
+  assert mesh.make(2, 'model').devices.tolist() == jax.devices()[:2]
+  last = jax.devices()[6:8]
+  assert mesh.make('model:-1', devices=last).devices.tolist() == last
+
+
+@pytest.mark.parametrize(
+  ('shape', 'names', 'message'),
+  [
+    ('model:4096', None, r'model=4096 needs 4096 devices, there (is|are) \d+ '),
+    ('a:4096,b:-1', None, r'a=4096, b=0 needs 4096 devices, there'),
+    ('model:0', None, 'sizes are positive, and at most one is -1'),
+    ('a:-1,b:-1', None, 'sizes are positive, and at most one is -1'),
+    ('model', None, "expected text such as 'candidates:2,model:4'"),
+    (
+      '2,4',
+      None,
+      "2 sizes and the names \\['', ''\\]: give each size one name",
+    ),
+    ('2,4', 'model', "2 sizes and the names \\['model'\\]"),
+    ((1, 1), ('a', 'a'), "2 sizes and the names \\['a', 'a'\\]"),
+    (8, None, r'1 sizes and the names \[\]'),
+  ],
+)
+def test_bad_shapes(shape: Any, names: Any, message: str) -> None:
+  with pytest.raises(ValueError, match=message) as raised:
+    mesh.make(shape, names)
+  assert str(raised.value).startswith('make')
+  assert len(str(raised.value)) <= 200
+
+
+def test_explicit_axes_are_refused() -> None:
+  explicit = jax.make_mesh((1,), ('candidates',))
+  calls = (
+    lambda m: mesh.shardings({'w': jax.numpy.ones(4)}, None, m),
+    lambda m: mesh.map_candidates(abs, jax.numpy.ones(4), mesh=m),
+  )
+  for call in calls:
+    with pytest.raises(ValueError, match=r'by mesh\.make') as raised:
+      call(explicit)
+    assert "axis 'candidates' of the mesh is Explicit" in str(raised.value)
+    with pytest.raises(ValueError, match=r'mesh is a dict: make one by mesh\.'):
+      call({'candidates': 1})

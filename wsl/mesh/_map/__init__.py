@@ -1,0 +1,1 @@
+"""Candidates mapped over a mesh axis."""

@@ -1,0 +1,117 @@
+"""The compiled program of a function mapped over a mesh axis.
+
+The function is traced once for one candidate. Arrays that it closes over, which
+``jax.jit`` would embed as constants, are operands of the program: they keep
+their sharding over the other mesh axes, and are in memory once.
+
+Each device has consecutive candidates, and ``start`` is the first of a batch
+among them. The mapped axis is manual (``shard_map``) and the others automatic:
+XLA partitions the function over them as it does elsewhere.
+"""
+
+import functools
+from typing import Any, NamedTuple
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import types
+from wsl.mesh import _place
+
+# Programs by function: they are released when the function is.
+_PROGRAMS: Any = weakref.WeakKeyDictionary()
+
+
+class Program(NamedTuple):
+  """A mapped function.
+
+  Attributes:
+    run: ``run(constants, bound, candidates, start)`` returns the flat results
+      of a batch of each device, ``[D * batch, ...]``.
+    constants: the arrays that the function closes over.
+    structure: the tree of the results.
+  """
+
+  run: Any
+  constants: list[Any]
+  structure: Any
+
+
+def find(
+  fn: jax.tree_util.Partial,
+  candidates: types.Tree,
+  mesh: jax.sharding.Mesh,
+  axis: str,
+  batch: int,
+) -> Program:
+  """Returns the program of a function, compiled once for each shape."""
+  leaves, structure = jax.tree.flatten((fn.args, fn.keywords, candidates))
+  settings = (
+    jax.config.read('jax_enable_x64'),
+    jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
+  )
+  function = getattr(fn.func, '__func__', None)
+  shapes = [(x.shape, x.dtype) for x in map(jax.typeof, leaves)]
+  key = (function, structure, *shapes, *settings, mesh, axis, batch)
+  # A bound method is a new object at each access; its instance is not.
+  owner = getattr(fn.func, '__self__', fn.func)
+  try:
+    programs = _PROGRAMS.setdefault(owner, {})
+  except TypeError:  # an object without a hash or without weak references
+    programs = {}
+  if key not in programs:
+    programs[key] = _compile(fn, candidates, mesh, axis, batch)
+  return programs[key]
+
+
+def on_mesh(x: Any, mesh: jax.sharding.Mesh) -> Any:
+  """Replicates an array, unless it is on the devices of the mesh."""
+  devices = x.sharding.device_set if isinstance(x, jax.Array) else set()
+  if devices == set(mesh.devices.flat):
+    return x
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  return _place.put(jnp.asarray(x), everywhere)
+
+
+def _compile(
+  fn: jax.tree_util.Partial,
+  candidates: types.Tree,
+  mesh: jax.sharding.Mesh,
+  axis: str,
+  batch: int,
+) -> Program:
+  """Traces a function of one candidate, and maps its program."""
+  func, bound = fn.func, (fn.args, fn.keywords)
+  whole, each = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(axis)
+
+  def on_device(bound: Any, candidates: Any, start: Any) -> types.Tree:
+    """Evaluates a batch of the candidates of one device."""
+    args, keywords = bound
+
+    def evaluate(candidate: Any) -> types.Tree:
+      return func(*args, candidate, **keywords)
+
+    if batch == 1:
+      take = lambda x: jax.lax.dynamic_index_in_dim(x, start, 0, False)
+      found = evaluate(jax.tree.map(take, candidates))
+      return jax.tree.map(lambda y: jnp.asarray(y)[None], found)
+    cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, batch)
+    return jax.vmap(evaluate)(jax.tree.map(cut, candidates))
+
+  # Automatic axes need no types of variation, which loops of user functions
+  # would have to state.
+  mapped = jax.shard_map(
+    on_device,
+    mesh=mesh,
+    in_specs=(whole, each, whole),
+    out_specs=each,
+    axis_names={axis},
+    check_vma=False,
+  )
+  trace = jax.make_jaxpr(mapped, return_shape=True)
+  closed, results = trace(bound, candidates, np.int32(0))
+  run = jax.jit(functools.partial(jax.core.eval_jaxpr, closed.jaxpr))
+  constants = [on_mesh(x, mesh) for x in closed.consts]
+  return Program(run, constants, jax.tree.structure(results))
