@@ -12,7 +12,7 @@ import yaml
 
 from tests.recipes import cases, folders
 from wsl import checkpoint
-from wsl.recipes import _command, _companions
+from wsl.recipes import _card, _command
 from wsl.recipes._command import progress as progress_lib
 
 
@@ -80,7 +80,7 @@ def test_hashes_are_those_of_the_files_that_hold_tensors(
   np.savez('one/model.npz', **archive)
   second = digests()
   np.savez('one/model.npz', **(archive | {'lm_head.weight': np.zeros(1)}))
-  assert _companions._digest([pathlib.Path('one')]) not in (
+  assert _card._digest([pathlib.Path('one')]) not in (
     first['one'],
     second['one'],
   )

@@ -7,15 +7,22 @@ does, in float32 or wider, by the functions of ``wsl.merge``::
     folders = recipes.open_all(recipes.models(recipe))
     merged = recipes.build(recipe, folders)
     checkpoint.save('out', merged.params)
+    recipes.write_companions(...)  # config, tokenizer, card
 """
 
 from wsl.recipes._build import build as build
 from wsl.recipes._build import Inputs as Inputs
 from wsl.recipes._build import Merged as Merged
+from wsl.recipes._card import CardEntry as CardEntry
+from wsl.recipes._card import describe_inputs as describe_inputs
+from wsl.recipes._companions import chat_template as chat_template
+from wsl.recipes._companions import write_companions as write_companions
 from wsl.recipes._file.parse import parse as parse
 from wsl.recipes._file.parse import read as read
 from wsl.recipes._folder import Folder as Folder
 from wsl.recipes._folder import open_all as open_all
+from wsl.recipes._layers import Place as Place
+from wsl.recipes._layers import place as place
 from wsl.recipes._parameters import describe_parameters as describe_parameters
 from wsl.recipes._parameters import Value as Value
 from wsl.recipes._recipe import Model as Model

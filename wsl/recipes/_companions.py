@@ -1,17 +1,13 @@
-"""The files beside the tensors: config, tokenizer, model card."""
+"""The files beside the tensors: config, tokenizer, recipe, model card."""
 
 from collections.abc import Mapping, Sequence
-import hashlib
-import importlib.metadata
 import json
 import pathlib
 import shutil
-from typing import Any, NamedTuple
-
-import yaml
+from typing import Any
 
 from wsl import tree
-from wsl.recipes import _build, _folder, _layers, _recipe
+from wsl.recipes import _build, _card, _folder, _layers, _recipe
 
 # Files of a model of Hugging Face that a merge does not change.
 _COPIED = (
@@ -37,44 +33,55 @@ _VOCABULARIES = (
   'vocab.txt',
   'merges.txt',
 )
-# Files of tensors, whose hashes the card states.
-_TENSORS = ('.safetensors', '.bin', '.pt', '.pth', '.npz', '.msgpack', '.gguf')
-_CARD, _RECIPE = 'README.md', 'recipe.yml'
+_RECIPE = 'recipe.yml'
 
 
-class Input(NamedTuple):
-  """A model that was merged, as the card lists it."""
-
-  name: str
-  licence: str
-  tensors: int
-  digest: str  # of its files, or empty
-
-
-def write(
+def write_companions(
   out: pathlib.Path,
   recipe: _recipe.Recipe,
   text: str,
   folders: Mapping[_recipe.Model, _folder.Folder],
   merged: _build.Merged,
   *,
+  inputs: Sequence[_card.CardEntry],
   template: str | None = None,
-  hashes: bool = False,
 ) -> list[str]:
   """Copies the files of the leading model, and writes config and card.
 
+  The leading model is the base, or else the first one.
+
   Args:
-    out: the folder of the merged model.
+    out: the folder of the merged model, which ``checkpoint.save`` has written.
     recipe: the recipe.
     text: the recipe as the user wrote it.
     folders: its models.
     merged: the merged model; the config states its dtype, layers and tokens.
-    template: the chat template, if it is not that of the leading model.
-    hashes: whether the card states the SHA-256 of the inputs, which are read
-      once more for it.
+    inputs: the models as the card lists them, by ``describe_inputs``.
+    template: the chat template, if it is not that of the leading model; see
+      ``chat_template``.
 
   Returns:
     The names of the files written.
+
+  Raises:
+    OSError: if a file cannot be read or written.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from wsl import checkpoint, recipes
+    >>> folder, out = (pathlib.Path(tempfile.mkdtemp()) for _ in range(2))
+    >>> checkpoint.save(folder, {'w': np.ones(2)})
+    >>> _ = (folder / 'config.json').write_text('{"model_type": "bert"}')
+    >>> models = [{'model': str(folder)}]
+    >>> content = {'merge_method': 'karcher', 'models': models}
+    >>> recipe = recipes.parse(content)
+    >>> folders = recipes.open_all(recipes.models(recipe))
+    >>> merged = recipes.build(recipe, folders)
+    >>> inputs = recipes.describe_inputs(folders)
+    >>> write_companions(out, recipe, str(content), folders, merged,
+    ...                  inputs=inputs)
+    ['config.json', 'recipe.yml', 'README.md']
   """
   leader = folders[_leader(recipe)]
   source = _folder.beside(leader.path)
@@ -98,9 +105,9 @@ def write(
   if template is not None:
     _set_template(out, template)
   (out / _RECIPE).write_text(text, encoding='utf-8')
-  card = _card(out.name, recipe, text, folders, hashes)
-  (out / _CARD).write_text(card, encoding='utf-8')
-  return [*written, _RECIPE, _CARD]
+  card = _card.text(out.name, recipe, text, inputs)
+  (out / _card.FILE).write_text(card, encoding='utf-8')
+  return [*written, _RECIPE, _card.FILE]
 
 
 def _leader(recipe: _recipe.Recipe) -> _recipe.Model:
@@ -108,13 +115,28 @@ def _leader(recipe: _recipe.Recipe) -> _recipe.Model:
   return recipe.base or recipe.modules[0].slices[0].sources[0].model
 
 
-def template(
+def chat_template(
   recipe: _recipe.Recipe, folders: Mapping[_recipe.Model, _folder.Folder]
 ) -> str | None:
   """Returns the chat template that a recipe gives, or that of most models.
 
+  Args:
+    recipe: the recipe.
+    folders: its models.
+
+  Returns:
+    A template of Jinja, or None if the recipe says nothing about it.
+
   Raises:
     ValueError: if it is no template, or no model has one.
+
+  Example:
+    >>> from wsl import recipes
+    >>> recipe = recipes.parse({
+    ...   'merge_method': 'karcher', 'models': [{'model': 'a'}],
+    ...   'chat_template': '{{ messages }}'})
+    >>> chat_template(recipe, {})
+    '{{ messages }}'
   """
   wanted = recipe.chat_template
   if wanted is None:
@@ -164,82 +186,3 @@ def _config(leader: _folder.Folder, merged: _build.Merged) -> dict[str, Any]:
   if merged.vocabulary is not None:
     config['vocab_size'] = merged.vocabulary.size
   return config
-
-
-def _card(
-  name: str,
-  recipe: _recipe.Recipe,
-  text: str,
-  folders: Mapping[_recipe.Model, _folder.Folder],
-  hashes: bool,
-) -> str:
-  """Returns a model card: what was merged, how, and by which versions."""
-  inputs = [_input(model, folder, hashes) for model, folder in folders.items()]
-  licences = sorted({x.licence for x in inputs} - {'unknown'})
-  front: dict[str, Any] = {'tags': ['merge', 'wsl']}
-  front['base_model'] = [x.name for x in inputs]
-  if len(licences) == 1 and all(x.licence == licences[0] for x in inputs):
-    front['license'] = licences[0]
-  rows = [
-    f'| {x.name} | {x.licence} | {x.tensors} | `{x.digest}` |' for x in inputs
-  ]
-  versions = ', '.join(
-    f'{package} {importlib.metadata.version(distribution)}'
-    for package, distribution in (('wsl', 'weight-space-lab'), ('jax', 'jax'))
-  )
-  return '\n'.join(
-    [
-      f'---\n{yaml.safe_dump(front, sort_keys=False)}---',
-      f'# {name}',
-      '',
-      f'A merge by `{recipe.method}`, made by {versions}.',
-      '',
-      '| input | licence | tensors | SHA-256 |',
-      '|---|---|---|---|',
-      *rows,
-      '',
-      'The recipe:',
-      '',
-      f'```yaml\n{text.strip()}\n```',
-      '',
-    ]
-  )
-
-
-def _input(model: _recipe.Model, folder: _folder.Folder, hashes: bool) -> Input:
-  """Describes one input."""
-  paths = [folder.path, *([folder.adapter] if folder.adapter else [])]
-  digest = _digest(paths) if hashes else ''
-  licence = _licence(folder.path)
-  return Input(str(model), licence, len(folder.params), digest)
-
-
-def _digest(paths: Sequence[pathlib.Path]) -> str:
-  """Returns the SHA-256 of the digests of tensor files, in order of names.
-
-  A folder without such files, as Orbax writes it, counts with all its files.
-  """
-  found = hashlib.sha256()
-  for path in paths:
-    inside = [path] if path.is_file() else sorted(path.rglob('*'))
-    files = [x for x in inside if x.is_file()]
-    for file in [x for x in files if x.suffix in _TENSORS] or files:
-      with file.open('rb') as stream:
-        found.update(hashlib.file_digest(stream, 'sha256').digest())
-  return found.hexdigest()
-
-
-def _licence(path: pathlib.Path) -> str:
-  """Returns the licence that the card of a model states, or 'unknown'."""
-  card = _folder.beside(path) / _CARD
-  if not card.is_file():
-    return 'unknown'
-  parts = card.read_text(encoding='utf-8', errors='replace').split('---', 2)
-  if len(parts) < 3 or parts[0].strip():
-    return 'unknown'
-  try:
-    front = yaml.safe_load(parts[1])
-  except yaml.YAMLError:
-    return 'unknown'
-  found = front.get('license') if isinstance(front, dict) else None
-  return str(found) if found else 'unknown'

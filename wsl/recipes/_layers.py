@@ -27,6 +27,12 @@ class Place(NamedTuple):
 def place(name: str) -> Place | None:
   """Returns the layer of a tensor, or None if its name has no number.
 
+  Args:
+    name: of the tensor, with dots or slashes.
+
+  Returns:
+    The stack, the number and the rest of the name.
+
   Example:
     >>> place('model.layers.7.mlp.up.weight')
     Place(stack='model.layers.', number=7, rest='.mlp.up.weight')

@@ -11,6 +11,7 @@ import jax
 from wsl import checkpoint
 from wsl.recipes import (
   _build,
+  _card,
   _companions,
   _folder,
   _parameters,
@@ -47,7 +48,7 @@ def _run(flags: argparse.Namespace) -> None:
   merged = _build.build(
     recipe, folders, key=jax.random.key(flags.seed), unmatched=flags.unmatched
   )
-  template = _companions.template(recipe, folders)
+  template = _companions.chat_template(recipe, folders)
   _say(*_parameters.describe_parameters(merged.parameters))
   _say(*(f'note: {note}' for note in dict.fromkeys(merged.notes)))
   plan = checkpoint.plan(merged.params, path=out, probe=flags.dry_run)
@@ -75,8 +76,9 @@ def _run(flags: argparse.Namespace) -> None:
     checksums=flags.checksums,
     resume=flags.resume,
   )
-  options = {'template': template, 'hashes': flags.hash}
-  _companions.write(out, recipe, text, folders, merged, **options)
+  inputs = _card.describe_inputs(folders, hashes=flags.hash)
+  options = {'inputs': inputs, 'template': template}
+  _companions.write_companions(out, recipe, text, folders, merged, **options)
   _say(f'merged into {out} in {time.monotonic() - started:.1f} s')
 
 
