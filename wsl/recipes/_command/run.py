@@ -76,9 +76,11 @@ def _run(flags: argparse.Namespace) -> None:
     checksums=flags.checksums,
     resume=flags.resume,
   )
-  inputs = _card.describe_inputs(folders, hashes=flags.hash)
-  options = {'inputs': inputs, 'template': template}
-  _companions.write_companions(out, recipe, text, folders, merged, **options)
+  _companions.write_companions(
+    *(out, recipe, text, folders, merged),
+    inputs=_card.describe_inputs(folders, hashes=flags.hash),
+    template=template,
+  )
   _say(f'merged into {out} in {time.monotonic() - started:.1f} s')
 
 
