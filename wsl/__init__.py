@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 __version__ = '0.1.0'
 
 _ROOMS = (
+  'adapters',
   'align',
   'checkpoint',
   'data',
@@ -30,6 +31,7 @@ _ROOMS = (
 )
 
 if TYPE_CHECKING:
+  from wsl import adapters as adapters
   from wsl import align as align
   from wsl import checkpoint as checkpoint
   from wsl import data as data

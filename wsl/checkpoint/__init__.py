@@ -13,6 +13,7 @@ on demand, so a merge of models that do not fit in memory is one expression::
 from wsl.checkpoint._load import load as load
 from wsl.checkpoint._load import metadata as metadata
 from wsl.checkpoint._lora.load import load_lora as load_lora
+from wsl.checkpoint._lora.save import save_lora as save_lora
 from wsl.checkpoint._plan.plan import plan as plan
 from wsl.checkpoint._plan.probe import Rates as Rates
 from wsl.checkpoint._plan.rows import LeafPlan as LeafPlan

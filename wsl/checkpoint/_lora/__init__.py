@@ -1,1 +1,1 @@
-"""LoRA folders of PEFT: their exact dense task vectors, leaf by leaf."""
+"""LoRA folders of PEFT: read as exact task vectors, written from factors."""

@@ -1,0 +1,13 @@
+"""Low-rank adapters: task vectors that are products of two small factors.
+
+LoRAs from the task vector of any merge::
+
+    found = adapters.extract(delta, rank=16, matrices=tree.torch)
+    print(max(found.errors.values()))
+    checkpoint.save_lora('lora', found.factors, base=base)
+"""
+
+from wsl.adapters._extract import extract as extract
+from wsl.adapters._extract import Extraction as Extraction
+from wsl.adapters._factors import dense as dense
+from wsl.adapters._factors import Factors as Factors

@@ -1,0 +1,199 @@
+"""Factors of a task vector by truncated singular value decompositions."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.adapters import _factors
+
+
+class Extraction(NamedTuple):
+  """The factors of a task vector, and what they leave out.
+
+  Attributes:
+    factors: by the name of the leaf.
+    rest: leaves that are no matrices, by name, as they are in the task vector.
+    errors: for each leaf the norm of its difference to its factors, relative to
+      its own: 0 of a leaf in ``rest``, and of one that is zero, which is in
+      neither.
+  """
+
+  factors: dict[str, _factors.Factors]
+  rest: dict[str, Any]
+  errors: dict[str, float]
+
+
+def extract(
+  delta: types.Delta,
+  *,
+  rank: int | None = None,
+  energy: float | None = None,
+  matrices: tree.Matrices | None = None,
+  otherwise: str = 'refuse',
+  dtype: Any = None,
+) -> Extraction:
+  r"""Approximates each matrix of a task vector by factors of low rank.
+
+  .. math:: \tau = U S V^\top \approx B A, \qquad
+    B = U_r S_r^{1/2}, \quad A = S_r^{1/2} V_r^\top
+
+  which is nearest to :math:`\tau` among all matrices of rank r. The relative
+  error is :math:`(\sum_{i > r} s_i^2 / \sum_i s_i^2)^{1/2}` and the rounding to
+  ``dtype``; it is measured on the factors.
+
+  Leaves are read and decomposed one after the other, so that the memory is that
+  of the largest. Vectors are no matrices: they are in ``rest`` unless they are
+  zero.
+
+  Args:
+    delta: the task vector, every leaf ``[...]``, on demand or not; ``None``
+      leaves are left out.
+    rank: the largest rank r >= 1. Singular values that are rounding errors have
+      no factors: a leaf of lower rank has smaller ones.
+    energy: the part of the squared norm of each matrix that its factors
+      represent at least, 0 < energy <= 1. The rank is the smallest such, and
+      at most ``rank`` if both are given.
+    matrices: which leaves are matrices and which of their axes are inputs and
+      outputs, as in ``tree.views``: ``tree.torch`` for the names of PyTorch. If
+      None, leaves of two axes are ``[in, out]``, except biases and norm scales
+      by name.
+    otherwise: leaves of more than two axes without a rule: ``'refuse'``, or
+      ``'keep'``: they are in ``rest``.
+    dtype: the dtype of the factors; float32 or the leaf's, if wider, by
+      default.
+
+  Returns:
+    The factors, with scale 1, other leaves, and errors.
+
+  Raises:
+    ValueError: if neither rank nor energy is given, or one is out of range; if
+      a matrix is complex or not finite; or as ``tree.views``, naming the leaf.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> w = jnp.diag(jnp.asarray([3.0, 4.0, 0.0]))
+    >>> found = extract({'w': w, 'b': jnp.ones(3)}, rank=1)
+    >>> found.factors['w'].a.shape, list(found.rest)
+    ((1, 3), ['b'])
+    >>> round(found.errors['w'], 4)
+    0.6
+    >>> extract({'w': w}, energy=0.9).factors['w'].rank
+    2
+
+  Reference:
+    Eckart and Young, "The approximation of one matrix by another of lower
+    rank", 1936; Hu et al., "LoRA: Low-Rank Adaptation of Large Language
+    Models", 2021, arXiv:2106.09685.
+  """
+  _check(rank, energy, otherwise)
+  keep = {'refuse': 'refuse', 'keep': 'mean'}[otherwise]
+  try:
+    views = tree.views(delta, matrices, otherwise=keep)
+  except ValueError as error:
+    raise ValueError(f'extract: {error}') from None
+  is_leaf = lambda x: x is None or isinstance(x, tree.Matrix)
+  view_of = tree.named(views, is_leaf=is_leaf)
+  factors: dict[str, _factors.Factors] = {}
+  rest: dict[str, Any] = {}
+  errors: dict[str, float] = {}
+  for name, leaf in tree.named(delta).items():
+    view = view_of[name]
+    errors[name] = 0.0
+    if view is None or not view.is_matrix:
+      if np.any(tree.read(leaf)):
+        rest[name] = leaf
+      continue
+    tree.check_real('extract', {name: leaf}, 'only real ones are decomposed')
+    found = _of_leaf(leaf, view, rank, energy, dtype)
+    if found is not None and not np.isfinite(found[1]):
+      raise ValueError(
+        f"extract: leaf '{name}' has values that are not finite, or too large "
+        'for dtype=: leave it out, or give a wider dtype'
+      )
+    if found is not None:
+      factors[name], errors[name] = found
+  return Extraction(factors, rest, errors)
+
+
+def _check(rank: Any, energy: Any, otherwise: str) -> None:
+  """Checks the arguments of ``extract``."""
+  if rank is None and energy is None:
+    raise ValueError('extract: give rank=, energy= or both')
+  if rank is not None and (not isinstance(rank, int) or rank < 1):
+    raise ValueError(f'extract(rank={rank!r}): expected an integer, at least 1')
+  if energy is not None and not 0 < energy <= 1:
+    raise ValueError(
+      f'extract(energy={energy!r}): expected a part of the squared norm, '
+      '0 < energy <= 1'
+    )
+  if otherwise not in ('refuse', 'keep'):
+    hint = tree.nearest(str(otherwise), ['refuse', 'keep'])
+    raise ValueError(
+      f"extract(otherwise={otherwise!r}): expected 'refuse' or 'keep'{hint}"
+    )
+
+
+def _of_leaf(
+  leaf: Any,
+  view: tree.Matrix,
+  rank: int | None,
+  energy: float | None,
+  dtype: Any,
+) -> tuple[_factors.Factors, float] | None:
+  """Returns the factors of a leaf and their error; None if it is zero."""
+  _, m, n = view.sizes(leaf.shape)
+  most = min(m, n) if rank is None else min(m, n, rank)
+  wide = tree.wide_dtype(leaf)
+  node = tree.Computed(
+    _factorise,
+    (leaf,),
+    {
+      'view': tree.Static(view),
+      'most': tree.Static(most),
+      'energy': 1.0 if energy is None else float(energy),
+      'dtype': tree.Static(np.dtype(wide if dtype is None else dtype)),
+    },
+  )
+  a, b, kept, error = tree.read(node)
+  if not kept and np.isfinite(error):
+    return None
+  a, b = a[..., : int(kept), :], b[..., : int(kept)]
+  shape = tuple(leaf.shape)
+  return _factors.Factors(a, b, 1.0, shape, view), float(error)
+
+
+def _factorise(
+  x: types.Array,
+  *,
+  view: tree.Matrix,
+  most: int,
+  energy: types.Scalar,
+  dtype: np.dtype,
+) -> tuple[types.Array, ...]:
+  """Returns A, B, their rank (columns beyond it are zero), and the error."""
+  x = view.split(x.astype(tree.wide_dtype(x)))  # [G, in, out]
+  size = jnp.max(jnp.abs(x), keepdims=True)
+  x = tree.safe_divide(x, size)
+  u, core, v = tree.leading(x, most)
+  # The basis is free up to a rotation of u, v and core together: that of the
+  # eigenvectors of core gives singular vectors, and equal norms of A and B.
+  s, turn = jnp.linalg.eigh((core + jnp.matrix_transpose(core)) / 2)
+  s, turn = s[..., ::-1], turn[..., ::-1]
+  s = s * tree.significant(s, x.shape, s[..., :1])
+  total = jnp.sum(jnp.square(x), (-2, -1))[:, None]
+  # A direction counts as long as those before it represent too little.
+  before = jnp.cumsum(jnp.square(s), -1) - jnp.square(s)
+  wanted = (s > 0) & (before < energy * total)
+  root = jnp.sqrt(jnp.where(wanted, s, 0) * size[0])[..., None, :]
+  a = jnp.matrix_transpose(tree.matmul(u, turn) * root).astype(dtype)
+  b = (tree.matmul(v, turn) * root).astype(dtype)
+  back = [jnp.matrix_transpose(y).astype(x.dtype) for y in (a, b)]
+  product = tree.matmul(*back)
+  lost = jnp.sum(jnp.square(x - tree.safe_divide(product, size)))
+  error = jnp.sqrt(tree.safe_divide(lost, jnp.sum(total)))
+  kept = jnp.max(jnp.sum(wanted, -1))
+  if view.batch or view.groups > 1:
+    return a, b, kept, error
+  return a[0], b[0], kept, error
