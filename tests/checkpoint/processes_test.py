@@ -16,12 +16,11 @@ _CODE = """
   import numpy as np
 
   folder, address, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
-  jax.distributed.initialize(address, num_processes=2, process_id=rank)
-  from wsl import checkpoint, tree
+  from wsl import checkpoint, mesh, tree
 
-  auto = (jax.sharding.AxisType.Auto,)
-  mesh = jax.make_mesh((2,), ('d',), axis_types=auto)
-  rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('d'))
+  mesh.start(coordinator=address, processes=2, process=rank)
+
+  rows = jax.sharding.NamedSharding(mesh.make(2, 'd'), jax.P('d'))
 
   def twice(x):
     return x + x

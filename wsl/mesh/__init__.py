@@ -1,4 +1,4 @@
-"""Meshes: sharded parameters and mapped candidates.
+"""Meshes: sharded parameters, mapped candidates, runs of several processes.
 
 A mesh has two kinds of axes. Parameters are sharded over an axis such as
 ``model``: one tensor over many devices. Candidates (merges, coefficients,
@@ -16,6 +16,8 @@ from wsl.mesh._place import shard as shard
 
 # from wsl.mesh._processes.start import Processes as Processes
 # from wsl.mesh._processes.start import start as start
+from wsl.mesh._processes.start import Processes as Processes
+from wsl.mesh._processes.start import start as start
 from wsl.mesh._rules import explain as explain
 from wsl.mesh._rules import Rules as Rules
 from wsl.mesh._rules import shardings as shardings

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from wsl import tree
+from wsl import mesh, tree
 
 
 class Piece(NamedTuple):
@@ -63,9 +62,4 @@ def _checked(name: str, leaf: Any) -> np.ndarray:
 
 def host(leaf: Any) -> np.ndarray:
   """Reads a leaf; all processes take part if it spans them."""
-  value = leaf if isinstance(leaf, np.ndarray) else tree.read(leaf)
-  if isinstance(value, jax.Array) and not value.is_fully_addressable:
-    from jax.experimental import multihost_utils
-
-    value = multihost_utils.process_allgather(value, tiled=True)
-  return np.asarray(value, order='C')
+  return np.asarray(mesh.gather(leaf), order='C')

@@ -1,0 +1,1 @@
+"""Runs of several processes: who they are, that they agree, how they end."""
