@@ -22,6 +22,7 @@ NOT_TRACED = {
     *('align.straight_through', 'align.weight_matching', 'align.width_weights'),
     *('align.widths', 'scale.few_shot', 'scale.select', 'scale.shots'),
     *('scale.trusted', 'stats.leaf_statistics'),
+    *('stats.leaf_differences', 'stats.ulps'),
     *('stitch.average_compatibility',),
     *('stitch.compatibility_matrix', 'stitch.pareto', 'stitch.partition'),
     *('stitch.penalty', 'stitch.reassemble', 'stitch.retrieval'),

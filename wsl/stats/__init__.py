@@ -19,8 +19,11 @@ from wsl.stats._joint_gram import joint_gram as joint_gram
 from wsl.stats._least_squares import least_squares as least_squares
 from wsl.stats._least_squares import LeastSquares as LeastSquares
 from wsl.stats._least_squares import residual as residual
+from wsl.stats._leaves.differences import leaf_differences as leaf_differences
+from wsl.stats._leaves.differences import LeafDifference as LeafDifference
 from wsl.stats._leaves.statistics import leaf_statistics as leaf_statistics
 from wsl.stats._leaves.statistics import LeafStatistics as LeafStatistics
+from wsl.stats._leaves.ulps import ulps as ulps
 from wsl.stats._matrix_views import matrix_views as matrix_views
 from wsl.stats._moments import moments as moments
 from wsl.stats._rbf_cka import rbf_cka as rbf_cka
