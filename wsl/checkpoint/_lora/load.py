@@ -172,6 +172,11 @@ class _Weights:
     self.leaves = tree.named(base)
     wanted = [*keys, *(f'{key}.{end}' for key in keys for end in _ENDS)]
     found, _ = tree.common(base, {key: i for i, key in enumerate(wanted)})
+    if not found:
+      # The file of a base may hold the inner model (GPT-2: without
+      # 'transformer.'), which the LoRA names by the class around it.
+      inner = {key.partition('.')[2]: i for i, key in enumerate(wanted)}
+      found, _ = tree.common(base, inner)
     self.names = {wanted[i]: name for name, i in found.items()}
 
   def find(

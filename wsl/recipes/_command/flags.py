@@ -18,6 +18,8 @@ examples:
   wsl-merge recipe.yml merged/ --resume
       finished tensors are kept if the merge is killed; the same command
       continues it.
+  wsl-merge recipe.yml lora/ --lora_rank 16
+      the difference to base_model as a LoRA folder of PEFT; prints its errors.
   wsl-merge recipe.yml merged/ --dry_run --statistics statistics.jsonl
       how far the models agree, tensor by tensor, without a merge.
 
@@ -102,6 +104,13 @@ def _add_outputs(group: Any) -> None:
   )
   add('--overwrite', action='store_true', help='replace the model in OUT')
   add(
+    '--lora_rank',
+    type=rank,
+    metavar='R',
+    help='write the difference to the base as a LoRA folder of PEFT, of this '
+    'rank, in place of the model; OUT must be new',
+  )
+  add(
     '--shard_size',
     default='5GB',
     metavar='SIZE',
@@ -125,6 +134,13 @@ def place(text: str) -> tuple[str, str]:
   if not (name and found and folder):
     raise ValueError(f'--at {text}: expected NAME=FOLDER')
   return name, folder
+
+
+def rank(text: str) -> int:
+  """Reads a rank, at least 1."""
+  if not text.isdecimal() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f'{text!r}: expected at least 1')
+  return int(text)
 
 
 def size(text: str) -> int:

@@ -10,6 +10,7 @@ import jax
 
 from wsl import checkpoint
 from wsl.recipes import (
+  _adapter,
   _build,
   _card,
   _companions,
@@ -42,6 +43,10 @@ def _run(flags: argparse.Namespace) -> None:
   text = pathlib.Path(flags.recipe).read_text(encoding='utf-8')
   if not flags.dry_run and not flags.overwrite and _taken(out):
     raise ValueError(f'{out} holds a model: give another folder or --overwrite')
+  if flags.lora_rank:
+    recipe = _adapter.widen(recipe)
+    if out.exists():
+      raise ValueError(f'--lora_rank: {out} exists: give a new folder')
   folders = _folder.open_all(
     _recipe.models(recipe), places, check_finite=not flags.allow_nan
   )
@@ -51,7 +56,8 @@ def _run(flags: argparse.Namespace) -> None:
   template = _companions.chat_template(recipe, folders)
   _say(*_parameters.describe_parameters(merged.parameters))
   _say(*(f'note: {note}' for note in dict.fromkeys(merged.notes)))
-  plan = checkpoint.plan(merged.params, path=out, probe=flags.dry_run)
+  place = None if flags.lora_rank else out  # a LoRA needs little room
+  plan = checkpoint.plan(merged.params, path=place, probe=flags.dry_run)
   _say(str(plan))
   if plan.mistakes and not flags.dry_run:
     raise ValueError(plan.mistakes[0])
@@ -64,6 +70,15 @@ def _run(flags: argparse.Namespace) -> None:
     )
     _say(f'statistics of {count} tensors in {flags.statistics}')
   if flags.dry_run:
+    return
+  if flags.lora_rank:
+    _say(
+      *_adapter.write(
+        *(out, recipe, folders, merged),
+        rank=flags.lora_rank,
+        check_finite=not flags.allow_nan,
+      )
+    )
     return
   started = time.monotonic()
   checkpoint.save(

@@ -1,0 +1,171 @@
+"""A merged model as a LoRA of the recipe's base."""
+
+from collections.abc import Iterator, Mapping
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from wsl import adapters, checkpoint, deltas, tree
+from wsl.recipes import _build, _folder, _recipe
+
+# Architectures whose linear maps are [in, out] (Conv1D of transformers), and
+# the last part of their names.
+_TURNED = ('gpt2', 'openai-gpt', 'imagegpt', 'decision_transformer')
+_MAPS = ('c_attn', 'c_proj', 'c_fc', 'q_attn')
+_EMBEDDING = re.compile(r'(embed_tokens|wte|word_embeddings)[.]weight$')
+_SHOWN = 10
+
+
+def widen(recipe: _recipe.Recipe) -> _recipe.Recipe:
+  """Returns a recipe without the rounding of a merged model.
+
+  Rounding to bfloat16 adds noise of full rank to the difference.
+
+  Args:
+    recipe: any recipe.
+
+  Returns:
+    The recipe with float32 throughout, or float64 if it says so.
+
+  Raises:
+    ValueError: if the recipe has no base.
+  """
+  if recipe.base is None:
+    raise ValueError('--lora_rank: the LoRA is one of the base: set base_model')
+  dtype = 'float64' if recipe.dtype == 'float64' else 'float32'
+  return recipe._replace(dtype=dtype, out_dtype=None)
+
+
+def write(
+  out: pathlib.Path,
+  recipe: _recipe.Recipe,
+  folders: Mapping[_recipe.Model, _folder.Folder],
+  merged: _build.Merged,
+  *,
+  rank: int,
+  check_finite: bool = True,
+) -> Iterator[str]:
+  """Writes the difference of a merged model to its base as a LoRA of PEFT.
+
+  Args:
+    out: the folder, which must be new.
+    recipe: the recipe, see ``widen``.
+    folders: its models.
+    merged: the merged model.
+    rank: of the factors.
+    check_finite: whether a value that is not finite is an error.
+
+  Yields:
+    Lines that say how large the errors are.
+
+  Raises:
+    ValueError: if a tensor differs from the base in shape, or belongs to no
+      module that PEFT has.
+  """
+  assert recipe.base is not None
+  base = folders[recipe.base]
+  delta = _difference(base.params, merged.params)
+  config = base.config or {}
+  found = adapters.extract(
+    delta, rank=rank, matrices=lambda name, shape: _view(config, name, shape)
+  )
+  whole = {
+    name: _cast(merged.params[name], base.params[name].dtype)
+    for name in found.rest
+  }
+  embeds = any('embed' in name or 'wte' in name for name in found.factors)
+  checkpoint.save_lora(
+    out,
+    found.factors,
+    whole=whole,
+    base=base.params,
+    tied=embeds and _is_tied(base),
+    config={
+      'base_model_name_or_path': recipe.base.path,
+      'task_type': _task(config),
+    },
+    check_finite=check_finite,
+  )
+  yield from _report(found, rank)
+
+
+def _difference(
+  base: Mapping[str, Any], merged: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the task vector of the merged model, on demand."""
+  if missing := sorted(set(base) ^ set(merged)):
+    where = 'base' if missing[0] in merged else 'merged model'
+    raise ValueError(
+      f"--lora_rank: the {where} has no tensor '{missing[0]}': a LoRA has the "
+      'tensors of its base'
+    )
+  for name, x in merged.items():
+    if tuple(x.shape) != tuple(base[name].shape):
+      raise ValueError(
+        f"--lora_rank: tensor '{name}' has shape {tuple(x.shape)}, in the base "
+        f'{tuple(base[name].shape)}: a LoRA has the shapes of its base'
+      )
+  stacked = deltas.stack(dict(base), [dict(merged)], dtype='float32')
+  return tree.map(_first, stacked)
+
+
+def _first(x: Any) -> Any:
+  return x[0]
+
+
+def _cast(leaf: Any, dtype: np.dtype) -> Any:
+  return tree.apply_kernel(tree.cast_leaf, leaf, dtype=tree.Static(dtype))
+
+
+def _view(
+  config: Mapping[str, Any], name: str, shape: tuple[int, ...]
+) -> tree.Matrix | None:
+  """Returns the view of a tensor of an architecture of transformers."""
+  parts = name.split('.')
+  if parts[-1] != 'weight' or len(shape) == 3:  # fused experts, tokens
+    return None
+  if config.get('model_type') in _TURNED and parts[-2] in _MAPS:
+    return tree.Matrix(rows=(0,), columns=(1,))
+  return tree.torch(name, shape)
+
+
+def _prefix(base: _folder.Folder) -> str:
+  """Returns what the names of modules have before the names in the file.
+
+  GPT-2's files hold the inner model, without the name that its class has.
+  """
+  config = base.config or {}
+  inner = 'LMHead' in ' '.join(map(str, config.get('architectures') or []))
+  inner = inner and config.get('model_type') == 'gpt2'
+  whole = any(name.startswith('transformer.') for name in base.params)
+  return 'transformer.' if inner and not whole else ''
+
+
+def _is_tied(base: _folder.Folder) -> bool:
+  """Returns whether the output head is the input embedding."""
+  config = base.config or {}
+  has_head = any(name.endswith('lm_head.weight') for name in base.params)
+  return bool(config.get('tie_word_embeddings', True)) and not has_head
+
+
+def _task(config: Mapping[str, Any]) -> str | None:
+  """Returns PEFT's name of the task of an architecture."""
+  names = ' '.join(map(str, config.get('architectures') or []))
+  return 'CAUSAL_LM' if 'CausalLM' in names or 'LMHead' in names else None
+
+
+def _report(found: adapters.Extraction, rank: int) -> Iterator[str]:
+  """Yields lines about the errors, the largest first."""
+  errors = {name: found.errors[name] for name in found.factors}
+  order = sorted(errors, key=lambda name: -errors[name])
+  median = float(np.median(list(errors.values())))
+  size = sum(x.a.size + x.b.size for x in found.factors.values())
+  yield (
+    f'{len(errors)} tensors have factors of rank {rank} or less, {size} '
+    f'numbers; {len(found.rest)} are saved whole'
+  )
+  yield f'relative errors of the difference: median {median:.3g}, the largest:'
+  for name in order[:_SHOWN]:
+    yield f'  {errors[name]:.3g}  {name}, rank {found.factors[name].rank}'
