@@ -85,9 +85,8 @@ def test_a_rank_that_is_too_low_is_an_error_that_is_printed(
   monkeypatch.chdir(write(tmp_path, 'llama', 'bfloat16'))
   _command.main(['r.yml', 'lora', '--lora_rank', '1'])
   shown = capsys.readouterr().out
-  errors = [
-    float(line.split()[0]) for line in shown.split(':\n')[-1].splitlines()
-  ]
+  lines = shown.split(':\n')[-1].splitlines()
+  errors = [float(line.split()[0]) for line in lines]
   assert errors == sorted(errors, reverse=True)
   assert len(errors) == 10
   wanted, found = models(tmp_path)

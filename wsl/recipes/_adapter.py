@@ -75,13 +75,14 @@ def write(
     name: _cast(merged.params[name], base.params[name].dtype)
     for name in found.rest
   }
-  embeds = any('embed' in name or 'wte' in name for name in found.factors)
+  prefix = _prefix(base)
+  named = lambda x: {prefix + name: leaf for name, leaf in x.items()}
   checkpoint.save_lora(
     out,
-    found.factors,
-    whole=whole,
-    base=base.params,
-    tied=embeds and _is_tied(base),
+    named(found.factors),
+    whole=named(whole),
+    base=named(base.params),
+    tied=_is_tied(base) and any(map(_EMBEDDING.search, found.factors)),
     config={
       'base_model_name_or_path': recipe.base.path,
       'task_type': _task(config),
