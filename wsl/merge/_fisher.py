@@ -106,7 +106,7 @@ def _quotients(norms: types.Array, coefs: types.Array) -> types.Array:
 
 def _squares(x: types.Array) -> types.Array:
   """Returns the squared norm of each model's part of a leaf, ``[T]``."""
-  x = tree.wide(x).reshape(len(x), -1)
+  x = tree.wide(x)
   return tree.sum_entries(x * x)
 
 

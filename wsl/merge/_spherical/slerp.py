@@ -151,7 +151,7 @@ def _products(a: types.Array, b: types.Array) -> types.Array:
   """Returns ``[a.a, b.b, a.b]``; zeros for an integer leaf."""
   if not tree.is_float(a):
     return jnp.zeros(3, jnp.float32)
-  a, b = tree.wide(a).reshape(-1), tree.wide(b).reshape(-1)
+  a, b = tree.wide(a), tree.wide(b)
   products = [tree.square(a), tree.square(b), tree.inner(a, b)]
   return jnp.concatenate([tree.sum_entries(x[None]) for x in products])
 

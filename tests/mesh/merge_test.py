@@ -1,0 +1,120 @@
+"""Every merge on meshes of eight devices: equal to one device, no gathers."""
+
+import math
+import re
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from tests.merge import battery
+from wsl import mesh
+
+pytestmark = [
+  pytest.mark.needs_devices(8),
+  pytest.mark.cpu_only('it compiles for eight virtual devices'),
+]
+# For each mesh the partition of the matrices of a stack [T, m, n]. Meshes of
+# two axes are in tests/merge/contract_test.py, called eagerly.
+MESHES = {
+  'model:8': jax.P(None, None, 'model'),
+  'rows:2,data:2,columns:2': jax.P(None, 'rows', ('data', 'columns')),
+}
+# Methods that sum over no shards, or only count: equal bit for bit.
+EXACT = {
+  *('sum', 'mean', 'mean_nonzero', 'elect_sign', 'trim', 'rescale', 'ties'),
+  *('ties/leaf', 'breadcrumbs', 'breadcrumbs/leaf', 'dare', 'della', 'ram'),
+  *('tall_masks', 'materialize', 'consensus', 'nearswap', 'scale.by_depth'),
+}
+# They decompose whole matrices, or sort all entries of a leaf.
+GATHER = {
+  *('regmean', 'tsv', 'iso_c', 'iso_cts', 'tsv/scanned', 'iso_c/scanned'),
+  'arcee_fusion',
+}
+# Their searches and sums are those of other rows.
+SAME_PROGRAM = {
+  *(
+    'trim',
+    'sce',
+    'breadcrumbs',
+    'breadcrumbs/leaf',
+    'rescale',
+    'slerp/scanned',
+  ),
+  *('ram_plus', 'slerp'),
+}
+
+
+def shard(x: Any, name: str) -> Any:
+  """Shards the matrices of a stack; other leaves are replicated."""
+  m, spec = mesh.make(name), MESHES[name]
+
+  def place(v: Any) -> Any:
+    where = jax.sharding.NamedSharding(m, spec if v.ndim == 3 else jax.P())
+    if isinstance(v, jax.ShapeDtypeStruct):
+      return jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=where)
+    return jax.device_put(v, where)
+
+  return jax.tree.map(place, x)
+
+
+@pytest.mark.parametrize('name', battery.METHODS)
+def test_eight_devices_equal_one(name: str) -> None:
+  row = battery.METHODS[name]
+  given = battery.stacked(battery.T), row.sides(battery.T)
+  wanted = battery.expected(name)
+  for shape, spec in MESHES.items():
+    call = jax.jit(lambda x, sides: row.call(x, sides, **battery.first(row)))
+    found = call(*shard(given, shape))
+    if name in EXACT:
+      jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    else:
+      battery.same(found, wanted, atol=1e-13)
+    if name not in GATHER and hasattr(found, 'keys'):
+      kept = tuple(found['block_0']['w'].sharding.spec)
+      assert kept[-1] == spec[-1]
+
+
+# Larger than the samples and columns that a search for a rank gathers.
+SHAPE = (4, 512, 1024)
+
+
+def _large(x: Any) -> Any:
+  """Returns the shape of a larger matrix for each matrix, in float32."""
+  shape = SHAPE if x.ndim == 3 else x.shape
+  return jax.ShapeDtypeStruct(shape, np.float32)
+
+
+def gathered(fn: Any, *args: Any) -> list[str]:
+  """Lists the collectives of a program whose results have a leaf's size."""
+  text = jax.jit(fn).lower(*args).compile().as_text()
+  found = re.findall(r'= (.*) (?:all-gather|all-to-all)(?:-start)?\(', text)
+  sizes = [
+    max(math.prod(map(int, s.split(','))) for s in re.findall(r'\[([\d,]+)', x))
+    for x in found
+  ]
+  return [x for x, n in zip(found, sizes) if n >= math.prod(SHAPE[1:])]
+
+
+@pytest.mark.parametrize(
+  'name', [n for n in battery.METHODS if n not in GATHER | SAME_PROGRAM]
+)
+def test_accelerators_gather_no_leaf(
+  name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """Thresholds, norms and angles are reduced where the shards are."""
+  monkeypatch.setattr(
+    jax.lax, 'platform_dependent', lambda *xs, cpu, default: default(*xs)
+  )
+  row = battery.METHODS[name]
+  given = jax.tree.map(_large, (battery.stacked(4), row.sides(4)))
+  for shape in MESHES:
+    call = lambda x, sides: row.call(x, sides, **battery.first(row))
+    assert not gathered(call, *shard(given, shape))
+
+
+def test_the_check_detects_a_gather() -> None:
+  sort = lambda x: jax.numpy.sort(x.reshape(4, -1), axis=1)
+  x = shard(jax.ShapeDtypeStruct(SHAPE, np.float32), 'model:8')
+  assert gathered(sort, x)
