@@ -23,9 +23,10 @@ class Static(NamedTuple):
   value: Any
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+# Not frozen, which takes five times as long to create 70,000 of them.
+@dataclasses.dataclass(eq=False, slots=True)
 class Stored:
-  """A leaf that is fetched when it is read.
+  """A leaf that is fetched when it is read; it is not changed.
 
   Attributes:
     fetch: returns the leaf as a numpy array.

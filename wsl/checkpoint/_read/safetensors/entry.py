@@ -1,7 +1,7 @@
 """Tensors of a safetensors file: dtype, shape, bytes; as leaves on demand."""
 
+from collections.abc import Sequence
 import functools
-import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -74,21 +74,18 @@ def _hashes(path: pathlib.Path, header: Header) -> recorded.Hashes | None:
   return recorded.Hashes(found)
 
 
-def overflows(shape: list[int], bits: int) -> bool:
-  """Returns True if the product overflows before it reaches a zero."""
-  total = 1
+def size_in_bits(shape: Sequence[int], bits: int) -> int | None:
+  """Returns the size of a tensor.
+
+  None if the product exceeds 64 bits, also before it reaches a zero: such a
+  shape is refused by the published package, and may be long.
+  """
+  size = 1
   for n in shape:
-    total *= n
-    if total > _MAX_INTEGER:
-      return True
-  return total * bits > _MAX_INTEGER
-
-
-def size_in_bits(shape: list[int], bits: int) -> int | None:
-  """Returns the size of a tensor; None if it is beyond 64 bits."""
-  size = math.prod(shape) * bits
-  large = size > _MAX_INTEGER or (not size and overflows(shape, bits))
-  return None if large else size
+    size *= n
+    if size > _MAX_INTEGER:
+      return None
+  return size * bits if size * bits <= _MAX_INTEGER else None
 
 
 def _refuse_packed(path: pathlib.Path, name: str, dtype: np.dtype) -> Any:

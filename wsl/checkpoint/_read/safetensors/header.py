@@ -165,7 +165,7 @@ def _explain(
     )
   kind = f'{code}{shape}' if len(shape) < 8 else f'its {code} array'
   _, bits = entry_lib.BITS[code]
-  if entry_lib.overflows(shape, bits):
+  if entry_lib.size_in_bits(shape, bits) is None:
     return messages.damaged(
       path, f'the size of leaf {quoted}, {kind:.80}, is beyond 64 bits'
     )
