@@ -59,7 +59,7 @@ def streamed(x: dict[str, Any], nbytes: int) -> dict[str, np.ndarray]:
 
 
 def is_cut(leaf: Any) -> bool:
-  return cut.is_cut(windows.Item('', leaf, leaf.shape))
+  return cut.is_cut(windows.Item('', leaf, leaf.shape), 1 << 10)
 
 
 def check_equal(x: dict[str, Any], nbytes: int = 1 << 10) -> None:

@@ -61,9 +61,12 @@ def cut(
     yield window
 
 
-def is_cut(item: windows.Item) -> bool:
-  """Returns True if a leaf is computed in windows."""
-  return _sequence(item, 1) is not None
+def is_cut(item: windows.Item, nbytes: int) -> bool:
+  """Returns True if a leaf is computed in windows, of ``nbytes`` as in ``cut``.
+
+  The size does not matter, but each one is traced.
+  """
+  return _sequence(item, nbytes) is not None
 
 
 class _Sequence(NamedTuple):

@@ -87,12 +87,9 @@ def _find(
   entries: Entries | None,
   x64: bool,
 ) -> ChunkProgram | None:
-  """Traces a program and derives that of its chunks; None if it has none."""
-  del x64  # part of the key
-  wide = _program.narrows(program, [k.abstract(k.shape) for k in kinds])
+  """Derives the program of chunks; None if there is none."""
+  traced, wide = _trace(program, kinds, entries, x64)
   with jax.enable_x64(True) if wide else contextlib.nullcontext():
-    abstract = [k.abstract(k.shape) for k in kinds]
-    traced = jax.make_jaxpr(_traced(program, entries))(*abstract)
     reduce = _reduction(program, entries) if entries else None
     for leads in kinds_lib.leads(kinds, shape):
       found = _flatten(traced, kinds, leads, shape, length, reduce)
@@ -101,6 +98,25 @@ def _find(
         dtype = found.out_avals[0].dtype
         return ChunkProgram(run, leads, positional, wide, dtype)
   return None
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _trace(
+  program: _program.Program,
+  kinds: tuple[_nodes.Kind, ...],
+  entries: Entries | None,
+  x64: bool,
+) -> tuple[core.ClosedJaxpr, bool]:
+  """Traces a program at the shapes of its leaves, for chunks of all lengths.
+
+  Returns:
+    The program, and whether 64 bits must be enabled.
+  """
+  del x64  # part of the key
+  wide = _program.narrows(program, [k.abstract(k.shape) for k in kinds])
+  with jax.enable_x64(True) if wide else contextlib.nullcontext():
+    abstract = [k.abstract(k.shape) for k in kinds]
+    return jax.make_jaxpr(_traced(program, entries))(*abstract), wide
 
 
 def _traced(

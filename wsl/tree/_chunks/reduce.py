@@ -30,9 +30,10 @@ def combine(
 
 def is_reducible(leaf: Any, entries: programs.Entries | None) -> bool:
   """Returns True if a reduction reads files that can be read in chunks."""
-  if entries is None or not in_files(leaf):
+  # The size of the result is not asked for: its trace is not used again.
+  if entries is None or not _reads_files(leaf):
     return False
-  return cut.is_cut(_item('', leaf, entries))
+  return cut.is_cut(_item('', leaf, entries), stream.CHUNK_BYTES)
 
 
 def on_host(part: Any) -> np.ndarray:
@@ -47,7 +48,7 @@ def sample(leaf: Any, spans: Sequence[tuple[int, int]]) -> np.ndarray | None:
   None if the stack is not in files that can be read in chunks.
   """
   item = windows.Item('', leaf, tuple(leaf.shape[1:]), spans=spans)
-  if not in_files(leaf) or not cut.is_cut(item):
+  if not in_files(leaf) or not cut.is_cut(item, stream.CHUNK_BYTES):
     return None
   parts = [
     np.asarray(part)[:, : window.filled]
@@ -84,8 +85,11 @@ def in_files(leaf: Any, *, above: int = 0) -> bool:
     >>> in_files(jnp.ones(2)), in_files(tree.defer(jnp.ones(2)))
     (False, False)
   """
-  if leaf.size <= above:
-    return False
+  return _reads_files(leaf) and leaf.size > above
+
+
+def _reads_files(leaf: Any) -> bool:
+  """Returns True if an input of a leaf is a file that is read in slices."""
   computed = isinstance(leaf, _nodes.Computed)
   inputs = leaf.linear[1] if computed else [leaf]
   return any(

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import types
 from wsl.tree import _nodes, _on_demand
 from wsl.tree._chunks import reduce
 from wsl.tree._ranks import bits, passes
@@ -24,41 +23,30 @@ def sort(
 ) -> tuple[Any, list[int]]:
   """Sorts the bits of each group's samples.
 
+  Args:
+    samples: for each leaf ``[T, s]``.
+    groups: the group of each leaf.
+    dtype: the float dtype of the bits.
+    xp: the module of the result, numpy or jax.numpy.
+
   Returns:
     ``[G, T, s]``, padded at the end by the largest integer, and the number of
     entries of each group.
   """
-  drawn = [0] * (max(groups) + 1)
-  for x, g in zip(samples, groups):
-    drawn[g] += x.shape[1]
-  found = _on_demand.apply_kernel(
-    _sorted,
-    *samples,
-    groups=_nodes.Static(groups),
-    dtype=_nodes.Static(dtype),
-  )
-  return xp.asarray(found), drawn
-
-
-def _sorted(
-  *samples: types.Array, groups: passes.Groups, dtype: np.dtype
-) -> types.Array:
-  """Sorts the bits of each group's samples, ``[G, T, s]``."""
   integer = bits.integer(dtype)
-  parts: dict[int, list[types.Array]] = {}
+  on_host = all(isinstance(x, np.ndarray) for x in samples)
+  order = bits.on_host if on_host else bits.of
+  module: Any = np if on_host else jnp
+  parts: dict[int, list[Any]] = {}
   for x, g in zip(samples, groups):
-    parts.setdefault(g, []).append(bits.of(x, integer))
-  joined = [jnp.concatenate(parts[g], axis=1) for g in sorted(parts)]
+    parts.setdefault(g, []).append(order(x, integer))
+  joined = [module.concatenate(parts[g], axis=1) for g in sorted(parts)]
   longest = max(x.shape[1] for x in joined)
-  padded = [
-    jnp.pad(
-      x,
-      [(0, 0), (0, longest - x.shape[1])],
-      constant_values=np.iinfo(integer).max,
-    )
-    for x in joined
-  ]
-  return jnp.sort(jnp.stack(padded), axis=2)
+  largest = np.iinfo(integer).max
+  pad = lambda x: [(0, 0), (0, longest - x.shape[1])]
+  padded = [module.pad(x, pad(x), constant_values=largest) for x in joined]
+  found = module.sort(module.stack(padded), axis=2)
+  return xp.asarray(found), [x.shape[1] for x in joined]
 
 
 def draw(leaf: Any, stride: float) -> Any:
