@@ -82,11 +82,13 @@ def merged(folder: pathlib.Path, models: int, method: str) -> Any:
   tau = deltas.stack(base, others)
   methods: dict[str, Callable[[], Any]] = {
     'task_arithmetic': lambda: merge.sum(tau),
-    'ties_leaf': lambda: merge.ties(tau, density=0.2, scope='leaf', dialect='mergekit'),
+    'ties_leaf': lambda: merge.ties(
+      tau, density=0.2, scope='leaf', dialect='mergekit'
+    ),
     'ties_global': lambda: merge.ties(tau, density=0.2),
     'dare_linear': lambda: merge.sum(merge.dare(tau, rate=0.5, key=key)),
     'dare_ties': lambda: merge.mean_nonzero(
-      merge.elect_sign(merge.dare(tau, rate=0.5, key=key))
+      merge.elect_sign(merge.dare(tau, rate=0.5, key=key), dialect='mergekit')
     ),
   }
   coef = 1.0 if 'ties' in method else 0.3

@@ -15,6 +15,9 @@ _NEAR = np.asarray([-2.5, -0.6, 0.6, 2.5])
 _MARGIN = np.asarray([-0.2, 0.0, 0.0, 0.2])
 # ... or evenly over the bracket, after a pass that hardly narrowed it.
 _EVEN = np.asarray([0.2, 0.4, 0.6, 0.8])
+# Width of the sample's bounds, in units of the last place, below which values
+# around the expected one are probed.
+_CLOSE = 8
 
 
 class Bracket(NamedTuple):
@@ -35,7 +38,8 @@ def first_probes(
 
   The sample is sorted, ``[R, s]``; its first ``drawn`` entries count, ``[R]``.
   The expected value is probed together with its successor: if many entries are
-  equal to it, the pair closes the bracket at once.
+  equal to it, the pair closes the bracket at once. Where few values are likely,
+  as in floats of 16 bits, four consecutive ones are probed instead.
   """
   # Of s sampled entries, those below the k-th are binomial with p = 1 - k / N:
   # their fraction has standard deviation sqrt(p (1 - p) / s). 3.5 of them on
@@ -47,9 +51,13 @@ def first_probes(
   ranks = xp.stack([rank(-3.5), rank(0), rank(3.5)], axis=1)
   ranks = xp.clip(ranks, 0, drawn[:, None] - 1).astype(np.int32)
   probes = xp.take_along_axis(sample, ranks, axis=1)
-  successor = probes[:, 1:2] + np.ones((), probes.dtype)
+  expected = probes[:, 1:2]
+  successor = expected + np.ones((), probes.dtype)
+  close = probes[:, 2:3] - probes[:, 0:1] <= _CLOSE
+  consecutive = expected + np.arange(-1, 3).astype(probes.dtype)
   # A probe at 0 carries no information: every entry reaches it.
-  return xp.maximum(xp.concatenate([probes, successor], axis=1), 1)
+  spread = xp.concatenate([probes, successor], axis=1)
+  return xp.maximum(xp.where(close, consecutive, spread), 1)
 
 
 def next_probes(xp: Any, b: Bracket, k: Any, dtype: np.dtype) -> Any:

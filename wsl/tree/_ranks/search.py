@@ -37,7 +37,9 @@ def find(
   dtype = widest([leaf.dtype for leaf in leaves])
   integer = bits.integer(dtype)
   models = leaves[0].shape[0]
-  strides = [size / np.clip(size / 64, *samples_lib.SIZES) for size in sizes]
+  # A sort in a trace takes as long as a pass, so its sample is smaller.
+  some = 64 if any(isinstance(x, jax.core.Tracer) for x in leaves) else 16
+  strides = [size / np.clip(size / some, *samples_lib.SIZES) for size in sizes]
   samples = [
     samples_lib.draw(x, float(strides[g])) for x, g in zip(leaves, groups)
   ]
