@@ -54,7 +54,7 @@ def first_probes(
   expected = probes[:, 1:2]
   successor = expected + np.ones((), probes.dtype)
   close = probes[:, 2:3] - probes[:, 0:1] <= _CLOSE
-  consecutive = expected + np.arange(-1, 3).astype(probes.dtype)
+  consecutive = expected + np.arange(-1, 3).astype(probes.dtype)[None]
   # A probe at 0 carries no information: every entry reaches it.
   spread = xp.concatenate([probes, successor], axis=1)
   return xp.maximum(xp.where(close, consecutive, spread), 1)
