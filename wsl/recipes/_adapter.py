@@ -82,7 +82,7 @@ def write(
     named(found.factors),
     whole=named(whole),
     base=named(base.params),
-    tied=_is_tied(base) and any(map(_EMBEDDING.search, found.factors)),
+    tied=_tied(base, named(found.factors)),
     config={
       'base_model_name_or_path': recipe.base.path,
       'task_type': _task(config),
@@ -138,23 +138,33 @@ def _prefix(base: _folder.Folder) -> str:
   GPT-2's files hold the inner model, without the name that its class has.
   """
   config = base.config or {}
-  inner = 'LMHead' in ' '.join(map(str, config.get('architectures') or []))
-  inner = inner and config.get('model_type') == 'gpt2'
+  inner = 'LMHead' in _class(config) and config.get('model_type') == 'gpt2'
   whole = any(name.startswith('transformer.') for name in base.params)
   return 'transformer.' if inner and not whole else ''
 
 
-def _is_tied(base: _folder.Folder) -> bool:
-  """Returns whether the output head is the input embedding."""
+def _tied(base: _folder.Folder, factors: Mapping[str, Any]) -> dict[str, str]:
+  """Returns the output head that is the input embedding, and its module."""
   config = base.config or {}
-  has_head = any(name.endswith('lm_head.weight') for name in base.params)
-  return bool(config.get('tie_word_embeddings', True)) and not has_head
+  head = (
+    'cls.predictions.decoder' if 'MaskedLM' in _class(config) else 'lm_head'
+  )
+  has_head = any(name.endswith(f'{head}.weight') for name in base.params)
+  names = [name for name in factors if _EMBEDDING.search(name)]
+  if has_head or not names or not config.get('tie_word_embeddings', True):
+    return {}
+  return {head: names[0].removesuffix('.weight')}
+
+
+def _class(config: Mapping[str, Any]) -> str:
+  """Returns the class of a model in transformers."""
+  return ' '.join(map(str, config.get('architectures') or []))
 
 
 def _task(config: Mapping[str, Any]) -> str | None:
   """Returns PEFT's name of the task of an architecture."""
-  names = ' '.join(map(str, config.get('architectures') or []))
-  return 'CAUSAL_LM' if 'CausalLM' in names or 'LMHead' in names else None
+  name = _class(config)
+  return 'CAUSAL_LM' if 'CausalLM' in name or 'LMHead' in name else None
 
 
 def _report(found: adapters.Extraction, rank: int) -> Iterator[str]:

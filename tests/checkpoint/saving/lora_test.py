@@ -102,10 +102,26 @@ def test_scales_and_names_that_end_alike(tmp_path: pathlib.Path) -> None:
     np.testing.assert_allclose(loaded[name], adapters.dense(x), rtol=1e-6)
   assert options(tmp_path / 'a')['task_type'] == 'X'
   alike = {name: linear(i) for i, name in enumerate(factors)}
-  checkpoint.save_lora(tmp_path / 'b', alike, tied=True)
+  checkpoint.save_lora(tmp_path / 'b', alike)
   assert options(tmp_path / 'b')['rank_pattern'] == {}
   assert options(tmp_path / 'b')['lora_alpha'] == 2
-  assert options(tmp_path / 'b')['ensure_weight_tying']
+
+
+def test_a_tied_head_has_the_factors_of_the_embedding(
+  tmp_path: pathlib.Path,
+) -> None:
+  view = tree.Matrix(rows=(0,), columns=(1,))
+  x = adapters.Factors(draw(0, 2, 5), draw(1, 3, 2), 0.5, (5, 3), view)
+  tied = {'lm_head': 'wte'}
+  checkpoint.save_lora(tmp_path / 'lora', {'wte.weight': x}, tied=tied)
+  base = {'wte.weight': np.zeros((5, 3), np.float32)}
+  alone = tree.read(checkpoint.load_lora(base, tmp_path / 'lora'))
+  untied = base | {'lm_head.weight': base['wte.weight']}
+  both = tree.read(checkpoint.load_lora(untied, tmp_path / 'lora'))
+  for delta in (alone['wte.weight'], *both.values()):
+    np.testing.assert_allclose(delta, adapters.dense(x), rtol=1e-6)
+  with pytest.raises(ValueError, match='has no factors'):
+    checkpoint.save_lora(tmp_path / 'b', {'q.weight': linear(0)}, tied=tied)
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path: pathlib.Path) -> None:

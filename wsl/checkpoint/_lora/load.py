@@ -7,7 +7,7 @@ from typing import Any
 
 from wsl import tree, types
 from wsl.checkpoint._lora import config as config_lib
-from wsl.checkpoint._lora import kernels, modules
+from wsl.checkpoint._lora import kernels, modules, peft
 from wsl.checkpoint._read import door, messages
 
 _ENDS = ('weight', 'bias')
@@ -101,9 +101,12 @@ def _load(
     raise FileNotFoundError(
       f'load_lora: {folder} holds none of {", ".join(_FILES)}: copy it again'
     )
-  leaves = tree.flatten(door.open_path(file, finite=finite, free=[]).params)
-  parts, replaced = modules.sort(folder, leaves)
+  opened = door.open_path(file, finite=finite, free=[])
+  parts, replaced = modules.sort(folder, tree.flatten(opened.params))
   weights = _Weights(base, [*parts, *replaced])
+  for head in opened.metadata.get(peft.TIED, '').split():
+    if f'{head}.weight' not in weights.names:
+      del parts[head]  # the same factors as those of an embedding
   found: dict[str, Any] = {}
   for module, part in parts.items():
     name, weight = weights.find(f'{module}.weight')

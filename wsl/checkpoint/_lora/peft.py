@@ -9,6 +9,8 @@ from wsl import adapters, tree, types
 from wsl.checkpoint._read import messages
 
 EMBEDDINGS = 'emb|wte|wpe'
+# The key of the metadata that names modules whose weight is an embedding.
+TIED = 'wsl.tied'
 _PREFIX = 'base_model.model.'
 
 
@@ -18,6 +20,7 @@ def encode(
   base: types.Params,
   *,
   embeddings: str,
+  tied: Mapping[str, str],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """Returns the tensors of a LoRA by their names, and its configuration.
 
@@ -26,6 +29,7 @@ def encode(
     whole: replaced weights by name.
     base: the model, for the other weights of the modules of ``whole``.
     embeddings: see ``save_lora``.
+    tied: see there.
 
   Raises:
     ValueError: naming the leaf for which PEFT has no module.
@@ -54,6 +58,16 @@ def encode(
     )
   saved, biases = _whole(modules, whole, base)
   tensors |= saved | biases
+  for head, embedding in tied.items():
+    if embedding not in modules or head in modules:
+      raise ValueError(
+        f'save_lora(tied=): {messages.quote(embedding)} has no factors, or '
+        f'{messages.quote(head)} has: leave it out'
+      )
+    x = modules[head] = modules[embedding]
+    at = f'{_PREFIX}{head}.lora_'
+    # The embedding [entries, d] is the map [out, in]: s (B A)^T = s A^T B^T.
+    tensors |= {f'{at}A.weight': x.b.T, f'{at}B.weight': x.a.T}
   entries = _ranks(modules) | {
     'peft_type': 'LORA',
     'task_type': None,

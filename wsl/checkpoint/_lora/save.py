@@ -24,7 +24,7 @@ def save_lora(
   whole: Mapping[str, Any] | None = None,
   base: types.Params = None,
   embeddings: str = peft.EMBEDDINGS,
-  tied: bool = False,
+  tied: Mapping[str, str] | None = None,
   config: Mapping[str, Any] | None = None,
   check_finite: bool = True,
 ) -> None:
@@ -51,10 +51,11 @@ def save_lora(
     embeddings: a regular expression, searched in the last part of a module's
       name, of embeddings (``torch.nn.Embedding``). Their factors have other
       names than those of linear maps.
-    tied: whether the output head is the input embedding, and is not among the
-      factors: PEFT then applies those of the embedding to both
-      (``ensure_weight_tying``). PEFT's ``merge_and_unload`` adds them twice;
-      without it, the head keeps the embedding of the base until PEFT merges.
+    tied: for each output head that is no weight of its own but an embedding,
+      the embedding's module: ``{'lm_head': 'model.embed_tokens'}``. PEFT's
+      layers know no ties: the head gets the factors of the embedding,
+      transposed. (``merge_and_unload`` of PEFT adds both to the one weight:
+      untie it first.) ``load_lora`` of a base without the head leaves them out.
     config: entries that ``adapter_config.json`` gets besides, such as
       ``{'task_type': 'CAUSAL_LM', 'base_model_name_or_path': 'name'}``.
     check_finite: whether an infinity or a NaN is an error.
@@ -64,7 +65,8 @@ def save_lora(
     FileExistsError: if ``path`` is not new.
     OSError: if the files cannot be written.
     ValueError: if PEFT has no module for a leaf, naming it; if a module of
-      ``whole`` needs the base; or if a value is not finite.
+      ``whole`` needs the base; if a tied embedding has no factors; or if a
+      value is not finite.
 
   Example:
     >>> import pathlib, tempfile
@@ -84,9 +86,8 @@ def save_lora(
     arXiv:2106.09685; the files are those of PEFT 0.21.
   """
   tensors, entries = peft.encode(
-    factors, whole or {}, base, embeddings=embeddings
+    factors, whole or {}, base, embeddings=embeddings, tied=tied or {}
   )
-  entries |= {'ensure_weight_tying': True} if tied else {}
   entries |= config or {}
   if jax.process_index():
     return
@@ -94,7 +95,7 @@ def save_lora(
     _save.save(
       part / _FILE,
       tensors,
-      metadata={'format': 'pt'},
+      metadata={'format': 'pt'} | ({peft.TIED: ' '.join(tied)} if tied else {}),
       check_finite=check_finite,
     )
     text = json.dumps(entries, indent=2)  # patterns have an order
