@@ -66,19 +66,21 @@ def sgd(*, epochs: int, at_once: int, decay: float) -> dict[str, object]:
 
 def chooser(
   *variants: Callable[[], ml_collections.ConfigDict],
+  default: str = 'digits',
 ) -> Callable[..., ml_collections.ConfigDict]:
   """Returns the ``get_config`` of a module of configs.
 
   Args:
     *variants: functions that build a config; their names are the variants.
+    default: the variant that is taken where none is named.
 
   Returns:
-    A function of a variant's name, ``'digits'`` by default. It sets the field
-    ``variant``, and raises ValueError for an unknown name.
+    A function of a variant's name. It sets the field ``variant``, and raises
+    ValueError for an unknown name.
   """
   named = {variant.__name__: variant for variant in variants}
 
-  def get_config(variant: str = 'digits') -> ml_collections.ConfigDict:
+  def get_config(variant: str = default) -> ml_collections.ConfigDict:
     if variant not in named:
       hint = tree.nearest(variant, list(named))
       raise ValueError(

@@ -35,6 +35,8 @@ class Row(NamedTuple):
       first call of the function whose arguments satisfy the condition, with
       ``count`` finished parts, and is run again; None for no interruption.
     variants: fields of other variants.
+    default: the variant that is taken where none is named.
+    changed: (field, another value) of a config that a finished run refuses.
   """
 
   experiment: ModuleType
@@ -44,6 +46,8 @@ class Row(NamedTuple):
   mistakes: Sequence[tuple[dict[str, Any], str]]
   interrupt: tuple[ModuleType, str, Callable[..., bool], int] | None = None
   variants: Mapping[str, Mapping[str, Any]] = {}
+  default: str = 'digits'
+  changed: tuple[str, Any] = ('data', 'elsewhere')
 
 
 class Finished(NamedTuple):
@@ -157,8 +161,9 @@ def _skipped(row: Row, finished: Finished) -> None:
 
 def _refused(row: Row, finished: Finished) -> None:
   other = row.configs.get_config('tiny')
-  other.data = 'elsewhere'
-  message = r'another config \(data: digits there, elsewhere here\)'
+  field, value = row.changed
+  there, other[field] = other[field], value
+  message = rf'another config \({field}: {there} there, {value} here\)'
   with pytest.raises(ValueError, match=message):
     row.experiment.run(other, str(finished.workdir))
 
@@ -200,12 +205,13 @@ def _mistake(
 def _variants(row: Row, folder: pathlib.Path) -> None:
   """Checks the default, a typo, fields of variants, and the sweep."""
   del folder
-  assert row.configs.get_config().variant == 'digits'
-  with pytest.raises(ValueError, match=r"no variant 'digts' .*'digits'"):
-    row.configs.get_config('digts')
+  assert row.configs.get_config().variant == row.default
+  typo = row.default[:3] + row.default[4:]
+  with pytest.raises(ValueError, match=rf"no variant '{typo}' .*{row.default}"):
+    row.configs.get_config(typo)
   for variant, fields in row.variants.items():
     flat = row.configs.get_config(variant)
     for field, value in fields.items():
       assert functools.reduce(operator.getitem, field.split('.'), flat) == value
   for entry in getattr(row.configs, 'sweep', list)():
-    row.configs.get_config('digits').update_from_flattened_dict(entry)
+    row.configs.get_config(row.default).update_from_flattened_dict(entry)
