@@ -81,6 +81,25 @@ def test_a_flipped_bit_is_found_when_leaves_are_read_in_slices(tmp_path):
     leaf.read_into(0, np.empty(10))
 
 
+@pytest.mark.parametrize('chunk_bytes', [1 << 10, 1 << 20])
+def test_leaves_that_end_with_a_short_chunk(tmp_path, chunk_bytes):
+  """The end of a large leaf is written beside small leaves, not as one."""
+  shapes = {'a': 300_000, 'b': 3, 'c': 700, 'd': 290_000, 'e': 5}
+  for i, name in enumerate(('base', 'model')):
+    rng = np.random.default_rng(i)
+    params = {k: rng.normal(size=n).astype('f4') for k, n in shapes.items()}
+    checkpoint.save(tmp_path / name, params)
+  base, model = (
+    checkpoint.load(tmp_path / name, lazy=True) for name in ('base', 'model')
+  )
+  merged = deltas.apply(base, merge.mean(deltas.stack(base, [model])), coef=0.5)
+  options = {'checksums': True, 'chunk_bytes': chunk_bytes}
+  checkpoint.save(tmp_path / 'out', merged, **options)
+  loaded = checkpoint.load(tmp_path / 'out')  # verifies the hashes
+  for name, x in merged.items():
+    np.testing.assert_array_equal(loaded[name], tree.read(x))
+
+
 def test_a_merge_does_not_inherit_checksums(tmp_path):
   for name in 'abc':
     params = {'w': np.full(9, ord(name), np.float32)}

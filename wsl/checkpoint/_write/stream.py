@@ -65,9 +65,11 @@ def _batches(
 ) -> Iterator[list[pieces_lib.Piece]]:
   """Yields one large piece, or whole small leaves of one dtype."""
   batch: list[pieces_lib.Piece] = []
-  room = _BATCH_BYTES
+  room, whole = _BATCH_BYTES, True
   for piece in pieces_lib.of(leaves, chunk_bytes):
-    large = piece.values.nbytes >= _BATCH_BYTES or not piece.last
+    # The last piece of a leaf is not a leaf, however small it is.
+    large = piece.values.nbytes >= _BATCH_BYTES or not (piece.last and whole)
+    whole = piece.last
     if batch and (large or piece.values.dtype != batch[0].values.dtype):
       yield batch
       batch, room = [], _BATCH_BYTES
