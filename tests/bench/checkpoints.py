@@ -1,164 +1,51 @@
-"""Merges of checkpoints: seconds and peak memory of whole processes.
+"""Merges of checkpoints against mergekit: seconds and memory of processes.
 
-A base and its experts are written to a scratch folder, as Llama folders in
-shards of bfloat16, and deleted at the end. Each measurement is a fresh process,
-imports and compilation included; methods are run in turn, and every line of
-JSON is one method: medians over the rounds.
+  python tests/bench/checkpoints.py --mergekit=ENV/bin/mergekit-yaml
 
-  floor     reads all models into one buffer, and writes one model to the disk
+A base and three experts of 0.56 billion parameters are written to a scratch
+folder, as Llama folders in shards of bfloat16, and deleted at the end (6 GB).
+Each measurement is a fresh process, imports and compilation included. Methods
+are run in turn, three rounds of all of them, and a table of medians follows
+each round: values that miss what is expected are marked by ``!`` and listed.
+The whole takes about 19 minutes, most of them mergekit's; ``--minutes`` starts
+no further pair with mergekit after that time. Without ``--mergekit`` it takes
+four. ``--out`` gets every round as a line of JSON.
+
+  floor     reads the models of the method into one buffer, and writes one model
+            to the disk
   wsl       ``checkpoint.save(folder, ...)``, after a ``checkpoint.plan`` of it;
             ``planned`` is the planned memory over the one it used
-  mergekit  ``mergekit-yaml`` on the same files, with --mergekit=PYTHON
+  mergekit  ``mergekit-yaml`` on the same files; TIES and DARE-TIES are merged
+            by its own definition, ``dialect='mergekit'``
 
 ``over_floor`` is the time without the imports over that of the floor in the
-same round, ``faster`` and ``memory`` compare with mergekit: medians of ratios
-of the same round.
-
-Run: python tests/bench/checkpoints.py --millions=250 --methods=linear,ties
+same round; ``faster`` and ``less memory`` compare with mergekit in the same
+round.
 """
 
 import argparse
-from collections.abc import Callable
 import json
 import os
 import pathlib
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
 
-_CONFIG = {
-  'architectures': ['LlamaForCausalLM'],
-  'model_type': 'llama',
-  'num_attention_heads': 16,
-  'num_key_value_heads': 16,
-  'max_position_embeddings': 2048,
-  'rms_norm_eps': 1e-5,
-  'torch_dtype': 'bfloat16',
-  'tie_word_embeddings': False,
-}
-_WIDTH, _HIDDEN, _VOCABULARY, _SHARDS = 1024, 2816, 32000, 3
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-# The parameters of each method in mergekit's own terms.
-_MERGEKIT: dict[str, dict[str, Any]] = {
-  'linear': {'merge_method': 'linear', 'weight': 1.0},
-  'task_arithmetic': {'merge_method': 'task_arithmetic', 'weight': 0.3},
-  'slerp': {'merge_method': 'slerp', 't': 0.3},
-  'ties_leaf': {'merge_method': 'ties', 'weight': 1.0, 'density': 0.2},
-  'dare_linear': {
-    'merge_method': 'dare_linear',
-    'weight': 0.3,
-    'density': 0.5,
-    'rescale': True,
-  },
-  'dare_ties': {
-    'merge_method': 'dare_ties',
-    'weight': 1.0,
-    'density': 0.5,
-    'rescale': True,
-  },
-}
+from tests.bench._checkpoints import methods as methods_lib
+from tests.bench._checkpoints import models as models_lib
+from tests.bench._checkpoints import report
 
 
-def merged(folder: pathlib.Path, models: int, method: str) -> Any:
-  """Returns the merge of a method, on demand."""
-  import jax
-
-  from wsl import checkpoint, deltas, merge
-
-  load = lambda t: checkpoint.load(folder / f'{t}', lazy=True)
-  base, *others = (load(t) for t in range(models + 1))
-  key = jax.random.key(0)
-  if method == 'slerp':
-    return merge.slerp(base, others[0], t=0.3)
-  if method == 'slerp_global':
-    return merge.slerp(base, others[0], t=0.3, scope='global')
-  if method == 'linear':
-    first, *rest = others
-    return deltas.apply(first, merge.mean(deltas.stack(first, [first, *rest])))
-  tau = deltas.stack(base, others)
-  methods: dict[str, Callable[[], Any]] = {
-    'task_arithmetic': lambda: merge.sum(tau),
-    'ties_leaf': lambda: merge.ties(
-      tau, density=0.2, scope='leaf', dialect='mergekit'
-    ),
-    'ties_global': lambda: merge.ties(tau, density=0.2),
-    'dare_linear': lambda: merge.sum(merge.dare(tau, rate=0.5, key=key)),
-    'dare_ties': lambda: merge.mean_nonzero(
-      merge.elect_sign(merge.dare(tau, rate=0.5, key=key), dialect='mergekit')
-    ),
-  }
-  coef = 1.0 if 'ties' in method else 0.3
-  return deltas.apply(base, methods[method](), coef=coef)
-
-
-METHODS = [*_MERGEKIT, 'ties_global', 'slerp_global']
-
-
-def shapes(millions: float) -> dict[str, tuple[int, ...]]:
-  """Returns the leaves of a Llama of about so many million parameters."""
-  block = {
-    **{f'self_attn.{x}_proj.weight': (_WIDTH, _WIDTH) for x in 'qkvo'},
-    'mlp.gate_proj.weight': (_HIDDEN, _WIDTH),
-    'mlp.up_proj.weight': (_HIDDEN, _WIDTH),
-    'mlp.down_proj.weight': (_WIDTH, _HIDDEN),
-    'input_layernorm.weight': (_WIDTH,),
-    'post_attention_layernorm.weight': (_WIDTH,),
-  }
-  size = lambda shape: shape[0] * (shape[1] if len(shape) > 1 else 1)
-  per_block = sum(map(size, block.values()))
-  rest = millions * 1e6 - 2 * _WIDTH * _VOCABULARY
-  leaves = {'model.embed_tokens.weight': (_VOCABULARY, _WIDTH)}
-  for i in range(max(1, round(rest / per_block))):
-    leaves |= {f'model.layers.{i}.{n}': s for n, s in block.items()}
-  return leaves | {
-    'model.norm.weight': (_WIDTH,),
-    'lm_head.weight': (_VOCABULARY, _WIDTH),
-  }
-
-
-def generate(folder: pathlib.Path, millions: float, seed: int) -> None:
-  """Writes a model of random weights: a base, or a small change of it."""
-  import jax.numpy as jnp
-  import numpy as np
-
-  from wsl import checkpoint, tree
-
-  draw = lambda seed: np.random.default_rng(seed).standard_normal(
-    3_000_017, np.float32
-  )
-  noise = 0.02 * draw(0) + 0.002 * draw(seed) * (seed > 0)
-  noise = noise.astype(jnp.bfloat16)
-
-  def leaf(i: int, shape: tuple[int, ...]) -> tree.Stored:
-    # Each leaf starts at another place, so that leaves are not alike.
-    fetch = lambda: np.resize(np.roll(noise, 7_919_003 * i), shape)
-    return tree.Stored(fetch, shape, noise.dtype)
-
-  names = shapes(millions).items()
-  leaves = {name: leaf(i, s) for i, (name, s) in enumerate(names)}
-  size = sum(leaf.size for leaf in leaves.values())
-  folder.mkdir()
-  checkpoint.save(
-    folder, leaves, metadata={'format': 'pt'}, shard_bytes=2 * size // _SHARDS
-  )
-  config = _CONFIG | {
-    'hidden_size': _WIDTH,
-    'intermediate_size': _HIDDEN,
-    'vocab_size': _VOCABULARY,
-    'num_hidden_layers': sum('q_proj' in name for name in leaves),
-  }
-  (folder / 'config.json').write_text(json.dumps(config))
-
-
-def floor(folder: pathlib.Path, models: int) -> None:
+def floor(folder: pathlib.Path, numbers: list[int]) -> None:
   """Moves the bytes of a merge, with plain reads and writes."""
   buffer = memoryview(bytearray(1 << 22))
   size = 0
-  for t in range(models + 1):
+  for t in numbers:
     size = 0
     for path in sorted((folder / f'{t}').glob('*.safetensors')):
       with open(path, 'rb', buffering=0) as file:
@@ -171,34 +58,16 @@ def floor(folder: pathlib.Path, models: int) -> None:
   (folder / 'floor').unlink()
 
 
-def recipe(folder: pathlib.Path, models: int, method: str) -> str:
-  """Returns a config of mergekit, as JSON, which is YAML."""
-  parameters = dict(_MERGEKIT[method])
-  name = parameters.pop('merge_method')
-  paths = [str(folder / f'{t}') for t in range(models + 1)]
-  config: dict[str, Any] = {'merge_method': name, 'dtype': 'bfloat16'}
-  if name == 'slerp':
-    config['models'] = [{'model': path} for path in paths[:2]]
-  else:
-    config['models'] = [{'model': path} for path in paths[1:]]
-  if name != 'linear':
-    config['base_model'] = paths[0]
-  if name.startswith('ties') or name == 'dare_ties':
-    parameters['normalize'] = True
-  return json.dumps(config | {'parameters': parameters})
-
-
 def command(
   who: str, folder: pathlib.Path, flags: argparse.Namespace, method: str
 ) -> list[str]:
   """Returns the command of one measurement."""
   if who == 'mergekit':
     config = folder / 'config.yml'
-    config.write_text(recipe(folder, flags.models, method))
-    options = ['--no-copy-tokenizer', '--quiet', '--no-write-model-card']
-    run = 'from mergekit.scripts.run_yaml import main; main()'
+    config.write_text(methods_lib.recipe(folder, flags.models, method))
     out = str(folder / 'merged')
-    return [flags.mergekit, '-c', run, str(config), out, *options]
+    options = ['--no-copy-tokenizer', '--quiet', '--no-write-model-card']
+    return [flags.mergekit, str(config), out, *options]
   return [
     sys.executable, __file__, f'--worker={who}', f'--folder={folder}',
     f'--models={flags.models}', f'--methods={method}',
@@ -231,57 +100,61 @@ def work(flags: argparse.Namespace) -> None:
   if flags.worker == 'generate':
     for t in range(flags.models + 1):
       if not (folder / f'{t}').exists():
-        generate(folder / f'{t}', flags.millions, t)
+        models_lib.generate(folder / f'{t}', flags.millions, t)
     return
   if flags.worker == 'floor':
-    floor(folder, flags.models)
+    floor(folder, methods_lib.inputs(flags.methods, flags.models))
     return
   from wsl import checkpoint
 
   if flags.worker == 'import':
     return
-  x = merged(folder, flags.models, flags.methods)
+  x = methods_lib.merged(folder, flags.models, flags.methods)
   print(json.dumps({'planned': checkpoint.plan(x).process_bytes / 2**20}))
   (folder / 'merged').mkdir()
   checkpoint.save(folder / 'merged', x, shard_bytes=5_000_000_000)
 
 
-def compare(
-  flags: argparse.Namespace, folder: pathlib.Path, method: str
-) -> dict[str, Any]:
-  """Runs every process in turn; returns the medians."""
+def run(
+  flags: argparse.Namespace, folder: pathlib.Path, method: str, peer: bool
+) -> dict[str, dict[str, float]]:
+  """Runs every process of one method in turn."""
   who = ['import', 'floor', 'wsl']
-  if flags.mergekit and method in _MERGEKIT:
+  if flags.mergekit and peer and methods_lib.has_peer(method):
     who.append('mergekit')
-  rounds = []
-  for _ in range(flags.repeats):
-    each = {w: measure(command(w, folder, flags, method), folder) for w in who}
-    rounds.append(each)
-  median = lambda value: round(statistics.median(map(value, rounds)), 2)
-  row: dict[str, Any] = {'method': method}
-  for w in who:
-    for unit in ('seconds', 'mib', 'cpu'):
-      row[f'{w}_{unit}'] = median(lambda r, w=w, unit=unit: r[w][unit])
-  spent = lambda r: r['wsl']['seconds'] - r['import']['seconds']
-  row['planned'] = median(lambda r: r['wsl']['planned'] / r['wsl']['mib'])
-  row['over_floor'] = median(lambda r: spent(r) / r['floor']['seconds'])
-  if 'mergekit' in who:
-    ratio = lambda unit: lambda r: r['mergekit'][unit] / r['wsl'][unit]
-    row['faster'], row['memory'] = (
-      median(ratio('seconds')),
-      median(ratio('mib')),
-    )
-  return row
+  return {w: measure(command(w, folder, flags, method), folder) for w in who}
+
+
+def compare(flags: argparse.Namespace, folder: pathlib.Path) -> None:
+  """Runs the rounds; prints the table after each."""
+  start = time.monotonic()
+  rounds: dict[str, list[Any]] = {m: [] for m in flags.methods.split(',')}
+  for i in range(flags.repeats):
+    for method, found in rounds.items():
+      spent = (time.monotonic() - start) / 60
+      found.append(run(flags, folder, method, spent < flags.minutes))
+      line = json.dumps({'method': method, 'round': i, **found[-1]})
+      if flags.out:
+        with open(flags.out, 'a', encoding='utf-8') as file:
+          file.write(f'{line}\n')
+    spent = (time.monotonic() - start) / 60
+    print(f'\nround {i + 1} of {flags.repeats}, {spent:.1f} minutes')
+    rows = [report.row(m, found) for m, found in rounds.items()]
+    print(report.table(rows), flush=True)
 
 
 def main() -> None:
   """Writes the models, measures, deletes them."""
-  parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--millions', type=float, default=250)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--millions', type=float, default=560)
   parser.add_argument('--models', type=int, default=3)
-  parser.add_argument('--methods', default=','.join(METHODS))
+  parser.add_argument('--methods', default=','.join(methods_lib.METHODS))
   parser.add_argument('--repeats', type=int, default=3)
-  parser.add_argument('--mergekit', default=None, help='a python that has it')
+  parser.add_argument('--mergekit', default=None, help='path of mergekit-yaml')
+  parser.add_argument('--minutes', type=float, default=17)
+  parser.add_argument('--out', default=None, help='a file for JSON lines')
   parser.add_argument('--scratch', default=None, help='default: the system one')
   parser.add_argument('--folder', default=None, help='models to use and keep')
   parser.add_argument('--worker', default=None, help=argparse.SUPPRESS)
@@ -291,11 +164,11 @@ def main() -> None:
     return
   with tempfile.TemporaryDirectory(dir=flags.scratch) as scratch:
     folder = pathlib.Path(flags.folder or scratch)
+    folder.mkdir(parents=True, exist_ok=True)
     # The peak of a process includes that of the one that started it, so this
     # one stays small.
     measure(command('generate', folder, flags, ''), folder)
-    for method in flags.methods.split(','):
-      print(json.dumps(compare(flags, folder, method)), flush=True)
+    compare(flags, folder)
 
 
 if __name__ == '__main__':

@@ -1,10 +1,12 @@
 """The memory of leaves while they are computed."""
 
 import math
+import operator
 import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 
 from wsl import tree
 
@@ -74,11 +76,21 @@ def nbytes(leaf: Any) -> int:
   return int(math.prod(leaf.shape)) * int(leaf.dtype.itemsize)
 
 
-def resident() -> int:
-  """Returns the resident memory of this process; 0 if it is not known."""
+_compile_once = jax.jit(operator.neg)
+
+
+def resident(compiles: bool) -> int:
+  """Returns the resident memory of this process; 0 if it is not known.
+
+  Args:
+    compiles: whether a program will be compiled: the first one of a process
+      brings the compiler itself, tens of megabytes, into memory.
+  """
   status = pathlib.Path('/proc/self/status')
   if not status.exists():
     return 0
   jax.devices()  # A save starts the backend.
+  if compiles:
+    _compile_once(np.float32(1))
   lines = status.read_text().splitlines()
   return int(next(x for x in lines if 'VmRSS' in x).split()[1]) << 10

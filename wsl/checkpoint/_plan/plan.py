@@ -156,7 +156,7 @@ def _process(plan: rows.Plan, programs: int) -> int:
   """Returns the resident memory at the peak."""
   # A search of thresholds takes a sample, counts, collects and sorts.
   programs += 5 * bool(plan.statistics)
-  now = memory.resident()
+  now = memory.resident(programs > 0)
   return now + programs * memory.PROGRAM + plan.peak_bytes if now else 0
 
 
