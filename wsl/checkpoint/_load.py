@@ -50,7 +50,9 @@ def load(
       several formats, safetensors are read.
     lazy: whether leaves are on demand (``tree.Stored``): each use of a leaf
       reads it. The model keeps one buffer, as large as its largest leaf so far,
-      and reads the next leaf into it.
+      and reads the next leaf into it. Orbax is read in the chunks in which it
+      was saved: an array saved as one chunk is read as a whole, one saved
+      sharded slab by slab.
     sharding: the placement of leaves: a ``jax.sharding.Sharding``, a tree of
       them that is a prefix of the parameters, or a function of a leaf's name.
       ``None`` returns numpy arrays on the host. Leaves of 64 bits stay on the

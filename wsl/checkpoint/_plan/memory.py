@@ -25,6 +25,13 @@ class Meter:
 
   def of(self, leaf: Any, bytes_in: int, bytes_out: int) -> tuple[str, int]:
     """Returns how a leaf is computed, and the bytes that this holds."""
+    how, held = self._of_kind(leaf, bytes_in, bytes_out)
+    return how, held if how == 'whole' else held + _held(leaf)
+
+  def _of_kind(
+    self, leaf: Any, bytes_in: int, bytes_out: int
+  ) -> tuple[str, int]:
+    """Returns the same, without what readers hold between chunks."""
     if not isinstance(leaf, tree.Computed):
       copied = 'copied', tuple(leaf.shape), leaf.dtype, type(leaf)
       if copied not in self._known:
@@ -60,6 +67,15 @@ class Meter:
         held = nbytes(leaf) + sum(map(nbytes, stored))
       self._known[key] = '', held
     return self._known[key][1]
+
+
+def _held(leaf: Any) -> int:
+  """Returns the bytes that the readers of a leaf hold between chunks."""
+  total = 0
+  for x in tree.inputs(leaf):
+    parts = getattr(getattr(x, 'fetch', None), 'parts', None)
+    total += parts.held if parts else 0
+  return total
 
 
 def _scratch(leaf: tree.Computed) -> int:

@@ -39,6 +39,21 @@ class Options(NamedTuple):
   metadata: Mapping[str, str]
 
 
+class Parts(NamedTuple):
+  """How an array that is no range of bytes is read in parts.
+
+  Attributes:
+    region: returns the entries of an index, a slice for each axis.
+    read_into: fills an array with the entries from a flat index on; ``None`` if
+      that would read the array again and again.
+    held: the bytes that ``read_into`` holds between its calls.
+  """
+
+  region: Callable[[tuple[slice, ...]], np.ndarray]
+  read_into: Callable[[int, np.ndarray], None] | None = None
+  held: int = 0
+
+
 class Fetch(NamedTuple):
   """A leaf of a checkpoint; calling it reads the leaf.
 
@@ -50,6 +65,7 @@ class Fetch(NamedTuple):
     start: the offset of the first byte in the file.
     options: what the leaves of the checkpoint share.
     whole: returns the array, in any order of its bytes.
+    parts: reads parts of an array that ``whole`` reads, if that is possible.
     sharding: the sharding of the array; None keeps it on the host.
   """
 
@@ -60,6 +76,7 @@ class Fetch(NamedTuple):
   start: int
   options: Options
   whole: Callable[[], np.ndarray] | None = None
+  parts: Parts | None = None
   sharding: jax.sharding.Sharding | None = None
 
   @property
@@ -78,13 +95,11 @@ class Fetch(NamedTuple):
     Raises:
       ValueError: if the file has changed, or a value is not finite.
     """
-    host = self._read()
     # JAX would narrow 64 bits without x64: they stay on the host.
-    if self.sharding is None or tree.narrowed(host.dtype):
-      return host
-    return jax.make_array_from_callback(
-      host.shape, self.sharding, lambda index: host[index]
-    )
+    if self.sharding is None or tree.narrowed(self.dtype):
+      return self._read()
+    part = self._region if self.parts else self._read().__getitem__
+    return jax.make_array_from_callback(self.shape, self.sharding, part)
 
   def read_into(self, start: int, out: np.ndarray) -> None:
     """Fills ``out [n]`` with the entries from flat index ``start`` on.
@@ -94,6 +109,11 @@ class Fetch(NamedTuple):
     """
     file: Any = self.file
     check = None
+    if self.parts is not None and self.parts.read_into is not None:
+      self.parts.read_into(start, out)
+      if self.options.finite:
+        self.check(out, start)
+      return
     if self.options.finite and self.dtype.kind not in 'biu':
       check = lambda chunk, done: self.check(chunk, start + done)
     place = self.start + start * self.dtype.itemsize
@@ -114,20 +134,40 @@ class Fetch(NamedTuple):
   def check(self, values: np.ndarray, start: int) -> None:
     """Raises for the first non-finite value of a chunk, with its index."""
     if not tree.all_finite(values):
-      with np.errstate(invalid='ignore'):  # NaN of ml_dtypes
-        i = int(np.flatnonzero(~np.isfinite(values))[0])
-      place = [int(k) for k in np.unravel_index(start + i, self.shape)]
-      raise ValueError(
-        f'load: leaf {messages.quote(self.name)} of {self.origin} is '
-        f'{values[i]} at {place}: leave this model out, or load with '
-        'check_finite=False'
-      )
+      i = _first_bad(values)
+      place = np.unravel_index(start + i, self.shape)
+      raise self._not_finite(values[i], place)
+
+  def _region(self, index: tuple[slice, ...]) -> np.ndarray:
+    """Reads and checks the part of one device."""
+    parts: Any = self.parts
+    values = parts.region(index)
+    if self.options.finite and not tree.all_finite(values):
+      i = np.unravel_index(_first_bad(values), values.shape)
+      place = [(x.start or 0) + k for x, k in zip(index, i)]
+      raise self._not_finite(values[i], place)
+    return values
+
+  def _not_finite(self, value: Any, place: Any) -> ValueError:
+    """Returns the error for a value and its index."""
+    at = [int(k) for k in place]
+    return ValueError(
+      f'load: leaf {messages.quote(self.name)} of {self.origin} is {value} at '
+      f'{at}: leave this model out, or load with check_finite=False'
+    )
+
+
+def _first_bad(values: np.ndarray) -> int:
+  """Returns the flat index of the first value that is not finite."""
+  with np.errstate(invalid='ignore'):  # NaN of ml_dtypes
+    return int(np.flatnonzero(~np.isfinite(values))[0])
 
 
 def leaf(fetch: Fetch) -> tree.Stored:
-  """Returns a leaf on demand; a range of bytes is read in chunks too."""
+  """Returns a leaf on demand, read in chunks too if that is possible."""
   read: Any = fetch  # a jax array where it is sharded
-  into = fetch.read_into if fetch.whole is None else None
+  in_parts = fetch.parts is not None and fetch.parts.read_into is not None
+  into = fetch.read_into if fetch.whole is None or in_parts else None
   return tree.Stored(read, fetch.shape, fetch.dtype, into)
 
 

@@ -6,7 +6,6 @@ file ``checkpoint`` in msgpack, with small arrays inside and a placeholder for
 each of the others. TensorStore is a dependency of Orbax.
 """
 
-import functools
 import json
 import pathlib
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from wsl import tree, types
 from wsl.checkpoint._read import messages, stored
 from wsl.checkpoint._read.formats import flax_msgpack
-from wsl.checkpoint._read.orbax import restore
+from wsl.checkpoint._read.orbax import array, restore
 
 _METADATA = '_METADATA'
 _OLD = 'checkpoint'
@@ -47,7 +46,10 @@ def load(item: pathlib.Path, options: stored.Options) -> types.Tree:
     if not hasattr(described, 'dtype'):
       return strings.get(name, '')
     shape, dtype = tuple(described.shape), np.dtype(described.dtype)
-    return _leaf(item, options, '/'.join(keys), spec(name), shape, dtype)
+    storage = getattr(described, 'storage', None)
+    chunk = getattr(storage, 'chunk_shape', None)
+    found = array.Array(item, spec(name), shape, dtype, chunk)
+    return _leaf(options, '/'.join(keys), shape, dtype, found)
 
   return jax.tree_util.tree_map_with_path(leaf, described)
 
@@ -67,26 +69,28 @@ def _load_old(item: pathlib.Path, options: stored.Options) -> types.Tree:
         'convert it with the program that wrote it'
       )
     found = spec(value.removeprefix(_PLACEHOLDER))
-    array = _open(item, found)
-    shape, dtype = tuple(array.shape), array.dtype.numpy_dtype
-    return _leaf(item, options, name, found, shape, dtype)
+    opened = array.open_array(item, found)
+    shape, dtype = tuple(opened.shape), opened.dtype.numpy_dtype
+    chunk = opened.chunk_layout.read_chunk.shape
+    stored_array = array.Array(item, found, shape, dtype, chunk)
+    return _leaf(options, name, shape, dtype, stored_array)
 
   return tree.map_named(leaf, content)
 
 
 def _leaf(
-  item: pathlib.Path,
   options: stored.Options,
   name: str,
-  spec: dict[str, Any],
   shape: tuple[int, ...],
   dtype: np.dtype,
+  found: array.Array,
 ) -> tree.Stored:
   """Returns an array as a leaf on demand."""
-  read = functools.partial(_read, item, spec)
-  return stored.leaf(
-    stored.Fetch(name, dtype, shape, None, 0, options, whole=read)
-  )
+  parts = stored.Parts(found.region)
+  if found.rows:
+    parts = stored.Parts(found.region, found.read_into, found.slab_bytes)
+  fetch = stored.Fetch(name, dtype, shape, None, 0, options, found.whole, parts)
+  return stored.leaf(fetch)
 
 
 def _spec(item: pathlib.Path) -> Any:
@@ -109,25 +113,6 @@ def _spec(item: pathlib.Path) -> Any:
     return {'driver': driver, 'kvstore': store}
 
   return spec
-
-
-def _open(item: pathlib.Path, spec: dict[str, Any]) -> Any:
-  """Opens an array: its metadata is read."""
-  import tensorstore
-
-  try:
-    return tensorstore.open(spec, open=True, read=True).result()
-  except Exception as error:
-    raise restore.damaged('load', item, error) from None
-
-
-def _read(item: pathlib.Path, spec: dict[str, Any]) -> np.ndarray:
-  """Reads an array."""
-  array = _open(item, spec)
-  try:
-    return np.asarray(array.read().result())
-  except Exception as error:
-    raise restore.damaged('load', item, error) from None
 
 
 def _strings(item: pathlib.Path) -> dict[str, str]:
