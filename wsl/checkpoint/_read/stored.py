@@ -98,7 +98,7 @@ class Fetch(NamedTuple):
     # JAX would narrow 64 bits without x64: they stay on the host.
     if self.sharding is None or tree.narrowed(self.dtype):
       return self._read()
-    part = self._region if self.parts else self._read().__getitem__
+    part: Any = self._region if self.parts else self._read().__getitem__
     return jax.make_array_from_callback(self.shape, self.sharding, part)
 
   def read_into(self, start: int, out: np.ndarray) -> None:
