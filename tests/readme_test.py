@@ -6,8 +6,9 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 
-from wsl import align, merge, scale, stats, stitch
+from wsl import align, merge, recipes, scale, stats, stitch
 
 ROOT = pathlib.Path(__file__).parents[1]
 README, ROOMS = ROOT / 'README.md', ROOT / 'wsl' / 'README.md'
@@ -33,6 +34,15 @@ def test_quickstart_runs(tmp_path, monkeypatch, capsys):
   run(README, 'quickstart')
   assert float(capsys.readouterr().out) != 0
   assert (tmp_path / 'merged.safetensors').stat().st_size > 10_000
+
+
+def test_the_recipe_is_one():
+  pattern = r'<!-- recipe -->\n```yaml\n(.*?)```'
+  text = re.search(pattern, README.read_text(), re.DOTALL)[1]
+  recipe = recipes.parse(yaml.safe_load(text))
+  assert list(map(str, recipes.models(recipe))) == [
+    'base', 'expert_1', 'expert_2',
+  ]  # fmt: skip
 
 
 def test_alignment_runs(capsys):

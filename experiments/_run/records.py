@@ -97,7 +97,7 @@ class Run:
     self._finish(name, seconds)
     return tree
 
-  def values(self, name: str, compute: Callable[[], dict[str, Any]]) -> Any:
+  def values(self, name: str, compute: Callable[[], Any]) -> Any:
     """Computes numbers and text, or loads them; stored as JSON.
 
     Args:

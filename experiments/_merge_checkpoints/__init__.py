@@ -1,0 +1,1 @@
+"""Helpers of ``experiments/merge_checkpoints.py``."""
