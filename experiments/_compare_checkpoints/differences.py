@@ -50,6 +50,7 @@ def _row(
     'differing': found.differing,
     'max_abs': _finite(found.max_abs),
     'max_rel': _finite(found.max_rel),
+    'unordered': found.unordered,
     'max_ulps': found.max_ulps,
     'relative': _finite(found.relative),
     'distance': _finite(found.distance),

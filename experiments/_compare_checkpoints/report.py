@@ -12,6 +12,7 @@ from experiments._run import canvas, console
 
 _LAYER = re.compile(r'^(.*?\d+)(?=[./]|$)')
 _SHOWN = 8  # names in one line
+_LABELS = 80  # of layers in the figure
 
 
 def show(title: str, record: dict[str, Any], most: int) -> None:
@@ -93,6 +94,8 @@ def verdict(record: dict[str, Any]) -> str:
     rounded = ', in dtype or in signs of zeros only'
   elif differing and None not in steps:
     rounded = f', by at most {max(steps)} ulps'
+  if unordered := sum(row['unordered'] for row in rows):
+    rounded += f'; {unordered} entries are NaN in one of the two only'
   return f'different: {len(differing)} of {count} common tensors{rounded}'
 
 
@@ -120,7 +123,8 @@ def draw(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
   )
   left.grid(visible=False)
   left.set_xticks(range(counts.shape[1]), _labels(counts.shape[1]), rotation=90)
-  left.set_yticks(range(len(groups)), list(groups))
+  every = math.ceil(len(groups) / _LABELS)
+  left.set_yticks(range(0, len(groups), every), list(groups)[::every])
   left.set_xlabel('ulps between the two values; a power of 2 and above')
   canvas.heading(left, 'share of entries')
   bar = fig.colorbar(image, ax=left, ticks=range(-4, 3), pad=0.02)

@@ -121,11 +121,12 @@ def test_equal_checkpoints_exit_with_0_and_others_with_2(
   record = json.loads((tmp_path / 'again' / 'record.json').read_text())
   (row,) = differences.worst(record['tensors'])
   assert (row['name'], row['max_abs']) == ('a_only.weight', None)
+  assert (row['unordered'], row['max_ulps']) == (1, 0)
 
 
 def test_a_verdict_says_if_only_roundings_differ() -> None:
-  row = {'differing': 2, 'max_ulps': 0}
-  record = {'equal': False, 'tensors': [row, {'differing': 0, 'max_ulps': 0}]}
+  row = {'differing': 2, 'max_ulps': 0, 'unordered': 0}
+  record = {'equal': False, 'tensors': [row, row | {'differing': 0}]}
   assert 'in dtype or in signs of zeros only' in report.verdict(record)
-  record['tensors'][1] = {'differing': 1, 'max_ulps': 3}
+  record['tensors'][1] = row | {'max_ulps': 3}
   assert report.verdict(record).endswith('by at most 3 ulps')

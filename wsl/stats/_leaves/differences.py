@@ -15,8 +15,7 @@ from wsl.stats._leaves import ulps as ulps_lib
 # Numbers of ulps are counted by their length in bits: 0, 1, 2-3, 4-7, ...
 _POWERS = np.asarray([1 << i for i in range(64)], np.uint64)
 BINS = len(_POWERS) + 1
-# Entries that are compared at once: their float64 arrays fit in a cache.
-_BLOCK = 1 << 15
+_BLOCK = 1 << 15  # entries at once: their float64 arrays fit in a cache
 
 
 class LeafDifference(NamedTuple):
@@ -28,18 +27,21 @@ class LeafDifference(NamedTuple):
       differ.
     max_abs: the largest ``|a - b|``, exact up to float64.
     max_rel: the largest ``|a - b| / max(|a|, |b|)``, 0 .. 2.
-    max_ulps: the largest distance in ``ulps``. If the dtypes are two floats,
-      both are rounded to the coarser one first; None for other pairs.
+    unordered: the number of entries that are NaN in one of the two only.
+    max_ulps: the largest distance in ``ulps`` of the other entries. If the
+      dtypes are two floats, both are rounded to the coarser one first; None for
+      other pairs.
     distance: the norm of ``a - b``.
     norm: the norm of ``a``.
-    bins: how many entries differ by 0, 1, 2-3, 4-7, ... ulps, ``[65]``; None as
-      for ``max_ulps``.
+    bins: how many of the ordered entries differ by 0, 1, 2-3, 4-7, ... ulps,
+      ``[65]``; None as for ``max_ulps``.
   """
 
   entries: int
   differing: int
   max_abs: float
   max_rel: float
+  unordered: int
   max_ulps: int | None
   distance: float
   norm: float
@@ -90,13 +92,12 @@ def leaf_differences(
   """
   ours = tree.named(a)
   theirs, extra = tree.common(ours, b)
-  if extra:
-    raise ValueError(
-      f"leaf_differences: a has no leaf '{extra[0]}', which b has"
-    )
+  missing = [name for name in ours if name not in theirs]
+  if missing or extra:
+    one, other = 'ba' if missing else 'ab'
+    name = f"'{[*missing, *extra][0]}'"
+    raise ValueError(f'leaf_differences: {one} has no leaf {name} of {other}')
   for name, x in ours.items():
-    if name not in theirs:
-      raise ValueError(f"leaf_differences: b has no leaf '{name}', which a has")
     shapes = tuple(np.shape(x)), tuple(np.shape(theirs[name]))
     if shapes[0] != shapes[1]:
       raise ValueError(
@@ -138,6 +139,7 @@ def _join(a: LeafDifference, b: LeafDifference) -> LeafDifference:
     a.differing + b.differing,
     max(a.max_abs, b.max_abs),
     max(a.max_rel, b.max_rel),
+    a.unordered + b.unordered,
     most,
     math.hypot(a.distance, b.distance),
     math.hypot(a.norm, b.norm),
@@ -150,17 +152,19 @@ def _compare(x: np.ndarray, y: np.ndarray) -> LeafDifference:
   size, norm = x.size, _norm(x)
   same = x.dtype == y.dtype
   if same and np.array_equal(_bytes(x), _bytes(y)):
-    return LeafDifference(size, 0, 0.0, 0.0, 0, 0.0, norm, _bins(size))
+    return LeafDifference(size, 0, 0.0, 0.0, 0, 0, 0.0, norm, _bins(size))
   differing = size
-  if same:
-    # Only the entries with other bits are compared as numbers.
+  if same:  # Only the entries with other bits are compared as numbers.
     chosen = functools.reduce(np.logical_or, (_bytes(x) != _bytes(y)).T)
     x, y = x[chosen], y[chosen]
     differing = len(x)
   gaps, ratios = _gaps(x, y)
+  unordered = int(np.sum(_is_nan(x) != _is_nan(y)))
   most, bins = None, None
   if (pair := _of_one_dtype(x, y)) is not None:
     found = ulps_lib.ulps(*pair)
+    if unordered:
+      found = found[_is_nan(x) == _is_nan(y)]
     most, bins = int(found.max(initial=0)), _bins(size - len(x), found)
     if jnp.issubdtype(x.dtype, np.integer):
       gaps = found.astype(np.float64)
@@ -169,6 +173,7 @@ def _compare(x: np.ndarray, y: np.ndarray) -> LeafDifference:
     differing,
     float(gaps.max(initial=0.0)),
     float(ratios.max(initial=0.0)),
+    unordered,
     most,
     math.sqrt(np.sum(np.square(gaps))),
     norm,
@@ -187,10 +192,9 @@ def _norm(x: np.ndarray) -> float:
   """Returns the norm of the finite entries."""
   # Not by BLAS, whose threads wait for each other longer than they compute.
   wide = np.abs(_wide(x))
-  norm = math.sqrt(np.sum(np.square(wide)))
-  if math.isfinite(norm):
-    return norm
-  return math.sqrt(np.sum(np.square(wide[np.isfinite(wide)])))
+  if not np.isfinite(wide).all():
+    wide = wide[np.isfinite(wide)]
+  return math.sqrt(np.sum(np.square(wide)))
 
 
 def _wide(x: np.ndarray) -> np.ndarray:
@@ -198,6 +202,12 @@ def _wide(x: np.ndarray) -> np.ndarray:
   is_complex = jnp.issubdtype(x.dtype, np.complexfloating)
   with np.errstate(invalid='ignore'):  # NaN of ml_dtypes
     return x.astype(np.complex128 if is_complex else np.float64)
+
+
+def _is_nan(x: np.ndarray) -> np.ndarray:
+  """Returns which entries are NaN; no integer is."""
+  with np.errstate(invalid='ignore'):  # NaN of ml_dtypes
+    return x != x
 
 
 def _gaps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
