@@ -26,21 +26,16 @@ def iso_c(
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     matrices: which leaves are matrices and which of their axes are batch, rows
-      and columns: rules ``{regex: tree.Matrix(...)}``, those that
-      ``stats.matrix_views`` finds, a preset such as ``tree.flax``, or a choice
-      of leaves by a regular expression or a predicate; see ``tree.views``. If
-      None, leaves of two axes are, except biases and norm scales by name.
-    otherwise: leaves of more than two axes without a rule: ``'refuse'``, or
-      ``'mean'``: they are averaged, as in the official code, which decomposes
-      leaves of two axes only and averages convolutions.
+      and columns: any of the forms of ``tree.views``.
+    otherwise: ``'refuse'`` or ``'mean'``, see ``tree.views``; the official code
+      averages convolutions.
 
   Returns:
     The merged task vector, every leaf ``[...]``; scale it in ``deltas.apply``.
     For T = 1 it is not the model's own task vector.
 
   Raises:
-    ValueError: if a leaf of more than two axes has no rule, a rule does not fit
-      its leaf, or ``matrices`` chooses no leaf, naming the leaf.
+    ValueError: as ``tree.views``, naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -95,9 +90,9 @@ def iso_cts(
       side: for weights stored ``[out, in]`` take ``matrices=tree.torch``.
     common: the fraction of common directions, 0 .. 1; ``k_c`` is ``min(m, n)``
       minus T times the rounded (half to even) task share of the rest.
-    matrices: which leaves are matrices, as in ``iso_c``. The side of the
-      outputs is that of the columns of ``tree.Matrix``.
-    otherwise: leaves of more than two axes without a rule, as in ``iso_c``.
+    matrices: as in ``iso_c``. The side of the outputs is that of the columns of
+      ``tree.Matrix``.
+    otherwise: as in ``iso_c``.
 
   Returns:
     The merged task vector, every leaf ``[...]``; scale it in ``deltas.apply``.
@@ -118,9 +113,7 @@ def iso_cts(
   Differs from the official code for zero singular values, see ``iso_c``, and
   rounds s down where T s would exceed the number of directions.
 
-  float32 leaves are decomposed as in ``tsv``. The error is that of SVDs in
-  float32. It exceeds 1e-5 of the result where the last singular value that is
-  kept and the next differ by less than about 1e-3.
+  float32 leaves are decomposed as in ``tsv``, with the same error.
   """
   remedy = 'merge groups of leaves one by one'
   tree.check_scalars('iso_cts', remedy=remedy, common=common)

@@ -28,21 +28,15 @@ def tsv(
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     matrices: which leaves are matrices and which of their axes are batch, rows
-      and columns: rules ``{regex: tree.Matrix(...)}``, those that
-      ``stats.matrix_views`` finds, a preset such as ``tree.flax``, or a choice
-      of leaves by a regular expression or a predicate; see ``tree.views``. If
-      None, leaves of two axes are, except biases and norm scales by name.
-    otherwise: leaves of more than two axes without a rule: ``'refuse'``, or
-      ``'mean'``: they are averaged, as in the official code, which decomposes
-      leaves of two axes only and averages convolutions.
+      and columns: any of the forms of ``tree.views``.
+    otherwise: as in ``iso_c``.
 
   Returns:
     The merged task vector, every leaf ``[...]``; the authors scale it by 1 in
     ``deltas.apply``, or choose the scale on validation data.
 
   Raises:
-    ValueError: if a leaf of more than two axes has no rule, a rule does not fit
-      its leaf, or ``matrices`` chooses no leaf, naming the leaf.
+    ValueError: as ``tree.views``, naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -60,10 +54,11 @@ def tsv(
   arbitrary, are left out; that code orthogonalises the others against them.
 
   The leading vectors of float32 leaves are eigenvectors of the smaller Gram
-  matrix, refined to the error of an SVD in float32; steep spectra, where the
-  last is below 1/32 of the first, take an SVD. Polar factors are computed as in
-  ``iso_c``. The result is within about 1e-5 of that in float64; float64 leaves
-  take SVDs.
+  matrix, refined by products in float64, so that close singular values add no
+  error; steep spectra take eigenvectors in float64. Polar factors are computed
+  as in ``iso_c``. The result is within 1e-5 of that in float64 where the joined
+  vectors have condition numbers to about 1e3. TPUs have no float64 and take
+  SVDs, float64 leaves as well.
   """
   return matrix.on_matrices('tsv', _tsv, deltas, matrices, otherwise)
 

@@ -70,7 +70,7 @@ def views(
       - rules: a mapping from regular expressions, searched in the name, to a
         ``Matrix``, None (no matrix) or a function as below. The first that
         matches holds; other leaves are treated as without rules.
-        ``stats.matrix_views`` finds such rules.
+        ``stats.matrix_views`` finds such rules in a traced function.
       - a function of (name, shape) that returns a ``Matrix``, True or None:
         the presets ``flax``, ``torch`` and ``scanned(...)``.
 

@@ -8,11 +8,7 @@ import jax.numpy as jnp
 
 from wsl import types
 from wsl.tree import _numerics
-from wsl.tree._spectral import newton_schulz, svd
-
-# Eigenvectors of a Gram matrix are refined where the kept singular values are
-# at least this part of the largest.
-_SQUARED = 1 / 32
+from wsl.tree._spectral import gram, newton_schulz, svd
 
 
 class Leading(NamedTuple):
@@ -34,9 +30,9 @@ def leading(x: types.Array, k: int) -> Leading:
 
   .. math:: x \approx U C V^\top, \qquad U^\top U = V^\top V = 1
 
-  float32 is decomposed by products and the smaller Gram matrix, refined to the
-  error of an SVD, or by an SVD where the k-th singular value is below 1/32 of
-  the first; float64 by an SVD. The derivative is right for functions that a
+  float32 is decomposed by the smaller Gram matrix, with an error of about 1e-7
+  whatever the gaps between singular values; float64, and float32 on a TPU, by
+  an SVD. The derivative is right for functions that a
   common rotation of U, V and C leaves as they are. It exists where the k-th
   singular value differs from the next, also where others coincide.
 
@@ -61,9 +57,11 @@ def leading(x: types.Array, k: int) -> Leading:
   if x.shape[-2] < x.shape[-1]:
     u, core, v = leading(jnp.matrix_transpose(x), k)
     return Leading(v, jnp.matrix_transpose(core), u)
-  found, is_sure = by_gram(x, k)
-  return jax.lax.cond(
-    is_sure, lambda x: found, lambda x: _cut(svd.svd(x), x.shape, k), x
+  # The Gram matrix needs a few products in float64, which TPUs do not have.
+  return jax.lax.platform_dependent(
+    x,
+    tpu=lambda x: _cut(svd.svd(x), x.shape, k),
+    default=lambda x: Leading(*gram.parts(x, k)),
   )
 
 
@@ -76,62 +74,6 @@ def _cut(decomposition: svd.Svd, shape: tuple[int, ...], k: int) -> Leading:
   core = s * newton_schulz.identity(jnp.broadcast_to(s, (*s.shape[:-1], k)))
   v = jnp.matrix_transpose(vt[..., :k, :])
   return Leading(u[..., :k] * mask, core, v * mask)
-
-
-def by_gram(x: types.Array, k: int) -> tuple[Leading, types.Array]:
-  r"""Returns the k leading subspaces of ``[..., m, n]``, and if they are sure.
-
-  Eigenvectors of :math:`x^\top x` mix directions i and j by about
-  eps :math:`s_1^2 / (s_i^2 - s_j^2)`. The columns of :math:`b = x V` have the
-  small singular values at their own scale: rotations by
-
-  .. math:: \theta_{ij} = b_i^\top b_j / (|b_i|^2 - |b_j|^2)
-
-  of each kept direction i against each other j, one step of Jacobi's method
-  for all pairs at once, leave the error of an SVD, eps :math:`s_1 / (s_i -
-  s_j)`. Rotations within the subspace need not be undone.
-  """
-  t = jnp.matrix_transpose
-  size = jnp.max(jnp.abs(x), (-2, -1), keepdims=True)
-  x = _numerics.safe_divide(x, size)
-  _, v = svd.eigh(_numerics.matmul(t(x), x))
-  b = _numerics.matmul(x, v)
-  square = jnp.sum(jnp.square(b), -2)
-  cross = _numerics.matmul(t(b[..., k:]), b[..., :k])
-  gap = square[..., None, :k] - square[..., k:, None]
-  # Pairs that coincide to rounding error may be mixed in any way.
-  error = float(jnp.finfo(x.dtype).eps) * jnp.sqrt(square[..., None, :1])
-  error = error * jnp.sqrt(square[..., None, :k])
-  tells = gap > 32 * jnp.maximum(jnp.abs(cross), error)
-  angle = jnp.where(tells, _numerics.safe_divide(cross, gap), 0)
-  v = _nearly_orthonormal(v[..., :k] + _numerics.matmul(v[..., k:], angle))
-  b = _numerics.matmul(x, v)
-  s = jnp.sqrt(jnp.sum(jnp.square(b), -2))
-  largest = jnp.max(s, -1, keepdims=True)
-  real = svd.significant(s, x.shape, largest)
-  u = _numerics.safe_divide(b, s[..., None, :]) * real[..., None, :]
-  u, v = _nearly_orthonormal(u), v * real[..., None, :]
-  core = _numerics.matmul(t(u), b) * real[..., None, :]
-  turn = _symmetric(core, s * real)
-  v, core = v + _numerics.matmul(v, turn), core + _numerics.matmul(core, turn)
-  is_sure = jnp.all((real == 0) | (s > _SQUARED * largest))
-  return Leading(u, size * core, v), is_sure
-
-
-def _symmetric(core: types.Array, s: types.Array) -> types.Array:
-  r"""Returns the skew turn that makes a core near diag(s) symmetric.
-
-  To first order :math:`C (I + \Omega)` is symmetric for :math:`\Omega_{ij} =
-  (C_{ji} - C_{ij}) / (s_i + s_j)`.
-  """
-  sums = s[..., None, :] + s[..., :, None]
-  return _numerics.safe_divide(jnp.matrix_transpose(core) - core, sums)
-
-
-def _nearly_orthonormal(x: types.Array) -> types.Array:
-  """Restores orthonormal columns to first order in their error."""
-  gram = _numerics.matmul(jnp.matrix_transpose(x), x)
-  return 1.5 * x - 0.5 * _numerics.matmul(x, gram)
 
 
 @leading.defjvp
@@ -174,6 +116,6 @@ def _leading_slope(
   du = (_numerics.matmul(u, turn_u) + outside_u)[..., :k] * kept[..., None, :k]
   dv = (_numerics.matmul(v, turn_v) + outside_v)[..., :k] * kept[..., None, :k]
   found, core = _cut(svd.Svd(u, s, t(v)), x.shape, k), inner[..., :k, :k]
-  turn = _symmetric(core, s[..., :k])
+  turn = gram.symmetric(core, s[..., :k])
   core = core + _numerics.matmul(found.core, turn)
   return found, Leading(du, core, dv + _numerics.matmul(found.v, turn))
