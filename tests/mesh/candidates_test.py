@@ -46,7 +46,7 @@ def same(found: Any, wanted: Any) -> None:
 @pytest.mark.parametrize(
   ('shape', 'batch'),
   [
-    ('candidates:8', None),
+    ('candidates:8', 2),
     ('candidates:2,model:4', 4),
     ('candidates:2,data:2,model:2', 1),
     ('candidates:1', None),
@@ -176,3 +176,33 @@ def test_bad_arguments(candidates: Any, settings: Any, message: str) -> None:
   with pytest.raises(ValueError, match=message) as raised:
     mesh.map_candidates(lambda c: c, candidates, mesh=m, **settings)
   assert str(raised.value).startswith('map_candidates')
+
+
+def test_batches_become_smaller_until_they_fit(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  tried, find = [], program.find
+  monkeypatch.setattr(candidates_lib, '_sizes', lambda *_: iter((6, 3, 2, 1)))
+
+  def limited(fn: Any, x: Any, m: Any, axis: str, batch: int) -> Any:
+    tried.append(batch)
+    if batch > 2:
+      raise RuntimeError('RESOURCE_EXHAUSTED: out of memory')
+    return find(fn, x, m, axis, batch)
+
+  monkeypatch.setattr(program, 'find', limited)
+  call = lambda batch: mesh.map_candidates(
+    jnp.negative, np.float32([1, 2, 3]), mesh=mesh.make(1, 'candidates'),
+    batch=batch,
+  )  # fmt: skip
+  assert call(None).tolist() == [-1, -2, -3]
+  assert tried == [6, 3, 2]
+  with pytest.raises(RuntimeError, match='RESOURCE_EXHAUSTED'):
+    call(6)
+
+
+def test_a_function_without_results() -> None:
+  found = mesh.map_candidates(
+    lambda c: {}, np.ones(3), mesh=mesh.make(1, 'candidates')
+  )
+  assert found == {}

@@ -1,6 +1,7 @@
 """Candidates mapped over a mesh axis, in batches."""
 
 from collections.abc import Callable, Iterator
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -11,6 +12,9 @@ import numpy as np
 from wsl import tree, types
 from wsl.mesh import _make, _place
 from wsl.mesh._map import program as program_lib
+
+# The status of a call that does not fit the memory of a device.
+_EXHAUSTED = 'RESOURCE_EXHAUSTED'
 
 
 class Batch(NamedTuple):
@@ -62,9 +66,10 @@ def map_candidates(
       where they are if D divides N.
     mesh: a mesh of automatic axes, see ``make``.
     axis: the mesh axis over which candidates are mapped.
-    batch: the candidates that one device evaluates at once, at least 1;
-      ``None`` evaluates all of its candidates at once. Memory grows with it,
-      and 1 needs as much as one call of ``fn``.
+    batch: the candidates that one device evaluates at once, at least 1. Memory
+      grows with it, and 1 needs as much as one call of ``fn``. ``None`` takes 1
+      on CPUs, where larger ones are rarely faster; elsewhere all candidates of
+      the device, and half as many until they fit its memory.
     progress: called with each finished ``Batch``, in order. The next batch is
       being computed meanwhile.
 
@@ -98,44 +103,58 @@ def map_candidates(
     raise ValueError(f'map_candidates(batch={batch}): give 1 or more')
   devices = mesh.shape[axis]
   share = math.ceil(total / devices)
-  batch = share if batch is None else min(batch, share)
-  fn = tree.partial(fn)
   placed = _placed(candidates, devices * share - total, mesh, axis)
-  program = program_lib.find(fn, placed, mesh, axis, batch)
-  bound = [
-    program_lib.on_mesh(x, mesh)
-    for x in jax.tree.leaves((fn.args, fn.keywords))
-  ]
-  leaves = jax.tree.leaves(placed)
-
-  def compute() -> Iterator[tuple[int, list[Any]]]:
-    for start in range(0, share, batch):
-      # The last batch begins earlier, so that it is as large as the others.
-      first = np.int32(min(start, share - batch))
-      yield start, program.run(program.constants, *bound, *leaves, first)
-
-  results: list[np.ndarray] = []
-  done = 0
-  for start, found in _ahead(compute()):
-    rows = [_place.to_host(y) for y in found]
-    rows = [y.reshape(devices, batch, *y.shape[1:]) for y in rows]
-    first = min(start, share - batch)
-    if not results:
-      results = [
-        np.empty((devices, share, *y.shape[2:]), y.dtype) for y in rows
-      ]
-    for y, row in zip(results, rows):
-      y[:, first : first + batch] = row
+  for size in _sizes(batch, share, mesh):
+    batches = _batches(tree.partial(fn), placed, mesh, axis, size)
+    try:
+      head = next(batches)
+    except RuntimeError as error:
+      # Memory is exhausted by the first batch, or not at all.
+      if batch is not None or size == 1 or _EXHAUSTED not in str(error):
+        raise
+    else:
+      break
+  results = _Results(devices, share, total)
+  for start, rows, structure in itertools.chain([head], batches):
+    found = results.add(start, rows)
     if progress is not None:
-      local = np.arange(start, first + batch)
-      indices = (np.arange(devices)[:, None] * share + local).reshape(-1)
-      indices = indices[indices < total]
-      done += len(indices)
-      new = [row[:, start - first :] for row in rows]
-      new = [x.reshape(-1, *x.shape[2:])[: len(indices)] for x in new]
-      progress(Batch(indices, program.structure.unflatten(new), done, total))
-  whole = [y.reshape(-1, *y.shape[2:])[:total] for y in results]
-  return program.structure.unflatten(whole)
+      progress(found._replace(results=structure.unflatten(found.results)))
+  return structure.unflatten(results.whole())
+
+
+class _Results:
+  """The results of all candidates, filled batch by batch.
+
+  A batch has candidates ``start``, ``start + 1``, ... of each device. The last
+  one begins earlier, so that it is as large as the others.
+  """
+
+  def __init__(self, devices: int, share: int, total: int) -> None:
+    self.devices, self.share, self.total = devices, share, total
+    self.leaves: list[np.ndarray] = []
+    self.done = 0
+
+  def add(self, start: int, rows: list[np.ndarray]) -> Batch:
+    """Stores a batch, rows ``[D * batch, ...]``; returns what is new in it."""
+    rows = [y.reshape(self.devices, -1, *y.shape[1:]) for y in rows]
+    size = rows[0].shape[1] if rows else 1
+    first = min(start, self.share - size)
+    if not self.leaves:
+      shape = (self.devices, self.share)
+      self.leaves = [np.empty((*shape, *y.shape[2:]), y.dtype) for y in rows]
+    for leaf, y in zip(self.leaves, rows):
+      leaf[:, first : first + size] = y
+    at = np.arange(self.devices)[:, None] * self.share
+    indices = (at + np.arange(start, first + size)).reshape(-1)
+    indices = indices[indices < self.total]
+    self.done += len(indices)
+    new = [y[:, start - first :] for y in rows]
+    new = [x.reshape(-1, *x.shape[2:])[: len(indices)] for x in new]
+    return Batch(indices, new, self.done, self.total)
+
+  def whole(self) -> list[np.ndarray]:
+    """Returns the results of all candidates, in order."""
+    return [y.reshape(-1, *y.shape[2:])[: self.total] for y in self.leaves]
 
 
 def finite(results: types.Tree) -> np.ndarray:
@@ -208,12 +227,38 @@ def _placed(
   return jax.tree.map(place, candidates)
 
 
-def _ahead(items: Iterator[Any]) -> Iterator[Any]:
-  """Yields items one late: the next one is begun before one is used."""
-  last = None
-  for item in items:
+def _sizes(
+  batch: int | None, share: int, mesh: jax.sharding.Mesh
+) -> Iterator[int]:
+  """Yields the sizes of batches to try, until one fits the memory."""
+  if batch is None:
+    # A program of one candidate uses all cores of a CPU, and its caches.
+    batch = 1 if mesh.devices.flat[0].platform == 'cpu' else share
+  size = min(batch, share)
+  while size > 1:
+    yield size
+    size = math.ceil(size / 2)
+  yield 1
+
+
+def _batches(
+  fn: jax.tree_util.Partial,
+  placed: types.Tree,
+  mesh: jax.sharding.Mesh,
+  axis: str,
+  batch: int,
+) -> Iterator[tuple[int, list[np.ndarray], Any]]:
+  """Yields the rows of each batch; the next one is computed meanwhile."""
+  program = program_lib.find(fn, placed, mesh, axis, batch)
+  bound = jax.tree.leaves((fn.args, fn.keywords))
+  bound = [program_lib.on_mesh(x, mesh) for x in bound]
+  leaves = jax.tree.leaves(placed)
+  share = len(leaves[0]) // mesh.shape[axis]
+  last: Any = None
+  for start in range(0, share, batch):
+    first = np.int32(min(start, share - batch))
+    new = program.run(program.constants, *bound, *leaves, first)
     if last is not None:
-      yield last
-    last = item
-  if last is not None:
-    yield last
+      yield last[0], [*map(_place.to_host, last[1])], program.structure
+    last = start, new
+  yield last[0], [*map(_place.to_host, last[1])], program.structure
