@@ -7,9 +7,9 @@ operations of the library take sharded parameters; no other function is needed.
 """
 
 from wsl.mesh._make import make as make
-from wsl.mesh._map.candidates import Batch as Batch
-from wsl.mesh._map.candidates import finite as finite
 from wsl.mesh._map.candidates import map_candidates as map_candidates
+from wsl.mesh._map.results import Batch as Batch
+from wsl.mesh._map.results import finite as finite
 from wsl.mesh._place import gather as gather
 from wsl.mesh._place import like as like
 from wsl.mesh._place import shard as shard

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,25 +12,10 @@ import numpy as np
 from wsl import tree, types
 from wsl.mesh import _make, _place
 from wsl.mesh._map import program as program_lib
+from wsl.mesh._map import results as results_lib
 
 # The status of a call that does not fit the memory of a device.
 _EXHAUSTED = 'RESOURCE_EXHAUSTED'
-
-
-class Batch(NamedTuple):
-  """The candidates that were evaluated by one call of the compiled program.
-
-  Attributes:
-    indices: their positions among all candidates, ``[n]``, ascending.
-    results: their results, leaves ``[n, ...]``, numpy arrays.
-    done: the number of candidates that are done so far.
-    total: N, the number of all candidates.
-  """
-
-  indices: np.ndarray
-  results: types.Tree
-  done: int
-  total: int
 
 
 def map_candidates(
@@ -40,7 +25,7 @@ def map_candidates(
   mesh: jax.sharding.Mesh,
   axis: str = _make.CANDIDATES,
   batch: int | None = None,
-  progress: Callable[[Batch], None] | None = None,
+  progress: Callable[[results_lib.Batch], None] | None = None,
 ) -> types.Tree:
   r"""Evaluates a function of each candidate, many of them at once.
 
@@ -93,7 +78,7 @@ def map_candidates(
     array([3., 6., 9.], dtype=float32)
   """
   _make.check('map_candidates', mesh)
-  total = _count(candidates)
+  total = results_lib.count(candidates)
   if axis not in mesh.shape:
     raise ValueError(
       f"map_candidates: the mesh has no axis '{axis}': name one of "
@@ -114,93 +99,12 @@ def map_candidates(
         raise
     else:
       break
-  results = _Results(devices, share, total)
+  results = results_lib.Results(devices, share, total)
   for start, rows, structure in itertools.chain([head], batches):
     found = results.add(start, rows)
     if progress is not None:
       progress(found._replace(results=structure.unflatten(found.results)))
   return structure.unflatten(results.whole())
-
-
-class _Results:
-  """The results of all candidates, filled batch by batch.
-
-  A batch has candidates ``start``, ``start + 1``, ... of each device. The last
-  one begins earlier, so that it is as large as the others.
-  """
-
-  def __init__(self, devices: int, share: int, total: int) -> None:
-    self.devices, self.share, self.total = devices, share, total
-    self.leaves: list[np.ndarray] = []
-    self.done = 0
-
-  def add(self, start: int, rows: list[np.ndarray]) -> Batch:
-    """Stores a batch, rows ``[D * batch, ...]``; returns what is new in it."""
-    rows = [y.reshape(self.devices, -1, *y.shape[1:]) for y in rows]
-    size = rows[0].shape[1] if rows else 1
-    first = min(start, self.share - size)
-    if not self.leaves:
-      shape = (self.devices, self.share)
-      self.leaves = [np.empty((*shape, *y.shape[2:]), y.dtype) for y in rows]
-    for leaf, y in zip(self.leaves, rows):
-      leaf[:, first : first + size] = y
-    at = np.arange(self.devices)[:, None] * self.share
-    indices = (at + np.arange(start, first + size)).reshape(-1)
-    indices = indices[indices < self.total]
-    self.done += len(indices)
-    new = [y[:, start - first :] for y in rows]
-    new = [x.reshape(-1, *x.shape[2:])[: len(indices)] for x in new]
-    return Batch(indices, new, self.done, self.total)
-
-  def whole(self) -> list[np.ndarray]:
-    """Returns the results of all candidates, in order."""
-    return [y.reshape(-1, *y.shape[2:])[: self.total] for y in self.leaves]
-
-
-def finite(results: types.Tree) -> np.ndarray:
-  """Marks the candidates whose results are all finite.
-
-  Args:
-    results: results of ``map_candidates``, every leaf ``[N, ...]``.
-
-  Returns:
-    Bools ``[N]``.
-
-  Raises:
-    ValueError: if there are no results, or leaves differ in length.
-
-  Example:
-    >>> finite({'loss': np.array([0.5, np.nan]), 'step': np.array([1, 2])})
-    array([ True, False])
-  """
-  count = _count(results, 'finite: results')
-  good = np.ones(count, bool)
-  for x in jax.tree.leaves(results):
-    with np.errstate(invalid='ignore'):  # narrow floats warn about NaN
-      good &= np.isfinite(np.asarray(x)).reshape(count, -1).all(1)
-  return good
-
-
-def _count(candidates: types.Tree, label: str = 'map_candidates') -> int:
-  """Returns the number of candidates, the length of every leaf."""
-  lengths = {}
-  for name, leaf in tree.named(candidates).items():
-    if not np.shape(leaf):
-      raise ValueError(
-        f"{label}: leaf '{name}' is one value: give every leaf [N, ...], one "
-        'entry for each candidate'
-      )
-    lengths[name] = np.shape(leaf)[0]
-  first = next(iter(lengths), None)
-  if first is None or not lengths[first]:
-    raise ValueError(f'{label}: no candidates given, at least one is needed')
-  for name, length in lengths.items():
-    if length != lengths[first]:
-      raise ValueError(
-        f"{label}: leaf '{name}' has {length} candidates, leaf '{first}' "
-        f'{lengths[first]}: give each leaf one entry for each candidate'
-      )
-  return int(lengths[first])
 
 
 def _placed(
