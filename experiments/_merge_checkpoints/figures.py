@@ -172,7 +172,10 @@ def _sizes(rows: Rows) -> figure.Figure | None:
   shown = {k: sizes[k] for k in large}
   if rest := kinds[len(large) :]:
     shown[f'{len(rest)} others'] = sum(sizes[k] for k in rest)
-  scale, unit = (1e6, 'millions of ') if total >= 1e6 else (1, '')
+  scales = ((1e6, 'millions of '), (1e3, 'thousands of '), (1, ''))
+  scale, unit = next(
+    (x for x in scales if max(shown.values()) >= x[0]), scales[-1]
+  )
   fig, ax = canvas.single(9, 0.9 + 0.27 * len(shown))
   values = [v / scale for v in shown.values()]
   bars = ax.barh(list(shown), values, color=_BLUE, height=0.7)

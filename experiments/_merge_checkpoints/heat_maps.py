@@ -64,7 +64,7 @@ def _heat_map(
   ax.grid(False)
   ax.spines[:].set_visible(False)
   ax.tick_params(length=0)
-  step = -(-len(layers) // 16)
+  step = -(-len(layers) // 10)
   ax.set_xticks(range(0, len(layers), step), list(layers)[::step])
   ax.set_yticks(range(len(kinds)), kinds, fontsize=9)
   if len(layers) > 1:

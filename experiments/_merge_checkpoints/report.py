@@ -148,20 +148,17 @@ def _coefficients(record: Mapping[str, Any], merged: recipes.Merged) -> str:
   if not record['parameters']:
     return '<p class="soft">The method has none.</p>'
   lines = ''.join(f'<li>{markup.safe(x)}</li>' for x in record['parameters'])
-  values = merged.parameters
-  labels = list(
-    dict.fromkeys(_label(v) for own in values.values() for v in own)
-  )
+  groups = recipes.group_parameters(merged.parameters)
   body = []
-  for name, own in list(values.items())[:_MOST_ROWS]:
-    found = {_label(v): v for v in own}
-    rules = ', '.join(dict.fromkeys(v.rule for v in own if v.rule))
-    cells = [_short(found[x].value) if x in found else '–' for x in labels]
-    body.append([name, *cells, rules])
-  more = _more(len(values))
+  for name in list(merged.parameters)[:_MOST_ROWS]:
+    own = [x.get(name) for x in groups.values()]
+    rules = ', '.join(dict.fromkeys(v.rule for v in own if v and v.rule))
+    body.append([name, *('–' if v is None else _short(v.value) for v in own)])
+    body[-1].append(rules)
+  more = _more(len(merged.parameters))
   return (
     f'<ul>{lines}</ul><details><summary>By tensor</summary>'
-    f'{markup.table(["tensor", *labels, "condition"], body)}{more}</details>'
+    f'{markup.table(["tensor", *groups, "condition"], body)}{more}</details>'
   )
 
 
@@ -228,12 +225,6 @@ def _more(rows: int) -> str:
   """Returns a line about rows that are not shown."""
   rest = rows - _MOST_ROWS
   return f'<p class="soft">and {rest} more</p>' if rest > 0 else ''
-
-
-def _label(value: recipes.Value) -> str:
-  if value.model is None:
-    return value.parameter
-  return f'{value.parameter} of {figures.label(str(value.model))}'
 
 
 def _short(value: Any) -> str:

@@ -24,6 +24,7 @@ from wsl.recipes._folder import open_all as open_all
 from wsl.recipes._layers import Place as Place
 from wsl.recipes._layers import place as place
 from wsl.recipes._parameters import describe_parameters as describe_parameters
+from wsl.recipes._parameters import group_parameters as group_parameters
 from wsl.recipes._parameters import Value as Value
 from wsl.recipes._recipe import Model as Model
 from wsl.recipes._recipe import models as models

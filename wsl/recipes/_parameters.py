@@ -7,6 +7,8 @@ from wsl import tree
 from wsl.recipes import _recipe, _settings
 from wsl.recipes._method import arguments, methods
 
+_MOST_NAMES = 4  # of inputs in a label
+
 
 class Value(NamedTuple):
   """A value that a recipe sets for one tensor.
@@ -24,10 +26,48 @@ class Value(NamedTuple):
   rule: str
   value: Any
 
-  @property
-  def label(self) -> str:
-    """The parameter, and the input if it has a value of its own."""
-    return self.parameter + ('' if self.model is None else f' of {self.model}')
+
+def group_parameters(
+  values: Mapping[str, Sequence[Value]],
+) -> dict[str, dict[str, Value]]:
+  """Groups the values of parameters; inputs with equal ones are one group.
+
+  Args:
+    values: ``Merged.parameters``.
+
+  Returns:
+    By parameter and inputs, such as ``'weight of a, b'``, the value for each
+    tensor.
+
+  Example:
+    >>> a, b = (_recipe.Model(name) for name in 'ab')
+    >>> found = {'w': [Value('weight', model, '', 0.5) for model in (a, b)]}
+    >>> list(group_parameters(found))
+    ['weight of a, b']
+  """
+  found: dict[tuple[str, _recipe.Model | None], dict[str, Value]] = {}
+  for tensor, own in values.items():
+    for value in own:
+      key = value.parameter, value.model
+      found.setdefault(key, {})[tensor] = value
+  # Inputs are grouped whose values are equal in all tensors.
+  groups: dict[Any, list[tuple[str, _recipe.Model | None]]] = {}
+  for key, by_tensor in found.items():
+    equal = tuple((t, v.rule, v.value) for t, v in by_tensor.items())
+    groups.setdefault((key[0], equal), []).append(key)
+  return {
+    _label(parameter, [model for _, model in keys]): found[keys[0]]
+    for (parameter, _), keys in groups.items()
+  }
+
+
+def _label(parameter: str, models: Sequence[_recipe.Model | None]) -> str:
+  """Returns a parameter with the inputs that its values hold for."""
+  if models[0] is None:
+    return parameter
+  if len(models) > _MOST_NAMES:
+    return f'{parameter} of {len(models)} inputs'
+  return f'{parameter} of {", ".join(map(str, models))}'
 
 
 def describe_parameters(values: Mapping[str, Sequence[Value]]) -> list[str]:
@@ -37,7 +77,8 @@ def describe_parameters(values: Mapping[str, Sequence[Value]]) -> list[str]:
     values: ``Merged.parameters``.
 
   Returns:
-    The lines, in the order of the parameters.
+    The lines, in the order of the parameters; inputs with equal values share
+    one.
 
   Example:
     >>> found = {'a': [Value('t', None, "filter 'a'", 0.5)],
@@ -45,15 +86,14 @@ def describe_parameters(values: Mapping[str, Sequence[Value]]) -> list[str]:
     >>> describe_parameters(found)
     ["t: 0.5 in 1 tensor (filter 'a'), 0.2 in 1 tensor"]
   """
-  found: dict[str, dict[str, list[Any]]] = {}
-  for one in values.values():
-    for value in one:
-      rules = found.setdefault(value.label, {})
+  lines = []
+  for label, by_tensor in group_parameters(values).items():
+    rules: dict[str, list[Any]] = {}
+    for value in by_tensor.values():
       rules.setdefault(value.rule, []).append(value.value)
-  return [
-    f'{label}: ' + ', '.join(_range(rule, x) for rule, x in rules.items())
-    for label, rules in found.items()
-  ]
+    ranges = ', '.join(_range(rule, x) for rule, x in rules.items())
+    lines.append(f'{label}: {ranges}')
+  return lines
 
 
 def _range(rule: str, values: Sequence[Any]) -> str:
