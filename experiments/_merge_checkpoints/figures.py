@@ -80,7 +80,10 @@ def _norms(rows: Rows) -> figure.Figure | None:
   names = modules.layers(rows)
   if len(names) < 2 or not any(row['base'] for row in rows):
     return None
-  own = [[r for r in rows if modules.place(r['name'])[0] == n] for n in names]
+  cells: dict[str, list[Mapping[str, Any]]] = {}
+  for row in rows:
+    cells.setdefault(modules.place(row['name'])[0], []).append(row)
+  own = [cells[name] for name in names]
   fig, ax = canvas.single(9, 4)
   x = range(len(names))
   models = list(dict.fromkeys(m for row in rows for m in row['models']))

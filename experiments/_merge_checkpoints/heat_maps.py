@@ -23,9 +23,16 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> figure.Figure:
     rows: of ``parts.statistics``.
   """
   names = modules.layers(rows)
-  inside = [r for r in rows if modules.place(r['name'])[0] in names]
-  grouped = modules.by_module(inside if len(names) > 1 else rows)
-  kinds = list(grouped)[:_MOST_MODULES]
+  cells: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+  for row in rows:
+    layer, kind = modules.place(row['name'])
+    if len(names) < 2:
+      layer = modules.OUTSIDE
+    elif layer == modules.OUTSIDE:
+      continue
+    cells.setdefault((kind, layer), []).append(row)
+  inside = [row for cell in cells.values() for row in cell]
+  kinds = list(modules.by_module(inside))[:_MOST_MODULES]
   columns = names if len(names) > 1 else [modules.OUTSIDE]
   measures = modules.measures(rows)
   wide = min(3, len(measures))
@@ -37,10 +44,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> figure.Figure:
     values = np.full((len(kinds), len(columns)), np.nan)
     for i, kind in enumerate(kinds):
       for j, layer in enumerate(columns):
-        cell = [
-          r for r in grouped[kind] if layer in ('', modules.place(r['name'])[0])
-        ]
-        found = modules.mean(cell, measure.of)
+        found = modules.mean(cells.get((kind, layer), ()), measure.of)
         values[i, j] = np.nan if found is None else found
     _heat_map(ax, values, measure, kinds, modules.short(columns))
   for ax in [a for line in panels for a in line][len(measures) :]:
