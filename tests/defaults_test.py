@@ -15,7 +15,7 @@ FILES = (
   # Locks, kills and headers are bytes, whatever JAX's settings are.
   '--ignore=tests/checkpoint/saving',
   '--ignore=tests/checkpoint/fuzz_test.py',
-  'tests/wide_leaves_test.py',
+  *('tests/wide_leaves_test.py', 'tests/stats/leaf_statistics_test.py'),
 )
 
 

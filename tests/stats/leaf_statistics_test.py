@@ -52,8 +52,10 @@ def ranks(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return np.exp(entropy), np.sum(s**2, -1) / s[..., 0] ** 2
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float64'])
-@pytest.mark.parametrize('place', ['memory', 'file'])
+@pytest.mark.parametrize(
+  ('place', 'dtype'),
+  [('memory', 'float32'), ('memory', 'float64'), ('file', 'bfloat16')],
+)
 def test_statistics_equal_their_definitions(
   tmp_path: Any, place: str, dtype: str
 ) -> None:
