@@ -86,9 +86,11 @@ def resolve(config: ml_collections.ConfigDict, names: Sequence[str]) -> Factors:
   numbers: float | dict[str, float] = float(config.coef)
   if config.coef_by_regex:
     pairs = [(p, (p, float(v))) for p, v in config.coef_by_regex]
-    for name, (pattern, value) in tree.by_regex(
-      dict.fromkeys(names, 0), pairs
-    ).items():
+    try:
+      chosen = tree.by_regex(dict.fromkeys(names, 0), pairs)
+    except ValueError as error:
+      raise ValueError(f'coef_by_regex: {error}') from None
+    for name, (pattern, value) in chosen.items():
       products[name] *= value
       rules[name] = f"regex '{pattern}'"
     numbers = {p: config.coef * v for _, (p, v) in pairs}

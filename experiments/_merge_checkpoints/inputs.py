@@ -55,10 +55,14 @@ def check_unmatched(
   notes = [f'{place} in {", ".join(own)}' for place, own in found.items()]
   if notes and rule == 'error':
     raise ValueError(
-      f'models: unmatched {notes[0]}, and {len(notes) - 1} more: '
+      f'models: unmatched {notes[0]}{_more(len(notes) - 1)}: '
       "--config.unmatched=base keeps the base's, =zero takes it as unchanged"
     )
   return [f'{note}: unmatched={rule}' for note in notes]
+
+
+def _more(count: int) -> str:
+  return f', and {count} more' if count else ''
 
 
 def floats(params: types.Params) -> list[str]:

@@ -41,7 +41,7 @@ def measures(rows: Sequence[Mapping[str, Any]]) -> list[Measure]:
   every = [
     Measure('cosine', f'cosine between {of}', _cosine, 2, None, None,
             'viridis'),
-    Measure('conflict', f'sign conflict of {of}, %', _conflict, 1, 0, None,
+    Measure('conflict', f'sign conflict of {of}, %', _conflict, 1, None, None,
             'magma_r'),
     Measure('rank', f'effective rank of {of}, % of full', _rank, 0, None, None,
             'viridis'),

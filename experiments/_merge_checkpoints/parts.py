@@ -47,18 +47,21 @@ def merge(
     What was written.
   """
   params, config = setting.merged.params, setting.config
-  start = time.monotonic()
-  with console.progress('merge', len(params)) as tick:
+  start, shown = time.monotonic(), 0
+  with console.progress('merge, %', 100) as tick:
 
     def progress(name: str, done: int, total: int) -> None:
-      del name
+      nonlocal shown
       rate = done / max(time.monotonic() - start, 1e-3)
       left = (total - done) / max(rate, 1)
       # The first tensor waits for statistics, such as thresholds.
       rest = f', {left:.0f} s left' if done > 0.05 * total else ''
-      tick(
-        f'{done / 1e6:.0f} of {total / 1e6:.0f} MB, {rate / 1e6:.0f} MB/s{rest}'
-      )
+      while shown < 100 * done // max(total, 1):
+        shown += 1
+        tick(
+          f'{done / 1e6:.0f} of {total / 1e6:.0f} MB, {rate / 1e6:.0f} MB/s'
+          f'{rest}  {name}'
+        )
 
     written = sum(map(nbytes, params.values()))
     checkpoint.save(

@@ -40,7 +40,7 @@ def make(
     ('copied', f'{sum(x.how == "copied" for x in plan.leaves)}'),
     ('read', size(plan.bytes_in)),
     ('write', size(plan.bytes_out)),
-    ('statistics', f'{len(plan.statistics)}, about {passes} reads of a tensor'),
+    ('statistics', f'about {passes} reads of a tensor' if passes else 'none'),
     ('hold at once', size(plan.peak_bytes)),
     ('process at its peak', f'about {size(plan.process_bytes)}'),
   ]

@@ -14,6 +14,7 @@ from wsl import recipes, tree
 
 _UNMATCHED = {'recipe': ('error', 'copy', 'drop'),
               'method': ('error', 'base', 'zero')}  # fmt: skip
+_DTYPES = ('float64', 'float32', 'bfloat16', 'float16')
 # Fields of the config that describe a merge by a method.
 _SHOWN = ('method', 'base', 'models', 'coef', 'coef_by_layer', 'coef_by_regex')
 
@@ -48,7 +49,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   kind = 'recipe' if config.recipe else 'method'
   checks.choice('unmatched', config.unmatched, _UNMATCHED[kind])
   if config.dtype:
-    tree.output_dtype('dtype', {}, config.dtype)
+    checks.choice('dtype', config.dtype, _DTYPES)
   checks.sizes({'shard_bytes': (config.shard_bytes, 1, None)})
   if config.recipe:
     if config.models or config.base:

@@ -34,7 +34,7 @@ MISTAKES = [
   ({'method': 'ties+slerp'}, 'only the first function may take models'),
   ({'method': 'weighted_mean'}, 'weighted_mean does not map models'),
   ({'unmatched': 'eror'}, "unmatched: no 'eror' .*'error'"),
-  ({'dtype': 'int8'}, r'int8'),
+  ({'dtype': 'bfloat'}, "dtype: no 'bfloat' .*'bfloat16'"),
   ({'coef': float('nan')}, 'coef: coef is NaN, expected a number'),
   ({'coef_by_regex': (('(', 1.0),)}, "'[(]' is no regular expression"),
   ({'coef_by_layer.depth': 'layers'}, 'expected one group that captures'),
@@ -231,6 +231,23 @@ def test_methods_of_models_are_scaled_about_the_base() -> None:
     )
     np.testing.assert_allclose(merged['w'], 2 * coef, rtol=1e-6)
     assert merged['n'].tolist() == [0, 1]
+
+
+def test_a_leaf_without_a_coefficient_is_named() -> None:
+  config = configs.get_config('folders')
+  config.coef_by_regex = (('mlp', 0.3),)
+  with pytest.raises(ValueError, match=r"coef_by_regex: .* leaf 'w'"):
+    coefs.resolve(config, ['0.mlp.w', 'w'])
+
+
+def test_unmatched_tensors_are_named_with_the_remedy() -> None:
+  base = {'w': np.zeros(2, np.float32), 'n': np.arange(2)}
+  models = {recipes.Model(k): {'w': base['w']} for k in 'ab'}
+  message = r"unmatched 'n' \(missing\) in a, b: --config\.unmatched=base"
+  with pytest.raises(ValueError, match=message):
+    inputs.check_unmatched(base, models, 'error')
+  (note,) = inputs.check_unmatched(base, models, 'base')
+  assert note == "'n' (missing) in a, b: unmatched=base"
 
 
 def test_a_method_that_merges_nothing_is_named() -> None:
