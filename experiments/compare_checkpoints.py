@@ -5,12 +5,13 @@ r"""Where, and by how many ulps, do two checkpoints differ?
 
 Two checkpoints of any formats (folders, shards, safetensors, PyTorch, Orbax,
 NPZ, Flax, GGUF) are compared tensor by tensor and bit by bit. Names may be
-dotted or nested, dtypes may differ, and both are read in chunks: memory does
-not depend on their size. Of each tensor: the share of entries that differ, the
-largest difference absolute, relative and in ulps (representable numbers between
-two, counted exactly), and the norm of the difference. Of the whole: tensors and
-shapes that only one has, tied copies, metadata, the fields of config.json, and
-tokenizer files.
+dotted or nested, and dtypes may differ. Both are read in chunks, so that memory
+does not depend on their size; Orbax and compressed files are read tensor by
+tensor. Of each tensor: the share of entries that differ, the largest difference
+absolute, relative and in ulps (representable numbers between two, counted
+exactly), and the norm of the difference. Of the whole: tensors and shapes that
+only one has, copies such as tied embeddings, metadata, the fields of
+config.json, and tokenizer files.
 
 A table shows the tensors that differ most; differences.jsonl has a line for
 each tensor, differences.png the ulps by layer, record.json all of it. The exit

@@ -58,7 +58,7 @@ def lines(structure: dict[str, Any]) -> list[str]:
   for side in 'ab':
     only = structure[f'only_in_{side}']
     names = [
-      name if copy is None else f'{name} (a copy of {copy}: tied?)'
+      name if copy is None else f'{name} (a copy of {copy})'
       for name, copy in only.items()
     ]
     found += _line(f'only in {side}', names)
@@ -90,10 +90,10 @@ def verdict(record: dict[str, Any]) -> str:
   differing = [row for row in rows if row['differing']]
   steps = [row['max_ulps'] for row in rows]
   rounded = ''
-  if all(step == 0 for step in steps) and differing:
-    rounded = ', in dtype or in signs of zeros only'
-  elif differing and None not in steps:
+  if differing and None not in steps:
     rounded = f', by at most {max(steps)} ulps'
+  if differing and set(steps) == {0}:
+    rounded = ', by 0 ulps: in dtype, by rounding to it, or in signs of zeros'
   if unordered := sum(row['unordered'] for row in rows):
     rounded += f'; {unordered} entries are NaN in one of the two only'
   return f'different: {len(differing)} of {count} common tensors{rounded}'

@@ -67,9 +67,9 @@ def leaf_differences(
     \quad \max_p u_p, \quad \frac{\|a - b\|}{\|a\|}.
 
   Leaves in files are read in chunks, both models at once: memory does not
-  depend on the size of the leaves. Integers are compared as integers. Entries
-  with equal bits, and two NaNs, differ by 0; other pairs with a value that is
-  not finite by infinity.
+  depend on their size, except in Orbax and compressed files. Integers are
+  compared as integers. Entries with equal bits, and two NaNs, differ by 0;
+  other pairs with a value that is not finite by infinity.
 
   Args:
     a: the reference, in memory or on demand; floats, integers or bools.
