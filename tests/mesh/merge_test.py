@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.merge import battery
-from wsl import mesh
+from wsl import merge, mesh
+from wsl.tree import _program
 
 pytestmark = [
   pytest.mark.needs_devices(8),
@@ -27,7 +28,7 @@ EXACT = {
   *('ties/leaf', 'breadcrumbs', 'breadcrumbs/leaf', 'dare', 'della', 'ram'),
   *('tall_masks', 'materialize', 'consensus', 'nearswap', 'scale.by_depth'),
 }
-# They decompose whole matrices, or sort all entries of a leaf.
+# They need whole matrices, or sort all entries of a leaf.
 GATHER = {
   *('regmean', 'tsv', 'iso_c', 'iso_cts', 'tsv/scanned', 'iso_c/scanned'),
   'arcee_fusion',
@@ -76,6 +77,9 @@ def test_eight_devices_equal_one(name: str) -> None:
       assert kept[-1] == spec[-1]
 
 
+# The number of matrices in a call of LAPACK, the last axis but two.
+DECOMPOSED = r'\[(?:\d+,)?(\d+),\d+,\d+\]\S* [^=]*custom-call\('
+
 # Larger than the samples and columns that a search for a rank gathers.
 SHAPE = (4, 512, 1024)
 
@@ -112,6 +116,33 @@ def test_accelerators_gather_no_leaf(
   for shape in MESHES:
     call = lambda x, sides: row.call(x, sides, **battery.first(row))
     assert not gathered(call, *shard(given, shape))
+
+
+@pytest.mark.parametrize('spec', [(None, 'a', 'b'), (None, None, ('a', 'b'))])
+@pytest.mark.parametrize('method', [merge.iso_c, merge.tsv])
+def test_each_device_decomposes_its_own_matrices(
+  method: Any, spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """Whole matrices are exchanged, not gathered, and so is the result."""
+  m, run, texts = mesh.make('a:4,b:2'), _program._run, []
+
+  def record(*args: Any) -> Any:
+    texts.append(run.lower(*args).compile().as_text())
+    return run(*args)
+
+  draw = np.random.default_rng(0).normal
+  stacks = {f'layer_{i}': draw(size=(2, 4, 8)) for i in range(9)}
+  stacks = jax.tree.map(lambda x: x.astype(battery.FLOAT), stacks)
+  wanted = method(stacks)
+  monkeypatch.setattr(_program, '_run', record)
+  found = method(mesh.shard(stacks, jax.P(*spec), m))
+  battery.same(found, wanted)
+  assert {tuple(x.sharding.spec) for x in found.values()} == {spec[1:]}
+  (text,) = texts
+  assert 'all-gather' not in text
+  # Nine matrices, two on each device with copies of the last.
+  (shape,) = {tuple(map(int, s)) for s in re.findall(DECOMPOSED, text)}
+  assert shape == (2,)
 
 
 def test_the_check_detects_a_gather() -> None:

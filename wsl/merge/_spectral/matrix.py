@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _linear, _stack
+from wsl.merge._spectral import spread
 
 # Entries of stacks that are merged at once: enough for a GPU, and a few times
 # 512 MB in float32.
@@ -57,7 +58,9 @@ def on_matrices(
 
   tree.map_named(sort, deltas, views)
   for (_, _, view, _), leaves in alike.items():
-    static = {'method': tree.Static(kernel), 'view': tree.Static(view)}
+    spec = spread.spec_of(next(iter(leaves.values())))
+    static = {'method': kernel, 'view': view, 'spec': spec}
+    static = {key: tree.Static(value) for key, value in static.items()}
     merged |= _merge_alike(leaves, **static, **hyper)
   return tree.map_named(lambda name, _: merged[name], deltas)
 
@@ -100,16 +103,18 @@ def _in_views(
   *,
   method: Callable[..., types.Array],
   view: tree.Matrix,
+  spec: spread.Spec,
   **hyper: Any,
 ) -> list[types.Array]:
   """Merges each matrix of a view of leaves ``[T, ...]``, in a wide dtype."""
   shape, dtype = leaves[0].shape[1:], leaves[0].dtype
   stacks = [view.split(tree.wide(x), models=1) for x in leaves]
-  merged = _by_blocks(
-    functools.partial(method, **hyper), jnp.concatenate(stacks, 1)
-  )
+  method = functools.partial(method, **hyper)
+  each = lambda x: spread.spread(method, x, spec)
+  merged = _by_blocks(each, jnp.concatenate(stacks, 1))
   parts = jnp.split(merged, len(leaves))
-  return [view.join(part, shape).astype(dtype) for part in parts]
+  joined = [view.join(part, shape).astype(dtype) for part in parts]
+  return [spread.restore(x, spec) for x in joined]
 
 
 def _by_blocks(

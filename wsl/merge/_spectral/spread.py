@@ -1,0 +1,91 @@
+"""Matrices distributed over the devices of a mesh: each decomposes its part.
+
+An SVD has no parts that several devices could share, so XLA would gather every
+matrix on all of them. Matrices of one shape are independent: of a stack ``[T,
+B, m, n]`` each device takes B / D whole matrices, by an exchange between pairs
+of devices (all-to-all) instead of a gather.
+"""
+
+from collections.abc import Callable, Iterator
+import math
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from wsl import types
+
+# How the leaves of a stack are sharded; None if they are traced.
+Spec: TypeAlias = jax.sharding.PartitionSpec | None
+
+
+def spread(
+  method: Callable[[types.Array], types.Array], x: types.Array, spec: Spec
+) -> types.Array:
+  """Merges ``[T, B, m, n]`` to ``[B, m, n]``, a part of B on each device.
+
+  Args:
+    method: a function of stacks.
+    x: ``[T, B, m, n]``, traced.
+    spec: how the leaves are sharded, ``[T, ...]``.
+  """
+  mesh: Any = jax.typeof(x).sharding.mesh
+  names = [*_automatic(mesh)]
+  devices = math.prod(mesh.shape[name] for name in names)
+  if devices == 1:
+    return method(x)
+  count = x.shape[1]
+  missing = -count % devices
+  last = jnp.broadcast_to(x[:, -1:], (len(x), missing, *x.shape[2:]))
+  x = jnp.concatenate([x, last], 1)
+  # XLA moves one group of axes from m, n or T to B by an exchange. It would
+  # gather a stack that several of them leave at once.
+  free = jax.sharding.PartitionSpec.UNCONSTRAINED
+  steps: list[tuple[str, ...]] = [()]
+  for group in (*_groups(spec), *((name,) for name in names)):
+    new = [name for name in group if name in names and name not in steps[-1]]
+    steps += [(*steps[-1], *new)] * bool(new)
+    x = _place(x, mesh, free, steps[-1], free, free)
+  x = _place(x, mesh, None, steps[-1], None, None)
+  merged = _place(method(x), mesh, steps[-1], None, None)
+  # Back to where ``restore`` will place the leaves, by the same exchanges.
+  for step in steps[:-1][::-1] if spec is not None else ():
+    merged = _place(merged, mesh, step or None, free, free)
+  return merged[:count]
+
+
+def spec_of(x: Any) -> Spec:
+  """Returns how an array in memory is sharded over a mesh."""
+  if isinstance(x, jax.core.Tracer) or not isinstance(x, jax.Array):
+    return None
+  where = x.sharding
+  return where.spec if isinstance(where, jax.sharding.NamedSharding) else None
+
+
+def restore(x: types.Array, spec: Spec) -> types.Array:
+  """Shards a merged leaf ``[...]`` as the leaves ``[T, ...]`` were."""
+  mesh: Any = jax.typeof(x).sharding.mesh
+  if spec is None or not [*_automatic(mesh)]:
+    return x
+  return _place(x, mesh, *spec[1:])
+
+
+def _groups(spec: Spec) -> Iterator[tuple[str, ...]]:
+  """Yields the mesh axes that shard one axis of a leaf together."""
+  for entry in spec or ():
+    if entry is not None:
+      yield (entry,) if isinstance(entry, str) else tuple(entry)
+
+
+def _automatic(mesh: Any) -> Iterator[str]:
+  """Yields the axes of a mesh over which XLA partitions."""
+  for name, kind in zip(mesh.axis_names, mesh.axis_types):
+    if kind == jax.sharding.AxisType.Auto and mesh.shape[name] > 1:
+      yield name
+
+
+def _place(x: types.Array, mesh: Any, *entries: Any) -> types.Array:
+  """Constrains the sharding of a traced array."""
+  spec = jax.sharding.PartitionSpec(*entries)
+  where = jax.sharding.NamedSharding(mesh, spec)
+  return jax.lax.with_sharding_constraint(x, where)
