@@ -2,7 +2,8 @@
 
 With ``WSL_TEST_DEFAULTS=1`` JAX keeps its defaults, as users have them: x64
 off, dtypes and ranks promoted. ``defaults_test.py`` runs the tests of doors,
-merges and checkpoints a second time in this way.
+merges and checkpoints a second time in this way, without those that are marked
+``same_under_defaults(reason)``.
 
 The time of the tests is mostly the compilation of small programs. XLA and LLVM
 optimise less here; the programs compute the same to rounding.
@@ -44,13 +45,15 @@ os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 import jax
 import pytest
 
-if os.environ.get('WSL_TEST_DEFAULTS') != '1':
+DEFAULTS = os.environ.get('WSL_TEST_DEFAULTS') == '1'
+if not DEFAULTS:
   jax.config.update('jax_enable_x64', True)
   jax.config.update('jax_numpy_dtype_promotion', 'strict')
   jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 _MARKERS = {
   'needs_devices(number)': 'skipped where there are fewer devices',
+  'same_under_defaults(reason)': "not run again with JAX's defaults",
   'cpu_only(reason)': 'skipped on other backends, as the assertion is of a CPU',
 }
 
@@ -58,6 +61,17 @@ _MARKERS = {
 def pytest_configure(config: pytest.Config) -> None:
   for name, meaning in _MARKERS.items():
     config.addinivalue_line('markers', f'{name}: {meaning}')
+
+
+def pytest_collection_modifyitems(
+  config: pytest.Config, items: list[pytest.Item]
+) -> None:
+  """Deselects tests whose second run would repeat the first."""
+  if not DEFAULTS:
+    return
+  again = [i for i in items if i.get_closest_marker('same_under_defaults')]
+  config.hook.pytest_deselected(items=again)
+  items[:] = [item for item in items if item not in again]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -58,10 +58,49 @@ def advance_all(
   """
   segments = math.gcd(steps, SEGMENTS) if exact else SEGMENTS
   segment = -(-steps // segments)
+  start, advance_some = _programs(
+    loss,
+    pick,
+    optimizer,
+    rate=rate,
+    segment=segment,
+    segments=segments,
+    batch_size=batch_size,
+    at_once=at_once,
+  )
+  shared = jax.tree.map(jnp.asarray, shared)
+  states = start(starts)
+  with console.progress(label, segments) as tick:
+    for part in range(1, segments + 1):
+      states, losses = advance_some(states, keys, shared)
+      now = float(jnp.mean(losses))
+      if not np.isfinite(now):
+        raise FloatingPointError(
+          f'{label}: the loss is {now} before step {segment * part}: choose a '
+          f'learning rate below {rate}'
+        )
+      tick(f'loss {now:.4f}')
+  return states.params
+
+
+# Trainings that differ in their arrays alone share a program.
+@functools.lru_cache(maxsize=8)
+def _programs(
+  loss: Callable[..., types.Array],
+  pick: Callable[[Any, types.Array], tuple[types.Tree, types.Tree]],
+  optimizer: Callable[..., optax.GradientTransformation],
+  *,
+  rate: float,
+  segment: int,
+  segments: int,
+  batch_size: int,
+  at_once: int | None,
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+  """Returns the compiled start of R runs, and a segment of their training."""
   transform = optimizer(rate, steps=segment * segments)
 
-  # One program for all segments. Each run selects its examples by index inside
-  # it, so shared arrays are not copied R times.
+  # Each run selects its examples by index inside the program, so shared arrays
+  # are not copied R times.
   @jax.jit
   def advance_some(
     states: train.State, keys: types.PRNGKey, shared: types.Tree
@@ -82,20 +121,8 @@ def advance_all(
     operands = (jnp.arange(len(keys)), states, keys)
     return jax.lax.map(advance, operands, batch_size=at_once)
 
-  shared = jax.tree.map(jnp.asarray, shared)
   start = functools.partial(train.start, optimizer=transform)
-  states = jax.jit(jax.vmap(start))(starts)
-  with console.progress(label, segments) as tick:
-    for part in range(1, segments + 1):
-      states, losses = advance_some(states, keys, shared)
-      now = float(jnp.mean(losses))
-      if not np.isfinite(now):
-        raise FloatingPointError(
-          f'{label}: the loss is {now} before step {segment * part}: choose a '
-          f'learning rate below {rate}'
-        )
-      tick(f'loss {now:.4f}')
-  return states.params
+  return jax.jit(jax.vmap(start)), advance_some
 
 
 def keys(seed: int, stage: int, count: int) -> types.PRNGKey:

@@ -84,18 +84,13 @@ def fit(
     FloatingPointError: if a loss is not finite.
   """
   x, y, targets = data
-
-  def own(shared: Any, run: types.Array) -> tuple[Any, Examples]:
-    losses, x, y, targets = shared
-    return side_by_side.pick(losses, run), (x, y, targets[run])
-
   trained = side_by_side.advance_all(
     label,
     _own_loss,
     tree.stack(starts),
     settings.keys(setting, stage),
     (tree.stack(losses), x, y, targets),
-    own,
+    _own,
     steps=steps,
     batch_size=setting.config.training.batch_size,
     rate=config.learning_rate,
@@ -104,6 +99,12 @@ def fit(
     exact=True,
   )
   return [side_by_side.pick(trained, s) for s in range(len(starts))]
+
+
+def _own(shared: Any, run: types.Array) -> tuple[Any, Examples]:
+  """Returns the loss and the examples of a run."""
+  losses, x, y, targets = shared
+  return side_by_side.pick(losses, run), (x, y, targets[run])
 
 
 def _own_loss(

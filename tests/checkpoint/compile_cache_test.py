@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import numpy as np
+import pytest
 
 from wsl import checkpoint
 
@@ -28,6 +29,7 @@ CODE = """
 """
 
 
+@pytest.mark.same_under_defaults('it is run in a process of its own')
 def test_another_process_compiles_nothing(tmp_path):
   for t in range(3):
     rng = np.random.default_rng(t)

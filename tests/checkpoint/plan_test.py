@@ -118,6 +118,7 @@ def test_seventy_thousand_leaves_are_planned_quickly(tmp_path):
 
 
 @pytest.mark.parametrize('method', ['sum', 'ties', 'iso_c'])
+@pytest.mark.same_under_defaults('it is run in a process of its own')
 def test_the_planned_memory_is_that_of_the_process(tmp_path, method):
   code = """
     import pathlib, sys

@@ -175,6 +175,7 @@ def test_damaged_step(tmp_path, damage):
     assert str(tmp_path) in str(got.value)
 
 
+@pytest.mark.same_under_defaults('it is run in a process of its own')
 def test_safetensors_alone_do_not_import_orbax():
   code = (
     'import sys, tempfile; from wsl import checkpoint; import numpy as np;'

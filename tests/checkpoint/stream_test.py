@@ -250,6 +250,7 @@ def _cube(x):
   return x @ x @ x
 
 
+@pytest.mark.same_under_defaults('it is run in a process of its own')
 def test_peak_memory_is_that_of_one_leaf(tmp_path):
   code = """
     import pathlib, sys

@@ -1,14 +1,30 @@
 """Flags, sweeps, and one line for a mistake."""
 
+import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-STUB = """
+# Imports once, and forks a process for each line of flags and paths of files.
+SERVER = """
+import json, os, sys, warnings
 from experiments import _main
-_main.main('merge_vision', lambda config, workdir: print(
-  config.seeds, config.base.steps, list(config.methods), workdir))
+
+warnings.filterwarnings('ignore', message='os.fork')
+for line in sys.stdin:
+  flags, *files = json.loads(line)
+  child = os.fork()
+  if child:
+    status = os.waitpid(child, 0)[1]
+    print(os.waitstatus_to_exitcode(status), flush=True)
+    continue
+  for number, file in enumerate(files, 1):
+    os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+  sys.argv[1:] = flags
+  _main.main('merge_vision', lambda config, workdir: print(
+    config.seeds, config.base.steps, list(config.methods), workdir))
 """
 
 CONFIG = """
@@ -22,14 +38,39 @@ def sweep():
 """
 
 
-def launch(*flags, module=None):
-  entry = ['-m', module] if module else ['-c', STUB]
+@pytest.fixture(scope='module')
+def launch(tmp_path_factory):
+  """Returns a function that runs a stub of an experiment with given flags."""
+  folder = tmp_path_factory.mktemp('launch')
+  files = [folder / name for name in ('stdout', 'stderr')]
+  server = subprocess.Popen(
+    [sys.executable, '-c', SERVER],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+
+  def run(*flags):
+    print(json.dumps([flags, *map(str, files)]), file=server.stdin, flush=True)
+    returncode = int(server.stdout.readline())
+    stdout, stderr = [file.read_text() for file in files]
+    return SimpleNamespace(returncode=returncode, stdout=stdout, stderr=stderr)
+
+  with server:
+    yield run
+
+
+def start(module, *flags):
+  """Runs an experiment with given flags."""
   return subprocess.run(
-    [sys.executable, *entry, *flags], capture_output=True, text=True, timeout=60
+    [sys.executable, '-m', module, *flags],
+    capture_output=True,
+    text=True,
+    timeout=60,
   )
 
 
-def test_fields_are_overridden_by_flags():
+def test_fields_are_overridden_by_flags(launch):
   done = launch(
     '--config=configs/merge_vision.py:tiny',
     '--config.seeds=3',
@@ -43,7 +84,7 @@ def test_fields_are_overridden_by_flags():
   assert done.returncode == 0
 
 
-def test_a_changed_config_has_its_own_default_folder():
+def test_a_changed_config_has_its_own_default_folder(launch):
   plain = launch('--config=configs/merge_vision.py:tiny').stdout.split()[-1]
   other = launch(
     '--config=configs/merge_vision.py:tiny', '--config.seeds=3'
@@ -52,7 +93,7 @@ def test_a_changed_config_has_its_own_default_folder():
   assert other.startswith('results/merge_vision/tiny-')
 
 
-def test_a_sweep_runs_every_entry_in_its_own_folder(tmp_path):
+def test_a_sweep_runs_every_entry_in_its_own_folder(launch, tmp_path):
   file = tmp_path / 'config.py'
   file.write_text(CONFIG)
   flags = (f'--config={file}:tiny', f'--workdir={tmp_path}/out')
@@ -90,7 +131,7 @@ def test_a_sweep_runs_every_entry_in_its_own_folder(tmp_path):
     (['tiny'], "'tiny' is no flag"),
   ],
 )
-def test_a_mistake_in_the_flags_is_one_line(flags, message):
+def test_a_mistake_in_the_flags_is_one_line(launch, flags, message):
   done = launch(*flags)
   assert done.returncode != 0
   assert message in done.stderr
@@ -99,11 +140,11 @@ def test_a_mistake_in_the_flags_is_one_line(flags, message):
 
 
 def test_a_mistake_in_the_config_is_one_line():
-  done = launch(
+  done = start(
+    'experiments.merge_vision',
     '--config=configs/merge_vision.py:tiny',
     "--config.methods=('mean','tise')",
     '--workdir=/nowhere/to/be/written',
-    module='experiments.merge_vision',
   )
   assert done.returncode != 0
   assert done.stderr.count('\n') == 1
@@ -111,7 +152,7 @@ def test_a_mistake_in_the_config_is_one_line():
 
 
 def test_help_shows_the_question_the_variants_and_the_flags():
-  done = launch('--help', module='experiments.merge_vision')
+  done = start('experiments.merge_vision', '--help')
   assert done.returncode == 0
   for text in ('Which merge of task experts', 'suite8', '--workdir', '--sweep'):
     assert text in done.stdout

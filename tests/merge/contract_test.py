@@ -148,16 +148,13 @@ def test_constants_of_a_trace_are_merged(name: str) -> None:
 def test_vmap_over_a_hyperparameter_equals_a_loop(
   name: str, hyper: str
 ) -> None:
-  row = METHODS[name]
-  values = row.hyper[hyper]
-  call = lambda v: row.call(
-    stacked(T),
-    row.sides(T),
-    **first(row) | {hyper: v},
-  )
+  row, x = METHODS[name], stacked(T)
+  values, sides = row.hyper[hyper], row.sides(T)
+  call = lambda v: row.call(x, sides, **first(row) | {hyper: v})
   mapped = jax.vmap(call)(jnp.asarray(values))
+  found = jax.tree.map(np.asarray, mapped)
   for i, value in enumerate(values):
-    same(jax.tree.map(lambda v, i=i: v[i], mapped), call(value))
+    same(jax.tree.map(lambda v, i=i: v[i], found), call(value))
 
 
 def test_rows_without_numbers_have_none() -> None:
@@ -219,6 +216,7 @@ def _spread(x: Any, mesh: jax.sharding.Mesh) -> Any:
 
 @pytest.mark.parametrize('name', METHODS)
 @pytest.mark.needs_devices(8)
+@pytest.mark.same_under_defaults('where arrays are does not depend on dtypes')
 def test_eight_devices_equal_one(name: str) -> None:
   row = METHODS[name]
   auto = (jax.sharding.AxisType.Auto,) * 2

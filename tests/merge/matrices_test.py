@@ -80,7 +80,16 @@ def layer_by_layer(view: Matrix, x: np.ndarray, oracle: Any) -> np.ndarray:
   return merged.reshape(x.shape[1:])
 
 
-@pytest.mark.parametrize('kernel', KERNELS)
+# Whatever the dtype, a view has the axes that it names: the run with JAX's
+# defaults computes some of them in float32.
+SOME = ('dense', 'scanned', 'scanned out', 'grouped conv', 'turned')
+BLIND = pytest.mark.same_under_defaults('the axes do not depend on the dtype')
+
+
+@pytest.mark.parametrize(
+  'kernel',
+  [pytest.param(k, marks=() if k in SOME else (BLIND,)) for k in KERNELS],
+)
 @pytest.mark.parametrize('name', METHODS)
 def test_a_view_is_merged_matrix_by_matrix(name: str, kernel: str) -> None:
   (method, oracle), (shape, view) = METHODS[name], KERNELS[kernel]

@@ -8,6 +8,8 @@ lowering for other platforms, equality of devices.
 import functools
 from typing import Any
 
+import jax
+
 from tests.operations import aligning, inputs, merging, scaling, stitching
 
 ROOMS = {
@@ -18,9 +20,20 @@ ROOMS = {
 }
 
 
-def room(name: str, dtype: Any) -> inputs.Table:
+def build(name: str, dtype: Any) -> inputs.Table:
   """Returns the operations of related rooms, with arguments of a dtype."""
   return functools.reduce(lambda a, b: a | b, ROOMS[name].parts(dtype))
+
+
+# Most of the time of a table is the compilation of what makes its arguments.
+room = functools.cache(build)
+
+
+@functools.cache
+def traced(name: str, dtype: Any) -> dict[str, jax.stages.Traced]:
+  """Returns the traced operations of related rooms."""
+  table = room(name, dtype)
+  return {op: jax.jit(fn).trace(*args) for op, (fn, args) in table.items()}
 
 
 def table(dtype: Any) -> inputs.Table:
