@@ -182,11 +182,12 @@ def test_random_methods_depend_on_the_key_alone() -> None:
     build(content, models)
 
 
-def test_a_density_of_zero_drops_a_model() -> None:
+@pytest.mark.parametrize('method', ['ties', 'breadcrumbs_ties'])
+def test_a_density_of_zero_drops_a_model(method: str) -> None:
   models = {'a': {'w': np.zeros(4)}, 'b': {'w': np.arange(4.0)}}
   models['c'] = {'w': -np.arange(4.0)}
   content = {
-    'merge_method': 'ties',
+    'merge_method': method,
     'base_model': 'a',
     'models': [
       {'model': 'b', 'parameters': {'density': 0}},
@@ -206,6 +207,33 @@ ONE = {'w': np.ones(2)}
   [
     (linear(1.0), {'a': ONE} | {}, None),
     (linear(1.0, None) | {}, {'a': ONE, 'b': ONE}, 'expected a number'),
+    (linear('heavy'), {'a': ONE}, "weight='heavy': expected a number"),
+    (
+      linear(1.0) | {'parameters': {'normalize': 'no'}},
+      {'a': ONE},
+      "normalize='no': expected a number",
+    ),
+    (
+      {
+        'merge_method': 'passthrough',
+        'slices': [
+          {'sources': [{'model': x, 'layer_range': [0, 1]} for x in 'ab']}
+        ],
+      },
+      {'a': numbered(0), 'b': {**numbered(0), 'layers.0.b': np.ones(1)}},
+      "a has no tensor '.b' in its layer, which another source has",
+    ),
+    (
+      {
+        'merge_method': 'linear',
+        'slices': [
+          {'sources': [{'model': x, 'layer_range': [0, 1]} for x in 'ab']}
+        ],
+        'parameters': {'weight': 1},
+      },
+      {'a': numbered(0), 'b': {**numbered(0), 'norm': np.ones(1)}},
+      "a has no tensor 'norm', which others have",
+    ),
     (
       {'merge_method': 'linear', 'models': [{'model': 'a'}]},
       {'a': ONE},

@@ -176,6 +176,15 @@ def test_a_stopped_merge_is_continued(
   assert b'wsl.sha256' in pathlib.Path('out/model.safetensors').read_bytes()
 
 
+def test_a_model_is_replaced_by_a_merge_of_it(recipe: pathlib.Path) -> None:
+  _command.main([str(recipe), 'out'])
+  _command.main([str(recipe), 'base', '--overwrite'])
+  merged, found = checkpoint.load('out'), checkpoint.load('base')
+  for name, x in merged.items():
+    np.testing.assert_array_equal(found[name], x)
+  assert (recipe.parent / 'base' / 'tokenizer.json').read_text() == '{}'
+
+
 def test_nan_is_refused_and_accepted_when_asked(recipe: pathlib.Path) -> None:
   one = checkpoint.load('one')
   one['model.norm.weight'][0] = np.nan

@@ -114,6 +114,8 @@ def test_the_tokenizer_block() -> None:
       {'merge_method': 'linear', 'modules': {'a': {}}},
       'modules.a: give either models or slices',
     ),
+    (change(LINEAR, 'chat_template', 5), 'chat_template is a int, expected a '),
+    (change(LINEAR, 'models.0.model', {'model': 'a', 'lora': 5}), 'the folder'),
   ],
 )  # fmt: skip
 def test_mistakes_are_named(content: Any, message: str) -> None:
@@ -122,9 +124,12 @@ def test_mistakes_are_named(content: Any, message: str) -> None:
   assert '\n' not in str(error.value)
 
 
-def test_a_file_that_is_not_yaml_is_named(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize('text', ['a: [1,\nb: }', '[' * 9999, '2001-99-99'])
+def test_a_file_that_is_not_yaml_is_named(
+  tmp_path: pathlib.Path, text: str
+) -> None:
   file = tmp_path / 'r.yml'
-  file.write_text('a: [1,\nb: }')
+  file.write_text(text)
   with pytest.raises(ValueError, match=r'r.yml is not YAML') as error:
     recipes.read(file)
   assert '\n' not in str(error.value)

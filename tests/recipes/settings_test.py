@@ -28,7 +28,6 @@ def resolve(
     ([2], 0.7, 2),
     ([True, False], 0.9, True),
     ([True, False], 1.0, False),
-    (['max', 'sum'], 0.5, 'max'),
     (['1', '3'], 0.5, 2.0),
     ([], 0.5, None),
   ],
@@ -76,6 +75,8 @@ def test_a_regex_is_searched_in_the_name() -> None:
     ([{'regex': '(', 'value': 1}], r"'\(' is no regular expression"),
     (None, 'expected a number'),
     ([[1, 2]], 'expected a number'),
+    ('heavy', 'expected a number'),
+    ('nan', 'expected a number'),
   ],
 )
 def test_malformed_settings_are_named(setting: Any, message: str) -> None:

@@ -145,6 +145,17 @@ def test_rows_that_do_not_exist_are_named(
     merged({'source': 'union', 'tokens': tokens})
 
 
+def test_rows_that_are_not_counted_by_the_config_are_not_merged_unaligned(
+  models: None,
+) -> None:
+  for name in ('base', 'one', 'two'):
+    pathlib.Path(name, 'config.json').write_text('{"vocab_size": 9}')
+    table = np.ones((4, WIDTH), np.float32)
+    checkpoint.save(f'{name}/model.safetensors', {'embed': table})
+  with pytest.raises(ValueError, match=r'no tensor has a row .*_size=\[9\]'):
+    merged({'source': 'union'})
+
+
 def test_a_model_without_tokenizer_is_named(models: None) -> None:
   pathlib.Path('one/tokenizer.json').unlink()
   with pytest.raises(ValueError, match=r'one has no tokenizer.json'):

@@ -101,11 +101,11 @@ def build(
   names = {model: folder.params for model, folder in folders.items()}
   configs = {model: folder.config for model, folder in folders.items()}
   vocabulary = tokens.read(recipe, folders)
-  if vocabulary is not None:
-    notes += vocabulary.notes
+  notes += vocabulary.notes if vocabulary else []
   groups: dict[Resolved, dict[str, Inputs]] = {}
   merged: dict[str, Any] = {}
   values: dict[str, list[_parameters.Value]] = {}
+  aligned: list[str] = []
   for output in _outputs.outputs(recipe, names, configs):
     leaves = _tensors.inputs(output, folders, unmatched, notes)
     if not leaves:
@@ -122,11 +122,13 @@ def build(
         vocabulary, output.name, models, leaves
       ):
         leaves = rows.align(recipe, vocabulary, models, leaves)
+        aligned.append(output.name)
       _tensors.check_shapes(output, leaves)
       resolved, values[output.name] = _resolve(recipe, method, output)
       groups.setdefault(resolved, {})[output.name] = _roles(
         method, resolved, leaves
       )
+  rows.check_any(vocabulary, aligned)
   for resolved, tensors in groups.items():
     merged |= _merge(recipe, method, resolved, tensors, key)
   notes += _parameters.unmatched(recipe, method, values)

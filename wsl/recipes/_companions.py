@@ -93,7 +93,8 @@ def write_companions(
   for name in names:
     stale = chosen is not None and name in _VOCABULARIES
     if (source / name).is_file() and not stale:
-      shutil.copyfile(source / name, out / name)
+      if source.resolve() != out.resolve():  # else the file is there already
+        shutil.copyfile(source / name, out / name)
       written.append(name)
   if leader.config is not None:
     text_of = json.dumps(_config(leader, merged), indent=2)
@@ -149,8 +150,9 @@ def chat_template(
     return wanted
   found: list[str] = []
   for folder in folders.values():
-    file = folder.path / 'chat_template.jinja'
-    settings = _folder.read_json(folder.path / 'tokenizer_config.json') or {}
+    source = _folder.beside(folder.path)
+    file = source / 'chat_template.jinja'
+    settings = _folder.read_json(source / 'tokenizer_config.json') or {}
     own = file.read_text(encoding='utf-8') if file.is_file() else None
     own = own or settings.get('chat_template')
     found += [own.strip()] if isinstance(own, str) and own else []

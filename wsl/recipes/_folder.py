@@ -112,7 +112,7 @@ def read_json(file: pathlib.Path) -> Mapping[str, Any] | None:
     return None
   try:
     content = json.loads(file.read_text(encoding='utf-8'))
-  except (UnicodeDecodeError, json.JSONDecodeError) as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f'{file} is not JSON: {error}') from None
   if not isinstance(content, dict):
     raise ValueError(f'{file} holds no object')

@@ -108,12 +108,12 @@ def _sliced(
             f'{len(numbered[source.model])} layers'
           )
         layers.append(has)
-      for rest in layers[0]:
+      for rest in _union(layers, layers[0]):
         for source, has in zip(part.sources, layers):
           if rest not in has:
             raise ValueError(
               f"{source.model} has no tensor '{rest}' in its layer, which "
-              f'{leader} has: slices need equal layers'
+              'another source has: slices need equal layers'
             )
         name = f'{stack}{offset + i}{rest}'
         inputs = tuple(
@@ -122,11 +122,15 @@ def _sliced(
         position = _position(i, length)
         found.append(Output(name, inputs, part, module, position))
     offset += length
-  for name in names[leader]:
+  ends = [*first.sources, *last.sources]
+  for name in _union([names[s.model] for s in ends], names[leader]):
     place = _layers.place(name)
     if (place and place.stack == stack) or not _inside(name, module):
       continue
     part = first if _layers.is_before(name) else last
+    having = [source for source in part.sources if name in names[source.model]]
+    if not having and name not in names[leader]:
+      continue
     inputs = tuple((source.model, name) for source in part.sources)
     found.append(Output(name, inputs, part, module, 0.0))
   return found

@@ -18,7 +18,7 @@ class Value(NamedTuple):
     model: the input that it holds for, or None for all.
     rule: the condition under which it holds, such as ``filter 'mlp'``, or
       empty.
-    value: a number, a bool or a name.
+    value: a number or a bool.
   """
 
   parameter: str

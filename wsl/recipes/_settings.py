@@ -1,6 +1,6 @@
 """The value of a parameter for one tensor: filters, gradients, precedence.
 
-A setting is a number (or a bool, or a name); a gradient, a list of them over
+A setting is a number (or a bool); a gradient, a list of them over
 the layers of a slice; or a list of conditions ``{filter, value}`` or ``{regex,
 value}``, of which the first that matches is taken: a filter is a substring of
 the tensor's name, and a regular expression is searched in it. Where none does,
@@ -8,6 +8,7 @@ the next level of the recipe decides.
 """
 
 from collections.abc import Mapping, Sequence
+import math
 from typing import Any, NamedTuple
 
 from wsl import tree
@@ -112,22 +113,23 @@ def _rule(entry: Mapping[str, Any]) -> str:
 
 
 def _scalar(parameter: str, value: Any) -> Any:
-  """Returns a bool, a number, or a name; YAML reads 1e-4 as a string."""
+  """Returns a bool or a finite number; YAML reads 1e-4 as a string."""
+  number = value
   if isinstance(value, str):
     try:
-      return float(value)
+      number = float(value)
     except ValueError:
-      return value
-  if not isinstance(value, (bool, int, float)):
+      number = None
+  if not isinstance(number, (bool, int, float)) or not math.isfinite(number):
     raise ValueError(f'{parameter}={value!r}: expected a number')
-  return value
+  return number
 
 
 def _along(values: list[Any], position: float) -> Any:
-  """Interpolates numbers linearly at a position; selects other values."""
+  """Interpolates numbers linearly at a position; selects one of bools."""
   place = position * (len(values) - 1)
   first = int(place)
-  if any(isinstance(x, (bool, str)) for x in values):
+  if any(isinstance(x, bool) for x in values):
     return values[first]
   second = min(first + 1, len(values) - 1)
   part = place - first

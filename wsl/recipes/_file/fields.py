@@ -32,6 +32,12 @@ def items(value: Any, place: str) -> list[Any]:
   return value
 
 
+def text(value: Any, place: str) -> str:
+  if not isinstance(value, str):
+    raise ValueError(f'{place} is a {type(value).__name__}, expected a text')
+  return value
+
+
 def model(value: Any, place: str) -> _recipe.Model:
   """Reads ``'folder'``, ``'folder+adapter'`` or mergekit's nested form."""
   if isinstance(value, Mapping):
@@ -42,6 +48,6 @@ def model(value: Any, place: str) -> _recipe.Model:
     lora = lora.get('path') if isinstance(lora, Mapping) else lora
   else:
     path, _, lora = str(value).partition('+')
-  if not path or not isinstance(path, str):
+  if not path or not isinstance(path, str) or not isinstance(lora or '', str):
     raise ValueError(f'{place}={value!r}: expected the folder of a model')
   return _recipe.Model(path, lora or None)

@@ -46,7 +46,7 @@ def read(path: str | os.PathLike[str]) -> _recipe.Recipe:
   try:
     text = file.read_text(encoding='utf-8')
     content = yaml.safe_load(text)
-  except (yaml.YAMLError, UnicodeDecodeError) as error:
+  except (yaml.YAMLError, ValueError, RecursionError) as error:
     reason = ' '.join(str(error).split())
     raise ValueError(f'{file} is not YAML: {reason}') from None
   return parse(content, label=str(file))
@@ -106,7 +106,7 @@ def parse(content: Any, *, label: str = 'recipe') -> _recipe.Recipe:
     dtype=_dtype(content, 'dtype', where),
     out_dtype=_dtype(content, 'out_dtype', where),
     tokenizer=tokens.parse(content, where),
-    chat_template=content.get('chat_template'),
+    chat_template=_optional(content, 'chat_template', where, fields.text),
   )
 
 

@@ -63,6 +63,7 @@ def _breadcrumbs(
   # mergekit lowers the share of outliers where too few entries would be left,
   # and drops none at density 1.
   outliers = np.minimum(np.asarray(given.each['gamma']), 1 - density)
+  outliers = np.where(density > 0, outliers, 0.0)
   kept = merge.breadcrumbs(
     taus, density=_positive(density), outliers=outliers, scope='leaf'
   )

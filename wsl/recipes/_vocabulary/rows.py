@@ -29,6 +29,18 @@ def is_indexed(
   )
 
 
+def check_any(
+  vocabulary: tokens.Vocabulary | None, aligned: Sequence[str]
+) -> None:
+  """Checks that some tensor was aligned if a vocabulary was asked for."""
+  if vocabulary is not None and not aligned:
+    lengths = sorted(set(vocabulary.lengths.values()))
+    raise ValueError(
+      'tokenizer: no tensor has a row for each token in all models, which have '
+      f'vocab_size={lengths} by their configs'
+    )
+
+
 def align(
   recipe: _recipe.Recipe,
   vocabulary: tokens.Vocabulary,

@@ -75,7 +75,7 @@ def _tokenizer(model: _recipe.Model, folder: _folder.Folder) -> Any:
     raise ValueError(
       'tokenizer: needs the package tokenizers: pip install tokenizers'
     ) from None
-  file = folder.path / 'tokenizer.json'
+  file = _folder.beside(folder.path) / 'tokenizer.json'
   if not file.is_file():
     raise ValueError(
       f'tokenizer: {model} has no tokenizer.json: save its fast tokenizer there'
