@@ -152,6 +152,18 @@ def ranks_of_complex(x: np.ndarray) -> tuple[None, np.ndarray]:
   return None, np.sum(s**2, -1) / s[..., 0] ** 2
 
 
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_values_that_are_not_finite(value: float) -> None:
+  x = np.ones((2, 3, 3), 'float32')
+  x[0, 0, 0] = value
+  ((_, one),) = stats.leaf_statistics({'w': x})
+  assert np.isnan(one.cosine[0]).all()
+  assert one.cosine[1, 1] == 1
+  assert one.effective_rank is not None
+  assert np.isnan(one.effective_rank[0, 0])
+  np.testing.assert_allclose(one.effective_rank[1, 0], 1)
+
+
 def test_nothing_is_read_before_its_leaf() -> None:
   read: list[str] = []
 

@@ -19,13 +19,15 @@ class LeafStatistics(NamedTuple):
   """Statistics of the task vectors of one leaf, float64 on the host.
 
   Attributes:
-    cosine: of each pair of task vectors, ``[T, T]``; NaN where one is zero.
+    cosine: of each pair of task vectors, ``[T, T]``; NaN where one is zero
+      or not finite.
     sign_conflict: the share of mass against the elected sign, 0 .. 1/2; NaN if
       all task vectors are zero.
     norm_ratio: the norm of each task vector divided by the base's, ``[T]``; inf
       or NaN where the base's is zero, NaN without a base.
     effective_rank: of each matrix, ``[T, B]``, 1 .. min(m, n); NaN for a zero
-      matrix. None if the leaf is no matrix, or ranks were not asked for.
+      matrix, and for one with a value that is not finite. None if the leaf is
+      no matrix, or ranks were not asked for.
     stable_rank: of each matrix, ``[T, B]``, 1 .. its rank; else as before.
   """
 
@@ -163,7 +165,7 @@ def _of_leaf(x: Any, base: Any, view: tree.Matrix | None) -> LeafStatistics:
   norms = np.sqrt(np.diagonal(products))
   with np.errstate(divide='ignore', invalid='ignore'):
     cosine = np.clip(products / norms / norms[:, None], -1, 1)
-    np.fill_diagonal(cosine, np.where(norms > 0, 1.0, np.nan))
+    np.fill_diagonal(cosine, np.where(norms * 0 < norms, 1.0, np.nan))
     ratio = norms[:models] / (norms[-1] if base is not None else np.nan)
     conflict = float((mass - net) / mass / 2)
   ranks: tuple[Any, Any] = None, None
@@ -218,6 +220,8 @@ def _rank(x: np.ndarray) -> tuple[float, float]:
   for i in range(0, x.shape[1], _BLOCK):
     part = x[:, i : i + _BLOCK].astype(wide)
     gram += part @ part.conj().T
+  if not np.isfinite(gram).all():
+    return np.nan, np.nan
   squares = np.linalg.eigvalsh(gram)
   largest = squares[-1]
   if not largest > 0:
