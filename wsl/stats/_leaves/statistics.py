@@ -163,9 +163,10 @@ def _of_leaf(x: Any, base: Any, view: tree.Matrix | None) -> LeafStatistics:
   mass, net, products = sums[0], sums[1], sums[2:]
   products = products.reshape(2 * [stack.shape[0]])
   norms = np.sqrt(np.diagonal(products))
+  defined = np.isfinite(norms) & (norms > 0)
   with np.errstate(divide='ignore', invalid='ignore'):
     cosine = np.clip(products / norms / norms[:, None], -1, 1)
-    np.fill_diagonal(cosine, np.where(norms * 0 < norms, 1.0, np.nan))
+    np.fill_diagonal(cosine, np.where(defined, 1.0, np.nan))
     ratio = norms[:models] / (norms[-1] if base is not None else np.nan)
     conflict = float((mass - net) / mass / 2)
   ranks: tuple[Any, Any] = None, None
