@@ -3,9 +3,13 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from wsl import mesh
+from wsl import merge, mesh
+
+KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +62,23 @@ def test_bad_shapes(shape: Any, names: Any, message: str) -> None:
     mesh.make(shape, names)
   assert str(raised.value).startswith('make')
   assert len(str(raised.value)) <= 200
+
+
+@pytest.mark.needs_devices(8)
+def test_merges_explain_explicit_axes() -> None:
+  """Where JAX refuses them; elementwise programs are executed."""
+  m = jax.make_mesh((8,), ('model',))
+  where = jax.sharding.NamedSharding(m, jax.P(None, 'model'))
+  x = {'w': jax.device_put(jnp.arange(32.0).reshape(2, 16), where)}
+  assert merge.sum(x)['w'].tolist() == (16 + 2 * np.arange(16.0)).tolist()
+  message = (
+    r"explicit axes \('model',\), the default of jax.make_mesh: shard it"
+  )
+  with pytest.raises(ValueError, match=message) as raised:
+    merge.sce(x, select=0.5)
+  assert len(str(raised.value)) <= 200
+  with pytest.raises(ValueError, match=message):
+    jax.jit(lambda x: merge.della(x, density=0.5, epsilon=0.1, key=KEY))(x)
 
 
 def test_explicit_axes_are_refused() -> None:

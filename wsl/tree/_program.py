@@ -45,8 +45,18 @@ def run(program: Program, inputs: list[Any]) -> Any:
   """Executes a program: float64 and int64 leaves keep their dtype.
 
   Raises:
-    ValueError: if a leaf would be narrowed, in a trace without x64.
+    ValueError: if a leaf would be narrowed, in a trace without x64; or if the
+      program fails and a leaf is sharded over a mesh of explicit axes.
   """
+  try:
+    return _run_wide(program, inputs)
+  except Exception as error:
+    _check_axes(inputs, error)
+    raise
+
+
+def _run_wide(program: Program, inputs: list[Any]) -> Any:
+  """Executes a program, with 64 bits enabled if it needs them."""
   if not narrows(program, inputs):
     return _run(program, inputs)
   if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(inputs)):
@@ -62,7 +72,11 @@ def shape_of(program: Program, inputs: list[Any]) -> Any:
   """Returns the shape and dtype of the result of ``run``."""
   wide = narrows(program, inputs)
   with jax.enable_x64(True) if wide else contextlib.nullcontext():
-    return _run.eval_shape(program, inputs)
+    try:
+      return _run.eval_shape(program, inputs)
+    except Exception as error:
+      _check_axes(inputs, error)
+      raise
 
 
 def narrowed(dtype: Any) -> bool:
@@ -98,6 +112,20 @@ def narrows(program: Program, inputs: list[Any]) -> bool:
     for x in jax.tree.leaves(inputs[i])
     if hasattr(x, 'dtype')
   ) or any(isinstance(v, np.dtype) and narrowed(v) for v in asked)
+
+
+def _check_axes(inputs: list[Any], error: Exception) -> None:
+  """Explains an error of leaves whose mesh has explicit axes.
+
+  Over such axes products, sorts and reshapes across shards are errors in JAX.
+  """
+  for x in jax.tree.leaves(inputs):
+    mesh = jax.typeof(x).sharding.mesh if isinstance(x, jax.Array) else None
+    if mesh and jax.sharding.AxisType.Explicit in mesh.axis_types:
+      raise ValueError(
+        f'a leaf is sharded over a mesh of explicit axes {mesh.axis_names}, '
+        'the default of jax.make_mesh: shard it over a mesh of mesh.make'
+      ) from error
 
 
 def _check_first(program: Program, inputs: list[Any]) -> None:
