@@ -85,6 +85,26 @@ def test_rank_by_energy() -> None:
   assert both.factors['w'].rank == 2
 
 
+def test_randomised_iteration_is_near_the_best() -> None:
+  key, view = (
+    jax.random.key(0),
+    {'w': tree.Matrix(batch=(0,), rows=(1,), columns=(2,))},
+  )
+  low = planted(7, 40, 60, [3.0, 1.0, 0.5])
+  noisy = planted(9, 40, 60, 1.0 + 2.0 ** -np.arange(40.0))
+  x = jnp.asarray(np.stack([low, noisy]), jnp.float32)
+  found = adapters.extract({'w': x}, rank=4, matrices=view, key=key)
+  first, second = np.asarray(adapters.dense(found.factors['w']), np.float64)
+  np.testing.assert_allclose(first, low, rtol=0, atol=3e-6)
+  s = np.linalg.svd(noisy, compute_uv=False)
+  best = np.linalg.norm(s[4:])
+  assert best < np.linalg.norm(second - noisy) < 1.01 * best
+  again = adapters.extract({'w': x}, rank=4, matrices=view, key=key)
+  np.testing.assert_array_equal(again.factors['w'].a, found.factors['w'].a)
+  with pytest.raises(ValueError, match='give rank= too'):
+    adapters.extract({'w': x}, energy=0.5, matrices=view, key=key)
+
+
 def test_layouts_of_pytorch() -> None:
   """Embeddings are [tokens, d]; linear maps and convolutions [out, in, ...]."""
   delta = {

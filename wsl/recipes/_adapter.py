@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wsl import adapters, checkpoint, deltas, tree
+from wsl import adapters, checkpoint, deltas, tree, types
 from wsl.recipes import _build, _folder, _recipe
 
 # Architectures whose linear maps are [in, out] (Conv1D of transformers), and
@@ -45,6 +45,7 @@ def write(
   merged: _build.Merged,
   *,
   rank: int,
+  key: types.PRNGKey,
   check_finite: bool = True,
 ) -> Iterator[str]:
   """Writes the difference of a merged model to its base as a LoRA of PEFT.
@@ -55,6 +56,7 @@ def write(
     folders: its models.
     merged: the merged model.
     rank: of the factors.
+    key: for the randomised decompositions.
     check_finite: whether a value that is not finite is an error.
 
   Yields:
@@ -68,9 +70,8 @@ def write(
   base = folders[recipe.base]
   delta = _difference(base.params, merged.params)
   config = base.config or {}
-  found = adapters.extract(
-    delta, rank=rank, matrices=lambda name, shape: _view(config, name, shape)
-  )
+  view = lambda name, shape: _view(config, name, shape)
+  found = adapters.extract(delta, rank=rank, matrices=view, key=key)
   whole = {
     name: _cast(merged.params[name], base.params[name].dtype)
     for name in found.rest

@@ -76,6 +76,7 @@ def _run(flags: argparse.Namespace) -> None:
       *_adapter.write(
         *(out, recipe, folders, merged),
         rank=flags.lora_rank,
+        key=jax.random.key(flags.seed),
         check_finite=not flags.allow_nan,
       )
     )
