@@ -40,11 +40,7 @@ def leading(
   v = jnp.broadcast_to(start, (*x.shape[:-2], *start.shape))
   step = lambda _, v: orth(tree.matmul(t(x), orth(tree.matmul(x, v))))
   u = orth(tree.matmul(x, jax.lax.fori_loop(0, passes, step, v)))
-  small = jnp.linalg.svd(t(tree.matmul(t(x), u)), full_matrices=False)
-  identity = jnp.eye(k, dtype=x.dtype)
-  core = small.S[..., :k, None] * jnp.broadcast_to(
-    identity, (*x.shape[:-2], k, k)
-  )
-  return tree.Leading(
-    tree.matmul(u, small.U[..., :k]), core, t(small.Vh[..., :k, :])
-  )
+  left, s, right = jnp.linalg.svd(t(tree.matmul(t(x), u)), full_matrices=False)
+  one = jnp.broadcast_to(jnp.eye(k, dtype=x.dtype), (*x.shape[:-2], k, k))
+  u = tree.matmul(u, left[..., :k])
+  return tree.Leading(u, s[..., :k, None] * one, t(right[..., :k, :]))

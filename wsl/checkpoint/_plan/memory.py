@@ -26,7 +26,8 @@ class Meter:
   def of(self, leaf: Any, bytes_in: int, bytes_out: int) -> tuple[str, int]:
     """Returns how a leaf is computed, and the bytes that this holds."""
     how, held = self._of_kind(leaf, bytes_in, bytes_out)
-    return how, held if how == 'whole' else held + _held(leaf)
+    at_once = how == 'whole' or (how == 'copied' and _is_whole(leaf))
+    return how, held if at_once else held + _held(leaf)
 
   def _of_kind(
     self, leaf: Any, bytes_in: int, bytes_out: int
@@ -70,12 +71,23 @@ class Meter:
 
 
 def _held(leaf: Any) -> int:
-  """Returns the bytes that the readers of a leaf hold between chunks."""
-  total = 0
+  """Returns the bytes that the readers of a leaf hold between chunks.
+
+  An array that has no parts is held until its last chunk; one that is read by
+  slabs, for a slab. While one is read, its encoded bytes are in memory too.
+  """
+  held = []
   for x in tree.inputs(leaf):
-    parts = getattr(getattr(x, 'fetch', None), 'parts', None)
-    total += parts.held if parts else 0
-  return total
+    if _is_whole(x):
+      held.append(nbytes(x))
+    elif parts := getattr(getattr(x, 'fetch', None), 'parts', None):
+      held.append(parts.held)
+  return sum(held) + max(held, default=0)
+
+
+def _is_whole(x: Any) -> bool:
+  """Returns whether a leaf is read as a whole, and not in memory already."""
+  return isinstance(x, tree.Stored) and x.read_into is None and x.array is None
 
 
 def _scratch(leaf: tree.Computed) -> int:
