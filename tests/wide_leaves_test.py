@@ -56,6 +56,7 @@ GIVEN = {'symmetry': SYMMETRY, 'key': KEY}
 ORDER = align.random(SYMMETRY, KEY)
 SGD = optax.sgd(0.1)
 BANK = scale.bank(A, [B, C])
+COEFS = scale.init(BANK, by='leaf', value=1 / 3)
 ONES = jax.tree.map(np.ones_like, A)
 
 
@@ -110,6 +111,15 @@ def repaired(p: Any) -> Any:
 
 # Results are float64, or numbers of float64 sums, under either setting.
 COMPUTED: dict[str, Callable[..., Any]] = {
+  'box': lambda: scale.box(COEFS, high=0.5).values,
+  'line': lambda: (
+    scale.line(
+      {'start': np.float64(1 / 3), 'end': np.ones(2)},
+      like=scale.init(BANK, by='layer', depth=r'l(\d)'),
+    ).values
+  ),
+  'shrinkage': lambda: scale.shrinkage(COEFS, p=2),
+  'softmax': lambda: scale.softmax(COEFS).values,
   'agreement': lambda: align.agreement([A, B]),
   'as_bank': lambda: scale.as_bank(A, deltas.stack(A, [B])).leaves,
   'bank': lambda: BANK.leaves,
@@ -256,6 +266,19 @@ def test_matching_by_weights_sees_the_digits_of_float64() -> None:
   np.testing.assert_array_equal(moved['w'][found['h']], units['w'])
   first, second = align.merge_many([units, moved], symmetry=symmetry, key=KEY)
   np.testing.assert_array_equal(moved['w'][second['h']], units['w'][first['h']])
+
+
+def test_transforms_of_coefficients_are_right_to_float64() -> None:
+  logits = np.random.default_rng(0).normal(size=(2, 5))
+  wanted = np.exp(logits) / np.exp(logits).sum(0)
+  np.testing.assert_allclose(
+    scale.softmax({'w': logits})['w'], wanted, rtol=1e-14
+  )
+  norms = np.linalg.norm(logits, axis=0).mean() / 2
+  found = scale.shrinkage({'w': logits}, p=2)
+  np.testing.assert_allclose(found, norms, rtol=1e-14)
+  third = scale.box({'w': logits}, low=1 / 3, high=1 / 3)['w']
+  np.testing.assert_array_equal(third, np.full((2, 5), 1 / 3))
 
 
 def test_untraced_paths_hand_over_float64() -> None:

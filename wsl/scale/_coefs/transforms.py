@@ -1,11 +1,13 @@
-"""Transforms of learned parameters to coefficients, and projections."""
+"""Transforms of learned parameters to coefficients, and projections.
+
+Coefficients in float64 are transformed in float64, also where x64 is off.
+"""
 
 import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from wsl import tree, types
 from wsl.scale._coefs import coef_tree
@@ -37,7 +39,7 @@ def box(coefs: Any, *, low: float = 0.0, high: float = 1.0) -> Any:
     [0.0, 0.5, 1.0]
   """
   tree.check_scalars('box', low=low, high=high)
-  return jax.tree.map(lambda x: jnp.clip(x, low, high), coefs)
+  return tree.map(_clip, coefs, low=low, high=high)
 
 
 def softmax(coefs: Any) -> Any:
@@ -63,7 +65,7 @@ def softmax(coefs: Any) -> Any:
         f"softmax: block '{name}' has one number for all vectors: init "
         "by='task' or finer"
       )
-  return jax.tree.map(lambda x: jax.nn.softmax(x, axis=0), coefs)
+  return tree.map(jax.nn.softmax, coefs, axis=tree.Static(0))
 
 
 def line(ends: dict[str, types.Array], *, like: coef_tree.Coefs) -> Any:
@@ -110,11 +112,30 @@ def line(ends: dict[str, types.Array], *, like: coef_tree.Coefs) -> Any:
       f'line: the blocks are {list(like.values)[:3]}, expected at least two '
       "layers: init by='layer'"
     )
-  start, end = jnp.asarray(ends['start']), jnp.asarray(ends['end'])
-
-  def at(block: str, x: types.Array) -> types.Array:
-    place = np.asarray(numbers.get(block, 0) / last, start.dtype)
-    return jnp.broadcast_to(start + (end - start) * place, x.shape)
-
-  values = {block: at(block, x) for block, x in like.values.items()}
+  values = {
+    block: tree.apply_kernel(
+      _between,
+      ends['start'],
+      ends['end'],
+      place=numbers.get(block, 0) / last,
+      shape=tree.Static(jnp.shape(x)),
+    )
+    for block, x in like.values.items()
+  }
   return coef_tree.Coefs(values, like.places)
+
+
+def _clip(x: types.Array, *, low: Any, high: Any) -> types.Array:
+  """Clips a leaf to bounds of its dtype."""
+  x = jnp.asarray(x)
+  low, high = (jnp.asarray(bound).astype(x.dtype) for bound in (low, high))
+  return jnp.clip(x, low, high)
+
+
+def _between(
+  start: Any, end: Any, *, place: Any, shape: tuple[int, ...]
+) -> types.Array:
+  """Returns the point of a line at a place between 0 and 1."""
+  start, end = jnp.asarray(start), jnp.asarray(end)
+  place = jnp.asarray(place).astype(start.dtype)
+  return jnp.broadcast_to(start + (end - start) * place, shape)

@@ -155,9 +155,15 @@ def shrinkage(coefs: Any, *, p: int, weight: types.Scalar = 0.5) -> types.Array:
   tree.check_scalars('shrinkage', weight=weight)
   if p not in (1, 2):
     raise ValueError(f'shrinkage(p={p}): expected 1 or 2')
-  norms = [_norms(jnp.asarray(x), p) for x in jax.tree.leaves(coefs)]
-  if not norms:
+  leaves = jax.tree.leaves(coefs)
+  if not leaves:
     raise ValueError('shrinkage: there are no coefficients')
+  return tree.apply_kernel(_penalty, *leaves, p=tree.Static(p), weight=weight)
+
+
+def _penalty(*leaves: types.Array, p: int, weight: Any) -> types.Array:
+  """Averages the norms of all blocks, in their widest dtype."""
+  norms = [_norms(jnp.asarray(x), p) for x in leaves]
   dtype = jnp.result_type(*norms)
   total = sum(jnp.sum(x.astype(dtype)) for x in norms)
   blocks = sum(x.size for x in norms)
