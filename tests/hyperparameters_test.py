@@ -10,7 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl import align, deltas, landscape, merge, scale, stats, stitch, tree
+from wsl import (
+  align,
+  deltas,
+  landscape,
+  merge,
+  scale,
+  stats,
+  stitch,
+  tree,
+  types,
+)
 
 KEY = jax.random.key(0)
 FLOAT = jnp.ones(()).dtype
@@ -347,3 +357,190 @@ def test_rates_for_each_model() -> None:
     np.testing.assert_array_equal(x[0], tree.named(whole)[name][0])
     np.testing.assert_array_equal(x[1], tree.named(STACK)[name][1])
     np.testing.assert_array_equal(x[2], np.zeros(x.shape[1:]))
+
+
+def _drawn(seed: int) -> Any:
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), STACK)
+
+
+DRAWN, FISHERS = _drawn(0), jax.tree.map(jnp.square, _drawn(1))
+
+
+def _regmean(**hyper: Any) -> Any:
+  x = np.random.default_rng(0).normal(size=(3, 1, 5, 2))
+  gram = types.Gram(jnp.asarray(np.swapaxes(x, 2, 3) @ x), jnp.ones(3))
+  given = {'shrink': 0.5} | hyper
+  return merge.regmean(DRAWN, grams=GRAMS | {'head': gram}, **given)
+
+
+# Function, argument, call, values at the head and elsewhere.
+PER_LEAF: list[tuple[str, str, Any, tuple[float, float]]] = [
+  (
+    'trim',
+    'density',
+    lambda v: merge.trim(DRAWN, density=v, scope='leaf'),
+    (0.3, 0.6),
+  ),
+  (
+    'ties',
+    'density',
+    lambda v: merge.ties(DRAWN, density=v, scope='leaf'),
+    (0.3, 0.6),
+  ),
+  (
+    'breadcrumbs',
+    'density',
+    lambda v: merge.breadcrumbs(DRAWN, density=v, outliers=0.3, scope='leaf'),
+    (0.3, 0.6),
+  ),
+  (
+    'breadcrumbs',
+    'outliers',
+    lambda v: merge.breadcrumbs(DRAWN, density=0.3, outliers=v, scope='leaf'),
+    (0.0, 0.4),
+  ),
+  (
+    'dare',
+    'rate',
+    lambda v: merge.dare(DRAWN, rate=v, key=KEY),
+    (0.2, 0.7),
+  ),
+  (
+    'della',
+    'density',
+    lambda v: merge.della(DRAWN, density=v, epsilon=0.1, key=KEY),
+    (0.3, 0.7),
+  ),
+  (
+    'della',
+    'epsilon',
+    lambda v: merge.della(DRAWN, density=0.5, epsilon=v, key=KEY),
+    (0.05, 0.4),
+  ),
+  ('sce', 'select', lambda v: merge.sce(DRAWN, select=v), (0.3, 0.8)),
+  ('ram', 'threshold', lambda v: merge.ram(DRAWN, threshold=v), (0.5, 1.5)),
+  (
+    'ram_plus',
+    'rate',
+    lambda v: merge.ram_plus(DRAWN, rate=v, threshold=0.5, limit=0.9),
+    (0.5, 0.1),
+  ),
+  (
+    'ram_plus',
+    'limit',
+    lambda v: merge.ram_plus(DRAWN, rate=0.5, threshold=0.5, limit=v),
+    (0.5, 0.1),
+  ),
+  (
+    'ram_plus',
+    'threshold',
+    lambda v: merge.ram_plus(DRAWN, rate=0.5, threshold=v, limit=0.5),
+    (0.5, 1.5),
+  ),
+  (
+    'tall_masks',
+    'threshold',
+    lambda v: merge.tall_masks(DRAWN, threshold=v).masks,
+    (0.4, 2.0),
+  ),
+  (
+    'consensus',
+    'threshold',
+    lambda v: merge.consensus(DRAWN, threshold=v, min_tasks=2),
+    (0.4, 2.0),
+  ),
+  (
+    'consensus',
+    'min_tasks',
+    lambda v: merge.consensus(DRAWN, threshold=0.4, min_tasks=v),
+    (1, 3),
+  ),
+  (
+    'fisher',
+    'floor',
+    lambda v: merge.fisher(DRAWN, fishers=FISHERS, floor=v, normalize=True),
+    (1e-6, 0.5),
+  ),
+  (
+    'fisher',
+    'coefs',
+    lambda v: merge.fisher(DRAWN, fishers=FISHERS, coefs=v),
+    (0.0, 1.0),
+  ),
+  ('regmean', 'shrink', lambda v: _regmean(shrink=v), (0.2, 0.9)),
+  ('regmean', 'coefs', lambda v: _regmean(coefs=v), (0.0, 2.0)),
+]
+
+
+@pytest.mark.parametrize(('function', 'argument', 'call', 'values'), PER_LEAF)
+def test_a_value_for_each_leaf_is_that_of_a_call_with_it(
+  function: str, argument: str, call: Any, values: tuple[float, float]
+) -> None:
+  at_head, elsewhere = map(tree.named, map(call, values))
+  assert not np.array_equal(at_head['head'], elsewhere['head'])
+  forms = (
+    {'head': values[0], '.*': values[1]},
+    {'head': values[0], 'layers_0': values[1], 'layers_1': values[1]},
+  )
+  for form in forms:
+    found = tree.named(call(form))
+    for name, x in found.items():
+      wanted = (at_head if name == 'head' else elsewhere)[name]
+      np.testing.assert_array_equal(x, wanted)
+  for bad, message in (
+    ({'head': [0.5, 0.5], '.*': 0.5}, f"{argument}['head'] has shape (2,)"),
+    ({'head': 0.5}, f'{argument}: no rule covers leaf'),
+  ):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+      call(bad)
+    assert str(error.value).startswith(f'{function}: ')
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (lambda v: merge.trim(STACK, density=v), 'trim: density has a value for'),
+    (
+      lambda v: merge.breadcrumbs(STACK, density=0.5, outliers=v),
+      'breadcrumbs: outliers has a value for',
+    ),
+    (
+      lambda v: merge.ram_plus(STACK, rate=v, scope='global'),
+      'ram_plus: rate has a value for',
+    ),
+    (
+      lambda v: merge.slerp(BASE, OTHER, t=0.5, lerp_above=v),
+      'slerp: lerp_above is of type dict, expected a number: one for all',
+    ),
+    (
+      lambda v: merge.iso_cts(STACK, common=v),
+      'iso_cts: common is of type dict, expected a number: merge groups',
+    ),
+    (
+      lambda v: merge.trim(
+        STACK, density={'head': 2.0, '.*': 0.5}, scope='leaf'
+      ),
+      'trim(density=2.0): density is the fraction kept',
+    ),
+    (
+      lambda v: merge.breadcrumbs(STACK, density=0.9, outliers=v, scope='leaf'),
+      'breadcrumbs(density=0.9, outliers=',
+    ),
+  ],
+)
+def test_what_is_one_for_all_leaves_says_so(call: Any, message: str) -> None:
+  with pytest.raises(ValueError, match=re.escape(message)) as error:
+    call({'head': 0.5, '.*': 0.25})
+  assert '\n' not in str(error.value)
+  assert len(str(error.value)) <= 200
+
+
+def test_values_for_leaves_may_be_traced() -> None:
+  ask = lambda v: merge.trim(
+    STACK, density={'head': v, '.*': 0.5}, scope='leaf'
+  )
+  found = jax.jit(jax.vmap(ask))(jnp.asarray([0.3, 0.6]))
+  wanted = tree.stack([ask(0.3), ask(0.6)])
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)

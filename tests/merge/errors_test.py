@@ -150,7 +150,7 @@ CASES: dict[str, tuple[Any, str]] = {
   ),
   'min_tasks': (
     lambda: merge.consensus(X, threshold=0.4, min_tasks=-1),
-    'consensus(min_tasks=-1): expected a number of tasks >= 0',
+    'consensus(min_tasks=-1): expected numbers >= 0',
   ),
   'merged of another model': (
     lambda: merge.tall_masks(X, threshold=0.4, merged={'w': X['w'][0]}),

@@ -3,6 +3,7 @@
 A traced value cannot be compared, so ranges are checked outside of traces only.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -39,14 +40,16 @@ def fraction(
 
 
 def at_least_zero(function: str, name: str, value: Any) -> None:
-  """Checks that a hyperparameter is one number >= 0; traced ones pass.
+  """Checks that a number, or all numbers of an array, are >= 0.
 
   Raises:
-    ValueError: naming the function, the argument and its value.
+    ValueError: naming the function, the argument and its value; traced ones
+      pass.
   """
-  tree.check_scalars(function, **{name: value})
-  if not isinstance(value, jax.core.Tracer) and not value >= 0:
-    raise ValueError(f'{function}({name}={value}): expected a number >= 0')
+  if isinstance(value, jax.core.Tracer):
+    return
+  if not np.all(np.asarray(value, np.float64) >= 0):
+    raise ValueError(f'{function}({name}={value}): expected numbers >= 0')
 
 
 def numbers(label: str, values: Any) -> Any:
@@ -99,6 +102,91 @@ def per_model(label: str, values: Any, models: int) -> types.Array:
   if known and np.isnan(np.asarray(values, np.float64)).any():
     raise ValueError(f'{label} is {values}, expected no NaN')
   return xp.broadcast_to(values, (models,))
+
+
+def at_leaves(
+  function: str,
+  name: str,
+  values: Any,
+  deltas: types.Deltas,
+  models: int,
+  check: Callable[[Any], None],
+) -> types.Tree:
+  """Returns the value of a hyperparameter at each leaf, ``[T]``.
+
+  Args:
+    function: the public function, as the user called it.
+    name: the argument.
+    values: a number, ``[T]``, or one number for each leaf as in
+      ``tree.scalars``; a list always has one number for each model.
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    models: T.
+    check: raises for a value that is out of range.
+
+  Raises:
+    ValueError: naming the function, the argument and the leaf or the shape.
+  """
+  label = f'{function}: {name}'
+  if not is_per_leaf(values):
+    values = numbers(label, values)
+    check(values)
+    value = per_model(label, values, models)
+    return jax.tree.map(lambda _: value, deltas)
+  found = tree.scalars(function, name, values, deltas)
+  check_each(found, check)
+  return jax.tree.map(lambda value: per_model(label, value, models), found)
+
+
+def number_at_leaves(
+  function: str,
+  name: str,
+  values: Any,
+  deltas: types.Deltas,
+  check: Callable[[str, str, Any], None] = lambda *_: None,
+) -> types.Tree:
+  """Returns the number that a hyperparameter is at each leaf.
+
+  Args:
+    function: the public function, as the user called it.
+    name: the argument.
+    values: a number, or one for each leaf as in ``tree.scalars``.
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    check: ``check(function, name, value)`` raises out of range.
+
+  Raises:
+    ValueError: naming the function, the argument and the leaf or the shape.
+  """
+  found = tree.scalars(
+    function, name, values, deltas, remedy='per leaf give {regex: number}'
+  )
+  check_each(found, lambda value: check(function, name, value))
+  return found
+
+
+def check_each(values: types.Tree, check: Callable[[Any], None]) -> None:
+  """Checks the value of each leaf; values of one object are checked once."""
+  for value in {id(v): v for v in jax.tree.leaves(values)}.values():
+    check(value)
+
+
+def is_per_leaf(values: Any) -> bool:
+  """Returns True for a tree of values, where a list is none of leaves."""
+  several = isinstance(values, (list, tuple, type(None)))
+  return not several and not jax.tree_util.all_leaves([values])
+
+
+def one_scope(function: str, scope: str, **values: Any) -> None:
+  """Checks that what the whole model shares is not given for each leaf.
+
+  Raises:
+    ValueError: naming the argument, and the scope in which leaves may differ.
+  """
+  for name, value in values.items():
+    if scope == 'global' and is_per_leaf(value):
+      raise ValueError(
+        f"{function}: {name} has a value for each leaf, but scope='global' "
+        "counts over the whole model: take scope='leaf'"
+      )
 
 
 def weights(function: str, values: Any, models: int) -> types.Array:

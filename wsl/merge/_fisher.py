@@ -30,12 +30,13 @@ def fisher(
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     fishers: diagonals F_t >= 0, every leaf ``[T, ...]``:
       ``tree.stack([stats.fisher(...) for each model])``.
-    floor: F becomes ``max(F, floor)``; a number, or ``[T]``. The authors'
+    floor: F becomes ``max(F, floor)``: a number, ``[T]``, or one for each leaf,
+      ``{'attn': 1e-8, '.*': 1e-6}``, as in ``tree.scalars``. The authors'
       "favour the target" is ``floor=[1e-6, 0, ..., 0]``: where all F are
       smaller, the first model's value is taken.
     normalize: divides each F_t by its norm over the whole model (computed
       before the floor, as the authors do), so that scales are comparable.
-    coefs: lambda_t, a number or ``[T]``.
+    coefs: lambda_t, in the forms of ``floor``.
 
   Returns:
     The merged task vector, every leaf ``[...]``. Entries whose weights sum to
@@ -59,8 +60,10 @@ def fisher(
   """
   models = _stack.count('fisher', deltas)
   fishers = _check_fishers(deltas, fishers)
-  coefs = _checks.per_model('fisher: coefs', coefs, models)
-  floor = _checks.per_model('fisher: floor', floor, models)
+  factors, floors = (
+    _checks.at_leaves('fisher', name, value, deltas, models, lambda _: None)
+    for name, value in (('coefs', coefs), ('floor', floor))
+  )
   if normalize:
     # The weight is lambda max(F, floor) / |F|: the floor applies to F before
     # the norm does, so the norm divides the coefficients.
@@ -72,11 +75,18 @@ def fisher(
       shape=(models,),
       dtype=jax.dtypes.canonicalize_dtype(np.float64),
     )
-    coefs = tree.apply_kernel(_quotients, norms, coefs)
+    # Without values for leaves all factors are one array.
+    divide = functools.partial(tree.apply_kernel, _quotients, norms)
+    by_id = {id(c): c for c in jax.tree.leaves(factors)}
+    found = {key: divide(c) for key, c in by_id.items()}
+    factors = jax.tree.map(lambda c: found[id(c)], factors)
 
   def steps(both: tuple[types.Deltas, types.Deltas]) -> types.Delta:
     deltas, fishers = both
-    weights = tree.map(_raise, fishers, floor=floor, coefs=coefs)
+    weigh = lambda x, floor, coefs: tree.apply_kernel(
+      _raise, x, floor=floor, coefs=coefs
+    )
+    weights = jax.tree.map(weigh, fishers, floors, factors)
     return _linear.weighted_mean(deltas, weights)
 
   return _stack.fuse((deltas, fishers), steps)

@@ -1,6 +1,7 @@
 """RegMean: least squares on the outputs of each linear map."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -35,9 +36,11 @@ def regmean(
       ``None`` for each leaf: ``tree.stack([stats.gram(...) for each model])``.
       Their ``axes`` are the input axes of the leaf: ``(0,)`` for a Flax kernel
       ``[in, out]``, ``(1,)`` for a weight ``[out, in]``.
-    shrink: alpha, the factor of the off-diagonal entries, 0 .. 1. At 1 the sum
-      of Gram matrices must be regular: give more rows than inputs, or take 0.9.
-    coefs: c_t, a number or ``[T]``.
+    shrink: alpha, the factor of the off-diagonal entries, 0 .. 1: a number, or
+      one for each leaf, ``{'attn': 0.8, '.*': 0.9}``, as in ``tree.scalars``.
+      At 1 the sum of Gram matrices must be regular: give more rows than inputs,
+      or take 0.9.
+    coefs: c_t: a number, ``[T]``, or one for each leaf.
     matrices: which leaves are solved, as in ``tree.views``; the others are
       averaged. Their Gram matrices have to have the same rows and blocks. If
       None, all leaves with Gram matrices are.
@@ -69,18 +72,22 @@ def regmean(
   dtype of alpha, which that code rounds to float32 whatever the data.
   """
   models = _stack.count('regmean', deltas)
-  remedy = 'one for all models; weight them by coefs'
-  tree.check_scalars('regmean', remedy=remedy, shrink=shrink)
-  meaning = 'the factor of off-diagonal entries'
-  _checks.fraction('regmean', 'shrink', shrink, meaning)
-  coefs = _checks.per_model('regmean: coefs', coefs, models)
+  check = functools.partial(
+    _checks.fraction, meaning='the factor of off-diagonal entries'
+  )
+  factors = _checks.number_at_leaves('regmean', 'shrink', shrink, deltas, check)
+  weights = _checks.at_leaves(
+    'regmean', 'coefs', coefs, deltas, models, lambda _: None
+  )
   grams = _stack.per_leaf('regmean: the grams', grams, deltas)
   chosen = matrices is not None
   views = _stack.views(
     'regmean', deltas, matrices, otherwise if chosen else 'mean'
   )
 
-  def weight(name: str, x: types.Array, gram: Any, view: Any) -> Any:
+  def weight(
+    name: str, x: types.Array, gram: Any, view: Any, shrink: Any, coefs: Any
+  ) -> Any:
     kernel = view and view.is_matrix
     if chosen and not kernel:
       return coefs
@@ -100,7 +107,7 @@ def regmean(
     return dataclasses.replace(gram, matrix=matrix)
 
   return _linear.weighted_mean(
-    deltas, tree.map_named(weight, deltas, grams, views)
+    deltas, tree.map_named(weight, deltas, grams, views, factors, weights)
   )
 
 

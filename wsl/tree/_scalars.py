@@ -16,7 +16,7 @@ from wsl.tree import _map, _names
 
 _SEVERAL = 'use jax.vmap over several'
 _ONE = 'give one number for each leaf'
-_PER_LEAF = (
+PER_LEAF = (
   'per leaf give {regex: number}, per model merge.weighted_mean, several '
   'jax.vmap'
 )
@@ -52,7 +52,12 @@ def check_scalars(
 
 
 def scalars(
-  function: str, name: str, values: Any, tree: types.Tree
+  function: str,
+  name: str,
+  values: Any,
+  tree: types.Tree,
+  *,
+  remedy: str = PER_LEAF,
 ) -> types.Tree:
   r"""Returns one number for each leaf of a tree.
 
@@ -74,6 +79,7 @@ def scalars(
     name: the argument that holds the values.
     values: the numbers; they may be traced.
     tree: a pytree; ``None`` is no leaf.
+    remedy: how to give several numbers, for the message.
 
   Returns:
     A tree of ``tree``'s structure with a number at each leaf.
@@ -89,7 +95,7 @@ def scalars(
     {'a': {'attn': 0.3, 'mlp': 0.3}, 'head': 0.5}
   """
   if not _is_tree(values, tree):
-    check_scalars(function, remedy=_PER_LEAF, **{name: values})
+    check_scalars(function, remedy=remedy, **{name: values})
     return jax.tree.map(lambda _: values, tree)
   numbers = _names.named(values)
   nodes = _map.nodes_of_leaves(list(numbers), tree)

@@ -38,11 +38,11 @@ def breadcrumbs(
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     density: fraction of the d entries that is kept, ``0 < density <= 1``: one
-      number, or ``[T]``, one for each model. Where traced, counts are rounded
-      in the dtype of the fractions.
+      number, ``[T]``, or in scope ``'leaf'`` one for each leaf, as in ``trim``.
+      Where traced, counts are rounded in the dtype of the fractions.
     outliers: fraction of the d entries that is dropped for being the largest,
-      ``0 <= outliers <= 1 - density``: one number, or ``[T]``. At 0 the result
-      is that of ``trim``. The authors drop 1 % or less.
+      ``0 <= outliers <= 1 - density``, in the forms of ``density``. At 0 the
+      result is that of ``trim``. The authors drop 1 % or less.
     scope: ``'global'`` ranks over the whole model, ``'leaf'`` within each leaf
       (the paper, mergekit). A leaf of fewer than ``1 / outliers`` entries has
       no outliers.
@@ -68,22 +68,34 @@ def breadcrumbs(
   exceed 1 together: that code lowers the outliers, this is an error here.
   """
   models = _stack.count('breadcrumbs', deltas)
-  density = _checks.numbers('breadcrumbs: density', density)
-  outliers = _checks.numbers('breadcrumbs: outliers', outliers)
-  trim.check_density('breadcrumbs', density, models)
-  _check_outliers(density, outliers, models)
-  if not isinstance(outliers, jax.core.Tracer) and not np.any(outliers):
-    return trim.keep_largest(
-      'breadcrumbs', deltas, density=density, scope=scope
-    )
+  _checks.one_scope('breadcrumbs', scope, outliers=outliers)
+  meaning = 'outliers is the fraction dropped for being the largest'
+  kept = trim.densities('breadcrumbs', deltas, density, scope)
+  dropped = _checks.at_leaves(
+    'breadcrumbs',
+    'outliers',
+    outliers,
+    deltas,
+    models,
+    lambda value: _checks.fraction('breadcrumbs', 'outliers', value, meaning),
+  )
+  both = f'(density={density}, outliers={outliers})'
+  _check_sums(both if len(both) < 80 else '', kept, dropped)
+  known = not any(
+    isinstance(v, jax.core.Tracer) for v in jax.tree.leaves(dropped)
+  )
+  if known and not any(map(np.any, jax.tree.leaves(dropped))):
+    return trim.keep('breadcrumbs', deltas, kept, scope=scope)
 
-  def ranks(size: int) -> Sequence[Any]:
+  def ranks(size: int, outliers: Any, density: Any) -> Sequence[Any]:
     largest, kept = rank.floors(size, outliers, density)
     xp = rank.array_module(kept)
     first = xp.clip(largest, 0, size - 1)
     return first, xp.clip(first + xp.maximum(kept, 1), 1, size)
 
-  bounds = rank.magnitudes('breadcrumbs', deltas, ranks, scope=scope)
+  bounds = rank.magnitudes(
+    'breadcrumbs', deltas, ranks, dropped, kept, scope=scope
+  )
   return tree.map(_keep_band, deltas, bounds)
 
 
@@ -97,16 +109,14 @@ def _keep_band(x: types.Array, bounds: types.Array) -> types.Array:
   return _stack.map_models(keep, x, *bounds)
 
 
-def _check_outliers(density: Any, outliers: Any, models: int) -> None:
-  """Checks the fraction of outliers, and its sum with the density."""
-  meaning = 'outliers is the fraction dropped for being the largest'
-  _checks.fraction('breadcrumbs', 'outliers', outliers, meaning)
-  _checks.shape_per_model('breadcrumbs: outliers', outliers, models)
-  if any(isinstance(v, jax.core.Tracer) for v in (density, outliers)):
-    return
-  both = np.asarray(density, np.float64) + np.asarray(outliers, np.float64)
-  if np.any(both > 1 + 1e-12):  # such as 0.7 + 0.3, which may round up
-    raise ValueError(
-      f'breadcrumbs(density={density}, outliers={outliers}): the fractions '
-      'kept and dropped exceed 1 together, expected density + outliers <= 1'
-    )
+def _check_sums(given: str, density: types.Tree, outliers: types.Tree) -> None:
+  """Checks that the fractions kept and dropped of each leaf sum to <= 1."""
+  for kept, dropped in zip(*map(jax.tree.leaves, (density, outliers))):
+    if any(isinstance(v, jax.core.Tracer) for v in (kept, dropped)):
+      return
+    both = np.asarray(kept, np.float64) + np.asarray(dropped, np.float64)
+    if np.any(both > 1 + 1e-12):  # such as 0.7 + 0.3, which may round up
+      raise ValueError(
+        f'breadcrumbs{given}: the fractions kept and dropped exceed 1 '
+        'together, expected density + outliers <= 1'
+      )

@@ -30,8 +30,9 @@ def dare(
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    rate: fraction of entries dropped, ``0 <= rate <= 1``: one number, or
-      ``[T]``, one for each model; may be traced. At 1 all entries are dropped.
+    rate: fraction of entries dropped, ``0 <= rate <= 1``: one number; ``[T]``,
+      one for each model; or one for each leaf, ``{'attn': 0.9, '.*': 0.5}``, as
+      in ``tree.scalars``; may be traced. At 1 all entries are dropped.
     key: a key; the mask depends only on it, the index of the model and the name
       of the leaf, so it is the same sharded, streamed or on one device.
     rescale: ``'inverse'`` divides by ``1 - rate`` (the paper), ``'l1'``
@@ -59,16 +60,18 @@ def dare(
   zeros.
   """
   models = _stack.count('dare', deltas)
-  rate = _checks.numbers('dare: rate', rate)
-  _checks.fraction('dare', 'rate', rate, 'rate is the fraction dropped')
-  rate = _checks.per_model('dare: rate', rate, models)
+  meaning = 'rate is the fraction dropped'
+  check = lambda value: _checks.fraction('dare', 'rate', value, meaning)
+  rates = _checks.at_leaves('dare', 'rate', rate, deltas, models, check)
   _checks.choose('dare: rescale', rescale, dict.fromkeys(_RESCALES))
   words = tree.name_words(key, list(tree.named(deltas)), models)
   keys = tree.map_named(lambda name, _: words[name], deltas)
 
   def steps(tau: types.Deltas) -> types.Deltas:
-    inverse = rescale == 'inverse'
-    kept = tree.map(_drop, tau, keys, rate=rate, inverse=inverse)
+    drop = lambda x, keys, rate: tree.apply_kernel(
+      _drop, x, keys, rate=rate, inverse=rescale == 'inverse'
+    )
+    kept = jax.tree.map(drop, tau, keys, rates)
     if rescale != 'l1':
       return kept
     # The L1 factor is a ratio of random sums: it is biased, most of all in

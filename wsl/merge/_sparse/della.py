@@ -33,8 +33,9 @@ def della(
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    density: rho, the mean fraction kept, one number or ``[T]``.
-    epsilon: half of the range of the probabilities, one number or ``[T]``;
+    density: rho, the mean fraction kept: one number, ``[T]``, or one for each
+      leaf, as in ``dare``.
+    epsilon: half of the range of the probabilities, in the same forms;
       ``0 < density - epsilon`` and ``density + epsilon < 1``, except at
       density 1, where all entries are kept. mergekit's default is 0.15.
     key: a key; masks depend on it, the model's index and the leaf's name.
@@ -67,18 +68,22 @@ def della(
   """
   models = _stack.count('della', deltas)
   _checks.choose('della: rescale', rescale, dict.fromkeys(_RESCALES))
-  density = _checks.per_model('della: density', density, models)
-  epsilon = _checks.per_model('della: epsilon', epsilon, models)
-  _check_range(density, epsilon)
+  shares, halves = (
+    _checks.at_leaves('della', name, value, deltas, models, lambda _: None)
+    for name, value in (('density', density), ('epsilon', epsilon))
+  )
+  jax.tree.map(_check_range, shares, halves)
   words = tree.name_words(key, list(tree.named(deltas)), models)
 
-  def drop(name: str, x: types.Array) -> types.Array:
+  def drop(
+    name: str, x: types.Array, density: Any, epsilon: Any
+  ) -> types.Array:
     along = axis if x.ndim > 2 else 0
     hyper = {'density': density, 'epsilon': epsilon, 'rescale': rescale}
     static = tree.Static(along + 1 if along >= 0 else along)
     return tree.apply_kernel(_drop, x, words[name], axis=static, **hyper)
 
-  return tree.map_named(drop, deltas)
+  return tree.map_named(drop, deltas, shares, halves)
 
 
 def _check_range(density: Any, epsilon: Any) -> None:

@@ -1,7 +1,9 @@
 """RAM: entries that one model changed are kept whole, shared ones averaged."""
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,13 +24,15 @@ def ram(deltas: types.Deltas, *, threshold: Any = 1e-5) -> types.Delta:
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    threshold: epsilon ``>= 0``, a number that may be traced.
+    threshold: epsilon ``>= 0``: a number, or one for each leaf, as in
+      ``tree.scalars``; may be traced.
 
   Returns:
     The merged task vector, every leaf ``[...]``.
 
   Raises:
-    ValueError: if ``threshold`` is an array or negative.
+    ValueError: if ``threshold`` is an array or negative, or does not fit the
+      leaves.
 
   Example:
     >>> import jax.numpy as jnp
@@ -41,8 +45,11 @@ def ram(deltas: types.Deltas, *, threshold: Any = 1e-5) -> types.Delta:
     ``ram``.
   """
   _stack.count('ram', deltas)
-  _checks.at_least_zero('ram', 'threshold', threshold)
-  return tree.map(_ram, deltas, threshold=threshold)
+  bounds = _checks.number_at_leaves(
+    'ram', 'threshold', threshold, deltas, _checks.at_least_zero
+  )
+  merge = lambda x, bound: tree.apply_kernel(_ram, x, threshold=bound)
+  return jax.tree.map(merge, deltas, bounds)
 
 
 def ram_plus(
@@ -63,9 +70,10 @@ def ram_plus(
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    rate: r, a number that may be traced.
-    limit: alpha ``>= 0``, a number that may be traced.
-    threshold: epsilon, as in ``ram``.
+    rate: r, a number, or in scope ``'leaf'`` one for each leaf, as in
+      ``tree.scalars``; may be traced.
+    limit: alpha ``>= 0``, in the forms of ``rate``.
+    threshold: epsilon ``>= 0``, in the forms of ``rate``.
     scope: ``'leaf'`` counts entries in each leaf (mergekit's ``ramplus_tl``),
       ``'global'`` over the whole model (the paper).
 
@@ -85,13 +93,21 @@ def ram_plus(
     As ``ram``.
   """
   models = _stack.count('ram_plus', deltas)
-  for name, value in {'limit': limit, 'threshold': threshold}.items():
-    _checks.at_least_zero('ram_plus', name, value)
-  tree.check_scalars('ram_plus', rate=rate)
   hyper = {'rate': rate, 'limit': limit, 'threshold': threshold}
+  _checks.one_scope('ram_plus', scope, **hyper)
+  at_leaf = {
+    name: _checks.number_at_leaves('ram_plus', name, value, deltas)
+    for name, value in hyper.items()
+  }
+  for name in ('limit', 'threshold'):
+    check = functools.partial(_checks.at_least_zero, 'ram_plus', name)
+    _checks.check_each(at_leaf[name], check)
 
   def leaf() -> types.Delta:
-    return tree.map(_ram_plus_leaf, deltas, **hyper)
+    merge = lambda x, *values: tree.apply_kernel(
+      _ram_plus_leaf, x, **dict(zip(at_leaf, values))
+    )
+    return jax.tree.map(merge, deltas, *at_leaf.values())
 
   def everywhere() -> types.Delta:
     counts = tree.statistic(

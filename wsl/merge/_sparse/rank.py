@@ -44,8 +44,8 @@ def array_module(*counts: Any) -> Any:
 def magnitudes(
   function: str,
   deltas: types.Deltas,
-  ranks: Callable[[int], Sequence[Any]],
-  *,
+  ranks: Callable[..., Sequence[Any]],
+  *fractions: types.Tree,
   scope: str,
 ) -> types.Tree:
   """Returns the magnitudes of K ranks of each model, 1 being the largest.
@@ -56,8 +56,11 @@ def magnitudes(
   Args:
     function: the public function, as the user called it.
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    ranks: maps a number of entries to K ranks between 0 and that number, each
-      one number or ``[T]``; called with the size of a model or of a leaf.
+    ranks: maps a number of entries, and the fractions of a leaf, to K ranks
+      between 0 and that number, each one number or ``[T]``; called with the
+      size of a model or of a leaf.
+    *fractions: trees with a number or ``[T]`` at each leaf; in scope
+      ``'global'`` the same at all of them.
     scope: ``'global'`` ranks over the whole model, ``'leaf'`` in each leaf.
 
   Returns:
@@ -68,19 +71,22 @@ def magnitudes(
   """
   models = _stack.count(function, deltas)
 
-  def bounds(size: int) -> Any:
-    rows = ranks(size)
+  def bounds(size: int, *at_leaf: Any) -> Any:
+    rows = ranks(size, *at_leaf)
     xp = array_module(*rows)
     return xp.stack([xp.broadcast_to(xp.asarray(k), (models,)) for k in rows])
 
   def whole_model() -> types.Tree:
     size = int(np.sum([x.size // models for x in jax.tree.leaves(deltas)]))
-    rows = bounds(size)
+    rows = bounds(size, *(jax.tree.leaves(f)[0] for f in fractions))
     found = _statistic(lambda: _find(deltas, rows), deltas, rows)
     return jax.tree.map(lambda _: found, deltas)
 
   def each_leaf() -> types.Tree:
-    by_leaf = jax.tree.map(lambda x: bounds(x.size // models), deltas)
+    size = lambda x: x.size // models
+    by_leaf = jax.tree.map(
+      lambda x, *at_leaf: bounds(size(x), *at_leaf), deltas, *fractions
+    )
     if tree.is_traced(deltas):
       leaves, treedef = jax.tree.flatten(deltas)
       rows = jax.tree.leaves(by_leaf)

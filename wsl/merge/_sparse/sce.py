@@ -1,7 +1,9 @@
 """SCE: select entries by variance, weigh models by energy, elect signs."""
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,8 +29,8 @@ def sce(deltas: types.Deltas, *, select: float = 1.0) -> types.Delta:
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    select: the fraction of entries that are kept, 0 .. 1; a number that may be
-      traced.
+    select: the fraction of entries that are kept, 0 .. 1: a number, or one for
+      each leaf, as in ``tree.scalars``; may be traced.
 
   Returns:
     The merged task vector, every leaf ``[...]``. Weights are equal where the
@@ -54,11 +56,12 @@ def sce(deltas: types.Deltas, *, select: float = 1.0) -> types.Delta:
   """
   _stack.count('sce', deltas)
   tree.check_real('sce', deltas, 'complex numbers have no sign')
-  tree.check_scalars(
-    'sce', remedy='merge groups of leaves one by one', select=select
+  check = functools.partial(
+    _checks.fraction, meaning='select is the fraction kept'
   )
-  _checks.fraction('sce', 'select', select, 'select is the fraction kept')
-  return tree.map(_sce, deltas, select=select)
+  selects = _checks.number_at_leaves('sce', 'select', select, deltas, check)
+  merge = lambda x, select: tree.apply_kernel(_sce, x, select=select)
+  return jax.tree.map(merge, deltas, selects)
 
 
 def _sce(x: types.Array, *, select: Any) -> types.Array:

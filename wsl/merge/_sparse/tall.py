@@ -1,10 +1,10 @@
 """TALL-masks: the entries of a merged task vector that each task uses."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _checks, _linear, _stack
@@ -34,8 +34,9 @@ def tall_masks(
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
-    threshold: lambda >= 0, a number or ``[T]``, one for each task; a larger one
-      keeps fewer entries. The authors choose from 0.2 ... 0.6 on validation
+    threshold: lambda >= 0: a number; ``[T]``, one for each task; or one for
+      each leaf, ``{'attn': 0.2, '.*': 0.4}``, as in ``tree.scalars``. A larger
+      one keeps fewer entries. The authors choose from 0.2 ... 0.6 on validation
       data.
     merged: the multi-task vector; by default the sum of the task vectors.
 
@@ -60,12 +61,12 @@ def tall_masks(
   that code compares parameters, so its masks include the rounding error of
   ``theta_0 + tau_MT``.
   """
-  models = _stack.count('tall_masks', deltas)
-  threshold = _thresholds('tall_masks', threshold, models)
+  bounds = _thresholds('tall_masks', threshold, deltas)
   merged = _merged('tall_masks', deltas, merged)
-  return TallMasks(
-    tree.map(_masks, deltas, merged, threshold=threshold), merged
+  masks = lambda x, merged, bound: tree.apply_kernel(
+    _masks, x, merged, threshold=bound
   )
+  return TallMasks(jax.tree.map(masks, deltas, merged, bounds), merged)
 
 
 def materialize(family: TallMasks, task: Any) -> types.Delta:
@@ -114,8 +115,8 @@ def consensus(
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     threshold: as in ``tall_masks``.
     min_tasks: k, the number of masks that must contain an entry: 2 drops
-      entries of no mask or one (the paper), 1 those of none, 0 keeps all; may
-      be traced.
+      entries of no mask or one (the paper), 1 those of none, 0 keeps all: a
+      number, or one for each leaf, as in ``tree.scalars``; may be traced.
     merged: the multi-task vector; by default the sum of the task vectors.
 
   Returns:
@@ -136,18 +137,15 @@ def consensus(
 
   Differs from the official code in the same way as ``tall_masks``.
   """
-  remedy = 'give one for all leaves, or jax.vmap over several'
-  tree.check_scalars('consensus', remedy=remedy, min_tasks=min_tasks)
-  if not isinstance(min_tasks, jax.core.Tracer) and min_tasks < 0:
-    raise ValueError(
-      f'consensus(min_tasks={min_tasks}): expected a number of tasks >= 0'
-    )
-  models = _stack.count('consensus', deltas)
-  threshold = _thresholds('consensus', threshold, models)
-  merged = _merged('consensus', deltas, merged)
-  return tree.map(
-    _needed, deltas, merged, threshold=threshold, min_tasks=min_tasks
+  bounds = _thresholds('consensus', threshold, deltas)
+  counts = _checks.number_at_leaves(
+    'consensus', 'min_tasks', min_tasks, deltas, _checks.at_least_zero
   )
+  merged = _merged('consensus', deltas, merged)
+  needed = lambda x, merged, bound, count: tree.apply_kernel(
+    _needed, x, merged, threshold=bound, min_tasks=count
+  )
+  return jax.tree.map(needed, deltas, merged, bounds, counts)
 
 
 def _masks(
@@ -205,11 +203,8 @@ def _merged(
   return merged
 
 
-def _thresholds(label: str, threshold: Any, models: int) -> Any:
-  """Checks thresholds and broadcasts them to ``[T]``."""
-  threshold = _checks.numbers(f'{label}: threshold', threshold)
-  if not isinstance(threshold, jax.core.Tracer):
-    threshold = np.asarray(threshold, np.float64)
-    if not np.all(threshold >= 0):
-      raise ValueError(f'{label}(threshold={threshold}): expected numbers >= 0')
-  return _checks.per_model(f'{label}: threshold', threshold, models)
+def _thresholds(label: str, threshold: Any, deltas: types.Deltas) -> types.Tree:
+  """Returns the checked thresholds of each leaf, ``[T]``."""
+  models = _stack.count(label, deltas)
+  check = functools.partial(_checks.at_least_zero, label, 'threshold')
+  return _checks.at_leaves(label, 'threshold', threshold, deltas, models, check)

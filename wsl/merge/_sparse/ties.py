@@ -32,7 +32,8 @@ def ties(
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     density: fraction of entries kept in each task vector,
-      ``0 < density <= 1``, a number or ``[T]``; the paper's default is 0.2.
+      ``0 < density <= 1``: a number, ``[T]``, or in scope ``'leaf'`` one for
+      each leaf, as in ``trim``; the paper's default is 0.2.
     scope: ``'global'`` ranks over the whole model (the paper), ``'leaf'``
       within each leaf (mergekit). The sets kept differ by tens of percent.
     reduce: how agreeing entries combine: ``'mean'``, ``'sum'`` or ``'max'``.

@@ -30,8 +30,9 @@ def trim(
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     density: fraction of the d entries that is kept, ``0 < density <= 1``: one
-      number, or ``[T]``, one for each model. Where traced, the count is rounded
-      in the dtype of ``density``.
+      number; ``[T]``, one for each model; or in scope ``'leaf'`` one for each
+      leaf, ``{'attn': 0.2, '.*': 0.5}``, as in ``tree.scalars``. Where traced,
+      the count is rounded in the dtype of ``density``.
     scope: ``'global'`` ranks over the whole model (the paper), ``'leaf'``
       within each leaf (mergekit, PEFT).
     dialect: ``'paper'`` and ``'mergekit'`` keep ``k = floor(density * d)``
@@ -68,28 +69,44 @@ def keep_largest(
   dialect: str = 'paper',
 ) -> types.Deltas:
   """Trims, see ``trim``; messages name the public ``function``."""
-  models = _stack.count(function, deltas)
   extra = _checks.choose(f'{function}: dialect', dialect, _EXTRA)
-  density = _checks.numbers(f'{function}: density', density)
-  check_density(function, density, models)
-
-  def ranks(size: int) -> Sequence[Any]:
-    (kept,) = rank.floors(size, density)
-    return [rank.array_module(kept).clip(kept + extra, 1, size)]
-
-  bounds = rank.magnitudes(function, deltas, ranks, scope=scope)
-  return tree.map(_keep, deltas, bounds)
+  kept = densities(function, deltas, density, scope)
+  return keep(function, deltas, kept, scope=scope, extra=extra)
 
 
-def check_density(function: str, density: Any, models: int) -> None:
-  """Checks the fraction of entries kept, one number or ``[T]``.
+def densities(
+  function: str, deltas: types.Deltas, density: Any, scope: str
+) -> types.Tree:
+  """Returns the fraction of entries kept in each leaf, ``[T]``.
 
   Raises:
     ValueError: if it is out of range, or of another shape.
   """
+  models = _stack.count(function, deltas)
+  _checks.one_scope(function, scope, density=density)
   meaning = 'density is the fraction kept'
-  _checks.fraction(function, 'density', density, meaning, positive=True)
-  _checks.shape_per_model(f'{function}: density', density, models)
+  check = lambda value: _checks.fraction(
+    function, 'density', value, meaning, positive=True
+  )
+  return _checks.at_leaves(function, 'density', density, deltas, models, check)
+
+
+def keep(
+  function: str,
+  deltas: types.Deltas,
+  fractions: types.Tree,
+  *,
+  scope: str,
+  extra: int = 0,
+) -> types.Deltas:
+  """Keeps fractions ``[T]`` of the entries, and some more."""
+
+  def ranks(size: int, fraction: Any) -> Sequence[Any]:
+    (kept,) = rank.floors(size, fraction)
+    return [rank.array_module(kept).clip(kept + extra, 1, size)]
+
+  bounds = rank.magnitudes(function, deltas, ranks, fractions, scope=scope)
+  return tree.map(_keep, deltas, bounds)
 
 
 def _keep(x: types.Array, bounds: types.Array) -> types.Array:

@@ -67,7 +67,8 @@ def slerp(
     Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
   """
   a, b = deltas.check('slerp', {'a': a, 'b': b})
-  tree.check_scalars('slerp', lerp_above=lerp_above)
+  remedy = 'one for all leaves, or jax.vmap over several'
+  tree.check_scalars('slerp', remedy=remedy, lerp_above=lerp_above)
   parts = tree.scalars('slerp', 't', t, a)
   views = _views(a, matrices)
   if matrices is not None and scope == 'global':

@@ -19,7 +19,9 @@ import numpy as np
 
 from wsl.tree._chunks import structure, values
 
-# Primitives whose operands and results are those of an inner jaxpr.
+# ``jaxprs.interpret`` walks the same environment and calls, but that file
+# imports ``tree``, whose names of leaves it reports. Literals also differ: an
+# entrywise primitive is bound to them here, as arrays of their own dtype.
 _CALLS = {
   'jit': 'jaxpr', 'closed_call': 'call_jaxpr',
   'core_call': 'call_jaxpr', 'checkpoint': 'jaxpr', 'remat2': 'jaxpr',
