@@ -339,6 +339,7 @@ METHODS = {
       'zero': 'the mean cosine falls with T',
     },
   ),
+  'magmax': Row(_with(merge.magmax), but={'vmap': NO_NUMBERS}),
   'ram': Row(
     _with(merge.ram),
     hyper={'threshold': (0.3, 0.1)},

@@ -26,7 +26,14 @@ MESHES = {
 EXACT = {
   *('sum', 'mean', 'mean_nonzero', 'elect_sign', 'trim', 'rescale', 'ties'),
   *('ties/leaf', 'breadcrumbs', 'breadcrumbs/leaf', 'dare', 'della', 'ram'),
-  *('tall_masks', 'materialize', 'consensus', 'nearswap', 'scale.by_depth'),
+  *(
+    'magmax',
+    'tall_masks',
+    'materialize',
+    'consensus',
+    'nearswap',
+    'scale.by_depth',
+  ),
 }
 # They need whole matrices, or sort all entries of a leaf.
 GATHER = {
