@@ -37,7 +37,8 @@ def decode(path: pathlib.Path, metadata: Mapping[str, str]) -> dict[str, str]:
     ValueError: if the entry is malformed.
   """
   try:
-    return dict(json.loads(metadata.get(KEY, '{}')))
+    # A list of pairs is no object.
+    return {**json.loads(metadata.get(KEY, '{}'))}
   except (ValueError, TypeError, RecursionError):
     raise ValueError(
       f"load: {path} is damaged, copy it again: its metadata '{KEY}' is not a "

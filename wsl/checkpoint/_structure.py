@@ -73,6 +73,8 @@ def _encode_key(key: Any) -> Any:
 def _decode_key(key: Any) -> Any:
   """Inverts ``_encode_key``."""
   if isinstance(key, list):
+    if key[0] != 'tuple':
+      raise ValueError(key)
     return tuple(_decode_key(item) for item in key[1:])
   return key
 
@@ -91,12 +93,16 @@ def rebuild(
     if node is None:
       return None
     if isinstance(node, str):
+      if node in used:
+        raise ValueError(node)
       used.add(node)
       return leaves[node]
     if isinstance(node, dict):
       return {key: build(child) for key, child in node.items()}
     if node[0] == 'dict':
-      return {_decode_key(key): build(child) for key, child in node[1:]}
+      found = {_decode_key(key): build(child) for key, child in node[1:]}
+      sorted(found)  # as every pytree does
+      return found
     kind = {'list': list, 'tuple': tuple}[node[0]]
     return kind(build(child) for child in node[1:])
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import zipfile
 import zlib
 
-from wsl.checkpoint._read import file_bytes, messages
+from wsl.checkpoint._read import file_bytes, messages, sizes
 
 # A local header: 26 bytes, the lengths of name and extra field, then those two.
 _LOCAL = 30
@@ -52,6 +52,7 @@ def members(
   try:
     with open(path, 'rb') as file, zipfile.ZipFile(file) as archive:
       stamp = file_bytes.stamp_of(os.fstat(file.fileno()))
+      _check_sizes(path, archive.infolist(), stamp[0])
       for info in archive.infolist():
         local = os.pread(file.fileno(), _LOCAL, info.header_offset)
         start = info.header_offset + _LOCAL
@@ -70,6 +71,24 @@ def members(
   except ERRORS as error:
     raise messages.damaged(path, messages.shorten(error)) from None
   return found, file_bytes.FileBytes(path, stamp)
+
+
+def _check_sizes(
+  path: pathlib.Path, infos: list[zipfile.ZipInfo], size: int
+) -> None:
+  """Checks that members share no bytes, and unpack to no more than is likely.
+
+  Deflated data is at most 1032 times as long once unpacked.
+  """
+  if sum(info.compress_size for info in infos) > size:
+    raise messages.damaged(path, 'its members overlap')
+  for info in infos:
+    if sizes.is_bomb(info.file_size, info.compress_size):
+      raise messages.damaged(
+        path,
+        f'its member {messages.quote(info.filename)} unpacks '
+        f'{info.compress_size} bytes to {info.file_size}',
+      )
 
 
 def unpack(path: pathlib.Path, name: str, nbytes: int) -> bytes:

@@ -27,6 +27,7 @@ _SUFFIXES = (
 _NO_WEIGHTS = ('optimizer', 'scheduler', 'scaler', 'rng_state', 'training_args')
 _FLAX_STEP = re.compile('checkpoint_([0-9]{1,18})')
 _SHOWN = 4
+_LONGEST_NAME = 250  # characters of a file's name
 
 
 class Sources(NamedTuple):
@@ -187,21 +188,25 @@ def _is_shard(name: object, suffix: str) -> bool:
     isinstance(name, str)
     and name.endswith(suffix)
     and name != suffix
-    and not set('/\\\0').intersection(name)
+    and len(name) <= _LONGEST_NAME
+    and name.isprintable()
+    and not set('/\\').intersection(name)
   )
 
 
 def _indexed(index: pathlib.Path) -> Sources:
   """Returns the shards that an index names, all of which must be there."""
   shard_of, metadata = read_index(index)
-  file_of = {name: index.parent / shard for name, shard in shard_of.items()}
-  files = tuple(dict.fromkeys(file_of.values()))
-  for file in files:
-    if not file.is_file():
+  places = {}
+  for shard in dict.fromkeys(shard_of.values()):
+    places[shard] = index.parent / shard
+    if not places[shard].is_file():
       raise FileNotFoundError(
-        f'load: shard {file.name}, which {index} names, is missing: copy it '
-        'there'
+        f'load: shard {shard}, which {index} names, is missing or no file: '
+        'copy it there'
       )
+  files = tuple(places.values())
+  file_of = {name: places[shard] for name, shard in shard_of.items()}
   series = {shard_names.series(file) for file in files} - {None}
   for file in sorted(index.parent.iterdir()):
     if file not in files and shard_names.series(file) in series:

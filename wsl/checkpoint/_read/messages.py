@@ -1,6 +1,7 @@
 """Error messages of readers: one line, whatever the file holds."""
 
 from collections.abc import Sequence
+import errno
 import os
 import pathlib
 import stat
@@ -46,7 +47,7 @@ def check_regular(path: pathlib.Path) -> None:
 
   Raises:
     FileNotFoundError: if there is nothing, or a link to nothing.
-    ValueError: if it is not a regular file.
+    ValueError: if it is not a regular file, or a link to itself.
   """
   try:
     mode = os.stat(path).st_mode
@@ -56,6 +57,12 @@ def check_regular(path: pathlib.Path) -> None:
       remedy = f'it is a link to {os.readlink(path)}, fetch that file'
     raise FileNotFoundError(
       f'load: there is no file {path}: {remedy}'
+    ) from None
+  except OSError as error:
+    if error.errno != errno.ELOOP:
+      raise
+    raise ValueError(
+      f'load: {path} is a link that leads to itself: replace it by the file'
     ) from None
   if not stat.S_ISREG(mode):
     kind = KINDS.get(stat.S_IFMT(mode), 'no regular file')

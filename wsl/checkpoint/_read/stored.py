@@ -125,11 +125,25 @@ class Fetch(NamedTuple):
       buffer = file_bytes.aligned(self.nbytes, self.options.free)
       values = buffer.view(self.dtype)
       self.read_into(0, values)
-      return values.reshape(self.shape)
-    array = np.ascontiguousarray(self.whole()).reshape(self.shape)
+      return self.shaped(values)
+    array = self.shaped(np.ascontiguousarray(self.whole()))
     if self.options.finite:
       self.check(array.reshape(-1), 0)
     return array
+
+  def shaped(self, values: np.ndarray) -> np.ndarray:
+    """Returns the entries in the leaf's shape.
+
+    Raises:
+      ValueError: if NumPy has no array of this shape, of a hundred axes, say.
+    """
+    try:
+      return values.reshape(self.shape)
+    except ValueError as error:
+      raise ValueError(
+        f'load: leaf {messages.quote(self.name)} of {self.origin} has a shape '
+        f'that NumPy does not have, {messages.shorten(error)}: leave it out'
+      ) from None
 
   def check(self, values: np.ndarray, start: int) -> None:
     """Raises for the first non-finite value of a chunk, with its index."""
@@ -239,7 +253,7 @@ def _read_block(fetches: list[Fetch]) -> Iterator[np.ndarray]:
     sound = not first.options.finite or tree.all_finite(values)
     for fetch in run:
       size = math.prod(fetch.shape)
-      values = np.frombuffer(flat, dtype, size, start).reshape(fetch.shape)
+      values = fetch.shaped(np.frombuffer(flat, dtype, size, start))
       if not sound:
         fetch.check(values.reshape(-1), 0)
       yield values

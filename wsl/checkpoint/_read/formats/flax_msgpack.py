@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint._read import file_bytes, messages, stored
+from wsl.checkpoint._read import file_bytes, messages, sizes, stored
 from wsl.checkpoint._read.formats import values
 
 _CHUNKED = '__msgpack_chunked_array__'
@@ -109,6 +109,7 @@ class _Parser:
   def __init__(self, data: mmap.mmap):
     self.data = data
     self.place = 0
+    self.values = 0
 
   def document(self) -> Any:
     """Returns the only value of the file."""
@@ -119,6 +120,8 @@ class _Parser:
 
   def value(self) -> Any:
     """Returns the next value."""
+    self.values += 1
+    sizes.check_count(self.values)
     code = self.number('B')
     if code < 0x80:
       return code
@@ -193,13 +196,20 @@ class _Parser:
 def _array(shape: Any, name: Any, place: Any) -> Array:
   """Returns an array, whose bytes must fit its shape and dtype."""
   dtype = _dtype(name)
-  sizes = tuple(shape)
-  if not all(type(n) is int and n >= 0 for n in sizes):
-    raise ValueError(f'an array has shape {sizes}')
-  needed = math.prod(sizes) * dtype.itemsize
+  axes = _axes(shape, dtype)
+  needed = math.prod(axes) * dtype.itemsize
   if not isinstance(place, _Bytes) or place.nbytes != needed:
-    raise ValueError(f'an array {dtype}{list(sizes)} has another size')
-  return Array(dtype, sizes, ((place.start, place.nbytes),))
+    raise ValueError(f'an array {dtype}{list(axes)} has another size')
+  return Array(dtype, axes, ((place.start, place.nbytes),))
+
+
+def _axes(shape: Any, dtype: np.dtype) -> tuple[int, ...]:
+  """Returns the shape of an array, checked."""
+  axes = tuple(shape)
+  if not all(type(n) is int and n >= 0 for n in axes):
+    raise ValueError(f'an array has shape {axes}')
+  sizes.check_shape(axes, dtype.itemsize)
+  return axes
 
 
 def _chunked(found: dict[Any, Any]) -> Array:
@@ -210,10 +220,11 @@ def _chunked(found: dict[Any, Any]) -> Array:
   places = tuple(place for chunk in chunks for place in chunk.chunks)
   if any(chunk.dtype != dtype for chunk in chunks):
     raise ValueError('the chunks of an array have several dtypes')
+  shape = _axes(shape, dtype)
   needed = math.prod(shape) * dtype.itemsize
   if sum(nbytes for _, nbytes in places) != needed:
     raise ValueError(f'the chunks of an array {list(shape)} lack bytes')
-  return Array(dtype, tuple(shape), places)
+  return Array(dtype, shape, places)
 
 
 def _dtype(name: Any) -> np.dtype:
@@ -222,6 +233,7 @@ def _dtype(name: Any) -> np.dtype:
     raise ValueError('the dtype of an array is no string')
   extended = getattr(ml_dtypes, name, None)
   dtype = np.dtype(name if extended is None else extended)
-  if dtype.kind not in 'biufc' and extended is None:
+  known = dtype.kind in 'biufc' or dtype.type is extended
+  if not known:
     raise ValueError(f'an array has dtype {name}')
   return dtype

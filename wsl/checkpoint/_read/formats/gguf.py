@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from wsl import tree
-from wsl.checkpoint._read import file_bytes, messages, stored
+from wsl.checkpoint._read import file_bytes, messages, sizes, stored
 
 _DTYPES = {
   0: np.dtype('<f4'),
@@ -50,6 +50,7 @@ class _Cursor:
   def __init__(self, data: mmap.mmap):
     self.data = data
     self.place = 0
+    self.values = 0
 
   def take(self, nbytes: int) -> bytes:
     """Returns the next bytes."""
@@ -69,6 +70,8 @@ class _Cursor:
 
   def value(self, kind: int) -> Any:
     """Returns the next value; arrays are skipped."""
+    self.values += 1
+    sizes.check_count(self.values)
     if kind in _NUMBERS:
       return self.number(_NUMBERS[kind])
     if kind == 8:
@@ -105,7 +108,9 @@ def open_file(
         )
       try:
         notes, tensors, start = _parse(_Cursor(data))
-      except (ValueError, OverflowError, RecursionError) as error:
+      except RecursionError:
+        raise messages.damaged(path, 'it is nested too deeply') from None
+      except (ValueError, OverflowError) as error:
         what = messages.shorten(error)
         raise messages.damaged(path, what) from None
   bytes_of = file_bytes.FileBytes(path, stamp)
@@ -144,6 +149,7 @@ def _parse(
     if axes > _MOST_AXES or name in tensors:
       raise ValueError(f'its tensor {messages.quote(name)} is malformed')
     shape = tuple(cursor.number('Q') for _ in range(axes))[::-1]
+    sizes.check_shape(shape, 8)
     tensors[name] = (shape, cursor.number('I'), cursor.number('Q'))
   return notes, tensors, -(-cursor.place // alignment) * alignment
 

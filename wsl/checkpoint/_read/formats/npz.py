@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wsl import tree
-from wsl.checkpoint._read import archive, file_bytes, messages, stored
+from wsl.checkpoint._read import archive, file_bytes, messages, sizes, stored
 
 _HEADER = 10_000 + 64  # the longest header that numpy reads
 _MAGIC = b'\x93NUMPY'
@@ -136,6 +136,7 @@ def _header(first: bytes) -> _Array:
     raise TypeError(shape)
   if not all(type(n) is int and 0 <= n < 1 << 63 for n in shape):
     raise ValueError(shape)
+  sizes.check_shape(shape, _WIDEST['c'])
   plain = isinstance(dtype, str) and _PLAIN.fullmatch(dtype)
   kind = np.dtype(dtype if plain else object)
   return _Array(kind, shape, fortran, start + length)

@@ -139,7 +139,7 @@ def _no_step(caller: str, path: pathlib.Path, step: int | None) -> str:
 
 def _is_marked(path: pathlib.Path) -> bool:
   """Returns True for a step or an item with a mark of its own."""
-  return (path / _STEP_MARK).exists() or _holds_tree(path)
+  return (path / _STEP_MARK).is_file() or _holds_tree(path)
 
 
 def _is_step(path: pathlib.Path) -> bool:
@@ -154,7 +154,7 @@ def _is_item(path: pathlib.Path) -> bool:
 
 def _holds_tree(path: pathlib.Path) -> bool:
   """Returns True for a folder of arrays, written by Orbax of any age."""
-  if (path / _ITEM_MARK).exists():
+  if (path / _ITEM_MARK).is_file():
     return True
   old = path / _OLD_MARK
   return old.is_file() and foreign.recognise(old) == foreign.MSGPACK
@@ -162,6 +162,8 @@ def _holds_tree(path: pathlib.Path) -> bool:
 
 def _folders(path: pathlib.Path) -> list[pathlib.Path]:
   """Returns the subfolders by name; none if there is no folder."""
+  if not path.is_dir():
+    return []
   try:
     return sorted(child for child in path.iterdir() if child.is_dir())
   except (FileNotFoundError, NotADirectoryError):

@@ -1,6 +1,7 @@
 """PyTorch's files: zip archives since 1.6, a stream of pickles before."""
 
 import functools
+import math
 import os
 import pathlib
 from typing import Any, BinaryIO, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint._read import archive, file_bytes, messages, stored
+from wsl.checkpoint._read import archive, file_bytes, messages, sizes, stored
 from wsl.checkpoint._read.formats import values
 from wsl.checkpoint._read.torch import globals as globals_lib
 from wsl.checkpoint._read.torch import instructions, machine
@@ -199,6 +200,12 @@ def _leaf(
   if place is None or stop > place.nbytes:
     raise messages.damaged(
       file.path, f'the storage of leaf {messages.quote(name)} is cut or missing'
+    )
+  nbytes = math.prod(tensor.shape) * width
+  if sizes.is_bomb(nbytes, place.nbytes):
+    raise messages.damaged(
+      file.path,
+      f'leaf {messages.quote(name)} expands {place.nbytes} bytes to {nbytes}',
     )
   start = place.start + tensor.offset * width
   fetch = stored.Fetch(name, tensor.dtype, tensor.shape, file, start, options)

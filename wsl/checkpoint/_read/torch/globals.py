@@ -4,11 +4,12 @@ Each is a description: a dtype, or a function of ours that describes a tensor.
 Nothing of PyTorch is imported.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+
+from wsl.checkpoint._read import sizes
 
 _DTYPES = {
   'float64': np.dtype('<f8'),
@@ -141,13 +142,12 @@ def _describe(
   integers = [offset, *shape, *strides]
   if not all(type(n) is int and n >= 0 for n in integers):
     raise TypeError(integers)
+  sizes.check_shape(shape, dtype.itemsize)
   tensor = Tensor(storage, dtype, offset, tuple(shape), tuple(strides))
   # An untyped storage counts bytes, and its tensors count their entries.
   size = storage.size * storage.kind.itemsize // dtype.itemsize
   if len(shape) != len(strides) or offset + tensor.extent() > size:
     raise ValueError('a tensor reaches beyond its storage')
-  if math.prod(n for n in shape if n) * dtype.itemsize >= 1 << 63:
-    raise ValueError('the size of a tensor is beyond 64 bits')
   return tensor
 
 
