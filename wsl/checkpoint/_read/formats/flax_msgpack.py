@@ -220,11 +220,11 @@ def _chunked(found: dict[Any, Any]) -> Array:
   places = tuple(place for chunk in chunks for place in chunk.chunks)
   if any(chunk.dtype != dtype for chunk in chunks):
     raise ValueError('the chunks of an array have several dtypes')
-  shape = _axes(shape, dtype)
-  needed = math.prod(shape) * dtype.itemsize
+  axes = _axes(shape, dtype)
+  needed = math.prod(axes) * dtype.itemsize
   if sum(nbytes for _, nbytes in places) != needed:
     raise ValueError(f'the chunks of an array {list(shape)} lack bytes')
-  return Array(dtype, shape, places)
+  return Array(dtype, axes, places)
 
 
 def _dtype(name: Any) -> np.dtype:
