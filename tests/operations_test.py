@@ -9,13 +9,14 @@ from tests import operations
 
 ROOMS = (
   *('deltas', 'merge', 'scale', 'stats', 'align', 'stitch', 'landscape'),
-  'train',
+  *('adapters', 'train'),
 )
 # Functions that are not traced by users, by reason. A new function is in the
 # table or here.
 NOT_TRACED = {
   'chooses what to compute from values, on the host': (
-    *('align.activation_matching', 'align.agreement', 'align.assign_lapx'),
+    *('adapters.extract', 'align.activation_matching', 'align.agreement'),
+    'align.assign_lapx',
     *('align.assign_scipy', 'align.check', 'align.match_many'),
     *('align.merge_many', 'align.mismatch', 'align.partial_cost'),
     *('align.pleas', 'align.repair'),

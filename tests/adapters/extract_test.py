@@ -55,7 +55,7 @@ def test_the_error_is_the_tail_of_the_singular_values(rank: int) -> None:
   assert measured == pytest.approx(tail, abs=1e-14)
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_narrow_leaves_are_decomposed_in_float32(dtype: str) -> None:
   x = jnp.asarray(1e-3 * draw(3, 20, 12), dtype)
   wide = np.asarray(x, np.float64)

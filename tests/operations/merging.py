@@ -1,4 +1,4 @@
-"""Operations of ``tree``, ``deltas`` and ``merge``."""
+"""Operations of ``tree``, ``deltas``, ``adapters`` and ``merge``."""
 
 import functools
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.merge import battery
 from tests.operations import inputs
-from wsl import deltas, merge, tree
+from wsl import adapters, deltas, merge, tree
 
 
 def parts(dtype: Any) -> list[inputs.Table]:
@@ -24,11 +24,20 @@ def _trees(dtype: Any) -> inputs.Table:
   return {
     'deltas.stack': (deltas.stack, (base, models)),
     'deltas.apply': (apply, (base, delta, 0.4)),
+    'adapters.dense': (adapters.dense, (_factors(dtype),)),
     'tree.norm': (tree.norm, (base,)),
     'tree.norm, ord=1': (lambda x: tree.norm(x, ord=1), (base,)),
     'tree.kth_magnitude': (lambda x: tree.kth_magnitude(x, 5), (stacks,)),
     'tree.bernoulli': (lambda p: tree.bernoulli(inputs.KEY, p, (5,)), (0.3,)),
   }
+
+
+def _factors(dtype: Any) -> adapters.Factors:
+  """Returns factors of a linear map [out, in]."""
+  draw = np.random.default_rng(0).standard_normal
+  a, b = (jnp.asarray(draw(shape), dtype) for shape in ((2, 5), (3, 2)))
+  view = tree.Matrix(rows=(1,), columns=(0,))
+  return adapters.Factors(a, b, 0.5, (3, 5), view)
 
 
 def _methods(dtype: Any) -> inputs.Table:

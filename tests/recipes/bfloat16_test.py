@@ -28,7 +28,7 @@ EQUAL += ('passthrough',)
 TIED = ('ties_gradient', 'breadcrumbs', 'ties_rescale')
 # Recipes of the same programs with other numbers.
 ALIKE = ('linear_base', 'task_arithmetic_lambda', 'ties_sum', 'slerp_gradient')
-ALIKE += ('nuslerp',)
+ALIKE += ('nuslerp', 'ties_rescale')
 
 
 @pytest.fixture(scope='module')
