@@ -17,6 +17,7 @@ _CODE = """
 
   folder, address, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
   from wsl import checkpoint, mesh, tree
+  from wsl.checkpoint._read import file_bytes
 
   mesh.start(coordinator=address, processes=2, process=rank)
 
@@ -30,10 +31,20 @@ _CODE = """
       raise AssertionError('only process 0 reads what need not be gathered')
     return np.ones(3)
 
+  taken, read_into = [], file_bytes.FileBytes.read_into
+
+  def count(self, out, *args, **kwargs):
+    taken.append(out.nbytes)
+    return read_into(self, out, *args, **kwargs)
+
   given = pathlib.Path(folder, 'in')
   lazy = checkpoint.load(given, lazy=True, sharding=rows)
   array = checkpoint.load(given, sharding=rows)
   assert not array['w'].is_fully_addressable
+  file_bytes.FileBytes.read_into = count
+  tree.read(lazy)
+  # Each process reads the rows of its devices.
+  assert sum(taken) == array['w'].nbytes // 2, taken
   checkpoint.save(pathlib.Path(folder, 'lazy'), tree.map(twice, lazy))
   checkpoint.save(pathlib.Path(folder, 'array'), array)
   local = tree.Stored(lambda: read(0), (3,), np.dtype('float64'))

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint._read import file_bytes, messages
+from wsl.checkpoint._read import file_bytes, messages, rows
 
 # Leaves of at most this size are read in blocks of at most that size.
 _SMALL = 1 << 12
@@ -98,7 +98,11 @@ class Fetch(NamedTuple):
     # JAX would narrow 64 bits without x64: they stay on the host.
     if self.sharding is None or tree.narrowed(self.dtype):
       return self._read()
-    part: Any = self._region if self.parts else self._read().__getitem__
+    part: Any = self._region
+    if self.parts is None and self.whole is None and self.shape:
+      part = rows.reader(self.read_into, self.shape, self.dtype)
+    elif self.parts is None:
+      part = self._read().__getitem__
     return jax.make_array_from_callback(self.shape, self.sharding, part)
 
   def read_into(self, start: int, out: np.ndarray) -> None:
