@@ -56,8 +56,9 @@ def load(
     sharding: the placement of leaves: a ``jax.sharding.Sharding``, a tree of
       them that is a prefix of the parameters, or a function of a leaf's name.
       Each process reads the rows that its devices hold, and all of a leaf that
-      is sharded over other axes. ``None`` returns numpy arrays on the host. Leaves of 64 bits stay on the
-      host in any case where ``jax_enable_x64`` is off: JAX would narrow them.
+      is sharded over other axes. ``None`` returns numpy arrays on the host.
+      Leaves of 64 bits stay on the host in any case where ``jax_enable_x64`` is
+      off: JAX would narrow them.
     like: a tree with the names and shapes of the file, whose names may also be
       dotted (``a.0.w`` for ``a/0/w``, see ``tree.like``).
     step: the step of a run of Orbax or Flax; ``None`` takes the newest.
