@@ -1,8 +1,9 @@
 """Columns of several models side by side."""
 
+import jax
 import jax.numpy as jnp
 
-from wsl import types
+from wsl import tree, types
 
 
 def join(parts: types.Array) -> types.Array:
@@ -15,3 +16,18 @@ def separate(x: types.Array, parts: int) -> types.Array:
   """Inverts ``join``."""
   x = x.reshape(*x.shape[:-1], parts, -1)
   return jnp.moveaxis(x, -2, 0)
+
+
+def polar_factors(
+  u: types.Array, v: types.Array
+) -> tuple[types.Array, types.Array]:
+  """Returns the polar factors of ``[..., m, k]`` and ``[..., n, k]``.
+
+  One after the other: on a CPU, LAPACK decomposes a batch by tasks of the
+  thread pool in which the call itself waits. Two independent calls at once
+  occupy all of two threads, and their tasks never start.
+  """
+  left = tree.polar(u)
+  # 0 * x is no constant: it is NaN for inf.
+  after = jax.lax.stop_gradient(0 * left[..., :1, :1])
+  return left, tree.polar(v + after)

@@ -162,8 +162,9 @@ def _iso_cts(x: types.Array, *, common: float) -> types.Array:
   s = join(sizes(own.core)[..., None, :], sizes(total.core)[..., None, :])
   # Singular vectors of zero singular values are arbitrary: leave them out.
   real = tree.significant(s, x.shape, jnp.max(s, -1, keepdims=True))
-  left = tree.polar(join(own.u, total.u) * real)
-  right = tree.polar(join(own.v, total.v) * real)
+  left, right = columns.polar_factors(
+    join(own.u, total.u) * real, join(own.v, total.v) * real
+  )
   mean = jnp.sum(s * real, -1) / jnp.maximum(jnp.sum(real, -1), 1)
   return mean[..., None] * tree.matmul(left, _transpose(right))
 

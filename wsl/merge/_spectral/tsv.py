@@ -74,6 +74,6 @@ def _tsv(x: types.Array) -> types.Array:
   # orthonormal matrix nearest to U: vectors of different tasks no longer
   # overlap. If the basis U_t of a task is turned to U_t R, so is its part of
   # the factor: no basis needs to be the singular vectors.
-  left, right = tree.polar(columns.join(u)), tree.polar(columns.join(v))
+  left, right = columns.polar_factors(columns.join(u), columns.join(v))
   left = columns.join(tree.matmul(columns.separate(left, len(x)), core))
   return tree.matmul(left, jnp.matrix_transpose(right))
