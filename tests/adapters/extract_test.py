@@ -159,7 +159,9 @@ def test_leaves_on_demand_are_read_one_at_a_time() -> None:
   arrays = {k: np.float32(draw(i, 6, 5)) for i, k in enumerate('abc')}
   lazy = {k: stored(k, x) for k, x in arrays.items()}
   doubled = tree.map(jnp.multiply, lazy, jax.tree.map(lambda _: 2.0, lazy))
-  found = adapters.extract(doubled, rank=5)
+  said: list[Any] = []
+  found = adapters.extract(doubled, rank=5, progress=lambda *x: said.append(x))
+  assert said == [('a', 120, 360), ('b', 240, 360), ('c', 360, 360)]
   assert held == ['a', 'b', 'c']
   for name, x in arrays.items():
     dense = adapters.dense(found.factors[name])

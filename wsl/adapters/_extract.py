@@ -1,5 +1,6 @@
 """Factors of a task vector by truncated singular value decompositions."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -35,6 +36,7 @@ def extract(
   dtype: Any = None,
   key: types.PRNGKey | None = None,
   passes: int = 4,
+  progress: Callable[[str, int, int], None] | None = None,
 ) -> Extraction:
   r"""Approximates each matrix of a task vector by factors of low rank.
 
@@ -70,6 +72,8 @@ def extract(
       error exceeds the least one by parts in a thousand where singular values
       hardly fall, by nothing where they do. None: by decompositions.
     passes: the number of steps of the iteration, at least 1.
+    progress: called after each leaf with its name, the bytes of the task
+      vector that are done, and all of them.
 
   Returns:
     The factors, with scale 1, other leaves, and errors.
@@ -110,25 +114,24 @@ def extract(
   errors: dict[str, float] = {}
   named = tree.named(delta)
   words = {} if key is None else tree.name_words(key, list(named), 1)
+  sizes = {k: int(x.size) * x.dtype.itemsize for k, x in named.items()}
+  done, total = 0, sum(sizes.values())
   for name, leaf in named.items():
     view = view_of[name]
     errors[name] = 0.0
     if view is None or not view.is_matrix:
       if np.any(tree.read(leaf)):
         rest[name] = leaf
-      continue
-    tree.check_real('extract', {name: leaf}, 'only real ones are decomposed')
-    sketch = {}
-    if words:
-      sketch = {'words': words[name][0], 'passes': tree.Static(passes)}
-    found = _of_leaf(leaf, view, rank, energy, dtype, sketch)
-    if found is not None and not np.isfinite(found[1]):
-      raise ValueError(
-        f"extract: leaf '{name}' has values that are not finite, or too large "
-        'for dtype=: leave it out, or give a wider dtype'
-      )
-    if found is not None:
-      factors[name], errors[name] = found
+    else:
+      sketch = {}
+      if words:
+        sketch = {'words': words[name][0], 'passes': tree.Static(passes)}
+      found = _of_leaf(name, leaf, view, rank, energy, dtype, sketch)
+      if found is not None:
+        factors[name], errors[name] = found
+    done += sizes[name]
+    if progress is not None:
+      progress(name, done, total)
   return Extraction(factors, rest, errors)
 
 
@@ -151,6 +154,7 @@ def _check(rank: Any, energy: Any, otherwise: str) -> None:
 
 
 def _of_leaf(
+  name: str,
   leaf: Any,
   view: tree.Matrix,
   rank: int | None,
@@ -159,6 +163,7 @@ def _of_leaf(
   sketch: dict[str, Any],
 ) -> tuple[_factors.Factors, float] | None:
   """Returns the factors of a leaf and their error; None if it is zero."""
+  tree.check_real('extract', {name: leaf}, 'only real ones are decomposed')
   _, m, n = view.sizes(leaf.shape)
   most = min(m, n) if rank is None else min(m, n, rank)
   wide = tree.wide_dtype(leaf)
@@ -174,7 +179,12 @@ def _of_leaf(
     },
   )
   a, b, kept, error = tree.read(node)
-  if not kept and np.isfinite(error):
+  if not np.isfinite(error):
+    raise ValueError(
+      f"extract: leaf '{name}' has values that are not finite, or too large "
+      'for dtype=: leave it out, or give a wider dtype'
+    )
+  if not kept:
     return None
   a, b = a[..., : int(kept), :], b[..., : int(kept)]
   shape = tuple(leaf.shape)

@@ -1,6 +1,6 @@
 """A merged model as a LoRA of the recipe's base."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import pathlib
 import re
 from typing import Any
@@ -47,6 +47,7 @@ def write(
   rank: int,
   key: types.PRNGKey,
   check_finite: bool = True,
+  progress: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[str]:
   """Writes the difference of a merged model to its base as a LoRA of PEFT.
 
@@ -58,6 +59,7 @@ def write(
     rank: of the factors.
     key: for the randomised decompositions.
     check_finite: whether a value that is not finite is an error.
+    progress: see ``adapters.extract``.
 
   Yields:
     Lines that say how large the errors are.
@@ -71,7 +73,9 @@ def write(
   delta = _difference(base.params, merged.params)
   config = base.config or {}
   view = lambda name, shape: _view(config, name, shape)
-  found = adapters.extract(delta, rank=rank, matrices=view, key=key)
+  found = adapters.extract(
+    delta, rank=rank, matrices=view, key=key, progress=progress
+  )
   whole = {
     name: _cast(merged.params[name], base.params[name].dtype)
     for name in found.rest
@@ -174,9 +178,10 @@ def _report(found: adapters.Extraction, rank: int) -> Iterator[str]:
   order = sorted(errors, key=lambda name: -errors[name])
   median = float(np.median(list(errors.values())))
   size = sum(x.a.size + x.b.size for x in found.factors.values())
+  whole = sum(x.size for x in found.rest.values())
   yield (
     f'{len(errors)} tensors have factors of rank {rank} or less, {size} '
-    f'numbers; {len(found.rest)} are saved whole'
+    f'numbers; {len(found.rest)} are saved whole, {whole} numbers'
   )
   yield f'relative errors of the difference: median {median:.3g}, the largest:'
   for name in order[:_SHOWN]:
