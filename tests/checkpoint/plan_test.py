@@ -154,3 +154,15 @@ def test_the_planned_memory_is_that_of_the_process(tmp_path, method):
   )
   # The bench holds plans to 15 %; a busy machine moves the imports' share.
   assert float(run.stdout) == pytest.approx(1, abs=0.25)
+
+
+def test_leaves_that_share_a_chunk_are_in_memory_together(tmp_path):
+  for t in range(2):
+    params = {f'{i}': np.full(5000, t, np.float32) for i in range(20)}
+    checkpoint.save(tmp_path / f'{t}', params)
+  base, other = _lazy([tmp_path / f'{t}' for t in range(2)])
+  merged = merge.slerp(base, other, t=0.5, scope='global')
+  plan = checkpoint.plan(merged, chunk_bytes=1 << 30)
+  assert plan.leaves[0].peak_bytes == 3 * 20_000
+  assert plan.peak_bytes == pytest.approx(20 * 3 * 20_000, rel=0.01)
+  assert str(plan).splitlines()[12] == '  20 in chunks'

@@ -17,9 +17,11 @@ PROGRAM = 10 << 20
 class Meter:
   """The memory that leaves need; equal expressions are analysed once."""
 
-  def __init__(self, chunk_bytes: int) -> None:
-    """Creates a meter for chunks of a given size."""
+  def __init__(self, chunk_bytes: int, entries: int) -> None:
+    """Creates a meter for leaves of so many entries."""
     self.chunk_bytes = chunk_bytes
+    self.entries = entries
+    self.together = 0  # bytes of chunks, those of other leaves beside them
     self.programs: set[Any] = set()
     self._known: dict[Any, tuple[str, int]] = {}
 
@@ -36,7 +38,7 @@ class Meter:
     if not isinstance(leaf, tree.Computed):
       copied = 'copied', tuple(leaf.shape), leaf.dtype, type(leaf)
       if copied not in self._known:
-        held = tree.chunk_memory(leaf, self.chunk_bytes)
+        held = self._in_chunks(leaf)
         whole = max(bytes_in, bytes_out)
         self._known[copied] = 'copied', whole if held is None else held
       return self._known[copied]
@@ -44,13 +46,20 @@ class Meter:
     key = program, kinds
     if key not in self._known:
       self.programs.add(program)
-      held = tree.chunk_memory(leaf, self.chunk_bytes)
+      held = self._in_chunks(leaf)
       if held is None:
         scratch = bytes_in + bytes_out + _scratch(leaf)
         self._known[key] = 'whole', scratch
       else:
         self._known[key] = 'in chunks', held
     return self._known[key]
+
+  def _in_chunks(self, leaf: Any) -> int | None:
+    """Returns the bytes of a leaf's chunks; None if it is whole."""
+    beside = self.entries - math.prod(leaf.shape)
+    held = tree.chunk_memory(leaf, self.chunk_bytes, beside=beside)
+    self.together = max(self.together, held or 0)
+    return tree.chunk_memory(leaf, self.chunk_bytes)
 
   def of_statistic(self, leaf: Any) -> int:
     """Returns the bytes that a pass of a statistic over a leaf holds."""

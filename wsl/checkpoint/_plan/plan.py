@@ -1,6 +1,7 @@
 """Planning a save from shapes alone."""
 
 from collections.abc import Iterable, Sequence
+import math
 import os
 import pathlib
 import tempfile
@@ -60,8 +61,9 @@ def plan(
   if isinstance(what, (str, os.PathLike)):
     what = _load.load(what, lazy=True)
   with pause.collection():
-    meter = memory.Meter(chunk_bytes)
     named = tree.named(what)
+    entries = sum(math.prod(np.shape(leaf)) for leaf in named.values())
+    meter = memory.Meter(chunk_bytes, entries)
     leaves = tuple(_leaf(name, leaf, meter) for name, leaf in named.items())
     found = _statistics(named.values())
     statistics = tuple(map(_statistic, found))
@@ -73,7 +75,7 @@ def plan(
       sum(leaf.bytes_in for leaf in leaves)
       + sum(x.bytes_in for x in statistics),
       sum(leaf.bytes_out for leaf in leaves),
-      max(_peak(leaves), held),
+      max(_peak(leaves), held, meter.together),
       statistics,
     )
     target = None if path is None else pathlib.Path(path)

@@ -1,5 +1,6 @@
 """The content of a plan, and its table."""
 
+import collections
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -91,16 +92,24 @@ def _lines(plan: Plan) -> Iterator[str]:
     f'{human(plan.bytes_out)}, hold {human(plan.peak_bytes)} at once'
   )
   largest = sorted(plan.leaves, key=lambda leaf: -leaf.peak_bytes)[:_SHOWN]
-  width = max((len(leaf.name) for leaf in largest), default=0)
-  for leaf in largest:
-    kind = f'{leaf.dtype}{list(leaf.shape)}'
-    yield (
-      f'  {leaf.name:{width}}  {kind}: read {human(leaf.bytes_in)}, '
-      f'write {human(leaf.bytes_out)}, hold {human(leaf.peak_bytes)}, '
-      f'{leaf.how}'
+  cells = [
+    (
+      leaf.name,
+      f'{leaf.dtype}{list(leaf.shape)}:',
+      f'read {human(leaf.bytes_in)},',
+      f'write {human(leaf.bytes_out)},',
+      f'hold {human(leaf.peak_bytes)},',
     )
+    for leaf in largest
+  ]
+  widths = [max(map(len, column)) for column in zip(*cells)]
+  for row, leaf in zip(cells, largest):
+    name, *rest = map(str.ljust, row, widths)
+    yield f'  {name}  {" ".join(rest)} {leaf.how}'
   if len(plan.leaves) > _SHOWN:
     yield f'  and {len(plan.leaves) - _SHOWN} smaller ones'
+    counts = collections.Counter(leaf.how for leaf in plan.leaves)
+    yield '  ' + ', '.join(f'{n} {how}' for how, n in counts.items())
   if plan.statistics:
     passes = sum(x.passes * x.leaves for x in plan.statistics)
     read = sum(x.bytes_in for x in plan.statistics)

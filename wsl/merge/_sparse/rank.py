@@ -17,8 +17,8 @@ import numpy as np
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 
-# A search reads each leaf about so often.
-_PASSES = 3
+# A search reads each leaf about so often; floats of 16 bits have few values.
+_PASSES, _PASSES_OF_16_BITS = 3, 1
 # Entries of a stack that is rather sorted than searched.
 _SMALL = 1 << 18
 
@@ -116,8 +116,10 @@ def _statistic(
   if not leaves:
     return compute()
   dtype = np.empty(0, tree.wide_dtype(*leaves)).real.dtype
+  short = all(x.dtype.itemsize <= 2 for x in leaves)
+  passes = _PASSES_OF_16_BITS if short else _PASSES
   return tree.statistic(
-    compute, deltas, shape=ranks.shape, dtype=dtype, passes=_PASSES
+    compute, deltas, shape=ranks.shape, dtype=dtype, passes=passes
   )
 
 

@@ -70,7 +70,11 @@ def stream(
 
 
 def chunk_memory(
-  leaf: Any, chunk_bytes: int = CHUNK_BYTES, *, lead: int = 0
+  leaf: Any,
+  chunk_bytes: int = CHUNK_BYTES,
+  *,
+  lead: int = 0,
+  beside: int = 0,
 ) -> int | None:
   """Returns the memory of a leaf's chunks in ``stream``, without a read.
 
@@ -78,6 +82,8 @@ def chunk_memory(
     leaf: an array, or a leaf on demand.
     chunk_bytes: as in ``stream``.
     lead: the number of axes that chunks have as a whole.
+    beside: the entries of other leaves in the stream, whose chunks are in
+      memory together with those of this one.
 
   Returns:
     The bytes of all chunks in memory at one time: those read ahead, computed
@@ -92,7 +98,7 @@ def chunk_memory(
   window = cut.measure(windows.Item('', leaf, shape), chunk_bytes)
   if window is None:
     return None
-  size = math.prod(shape)
+  size = math.prod(shape) + beside
   length = min(window.most, size)
   number = -(-size // length)
   inputs = sum(math.prod(k) * dtype.itemsize for k, dtype in window.layout)
