@@ -39,6 +39,12 @@ def save(path: pathlib.Path, kind: str) -> pathlib.Path:
   return path / 'a'
 
 
+@pytest.fixture(autouse=True)
+def small_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+  """A slab is one row of chunks, however small."""
+  monkeypatch.setattr(array, '_LEAST_BYTES', 1)
+
+
 @pytest.fixture
 def regions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
   """Records the shape of every part that is read."""
@@ -77,6 +83,23 @@ def test_entries_in_order_are_read_by_slabs(
       out = np.empty(stop - start, np.float32)
       leaf.read_into(start, out)
       np.testing.assert_array_equal(out, flat[start:stop])
+
+
+def test_slabs_of_small_chunks_are_joined(
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+  regions: list[tuple[int, ...]],
+) -> None:
+  path = save(tmp_path, 'zarr3')
+  monkeypatch.setattr(array, '_LEAST_BYTES', 200)  # two chunks of 72 bytes
+  leaf = checkpoint.load(path, lazy=True)['rows']
+  regions.clear()
+  out = np.empty(leaf.size, np.float32)
+  leaf.read_into(0, out)
+  np.testing.assert_array_equal(out, values('rows').reshape(-1))
+  assert regions == [(6, 6)] * 4
+  monkeypatch.setattr(array, '_LEAST_BYTES', 1 << 20)
+  assert checkpoint.load(path, lazy=True)['rows'].read_into is None
 
 
 def test_a_copy_and_its_plan_hold_a_slab(

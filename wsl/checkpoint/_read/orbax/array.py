@@ -1,8 +1,9 @@
 """One array of an item: read whole, by slabs, or the region of a device.
 
 Orbax stores an array in chunks of one shape, which it chooses as the shard of a
-device: a chunk is decoded as a whole. A slab is a row of chunks: all entries
-whose first indices are those of one chunk, which follow each other in C order.
+device: a chunk is decoded as a whole. A slab is one or more rows of chunks: all
+entries whose first indices are those of the chunks. They follow each other in C
+order.
 """
 
 import math
@@ -13,6 +14,10 @@ from typing import Any
 import numpy as np
 
 from wsl.checkpoint._read.orbax import restore
+
+
+# Slabs have at least this size: a read has a cost of its own.
+_LEAST_BYTES = 1 << 22
 
 
 class Array:
@@ -41,7 +46,7 @@ class Array:
     """
     self._item, self._spec = item, spec
     self._shape, self._dtype = shape, dtype
-    self.rows = chunk[0] if chunk and shape and chunk[0] < shape[0] else 0
+    self.rows = _rows(shape, dtype, chunk) if shape and chunk else 0
     self._lock = threading.Lock()
     self._opened: Any = None
     self._slab: tuple[int, np.ndarray] | None = None
@@ -90,6 +95,15 @@ class Array:
       found = self.region((rows, *(slice(None) for _ in self._shape[1:])))
       self._slab = i, np.ascontiguousarray(found).reshape(-1)
     return self._slab[1]
+
+
+def _rows(
+  shape: tuple[int, ...], dtype: np.dtype, chunk: tuple[int, ...]
+) -> int:
+  """Returns the number of first indices in a slab; 0 if one slab is all."""
+  row = math.prod(shape[1:]) * dtype.itemsize * chunk[0]
+  rows = chunk[0] * max(_LEAST_BYTES // max(row, 1), 1)
+  return rows if rows < shape[0] else 0
 
 
 def open_array(item: pathlib.Path, spec: dict[str, Any]) -> Any:
