@@ -15,7 +15,6 @@ import numpy as np
 
 from wsl.checkpoint._read.orbax import restore
 
-
 # Slabs have at least this size: a read has a cost of its own.
 _LEAST_BYTES = 1 << 22
 
