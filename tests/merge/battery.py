@@ -340,6 +340,14 @@ METHODS = {
     },
   ),
   'magmax': Row(_with(merge.magmax), but={'vmap': NO_NUMBERS}),
+  'pcb': Row(
+    _with(merge.pcb),
+    hyper={'density': (0.5, 0.25), 'clip': (0.1, 0.05)},
+    but={
+      'identity': 'it clips the largest entries and drops the smallest score',
+      'zero': 'the exponent of the scores grows with T',
+    },
+  ),
   'ram': Row(
     _with(merge.ram),
     hyper={'threshold': (0.3, 0.1)},

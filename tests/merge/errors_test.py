@@ -75,6 +75,20 @@ CASES: dict[str, tuple[Any, str]] = {
     lambda: merge.trim(X, density=0.5, scope='globe'),
     "trim: scope='globe': expected one of ['global', 'leaf']",
   ),
+  'clip of pcb': (
+    lambda: merge.pcb(X, density=0.5, clip=0.5),
+    'pcb(clip=0.5): clip is the fraction clipped at either end, expected 0 <= '
+    'clip < 0.5',
+  ),
+  'clips of pcb': (
+    lambda: merge.pcb(X, density=0.5, clip=[0.1, 0.1]),
+    'pcb: clip has shape (2,), expected a number',
+  ),
+  'dialect of pcb': (
+    lambda: merge.pcb(X, density=0.5, dialect='vison'),
+    "pcb: dialect='vison': expected one of ['es', 'merging', 'vision'] (did "
+    "you mean 'vision'?)",
+  ),
   'dialect of ties': (
     lambda: merge.ties(X, density=0.5, dialect='papper'),
     "ties: dialect='papper': expected one of ['mergekit', 'official', 'paper'] "

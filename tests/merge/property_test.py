@@ -44,6 +44,8 @@ PAIRS = {
 VIEWED = {name for name in NAMES if name.endswith('/scanned')}
 SPECTRAL = {'tsv', 'iso_c', 'iso_cts'}
 ENTRYWISE = set(NAMES) - SPECTRAL - VIEWED - {'dare', 'della', 'regmean'}
+# Weights that are small differences of scores.
+ENTRYWISE -= {'pcb'}
 LINEAR = {'sum', 'mean', 'weighted_mean', 'fisher', 'scale.by_depth'}
 PER_MODEL = {'density', 'outliers', 'rate', 'threshold', 'floor', 'coefs'}
 PER_MODEL |= {'epsilon'}

@@ -49,6 +49,7 @@ SAME_PROGRAM = {
     'breadcrumbs/leaf',
     'rescale',
     'slerp/scanned',
+    'pcb',
   ),
   *('ram_plus', 'slerp'),
 }

@@ -12,6 +12,7 @@ from wsl.merge._sparse.della import della as della
 from wsl.merge._sparse.elect import elect_sign as elect_sign
 from wsl.merge._sparse.elect import mean_nonzero as mean_nonzero
 from wsl.merge._sparse.magmax import magmax as magmax
+from wsl.merge._sparse.pcb import pcb as pcb
 from wsl.merge._sparse.ram import ram as ram
 from wsl.merge._sparse.ram import ram_plus as ram_plus
 from wsl.merge._sparse.rescale import rescale as rescale
