@@ -1,10 +1,12 @@
-"""The benchmark of GPUs runs, at tiny sizes on any device."""
+"""The benchmark of GPUs runs, at tiny sizes; that of checkpoints judges."""
 
 import json
 import os
 import pathlib
 import subprocess
 import sys
+
+from tests.bench._checkpoints import report
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECTIONS = ('speed', 'spectral', 'products', 'matching', 'recipes', 'equal')
@@ -47,3 +49,32 @@ def test_a_section_that_fails_does_not_end_the_others(
   assert run.returncode == 1
   assert run.stdout.count('FAILED to run: no time left') == 2
   assert 'failed to run: equal, matching' in run.stdout
+
+
+def test_the_benchmark_of_checkpoints_marks_what_misses() -> None:
+  run = lambda seconds, mib, **rest: {
+    'seconds': seconds, 'mib': mib, 'cpu': seconds, **rest
+  }  # fmt: skip
+  rounds = [
+    {
+      'import': run(0.5, 150),
+      'floor': run(floor, 10),
+      'wsl': run(2.5, 200, planned=planned),
+      'mergekit': run(mergekit, 1000),
+    }
+    for floor, planned, mergekit in [(1, 210, 9), (2, 250, 20), (1.5, 220, 15)]
+  ]
+  row = report.row('linear', [*rounds, {x: rounds[0][x] for x in rounds[0]}])
+  assert (row['pairs'], row['memory']) == (4, 5.0)
+  row = report.row('linear', rounds)
+  assert (row['faster'], row['over_floor'], row['planned']) == (6.0, 1.33, 1.1)
+  assert report.table([row]).endswith('PASS: all as expected')
+  other = report.row('ties_leaf', rounds)
+  slow = row | {'method': 'ties_global', 'wsl_seconds': 4.0, 'planned': 0.8}
+  lines = report.table([row, other, slow]).splitlines()
+  assert '6.0 (>12)!' in lines[3]
+  assert lines[-3:] == [
+    'MISS ties_leaf: faster is 6.0, expected 12',
+    'MISS ties_global: planned / used memory is 0.8',
+    'MISS ties_global: 1.60 times that for each tensor, expected 1.5',
+  ]
