@@ -179,6 +179,14 @@ def test_factors_are_a_pytree() -> None:
   assert names == ['w/a', 'w/b', 'w/scale']
 
 
+def test_float64_is_kept_whatever_the_settings() -> None:
+  x = planted(8, 6, 5, [2.0, 1.0])
+  found = adapters.extract({'w': x}, rank=3)
+  dense = adapters.dense(found.factors['w'])
+  assert dense.dtype == np.float64
+  np.testing.assert_allclose(dense, x, rtol=0, atol=1e-14)
+
+
 def test_zero_and_none_leaves() -> None:
   delta = {'w': jnp.zeros((3, 3)), 'u': None, 'b': jnp.zeros(3)}
   found = adapters.extract(delta, rank=2)

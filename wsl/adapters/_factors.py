@@ -65,7 +65,8 @@ def dense(factors: Factors) -> types.Array:
     factors: of one leaf.
 
   Returns:
-    An array of ``factors.shape``, in float32 or wider.
+    An array of ``factors.shape``, in float32 or wider; on demand if the factors
+    are.
 
   Example:
     >>> import jax.numpy as jnp
@@ -75,8 +76,26 @@ def dense(factors: Factors) -> types.Array:
     >>> dense(Factors(a, b, 1.0, (2, 2), view)).tolist()
     [[1.0, 2.0], [3.0, 6.0]]
   """
-  product = tree.matmul(tree.wide(factors.b), tree.wide(factors.a))
-  product = product * jnp.asarray(factors.scale).astype(product.dtype)
-  matrices = jnp.matrix_transpose(product)
-  matrices = matrices if matrices.ndim == 3 else matrices[None]
-  return factors.view.join(matrices, factors.shape)
+  return tree.apply_kernel(
+    _dense,
+    factors.a,
+    factors.b,
+    scale=factors.scale,
+    shape=tree.Static(factors.shape),
+    view=tree.Static(factors.view),
+  )
+
+
+def _dense(
+  a: types.Array,
+  b: types.Array,
+  *,
+  scale: types.Scalar,
+  shape: tuple[int, ...],
+  view: tree.Matrix,
+) -> types.Array:
+  """Returns s B A in the layout of a leaf."""
+  wide = tree.wide_dtype(a, b)
+  product = tree.matmul(b.astype(wide), a.astype(wide))
+  matrices = jnp.matrix_transpose(product * jnp.asarray(scale).astype(wide))
+  return view.join(matrices if a.ndim == 3 else matrices[None], shape)
