@@ -178,6 +178,15 @@ def test_bad_arguments(candidates: Any, settings: Any, message: str) -> None:
   assert str(raised.value).startswith('map_candidates')
 
 
+def test_traced_candidates_are_refused() -> None:
+  m = mesh.make('candidates:1')
+  call = jax.jit(lambda c: mesh.map_candidates(jnp.negative, c, mesh=m))
+  with pytest.raises(
+    ValueError, match='candidates are traced: call it outside'
+  ):
+    call(np.ones(3))
+
+
 def test_batches_become_smaller_until_they_fit(
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:

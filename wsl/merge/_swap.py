@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import deltas, tree, types
 
@@ -110,7 +111,25 @@ def _fuse(a: types.Array, b: types.Array) -> types.Array:
   p, q = (jax.nn.softmax(z, axis=-1) + 1e-8 for z in (y, x))
   divergence = jnp.sum(p * jnp.log(p / q), axis=-1, keepdims=True)
   importance = jnp.abs(y - x) * divergence
-  ranked = jnp.sort(importance.reshape(-1))
-  low, middle, high = (ranked[int(f * (a.size - 1))] for f in (0.25, 0.5, 0.75))
+  at = [int(f * (a.size - 1)) for f in (0.25, 0.5, 0.75)]
+  low, middle, high = _in_order(importance, at)
   taken = importance >= middle + 1.5 * (high - low)
   return jnp.where(taken, y, x).reshape(a.shape).astype(a.dtype)
+
+
+def _in_order(x: types.Array, at: list[int]) -> list[types.Array]:
+  """Returns ``sort(x)[at]`` of all entries, by counting, without a sort.
+
+  Of n negative entries, which rounding leaves, the i-th smallest of all is the
+  (i + 1)-th largest magnitude of them for i < n. Otherwise it is the (size -
+  i)-th largest of the others, among zeros in place of the n.
+  """
+  negative = x < 0
+  sides = [jnp.where(side, x, 0)[None] for side in (negative, ~negative)]
+  first = [[i + 1] for i in at], [[x.size - i] for i in at]
+  below, above = tree.kth_in_leaves(sides, [np.asarray(k) for k in first])
+  count = tree.sum_entries(negative.astype(np.int32)[None])[0]
+  return [
+    jnp.where(i < count, -low[0], high[0])
+    for i, low, high in zip(at, below, above)
+  ]

@@ -65,8 +65,9 @@ def map_candidates(
     does not affect others.
 
   Raises:
-    ValueError: if there are no candidates, leaves differ in length, the mesh
-      has no such axis or explicit axes, or ``batch`` is less than 1.
+    ValueError: if there are no candidates, leaves differ in length, they are
+      traced, the mesh has no such axis or explicit axes, or ``batch`` is less
+      than 1.
 
   Example:
     >>> import numpy as np
@@ -78,6 +79,11 @@ def map_candidates(
     array([3., 6., 9.], dtype=float32)
   """
   _make.check('map_candidates', mesh)
+  if tree.is_traced(candidates):
+    raise ValueError(
+      'map_candidates: candidates are traced: call it outside of jax.jit, on '
+      'arrays'
+    )
   total = results_lib.count(candidates)
   if axis not in mesh.shape:
     raise ValueError(
