@@ -282,6 +282,31 @@ CASES: dict[str, tuple[Any, str]] = {
     lambda: merge.slerp(PAIR, PAIR, t=0.5, scope='leav'),
     "slerp: scope='leav': expected one of ['global', 'leaf']",
   ),
+  'weights that cancel': (
+    lambda: merge.multislerp([PAIR, PAIR], weights=[1.0, -1.0]),
+    'multislerp(weights=[ 1. -1.]): they sum to 0',
+  ),
+  'no weights': (
+    lambda: merge.karcher([PAIR, PAIR], weights=[0.0, 0.0]),
+    'karcher(weights=[0. 0.]): they sum to 0',
+  ),
+  'half a step': (
+    lambda: merge.karcher([PAIR, PAIR], steps=2.5),
+    'karcher(steps=2.5): expected an integer >= 0',
+  ),
+  'nuslerp axis': (
+    lambda: merge.nuslerp(*[{'w': jnp.ones((2, 3))}] * 2, t=0.5, axis=2),
+    "nuslerp(axis=2): leaf 'w' of shape (2, 3) has no such axis",
+  ),
+  'model_stock axis': (
+    lambda: merge.model_stock(X, axis=-3),
+    "model_stock(axis=-3): leaf 'w' of shape (3, 4) has no such axis",
+  ),
+  # Of the stack [2, 3, 4] the axis of the models would be taken.
+  'della axis': (
+    lambda: merge.della(X, density=0.5, epsilon=0.1, key=KEY, axis=-3),
+    "della(axis=-3): leaf 'w' of shape (3, 4) has no such axis",
+  ),
   'depth without a group': (
     lambda: scale.by_depth(PAIR, depth='w', start=0.0, end=1.0),
     "by_depth(depth='w'): expected one group that captures the block's number",

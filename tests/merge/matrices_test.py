@@ -324,6 +324,14 @@ def test_slerp_has_an_angle_for_each_matrix_of_a_view(kernel: str) -> None:
     assert found['w'].tolist() == merge.slerp(*models, t=0.3)['w'].tolist()
 
 
+@pytest.mark.parametrize('name', METHODS)
+def test_matrices_without_entries_are_merged(name: str) -> None:
+  x = {'w': jnp.zeros((T, 0, 4)), 'b': jnp.ones((T, 2))}
+  merged = METHODS[name][0](x)
+  assert merged['w'].shape == (0, 4)
+  assert merged['b'].tolist() == [1.0, 1.0]
+
+
 def test_slerp_of_scanned_norm_scales_and_its_errors() -> None:
   a, b = ({'h': {'scale': jnp.asarray(draw(s, 3, 4))}} for s in (0, 1))
   found = merge.slerp(a, b, t=0.5, matrices=tree.scanned('^h/'))['h']['scale']

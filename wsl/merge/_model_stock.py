@@ -38,7 +38,8 @@ def model_stock(
     It is zero where ``1 + (T - 1) c`` is within 1e-6 of zero.
 
   Raises:
-    ValueError: if there are fewer than two models, or the dialect is unknown.
+    ValueError: if there are fewer than two models, the dialect is unknown, or a
+      leaf has no such axis.
 
   Example:
     >>> import jax.numpy as jnp
@@ -59,13 +60,15 @@ def model_stock(
   floor = _checks.choose('model_stock: dialect', dialect, _FLOOR)
   angles = dialect == 'fusionbench'
 
-  def merge(x: types.Array) -> types.Array:
+  def merge(name: str, x: types.Array) -> types.Array:
     along = tree.Static(axis if axis is not None and x.ndim > 2 else None)
+    if along.value is not None:
+      _checks.axis('model_stock', along.value, name, x.shape[1:])
     return tree.apply_kernel(
       _model_stock, x, axis=along, floor=floor, angles=angles
     )
 
-  return tree.map_named(lambda _, x: merge(x), deltas)
+  return tree.map_named(merge, deltas)
 
 
 def _model_stock(

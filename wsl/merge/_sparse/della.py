@@ -50,7 +50,8 @@ def della(
     The sparse task vectors, every leaf ``[T, ...]``.
 
   Raises:
-    ValueError: if a probability is out of range, or ``rescale`` is unknown.
+    ValueError: if a probability is out of range, ``rescale`` is unknown, or a
+      leaf has no such axis.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -79,6 +80,7 @@ def della(
     name: str, x: types.Array, density: Any, epsilon: Any
   ) -> types.Array:
     along = axis if x.ndim > 2 else 0
+    _checks.axis('della', along, name, x.shape[1:] or (1,))
     hyper = {'density': density, 'epsilon': epsilon, 'rescale': rescale}
     static = tree.Static(along + 1 if along >= 0 else along)
     return tree.apply_kernel(_drop, x, words[name], axis=static, **hyper)

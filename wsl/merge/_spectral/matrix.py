@@ -48,7 +48,7 @@ def on_matrices(
   alike: dict[Any, dict[str, Any]] = {}
 
   def sort(name: str, x: types.Array, view: tree.Matrix | None) -> None:
-    if view is None or not view.is_matrix:
+    if view is None or not view.is_matrix or not x.size:
       merged[name] = tree.apply_kernel(_linear.mean_leaf, x)
       return
     tree.check_real(function, {name: x}, 'only real matrices are decomposed')

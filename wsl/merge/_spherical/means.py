@@ -42,8 +42,9 @@ def multislerp(
     copied. One model is returned as it is.
 
   Raises:
-    ValueError: if there is not one weight for each model, or the models differ
-      in structure, shape, dtype or integers, naming the leaf.
+    ValueError: if there is not one weight for each model, or their sum is zero
+      where they are divided by it; or if the models differ in structure, shape,
+      dtype or integers, naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -60,6 +61,8 @@ def multislerp(
   tree.check_scalars('multislerp', eps=eps)
   hyper = {'normalize': normalize, 'eps': eps}
   models, weights = _checked('multislerp', models, weights)
+  if normalize:
+    _checks.some_sum('multislerp', weights)
   if len(models) == 1:
     return models[0]
   origin = []
@@ -101,7 +104,7 @@ def karcher(
     copied. One model is returned as it is.
 
   Raises:
-    ValueError: as ``multislerp``.
+    ValueError: as ``multislerp``, or if ``steps`` is no integer >= 0.
 
   Example:
     >>> import jax.numpy as jnp
@@ -117,10 +120,12 @@ def karcher(
   cosine: the arc cosine loses half of the digits of small angles.
   """
   tree.check_scalars('karcher', tolerance=tolerance)
+  _checks.steps('karcher', steps)
   if weights is None:
     weights = [1.0] * len(models)
   hyper = {'steps': tree.Static(steps), 'tolerance': tolerance}
   models, weights = _checked('karcher', models, weights)
+  _checks.some_sum('karcher', weights)
   if len(models) == 1:
     return models[0]
   return _map_floats(_karcher, models, weights, hyper)

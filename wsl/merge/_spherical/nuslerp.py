@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from wsl import deltas, tree, types
+from wsl.merge import _checks
 from wsl.merge._spherical import slerp
 
 
@@ -42,7 +42,8 @@ def nuslerp(
 
   Raises:
     ValueError: if the models differ in structure, shape, dtype or integers, or
-      one holds NaN or inf, naming the leaf; or if ``t`` is an array.
+      one holds NaN or inf, naming the leaf; if ``t`` is an array; or if a leaf
+      has no such axis.
 
   Example:
     >>> import jax.numpy as jnp
@@ -61,13 +62,15 @@ def nuslerp(
   a, b, *origin = deltas.check('nuslerp', models)
   parts = tree.scalars('nuslerp', 't', t, a)
 
-  def interpolate(x: Any, part: Any, *rest: Any) -> Any:
+  def interpolate(name: str, x: Any, part: Any, *rest: Any) -> Any:
     if not tree.is_float(x):
       return x
     along = tree.Static(axis if axis is not None and x.ndim > 1 else None)
+    if along.value is not None:
+      _checks.axis('nuslerp', along.value, name, x.shape)
     return tree.apply_kernel(_nuslerp, x, *rest, t=part, axis=along)
 
-  return jax.tree.map(interpolate, a, parts, b, *origin)
+  return tree.map_named(interpolate, a, parts, b, *origin)
 
 
 def _nuslerp(
