@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +103,16 @@ W = {'w': jnp.ones(2), 'n': jnp.asarray([1])}
 STACK: dict[str, tuple[Any, Any, str]] = {
   'no models': (W, [], 'stack: no models given, at least one is needed'),
   'a dict of models': (W, {'m': W}, 'the models are a dict, expected a list'),
+  'a State of models': (
+    W,
+    nnx.State({'m': nnx.Param(jnp.ones(2))}),
+    'the models are a State, expected a list',
+  ),
+  'a byte order that JAX does not read': (
+    {'w': np.ones(2, '>f4')},
+    [{'w': np.ones(2, '>f4')}],
+    "base: leaf 'w' is >f4, of the other byte order: convert it",
+  ),
   'a missing leaf': (
     {'kernel': W['w']},
     [{'kernel': W['w']}, {'kernal': W['w']}],

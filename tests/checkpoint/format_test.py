@@ -1,5 +1,6 @@
 """Both directions against the published safetensors package."""
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -93,6 +94,10 @@ def test_a_single_array_is_a_tree(tmp_path):
     (np.zeros(2, np.complex128), "leaf 'a' has dtype complex128"),
     (np.zeros(2, ml_dtypes.int4), "leaf 'a' has dtype int4.* cast it"),
     (np.zeros(2, '>f4'), "leaf 'a' has dtype >f4"),
+    (
+      jax.random.key(0),
+      r"leaf 'a' has dtype key.* save its jax.random",
+    ),
     (np.asarray('text'), "leaf 'a' has dtype <U4.* metadata="),
   ],
 )

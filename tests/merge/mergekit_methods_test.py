@@ -174,6 +174,11 @@ def test_dialects_of_model_stock() -> None:
   assert opposed.tolist() == [0.0, 0.0]
 
 
+def test_the_program_of_model_stock_grows_with_models_not_with_pairs() -> None:
+  program = jax.make_jaxpr(merge.model_stock)({'w': jnp.ones((12, 3, 2))})
+  assert str(program).count('reduce_sum') < 2 * 12
+
+
 def test_della_keeps_by_rank_and_stays_unbiased() -> None:
   row = np.linspace(0.1, 1.0, 10)
   x = {'w': jnp.asarray(np.tile(row, (1, 4000, 1)))}

@@ -54,7 +54,7 @@ def code(name: str, dtype: Any) -> str:
     )
   if dtype not in _CODES:
     hint = 'save its jax.random.key_data' if 'key' in str(dtype) else 'cast it'
-    if getattr(dtype, 'kind', '') in 'US':
+    if getattr(dtype, 'kind', '') in ('U', 'S'):
       hint = 'give strings as metadata='
     raise ValueError(
       f"save: leaf '{name}' has dtype {dtype}, which safetensors does not "

@@ -59,12 +59,17 @@ def check(
 
 
 def arrays(label: str, model: types.Tree) -> None:
-  """Checks that every leaf is an array or on demand."""
+  """Checks that every leaf is an array that JAX reads, or on demand."""
   for name, leaf in tree.named(model).items():
     if not hasattr(leaf, 'dtype'):
       raise ValueError(
         f"{label}: leaf '{name}' is a {type(leaf).__name__}, not an array: "
         'wrap it by jnp.asarray'
+      )
+    if not getattr(leaf.dtype, 'isnative', True):
+      raise ValueError(
+        f"{label}: leaf '{name}' is {leaf.dtype}, of the other byte order: "
+        "convert it by x.astype(x.dtype.newbyteorder('='))"
       )
 
 

@@ -1,6 +1,6 @@
 """From models to task vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -52,13 +52,14 @@ def stack(
     >>> stack(base, [{'w': jnp.asarray([1.0, 3.0])}])['w'].tolist()
     [[0.0, 2.0]]
   """
+  if isinstance(models, Mapping):
+    raise ValueError(
+      f'stack: the models are a {type(models).__name__}, expected a list: give '
+      '[model] for one, list(models.values()) for many'
+    )
+  models = list(models)
   if not models:
     raise ValueError('stack: no models given, at least one is needed')
-  if isinstance(models, dict):
-    raise ValueError(
-      'stack: the models are a dict, expected a list: give [model] for one, '
-      'list(models.values()) for many'
-    )
   if unmatched not in _RULES:
     raise ValueError(
       f'stack(unmatched={unmatched!r}): expected one of {_RULES}'

@@ -75,28 +75,30 @@ def _model_stock(
   x: types.Array, *, axis: int | None, floor: Any, angles: bool
 ) -> types.Array:
   """Scales the mean of one leaf ``[T, ...]`` by the models' mean cosine."""
-  models = jnp.unstack(tree.wide(x))
-  axes = tuple(range(x.ndim - 1)) if axis is None else (axis,)
+  models = tree.wide(x)
+  along = range(x.ndim - 1) if axis is None else (axis % (x.ndim - 1),)
+  axes = tuple(a + 1 for a in along)
   dot = lambda a, b: jnp.sum(tree.inner(a, b), axis=axes, keepdims=True)
   # The derivative of a square root is infinite at 0.
-  squares = [dot(a, a) for a in models]
-  norms = [
-    jnp.where(s == 0, 0, jnp.sqrt(jnp.where(s == 0, 1, s))) for s in squares
+  squares = dot(models, models)
+  zero = squares == 0
+  norms = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
+  floor = jnp.asarray(floor).astype(norms.dtype)
+  # A model with all that follow it: the program grows by T, not by its square.
+  cosines = [
+    tree.safe_divide(
+      dot(models[t:], models[t - 1 : t]),
+      jnp.maximum(norms[t:] * norms[t - 1 : t], floor),
+    )
+    for t in range(1, len(x))
   ]
-  floor = jnp.asarray(floor).astype(norms[0].dtype)
-  cosines = []
-  for s, a in enumerate(models):
-    for t in range(s + 1, len(models)):
-      product = jnp.maximum(norms[s] * norms[t], floor)
-      cosine = tree.safe_divide(dot(a, models[t]), product)
-      cosines.append(jnp.clip(cosine, -1, 1))
-  cosine = jnp.stack(cosines)
+  cosine = jnp.clip(jnp.concatenate(cosines), -1, 1)
   mean = jnp.mean(cosine, axis=0)
   if angles:
     mean = jnp.cos(jnp.mean(jnp.arccos(cosine), axis=0))
-  below = 1 + (len(models) - 1) * mean
+  below = 1 + (len(x) - 1) * mean
   singular = jnp.abs(below) < 1e-6
-  factor = len(models) * mean / jnp.where(singular, 1, below)
+  factor = len(x) * mean / jnp.where(singular, 1, below)
   factor = jnp.where(singular, 0, factor)
-  merged = factor.astype(models[0].dtype) * _linear.mean_leaf(tree.wide(x))
+  merged = factor.astype(models.dtype) * _linear.mean_leaf(models)
   return merged.astype(x.dtype)
