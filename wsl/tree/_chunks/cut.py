@@ -142,9 +142,12 @@ def _sequence(
   layout = tuple((tuple(x.shape[:k]), x.dtype) for x, k in split)
   uniform = tuple(x if k is None else None for x, k in zip(inputs, chunk.leads))
   key = (chunk.run, layout, *map(_identity, uniform))
-  if item.entries and not jax.numpy.issubdtype(chunk.dtype, np.integer):
+  exact = not item.entries or jax.numpy.issubdtype(chunk.dtype, np.integer)
+  if not exact:
     key = (item.name, *key)  # Sums are rounded, whatever the leaves beside it.
-  window = functools.partial(windows.Window, find, most, uniform, layout)
+  window = functools.partial(
+    windows.Window, find, most, uniform, layout, bool(exact)
+  )
   return _Sequence(key, window, sources, chunk.positional)
 
 
@@ -154,7 +157,7 @@ def _copied(leaf: _nodes.Stored, nbytes: int) -> _Sequence | None:
     return None
   most = max(nbytes // leaf.dtype.itemsize, 1)
   copied: windows.Layout = (((), leaf.dtype),)
-  window = functools.partial(windows.Window, None, most, (), copied)
+  window = functools.partial(windows.Window, None, most, (), copied, True)
   return _Sequence(('copy', leaf.dtype), window, (leaf,), False)
 
 

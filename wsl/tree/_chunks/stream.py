@@ -168,7 +168,7 @@ def _start(window: windows.Window, arrays: list[np.ndarray]) -> Any:
   """Starts the computation of a window."""
   if window.program is None:
     return arrays[0]
-  program = window.program(window.length())
+  program = window.program(window.length)
   assert program is not None
   given = iter(arrays)
   inputs = [

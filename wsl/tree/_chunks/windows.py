@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple, TypeAlias
+import weakref
 
 import numpy as np
 
@@ -11,9 +13,16 @@ from wsl.tree._chunks import buffers, programs
 
 # The leading axes and the dtype of each chunked input.
 Layout: TypeAlias = tuple[tuple[tuple[int, ...], np.dtype], ...]
-# The last window of a sequence is padded to a length of this series.
+# The last window of a sequence is padded to a length of this series ...
 _SHRINK = 8
 SHORTEST = 64
+# ... or up to so many times to the full length, if other windows have it: a
+# compilation takes as long as hundreds of windows.
+_PADDING = 64
+
+
+# The programs of full length that are compiled, or will be.
+_in_use: 'weakref.WeakSet[Callable[..., Any]]' = weakref.WeakSet()
 
 
 class Item(NamedTuple):
@@ -59,6 +68,7 @@ class Window:
     most: the largest n.
     uniform: the inputs in order, None where they are chunked.
     layout: for each chunked input its leading axes and dtype.
+    exact: whether results do not depend on n; sums of floats are rounded.
     pieces: what the window holds.
     filled: the number of its positions.
   """
@@ -67,19 +77,33 @@ class Window:
   most: int
   uniform: tuple[Any, ...]
   layout: Layout
+  exact: bool
   pieces: list[Piece] = dataclasses.field(default_factory=list)
   filled: int = 0
 
+  @functools.cached_property
   def length(self) -> int:
-    """Returns n, the number of positions with the padding."""
+    """Returns n, the number of positions with the padding.
+
+    It is chosen when the window is filled, after those before it.
+    """
     n = self.most
     while n // _SHRINK >= max(self.filled, SHORTEST):
       n //= _SHRINK
+    if self.program is None:
+      return n
+    full = self.program(self.most)
+    if full is None or not self.exact:
+      return n
+    if n == self.most:
+      _in_use.add(full.run)
+    elif full.run in _in_use and self.most <= _PADDING * self.filled:
+      return self.most
     return n
 
   def fill(self, pool: buffers.Buffers) -> list[np.ndarray]:
     """Reads the chunked inputs, each ``[*lead, n]``."""
-    n = self.length() if self.program else self.filled
+    n = self.length if self.program else self.filled
     arrays = []
     for i, (lead, dtype) in enumerate(self.layout):
       array = pool.take((math.prod(lead), n), dtype)
