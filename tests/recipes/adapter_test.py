@@ -69,6 +69,9 @@ def test_a_merge_of_two_loras_is_a_lora_of_both_ranks(
     np.testing.assert_allclose(found[name], x, rtol=0, atol=2e-6)
   options = json.loads(pathlib.Path('lora/adapter_config.json').read_text())
   assert options['base_model_name_or_path'] == 'base'
+  text = pathlib.Path('r.yml').read_text()
+  assert pathlib.Path('lora/recipe.yml').read_text() == text
+  assert '# lora' in pathlib.Path('lora/README.md').read_text()
   assert options['task_type'] == 'CAUSAL_LM'
   assert 'lm_head' in options['target_modules']  # tied to the embedding
   assert options['fan_in_fan_out']

@@ -105,10 +105,20 @@ def write_companions(
     written.append('tokenizer.json')
   if template is not None:
     _set_template(out, template)
+  return [*written, *write_card(out, recipe, text, inputs)]
+
+
+def write_card(
+  out: pathlib.Path,
+  recipe: _recipe.Recipe,
+  text: str,
+  inputs: Sequence[_card.CardEntry],
+) -> list[str]:
+  """Writes the recipe and the model card; returns the names of the files."""
   (out / _RECIPE).write_text(text, encoding='utf-8')
   card = _card.text(out.name, recipe, text, inputs)
   (out / _card.FILE).write_text(card, encoding='utf-8')
-  return [*written, _RECIPE, _card.FILE]
+  return [_RECIPE, _card.FILE]
 
 
 def _leader(recipe: _recipe.Recipe) -> _recipe.Model:

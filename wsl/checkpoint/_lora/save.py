@@ -33,8 +33,8 @@ def save_lora(
   .. math:: W \leftarrow W + \tfrac{\alpha}{r} B A, \qquad \alpha = s r
 
   ``load_lora`` of the folder returns the task vectors of the factors. The
-  folder appears when it is complete; PEFT replaces no folder at once, and
-  neither does this: the folder must be new.
+  folder appears when both of its files are on the disk. It must be new: two
+  files cannot be replaced at once.
 
   Args:
     path: the folder; it must not exist, or be empty.

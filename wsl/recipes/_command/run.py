@@ -81,6 +81,8 @@ def _run(flags: argparse.Namespace) -> None:
         progress=progress.Progress(time.monotonic()),
       )
     )
+    inputs = _card.describe_inputs(folders, hashes=flags.hash)
+    _companions.write_card(out, recipe, text, inputs)
     return
   started = time.monotonic()
   checkpoint.save(
