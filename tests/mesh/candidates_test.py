@@ -1,5 +1,6 @@
 """map_candidates equals a loop, in order, by one compiled program."""
 
+import operator
 import re
 from typing import Any
 
@@ -128,6 +129,32 @@ def test_arrays_of_a_closure_are_no_constants() -> None:
   constants = re.findall(r'constant dense.*', lowered.as_text())
   assert not [line for line in constants if '64x64' in line]
   assert 'all-gather' not in lowered.compile().as_text()
+
+
+def test_functions_of_one_owner_differ() -> None:
+  """Builtins of a module, methods of an object, and a compiled function."""
+  m, c = mesh.make('candidates:1'), np.float32([-1, 2])
+
+  class Model:
+    def double(self, c: Any) -> Any:
+      return 2 * c
+
+    def half(self, c: Any) -> Any:
+      return c / 2
+
+  model, big = Model(), jnp.ones((64, 64), np.float32)
+  compiled = jax.jit(lambda c: (big * c).sum())
+  for fn, wanted in (
+    (operator.neg, [1, -2]),
+    (operator.abs, [1, 2]),
+    (model.double, [-2, 4]),
+    (model.half, [-0.5, 1]),
+    (compiled, [-4096, 8192]),
+  ):
+    assert mesh.map_candidates(fn, c, mesh=m).tolist() == wanted
+  (found,) = program._PROGRAMS[compiled].values()
+  assert [x.shape for x in found.constants] == [big.shape]
+  assert len(program._PROGRAMS[model]) == 2
 
 
 def test_whole_models_stay_sharded() -> None:

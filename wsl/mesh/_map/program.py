@@ -10,6 +10,7 @@ XLA partitions the function over them as it does elsewhere.
 """
 
 import functools
+import types as methods
 from typing import Any, NamedTuple
 import weakref
 
@@ -52,11 +53,13 @@ def find(
     jax.config.read('jax_enable_x64'),
     jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
   )
-  function = getattr(fn.func, '__func__', None)
+  # A bound method is a new object at each access; its instance is not.
+  owner: Any = fn.func
+  function: Any = None
+  if isinstance(owner, methods.MethodType):
+    owner, function = owner.__self__, owner.__func__
   shapes = [(x.shape, x.dtype) for x in map(jax.typeof, leaves)]
   key = (function, structure, *shapes, *settings, mesh, axis, batch)
-  # A bound method is a new object at each access; its instance is not.
-  owner = getattr(fn.func, '__self__', fn.func)
   try:
     programs = _PROGRAMS.setdefault(owner, {})
   except TypeError:  # an object without a hash or without weak references
@@ -84,6 +87,8 @@ def _compile(
 ) -> Program:
   """Traces a function of one candidate, and maps its program."""
   func, bound = fn.func, (fn.args, fn.keywords)
+  if hasattr(func, 'lower') and hasattr(func, '__wrapped__'):
+    func = func.__wrapped__  # jax.jit would keep its arrays as constants
   whole, each = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(axis)
 
   def on_device(bound: Any, candidates: Any, start: Any) -> types.Tree:
