@@ -55,6 +55,16 @@ SCALARS: list[tuple[str, str, Any]] = [
   ('trim', 'density', lambda v: merge.trim(STACK, density=v)),
   ('ties', 'density', lambda v: merge.ties(STACK, density=v)),
   (
+    'metric_weighted',
+    'penalty',
+    lambda v: merge.metric_weighted(STACK, metrics=[1.0, 2.0, 3.0], penalty=v),
+  ),
+  (
+    'variance_corrected',
+    'self_weight',
+    lambda v: merge.variance_corrected(STACK, self_weight=v),
+  ),
+  (
     'breadcrumbs',
     'outliers',
     lambda v: merge.breadcrumbs(STACK, density=0.2, outliers=v),

@@ -84,6 +84,10 @@ def _weights(models: int) -> dict[str, Any]:
   return {'weights': jnp.asarray(1.0 + np.arange(models), FLOAT)}
 
 
+def _metrics(models: int) -> dict[str, Any]:
+  return {'metrics': jnp.asarray(1.0 + np.arange(models), FLOAT)}
+
+
 def _averaged(models: int, ndim: int) -> float:
   return models / (models + 1)
 
@@ -94,6 +98,10 @@ def _dare(x: Any, sides: Any, **hyper: Any) -> Any:
 
 def _materialize(x: Any, sides: Any, **hyper: Any) -> Any:
   return merge.materialize(merge.tall_masks(x, **hyper), 0)
+
+
+def _emr(x: Any, sides: Any) -> Any:
+  return merge.materialize(merge.emr(x), 0)
 
 
 def _slerp(x: Any, sides: Any, **hyper: Any) -> Any:
@@ -163,6 +171,15 @@ LAYERS = {
 }
 SPECTRUM = 'it flattens the spectrum'
 
+FAMILY = {
+  'identity': 'it gives a family: the row of materialize',
+  'permutation': 'the masks move with the models',
+  'zero': 'a family grows by a mask that is False: see the oracles',
+  'dtype': 'masks are bools',
+  'gradient': 'masks are bools',
+  'base shift': 'a family is not added to a base',
+}
+
 METHODS = {
   'sum': Row(_with(merge.sum), but={'vmap': NO_NUMBERS}),
   'mean': Row(_with(merge.mean), zero=_averaged, but={'vmap': NO_NUMBERS}),
@@ -216,14 +233,13 @@ METHODS = {
     _with(merge.tall_masks),
     gives='family',
     hyper={'threshold': (0.5, 1.0)},
-    but={
-      'identity': 'it gives a family: the row of materialize',
-      'permutation': 'the masks move with the models',
-      'zero': 'a family grows by a mask that is False: see the oracles',
-      'dtype': 'masks are bools',
-      'gradient': 'masks are bools',
-      'base shift': 'a family is not added to a base',
-    },
+    but=FAMILY,
+  ),
+  'emr': Row(
+    _with(merge.emr), gives='family', but=FAMILY | {'vmap': NO_NUMBERS}
+  ),
+  'materialize/emr': Row(
+    _emr, but={'permutation': 'it gives one member', 'vmap': NO_NUMBERS}
   ),
   'materialize': Row(
     _materialize,
@@ -340,6 +356,25 @@ METHODS = {
     },
   ),
   'magmax': Row(_with(merge.magmax), but={'vmap': NO_NUMBERS}),
+  'variance_corrected': Row(
+    _with(merge.variance_corrected),
+    but={'vmap': NO_NUMBERS, 'zero': 'it lowers the variance'},
+  ),
+  'variance_corrected/own': Row(
+    _with(merge.variance_corrected, target='conservative'),
+    hyper={'self_weight': (0.5, 0.25)},
+    but={
+      'identity': 'one model has no others',
+      'permutation': 'the first model is the own one',
+      'zero': 'it lowers the variance',
+    },
+  ),
+  'metric_weighted': Row(
+    _with(merge.metric_weighted),
+    sides=_metrics,
+    hyper={'penalty': (0.5, 2.0)},
+    but={'zero': 'a zero delta with a metric is a vote for the base'},
+  ),
   'pcb': Row(
     _with(merge.pcb),
     hyper={'density': (0.5, 0.25), 'clip': (0.1, 0.05)},

@@ -75,6 +75,35 @@ CASES: dict[str, tuple[Any, str]] = {
     lambda: merge.trim(X, density=0.5, scope='globe'),
     "trim: scope='globe': expected one of ['global', 'leaf']",
   ),
+  'own variance without an own model': (
+    lambda: merge.variance_corrected(X, target='self'),
+    "variance_corrected(target='self'): there is no own model: give "
+    'self_weight',
+  ),
+  'no others': (
+    lambda: merge.variance_corrected({'w': X['w'][:1]}, self_weight=0.5),
+    'variance_corrected: one model has no others: stack the own one, then',
+  ),
+  'share of the own model': (
+    lambda: merge.variance_corrected(X, self_weight=2.0),
+    'variance_corrected(self_weight=2.0): self_weight is the share of the',
+  ),
+  'metrics of other models': (
+    lambda: merge.metric_weighted(X, metrics=[1.0], penalty=1),
+    'metric_weighted: metrics has shape (1,), expected (2,), one for each',
+  ),
+  'a metric of 0': (
+    lambda: merge.metric_weighted(X, metrics=[1.0, 0.0], penalty=1),
+    'metric_weighted(metrics=[1.0, 0.0]): expected finite numbers > 0',
+  ),
+  'negative penalty': (
+    lambda: merge.metric_weighted(X, metrics=[1.0, 2.0], penalty=-1),
+    'metric_weighted(penalty=-1): expected numbers >= 0',
+  ),
+  'dialect of emr': (
+    lambda: merge.emr(X, dialect='papper'),
+    "emr: dialect='papper': expected one of ['official', 'paper'] (did you",
+  ),
   'clip of pcb': (
     lambda: merge.pcb(X, density=0.5, clip=0.5),
     'pcb(clip=0.5): clip is the fraction clipped at either end, expected 0 <= '

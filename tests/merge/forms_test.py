@@ -1,5 +1,6 @@
 """Closed forms on task vectors against their definitions in numpy."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -99,3 +100,94 @@ def test_pcb_of_equal_magnitudes_has_no_weight() -> None:
   close(merge.pcb(x, density=1.0, clip=0.0)['w'], alone['w'])
   both = merge.pcb(x, density=1.0, clip=0.0, coefs=[2.0, 1.0, 1.0])
   close(both['w'], 2 * alone['w'])
+
+
+@pytest.mark.parametrize('target', ['others', 'conservative', 'self'])
+def test_variance_corrected_is_the_definition(target: str) -> None:
+  x = model(5, 4)
+  found = merge.variance_corrected(x, self_weight=0.3, target=target)
+  for name, leaf in x.items():
+    rows = leaf.reshape(4, -1)
+    own, *others = rows.var(1, ddof=1)
+    v = {
+      'others': np.mean(others),
+      'conservative': 0.3 * own + 0.7 * np.mean(others),
+      'self': own,
+    }[target]
+    a = 0.3 * rows[0] + 0.7 * rows[1:].mean(0)
+    wanted = a.mean() + (a - a.mean()) * np.sqrt(v / a.var(ddof=1))
+    close(np.ravel(found[name]), wanted)
+    close(np.var(np.asarray(found[name]), ddof=1), v)
+
+
+def test_averages_of_uncorrelated_models_get_their_variance_back() -> None:
+  x = draw(6, 5, 400)
+  basis = np.linalg.svd(x - x.mean(1, keepdims=True), full_matrices=False)[2]
+  # Orthogonal to each other and to constants.
+  found = merge.variance_corrected({'w': basis})['w']
+  close(found, basis.mean(0) * np.sqrt(5))
+  same = merge.variance_corrected({'w': np.tile(x[:1], (3, 1))})['w']
+  close(same, x[0])
+  # FollowOthers without an own model is the mean of those received.
+  close(
+    merge.variance_corrected({'w': x}, self_weight=0.0)['w'],
+    merge.variance_corrected({'w': x[1:]})['w'],
+  )
+  opposed = np.stack([x[0] / 3, -x[0] / 3 * (1 + 1e-16), 0 * x[0]])
+  assert np.abs(merge.variance_corrected({'w': opposed})['w']).max() < 1e-6
+
+
+@pytest.mark.parametrize('weighting', ['loss', 'step', 'exponential'])
+def test_metric_weighted_is_the_definition(weighting: str) -> None:
+  x, metrics = model(7, 4), np.asarray([2.0, 0.5, 1.5, 3.0])
+  ask = functools.partial(
+    merge.metric_weighted, x, metrics=metrics, weighting=weighting
+  )
+  power = {
+    'loss': metrics**-1.7,
+    'step': metrics**1.7,
+    'exponential': np.exp(-1.7 * metrics / metrics.mean()),
+  }[weighting]
+  close(joined(ask(penalty=1.7)), power / power.sum() @ flat(x))
+  close(joined(ask(penalty=0.0)), flat(x).mean(0))
+  best = {'loss': 1, 'step': 3, 'exponential': 1}[weighting]
+  close(joined(ask(penalty=5000.0)), flat(x)[best])
+  scaled = merge.metric_weighted(
+    x, metrics=1e3 * metrics, weighting=weighting, penalty=1.7
+  )
+  close(joined(scaled), joined(ask(penalty=1.7)))
+
+
+@pytest.mark.parametrize('dialect', ['paper', 'official'])
+def test_emr_is_the_definition(dialect: str) -> None:
+  x = model(8, 3)
+  family = merge.emr(x, dialect=dialect)
+  unified, own, shared = {}, np.zeros(3), np.zeros(3)
+  for name, tau in x.items():
+    sign = np.sign(tau.sum(0))
+    unified[name] = sign * np.max(np.where(tau * sign > 0, np.abs(tau), 0), 0)
+    mask = tau * unified[name] > 0
+    np.testing.assert_array_equal(family.masks[name], mask)
+    reduce = {'paper': np.sum, 'official': np.mean}[dialect]
+    for t in range(3):
+      own[t] += reduce(np.abs(tau[t]))
+      shared[t] += reduce(np.abs(mask[t] * unified[name]))
+  close(joined(family.merged), joined(unified))
+  close(family.scales, own / shared)
+  for t in range(3):
+    found = merge.materialize(family, t)
+    for name, tau in x.items():
+      mask = tau[t] * unified[name] > 0
+      close(found[name], own[t] / shared[t] * mask * unified[name])
+    # The scale restores the L1 norm of each task vector.
+    if dialect == 'paper':
+      close(np.abs(joined(found)).sum(), np.abs(flat(x)[t]).sum())
+
+
+def test_emr_of_sums_that_cancel_and_of_a_zero_task() -> None:
+  x = {'w': np.asarray([[1.0, 2.0], [-1.0, 1.0], [0.0, 0.0]])}
+  assert merge.emr(x).merged['w'].tolist() == [0, 2]
+  official = merge.emr(x, dialect='official')
+  assert official.merged['w'].tolist() == [-1, 2]
+  close(official.scales, [1.5, 2 / 3, 0])
+  assert merge.materialize(official, 2)['w'].tolist() == [0, 0]

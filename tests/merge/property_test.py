@@ -49,6 +49,8 @@ ENTRYWISE -= {'pcb'}
 LINEAR = {'sum', 'mean', 'weighted_mean', 'fisher', 'scale.by_depth'}
 PER_MODEL = {'density', 'outliers', 'rate', 'threshold', 'floor', 'coefs'}
 PER_MODEL |= {'epsilon'}
+# Their threshold is a number.
+ONE_NUMBER = {'ram', 'ram_plus', 'ram_plus/global'}
 
 FLOATS = ['float16', 'bfloat16', 'float32', 'float64']
 DTYPES = [*FLOATS, 'complex64', 'complex128', 'float8_e4m3fn', 'int8', 'int32']
@@ -221,6 +223,7 @@ def _reasons(point: Point) -> tuple[list[str], list[str]]:
   if 'int' in point.dtype:
     must.append(r"leaf '\S+' .*quantised\?")
   per_model = point.form == 'one for each model' and point.varied in PER_MODEL
+  per_model = per_model and point.name not in ONE_NUMBER
   arrays = ('one for each model', 'array of one', 'two numbers')
   if point.varied and point.form in arrays and not per_model:
     must.append(rf'{point.varied} has shape \(')

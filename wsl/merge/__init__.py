@@ -4,6 +4,7 @@ from wsl.merge._fisher import fisher as fisher
 from wsl.merge._linear import mean as mean
 from wsl.merge._linear import sum as sum
 from wsl.merge._linear import weighted_mean as weighted_mean
+from wsl.merge._metrics import metric_weighted as metric_weighted
 from wsl.merge._model_stock import model_stock as model_stock
 from wsl.merge._regmean import regmean as regmean
 from wsl.merge._sparse.breadcrumbs import breadcrumbs as breadcrumbs
@@ -11,6 +12,7 @@ from wsl.merge._sparse.dare import dare as dare
 from wsl.merge._sparse.della import della as della
 from wsl.merge._sparse.elect import elect_sign as elect_sign
 from wsl.merge._sparse.elect import mean_nonzero as mean_nonzero
+from wsl.merge._sparse.emr import emr as emr
 from wsl.merge._sparse.magmax import magmax as magmax
 from wsl.merge._sparse.pcb import pcb as pcb
 from wsl.merge._sparse.ram import ram as ram
@@ -32,3 +34,4 @@ from wsl.merge._spherical.nuslerp import nuslerp as nuslerp
 from wsl.merge._spherical.slerp import slerp as slerp
 from wsl.merge._swap import arcee_fusion as arcee_fusion
 from wsl.merge._swap import nearswap as nearswap
+from wsl.merge._variance import variance_corrected as variance_corrected

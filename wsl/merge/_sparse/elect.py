@@ -107,7 +107,7 @@ def strongest(deltas: types.Deltas) -> types.Delta:
   return tree.map(_strongest, deltas)
 
 
-def _signs(x: types.Array) -> types.Array:
+def signs(x: types.Array) -> types.Array:
   """Returns the sign of the sum over models, ``[T, ...] -> [...]``."""
   return jnp.sign(_stack.sum_models(_stack.map_models(tree.wide, x)))
 
@@ -117,7 +117,7 @@ def _votes(
 ) -> types.Array:
   """Sums the elected signs of a leaf; over leaves, it is the majority."""
   x = x if weights is None else _stack.weigh(x, weights)
-  return tree.sum_entries(_signs(x).astype(np.int32)[None])[0]
+  return tree.sum_entries(signs(x).astype(np.int32)[None])[0]
 
 
 def _agreeing(
@@ -129,7 +129,7 @@ def _agreeing(
   not the side with more models. ``cancelled`` replaces the sign of zero sums.
   """
   weighted = x if weights is None else _stack.weigh(x, weights)
-  sign = _signs(weighted)
+  sign = signs(weighted)
   sign = jnp.where(sign == 0, jnp.asarray(cancelled).astype(sign.dtype), sign)
   agrees = lambda y: tree.wide(y) * sign > 0
   return _stack.map_models(
@@ -158,4 +158,4 @@ def _weighted_mean_nonzero(
 def _strongest(x: types.Array) -> types.Array:
   """Returns the largest magnitude over models, with the sign of the sum."""
   magnitude = jnp.max(jnp.abs(x), axis=0)
-  return (_signs(x) * tree.wide(magnitude)).astype(x.dtype)
+  return (signs(x) * tree.wide(magnitude)).astype(x.dtype)

@@ -16,10 +16,12 @@ class TallMasks(NamedTuple):
   Attributes:
     masks: bool, every leaf ``[T, ...]``.
     merged: the multi-task vector, every leaf ``[...]``.
+    scales: a factor for each model, ``[T]``, from ``emr``; or None.
   """
 
   masks: types.Deltas
   merged: types.Delta
+  scales: Any = None
 
 
 def tall_masks(
@@ -72,10 +74,11 @@ def tall_masks(
 def materialize(family: TallMasks, task: Any) -> types.Delta:
   r"""Returns the task vector of one member of a family.
 
-  .. math:: \hat\tau_t = m_t \odot \tau_{MT}
+  .. math:: \hat\tau_t = \lambda_t \, m_t \odot \tau_{MT}
 
   Args:
-    family: T masks and a multi-task vector, from ``tall_masks``.
+    family: T masks and a multi-task vector, from ``tall_masks``, where lambda
+      is 1; or with T scales lambda, from ``emr``.
     task: the index of the task, 0 .. T-1; may be traced.
 
   Returns:
@@ -97,7 +100,8 @@ def materialize(family: TallMasks, task: Any) -> types.Delta:
     raise ValueError(
       f'materialize(task={task}): expected a task of 0 .. {models - 1}'
     )
-  return tree.map(_masked, family.masks, family.merged, task=task)
+  scales = {} if family.scales is None else {'scales': family.scales}
+  return tree.map(_masked, family.masks, family.merged, task=task, **scales)
 
 
 def consensus(
@@ -164,11 +168,20 @@ def _masks(
 
 
 def _masked(
-  masks: types.Array, merged: types.Array, *, task: Any
+  masks: types.Array,
+  merged: types.Array,
+  *,
+  task: Any,
+  scales: types.Array | None = None,
 ) -> types.Array:
-  """Applies the mask of one task to a leaf of the multi-task vector."""
+  """Applies the mask and scale of one task to a leaf of the merged vector."""
   mask = jax.lax.dynamic_index_in_dim(masks, task, 0, keepdims=False)
-  return jnp.where(mask, merged, jnp.zeros_like(merged))
+  kept = jnp.where(mask, merged, jnp.zeros_like(merged))
+  if scales is None:
+    return kept
+  wide = tree.wide(kept)
+  scale = jax.lax.dynamic_index_in_dim(scales, task, 0, keepdims=False)
+  return (wide * scale.astype(wide.dtype)).astype(merged.dtype)
 
 
 def _needed(
