@@ -210,32 +210,20 @@ def weights(function: str, values: Any, models: int) -> types.Array:
 
 
 def some_sum(function: str, values: types.Array) -> None:
-  """Checks that weights which are divided by their sum have one.
-
-  Raises:
-    ValueError: naming the function and the weights.
-  """
+  """Checks that the sum of weights, by which they are divided, is not zero."""
   known = not isinstance(values, jax.core.Tracer)
   if known and not np.sum(np.asarray(values, np.float64)):
     raise ValueError(f'{function}(weights={values}): they sum to 0')
 
 
 def steps(function: str, value: Any) -> None:
-  """Checks that a number of steps is an integer >= 0.
-
-  Raises:
-    ValueError: naming the function and the number.
-  """
+  """Checks that a number of steps is an integer >= 0."""
   if not isinstance(value, (int, np.integer)) or value < 0:
     raise ValueError(f'{function}(steps={value}): expected an integer >= 0')
 
 
 def axis(function: str, value: int, leaf: str, shape: tuple[int, ...]) -> None:
-  """Checks that a leaf has an axis.
-
-  Raises:
-    ValueError: naming the function, the axis and the leaf.
-  """
+  """Checks that a leaf of some shape has an axis."""
   if value not in range(-len(shape), len(shape)):
     raise ValueError(
       f"{function}(axis={value}): leaf '{leaf}' of shape {shape} has no such "

@@ -5,13 +5,12 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from flax import linen as nn
-import jax.numpy as jnp
 
-from wsl import tree, types
+from wsl import types
 from wsl.models import (
   _cifar_resnet,
+  _functions,
   _language,
-  _layers,
   _mlp,
   _resnet,
   _vit,
@@ -76,10 +75,15 @@ def parts(module: nn.Module) -> Parts:
 def _mlp_parts(module: _mlp.MLP) -> Parts:
   """Cuts a perceptron: flattening, one block per hidden layer, the output."""
   blocks = tuple(
-    Part(_run, _mlp.Block(width, module.norm)) for width in module.widths
+    Part(_functions.run, _mlp.Block(width, module.norm))
+    for width in module.widths
   )
   return Parts(
-    Part(_mlp_embed, module), (), blocks, Part(_output, module), ('output',)
+    Part(_functions.mlp_embed, module),
+    (),
+    blocks,
+    Part(_functions.output, module),
+    ('output',),
   )
 
 
@@ -90,17 +94,19 @@ def _resnet_parts(module: _resnet.ResNet) -> Parts:
   for i, width in enumerate(module.widths):
     side = 3 if i else module.stem
     down = _resnet.Downsample(width, side, norm)
-    blocks.append(Part(_run, down, keeps=False))
-    blocks += [Part(_run, _resnet.Residual(norm))] * module.depth
-  first = {'mean': _run_on_mean, 'flatten': _run_on_flat}[module.pool]
+    blocks.append(Part(_functions.run, down, keeps=False))
+    blocks += [Part(_functions.run, _resnet.Residual(norm))] * module.depth
+  first = {'mean': _functions.run_on_mean, 'flatten': _functions.run_on_flat}[
+    module.pool
+  ]
   for i, width in enumerate(module.dense):
-    fn = _run if i else first
+    fn = _functions.run if i else first
     blocks.append(Part(fn, _resnet.DenseBlock(width), keeps=bool(i)))
   return Parts(
-    Part(_resnet_embed, module),
+    Part(_functions.resnet_embed, module),
     (),
     tuple(blocks),
-    Part(_resnet_head, module),
+    Part(_functions.resnet_head, module),
     () if module.outputs is None else ('output',),
     moments=module.norm == 'batch',
   )
@@ -109,14 +115,14 @@ def _resnet_parts(module: _resnet.ResNet) -> Parts:
 def _cifar_parts(module: _cifar_resnet.CifarResNet) -> Parts:
   """Cuts a ``CifarResNet``: stem, residual blocks, pooling and output."""
   blocks = tuple(
-    Part(_run, _cifar_resnet.Block(features, stride), keeps=False)
+    Part(_functions.run, _cifar_resnet.Block(features, stride), keeps=False)
     for features, stride in _cifar_resnet.plan(module.depth, module.widths)
   )
   return Parts(
-    Part(_cifar_embed, module),
+    Part(_functions.cifar_embed, module),
     ('stem',),
     blocks,
-    Part(_cifar_head, module),
+    Part(_functions.cifar_head, module),
     ('output',),
     moments=True,
   )
@@ -124,12 +130,12 @@ def _cifar_parts(module: _cifar_resnet.CifarResNet) -> Parts:
 
 def _vit_parts(module: _vit.ViT) -> Parts:
   """Cuts a ``ViT``: patch embedding, equal blocks, norm and output."""
-  block = Part(_run, _vit.Block(module.heads, module.expansion))
+  block = Part(_functions.run, _vit.Block(module.heads, module.expansion))
   return Parts(
-    Part(_vit_embed, module),
+    Part(_functions.vit_embed, module),
     ('embedding', 'position'),
     (block,) * module.depth,
-    Part(_vit_head, module),
+    Part(_functions.vit_head, module),
     ('norm', 'output'),
   )
 
@@ -141,10 +147,10 @@ def _language_parts(module: _language.LanguageModel) -> Parts:
     module.heads, groups, module.hidden, module.wavelength
   )
   return Parts(
-    Part(_language_embed, module),
+    Part(_functions.language_embed, module),
     ('embedding',),
-    (Part(_run, block),) * module.depth,
-    Part(_language_head, module),
+    (Part(_functions.run, block),) * module.depth,
+    Part(_functions.language_head, module),
     ('norm', 'embedding' if module.tied else 'output'),
   )
 
@@ -156,108 +162,3 @@ _CUTS: tuple[tuple[type[nn.Module], Callable[[Any], Parts]], ...] = (
   (_vit.ViT, _vit_parts),
   (_language.LanguageModel, _language_parts),
 )
-
-
-def _run(module: nn.Module, params: types.Params, h: Any) -> types.Array:
-  """Applies a module to a part's parameters or variables."""
-  variables = params if 'params' in params else {'params': params}
-  return jnp.asarray(module.apply(variables, h))
-
-
-def _on(
-  module: nn.Module,
-  params: types.Params,
-  name: str,
-  h: Any,
-  *,
-  method: str | None = None,
-) -> types.Array:
-  """Applies a module to its subtree of a part's parameters."""
-  variables = params if 'params' in params else {'params': params}
-  own = {k: share[name] for k, share in variables.items() if name in share}
-  return jnp.asarray(module.apply(own, h, method=method))
-
-
-def _leaf(params: types.Params, name: str) -> types.Array:
-  leaf: types.Array = params.get('params', params)[name]
-  return leaf
-
-
-def _output(module: Any, params: types.Params, h: types.Array) -> types.Array:
-  return _on(_layers.Dense(module.outputs), params, 'output', h)
-
-
-def _mlp_embed(_: nn.Module, params: types.Params, x: Any) -> types.Array:
-  del params
-  return jnp.reshape(x, (jnp.shape(x)[0], -1))
-
-
-def _resnet_embed(_: nn.Module, params: types.Params, x: Any) -> types.Array:
-  del params
-  return tree.widen(x)[0]
-
-
-def _run_on_mean(
-  module: nn.Module, params: types.Params, h: Any
-) -> types.Array:
-  return _run(module, params, _resnet.pooled(h, pool='mean'))
-
-
-def _run_on_flat(
-  module: nn.Module, params: types.Params, h: Any
-) -> types.Array:
-  return _run(module, params, _resnet.pooled(h, pool='flatten'))
-
-
-def _resnet_head(
-  module: _resnet.ResNet, params: types.Params, h: types.Array
-) -> types.Array:
-  if not module.dense:
-    h = _resnet.pooled(h, pool=module.pool)
-  return h if module.outputs is None else _output(module, params, h)
-
-
-def _cifar_embed(
-  module: _cifar_resnet.CifarResNet, params: types.Params, x: Any
-) -> types.Array:
-  return _on(_cifar_resnet.Stem(module.widths[0]), params, 'stem', x)
-
-
-def _cifar_head(
-  module: _cifar_resnet.CifarResNet, params: types.Params, h: types.Array
-) -> types.Array:
-  return _output(module, params, _cifar_resnet.pool(h))
-
-
-def _vit_embed(module: _vit.ViT, params: types.Params, x: Any) -> types.Array:
-  tokens = _vit.tokenize(jnp.asarray(x), patch=module.patch)
-  h = _on(_layers.Dense(module.width), params, 'embedding', tokens)
-  h, position = tree.widen(h, _leaf(params, 'position'))
-  return h + position[None]
-
-
-def _vit_head(
-  module: _vit.ViT, params: types.Params, h: types.Array
-) -> types.Array:
-  h = _on(_layers.LayerNorm(), params, 'norm', h)
-  return _output(module, params, _vit.pooled(h, pool=module.pool))
-
-
-def _language_embed(
-  module: _language.LanguageModel, params: types.Params, tokens: Any
-) -> types.Array:
-  return _on(_table(module), params, 'embedding', jnp.asarray(tokens))
-
-
-def _language_head(
-  module: _language.LanguageModel, params: types.Params, h: types.Array
-) -> types.Array:
-  h = _on(_language.RMSNorm(), params, 'norm', h)
-  if module.tied:
-    return _on(_table(module), params, 'embedding', h, method='attend')
-  output = _layers.Dense(module.vocabulary, bias=False)
-  return _on(output, params, 'output', h)
-
-
-def _table(module: _language.LanguageModel) -> _language.Embedding:
-  return _language.Embedding(module.vocabulary, module.width)
