@@ -102,6 +102,7 @@ def test_shard_and_gather_are_inverse() -> None:
   assert tuple(moved['embed'].sharding.spec) == ('candidates',)
   lazy = tree.Stored(lambda: PARAMS['embed'], (24, 6), np.dtype('float32'))
   assert mesh.shard(lazy, None, m).sharding == sharded['embed'].sharding
+  assert mesh.gather(mesh.shard({'step': 3}, None, m)) == {'step': 3}
   keys = mesh.shard(jax.random.split(jax.random.key(0), 8), None, m)
   assert tuple(keys.sharding.spec) == ('model',)
 

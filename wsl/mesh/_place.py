@@ -39,6 +39,7 @@ def shard(
     >>> tuple(params['w'].sharding.spec)
     (None, 'model')
   """
+  params = _rules.arrays(params)
   wanted = _rules.shardings(params, rules, mesh)
   return jax.tree.map(lambda x, s: put(tree.read(x), s), params, wanted)
 

@@ -10,6 +10,7 @@ import math
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import numpy as np
 
 from wsl import tree, types
 from wsl.mesh import _make
@@ -63,7 +64,7 @@ def shardings(
     >>> tuple(mesh.shardings(params, rules, m)['body'].spec)
     (None, 'model')
   """
-  placed = _placements('shardings', params, rules, mesh)
+  placed = _placements('shardings', arrays(params), rules, mesh)
   return jax.tree.map(
     lambda p: jax.sharding.NamedSharding(mesh, p.spec),
     placed,
@@ -96,6 +97,7 @@ def explain(params: types.Params, rules: Rules, mesh: jax.sharding.Mesh) -> str:
     w  (4, 8)  (None, 'model')  128 of 128  '.*': 'model'
     each device has 132 of 132 bytes
   """
+  params = arrays(params)
   placed = _placements('explain', params, rules, mesh)
   rows, sums = [], [0, 0]
   leaves = tree.named(params)
@@ -112,6 +114,13 @@ def explain(params: types.Params, rules: Rules, mesh: jax.sharding.Mesh) -> str:
   lines = ['  '.join(map(str.ljust, row, widths)).rstrip() for row in rows]
   total = f'each device has {sums[0]} of {sums[1]} bytes'
   return '\n'.join([f'mesh {_make.describe(mesh)}', *lines, total])
+
+
+def arrays(params: types.Params) -> types.Params:
+  """Returns the tree with numbers of Python as arrays."""
+  return jax.tree.map(
+    lambda x: x if hasattr(x, 'shape') else np.asarray(x), params
+  )
 
 
 def _placements(
