@@ -106,6 +106,7 @@ from wsl.stitch._routes.cost import Cost as Cost
 from wsl.stitch._routes.cost import cost as cost
 from wsl.stitch._routes.cost import Costs as Costs
 from wsl.stitch._routes.cost import route_cost as route_cost
+from wsl.stitch._routes.families import routes as routes
 from wsl.stitch._routes.joints import Joint as Joint
 from wsl.stitch._routes.joints import joint_moments as joint_moments
 from wsl.stitch._routes.joints import joints as joints
@@ -123,7 +124,6 @@ from wsl.stitch._routes.sampling import (
 from wsl.stitch._routes.selection import pareto as pareto
 from wsl.stitch._routes.selection import route_similarity as route_similarity
 from wsl.stitch._routes.selection import select_routes as select_routes
-from wsl.stitch._routes.sn_net import routes as routes
 from wsl.stitch._routes.sn_net import sn_net_routes as sn_net_routes
 from wsl.stitch._routes.sn_net import sn_net_v2_routes as sn_net_v2_routes
 from wsl.stitch._segmented import advance as advance
