@@ -12,6 +12,7 @@ Autotuning, which needs the GPU, is left out.
 """
 
 import json
+import os
 import pathlib
 import re
 import sys
@@ -108,9 +109,9 @@ def _compile(fn: Any, args: Any) -> dict[str, Any]:
   start = time.perf_counter()
   traced = jax.jit(fn).trace(*args)
   lowered = traced.lower(lowering_platforms=('cuda',))
-  middle = time.perf_counter()
+  middle, began = time.perf_counter(), _processor()
   program = lowered.compile()
-  end = time.perf_counter()
+  end, ended = time.perf_counter(), _processor()
   arrays = [x for x in jax.tree.leaves(args[:1]) if hasattr(x, 'dtype')]
   stack = sum(x.size * x.dtype.itemsize for x in arrays) or 1
   text = program.as_text()
@@ -121,6 +122,7 @@ def _compile(fn: Any, args: Any) -> dict[str, Any]:
   return {
     'trace_s': round(middle - start, 1),
     'compile_s': round(end - middle, 1),
+    'processor_s': round(ended - began, 1),
     'temporaries': round(
       program.memory_analysis().temp_size_in_bytes / stack, 2
     ),
@@ -132,6 +134,12 @@ def _compile(fn: Any, args: Any) -> dict[str, Any]:
     'loops': count(r' while\('),
     'conditionals': count(r' conditional\('),
   }
+
+
+def _processor() -> float:
+  """Returns the processor seconds of this process and of its children."""
+  spent = os.times()
+  return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 if __name__ == '__main__':

@@ -81,10 +81,12 @@ def views(
 def sum_models(x: types.Array) -> types.Array:
   """Sums ``[T, ...] -> [...]`` over the models.
 
-  The sum is unrolled over T: XLA's CPU backend emits a scalar loop for a
-  reduction of the leading axis, thirty times slower than the memory bandwidth.
+  On a CPU the sum is unrolled over T: XLA's backend there emits a scalar loop
+  for a reduction of the leading axis, thirty times slower than the memory
+  bandwidth. Elsewhere it is one instruction, which compiles faster.
   """
-  return functools.reduce(jnp.add, jnp.unstack(x))
+  at_once = lambda x: jnp.sum(x, 0, dtype=x.dtype)
+  return jax.lax.platform_dependent(x, cpu=sum_in_turn, default=at_once)
 
 
 def map_models(
@@ -92,9 +94,23 @@ def map_models(
 ) -> types.Array:
   """Stacks ``kernel(x_t, ...)`` over the models of ``[T, ...]`` stacks.
 
-  Unrolled over T as well, so that a chain of edits and a sum compiles to one
-  loop over the entries without an intermediate stack.
+  Unrolled over T on a CPU as well, so that a chain of edits and a sum compiles
+  to one loop over the entries without an intermediate stack.
   """
+  in_turn = functools.partial(map_in_turn, kernel)
+  at_once = jax.vmap(kernel)
+  return jax.lax.platform_dependent(*stacks, cpu=in_turn, default=at_once)
+
+
+def sum_in_turn(x: types.Array) -> types.Array:
+  """Sums over models, unrolled on every device."""
+  return functools.reduce(jnp.add, jnp.unstack(x))
+
+
+def map_in_turn(
+  kernel: Callable[..., types.Array], *stacks: types.Array
+) -> types.Array:
+  """Maps models, unrolled on every device."""
   models = zip(*(jnp.unstack(x) for x in stacks))
   return jnp.stack([kernel(*xs) for xs in models])
 

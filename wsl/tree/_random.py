@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
+from wsl.tree import _separate
 
 _ODD = np.uint32(0x9E3779B9)  # 2^32 over the golden ratio
 
@@ -56,8 +57,10 @@ def name_words(
   """
   codes = np.asarray([_code(name) for name in names], np.uint32)
   words = _fold(key, codes, np.arange(number, dtype=np.uint32))
-  # Rows of a jax array are taken by a program of as many results.
-  rows = words if isinstance(words, jax.core.Tracer) else np.asarray(words)
+  if isinstance(words, jax.core.Tracer):
+    rows: Any = _separate.separate(words, range(len(names)))
+  else:  # rows of a jax array are taken by a program of as many results
+    rows = np.asarray(words)
   return dict(zip(names, rows, strict=True))
 
 
@@ -179,6 +182,8 @@ def _flat_index(shape: tuple[int, ...]) -> tuple[types.Array, Any]:
   """Returns low and high words of row-major indices; high None if all are 0."""
   if any(n > 2**32 for n in shape):
     raise ValueError(f'random_bits: shape {shape} has an axis above 2^32')
+  if math.prod(shape) <= 2**32:
+    return jax.lax.iota(np.uint32, math.prod(shape)).reshape(shape), None
   low = jnp.zeros(shape, np.uint32)
   high = jnp.zeros(shape, np.uint32) if math.prod(shape) > 2**32 else None
   stride = math.prod(shape)

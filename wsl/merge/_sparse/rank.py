@@ -80,7 +80,14 @@ def magnitudes(
     size = int(np.sum([x.size // models for x in jax.tree.leaves(deltas)]))
     rows = bounds(size, *(jax.tree.leaves(f)[0] for f in fractions))
     found = _statistic(lambda: _find(deltas, rows), deltas, rows)
-    return jax.tree.map(lambda _: found, deltas)
+    leaves, treedef = jax.tree.flatten(deltas)
+    if not tree.is_traced(deltas):
+      return jax.tree.unflatten(treedef, [found] * len(leaves))
+    search = functools.cache(
+      lambda: tree.separate(tree.read(found)[None], [0] * len(leaves))
+    )
+    each = lambda i: _statistic(lambda: search()[i], deltas, rows)
+    return jax.tree.unflatten(treedef, map(each, range(len(leaves))))
 
   def each_leaf() -> types.Tree:
     size = lambda x: x.size // models

@@ -164,7 +164,7 @@ def _masks(
   x = tree.wide(x)
   merged = merged.astype(x.dtype)
   needs = lambda x, bound: jnp.abs(x) > bound * jnp.abs(merged - x)
-  return _stack.map_models(needs, x, threshold.astype(x.real.dtype))
+  return _stack.map_in_turn(needs, x, threshold.astype(x.real.dtype))
 
 
 def _masked(
@@ -195,7 +195,7 @@ def _needed(
   masks = _masks(x, merged, threshold=threshold)
   min_tasks = jnp.asarray(min_tasks)
   number = lambda mask: mask.astype(min_tasks.dtype)
-  needed = _stack.sum_models(_stack.map_models(number, masks)) >= min_tasks
+  needed = _stack.sum_in_turn(_stack.map_in_turn(number, masks)) >= min_tasks
   return jnp.where(needed, merged, jnp.zeros_like(merged))
 
 

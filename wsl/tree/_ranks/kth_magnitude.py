@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
+from wsl.tree import _separate
 from wsl.tree._ranks import bits, search
 
 
@@ -87,7 +88,8 @@ def kth_in_leaves(leaves: Sequence[Any], ks: Sequence[Any]) -> list[Any]:
   if not leaves:
     return []
   sizes = [leaf.size // leaf.shape[0] for leaf in leaves]
-  found = search.find(leaves, tuple(range(len(leaves))), ks, sizes)
+  groups = tuple(range(len(leaves)))
+  found = _separate.separate(search.find(leaves, groups, ks, sizes), groups)
   dtypes = [search.widest([leaf.dtype]) for leaf in leaves]
   return [rows.astype(dtype) for rows, dtype in zip(found, dtypes)]
 

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import types
-from wsl.tree import _nodes, _on_demand, _sums
+from wsl.tree import _nodes, _on_demand, _separate, _sums
 from wsl.tree._chunks import programs
 from wsl.tree._ranks import bits, brackets, passes
 from wsl.tree._ranks import samples as samples_lib
@@ -29,8 +28,8 @@ def find(
   groups: passes.Groups,
   ks: Sequence[Any],
   sizes: Sequence[int],
-) -> list[Any]:
-  """Finds the magnitudes of ranks ``[K, T]`` in each of G groups of leaves.
+) -> Any:
+  """Finds the magnitudes of ranks in each of G groups of leaves, ``[G, K, T]``.
 
   The rows of a bracket are the G K T thresholds.
   """
@@ -66,10 +65,12 @@ def find(
   alone = {'groups': _nodes.Static((0,))}
   is_open = lambda b: b.hi - b.lo > one
 
-  def count(b: brackets.Bracket, probes: Any) -> brackets.Bracket:
+  def count(b: brackets.Bracket, probes: Any, own: Any) -> brackets.Bracket:
     if traced:
       active = rows(is_open(b)).any(1)
-      counts = together(passes.count, probes=rows(probes), active=active)
+      counts = together(
+        passes.count, probes=rows(probes), own=own, active=active
+      )
     else:
       counts = _sums.total(
         passes.count, leaves, entries=_COUNT, probes=rows(probes), **alone
@@ -77,11 +78,11 @@ def find(
     counts = counts.reshape(probes.shape).astype(wide)
     return brackets.narrow(xp, b, probes, counts, k)
 
-  def collect(b: brackets.Bracket, _: Any) -> brackets.Bracket:
+  def collect(b: brackets.Bracket, _: Any, own: Any) -> brackets.Bracket:
     if traced:
       active = rows(is_open(b)).any(1)
       found = together(
-        passes.collect, bracket=grouped(b), k=rows(k), active=active
+        passes.collect, bracket=grouped(b), k=rows(k), own=own, active=active
       )
       return jax.tree.map(lambda x: x.reshape(-1), found)
     found = _sums.greatest(
@@ -102,9 +103,11 @@ def find(
     # must separate them first.
     collect_now = (xp.all(few) | stuck) & ~xp.any(is_open(b) & b.even)
     if traced:
-      new = jax.lax.cond(collect_now, collect, count, b, probes)
+      limits = jnp.column_stack([probes, b.lo, b.hi])
+      own = _separate.separate(rows(limits), groups)
+      new = jax.lax.cond(collect_now, collect, count, b, probes, own)
     else:
-      new = collect(b, probes) if collect_now else count(b, probes)
+      new = (collect if collect_now else count)(b, probes, None)
     b = jax.tree.map(functools.partial(xp.where, is_open(b)), new, b)
     return b, brackets.next_probes(xp, b, k, dtype)
 
@@ -113,8 +116,7 @@ def find(
   probes = brackets.first_probes(xp, sample, each(drawn), k, each(sizes))
   unknown = lambda state: xp.any(is_open(state[0]))
   found, _ = _while(traced, unknown, step, (bracket, probes))
-  result = found.lo.view(dtype).reshape(len(sizes), ranks, models)
-  return _separate(result) if traced else list(result)
+  return found.lo.view(dtype).reshape(len(sizes), ranks, models)
 
 
 def _together(
@@ -127,17 +129,6 @@ def _together(
   arrays = [_on_demand.read(x) for x in leaves]
   hyper['groups'] = _nodes.Static(groups)
   return _on_demand.apply_kernel(kernel, *arrays, **hyper)
-
-
-def _separate(x: types.Array) -> list[types.Array]:
-  """Returns the parts ``x[i]`` of traced magnitudes in buffers of their own.
-
-  XLA fuses slices into the kernels that use them. Kernels of equal leaves would
-  differ by the place of the slice, and each would be compiled. It does not fuse
-  across a conditional, whose predicate here is true, but depends on the data.
-  """
-  zeros = lambda x: [jnp.zeros(x.shape[1:], x.dtype)] * len(x)
-  return jax.lax.cond(x[0, 0, 0] >= 0, list, zeros, x)
 
 
 def _spread(xp: Any, k: Any, shape: tuple[int, ...], dtype: Any) -> Any:
