@@ -38,10 +38,10 @@ def separate(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
   if jnp.issubdtype(rows.dtype, np.floating):
     integers = rows.view(f'int{8 * rows.dtype.itemsize}')
     return [x.view(rows.dtype) for x in separate(integers, places)]
-  one = len(set(places)) == 1  # nothing to slice
+  same = len(set(places)) == 1  # no slices that differ
   return jax.lax.platform_dependent(
     rows,
-    cpu=plainly if one else lambda rows: _in_branch(rows, places),
+    cpu=plainly if same else lambda rows: _in_branch(rows, places),
     default=lambda rows: _in_loop(rows, places),
   )
 
@@ -56,23 +56,18 @@ def _in_branch(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
   return jax.lax.cond(_one(rows) > 0, taken, zeros, rows)
 
 
-def _one(rows: types.Array) -> types.Array:
-  """Returns 1, of the dtype of some integers, as a function of them."""
-  one = jnp.ones((), rows.dtype)
-  return (rows[(0,) * rows.ndim] | one) & one
-
-
 def _in_loop(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
   """Copies rows in the only step of a loop, by kernels that are all equal."""
   shape, dtype = rows.shape[1:], rows.dtype
   rows = rows.reshape(len(rows), -1)
   # The place stands behind the entries of each copy, and the number of steps
   # is computed: XLA does not know them, so that it neither builds them into the
-  # kernels, nor unrolls the loop.
+  # kernels, nor unrolls the loop. A place counts from 1, for XLA would take a
+  # copy of equal entries, such as zeros, as one number.
   copies: Any = [np.zeros(rows.shape[1] + 1, dtype) for _ in places]
   for copy, place in zip(copies, places):
-    copy[-1] = place + 1  # not equal to the other entries: no scalar
-  steps = _one(rows)
+    copy[-1] = place + 1
+  table, steps = jnp.pad(rows, [(1, 0), (0, 0)]), _one(rows)
 
   def copy_all(state: Any) -> Any:
     i, copies = state
@@ -80,7 +75,7 @@ def _in_loop(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
     for copy in copies:
       place = copy[-1:]
       row = jax.lax.dynamic_index_in_dim(
-        rows, place[0].astype(np.int32) - np.int32(1), keepdims=False
+        table, place[0], keepdims=False, allow_negative_indices=False
       )
       found.append(jnp.concatenate([row, place]))
     return i + jnp.ones((), dtype), found
@@ -89,3 +84,9 @@ def _in_loop(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
     lambda state: state[0] < steps, copy_all, (jnp.zeros((), dtype), copies)
   )
   return [copy[:-1].reshape(shape) for copy in copies]
+
+
+def _one(rows: types.Array) -> types.Array:
+  """Returns 1, of the dtype of some integers, as a function of them."""
+  one = jnp.ones((), rows.dtype)
+  return (rows[(0,) * rows.ndim] | one) & one

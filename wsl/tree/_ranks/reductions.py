@@ -57,6 +57,7 @@ def inside(
   return _by_group(jnp.maximum, parts, groups)
 
 
+@jax.jit
 def _count(x: types.Array, probes: types.Array) -> types.Array:
   """Counts the entries of one leaf, ``[K * T, PROBES]``."""
   entries = bits.of(x, probes.dtype)
@@ -66,6 +67,7 @@ def _count(x: types.Array, probes: types.Array) -> types.Array:
   return jnp.stack(counts).reshape(probes.T.shape).T
 
 
+@jax.jit
 def _inside(x: types.Array, lo: types.Array, hi: types.Array) -> types.Array:
   """Finds both ends in each column of one leaf, ``[2, K * T, COLUMNS]``."""
   entries = _runs(bits.of(x, lo.dtype))
