@@ -92,3 +92,70 @@ def test_an_eager_call_compiles_once_for_a_shape(name: str) -> None:
   assert compiled(2) >= 1
   # The samples of all leaves are sorted by one program of so many operands.
   assert compiled(3) <= 1
+
+
+ON_GPUS: dict[str, Callable[..., Any]] = {
+  **{name: lambda d, w, fn=fn: fn(d) for name, (fn, _) in METHODS.items()},
+  'dare, sum': lambda d, w: merge.sum(merge.dare(d, rate=w, key=KEY)),
+  'dare, ties': lambda d, w: merge.ties(
+    merge.dare(d, rate=0.5, key=KEY), density=0.2, weights=w
+  ),
+  'della': lambda d, w: merge.della(d, density=w, epsilon=0.1, key=KEY),
+  'breadcrumbs leaf': lambda d, w: merge.breadcrumbs(
+    d, density=0.2, outliers=0.1, scope='leaf'
+  ),
+  'consensus, weights': lambda d, w: merge.consensus(
+    d, threshold=w, min_tasks=2
+  ),
+  'sum, weights': lambda d, w: merge.sum(d, weights=w),
+  'weighted_mean, weights': merge.weighted_mean,
+}
+
+
+@functools.cache
+def lowered(name: str, leaves: int) -> str:
+  """Returns the StableHLO of a method for NVIDIA GPUs."""
+  x = jax.ShapeDtypeStruct((T, 130, 190), jnp.float32)
+  stack = {f'block_{i}/kernel': x for i in range(leaves)}
+  weights = jax.ShapeDtypeStruct((T,), jnp.float32)
+  traced = jax.jit(ON_GPUS[name]).trace(stack, weights)
+  return traced.lower(lowering_platforms=('cuda',)).as_text()
+
+
+# The call of a kernel, its operands and their types.
+CALL = r'call @((?:evaluate|_count|_inside)\w*)\((.*?)\) : \((.*?)\) ->'
+
+
+def count(operation: str, text: str) -> int:
+  return len(re.findall(rf'stablehlo\.{operation}\b', text))
+
+
+@pytest.mark.parametrize('name', ON_GPUS)
+def test_on_a_gpu_a_leaf_adds_calls_not_kernels(name: str) -> None:
+  """Each further leaf adds calls of functions that are there already."""
+  few, many = lowered(name, 4), lowered(name, 12)
+  for operation in ('while', 'sort', 'reduce'):
+    assert count(operation, many) == count(operation, few), operation
+  lines = lambda text: len(re.findall(r'^\s+(%\S+ = |stablehlo)', text, re.M))
+  assert (lines(many) - lines(few)) / 8 <= 75
+
+
+@pytest.mark.parametrize('name', ON_GPUS)
+def test_on_a_gpu_kernels_of_leaves_share_no_array(name: str) -> None:
+  """XLA would merge such kernels into one, which grows with their number."""
+  for function in lowered(name, 4).split('func.func ')[1:]:
+    fixed: set[str] = set()  # constants, and what is computed from them
+    for result, operands in re.findall(r'(%\S+) = stablehlo\.(.*)', function):
+      if set(re.findall(r'%\w+', operands)) <= fixed:
+        fixed.add(result)
+    calls: dict[str, list[set[str]]] = {}
+    for callee, operands, kinds in re.findall(
+      r'call @((?:evaluate|_count|_inside)\w*)\((.*?)\) : \((.*?)\) ->',
+      function,
+    ):
+      pairs = zip(operands.split(', '), kinds.split(', '), strict=True)
+      arrays = {x for x, kind in pairs if 'x' in kind.replace('1x', '')}
+      calls.setdefault(callee, []).append(arrays - fixed)
+    for callee, given in calls.items():
+      if len(given) >= 4:
+        assert len(set.union(*given)) == sum(map(len, given)), callee

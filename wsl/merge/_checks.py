@@ -130,8 +130,7 @@ def at_leaves(
   if not is_per_leaf(values):
     values = numbers(label, values)
     check(values)
-    value = per_model(label, values, models)
-    return jax.tree.map(lambda _: value, deltas)
+    return tree.at_leaves(per_model(label, values, models), deltas)
   found = tree.scalars(function, name, values, deltas)
   check_each(found, check)
   return jax.tree.map(lambda value: per_model(label, value, models), found)

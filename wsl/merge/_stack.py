@@ -161,7 +161,7 @@ def per_leaf(label: str, values: Any, deltas: types.Deltas) -> types.Tree:
   )
   if numbers or jax.tree_util.all_leaves([values]):
     values = jnp.asarray(values) if numbers else values
-    return jax.tree.map(lambda _: values, deltas)
+    return tree.at_leaves(values, deltas)
   is_leaf = lambda x: x is None or isinstance(x, types.Gram)
   values = tree.conform(label, values, 'the deltas', deltas, is_leaf=is_leaf)
   floats = tree.named(deltas)

@@ -66,6 +66,7 @@ from wsl.tree._ranks.kth_magnitude import kth_magnitude as kth_magnitude
 from wsl.tree._ranks.kth_magnitude import reaches as reaches
 from wsl.tree._scalars import check_scalars as check_scalars
 from wsl.tree._scalars import scalars as scalars
+from wsl.tree._separate import at_leaves as at_leaves
 from wsl.tree._separate import separate as separate
 from wsl.tree._spectral.leading import Leading as Leading
 from wsl.tree._spectral.leading import leading as leading

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import types
-from wsl.tree import _names, _on_demand
+from wsl.tree import _names, _on_demand, _separate
 from wsl.tree._containers import convert
 
 
@@ -42,8 +42,9 @@ def map(
     >>> map(scale, {'a': jnp.ones(2)}, factor=3.0)['a'].tolist()
     [3.0, 3.0]
   """
+  each = iter(_separate.hyper_for_leaves(hyper, len(jax.tree.leaves(tree))))
   return jax.tree.map(
-    lambda *leaves: _on_demand.apply_kernel(kernel, *leaves, **hyper),
+    lambda *leaves: _on_demand.apply_kernel(kernel, *leaves, **next(each)),
     tree,
     *rest,
   )

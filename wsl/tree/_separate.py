@@ -8,6 +8,7 @@ of a copy of each row.
 """
 
 from collections.abc import Sequence
+import functools
 from typing import Any
 
 import jax
@@ -15,6 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
+
+# Entries of an array that may be copied for each leaf.
+_SMALL = 1 << 12
 
 
 def separate(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
@@ -32,18 +36,84 @@ def separate(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
     >>> [x.tolist() for x in jax.jit(lambda x: separate(x, (1, 0, 1)))(rows)]
     [[3, 4], [1, 2], [3, 4]]
   """
-  plainly = lambda rows: [rows[i] for i in places]
   if not isinstance(rows, jax.core.Tracer) or len(places) == 1:
-    return plainly(rows)
-  if jnp.issubdtype(rows.dtype, np.floating):
-    integers = rows.view(f'int{8 * rows.dtype.itemsize}')
-    return [x.view(rows.dtype) for x in separate(integers, places)]
+    return [rows[i] for i in places]
+  copy = _copy_floats if _is_float(rows) else _copy
+  return copy(rows, tuple(places))
+
+
+def at_leaves(value: Any, tree: types.Tree) -> types.Tree:
+  """Returns a tree with one value at each leaf.
+
+  A small array in a trace, such as a weight for each model, is copied: on a GPU
+  the kernels of leaves that share one would be merged. A number does no harm.
+
+  Args:
+    value: any value.
+    tree: any pytree.
+
+  Returns:
+    A tree of ``tree``'s structure.
+
+  Example:
+    >>> at_leaves(0.5, {'a': 1, 'b': [2]})
+    {'a': 0.5, 'b': [0.5]}
+  """
+  leaves, treedef = jax.tree.flatten(tree)
+  return jax.tree.unflatten(treedef, _repeat(value, len(leaves)))
+
+
+def hyper_for_leaves(
+  hyper: dict[str, Any], number: int
+) -> list[dict[str, Any]]:
+  """Returns the hyperparameters of a kernel for each of several leaves.
+
+  Args:
+    hyper: hyperparameters by name, copied as by ``at_leaves``.
+    number: the number of leaves.
+  """
+  each = {name: _repeat(value, number) for name, value in hyper.items()}
+  return [{name: each[name][i] for name in each} for i in range(number)]
+
+
+def _repeat(value: Any, number: int) -> list[Any]:
+  """Repeats a value; copies it if it is a small array in a trace."""
+  copied = (
+    isinstance(value, jax.core.Tracer)
+    and 0 < value.ndim
+    and value.size <= _SMALL
+    and (_is_float(value) or jnp.issubdtype(value.dtype, np.integer))
+  )
+  if not copied or number < 2:
+    return [value] * number
+  return separate(value[None], (0,) * number)
+
+
+def _copy(rows: types.Array, places: tuple[int, ...]) -> list[types.Array]:
+  """Copies rows of integers."""
+  plainly = lambda rows: [rows[i] for i in places]
   same = len(set(places)) == 1  # no slices that differ
   return jax.lax.platform_dependent(
     rows,
     cpu=plainly if same else lambda rows: _in_branch(rows, places),
     default=lambda rows: _in_loop(rows, places),
   )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _copy_floats(
+  rows: types.Array, places: tuple[int, ...]
+) -> list[types.Array]:
+  """Copies rows of floats by their bits."""
+  integers = rows.view(f'int{8 * rows.dtype.itemsize}')
+  return [x.view(rows.dtype) for x in _copy(integers, places)]
+
+
+@_copy_floats.defjvp
+def _derivatives(places: tuple[int, ...], rows: Any, tangents: Any) -> Any:
+  """Differentiates copies of rows, which are rows."""
+  (rows,), (tangents,) = rows, tangents
+  return _copy_floats(rows, places), [tangents[i] for i in places]
 
 
 def _in_branch(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
@@ -84,6 +154,11 @@ def _in_loop(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
     lambda state: state[0] < steps, copy_all, (jnp.zeros((), dtype), copies)
   )
   return [copy[:-1].reshape(shape) for copy in copies]
+
+
+def _is_float(x: types.Array) -> bool:
+  """Returns True for real floats."""
+  return jnp.issubdtype(x.dtype, np.floating)
 
 
 def _one(rows: types.Array) -> types.Array:

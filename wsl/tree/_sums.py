@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _nodes, _numerics, _recompute
+from wsl.tree import _nodes, _numerics, _recompute, _separate
 from wsl.tree._chunks import programs, reduce
 
 _ALL = programs.Entries(lead=0, neutral=0.0)
@@ -55,8 +55,9 @@ def total(
     3
   """
   nodes: list[_nodes.Computed] = []
+  each = iter(_separate.hyper_for_leaves(hyper, len(jax.tree.leaves(tree))))
   jax.tree.map(
-    lambda *leaves: nodes.append(_nodes.Computed(kernel, leaves, hyper)),
+    lambda *leaves: nodes.append(_nodes.Computed(kernel, leaves, next(each))),
     tree,
     *rest,
   )
