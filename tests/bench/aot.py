@@ -4,11 +4,16 @@
   JAX_PLATFORMS=cpu python tests/bench/aot.py --leaves=60 --side=2048
 
 One JSON line for each method: the seconds to trace and to compile it, which are
-those of this machine's processor, the temporaries in stacks of T models, and
-the kernels, library calls, loops and products below full precision of the
-program. ``--operations`` compiles the small call of every public operation
-instead. XLA compiles for an H100 with 80 GB as it is described below.
-Autotuning, which needs the GPU, is left out.
+those of this machine, its processor's seconds to compile, the temporaries in
+stacks of T models, and what is in the program: kernels, how many of them
+differ, the stacks that each of its computations reads and writes, library
+calls, loops and products below full precision. A search by rank is a loop with
+two branches, one of which is taken in each step. ``--operations`` compiles the
+small call of every public operation instead.
+
+XLA compiles for an H100 with 80 GB as it is described below. Autotuning, which
+needs the GPU, is left out, and sorts are kernels, which are slow to compile; a
+GPU has a library for them.
 """
 
 import json
@@ -27,7 +32,7 @@ from jax.experimental import topologies
 import jax.numpy as jnp
 
 from tests import operations
-from tests.bench._gpu import spectral, speed
+from tests.bench._gpu import spectral, speed, traffic
 from tests.operations import inputs
 from wsl import merge
 
@@ -129,7 +134,7 @@ def _compile(fn: Any, args: Any) -> dict[str, Any]:
     'products below full precision': sum(
       'highest' not in line.lower() for line in products
     ),
-    'fusions': count(r' fusion\('),
+    **traffic.kernels(text, stack),
     'calls': sorted(set(re.findall(r'custom_call_target="([^"]+)"', text))),
     'loops': count(r' while\('),
     'conditionals': count(r' conditional\('),
