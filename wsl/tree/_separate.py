@@ -80,7 +80,7 @@ def _repeat(value: Any, number: int) -> list[Any]:
   """Repeats a value; copies it if it is a small array in a trace."""
   copied = (
     isinstance(value, jax.core.Tracer)
-    and 0 < value.ndim
+    and value.ndim > 0
     and value.size <= _SMALL
     and (_is_float(value) or jnp.issubdtype(value.dtype, np.integer))
   )
