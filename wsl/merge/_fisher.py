@@ -79,7 +79,11 @@ def fisher(
     divide = functools.partial(tree.apply_kernel, _quotients, norms)
     by_id = {id(c): c for c in jax.tree.leaves(factors)}
     found = {key: divide(c) for key, c in by_id.items()}
-    factors = jax.tree.map(lambda c: found[id(c)], factors)
+    first, *others = found.values()
+    if others:
+      factors = jax.tree.map(lambda c: found[id(c)], factors)
+    else:
+      factors = tree.at_leaves(first, factors)
 
   def steps(both: tuple[types.Deltas, types.Deltas]) -> types.Delta:
     deltas, fishers = both
