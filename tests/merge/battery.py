@@ -280,6 +280,16 @@ METHODS = {
       'zero': SPLIT,
     },
   ),
+  'tsv_compress': Row(
+    _with(merge.tsv_compress),
+    gives='deltas',
+    but={'vmap': 'the fraction sets shapes: it is static', 'zero': SPLIT},
+  ),
+  'wudi': Row(
+    _with(merge.wudi, steps=5),
+    hyper={'rate': (1e-4, 2e-4)},
+    zero=lambda models, ndim: 1.0 if ndim == 2 else _averaged(models, ndim),
+  ),
   'tsv/scanned': Row(
     _with(merge.tsv, matrices=LAYERS),
     but={'vmap': NO_NUMBERS, 'zero': SPLIT},

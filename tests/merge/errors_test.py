@@ -104,6 +104,18 @@ CASES: dict[str, tuple[Any, str]] = {
     lambda: merge.emr(X, dialect='papper'),
     "emr: dialect='papper': expected one of ['official', 'paper'] (did you",
   ),
+  'no triplet kept': (
+    lambda: merge.tsv_compress(X, kept=0.0),
+    'tsv_compress(kept=0.0): the fraction of singular triplets, expected 0 <',
+  ),
+  'half a step of wudi': (
+    lambda: merge.wudi(X, steps=1.5),
+    'wudi(steps=1.5): expected a whole number >= 0',
+  ),
+  'rate of wudi': (
+    lambda: merge.wudi(X, rate=-1.0),
+    'wudi(rate=-1.0): expected numbers >= 0',
+  ),
   'clip of pcb': (
     lambda: merge.pcb(X, density=0.5, clip=0.5),
     'pcb(clip=0.5): clip is the fraction clipped at either end, expected 0 <= '

@@ -191,3 +191,57 @@ def test_emr_of_sums_that_cancel_and_of_a_zero_task() -> None:
   assert official.merged['w'].tolist() == [-1, 2]
   close(official.scales, [1.5, 2 / 3, 0])
   assert merge.materialize(official, 2)['w'].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize('kept', [None, 0.8])
+def test_tsv_compress_is_the_best_approximation(kept: float | None) -> None:
+  x = model(9, 2)
+  found = merge.tsv_compress(x, kept=kept)
+  u, s, vt = np.linalg.svd(x['w'], full_matrices=False)
+  s[:, 4 if kept else 2 :] = 0
+  near = 1e-10 if np.float64 == battery.FLOAT else 1e-4
+  wanted = (u * s[:, None]) @ vt
+  np.testing.assert_allclose(found['w'], wanted, rtol=near, atol=near)
+  np.testing.assert_array_equal(found['b'], x['b'])
+  view = tree.Matrix(batch=(0,), rows=(1,), columns=(2,))
+  layers = merge.tsv_compress({'w': x['w'][:, None]}, matrices={'w': view})
+  want = merge.tsv_compress({'w': x['w']})['w']
+  np.testing.assert_allclose(layers['w'][:, 0], want, rtol=near, atol=near)
+
+
+def wudi(x: Any, steps: int, rate: float) -> Any:
+  """Adam on the sum of squared interferences, of weights ``[out, in]``."""
+  tau = x.sum(0)
+  mean, square = np.zeros_like(tau), np.zeros_like(tau)
+  for i in range(1, steps + 1):
+    g = sum(2 * (tau - t) @ t.T @ t / (t**2).sum() for t in x)
+    mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g**2
+    root = np.sqrt(square / (1 - 0.999**i)) + 1e-8
+    tau = tau - rate * mean / (1 - 0.9**i) / root
+  return tau
+
+
+def test_wudi_is_the_definition() -> None:
+  x = model(10, 3)
+  found = merge.wudi(x, steps=40, rate=1e-2)
+  near = 1e-10 if np.float64 == battery.FLOAT else 1e-3
+  weights = np.swapaxes(x['w'], 1, 2)  # [out, in]
+  wanted = wudi(weights, 40, 1e-2)
+  np.testing.assert_allclose(found['w'].T, wanted, rtol=near, atol=near)
+  close(found['b'], x['b'].mean(0))
+  view = {'w': tree.Matrix(rows=(1,), columns=(0,))}
+  stored = merge.wudi({'w': weights}, steps=40, rate=1e-2, matrices=view)
+  np.testing.assert_allclose(stored['w'], wanted, rtol=near, atol=near)
+
+
+def test_wudi_of_one_task_is_that_task_and_lowers_interference() -> None:
+  x = model(11, 3)
+  one = {'w': x['w'][:1]}
+  close(merge.wudi(one, steps=9, rate=1.0)['w'], x['w'][0])
+  zero = {'w': np.zeros((2, 3, 4))}
+  assert not np.any(merge.wudi(zero, steps=9, rate=1.0)['w'])
+  cost = lambda m: sum(
+    np.square((m - t).T @ t).sum() / np.square(t).sum() for t in x['w']
+  )
+  merged = merge.wudi(x, steps=200, rate=1e-2)['w']
+  assert cost(np.asarray(merged)) < 0.5 * cost(x['w'].sum(0))

@@ -42,15 +42,15 @@ PAIRS = {
 }
 # Rows with views of the battery's matrices.
 VIEWED = {name for name in NAMES if name.endswith('/scanned')}
-SPECTRAL = {'tsv', 'iso_c', 'iso_cts'}
+SPECTRAL = {'tsv', 'iso_c', 'iso_cts', 'tsv_compress', 'wudi'}
 ENTRYWISE = set(NAMES) - SPECTRAL - VIEWED - {'dare', 'della', 'regmean'}
 # Weights that are small differences of scores.
 ENTRYWISE -= {'pcb'}
 LINEAR = {'sum', 'mean', 'weighted_mean', 'fisher', 'scale.by_depth'}
 PER_MODEL = {'density', 'outliers', 'rate', 'threshold', 'floor', 'coefs'}
 PER_MODEL |= {'epsilon'}
-# Their threshold is a number.
-ONE_NUMBER = {'ram', 'ram_plus', 'ram_plus/global'}
+# Their threshold or rate is a number.
+ONE_NUMBER = {'ram', 'ram_plus', 'ram_plus/global', 'wudi'}
 
 FLOATS = ['float16', 'bfloat16', 'float32', 'float64']
 DTYPES = [*FLOATS, 'complex64', 'complex128', 'float8_e4m3fn', 'int8', 'int32']

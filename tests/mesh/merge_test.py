@@ -38,6 +38,7 @@ EXACT = {
 # They need whole matrices.
 GATHER = {
   *('regmean', 'tsv', 'iso_c', 'iso_cts', 'tsv/scanned', 'iso_c/scanned'),
+  *('tsv_compress', 'wudi'),
 }
 # Their searches and sums are those of other rows.
 SAME_PROGRAM = {

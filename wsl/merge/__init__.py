@@ -25,9 +25,11 @@ from wsl.merge._sparse.tall import tall_masks as tall_masks
 from wsl.merge._sparse.tall import TallMasks as TallMasks
 from wsl.merge._sparse.ties import ties as ties
 from wsl.merge._sparse.trim import trim as trim
+from wsl.merge._spectral.compress import tsv_compress as tsv_compress
 from wsl.merge._spectral.iso import iso_c as iso_c
 from wsl.merge._spectral.iso import iso_cts as iso_cts
 from wsl.merge._spectral.tsv import tsv as tsv
+from wsl.merge._spectral.wudi import wudi as wudi
 from wsl.merge._spherical.means import karcher as karcher
 from wsl.merge._spherical.means import multislerp as multislerp
 from wsl.merge._spherical.nuslerp import nuslerp as nuslerp
