@@ -105,3 +105,9 @@ def test_a_dtype_that_is_not_in_the_format(tmp_path, leaf, message):
   with pytest.raises(ValueError, match=message):
     checkpoint.save(tmp_path / 'a.safetensors', {'a': leaf})
   assert not any(tmp_path.iterdir())
+
+
+def test_a_name_that_is_no_text_is_named(tmp_path):
+  with pytest.raises(ValueError, match=r"the name 'a.ud800' is no Unicode"):
+    checkpoint.save(tmp_path / 'a.safetensors', {'a\ud800': np.zeros(2)})
+  assert not any(tmp_path.iterdir())

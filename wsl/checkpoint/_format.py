@@ -52,6 +52,8 @@ def code(name: str, dtype: Any) -> str:
     raise ValueError(
       f"save: a leaf is named '{name}', which safetensors reserves: rename it"
     )
+  if not name.isascii() and any('\ud800' <= c <= '\udfff' for c in name):
+    raise ValueError(f'save: the name {name!a} is no Unicode text: rename it')
   if dtype not in _CODES:
     hint = 'save its jax.random.key_data' if 'key' in str(dtype) else 'cast it'
     if getattr(dtype, 'kind', '') in ('U', 'S'):
