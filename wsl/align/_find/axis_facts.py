@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from wsl.align._find import axis_tree, known_constants
+from wsl.align._find import axis_tree, known_constants, refinement
 from wsl.align._find.generic import operands as operands_lib
 from wsl.align._find.generic import traits as traits_lib
 
@@ -176,7 +176,7 @@ def tie_pieces(value: Value) -> None:
   for piece in value.pieces:
     for i, (x, y) in enumerate(zip(value.axes, piece)):
       if i != value.dim:
-        axis_tree.tie(x, y)
+        refinement.tie(x, y)
 
 
 def from_pieces(dim: int, pieces: Sequence[Axes]) -> Value:

@@ -12,7 +12,7 @@ from jax.extend import core
 import numpy as np
 
 from wsl import jaxprs
-from wsl.align._find import axis_tree
+from wsl.align._find import axis_tree, refinement
 
 LIMIT = 1 << 22  # entries; larger constants are not evaluated
 _REASON = 'a constant that varies along it'
@@ -116,9 +116,9 @@ def _pin_labels(axis: axis_tree.Axis, labels: np.ndarray) -> None:
   # length become the minor factor of a product; otherwise the atom is pinned.
   runs = np.diff(np.flatnonzero(np.diff(labels, prepend=-1, append=-1)))
   if len(runs) < len(labels) and len(runs) <= axis_tree.MANY // 4:
-    axis_tree.slices(axis, runs.tolist())
+    refinement.slices(axis, runs.tolist())
   elif len(runs) < len(labels) and (runs == runs[0]).all():
-    halves = axis_tree.factorize(axis, len(runs))
+    halves = refinement.factorize(axis, len(runs))
     axis_tree.pin(axis if halves is None else halves[0], _REASON)
   else:
     axis_tree.pin(axis, _REASON)

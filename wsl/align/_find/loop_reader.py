@@ -10,7 +10,7 @@ from typing import TypeAlias
 from jax.extend import core
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find import axis_facts, axis_tree, refinement
 from wsl.align._find.generic import loops
 from wsl.align._find.generic import traits as traits_lib
 
@@ -37,7 +37,7 @@ def scan(
   count = len(carry)
   layer = axis_tree.Axis(eqn.params['length'], 'the steps of a scan')
   for value in stacks:
-    axis_tree.tie(value.axes[0], layer)
+    refinement.tie(value.axes[0], layer)
   for value in carry:
     facts.record(value.axes)  # before the layer: shared by all steps
   outside = facts.layers
@@ -145,7 +145,7 @@ def _tie(
   """Ties the axes of two lists of values."""
   for x, y in zip(xs, ys):
     for a, b in zip(facts.operand(x), facts.operand(y)):
-      axis_tree.tie(a, b)
+      refinement.tie(a, b)
 
 
 def _roots(args: axis_facts.Values) -> traits_lib.Traits:

@@ -4,7 +4,7 @@ import itertools
 import math
 
 from wsl.align import _symmetry
-from wsl.align._find import axis_facts, axis_tree, nesting
+from wsl.align._find import axis_facts, axis_tree, nesting, refinement
 
 _UNROLL = 256  # the largest number of segments of a product that is expanded
 
@@ -73,7 +73,7 @@ def _flatten(axis: axis_tree.Axis) -> bool:
       sizes = [piece.size for piece in pieces]
       if set(sizes) == {1}:
         _pin_whole(inner, axis_tree.ONE_BY_ONE)
-      elif axis_tree.factorize(inner, inner.size // math.gcd(*sizes)) is None:
+      elif refinement.factorize(inner, inner.size // math.gcd(*sizes)) is None:
         _pin_whole(inner, 'parts inside a product that cannot be distinguished')
       return True
   return False

@@ -7,7 +7,7 @@ from jax.extend import core
 import jax.numpy as jnp
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find import axis_facts, axis_tree, refinement
 from wsl.align._find.indices import lookups, sources, uses
 from wsl.align._find.rules import elementwise, table
 
@@ -84,7 +84,7 @@ def _concatenate(
     for arg in args:
       if arg.constant is None:
         for a, b in zip(axes[:-1], arg.axes[:-1]):
-          axis_tree.tie(a, b)
+          refinement.tie(a, b)
     last = axis_tree.Axis(len(args), 'the components of an index')
     return [axis_facts.Value((*axes[:-1], last), components=tuple(args))]
   index = uses.common(args)

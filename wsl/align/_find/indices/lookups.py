@@ -12,7 +12,7 @@ from jax.extend import core
 import numpy as np
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find import axis_facts, axis_tree, refinement
 from wsl.align._find.rules import indexing
 
 Results = list[axis_facts.Value] | None
@@ -75,7 +75,7 @@ def scatter(
   batch = which.axes[:-1]
   rows = [j for j in range(len(update)) if j not in dn.update_window_dims]
   for j, axis in zip(rows, batch):
-    axis_tree.tie(update[j], axis)
+    refinement.tie(update[j], axis)
   taken = _tie_batching(
     x, batch, dn.operand_batching_dims, dn.scatter_indices_batching_dims
   )
@@ -162,7 +162,7 @@ def one_index(
   if index is not None and window == 1 and index.axis.size == axis.size:
     if index.escapes:
       axis_facts.escape(part)
-    axis_tree.tie(axis, index.axis)
+    refinement.tie(axis, index.axis)
     return index.axis
   array = part.constant.array() if part.constant is not None else None
   if window == 1 and array is not None:
@@ -170,7 +170,7 @@ def one_index(
     for j, other in enumerate(batch):
       lines = np.moveaxis(array, j, -1)
       if lines.shape[-1] == axis.size and bool((lines == counts).all()):
-        axis_tree.tie(axis, other)
+        refinement.tie(axis, other)
         return other
   positions(facts, part, batch)
   return None
@@ -183,7 +183,7 @@ def positions(
 ) -> None:
   """Registers a component of an index whose entries are used as positions."""
   for a, b in zip(facts.operand(part), batch):
-    axis_tree.tie(a, b)
+    refinement.tie(a, b)
 
 
 def _tie_batching(
@@ -195,7 +195,7 @@ def _tie_batching(
   """Ties batching axes of an operand to those of the indices; returns these."""
   taken = {i: batch[j] for i, j in zip(dims, index_dims)}
   for i, axis in taken.items():
-    axis_tree.tie(x[i], axis)
+    refinement.tie(x[i], axis)
   return taken
 
 

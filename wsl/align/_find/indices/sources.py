@@ -4,7 +4,7 @@ from jax.extend import core
 import numpy as np
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find import axis_facts, axis_tree, refinement
 
 Results = list[axis_facts.Value] | None
 
@@ -55,7 +55,7 @@ def sort(
       # Payloads that are indices themselves keep their axis.
       axes = facts.operand(arg._replace(index_of=None))
       for a, b in zip(x, axes):
-        axis_tree.tie(a, b)
+        refinement.tie(a, b)
       if index.escapes:
         axis_tree.pin(x[i], index.escapes)
     held = index if counts else arg.index_of

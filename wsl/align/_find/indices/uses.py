@@ -6,7 +6,7 @@ from jax.extend import core
 import numpy as np
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree, known_constants
+from wsl.align._find import axis_facts, known_constants, refinement
 from wsl.align._find.indices import sources
 from wsl.align._find.rules import table
 
@@ -120,5 +120,5 @@ def common(args: axis_facts.Values) -> axis_facts.Index | None:
   if len(found) < len(args) or len({x.axis.size for x in found}) > 1:
     return None
   for x in found[1:]:
-    axis_tree.tie(found[0].axis, x.axis)
+    refinement.tie(found[0].axis, x.axis)
   return found[0]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jax.extend import core
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find import axis_facts, axis_tree, refinement
 
 ELEMENTWISE = jaxprs.CASTS | {
   'abs', 'acos', 'acosh', 'add', 'add_any', 'and', 'asin', 'asinh', 'atan',
@@ -42,7 +42,7 @@ def elementwise(
     if any(axis.size != axes[0].size for axis in axes):
       return None
     for axis in axes[1:]:
-      axis_tree.tie(axes[0], axis)
+      refinement.tie(axes[0], axis)
     out.append(axes[0])
   return [tuple(out)]
 
@@ -78,7 +78,7 @@ def any_reduction(
     for i in eqn.params['dimensions']:
       axis_tree.pin(arg.axes[i], 'a reduction by a function')
     for x, y in zip(args[0].axes, arg.axes):
-      axis_tree.tie(x, y)
+      refinement.tie(x, y)
   out = _without(args[0].axes, eqn.params['dimensions'])
   return [out] * count
 
@@ -118,7 +118,7 @@ def sort(
     return [(*x[:i], axis_tree.Axis(x[i].size, 'sorted along it'), *x[i + 1 :])]
   for arg in args[1:]:
     for a, b in zip(x, arg.axes):
-      axis_tree.tie(a, b)
+      refinement.tie(a, b)
   # All operands are reordered by the keys in the first.
   moved = [_moved(facts, arg.axes, i, 'sort along it') for arg in args]
   return [moved[0]] * len(args)

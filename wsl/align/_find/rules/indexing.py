@@ -7,7 +7,7 @@ from jax.extend import core
 import numpy as np
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find import axis_facts, axis_tree, refinement
 from wsl.align._find.rules import shape
 
 Results = list[axis_facts.Axes] | None
@@ -29,7 +29,7 @@ def gather(
   chosen = _choose(facts, eqn, args)
   pairs = zip(dn.operand_batching_dims, dn.start_indices_batching_dims)
   for i, j in pairs:
-    axis_tree.tie(x[i], index[j])
+    refinement.tie(x[i], index[j])
   if chosen is None:
     axis_tree.pin(index[-1], 'the components of an index')
   batch = list(index[:-1])
@@ -97,11 +97,11 @@ def scatter(
   dn = eqn.params['dimension_numbers']
   pairs = zip(dn.operand_batching_dims, dn.scatter_indices_batching_dims)
   for i, j in pairs:
-    axis_tree.tie(x[i], index[j])
+    refinement.tie(x[i], index[j])
   # Updates have the axes of the indices and, at update_window_dims, those of x.
   rows = [j for j in range(len(update)) if j not in dn.update_window_dims]
   for j, axis in zip(rows, index[:-1]):
-    axis_tree.tie(update[j], axis)
+    refinement.tie(update[j], axis)
     if eqn.primitive.name == 'scatter':
       axis_tree.pin(axis, 'written in order')
     facts.index_dependent(update[j], update)
@@ -141,7 +141,7 @@ def tie_windows(
       continue
     j = next(window)
     if update[j].size == axis.size:
-      axis_tree.tie(axis, update[j])
+      refinement.tie(axis, update[j])
     else:
       for y, d in ((x, i), (update, j)):
         axis_tree.pin(y[d], _REASON)
@@ -176,7 +176,7 @@ def dynamic_update_slice(
   for i, axis in enumerate(update):
     start, size = starts[i], axis.size
     if size == x[i].size:
-      axis_tree.tie(x[i], axis)
+      refinement.tie(x[i], axis)
     elif start is None or axis_tree.pinned(x[i]) or axis_tree.pinned(axis):
       for y in (x, update):
         axis_tree.pin(y[i], _REASON)
@@ -184,7 +184,7 @@ def dynamic_update_slice(
     else:
       start = min(max(start, 0), x[i].size - size)
       old = shape.part(facts, x, i, start, start + size, _REASON)
-      axis_tree.tie(old, axis)
+      refinement.tie(old, axis)
       if axis_tree.pinned(old):
         facts.index_dependent(axis, update)
   return [x]

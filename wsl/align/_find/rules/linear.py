@@ -5,7 +5,7 @@ from typing import Any
 from jax.extend import core
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find import axis_facts, axis_tree, refinement
 
 Results = list[axis_facts.Axes] | None
 
@@ -18,7 +18,7 @@ def dot_general(
   x, y = args[0].axes, args[1].axes
   left, right = (*batch[0], *contract[0]), (*batch[1], *contract[1])
   for i, j in zip(left, right):
-    axis_tree.tie(x[i], y[j])
+    refinement.tie(x[i], y[j])
   # sum_u x[h, u] y[h, u]: the order of u may depend on h if both operands pair
   # it, as batch axis or by contracting it too, and on no other axis. ``left``
   # holds these axes, recorded as one array. For the free axes of x and y the
@@ -49,10 +49,10 @@ def convolution(
   # [group * units, inner], so inner channels are shared by the groups.
   group = axis_tree.Axis(groups)
   inner = kernel[spec.rhs_spec[1]]
-  axis_tree.tie(inputs, axis_tree.product([group, inner]))
+  refinement.tie(inputs, axis_tree.product([group, inner]))
   if groups > 1:
     units = axis_tree.Axis(outputs.size // groups)
-    axis_tree.tie(outputs, axis_tree.product([group, units]))
+    refinement.tie(outputs, axis_tree.product([group, units]))
   # As for a product: the contraction over inner channels and window is a
   # reduction for all other axes, while groups are batch axes of both operands.
   facts.record((inputs,))
@@ -82,7 +82,7 @@ def window(
   count = len(eqn.outvars)
   for arg in args[1:count]:
     for a, b in zip(args[0].axes, arg.axes):
-      axis_tree.tie(a, b)
+      refinement.tie(a, b)
   out = []
   for i, size in enumerate(shape):
     still = p['window_dimensions'][i] == p['window_strides'][i] == 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jax.extend import core
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find import axis_facts, axis_tree, refinement
 
 Results = list[axis_facts.Axes] | None
 
@@ -34,7 +34,9 @@ def distribute(
       first, *rest = axis_tree.factors(queue.pop())
       queue.extend(rest[::-1])
       if need % first.size:
-        halves = None if first.size % need else axis_tree.factorize(first, need)
+        halves = (
+          None if first.size % need else refinement.factorize(first, need)
+        )
         if halves is None:
           return None
         queue.append(halves[1])

@@ -6,7 +6,7 @@ import itertools
 from jax.extend import core
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find import axis_facts, axis_tree, refinement
 from wsl.align._find.rules import reshape
 
 Results = list[axis_facts.Axes] | None
@@ -81,7 +81,7 @@ def part(
     and len(axis_tree.segments(axis)) <= axis_tree.MANY
   ):
     sizes = [n for n in (start, stop - start, axis.size - stop) if n]
-    pieces = axis_tree.slices(axis, sizes)
+    pieces = refinement.slices(axis, sizes)
     if pieces is not None:
       return pieces[1 if start else 0]
   return facts.pin_moved(x, i, stop - start, reason)
@@ -146,7 +146,7 @@ def concatenate(
   for arg in args[1:]:
     for d, (x, y) in enumerate(zip(first, arg.axes)):
       if d != i:
-        axis_tree.tie(x, y)
+        refinement.tie(x, y)
   along = [arg.axes[i] for arg in args]
   size = sum(axis.size for axis in along)
   count = sum(len(axis_tree.segments(axis)) for axis in along)
