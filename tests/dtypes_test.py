@@ -119,6 +119,9 @@ MERGES: dict[str, Callable[..., Any]] = {
   'mean': merge.mean,
   'weighted_mean': lambda d: merge.weighted_mean(d, np.full(2, 0.3)),
   'mean_nonzero': merge.mean_nonzero,
+  'metric_weighted': lambda d: merge.metric_weighted(
+    d, metrics=[2.0, 2.0], penalty=3.0
+  ),
   'fisher': lambda d: merge.fisher(
     d, fishers=jax.tree.map(lambda x: np.ones(x.shape), d), floor=1e-6
   ),
@@ -176,7 +179,11 @@ def test_complex_entries_are_ranked_by_magnitude(dtype: str) -> None:
 REFUSED: dict[str, Callable[..., Any]] = {
   'elect_sign': merge.elect_sign,
   'ties': lambda d: merge.ties(d, density=0.5),
+  'pcb': lambda d: merge.pcb(d, density=0.5),
+  'emr': merge.emr,
   'tsv': merge.tsv,
+  'tsv_compress': merge.tsv_compress,
+  'wudi': merge.wudi,
   'iso_c': merge.iso_c,
   'iso_cts': merge.iso_cts,
   'fisher': lambda d: merge.fisher(d, fishers=d, floor=1e-6),

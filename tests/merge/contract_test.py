@@ -183,6 +183,7 @@ def test_gradients_are_finite(name: str) -> None:
 @pytest.mark.parametrize(
   'name',
   ['sum', 'weighted_mean', 'fisher', 'regmean', 'tsv', 'iso_c', 'iso_cts']
+  + ['wudi', 'variance_corrected', 'metric_weighted']
   + ['tsv/scanned', 'iso_c/scanned']
   + ['slerp', 'slerp/global', 'slerp/scanned'],
 )

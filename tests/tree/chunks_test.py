@@ -85,6 +85,8 @@ METHODS: dict[str, Callable[[Any], Any]] = {
   'dare ties': lambda d: merge.ties(
     merge.dare(d, rate=0.5, key=KEY), density=1.0
   ),
+  'magmax': merge.magmax,
+  'emr': lambda d: merge.materialize(merge.emr(d), 1),
   'consensus': lambda d: merge.consensus(d, threshold=0.5, min_tasks=2),
   'fisher': lambda d: merge.fisher(
     d, fishers=tree.map(jnp.abs, d), normalize=True
@@ -100,6 +102,13 @@ def test_chunks_equal_whole_leaves(name: str, dtype: str) -> None:
   merged = deltas.apply(base, delta, coef=0.7)
   assert is_cut(merged['matrix'])
   assert is_cut(merged['conv'])
+  check_equal(merged)
+
+
+def test_chunks_by_a_threshold_of_signed_scores() -> None:
+  base, *others = models(np.dtype('float32'))
+  merged = merge.pcb(deltas.stack(base, others), density=0.5)
+  assert is_cut(merged['matrix'])
   check_equal(merged)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _checks, _stack
@@ -63,9 +64,7 @@ def emr(deltas: types.Deltas, *, dialect: str = 'paper') -> tall.TallMasks:
     return own / xp.where(shared == 0, xp.inf, shared)
 
   merged = tree.map(_unified, deltas, dialect=dialect)
-  found = tree.statistic(
-    scales, deltas, shape=(models,), dtype=jnp.zeros(()).dtype
-  )
+  found = tree.statistic(scales, deltas, shape=(models,), dtype=np.float64)
   return tall.TallMasks(tree.map(_masks, deltas, merged), merged, found)
 
 

@@ -51,7 +51,8 @@ def tsv_compress(
     Merging", 2024, arXiv:2412.00081.
 
   Differs from the official code for matrices with fewer rows or columns than
-  tasks, of which it keeps no triplet.
+  tasks, of which it keeps no triplet, and where ``min(m, n) * (1 / T)`` rounds
+  down.
 
   float32 leaves are decomposed as in ``tsv``, with the same error.
   """
