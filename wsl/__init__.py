@@ -22,6 +22,7 @@ _ROOMS = (
   'merge',
   'mesh',
   'models',
+  'recipes',
   'scale',
   'stats',
   'stitch',
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
   from wsl import merge as merge
   from wsl import mesh as mesh
   from wsl import models as models
+  from wsl import recipes as recipes
   from wsl import scale as scale
   from wsl import stats as stats
   from wsl import stitch as stitch
