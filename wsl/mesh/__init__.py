@@ -13,7 +13,6 @@ from wsl.mesh._map.results import finite as finite
 from wsl.mesh._place import gather as gather
 from wsl.mesh._place import like as like
 from wsl.mesh._place import shard as shard
-
 from wsl.mesh._processes.start import Processes as Processes
 from wsl.mesh._processes.start import start as start
 from wsl.mesh._rules import explain as explain
