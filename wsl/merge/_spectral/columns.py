@@ -1,7 +1,8 @@
-"""Columns of several models side by side."""
+"""Columns of several models side by side, and their polar factors."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
 
@@ -21,13 +22,24 @@ def separate(x: types.Array, parts: int) -> types.Array:
 def polar_factors(
   u: types.Array, v: types.Array
 ) -> tuple[types.Array, types.Array]:
-  """Returns the polar factors of ``[..., m, k]`` and ``[..., n, k]``.
-
-  One after the other: on a CPU, LAPACK decomposes a batch by tasks of the
-  thread pool in which the call itself waits. Two independent calls at once
-  occupy all of two threads, and their tasks never start.
-  """
+  """Returns the polar factors of ``[..., m, k]`` and ``[..., n, k]``."""
   left = tree.polar(u)
-  # 0 * x is no constant: it is NaN for inf.
-  after = jax.lax.stop_gradient(0 * left[..., :1, :1])
-  return left, tree.polar(v + after)
+  return left, tree.polar(after(v, left))
+
+
+def after(x: types.Array, before: types.Array) -> types.Array:
+  """Returns x, which on a CPU is known only when another array is.
+
+  LAPACK decomposes a batch by tasks of the thread pool in which the call waits.
+  Independent calls at once, as many as there are threads, occupy all of them,
+  and their tasks never start: decompositions have to follow each other.
+  """
+  if not before.size:
+    return x
+  entry = before[(0,) * before.ndim].astype(np.float32)
+  # XLA folds no product with zero: it may be NaN.
+  zero = jnp.where(jnp.isfinite(entry), 0 * entry, 0)
+  zero = jax.lax.stop_gradient(zero).astype(x.dtype)
+  return jax.lax.platform_dependent(
+    x, zero, cpu=lambda x, zero: x + zero, default=lambda x, _: x
+  )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _linear, _stack
-from wsl.merge._spectral import spread
+from wsl.merge._spectral import columns, spread
 
 # Entries of stacks that are merged at once: enough for a GPU, and a few times
 # 512 MB in float32.
@@ -57,11 +57,16 @@ def on_matrices(
     alike.setdefault((x.shape, x.dtype, view, place), {})[name] = x
 
   tree.map_named(sort, deltas, views)
+  last = None
   for (_, _, view, _), leaves in alike.items():
     spec = spread.spec_of(next(iter(leaves.values())))
     static = {'method': kernel, 'view': view, 'spec': spec}
     static = {key: tree.Static(value) for key, value in static.items()}
-    merged |= _merge_alike(leaves, **static, **hyper)
+    if last is not None and tree.is_traced([last, leaves]):
+      name, x = next(iter(leaves.items()))
+      leaves = leaves | {name: tree.apply_kernel(columns.after, x, last)}
+    found = _merge_alike(leaves, **static, **hyper)
+    merged, last = merged | found, next(iter(found.values()))
   return tree.map_named(lambda name, _: merged[name], deltas)
 
 
