@@ -13,6 +13,9 @@ largest relative error over ``--checked`` leaves of each shape against float64,
 which float32 leaves out directions that it cannot tell from rounding errors;
 float64 leaves out the same. ``programs`` counts compilations.
 
+Measured on two cores for ViT-B/32 with T = 8: errors of 2.7e-6 (iso_c), 3.3e-6
+(tsv) and 2.7e-6 (iso_cts); those of the SVDs are 2.7e-6, 1.7e-5 and 1.1e-5.
+
 Expected of one H100 for ViT-B/32 with T = 8, at 40 TFLOP/s in float32 and 2 ms
 for ``eigh`` of 768 x 768: tsv 1.5 s, iso_c 0.4 s, iso_cts 2.5 s at most.
 """
