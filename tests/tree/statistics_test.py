@@ -57,6 +57,12 @@ def both(compute: Any, dtype: Any) -> tuple[Any, Any]:
 DTYPES = ['bfloat16', 'float32', 'float64', 'complex64']
 
 
+def test_norms_do_not_count_integers() -> None:
+  model = {'w': np.ones(4, np.float32), 'step': np.asarray(10**10)}
+  assert tree.norm(model) == 2
+  assert tree.norm(model, ord=1) == 4
+
+
 @pytest.mark.parametrize('dtype', DTYPES)
 @pytest.mark.parametrize('ord', [1, 2])
 def test_norms(dtype: str, ord: int) -> None:

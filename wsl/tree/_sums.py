@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _nodes, _numerics, _recompute, _separate
+from wsl.tree import _nodes, _numerics, _program, _recompute, _separate
 from wsl.tree._chunks import programs, reduce
 
 _ALL = programs.Entries(lead=0, neutral=0.0)
@@ -146,7 +146,7 @@ def norm(tree: types.Tree, *, ord: int = 2) -> Any:
     \|\theta\|_1 = \textstyle\sum_p |\theta_p|
 
   Args:
-    tree: any pytree of float or complex leaves, in memory or on demand.
+    tree: any pytree of arrays, in memory or on demand; integers do not count.
     ord: 2, or 1 for the sum of magnitudes.
 
   Returns:
@@ -162,12 +162,17 @@ def norm(tree: types.Tree, *, ord: int = 2) -> Any:
     >>> float(norm({'a': jnp.asarray([3.0]), 'b': jnp.asarray([[4.0]])}, ord=1))
     7.0
   """
+  if ord not in (1, 2):
+    raise ValueError(f'norm(ord={ord}): expected 1 or 2')
+  tree = jax.tree.map(lambda x: x if _counts(x) else None, tree)
   if ord == 1:
     return total(_magnitudes, tree, entries=_ALL)
-  if ord != 2:
-    raise ValueError(f'norm(ord={ord}): expected 1 or 2')
   square = total(_square, tree, entries=_ALL)
   return jnp.sqrt(square) if isinstance(square, jax.Array) else square**0.5
+
+
+def _counts(x: Any) -> bool:
+  return not hasattr(x, 'dtype') or _program.is_float(x)
 
 
 def _square(x: types.Array) -> types.Array:
