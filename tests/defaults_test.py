@@ -8,14 +8,14 @@ import sys
 ROOT = pathlib.Path(__file__).parents[1]
 # test_two_processes and its like start processes with settings of their own.
 FILES = (
-  *('tests/deltas_test.py', 'tests/dtypes_test.py'),
+  *('tests/deltas_test.py', 'tests/leaves/dtypes_test.py'),
   *('tests/merge/contract_test.py', 'tests/merge/property_test.py'),
   *('tests/merge/matrices_test.py', 'tests/stitch/settings_test.py'),
   *('tests/checkpoint', '--ignore=tests/checkpoint/processes_test.py'),
   # Locks, kills and headers are bytes, whatever JAX's settings are.
   '--ignore=tests/checkpoint/saving',
   '--ignore=tests/checkpoint/fuzz_test.py',
-  *('tests/wide_leaves_test.py', 'tests/stats/leaf_statistics_test.py'),
+  *('tests/leaves/wide_test.py', 'tests/stats/leaf_statistics_test.py'),
 )
 
 

@@ -13,9 +13,9 @@ import jax
 from tests.bench._gpu import deadline, process, report
 
 PARTS = (
-  *('tests/merge', 'tests/deltas_test.py', 'tests/dtypes_test.py'),
+  *('tests/merge', 'tests/deltas_test.py', 'tests/leaves/dtypes_test.py'),
   *('tests/tree', 'tests/scale', 'tests/stats', 'tests/landscape'),
-  *('tests/precision_test.py', 'tests/stitch', 'tests/align'),
+  *('tests/lowering/precision_test.py', 'tests/stitch', 'tests/align'),
   *('tests/models', 'tests/train'),
 )
 WORKERS = 6

@@ -15,7 +15,7 @@ import pytest
 
 from wsl import deltas, merge, tree
 
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'mergekit_methods.npz'
+GOLDEN = pathlib.Path(__file__).parents[2] / 'golden' / 'mergekit_methods.npz'
 WEIGHTS = [0.6, 0.9, 0.2]
 TIES_WEIGHTS = [1.0, 0.5, 0.7]
 T = 0.9 / 1.5  # of weights 0.6 and 0.9

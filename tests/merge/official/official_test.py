@@ -14,7 +14,7 @@ import pytest
 
 from wsl import deltas, merge, scale, tree, types
 
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
+GOLDEN = pathlib.Path(__file__).parents[2] / 'golden'
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
