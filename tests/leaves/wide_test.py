@@ -133,6 +133,9 @@ COMPUTED: dict[str, Callable[..., Any]] = {
   'l2_reduction': lambda: landscape.l2_reduction(
     A, B, align.permute(B, ORDER, symmetry=SYMMETRY)
   ),
+  'leaf_differences': lambda: [
+    x.distance for _, x in stats.leaf_differences(A, B)
+  ],
   'mismatch': lambda: align.mismatch(A, B, symmetry=SYMMETRY),
   'permute': lambda: align.permute(A, ORDER, symmetry=SYMMETRY),
   'singular_alignment': lambda: landscape.singular_alignment(A, B),
