@@ -136,6 +136,9 @@ COMPUTED: dict[str, Callable[..., Any]] = {
   'leaf_differences': lambda: [
     x.distance for _, x in stats.leaf_differences(A, B)
   ],
+  'leaf_statistics': lambda: [
+    x.cosine for _, x in stats.leaf_statistics(deltas.stack(A, [B, C]))
+  ],
   'mismatch': lambda: align.mismatch(A, B, symmetry=SYMMETRY),
   'permute': lambda: align.permute(A, ORDER, symmetry=SYMMETRY),
   'singular_alignment': lambda: landscape.singular_alignment(A, B),
