@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl.tree import _nodes, _on_demand, _separate, _sums
+from wsl.tree import _nodes, _on_demand, _program, _separate, _sums
 from wsl.tree._chunks import programs
 from wsl.tree._ranks import bits, brackets, passes
 from wsl.tree._ranks import samples as samples_lib
@@ -43,6 +43,11 @@ def find(
     samples_lib.draw(x, float(strides[g])) for x, g in zip(leaves, groups)
   ]
   traced = any(isinstance(x, jax.core.Tracer) for x in [*ks, *samples])
+  if traced and _program.narrowed(dtype):
+    raise ValueError(
+      f'kth_magnitude: ranks of {dtype} leaves in a trace: set jax_enable_x64, '
+      'or give numbers that are known'
+    )
   xp: Any = jnp if traced else np
   wide = _counter(traced, max(sizes))
   ranks = max([len(k) for k in ks if np.ndim(k) == 2], default=1)
