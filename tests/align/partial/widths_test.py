@@ -226,7 +226,7 @@ def test_a_merge_with_chosen_widths_stays_within_budget():
   ('change', 'message'),
   [
     ({'budget': 0.9}, 'budget=0.9, expected at least 1'),
-    ({'budget': float('nan')}, 'budget=nan'),
+    ({'budget': float('nan')}, 'budget is NaN'),
     ({'weights': {'g9': 1.0}}, "has no group 'g9'"),
     ({'weights': {'g1': float('inf')}}, "weight of group 'g1' is inf"),
     ({'outputs': ['g1']}, "outputs names 'g1'"),
