@@ -46,9 +46,10 @@ def same(found: Any, wanted: Any) -> None:
     np.testing.assert_array_equal(found[k], v, err_msg=k)
 
 
-@pytest.mark.parametrize('dtype', ['float64', 'float32'])
 @pytest.mark.parametrize('case', ['generic', 'quantised'])
-@SCOPES
+@pytest.mark.parametrize(
+  ('scope', 'dtype'), [('global', 'float64'), ('leaf', 'float32')]
+)
 def test_breadcrumbs_is_the_definition(
   scope: str, case: str, dtype: str
 ) -> None:

@@ -43,6 +43,7 @@ def test_one_model_is_returned_unchanged(name: str) -> None:
   same(y, wanted)
 
 
+@pytest.mark.same_under_defaults('an identity that no setting changes')
 @battery.keeping('permutation')
 def test_the_order_of_models_does_not_matter(name: str) -> None:
   row = METHODS[name]
@@ -136,6 +137,7 @@ def test_constants_of_a_trace_are_merged(name: str) -> None:
   same(jax.jit(call)(1.0), expected(name), atol=1e-10)
 
 
+@pytest.mark.same_under_defaults('an identity that no setting changes')
 @pytest.mark.parametrize(
   ('name', 'hyper'),
   [
@@ -300,6 +302,7 @@ def test_statistics_may_be_on_demand(name: str) -> None:
   assert fetched
 
 
+@pytest.mark.same_under_defaults('an identity that no setting changes')
 @battery.keeping('base shift')
 def test_a_shift_of_all_models_shifts_the_result(name: str) -> None:
   row, base = METHODS[name], _base()

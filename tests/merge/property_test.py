@@ -173,7 +173,7 @@ POINTS = st.builds(
 
 
 @hypothesis.settings(
-  max_examples=200, deadline=None, derandomize=True, database=None
+  max_examples=120, deadline=None, derandomize=True, database=None
 )
 @hypothesis.given(POINTS)
 def test_every_point_is_right_or_refused_in_one_line(point: Point) -> None:
