@@ -62,6 +62,7 @@ def _and_zero(x: Any) -> Any:
   return jax.tree.map(lambda v: jnp.concatenate([v, jnp.zeros_like(v[:1])]), x)
 
 
+@pytest.mark.same_under_defaults('an identity that no setting changes')
 @battery.keeping('zero')
 def test_a_zero_delta_is_neutral_up_to_its_factor(name: str) -> None:
   row, x, sides = (
