@@ -1,7 +1,9 @@
-"""Brings the data of a file to the disk while more of it is written."""
+"""Brings files to the disk: data while more is written, and names."""
 
 import concurrent.futures
+import contextlib
 import os
+import pathlib
 
 # Bytes of one pass: a wait for the disk at the end takes as long as the last.
 _PASS = 128 << 20
@@ -37,3 +39,13 @@ class Flusher:
     running, self._running = self._running, None
     if running is not None:
       running.result()
+
+
+def names(folder: pathlib.Path) -> None:
+  """Waits until the names in a folder are on the disk."""
+  with contextlib.suppress(OSError):  # Not every file system does this.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+      os.fsync(descriptor)
+    finally:
+      os.close(descriptor)

@@ -6,7 +6,7 @@ import os
 import pathlib
 import shutil
 
-from wsl.checkpoint._write import lock, space
+from wsl.checkpoint._write import flush, lock, space
 
 
 @contextlib.contextmanager
@@ -41,9 +41,9 @@ def new(caller: str, path: pathlib.Path) -> Iterator[pathlib.Path]:
     yield part
     with space.explained(path):
       # The new name of a folder is that of its files as well.
-      _sync(part)
+      flush.names(part)
       os.replace(part, path)
-      _sync(path.parent)
+      flush.names(path.parent)
 
 
 def write_text(file: pathlib.Path, text: str) -> None:
@@ -52,16 +52,6 @@ def write_text(file: pathlib.Path, text: str) -> None:
     stream.write(text)
     stream.flush()
     os.fsync(stream.fileno())
-
-
-def _sync(folder: pathlib.Path) -> None:
-  """Waits until the names in a folder are on the disk."""
-  with contextlib.suppress(OSError):  # Not every file system does this.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-      os.fsync(descriptor)
-    finally:
-      os.close(descriptor)
 
 
 def _remove(stage: pathlib.Path) -> None:

@@ -1,12 +1,11 @@
 """Puts the finished files of a save in place, and removes the old ones."""
 
 from collections.abc import Sequence
-import contextlib
 import os
 import pathlib
 import secrets
 
-from wsl.checkpoint._write import space
+from wsl.checkpoint._write import flush, space
 from wsl.checkpoint._write import stage as stage_lib
 from wsl.checkpoint._write import target as target_lib
 
@@ -52,11 +51,11 @@ def swap(
       stage.announce([*shards, *(path.name for path in old)])
       for i, name in enumerate(shards):
         os.replace(stage.part(i), target.parent / name)
-      _sync(target.parent)
+      flush.names(target.parent)
       os.replace(stage.index, target.index)
       if target.single in old:  # Until now readers have found this file.
         target.single.unlink()
-    _sync(target.parent)
+    flush.names(target.parent)
   for path in old:
     _remove(path)
 
@@ -71,13 +70,3 @@ def _remove(path: pathlib.Path) -> None:
       f'save: the new checkpoint is complete, but {path} of the old one cannot '
       f'be removed, {os.strerror(error.errno or 0).lower()}: remove it',
     ) from error
-
-
-def _sync(folder: pathlib.Path) -> None:
-  """Waits until the names in a folder are on the disk."""
-  with contextlib.suppress(OSError):  # Not every file system does this.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-      os.fsync(descriptor)
-    finally:
-      os.close(descriptor)
