@@ -79,6 +79,7 @@ def command(
 def measure(words: list[str], folder: pathlib.Path) -> dict[str, float]:
   """Runs a process; returns its seconds and peak memory."""
   shutil.rmtree(folder / 'merged', ignore_errors=True)
+  os.sync()  # else it waits for what the process before it left to be written
   start = time.perf_counter()
   with tempfile.TemporaryFile() as log:
     process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)

@@ -1,5 +1,6 @@
 """Statistics of leaves in files: passes over chunks, computed once, later."""
 
+import types
 from typing import Any
 
 import jax
@@ -194,6 +195,38 @@ def test_statistics_in_a_trace() -> None:
   found = jax.jit(lambda x: merge.ties(x, density=0.7))(x)['w']
   np.testing.assert_array_equal(found, wanted)
   assert tree.spans_processes(x['w']) is False
+
+
+class _Placed:
+  """An array in a file; counts the questions where it is placed."""
+
+  asked = 0
+
+  def __init__(self, spans: bool):
+    self._spans = spans
+
+  def __call__(self) -> np.ndarray:
+    return np.ones(3, np.float32)
+
+  @property
+  def sharding(self) -> types.SimpleNamespace:
+    type(self).asked += 1
+    return types.SimpleNamespace(is_fully_addressable=not self._spans)
+
+
+@pytest.mark.parametrize('spans', [False, True])
+def test_inputs_of_a_shared_statistic_are_asked_once(
+  spans: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  # Asked again for every leaf, 182 leaves of 3 models took 20 s.
+  monkeypatch.setattr(_Placed, 'asked', 0)
+  fetch = lambda i: _Placed(spans and i == 39)
+  leaf = lambda i: tree.Stored(fetch(i), (3,), np.dtype('float32'))
+  x = {f'{i}': leaf(i) for i in range(40)}
+  total = tree.statistic(lambda: 3, x, shape=(), dtype=np.int32)
+  y = jax.tree.leaves(tree.map(_scale, x, by=total))
+  assert tree.spans_processes(*y) is spans
+  assert _Placed.asked <= 40
 
 
 def test_a_sum_of_integers_shares_windows_of_leaves() -> None:

@@ -114,10 +114,7 @@ def save(
     files = files_lib.group(
       leaves, notes, shard_bytes=shard_bytes, checksums=checksums
     )
-  shared = any(
-    not isinstance(leaf, np.ndarray) and tree.spans_processes(leaf)
-    for leaf in leaves.values()
-  )
+  shared = tree.spans_processes(*leaves.values())
   if shared and resume:
     raise ValueError(
       'save(resume=True): the leaves are sharded over processes, which compute '

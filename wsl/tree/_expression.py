@@ -37,14 +37,15 @@ def inputs(leaf: Any) -> list[Any]:
   return found if None not in kinds else jax.tree.leaves(found)
 
 
-def spans_processes(leaf: Any) -> bool:
-  """Returns True if reading a leaf needs every process of the run.
+def spans_processes(*leaves: Any) -> bool:
+  """Returns True if reading the leaves needs every process of the run.
 
   That is so if any input is sharded over devices of several processes: they
-  must then read it together, in the same order.
+  must then read it together, in the same order. An input that several leaves
+  share, such as a statistic over all of them, is visited once.
 
   Args:
-    leaf: an array, or a leaf on demand.
+    *leaves: arrays, or leaves on demand.
 
   Returns:
     Whether any input is not fully addressable from this process.
@@ -54,13 +55,20 @@ def spans_processes(leaf: Any) -> bool:
     >>> spans_processes(jnp.ones(2))
     False
   """
-  return any(map(_spans, inputs(leaf)))
+  pending, seen = list(leaves), dict[int, Any]()
+  while pending:
+    for node in inputs(pending.pop()):
+      if id(node) not in seen:
+        seen[id(node)] = node
+        if isinstance(node, _nodes.Statistic):
+          pending += node.over
+        elif _spans(node):
+          return True
+  return False
 
 
 def _spans(node: Any) -> bool:
-  """Returns True if an input is, or will be, sharded over processes."""
-  if isinstance(node, _nodes.Statistic):
-    return any(map(spans_processes, node.over))
+  """Returns True if a stored leaf or array is sharded over processes."""
   if isinstance(node, _nodes.Stored):
     node = node.fetch
   sharding = getattr(node, 'sharding', None)
