@@ -55,8 +55,9 @@ def load(
       sharded slab by slab.
     sharding: the placement of leaves: a ``jax.sharding.Sharding``, a tree of
       them that is a prefix of the parameters, or a function of a leaf's name.
-      Each process reads the rows that its devices hold, and all of a leaf that
-      is sharded over other axes. ``None`` returns numpy arrays on the host.
+      Each process reads the parts of the file that its devices hold, and gaps
+      of less than 32 KiB between them. ``None`` returns numpy arrays on the
+      host.
       Leaves of 64 bits stay on the host in any case where ``jax_enable_x64`` is
       off: JAX would narrow them.
     like: a tree with the names and shapes of the file, whose names may also be

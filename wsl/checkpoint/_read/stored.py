@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint._read import file_bytes, messages, rows
+from wsl.checkpoint._read import file_bytes, messages, regions
 
 # Leaves of at most this size are read in blocks of at most that size.
 _SMALL = 1 << 12
@@ -99,8 +99,11 @@ class Fetch(NamedTuple):
     if self.sharding is None or tree.narrowed(self.dtype):
       return self._read()
     part: Any = self._region
-    if self.parts is None and self.whole is None and self.shape:
-      part = rows.reader(self.read_into, self.shape, self.dtype)
+    if self.parts is None and self.whole is None:
+      held: Any = self.sharding.addressable_devices_indices_map(self.shape)
+      part = regions.reader(
+        self.read_into, self.shape, self.dtype, held.values()
+      )
     elif self.parts is None:
       part = self._read().__getitem__
     return jax.make_array_from_callback(self.shape, self.sharding, part)
