@@ -123,7 +123,7 @@ def test_arrays_of_a_closure_are_no_constants() -> None:
   found = mesh.map_candidates(fn, np.float32([1, 2]), mesh=m)
   np.testing.assert_allclose(found, big.sum() * np.float32([2, 3]), rtol=1e-5)
   (compiled,) = program._PROGRAMS[fn].values()
-  given = compiled.constants, np.float32([1, 2]), np.int32(0)
+  given = compiled.constants, [], [np.float32([1, 2])], np.int32(0)
   assert {x.shape for x in compiled.constants} == {big.shape}
   lowered = compiled.run.lower(*given)
   constants = re.findall(r'constant dense.*', lowered.as_text())

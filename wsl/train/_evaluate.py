@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from wsl import tree, types
-from wsl.train import _examples
+from wsl.train import _examples, _shards
 
 
 class Metrics(NamedTuple):
@@ -40,7 +40,9 @@ def evaluate(
     data: (inputs, labels): inputs have leaves ``[N, ...]``, labels are
       integers ``[N]`` or ``[N, S]``.
     batch_size: examples in memory at once; the last batch may be smaller, and
-      all examples have equal weight.
+      all examples have equal weight. On a mesh, examples may be sharded over
+      their first axis, by ``mesh.shard(data, jax.P('data'), m)``: then each
+      device has an equal part of a batch, and none is moved.
 
   Returns:
     The means over all N (times S) labels.
@@ -111,28 +113,39 @@ def _checked_average(
   if not _examples.count(data, batch_size, caller=caller):
     raise ValueError(f'{caller}: data has no examples to average over')
   tree.check_not_narrowed(caller, params)
-  return _average(metric_fn, params, data, batch_size)
+  split = _shards.split(data, caller=caller)
+  return _average(metric_fn, params, data, batch_size, split)
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@functools.partial(jax.jit, static_argnums=(3, 4))
 def _average(
   metric_fn: Callable[..., types.Tree],
   params: types.Params,
   data: types.Tree,
   batch_size: int,
+  split: _shards.Split,
 ) -> types.Tree:
   """Sums whole batches in a scan, then the remainder."""
-  count = len(jax.tree.leaves(data)[0])
-  whole, rest = divmod(count, batch_size)
+  # Each of D devices has N / D consecutive examples, and a batch has equally
+  # many of each device, so that no example is moved.
+  count, shards = len(jax.tree.leaves(data)[0]), split.shards
+  batch_size = max(batch_size // shards, 1)
+  whole, rest = divmod(count // shards, batch_size)
+
+  def take(x: types.Array, first: types.ArrayLike, size: int) -> types.Array:
+    if shards == 1:
+      return jax.lax.dynamic_slice_in_dim(x, first, size)
+    by_device = _shards.rows(x.reshape(shards, -1, *x.shape[1:]), split)
+    found = jax.lax.dynamic_slice_in_dim(by_device, first, size, 1)
+    return _shards.rows(found.reshape(-1, *x.shape[1:]), split)
 
   def sums(first: types.ArrayLike, size: int) -> types.Tree:
     # Sums over examples of means over the other axes. The remainder is a batch
     # of its own size, so all examples have weight 1 / count.
-    batch = jax.tree.map(
-      lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), data
-    )
+    batch = jax.tree.map(lambda x: take(x, first, size), data)
     return jax.tree.map(
-      lambda x: jnp.mean(tree.widen(x)[0]) * size, metric_fn(params, batch)
+      lambda x: jnp.mean(tree.widen(x)[0]) * (size * shards),
+      metric_fn(params, batch),
     )
 
   totals = []

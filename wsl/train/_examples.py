@@ -1,5 +1,6 @@
-"""The number of examples of a data set."""
+"""The examples of a data set: their number, and their order in batches."""
 
+import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
@@ -31,3 +32,31 @@ def count(data: types.Tree, batch_size: int, *, caller: str) -> int:
         f'{list(shapes[first])}, expected one leading axis of N examples'
       )
   return shapes[first][0]
+
+
+def batch_indices(
+  key: types.PRNGKey,
+  first: types.Array,
+  steps: int,
+  count: int,
+  batch_size: int,
+) -> types.Array:
+  """Returns the examples of each step, ``[steps, batch_size]``.
+
+  Step s is batch ``s % per_epoch`` of epoch ``s // per_epoch``, whose order is
+  a permutation drawn from (key, epoch).
+  """
+  # The steps can start and end within an epoch: draw one epoch more than they
+  # fill, then cut out the steps.
+  per_epoch = count // batch_size
+  first_epoch, offset = jnp.divmod(first, per_epoch)
+  epochs = first_epoch + jnp.arange(
+    (steps + per_epoch - 1) // per_epoch + 1, dtype=first.dtype
+  )
+  orders = jax.vmap(
+    lambda epoch: jax.random.permutation(
+      jax.random.fold_in(key, epoch), jnp.arange(count, dtype=jnp.int32)
+    )
+  )(epochs)
+  batches = orders[:, : per_epoch * batch_size].reshape(-1, batch_size)
+  return jax.lax.dynamic_slice_in_dim(batches, offset, steps)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from wsl import auxiliary, optimizers, tree, types
-from wsl.train import _examples
+from wsl.train import _examples, _shards
 
 
 class State(NamedTuple):
@@ -123,6 +123,20 @@ def advance(
         mutable=['batch_stats'])
       return cross_entropy(logits, batch[1]), new['batch_stats']
 
+  On a mesh (``wsl.mesh``), place the parameters before ``start`` and the
+  examples before ``advance``, each once; the call is the same::
+
+    state = start(mesh.shard(params, 'model', m), optimizer=optimizer)
+    data = mesh.shard(data, jax.P('data'), m)
+
+  The state keeps its sharding, the optimizer's and ``aux`` included: ``start``
+  places them as the parameters, or where ``aux`` is. Each batch is sharded over
+  ``data`` as the examples are, so that each device differentiates its part, and
+  a step sums the gradients; it gathers no parameter unless one is sharded over
+  the axis of the examples too. The batches, and so the results to rounding, are
+  those of one device. Many runs are candidates: ``mesh.map_candidates`` of a
+  function that calls ``start`` and ``advance``.
+
   Compiles once for each ``loss_fn``, ``optimizer``, ``steps``, ``batch_size``
   and shapes; pass the same objects again, not new lambdas.
 
@@ -148,9 +162,11 @@ def advance(
 
   Raises:
     ValueError: before the first step, if the data has fewer than
-      ``batch_size`` examples or leaves of different lengths, if a number is out
-      of range, if the optimizer cannot run, or if the auxiliary state that the
-      loss returns differs in structure, shape or dtype.
+      ``batch_size`` examples or leaves of different lengths or shardings, if a
+      number is out of range, if ``batch_size`` is no multiple of the devices
+      over which examples are sharded, if the optimizer cannot run, or if the
+      auxiliary state that the loss returns differs in structure, shape or
+      dtype.
 
   Example:
     >>> loss = lambda w, x, key: jnp.mean(jnp.square(x - w))
@@ -172,11 +188,20 @@ def advance(
     )
   for given in (state.params, state.aux):
     tree.check_not_narrowed('advance', given, integers=True)
+  split = _shards.split(data, caller='advance')
+  if batch_size % split.shards:
+    raise ValueError(
+      f'advance: batch_size={batch_size}, but the examples are sharded over '
+      f'{split.shards} devices: choose a multiple'
+    )
   loss_fn = tree.partial(loss_fn)
-  return _advance(loss_fn, state, data, key, optimizer, steps, batch_size)
+  where = _shards.places(state), split
+  return _advance(
+    loss_fn, state, data, key, optimizer, steps, batch_size, where
+  )
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5, 6))
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
 def _advance(
   loss_fn: Callable[..., types.Array],
   state: State,
@@ -185,13 +210,15 @@ def _advance(
   optimizer: optax.GradientTransformation,
   steps: int,
   batch_size: int,
+  where: tuple[_shards.Places, _shards.Split],
 ) -> tuple[State, types.Array]:
   """Runs the steps in one scan over batch indices."""
+  places, split = where
   order_key, noise_key = jax.random.split(key)
   count = len(jax.tree.leaves(data)[0])
 
   def step(state: State, indices: types.Array) -> tuple[State, types.Array]:
-    batch = jax.tree.map(lambda x: x[indices], data)
+    batch = _shards.rows(jax.tree.map(lambda x: x[indices], data), split)
     noise = jax.random.fold_in(noise_key, state.step)
     loss_of = lambda params: auxiliary.loss_and_aux(
       loss_fn, params, state.aux, batch, noise, caller='advance', start='start'
@@ -208,35 +235,10 @@ def _advance(
       value_fn=lambda params: loss_of(params)[0],
       caller='advance',
     )
-    return State(params, opt_state, state.step + 1, aux), loss
+    new = State(params, opt_state, state.step + 1, aux)
+    return _shards.keep(new, places), loss
 
-  rows = _batch_indices(order_key, state.step, steps, count, batch_size)
-  return jax.lax.scan(step, state, rows)
-
-
-def _batch_indices(
-  key: types.PRNGKey,
-  first: types.Array,
-  steps: int,
-  count: int,
-  batch_size: int,
-) -> types.Array:
-  """Returns the examples of each step, ``[steps, batch_size]``.
-
-  Step s is batch ``s % per_epoch`` of epoch ``s // per_epoch``, whose order is
-  a permutation drawn from (key, epoch).
-  """
-  # The steps can start and end within an epoch: draw one epoch more than they
-  # fill, then cut out the steps.
-  per_epoch = count // batch_size
-  first_epoch, offset = jnp.divmod(first, per_epoch)
-  epochs = first_epoch + jnp.arange(
-    (steps + per_epoch - 1) // per_epoch + 1, dtype=first.dtype
+  rows = _examples.batch_indices(
+    order_key, state.step, steps, count, batch_size
   )
-  orders = jax.vmap(
-    lambda epoch: jax.random.permutation(
-      jax.random.fold_in(key, epoch), jnp.arange(count, dtype=jnp.int32)
-    )
-  )(epochs)
-  batches = orders[:, : per_epoch * batch_size].reshape(-1, batch_size)
-  return jax.lax.dynamic_slice_in_dim(batches, offset, steps)
+  return jax.lax.scan(step, state, rows)

@@ -167,7 +167,7 @@ def _batches(
   last: Any = None
   for start in range(0, share, batch):
     first = np.int32(min(start, share - batch))
-    new = program.run(program.constants, *bound, *leaves, first)
+    new = program.run(program.constants, bound, leaves, first)
     if last is not None:
       yield last[0], [*map(_place.to_host, last[1])], program.structure
     last = start, new

@@ -9,14 +9,12 @@ among them. The mapped axis is manual (``shard_map``) and the others automatic:
 XLA partitions the function over them as it does elsewhere.
 """
 
-import functools
 import types as methods
 from typing import Any, NamedTuple
 import weakref
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from wsl import types
 from wsl.mesh import _place
@@ -29,8 +27,8 @@ class Program(NamedTuple):
   """A mapped function.
 
   Attributes:
-    run: ``run(constants, bound, candidates, start)`` returns the flat results
-      of a batch of each device, ``[D * batch, ...]``.
+    run: ``run(constants, bound, candidates, start)``, lists of arrays, returns
+      the flat results of a batch of each device, ``[D * batch, ...]``.
     constants: the arrays that the function closes over.
     structure: the tree of the results.
   """
@@ -91,32 +89,42 @@ def _compile(
     func = func.__wrapped__  # jax.jit would keep its arrays as constants
   whole, each = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(axis)
 
-  def on_device(bound: Any, candidates: Any, start: Any) -> types.Tree:
-    """Evaluates a batch of the candidates of one device."""
-    args, keywords = bound
+  # Traced outside of the mapped region: there, an array that the function
+  # closes over would have axes of another type. It is an operand instead.
+  first = jax.eval_shape(lambda x: jax.tree.map(lambda y: y[0], x), candidates)
+  trace = jax.make_jaxpr(
+    lambda bound, candidate: func(*bound[0], candidate, **bound[1]),
+    return_shape=True,
+  )
+  closed, results = trace(bound, first)
 
-    def evaluate(candidate: Any) -> types.Tree:
-      return func(*args, candidate, **keywords)
+  def on_device(
+    constants: list[Any], bound: list[Any], candidates: list[Any], start: Any
+  ) -> list[Any]:
+    """Evaluates a batch of the candidates of one device."""
+
+    def evaluate(candidate: list[Any]) -> list[Any]:
+      found: list[Any] = jax.core.eval_jaxpr(
+        closed.jaxpr, constants, *bound, *candidate
+      )
+      return found
 
     if batch == 1:
       take = lambda x: jax.lax.dynamic_index_in_dim(x, start, 0, False)
-      found = evaluate(jax.tree.map(take, candidates))
-      return jax.tree.map(lambda y: jnp.asarray(y)[None], found)
+      found = evaluate([*map(take, candidates)])
+      return [jnp.asarray(y)[None] for y in found]
     cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, batch)
-    return jax.vmap(evaluate)(jax.tree.map(cut, candidates))
+    return jax.vmap(evaluate)([*map(cut, candidates)])
 
   # Automatic axes need no types of variation, which loops of user functions
   # would have to state.
   mapped = jax.shard_map(
     on_device,
     mesh=mesh,
-    in_specs=(whole, each, whole),
+    in_specs=(whole, whole, each, whole),
     out_specs=each,
     axis_names={axis},
     check_vma=False,
   )
-  trace = jax.make_jaxpr(mapped, return_shape=True)
-  closed, results = trace(bound, candidates, np.int32(0))
-  run = jax.jit(functools.partial(jax.core.eval_jaxpr, closed.jaxpr))
   constants = [on_mesh(x, mesh) for x in closed.consts]
-  return Program(run, constants, jax.tree.structure(results))
+  return Program(jax.jit(mapped), constants, jax.tree.structure(results))
