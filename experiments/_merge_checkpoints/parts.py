@@ -48,6 +48,7 @@ def merge(
   """
   params, config = setting.merged.params, setting.config
   start, shown = time.monotonic(), 0
+  size = checkpoint.format_bytes
   with console.progress('merge, %', 100) as tick:
 
     def progress(name: str, done: int, total: int) -> None:
@@ -58,10 +59,7 @@ def merge(
       rest = f', {left:.0f} s left' if done > 0.05 * total else ''
       while shown < 100 * done // max(total, 1):
         shown += 1
-        tick(
-          f'{done / 1e6:.0f} of {total / 1e6:.0f} MB, {rate / 1e6:.0f} MB/s'
-          f'{rest}  {name}'
-        )
+        tick(f'{size(done)} of {size(total)}, {size(rate)}/s{rest}  {name}')
 
     written = sum(map(nbytes, params.values()))
     checkpoint.save(

@@ -33,6 +33,7 @@ def make(
   """
   plan = checkpoint.plan(setting.merged.params, path=out, probe=probe)
   passes = sum(x.passes * x.leaves for x in plan.statistics)
+  size = checkpoint.format_bytes
   totals = [
     ('tensors', f'{len(plan.leaves)}'),
     ('computed in chunks', f'{sum(x.how == "in chunks" for x in plan.leaves)}'),
@@ -69,18 +70,3 @@ def show(title: str, table: Table, merged: recipes.Merged) -> None:
     console.say(f'note: {note}')
   for mistake in table.mistakes:
     console.say(f'MISTAKE: {mistake}')
-
-
-def size(nbytes: int) -> str:
-  """Formats bytes in decimal units.
-
-  Example:
-    >>> size(512), size(1_500_000)
-    ('512 B', '1.5 MB')
-  """
-  value, unit = float(nbytes), 'B'
-  for unit in ('B', 'kB', 'MB', 'GB', 'TB'):
-    if value < 1000 or unit == 'TB':
-      break
-    value /= 1000
-  return f'{value:.0f} {unit}' if unit == 'B' else f'{value:.1f} {unit}'

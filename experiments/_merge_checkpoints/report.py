@@ -13,7 +13,7 @@ from experiments._merge_checkpoints import (
   tables,
 )
 from experiments._run import records
-from wsl import recipes
+from wsl import checkpoint, recipes
 
 _STYLE = pathlib.Path(__file__).parent / 'page.css'
 _MOST_ROWS = 1000
@@ -81,7 +81,7 @@ def _cards(out: records.Run, record: Mapping[str, Any]) -> str:
   cards = [
     (markup.count(output['parameters']), 'parameters'),
     (f'{output["tensors"]}', 'tensors'),
-    (plans.size(output['bytes']), ', '.join(output['dtypes'])),
+    (checkpoint.format_bytes(output['bytes']), ', '.join(output['dtypes'])),
     (f'{out.seconds["merge"]:.1f} s', 'to merge and save'),
   ]
   shown = {
@@ -116,7 +116,7 @@ def _inputs(record: Mapping[str, Any]) -> str:
       markup.safe(x['licence']),
       f'{x["tensors"]}',
       f'{x["parameters"]:,}',
-      plans.size(x['bytes']),
+      checkpoint.format_bytes(x['bytes']),
       ', '.join(x['dtypes']),
     ]
     for x in record['inputs']
@@ -200,7 +200,7 @@ def _output(record: Mapping[str, Any]) -> str:
   body = [
     [
       f'{markup.safe(x["file"])}<div class="hash">{x["sha256"]}</div>',
-      plans.size(x['bytes']),
+      checkpoint.format_bytes(x['bytes']),
     ]
     for x in record['output']['files']
   ]

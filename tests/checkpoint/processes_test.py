@@ -1,5 +1,7 @@
 """Two processes: sharded leaves are gathered, and process 0 writes."""
 
+import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -11,12 +13,13 @@ import numpy as np
 from wsl import checkpoint
 
 _CODE = """
-  import os, pathlib, sys
+  import json, os, pathlib, sys
   import jax
   import numpy as np
 
   folder, address, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
   from wsl import checkpoint, mesh, tree
+  from wsl.checkpoint import _shard_digests
   from wsl.checkpoint._read import file_bytes
 
   mesh.start(coordinator=address, processes=2, process=rank)
@@ -49,6 +52,9 @@ _CODE = """
   checkpoint.save(pathlib.Path(folder, 'array'), array)
   local = tree.Stored(lambda: read(0), (3,), np.dtype('float64'))
   checkpoint.save(pathlib.Path(folder, 'local'), {'w': local})
+  # Each process hashes its shard; both know the hashes of all.
+  notes = _shard_digests.record({'w': array['w'], 'n': np.ones(3)})
+  pathlib.Path(folder, f'notes {rank}').write_text(json.dumps(notes))
   # After the barrier every process finds complete files.
   assert checkpoint.load(pathlib.Path(folder, 'local'))['w'].sum() == 3
 """
@@ -73,6 +79,12 @@ def test_two_processes(tmp_path):
   assert [p.returncode for p in processes] == [0, 0], outputs
   np.testing.assert_array_equal(checkpoint.load(tmp_path / 'lazy')['w'], 2 * w)
   np.testing.assert_array_equal(checkpoint.load(tmp_path / 'array')['w'], w)
+  sha = lambda x: hashlib.sha256(x.tobytes()).hexdigest()
+  halves = [[[i, 0], [i + 2, 2], sha(w[i : i + 2])] for i in (0, 2)]
+  wanted = {'w': halves, 'n': [[[0], [3], sha(np.ones(3))]]}
+  for rank in '01':
+    found = json.loads((tmp_path / f'notes {rank}').read_text())
+    assert found == {'wsl.sha256': wanted}
 
 
 def _environment():

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 import yaml
 
 from tests.recipes import folders
 from wsl import checkpoint, deltas, tree
-from wsl.recipes import _command
+from wsl.recipes import _adapter, _command
 
 
 def write(
@@ -60,11 +61,14 @@ def test_a_merge_of_two_loras_is_a_lora_of_both_ranks(
   capsys: pytest.CaptureFixture[str],
 ) -> None:
   monkeypatch.chdir(write(tmp_path, 'gpt2'))
-  _command.main(['r.yml', 'lora', '--lora_rank', '2'])
+  _command.main(['r.yml', 'lora', '--lora_rank', '2', '--checksums'])
   shown = capsys.readouterr().out
   assert 'factors of rank 2 or less' in shown
   assert 'relative errors of the difference: median' in shown
-  wanted, found = models(tmp_path)
+  with safetensors.safe_open('lora/adapter_model.safetensors', 'np') as file:
+    hashes = json.loads(file.metadata()['wsl.sha256'])
+    assert hashes.keys() == set(file.keys())
+  wanted, found = models(tmp_path)  # verifies them
   for name, x in wanted.items():
     np.testing.assert_allclose(found[name], x, rtol=0, atol=2e-6)
   options = json.loads(pathlib.Path('lora/adapter_config.json').read_text())
@@ -102,6 +106,32 @@ def test_a_rank_that_is_too_low_is_an_error_that_is_printed(
     errors[0], rel=1e-2
   )
   assert found[name].dtype == base[name].dtype
+
+
+def test_differences_have_the_dtype_of_the_recipe() -> None:
+  base = {'w': np.ones(2)}
+  x = 1 + 1e-12
+  merged = {'w': np.asarray([1.0, x])}
+  for dtype in ('float64', 'float32'):
+    found = tree.read(_adapter._difference(base, merged, dtype))['w']
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, np.asarray([0, x - 1], dtype))
+
+
+def test_a_merge_that_changes_no_matrix_is_refused(
+  tmp_path: pathlib.Path, monkeypatch: Any
+) -> None:
+  monkeypatch.chdir(tmp_path)
+  w = {'a.weight': np.eye(3, dtype=np.float32), 'a.bias': np.zeros(3, 'f4')}
+  checkpoint.save('base', w)
+  checkpoint.save('one', w | {'a.bias': np.ones(3, 'f4')})
+  models = [{'model': 'one', 'parameters': {'weight': 1.0}}]
+  recipe = {'merge_method': 'task_arithmetic', 'base_model': 'base'}
+  text = yaml.safe_dump(recipe | {'models': models})
+  pathlib.Path('r.yml').write_text(text)
+  with pytest.raises(SystemExit, match='error: --lora_rank: no matrix of the'):
+    _command.main(['r.yml', 'lora', '--lora_rank', '2'])
+  assert not pathlib.Path('lora').exists()
 
 
 @pytest.mark.parametrize(

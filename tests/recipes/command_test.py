@@ -198,11 +198,11 @@ def test_progress_shows_bytes_rate_and_time_left(
   capsys: pytest.CaptureFixture[str],
 ) -> None:
   progress = progress_lib.Progress(time.monotonic() - 20.0)
-  progress('a', 50_000_000, 100_000_000)
-  progress('b', 100_000_000, 100_000_000)
+  progress('a', 50 << 20, 100 << 20)
+  progress('b', 100 << 20, 100 << 20)
   first, *_, last = capsys.readouterr().err.splitlines()
-  assert '100 of 100 MB' in last
-  assert 'MB/s' in first
+  assert '100.0 MiB of 100.0 MiB' in last
+  assert '2.5 MiB/s' in first
 
 
 def test_adapters_are_added_to_their_model(recipe: pathlib.Path) -> None:

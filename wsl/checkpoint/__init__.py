@@ -10,6 +10,7 @@ on demand, so a merge of models that do not fit in memory is one expression::
     checkpoint.save('merged', deltas.apply(base, delta))
 """
 
+from wsl.checkpoint._format import format_bytes as format_bytes
 from wsl.checkpoint._load import load as load
 from wsl.checkpoint._load import metadata as metadata
 from wsl.checkpoint._lora.load import load_lora as load_lora

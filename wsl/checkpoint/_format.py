@@ -93,8 +93,20 @@ def nbytes(dtype: np.dtype, shape: tuple[int, ...]) -> int:
   return math.prod(shape) * dtype.itemsize
 
 
-def human(nbytes: int) -> str:
-  """Formats a number of bytes in binary units."""
+def format_bytes(nbytes: float) -> str:
+  """Formats a number of bytes in binary units, as ``plan`` prints it.
+
+  Args:
+    nbytes: the number, at least 0.
+
+  Returns:
+    Text with one decimal, in B, KiB, MiB, GiB or TiB.
+
+  Example:
+    >>> from wsl import checkpoint
+    >>> checkpoint.format_bytes(512), checkpoint.format_bytes(3 * 2**19)
+    ('512 B', '1.5 MiB')
+  """
   size, unit = float(nbytes), 'B'
   for unit in ('B', 'KiB', 'MiB', 'GiB', 'TiB'):
     if size < 1024 or unit == 'TiB':

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from wsl import tree, types
-from wsl.checkpoint import _structure
+from wsl.checkpoint import _shard_digests, _structure
 from wsl.checkpoint._read import door, pause, settle, stored
 from wsl.checkpoint._read.orbax import layout, restore
 from wsl.checkpoint._read.orbax import lazy as lazy_orbax
@@ -191,14 +191,16 @@ def _load_orbax(
   check_finite: bool,
 ) -> types.Params:
   """Loads one item of Orbax."""
-  if lazy:
+  hashes = {} if lazy else _shard_digests.read('load', path)
+  # Of a step with hashes, a process verifies the shards that it reads.
+  if lazy or (hashes and sharding is not None):
     options = stored.Options(path, check_finite, [], {})
     params = lazy_orbax.load(path, options)
     if like is not None:
       params = _structure.fit(like, tree.named(params), path)
     if sharding is not None:
       params = jax.tree.map(_place, params, _places(params, sharding))
-    return params
+    return params if lazy else tree.read(params)
   params = restore.describe('load', path)
   if like is not None:
     params = _structure.fit(like, tree.named(params), path)
@@ -206,6 +208,7 @@ def _load_orbax(
   if sharding is not None:
     places = tree.named(_places(params, sharding))
   params = restore.load(path, places)
+  _shard_digests.verify('load', path, hashes, tree.named(params))
   if like is not None:
     params = _structure.fit(like, tree.named(params), path)
   return params

@@ -10,12 +10,14 @@ import contextlib
 import os
 import pathlib
 import shutil
+from typing import Any
 
 import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.checkpoint._read.orbax import layout, restore
+from wsl.checkpoint import _shard_digests
+from wsl.checkpoint._read.orbax import layout, lazy, restore
 from wsl.checkpoint._write import lock
 
 
@@ -25,6 +27,7 @@ def save_run(
   *,
   step: int,
   keep: int | None = None,
+  checksums: bool = False,
 ) -> None:
   """Saves the state of a run; an interrupted save leaves no step.
 
@@ -37,6 +40,9 @@ def save_run(
       read.
     step: the number of the step, not saved before.
     keep: the number of newest steps to keep; ``None`` keeps all.
+    checksums: whether the step records the SHA-256 of each shard of each leaf,
+      which ``restore_run`` and ``load`` verify. Each process hashes the shards
+      that it writes.
 
   Raises:
     BlockingIOError: if another process or thread saves a step of the run.
@@ -60,7 +66,8 @@ def save_run(
   _check_step(folder, step)
   state = tree.read(state)
   with _locked(folder):
-    _save_step(folder, state, step)
+    notes = _shard_digests.record(state) if checksums else None
+    _save_step(folder, state, step, notes)
     if keep is not None and jax.process_index() == 0:
       _remove_steps(folder, keep)
 
@@ -73,6 +80,10 @@ def restore_run(
   item: str | None = None,
 ) -> types.Tree:
   """Restores the state of a run.
+
+  If the step records hashes (``save_run(checksums=True)``), each process first
+  reads and verifies the shards that its devices will hold, in the dtype in
+  which they were saved. This reads them twice.
 
   Args:
     path: the run's folder, written by ``save_run`` or by another program with
@@ -91,10 +102,11 @@ def restore_run(
     FileNotFoundError: if there is no run, or no such step or item; the message
       lists those there are.
     ValueError: if ``like`` does not fit, the step has several items, or it is
-      damaged.
+      damaged, or a leaf does not have its recorded hash, naming it.
   """
   where = layout.find_item('restore_run', pathlib.Path(path), step, item)
   _check_fits(where, like)
+  lazy.verify('restore_run', where, like)
   return restore.restore(where, like)
 
 
@@ -143,7 +155,12 @@ def _locked(run: pathlib.Path) -> Iterator[None]:
     yield
 
 
-def _save_step(run: pathlib.Path, state: types.Tree, step: int) -> None:
+def _save_step(
+  run: pathlib.Path,
+  state: types.Tree,
+  step: int,
+  notes: dict[str, Any] | None,
+) -> None:
   """Saves synchronously, so that errors surface in the call."""
   import orbax.checkpoint as ocp
 
@@ -156,7 +173,8 @@ def _save_step(run: pathlib.Path, state: types.Tree, step: int) -> None:
       cleanup_tmp_directories=True,
     ),
   ) as manager:
-    manager.save(step, args=ocp.args.StandardSave(state), force=True)
+    args = ocp.args.StandardSave(state, custom_metadata=notes)
+    manager.save(step, args=args, force=True)
 
 
 def _remove_steps(run: pathlib.Path, keep: int) -> None:

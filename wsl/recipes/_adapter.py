@@ -47,6 +47,7 @@ def write(
   rank: int,
   key: types.PRNGKey,
   check_finite: bool = True,
+  checksums: bool = False,
   progress: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[str]:
   """Writes the difference of a merged model to its base as a LoRA of PEFT.
@@ -59,6 +60,7 @@ def write(
     rank: of the factors.
     key: for the randomised decompositions.
     check_finite: whether a value that is not finite is an error.
+    checksums: see ``checkpoint.save_lora``.
     progress: see ``adapters.extract``.
 
   Yields:
@@ -66,16 +68,21 @@ def write(
 
   Raises:
     ValueError: if a tensor differs from the base in shape, or belongs to no
-      module that PEFT has.
+      module that PEFT has; or if no matrix differs from the base.
   """
   assert recipe.base is not None
   base = folders[recipe.base]
-  delta = _difference(base.params, merged.params)
+  delta = _difference(base.params, merged.params, recipe.dtype)
   config = base.config or {}
   view = lambda name, shape: _view(config, name, shape)
   found = adapters.extract(
     delta, rank=rank, matrices=view, key=key, progress=progress
   )
+  if not found.factors:
+    raise ValueError(
+      f'--lora_rank: no matrix of the merged model differs from {recipe.base}: '
+      'check models and weights, or leave --lora_rank out'
+    )
   whole = {
     name: _cast(merged.params[name], base.params[name].dtype)
     for name in found.rest
@@ -93,14 +100,15 @@ def write(
       'task_type': _task(config),
     },
     check_finite=check_finite,
+    checksums=checksums,
   )
   yield from _report(found, rank)
 
 
 def _difference(
-  base: Mapping[str, Any], merged: Mapping[str, Any]
+  base: Mapping[str, Any], merged: Mapping[str, Any], dtype: str | None
 ) -> dict[str, Any]:
-  """Returns the task vector of the merged model, on demand."""
+  """Returns the task vector of the merged model in a dtype, on demand."""
   if missing := sorted(set(base) ^ set(merged)):
     where = 'base' if missing[0] in merged else 'merged model'
     raise ValueError(
@@ -113,7 +121,7 @@ def _difference(
         f"--lora_rank: tensor '{name}' has shape {tuple(x.shape)}, in the base "
         f'{tuple(base[name].shape)}: a LoRA has the shapes of its base'
       )
-  stacked = deltas.stack(dict(base), [dict(merged)], dtype='float32')
+  stacked = deltas.stack(dict(base), [dict(merged)], dtype=dtype)
   return tree.map(_first, stacked)
 
 

@@ -10,7 +10,7 @@ import pytest
 import safetensors
 from safetensors import numpy as published
 
-from wsl import checkpoint, deltas, merge, tree
+from wsl import adapters, checkpoint, deltas, merge, tree
 
 
 def _params():
@@ -143,3 +143,18 @@ def test_malformed_checksums(tmp_path, text):
 def test_the_key_is_taken(tmp_path):
   with pytest.raises(ValueError, match=r"key 'wsl\.sha256' is taken"):
     checkpoint.save(tmp_path, {}, metadata={'wsl.sha256': ''})
+
+
+def test_checksums_of_factors_are_verified(tmp_path):
+  delta = {'q.weight': np.outer(np.arange(1, 4), np.ones(5)).astype('f4')}
+  found = adapters.extract(delta, rank=1, matrices=tree.torch)
+  checkpoint.save_lora(tmp_path / 'a', found.factors, checksums=True)
+  base = {'q.weight': np.zeros((3, 5), np.float32)}
+  loaded = tree.read(checkpoint.load_lora(base, tmp_path / 'a'))
+  np.testing.assert_allclose(loaded['q.weight'], delta['q.weight'], rtol=1e-5)
+  file = tmp_path / 'a' / 'adapter_model.safetensors'
+  data = bytearray(file.read_bytes())
+  data[-1] ^= 1
+  file.write_bytes(data)
+  with pytest.raises(ValueError, match=r"leaf 'base_model\.model\.q.*SHA-256"):
+    tree.read(checkpoint.load_lora(base, tmp_path / 'a'))

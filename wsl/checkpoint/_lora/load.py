@@ -45,7 +45,8 @@ def load_lora(
   Raises:
     FileNotFoundError: if there is no configuration or no weights.
     ValueError: if a file is damaged, an option is not supported, or the base
-      has no such leaf or another shape, naming it.
+      has no such leaf or another shape, naming it; or, when it is read, if a
+      factor does not have its recorded hash (``save_lora(checksums=True)``).
 
   Example:
     >>> import json, pathlib, tempfile

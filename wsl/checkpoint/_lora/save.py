@@ -27,6 +27,7 @@ def save_lora(
   tied: Mapping[str, str] | None = None,
   config: Mapping[str, Any] | None = None,
   check_finite: bool = True,
+  checksums: bool = False,
 ) -> None:
   r"""Saves factors of low rank as a LoRA folder that PEFT loads.
 
@@ -59,6 +60,8 @@ def save_lora(
     config: entries that ``adapter_config.json`` gets besides, such as
       ``{'task_type': 'CAUSAL_LM', 'base_model_name_or_path': 'name'}``.
     check_finite: whether an infinity or a NaN is an error.
+    checksums: whether the SHA-256 of each tensor is recorded, as in ``save``;
+      ``load_lora`` verifies it.
 
   Raises:
     BlockingIOError: if another process saves to ``path``.
@@ -97,6 +100,7 @@ def save_lora(
       tensors,
       metadata={'format': 'pt'} | ({peft.TIED: ' '.join(tied)} if tied else {}),
       check_finite=check_finite,
+      checksums=checksums,
     )
     text = json.dumps(entries, indent=2)  # patterns have an order
     folder.write_text(part / config_lib.FILE, text + '\n')

@@ -86,7 +86,7 @@ class Plan(NamedTuple):
 
 def _lines(plan: Plan) -> Iterator[str]:
   """Yields the lines of a plan's table."""
-  human = _format.human
+  human = _format.format_bytes
   yield (
     f'{len(plan.leaves)} leaves, read {human(plan.bytes_in)}, write '
     f'{human(plan.bytes_out)}, hold {human(plan.peak_bytes)} at once'

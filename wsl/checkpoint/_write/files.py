@@ -35,8 +35,8 @@ class File:
     if len(header) - 8 > foreign.LONGEST_HEADER:
       raise ValueError(
         f'save: a header of {len(self.leaves)} leaves takes '
-        f'{_format.human(len(header))}, safetensors allows '
-        f'{_format.human(foreign.LONGEST_HEADER)}: give shard_bytes='
+        f'{_format.format_bytes(len(header))}, safetensors allows '
+        f'{_format.format_bytes(foreign.LONGEST_HEADER)}: give shard_bytes='
       )
     return header
 

@@ -25,9 +25,9 @@ def check(folder: pathlib.Path, path: os.PathLike[str], needed: int) -> None:
   if total and needed > free:  # Some file systems report zeros.
     raise OSError(
       errno.ENOSPC,
-      f'save: {path} needs {_format.human(needed)} and '
-      f'{_format.human(free)} are available: nothing was written, make room or '
-      'give another path',
+      f'save: {path} needs {_format.format_bytes(needed)} and '
+      f'{_format.format_bytes(free)} are available: nothing was written, make '
+      'room or give another path',
     )
 
 

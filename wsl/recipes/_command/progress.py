@@ -3,6 +3,8 @@
 import sys
 import time
 
+from wsl import checkpoint
+
 
 class Progress:
   """Shows bytes, rate and the time left: a line that is rewritten, or lines.
@@ -23,11 +25,12 @@ class Progress:
     if now - self.shown < every and done < total:
       return
     self.shown = now
+    size = checkpoint.format_bytes
     rate = done / max(now - self.started, 1e-3)
     left = (total - done) / max(rate, 1.0)
     end = '\r' if sys.stderr.isatty() and done < total else '\n'
     sys.stderr.write(
-      f'{done / 1e6:8.0f} of {total / 1e6:.0f} MB  {rate / 1e6:6.0f} MB/s  '
+      f'{size(done):>10} of {size(total)}  {size(rate):>10}/s  '
       f'{left:5.0f} s left{end}'
     )
     sys.stderr.flush()

@@ -78,6 +78,7 @@ def _run(flags: argparse.Namespace) -> None:
         rank=flags.lora_rank,
         key=jax.random.key(flags.seed),
         check_finite=not flags.allow_nan,
+        checksums=flags.checksums,
         progress=progress.Progress(time.monotonic()),
       )
     )

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from wsl import tree, types
+from wsl.checkpoint import _shard_digests
 from wsl.checkpoint._read import messages, stored
 from wsl.checkpoint._read.formats import flax_msgpack
 from wsl.checkpoint._read.orbax import array, restore
@@ -37,19 +38,59 @@ def load(item: pathlib.Path, options: stored.Options) -> types.Tree:
   """
   if not (item / _METADATA).exists():
     return _load_old(item, options)
-  described = restore.describe('load', item)
+  return jax.tree.map(
+    lambda x: _leaf(options, x) if isinstance(x, array.Array) else x,
+    _arrays('load', item),
+  )
+
+
+def verify(caller: str, item: pathlib.Path, like: types.Tree) -> None:
+  """Verifies the recorded hashes of a step before it is restored.
+
+  Args:
+    caller: the function that error messages name.
+    item: the folder of the item.
+    like: a tree of the same names; of a leaf with a sharding, a process
+      verifies the shards that its own devices will hold.
+
+  Raises:
+    ValueError: if a leaf does not have its hash, or cannot be read.
+  """
+  if not _shard_digests.read(caller, item):
+    return
+  arrays = tree.named(_arrays(caller, item))
+  for name, leaf in tree.named(like).items():
+    found = arrays[name]
+    if isinstance(found, array.Array):
+      sharding = getattr(leaf, 'sharding', None)
+      regions: list[tuple[slice, ...]] = [()]
+      if sharding is not None:
+        places = sharding.addressable_devices_indices_map(leaf.shape)
+        regions = [index for index in places.values() if index is not None]
+      found.verify(regions)
+
+
+def _arrays(caller: str, item: pathlib.Path) -> types.Tree:
+  """Returns the arrays of an item, and its strings, in its tree."""
+  described = restore.describe(caller, item)
   spec, strings = _spec(item), _strings(item)
+  shards = _shard_digests.read(caller, item)
 
   def leaf(path: tuple[Any, ...], described: Any) -> Any:
     keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
-    name = '.'.join(keys)
+    name, dotted = '/'.join(keys), '.'.join(keys)
     if not hasattr(described, 'dtype'):
-      return strings.get(name, '')
-    shape, dtype = tuple(described.shape), np.dtype(described.dtype)
-    storage = getattr(described, 'storage', None)
-    chunk = getattr(storage, 'chunk_shape', None)
-    found = array.Array(item, spec(name), shape, dtype, chunk)
-    return _leaf(options, '/'.join(keys), shape, dtype, found)
+      return strings.get(dotted, '')
+    return array.Array(
+      item,
+      name,
+      spec(dotted),
+      tuple(described.shape),
+      np.dtype(described.dtype),
+      getattr(getattr(described, 'storage', None), 'chunk_shape', None),
+      shards.get(name, ()),
+      caller,
+    )
 
   return jax.tree_util.tree_map_with_path(leaf, described)
 
@@ -69,27 +110,27 @@ def _load_old(item: pathlib.Path, options: stored.Options) -> types.Tree:
         'convert it with the program that wrote it'
       )
     found = spec(value.removeprefix(_PLACEHOLDER))
-    opened = array.open_array(item, found)
+    try:
+      opened = array.open_array(found)
+    except Exception as error:
+      raise restore.damaged('load', item, error, name) from None
     shape, dtype = tuple(opened.shape), opened.dtype.numpy_dtype
     chunk = opened.chunk_layout.read_chunk.shape
-    stored_array = array.Array(item, found, shape, dtype, chunk)
-    return _leaf(options, name, shape, dtype, stored_array)
+    return _leaf(options, array.Array(item, name, found, shape, dtype, chunk))
 
   return tree.map_named(leaf, content)
 
 
-def _leaf(
-  options: stored.Options,
-  name: str,
-  shape: tuple[int, ...],
-  dtype: np.dtype,
-  found: array.Array,
-) -> tree.Stored:
+def _leaf(options: stored.Options, found: array.Array) -> tree.Stored:
   """Returns an array as a leaf on demand."""
   parts = stored.Parts(found.region)
   if found.rows:
     parts = stored.Parts(found.region, found.read_into, found.slab_bytes)
-  fetch = stored.Fetch(name, dtype, shape, None, 0, options, found.whole, parts)
+  fetch = stored.Fetch(
+    *(found.name, found.dtype, found.shape, None, 0, options),
+    whole=found.whole,
+    parts=parts,
+  )
   return stored.leaf(fetch)
 
 

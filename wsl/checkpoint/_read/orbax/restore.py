@@ -90,10 +90,13 @@ def restore(item: pathlib.Path, like: types.Tree) -> types.Tree:
       raise damaged('restore_run', item, error) from error
 
 
-def damaged(caller: str, where: pathlib.Path, error: Exception) -> ValueError:
-  """Returns the error for a step that Orbax cannot read."""
+def damaged(
+  caller: str, where: pathlib.Path, error: Exception, name: str | None = None
+) -> ValueError:
+  """Returns the error for a step, or a leaf of it, that cannot be read."""
   first = str(error).partition('\n')[0][:200]
+  what = where if name is None else f"leaf '{name}' of {where}"
   return ValueError(
-    f'{caller}: {where} cannot be read, take an earlier step or copy it again '
+    f'{caller}: {what} cannot be read, take an earlier step or copy it again '
     f'({type(error).__name__}: {first})'
   )
