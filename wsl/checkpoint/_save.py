@@ -16,6 +16,8 @@ from wsl.checkpoint._read import pause
 from wsl.checkpoint._write import files as files_lib
 from wsl.checkpoint._write import pieces, sink, write
 from wsl.checkpoint._write import target as target_lib
+from wsl.checkpoint._write.parallel import exchange
+from wsl.checkpoint._write.parallel import write as parallel
 
 
 def save(
@@ -47,7 +49,11 @@ def save(
   the old or the new one, also after a crash, and the next save removes what a
   killed one left.
 
-  In a multi-process run every process calls this, and process 0 writes.
+  In a run of several processes all of them call this, with the same tree. Each
+  process writes a part of the leaves that are sharded over processes, straight
+  from its devices into the files, and process 0 writes the others. The new
+  checkpoint appears when all have written; if one fails, it does not, and all
+  raise. Processes that do not share the folder send these leaves to process 0.
 
   Args:
     path: ``NAME.safetensors``; or a folder, for ``model.safetensors``, or for
@@ -64,8 +70,8 @@ def save(
       values in several files. Arrays in memory have no metadata.
     shard_bytes: the largest payload of a shard, in bytes; a larger leaf has a
       shard of its own. ``None`` writes one file.
-    progress: called by the writing thread with a leaf's name, the bytes written
-      so far and the total.
+    progress: called by the thread that writes, of process 0, with a leaf's
+      name, the bytes written so far and the total.
     dtype: the dtype of float leaves in the file; their own by default. Each
       leaf is cast when it is written.
     check_finite: whether an infinity or a NaN is an error, in a leaf that is
@@ -86,6 +92,7 @@ def save(
       its owner.
     OSError: if there is no room for the files, before the first one is written;
       or if they cannot be written.
+    RuntimeError: if another process of the run fails, with its reason.
     ValueError: if a value is not finite or the format does not have a leaf's
       dtype, naming the leaf; if a leaf on demand returns another shape or dtype
       than it declared; if ``path`` is a link, or holds files of a checkpoint
@@ -120,25 +127,29 @@ def save(
       'save(resume=True): the leaves are sharded over processes, which compute '
       'them together: leave resume= out'
     )
+  settings: dict[str, Any] = {
+    'sharded': shard_bytes is not None,
+    'check_finite': check_finite,
+    'progress': progress,
+    'chunk_bytes': chunk_bytes,
+  }
+  if shared and parallel.write(target, files, notes, **settings):
+    return
+  error = None
   if jax.process_index() == 0:
-    write.write(
-      target,
-      files,
-      notes,
-      sharded=shard_bytes is not None,
-      resume=resume,
-      check_finite=check_finite,
-      progress=progress,
-      chunk_bytes=chunk_bytes,
-    )
+    try:
+      write.write(target, files, notes, resume=resume, **settings)
+    except Exception as reason:
+      # Where leaves are gathered the others wait in a collective operation.
+      if shared or jax.process_count() == 1:
+        raise
+      error = reason
   elif shared:
-    for file in files:
-      for leaf in file.leaves.values():
+    for leaf in (x for file in files for x in file.leaves.values()):
+      if tree.spans_processes(leaf):
         pieces.host(leaf)
   if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
-    multihost_utils.sync_global_devices(f'wsl.checkpoint.save {target.path}')
+    exchange.agree(error)
 
 
 def _cast(leaf: Any, hyper: dict[str, Any]) -> Any:

@@ -70,7 +70,7 @@ def spans_processes(*leaves: Any) -> bool:
 def _spans(node: Any) -> bool:
   """Returns True if a stored leaf or array is sharded over processes."""
   if isinstance(node, _nodes.Stored):
-    node = node.fetch
+    node = node.fetch if node.array is None else node.array
   sharding = getattr(node, 'sharding', None)
   return sharding is not None and not sharding.is_fully_addressable
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from wsl import mesh, tree
@@ -51,13 +52,25 @@ def of(
 
 def _checked(name: str, leaf: Any) -> np.ndarray:
   """Reads a whole leaf, and checks it."""
-  value = host(leaf)
+  value = tree.read(leaf)
+  check(name, leaf, value)
+  local = not isinstance(value, jax.Array) or value.is_fully_addressable
+  if not local and not tree.spans_processes(leaf):
+    # Only this process reads the leaf: it would wait for the others.
+    raise ValueError(
+      f"save: leaf '{name}' is sharded over processes, and its fetch has no "
+      'attribute sharding that says so: add it'
+    )
+  return host(value)
+
+
+def check(name: str, leaf: Any, value: Any) -> None:
+  """Checks that a value has the shape and dtype that its leaf declares."""
   if value.shape != leaf.shape or value.dtype != leaf.dtype:
     raise ValueError(
       f"save: leaf '{name}' promised {leaf.dtype}{list(leaf.shape)} and is "
       f'{value.dtype}{list(value.shape)}'
     )
-  return value
 
 
 def host(leaf: Any) -> np.ndarray:

@@ -91,8 +91,8 @@ class Sink:
     step = max(CHUNK // piece.values.itemsize, 1)
     for start in range(0, piece.values.size, step):
       chunk = piece.values[start : start + step]
-      if self.check_finite and not tree.all_finite(chunk):
-        raise _not_finite(piece)
+      if self.check_finite:
+        check_finite(piece.name, chunk)
       if self.hashed:
         self._hash.update(chunk.view(np.uint8))
       self._write_bytes(chunk)
@@ -104,8 +104,8 @@ class Sink:
     """Writes small leaves, checked and written in one call."""
     values = np.concatenate([piece.values for piece in batch])
     if self.check_finite and not tree.all_finite(values):
-      bad = (x for x in batch if not tree.all_finite(x.values))
-      raise _not_finite(next(bad))
+      for piece in batch:
+        check_finite(piece.name, piece.values)
     self._write_bytes(values)
     if self.hashed:
       hashes = [_digests.new(x.values.view(np.uint8)) for x in batch]
@@ -124,6 +124,20 @@ class Sink:
     if self.journal is not None:
       with space.explained(self.path):
         _append(self.journal, found)
+
+
+def check_finite(name: str, values: np.ndarray) -> None:
+  """Checks some values of a leaf.
+
+  Raises:
+    ValueError: if one is not finite, naming the leaf.
+  """
+  if not tree.all_finite(values):
+    raise ValueError(
+      f"save: leaf '{name}' of {values.dtype} has values that are NaN or "
+      'infinite: was the result beyond its dtype? give dtype=, or '
+      'check_finite=False'
+    )
 
 
 def seal(file: int) -> None:
@@ -148,12 +162,3 @@ def _write_all(file: int, view: memoryview) -> None:
   """Writes all bytes; one call may take fewer than given."""
   while view:
     view = view[os.write(file, view) :]
-
-
-def _not_finite(piece: pieces.Piece) -> ValueError:
-  """Returns the error for a leaf with a value that is not finite."""
-  return ValueError(
-    f"save: leaf '{piece.name}' of {piece.values.dtype} has values that are "
-    'NaN or infinite: was the result beyond its dtype? give dtype=, or '
-    'check_finite=False'
-  )

@@ -54,6 +54,11 @@ class Stage:
       os.fsync(file.fileno())
 
 
+def of(target: target_lib.Target) -> Stage:
+  """Returns the stage of a target, neither created nor locked."""
+  return Stage(target.parent / f'.{target.single.name}.save', target)
+
+
 @contextlib.contextmanager
 def enter(target: target_lib.Target, *, keep: bool) -> Iterator[Stage]:
   """Locks the target and opens its stage; removes what a killed save left.
@@ -65,8 +70,8 @@ def enter(target: target_lib.Target, *, keep: bool) -> Iterator[Stage]:
   Raises:
     BlockingIOError: if another writer saves to the target.
   """
-  folder = target.parent / f'.{target.single.name}.save'
-  stage = Stage(folder, target)
+  stage = of(target)
+  folder = stage.folder
   with contextlib.ExitStack() as stack:
     stack.callback(_remove_folder, folder)
     with space.explained(target.path):

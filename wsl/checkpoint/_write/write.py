@@ -1,6 +1,7 @@
 """A save: its files are written into the stage, then put in place."""
 
 from collections.abc import Mapping, Sequence
+import pathlib
 
 from wsl.checkpoint._write import files as files_lib
 from wsl.checkpoint._write import previous, space, stream, swap
@@ -38,7 +39,7 @@ def write(
   with stage_lib.enter(target, keep=resume) as stage:
     old = previous.find(target, sharded=sharded)
     done = resume_lib.finished(stage, files) if resume else {}
-    _check_space(stage, files)
+    check_space(stage, files)
     sink = sink_lib.Sink(
       target.path,
       check_finite,
@@ -50,14 +51,26 @@ def write(
       digests=done,
     )
     stream.write(stage, files, sink, chunk_bytes)
-    names = None
-    if sharded:
-      names = swap.shard_names(target, len(files))
-      _write_index(stage, files_lib.index(files, names, notes))
-    swap.swap(stage, names, old)
+    commit(stage, files, notes, sharded=sharded, old=old)
 
 
-def _check_space(
+def commit(
+  stage: stage_lib.Stage,
+  files: Sequence[files_lib.File],
+  notes: Mapping[str, str],
+  *,
+  sharded: bool,
+  old: Sequence[pathlib.Path],
+) -> None:
+  """Writes the index of complete files, and puts them in place."""
+  names = None
+  if sharded:
+    names = swap.shard_names(stage.target, len(files))
+    _write_index(stage, files_lib.index(files, names, notes))
+  swap.swap(stage, names, old)
+
+
+def check_space(
   stage: stage_lib.Stage, files: Sequence[files_lib.File]
 ) -> None:
   """Checks that the files fit on the disk, before they are written."""
