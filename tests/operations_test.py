@@ -9,7 +9,7 @@ from tests import operations
 
 ROOMS = (
   *('deltas', 'merge', 'scale', 'stats', 'align', 'stitch', 'landscape'),
-  *('adapters', 'train'),
+  *('adapters', 'search', 'train'),
 )
 # Functions that are not traced by users, by reason. A new function is in the
 # table or here.
@@ -22,7 +22,10 @@ NOT_TRACED = {
     *('align.pleas', 'align.repair'),
     *('align.straight_through', 'align.weight_matching', 'align.width_weights'),
     *('align.widths', 'scale.few_shot', 'scale.select', 'scale.shots'),
-    *('scale.trusted', 'stats.leaf_statistics'),
+    *('scale.trusted', 'search.cmaes', 'search.evo_merging'),
+    *('search.fit_surrogate', 'search.greedy_soup', 'search.hypervolume'),
+    *('search.journal', 'search.map_front', 'search.non_dominated'),
+    *('search.random_search', 'stats.leaf_statistics'),
     *('stats.leaf_differences', 'stats.ulps'),
     *('stitch.average_compatibility',),
     *('stitch.compatibility_matrix', 'stitch.pareto', 'stitch.partition'),

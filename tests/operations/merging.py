@@ -1,4 +1,4 @@
-"""Operations of ``tree``, ``deltas``, ``adapters`` and ``merge``."""
+"""Operations of ``tree``, ``deltas``, ``adapters``, ``merge``, ``search``."""
 
 import functools
 from typing import Any
@@ -9,11 +9,11 @@ import numpy as np
 
 from tests.merge import battery
 from tests.operations import inputs
-from wsl import adapters, deltas, merge, tree
+from wsl import adapters, deltas, merge, search, tree
 
 
 def parts(dtype: Any) -> list[inputs.Table]:
-  return [_trees(dtype), _methods(dtype)]
+  return [_trees(dtype), _methods(dtype), _searches(dtype)]
 
 
 def _trees(dtype: Any) -> inputs.Table:
@@ -38,6 +38,29 @@ def _factors(dtype: Any) -> adapters.Factors:
   a, b = (jnp.asarray(draw(shape), dtype) for shape in ((2, 5), (3, 2)))
   view = tree.Matrix(rows=(1,), columns=(0,))
   return adapters.Factors(a, b, 0.5, (3, 5), view)
+
+
+def _searches(dtype: Any) -> inputs.Table:
+  models = {'w': inputs.normal(dtype, 2, 3, 4)}
+  score = lambda params: jnp.abs(params['w']).sum(1)
+  archive = search.archive(models, jax.vmap(score)(models), size=3)
+  a, b = ({'w': models['w'][i]} for i in range(2))
+  return {
+    'search.archive': (
+      lambda x, s: search.archive(x, s, size=3), (models, archive.scores[:2])
+    ),
+    'search.niche_shares': (search.niche_shares, (archive.scores,)),
+    'search.crossover': (
+      lambda a, b: search.crossover(a, b, split=5, weight=0.3), (a, b)
+    ),
+    'search.m2n2': (
+      lambda x: search.m2n2(score, x, steps=2, key=inputs.KEY), (archive,)
+    ),
+    'search.merge_factors': (
+      lambda *x: search.merge_factors(x, keep=[0.5, 1.0], coef=[1.0, -0.5]),
+      (_factors(dtype), _factors(dtype)),
+    ),
+  }  # fmt: skip
 
 
 def _methods(dtype: Any) -> inputs.Table:

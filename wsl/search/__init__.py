@@ -1,0 +1,33 @@
+"""Search over merges by evaluations: soups, evolution, Pareto fronts.
+
+A search gets a black box and proposes points. The loss of a batch of points is
+one call, so that candidates can be mapped over a mesh in one compiled program;
+``journal`` stores the evaluations and lets an interrupted search resume::
+
+    merged = lambda c: deltas.apply(base, merge.sum(tau), coef=c['coef'])
+    each = lambda c: loss(merged(c))
+    values = lambda x: mesh.map_candidates(each, {'coef': x[:, 0]})
+    found = search.cmaes(search.journal(values, 'search.jsonl'), [0.3],
+                         sigma=0.1, evaluations=200, key=key)
+"""
+
+from wsl.search._cmaes import cmaes as cmaes
+from wsl.search._evo_merging import evo_merging as evo_merging
+from wsl.search._evo_merging import Evolved as Evolved
+from wsl.search._evo_merging import merge_factors as merge_factors
+from wsl.search._journal import journal as journal
+from wsl.search._map_front import Front as Front
+from wsl.search._map_front import map_front as map_front
+from wsl.search._niches import Archive as Archive
+from wsl.search._niches import archive as archive
+from wsl.search._niches import crossover as crossover
+from wsl.search._niches import m2n2 as m2n2
+from wsl.search._niches import niche_shares as niche_shares
+from wsl.search._pareto import hypervolume as hypervolume
+from wsl.search._pareto import non_dominated as non_dominated
+from wsl.search._points import Search as Search
+from wsl.search._random import random_search as random_search
+from wsl.search._soup import greedy_soup as greedy_soup
+from wsl.search._soup import Soup as Soup
+from wsl.search._surrogate import fit_surrogate as fit_surrogate
+from wsl.search._surrogate import Surrogate as Surrogate

@@ -1,0 +1,96 @@
+"""Pareto fronts: which points no other point beats, and their hypervolume."""
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+
+def non_dominated(losses: Any) -> np.ndarray:
+  r"""Marks the points that no other point beats.
+
+  A point is dominated if another one is nowhere above it and somewhere below.
+
+  Args:
+    losses: of P points, lower is better, ``[P, M]``; a point with NaN counts as
+      dominated.
+
+  Returns:
+    Bools ``[P]``; equal points are both kept.
+
+  Raises:
+    ValueError: if ``losses`` is not a matrix.
+
+  Example:
+    >>> non_dominated([[1.0, 3.0], [2.0, 2.0], [2.0, 3.0]]).tolist()
+    [True, True, False]
+  """
+  losses = _matrix('non_dominated', losses)
+  whole = ~np.isnan(losses).any(1)
+  kept = whole.copy()
+  for i, row in enumerate(losses):
+    above, below = losses[whole] <= row, losses[whole] < row
+    kept[i] &= not (above.all(1) & below.any(1)).any()
+  return kept
+
+
+def hypervolume(losses: Any, *, reference: Any) -> float:
+  r"""Returns the volume between points and a reference that they beat.
+
+  .. math:: \operatorname{vol} \bigcup_{i} \{ y : \ell_i \le y \le r \}
+
+  Larger is better. It never falls when a point is added.
+
+  Args:
+    losses: of P points, lower is better, ``[P, M]``; those that do not beat the
+      reference, or have NaN, add nothing.
+    reference: r, ``[M]``.
+
+  Returns:
+    The volume, exact.
+
+  Raises:
+    ImportError: if the package ``pymoo`` is not installed.
+    ValueError: if ``losses`` is not a matrix, or r not one number for each
+      column.
+
+  Example:
+    >>> hypervolume([[0.0, 1.0], [1.0, 0.0]], reference=[2.0, 2.0])
+    3.0
+
+  Reference:
+    Zitzler and Thiele, "Multiobjective Optimization Using Evolutionary
+    Algorithms: A Comparative Case Study", 1998, PPSN V.
+  """
+  losses = _matrix('hypervolume', losses)
+  reference = np.asarray(reference, np.float64)
+  if reference.shape != losses.shape[1:] or not np.isfinite(reference).all():
+    raise ValueError(
+      f'hypervolume: reference has shape {reference.shape}: give one finite '
+      f'number for each of {losses.shape[1]} losses'
+    )
+  better = (losses < reference).all(1)
+  if not better.any():
+    return 0.0
+  found = pymoo('indicators.hv', 'hypervolume').HV(ref_point=reference)
+  return float(found(losses[better]))
+
+
+def pymoo(module: str, name: str) -> Any:
+  """Imports a module of the package ``pymoo``."""
+  try:
+    return importlib.import_module(f'pymoo.{module}')
+  except ImportError:
+    raise ImportError(
+      f"{name} needs the package pymoo: pip install 'weight-space-lab[search]'"
+    ) from None
+
+
+def _matrix(name: str, losses: Any) -> np.ndarray:
+  losses = np.asarray(losses, np.float64)
+  if losses.ndim != 2 or not losses.shape[1]:
+    raise ValueError(
+      f'{name}: losses have shape {losses.shape}: give [P, M], a row for each '
+      'point'
+    )
+  return losses
