@@ -33,13 +33,13 @@ def test_cmaes_reaches_a_minimum() -> None:
 
 
 def test_a_diagonal_covariance_serves_many_coordinates() -> None:
-  # The full one would have 400 MB.
-  sphere = lambda x: (x**2).mean(1)
+  # The full one would have 400 MB and take minutes.
+  sphere = lambda x: (x**2).sum(1)
   found = search.cmaes(
-    sphere, np.ones(10_000), sigma=0.1, evaluations=60, population=30,
+    sphere, np.ones(7000), sigma=0.1, evaluations=300, population=30,
     diagonal=True, key=KEY,
   )  # fmt: skip
-  assert found.loss < 1.0
+  assert found.losses[-30:].mean() < 0.999 * found.losses[:30].mean()
 
 
 def test_cmaes_keeps_points_in_the_box() -> None:

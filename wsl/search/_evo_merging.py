@@ -171,9 +171,7 @@ def merge_factors(
           f'{other.b.shape}'
         )
     a = jnp.stack([tree.wide(x.a) for x in factors])
-    ratio = lambda x: jnp.asarray(x.scale / first.scale)
-    b = [tree.wide(x.b) for x in factors]
-    b = jnp.stack([y * ratio(x).astype(y.dtype) for x, y in zip(factors, b)])
+    b = jnp.stack([_scaled(x, first) for x in factors])
     a = jax.vmap(_largest)(a, keep)
     mix = lambda x: jnp.einsum(
       't,t...->...', coef.astype(x.dtype), x, precision='highest'
@@ -182,6 +180,12 @@ def merge_factors(
 
   is_factors = lambda x: isinstance(x, adapters.Factors)
   return jax.tree.map(combine, *experts, is_leaf=is_factors)
+
+
+def _scaled(factors: adapters.Factors, like: adapters.Factors) -> types.Array:
+  """Returns the map to the outputs that fits another scale."""
+  b = tree.wide(factors.b)
+  return b * jnp.asarray(factors.scale / like.scale).astype(b.dtype)
 
 
 def _largest(x: types.Array, share: types.Array) -> types.Array:
