@@ -1,4 +1,4 @@
-"""Two processes: a sharded merge, mapped candidates, save, load, and an end."""
+"""Two processes: merge, candidates, save, load, bad input, one is killed."""
 
 import itertools
 import json
@@ -36,14 +36,36 @@ _CODE = """
   assert again['w'].sharding == base['w'].sharding
   assert not again['w'].is_fully_addressable
   found = mesh.map_candidates(
-    lambda c: c * again['w'].sum(), np.float32([1, 2, 3]),
+    lambda c: again['w'].sum() / c, np.float32([1, 0, 2]),
     mesh=mesh.make('candidates:2'),
   )
-  print(found.tolist(), mesh.gather(again)['w'].sum(), flush=True)
+  good = mesh.finite(found).tolist()
+  print(found.tolist(), good, mesh.gather(again)['w'].sum(), flush=True)
+  three = {'b': np.ones(3), 'w': np.ones(2)}
+  explicit = jax.make_mesh((2,), ('model',))
+  for refused in (
+    lambda: mesh.make('model:3'),
+    lambda: mesh.make('model:1'),
+    lambda: mesh.shard(three, jax.P('model'), m),
+    lambda: mesh.shard(three, [('w', 'model')], m),
+    lambda: mesh.shard(three, None, explicit),
+  ):
+    try:
+      refused()
+    except ValueError as error:
+      print(str(error), flush=True)
   if run.process == 1:
-    os.kill(os.getpid(), signal.SIGKILL)
-  again['w'].sum().block_until_ready()
+    os.pwrite = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+  checkpoint.save(folder / 'merged', base)
 """
+
+_REFUSED = (
+  'make: model=3 needs 3 devices, there are 2 (cpu): make the mesh smaller',
+  'make: model=1 has 1 of 2 devices: a mesh of several processes needs all',
+  "shard: leaf 'b' of shape (3,): axis 0 of 3 is not divisible by 2, the size",
+  "shard: no rule covers leaf 'b': add one, or",
+  "shard: axis 'model' of the mesh is Explicit, the default of jax.make_mesh",
+)
 
 
 def test_two_processes_until_one_is_killed(tmp_path: pathlib.Path) -> None:
@@ -67,18 +89,24 @@ def test_two_processes_until_one_is_killed(tmp_path: pathlib.Path) -> None:
   codes = [process.returncode for process in processes]
   assert codes == [1, -signal.SIGKILL], outputs
   for rank, (out, _) in enumerate(outputs):
-    described, found = [x for x in out.splitlines() if 'Gloo' not in x]
+    lines = [x for x in out.splitlines() if 'Gloo' not in x]
+    described, found, *refused = lines
     assert described == (
       f'process {rank} of 2 (from the environment, coordinator {address}), '
       '1 of 2 cpu devices'
     )
-    assert found == '[12.0, 24.0, 36.0] 12.0'
+    assert found == '[12.0, inf, 6.0] [True, False, True] 12.0'
+    assert len(refused) == len(_REFUSED)
+    for line, wanted in zip(refused, _REFUSED):
+      assert line.startswith(wanted)
   assert outputs[0][1].splitlines()[-1] == (
     'wsl: process 1 of 2 gave no sign of life for 2 s: it was killed, or its '
     'host is gone: the run has ended'
   )
   saved = checkpoint.load(tmp_path / 'merged')['w']
+  # The second save did not replace the first, and has left nothing.
   np.testing.assert_array_equal(saved, np.full((4, 2), 1.5, np.float32))
+  assert [x.name for x in tmp_path.iterdir()] == ['merged']
 
 
 class EndedError(Exception):

@@ -40,7 +40,7 @@ def shard(
     (None, 'model')
   """
   params = _rules.arrays(params)
-  wanted = _rules.shardings(params, rules, mesh)
+  wanted = _rules.places('shard', params, rules, mesh)
   return jax.tree.map(lambda x, s: put(tree.read(x), s), params, wanted)
 
 

@@ -64,7 +64,14 @@ def shardings(
     >>> tuple(mesh.shardings(params, rules, m)['body'].spec)
     (None, 'model')
   """
-  placed = _placements('shardings', arrays(params), rules, mesh)
+  return places('shardings', arrays(params), rules, mesh)
+
+
+def places(
+  function: str, params: types.Params, rules: Rules, mesh: jax.sharding.Mesh
+) -> types.Tree:
+  """Returns the sharding of each leaf; messages begin with the function."""
+  placed = _placements(function, params, rules, mesh)
   return jax.tree.map(
     lambda p: jax.sharding.NamedSharding(mesh, p.spec),
     placed,
@@ -133,7 +140,10 @@ def _placements(
     ordered = [('', rules)]
   # A rule whose value is None is a rule, and no empty subtree.
   boxed = [(pattern, (pattern, rule)) for pattern, rule in ordered]
-  chosen = tree.by_regex(params, boxed) if jax.tree.leaves(params) else params
+  try:
+    chosen = tree.by_regex(params, boxed) if jax.tree.leaves(params) else params
+  except ValueError as error:
+    raise ValueError(f'{function}: {error}') from None
 
   def place(name: str, leaf: Any, rule: tuple[str, Partition]) -> Placement:
     label = f"{function}: leaf '{name}' of shape {tuple(leaf.shape)}"
