@@ -1,12 +1,18 @@
 """Leaves as contiguous pieces, in the order in which they are written."""
 
 from collections.abc import Iterator, Mapping
+import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from wsl import mesh, tree
+from wsl.checkpoint._read import regions
+
+# The pieces of a sharded leaf have at least this size.
+_BLOCK_BYTES = 1 << 20
 
 
 class Piece(NamedTuple):
@@ -41,6 +47,17 @@ def of(
     for name, x in leaves.items():
       yield Piece(name, np.asarray(x, order='C').reshape(-1), True)
     return
+  for sharded, group in itertools.groupby(leaves, lambda n: _held(leaves[n])):
+    if sharded:
+      for name in group:
+        yield from _of_shards(name, leaves[name])
+    else:
+      part = {name: leaves[name] for name in group}
+      yield from _of_stream(part, chunk_bytes)
+
+
+def _of_stream(leaves: Mapping[str, Any], chunk_bytes: int) -> Iterator[Piece]:
+  """Yields the pieces of leaves that are computed in order."""
   done = 0
   stream = tree.stream(leaves, chunk_bytes=chunk_bytes, read=_checked)
   for name, values in stream:
@@ -48,6 +65,47 @@ def of(
     last = done == leaves[name].size
     yield Piece(name, values, last)
     done = 0 if last else done
+
+
+def _held(leaf: Any) -> bool:
+  """Returns True for an array that is sharded over devices of this process."""
+  if not isinstance(leaf, jax.Array) or leaf.sharding.num_devices == 1:
+    return False
+  return leaf.is_fully_addressable and not leaf.is_fully_replicated
+
+
+def _of_shards(name: str, leaf: jax.Array) -> Iterator[Piece]:
+  """Yields a sharded array in C order, without a copy of the whole array.
+
+  All shards have one shape, so that their runs have one length n. The runs tile
+  the array: in the order of their starts, the k-th begins at k n.
+  """
+  if not leaf.size:
+    yield Piece(name, np.empty(0, leaf.dtype), True)
+    return
+  found = {regions.key(leaf.shape, x.index): x for x in leaf.addressable_shards}
+  shards = list(found.values())
+  for shard in shards:
+    shard.data.copy_to_host_async()
+  runs = [regions.runs(leaf.shape, x.index) for x in shards]
+  count, length = len(runs[0].starts), runs[0].length
+
+  @functools.cache
+  def lines(i: int) -> np.ndarray:
+    return np.asarray(shards[i].data, order='C').reshape(count, length)
+
+  order = np.argsort(np.concatenate([run.starts for run in runs]))
+  step = max(_BLOCK_BYTES // (length * leaf.dtype.itemsize), 1)
+  for k in range(0, len(order), step):
+    which, place = np.divmod(order[k : k + step], count)
+    if len(which) == 1:
+      values = lines(int(which[0]))[place[0]]
+    else:
+      values = np.empty((len(which), length), leaf.dtype)
+      for i in np.unique(which):
+        at = np.flatnonzero(which == i)
+        values[at] = lines(int(i))[place[at]]
+    yield Piece(name, values.reshape(-1), k + step >= len(order))
 
 
 def _checked(name: str, leaf: Any) -> np.ndarray:
