@@ -110,7 +110,7 @@ CASES: dict[str, tuple[Any, str]] = {
   ),
   'half a step of wudi': (
     lambda: merge.wudi(X, steps=1.5),
-    'wudi(steps=1.5): expected a whole number >= 0',
+    'wudi(steps=1.5): expected an integer >= 0',
   ),
   'rate of wudi': (
     lambda: merge.wudi(X, rate=-1.0),

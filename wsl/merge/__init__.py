@@ -1,6 +1,10 @@
 """Merging: task vectors in, one task vector out."""
 
 from wsl.merge._fisher import fisher as fisher
+from wsl.merge._learned.doge import doge as doge
+from wsl.merge._learned.frank_wolfe import frank_wolfe as frank_wolfe
+from wsl.merge._learned.localize import localize as localize
+from wsl.merge._learned.stitch import localize_and_stitch as localize_and_stitch
 from wsl.merge._linear import mean as mean
 from wsl.merge._linear import sum as sum
 from wsl.merge._linear import weighted_mean as weighted_mean

@@ -217,7 +217,8 @@ def some_sum(function: str, values: types.Array) -> None:
 
 def steps(function: str, value: Any) -> None:
   """Checks that a number of steps is an integer >= 0."""
-  if not isinstance(value, (int, np.integer)) or value < 0:
+  whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+  if not whole or value < 0:
     raise ValueError(f'{function}(steps={value}): expected an integer >= 0')
 
 

@@ -1,6 +1,6 @@
 """Trim: keep the entries of largest magnitude."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from wsl.merge import _checks, _stack
 from wsl.merge._sparse import rank
 
 # Entries kept beyond floor(density * entries).
-_EXTRA = {'paper': 0, 'official': 1, 'mergekit': 0}
+EXTRA = {'paper': 0, 'official': 1, 'mergekit': 0}
 
 
 def trim(
@@ -69,9 +69,42 @@ def keep_largest(
   dialect: str = 'paper',
 ) -> types.Deltas:
   """Trims, see ``trim``; messages name the public ``function``."""
-  extra = _checks.choose(f'{function}: dialect', dialect, _EXTRA)
+  bounds = thresholds(
+    function, deltas, density=density, scope=scope, dialect=dialect
+  )
+  return keep_above(deltas, bounds)
+
+
+def keep_above(deltas: types.Deltas, bounds: types.Tree) -> types.Deltas:
+  """Zeroes entries below the thresholds of their leaf, ``[1, T]``."""
+  return tree.map(_keep, deltas, bounds)
+
+
+def thresholds(
+  function: str,
+  deltas: types.Deltas,
+  *,
+  density: Any,
+  scope: str,
+  dialect: str,
+  dialects: Mapping[str, int] = EXTRA,
+) -> types.Tree:
+  """Returns the smallest magnitude that ``trim`` keeps, ``[1, T]`` by leaf.
+
+  Args:
+    function: the public function, as the user called it.
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    density: as in ``trim``.
+    scope: as in ``trim``.
+    dialect: one of ``dialects``.
+    dialects: entries kept beyond floor(density * entries), by dialect.
+
+  Raises:
+    ValueError: as ``trim``.
+  """
+  extra = _checks.choose(f'{function}: dialect', dialect, dict(dialects))
   kept = densities(function, deltas, density, scope)
-  return keep(function, deltas, kept, scope=scope, extra=extra)
+  return _bounds(function, deltas, kept, scope=scope, extra=extra)
 
 
 def densities(
@@ -100,13 +133,25 @@ def keep(
   extra: int = 0,
 ) -> types.Deltas:
   """Keeps fractions ``[T]`` of the entries, and some more."""
+  bounds = _bounds(function, deltas, fractions, scope=scope, extra=extra)
+  return keep_above(deltas, bounds)
+
+
+def _bounds(
+  function: str,
+  deltas: types.Deltas,
+  fractions: types.Tree,
+  *,
+  scope: str,
+  extra: int,
+) -> types.Tree:
+  """Returns the smallest magnitude kept, ``[1, T]`` at each leaf."""
 
   def ranks(size: int, fraction: Any) -> Sequence[Any]:
     (kept,) = rank.floors(size, fraction)
     return [rank.array_module(kept).clip(kept + extra, 1, size)]
 
-  bounds = rank.magnitudes(function, deltas, ranks, fractions, scope=scope)
-  return tree.map(_keep, deltas, bounds)
+  return rank.magnitudes(function, deltas, ranks, fractions, scope=scope)
 
 
 def _keep(x: types.Array, bounds: types.Array) -> types.Array:

@@ -23,9 +23,11 @@ def on_matrices(
   deltas: types.Deltas,
   matrices: tree.Matrices | None,
   otherwise: str,
+  *,
+  vectors: Callable[..., types.Array] = _linear.mean_leaf,
   **hyper: Any,
 ) -> types.Delta:
-  """Merges matrices by a kernel, and vectors by their mean.
+  """Merges matrices by a kernel, and vectors by another, their mean.
 
   Args:
     function: the public function, as the user called it.
@@ -35,6 +37,7 @@ def on_matrices(
     matrices: which leaves are matrices and in which view, as in ``tree.views``.
     otherwise: leaves of more than two axes without a rule, as in
       ``tree.views``.
+    vectors: the kernel of other leaves, ``[T, ...] -> [...]``.
     **hyper: hyperparameters of the kernel.
 
   Returns:
@@ -49,7 +52,7 @@ def on_matrices(
 
   def sort(name: str, x: types.Array, view: tree.Matrix | None) -> None:
     if view is None or not view.is_matrix or not x.size:
-      merged[name] = tree.apply_kernel(_linear.mean_leaf, x)
+      merged[name] = tree.apply_kernel(vectors, x)
       return
     tree.check_real(function, {name: x}, 'only real matrices are decomposed')
     # Leaves on demand are read one by one, each when it is needed.

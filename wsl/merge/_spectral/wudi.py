@@ -7,10 +7,8 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _checks, _stack
+from wsl.merge._learned import adam
 from wsl.merge._spectral import matrix
-
-# Decay rates and epsilon of Adam, the defaults of PyTorch.
-_MEAN, _SQUARE, _EPS = 0.9, 0.999, 1e-8
 
 
 def wudi(
@@ -66,8 +64,7 @@ def wudi(
   """
   tree.check_scalars('wudi', remedy='merge groups of leaves', rate=rate)
   _checks.at_least_zero('wudi', 'rate', rate)
-  if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-    raise ValueError(f'wudi(steps={steps}): expected a whole number >= 0')
+  _checks.steps('wudi', steps)
   return matrix.on_matrices(
     'wudi',
     _wudi,
@@ -96,18 +93,11 @@ def _wudi(x: types.Array, *, steps: int, rate: Any) -> types.Array:
   rate = jnp.asarray(rate).astype(x.dtype)
 
   def step(i: Any, state: Any) -> Any:
-    change, mean, square = state
+    change, moments = state
     slope = 2 * (tree.matmul(gram, change) + constant)
-    mean = _MEAN * mean + (1 - _MEAN) * slope
-    square = _SQUARE * square + (1 - _SQUARE) * jnp.square(slope)
-    count = jnp.asarray(i + 1).astype(x.dtype)
-    unbiased = square / (1 - _SQUARE**count)
-    # The derivative of a square root is infinite at 0.
-    some = unbiased > 0
-    root = jnp.where(some, jnp.sqrt(jnp.where(some, unbiased, 1)), 0)
-    update = mean / (1 - _MEAN**count) / (root + _EPS)
-    return change - rate * update, mean, square
+    direction, moments = adam.step(slope, moments, i)
+    return change - rate * direction, moments
 
-  zeros = jnp.zeros_like(start)
-  change, _, _ = jax.lax.fori_loop(0, steps, step, (zeros, zeros, zeros))
+  state = jnp.zeros_like(start), adam.start(start)
+  change, _ = jax.lax.fori_loop(0, steps, step, state)
   return start + change

@@ -1,0 +1,1 @@
+"""Merges that minimise a loss, or that run the model."""

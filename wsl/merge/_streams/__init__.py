@@ -1,0 +1,1 @@
+"""Merges of models that arrive one after another."""
