@@ -1,10 +1,10 @@
 """The battery: one row for each public merge, and its data.
 
-To add a method, add a row to ``METHODS``. ``contract_test`` applies a dozen
-tests to every row: T = 1, permutation of models, zero deltas, dtypes, one trace
-under jit, vmap over hyperparameters, gradients, sharding, leaves on demand and
-a shift of the base. A row for which a property does not hold gives the reason
-in ``but``.
+To add a method, add a row to ``METHODS``, or to ``NO_ROW`` if it needs more
+than a stack. ``contract_test`` applies a dozen tests to every row: T = 1,
+permutation of models, zero deltas, dtypes, one trace under jit, vmap over
+hyperparameters, gradients, sharding, leaves on demand and a shift of the base.
+A row for which a property does not hold gives the reason in ``but``.
 """
 
 from collections.abc import Mapping
@@ -290,6 +290,19 @@ METHODS = {
     hyper={'rate': (1e-4, 2e-4)},
     zero=lambda models, ndim: 1.0 if ndim == 2 else _averaged(models, ndim),
   ),
+  'doge': Row(
+    _with(merge.doge, steps=2, subspace=2),
+    hyper={'norm': (0.3, 0.6), 'rate': (1e-2, 2e-2)},
+    but={
+      'identity': 'it gives matrices a norm, and leaves vectors to the base',
+      'zero': SPLIT,
+    },
+  ),
+  'localize_and_stitch': Row(
+    _with(merge.localize_and_stitch),
+    hyper=TRIM,
+    identity={'density': 1.0},
+  ),
   'tsv/scanned': Row(
     _with(merge.tsv, matrices=LAYERS),
     but={'vmap': NO_NUMBERS, 'zero': SPLIT},
@@ -433,6 +446,17 @@ METHODS = {
     hyper={'start': (0.25, 1.0), 'end': (0.75, 0.5)},
     identity={'start': 1.0, 'end': 1.0},
   ),
+}
+
+# Public functions without a row.
+NO_ROW = {
+  'frank_wolfe': 'it needs a loss: tests/merge/learned',
+  'localize': 'it needs a loss: tests/merge/learned',
+  'opcm': 'a stream: tests/merge/streams',
+  'running_mean': 'a stream: tests/merge/streams',
+  'exponential_mean': 'a stream: tests/merge/streams',
+  'fold': 'it runs a stream: tests/merge/streams',
+  'order_sensitivity': 'it runs a stream: tests/merge/streams',
 }
 
 

@@ -24,9 +24,9 @@ def test_every_public_name_has_a_row() -> None:
     if not name.startswith('_') and inspect.isfunction(value)
   }
   public |= {f'scale.{n}' for n in vars(scale) if n == 'by_depth'}
-  assert public == {
-    name.split('/')[0] for name in METHODS if name[:6] != 'scale.'
-  } | {'scale.by_depth'}
+  rows = {name.split('/')[0] for name in METHODS if name[:6] != 'scale.'}
+  assert not rows & {*battery.NO_ROW}
+  assert public == rows | {*battery.NO_ROW, 'scale.by_depth'}
 
 
 def test_every_exception_gives_a_reason_for_a_known_promise() -> None:

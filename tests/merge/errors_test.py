@@ -25,6 +25,13 @@ def regmean(g: Any, **options: Any) -> Any:
   )
 
 
+def frank_wolfe(**options: Any) -> Any:
+  base = {'w': X['w'][0], 'b': X['b'][0]}
+  loss = lambda params, x: jnp.sum(params['b']) * x
+  given = {'base': base, 'loss_fn': loss, 'batches': jnp.ones(2)}
+  return merge.frank_wolfe(X, **given | options)
+
+
 CASES: dict[str, tuple[Any, str]] = {
   'no float leaf': (
     lambda: merge.sum({'n': None}),
@@ -115,6 +122,52 @@ CASES: dict[str, tuple[Any, str]] = {
   'rate of wudi': (
     lambda: merge.wudi(X, rate=-1.0),
     'wudi(rate=-1.0): expected numbers >= 0',
+  ),
+  'subspace of doge': (
+    lambda: merge.doge(X, subspace=0),
+    'doge(subspace=0): expected an integer >= 1',
+  ),
+  'norm of doge': (
+    lambda: merge.doge(X, norm=-1.0),
+    'doge(norm=-1.0): expected numbers >= 0',
+  ),
+  'density and masks': (
+    lambda: merge.localize_and_stitch(X),
+    'localize_and_stitch: give density or masks (from localize), one of them',
+  ),
+  'masks of another shape': (
+    lambda: merge.localize_and_stitch(
+      X, masks={'w': jnp.ones((2, 3)), 'b': X['b']}
+    ),
+    "localize_and_stitch: the mask of leaf 'w' has shape (2, 3), expected (2,",
+  ),
+  'batches of other tasks': (
+    lambda: merge.localize(
+      X,
+      base={'w': X['w'][0], 'b': X['b'][0]},
+      loss_fn=lambda p, x: jnp.sum(p['b']),
+      batches={'x': jnp.ones((3, 1))},
+      density=0.5,
+      steps=1,
+      rate=1.0,
+    ),
+    "localize: the batches' 'x' has shape (3, 1), expected (2, ...), one for",
+  ),
+  'a loss for each example': (
+    lambda: frank_wolfe(loss_fn=lambda p, x: p['b'] * x),
+    'loss_fn returned an array of shape (4,), expected a scalar: take the mean',
+  ),
+  'more tasks than experts': (
+    lambda: frank_wolfe(batches=jnp.ones(3), form='soft'),
+    'frank_wolfe: 3 tasks select from 2 experts, one each: give at most 2',
+  ),
+  'form of frank_wolfe': (
+    lambda: frank_wolfe(form='hrad'),
+    "frank_wolfe: form='hrad': expected one of ['hard', 'soft'] (did you mean",
+  ),
+  'a start of other leaves': (
+    lambda: frank_wolfe(start={'w': X['w'][0], 'b': jnp.ones(3)}),
+    "frank_wolfe: the start does not have (4,) at leaf 'b'",
   ),
   'clip of pcb': (
     lambda: merge.pcb(X, density=0.5, clip=0.5),

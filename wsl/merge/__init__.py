@@ -38,6 +38,14 @@ from wsl.merge._spherical.means import karcher as karcher
 from wsl.merge._spherical.means import multislerp as multislerp
 from wsl.merge._spherical.nuslerp import nuslerp as nuslerp
 from wsl.merge._spherical.slerp import slerp as slerp
+from wsl.merge._streams.averages import AverageState as AverageState
+from wsl.merge._streams.averages import exponential_mean as exponential_mean
+from wsl.merge._streams.averages import running_mean as running_mean
+from wsl.merge._streams.opcm import opcm as opcm
+from wsl.merge._streams.opcm import OpcmState as OpcmState
+from wsl.merge._streams.orders import fold as fold
+from wsl.merge._streams.orders import order_sensitivity as order_sensitivity
+from wsl.merge._streams.orders import OrderSensitivity as OrderSensitivity
 from wsl.merge._swap import arcee_fusion as arcee_fusion
 from wsl.merge._swap import nearswap as nearswap
 from wsl.merge._variance import variance_corrected as variance_corrected

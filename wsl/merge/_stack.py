@@ -51,6 +51,17 @@ def count(function: str, deltas: types.Deltas) -> int:
   return models
 
 
+def arrays(function: str, leaves: types.Tree) -> types.Tree:
+  """Returns leaves as arrays of JAX; those on demand are read.
+
+  Raises:
+    ValueError: if JAX would narrow a leaf, as it does float64 without x64.
+  """
+  leaves = tree.read(leaves)
+  tree.check_not_narrowed(function, leaves)
+  return jax.tree.map(jnp.asarray, leaves)
+
+
 def views(
   function: str,
   deltas: types.Deltas,

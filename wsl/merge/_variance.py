@@ -116,10 +116,30 @@ def _merge(x: types.Array, *, self_weight: Any, target: str) -> types.Array:
   if own:
     share, rest = c.astype(wide.dtype), (1 - c).astype(wide.dtype)
     average = share * wide[0] + rest * average
+  return restored(average, v, jnp.max(variances)).astype(x.dtype)
+
+
+def of_leaf(x: types.Array) -> types.Array:
+  """Returns the unbiased variance of the entries of one leaf, ``[]``."""
+  return _moments(tree.wide(x)[None])[1][0]
+
+
+def restored(
+  average: types.Array, v: types.Array, largest: types.Array | None = None
+) -> types.Array:
+  """Scales the deviations of an average from its mean to the variance v.
+
+  Args:
+    average: one leaf ``[...]``, in a wide dtype.
+    v: the variance that the result has, ``[]``.
+    largest: the largest variance of the models, which bounds the rounding
+      errors of the average; v by default.
+  """
   mean, variance = (moment[0] for moment in _moments(average[None]))
   # A sum that cancels up to rounding has no direction to scale.
-  varies = variance > (16 * jnp.finfo(real).eps) ** 2 * jnp.max(variances)
+  eps = jnp.finfo(average.dtype).eps
+  varies = variance > (16 * eps) ** 2 * (v if largest is None else largest)
   ratio = jnp.where(varies, v, 1) / jnp.where(varies, variance, 1)
   # Square roots of 0 have no derivative.
   factor = jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1)), 0)
-  return (mean + (average - mean) * factor.astype(wide.dtype)).astype(x.dtype)
+  return mean + (average - mean) * factor.astype(average.dtype)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,10 +12,16 @@ from wsl import merge, tree
 
 NEAR = 1e-12 if np.float64 == battery.FLOAT else 1e-5
 T, K = 4, 3
-DRAW = np.random.default_rng(0).normal
-BASE = {'u': DRAW(size=(2, 3)), 'v': DRAW(size=4), 'step': np.asarray(3)}
-DELTAS = {'u': DRAW(size=(T, 2, 3)), 'v': DRAW(size=(T, 4)), 'step': None}
-GOALS = {'u': DRAW(size=(K, 2, 3)), 'v': DRAW(size=(K, 4))}
+RNG = np.random.default_rng(0)
+
+
+def draw(*shape: int) -> Any:
+  return RNG.normal(size=shape).astype(battery.FLOAT)
+
+
+BASE = {'u': draw(2, 3), 'v': draw(4), 'step': np.asarray(3)}
+DELTAS = {'u': draw(T, 2, 3), 'v': draw(T, 4), 'step': None}
+GOALS = {'u': draw(K, 2, 3), 'v': draw(K, 4)}
 
 
 def loss(params: Any, batch: Any) -> Any:
@@ -127,10 +134,10 @@ def test_no_steps_give_the_start_and_zero_tasks_are_finite() -> None:
   given: Any = {'base': BASE, 'loss_fn': loss, 'batches': GOALS}
   found = merge.frank_wolfe(DELTAS, **given, steps=0)
   np.testing.assert_allclose(found['u'], DELTAS['u'].mean(0), rtol=NEAR)
-  start = {'u': np.ones((2, 3)), 'v': np.ones(4), 'step': None}
+  start = {n: np.ones_like(DELTAS[n][0]) for n in 'uv'} | {'step': None}
   found = merge.frank_wolfe(DELTAS, **given, steps=0, start=start)
   np.testing.assert_array_equal(found['u'], start['u'])
-  zero = tree.map(np.zeros_like, DELTAS)
+  zero = jax.tree.map(np.zeros_like, DELTAS)
   for dialect in ('paper', 'official'):
     found = merge.frank_wolfe(zero, **given, dialect=dialect)
     assert not np.any(found['v'])

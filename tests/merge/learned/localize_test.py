@@ -11,10 +11,16 @@ from tests.merge import battery
 from wsl import merge
 
 NEAR = 1e-12 if np.float64 == battery.FLOAT else 1e-5
-DRAW = np.random.default_rng(1).normal
-DELTAS = {'u': DRAW(size=(3, 4, 5)), 'v': DRAW(size=(3, 7))}
-BASE = {name: DRAW(size=x.shape[1:]) for name, x in DELTAS.items()}
-GOALS = {name: DRAW(size=x.shape) for name, x in DELTAS.items()}
+RNG = np.random.default_rng(1)
+
+
+def draw(*shape: int) -> Any:
+  return RNG.normal(size=shape).astype(battery.FLOAT)
+
+
+DELTAS = {'u': draw(3, 4, 5), 'v': draw(3, 7)}
+BASE = {name: draw(*x.shape[1:]) for name, x in DELTAS.items()}
+GOALS = {name: draw(*x.shape) for name, x in DELTAS.items()}
 
 
 def kept(density: float, extra: int) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def _doge(
   root = jnp.sqrt(jnp.where(square > 0, square, 1))
   scales = jnp.where(square > 0, norm / root, 0)
   change = _change(x, scales, _shared(x, subspace), rate=rate, steps=steps)
-  kept = _stack.map_models(tree.reaches, x, bound[0])
+  kept = _stack.map_models(tree.reaches, x, tree.wide(bound[0]))
   return _stack.sum_models(scales * jnp.where(kept, x + change[None], 0))
 
 

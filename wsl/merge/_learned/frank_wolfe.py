@@ -110,13 +110,14 @@ def frank_wolfe(
       f'frank_wolfe: {len(jax.tree.leaves(batches)[0])} tasks select from '
       f'{count} experts, one each: give at most {count} tasks'
     )
-  deltas, base = tree.read(deltas), tree.read(base)
+  deltas = _stack.arrays('frank_wolfe', deltas)
+  base = _stack.arrays('frank_wolfe: the base', base)
   wide = tree.wide_dtype(*jax.tree.leaves(deltas))
   numbers = {k: jnp.asarray(v).astype(wide) for k, v in hyper.items()}
   found = iterations.merge(
     base,
     jax.tree.map(tree.wide, deltas),
-    None if start is None else jax.tree.map(tree.wide, tree.read(start)),
+    _start(start, deltas),
     batches,
     numbers,
     loss_fn,
@@ -125,3 +126,25 @@ def frank_wolfe(
     ),
   )
   return jax.tree.map(lambda y, x: y.astype(x.dtype), found, deltas)
+
+
+def _start(
+  start: types.Delta | None, deltas: types.Deltas
+) -> types.Delta | None:
+  """Returns the given start in wide dtypes, and in the order of the deltas.
+
+  Raises:
+    ValueError: if it does not fit the deltas.
+  """
+  if start is None:
+    return None
+  label = 'frank_wolfe: the start'
+  is_none = lambda x: x is None
+  start = tree.conform(label, start, 'the deltas', deltas, is_leaf=is_none)
+
+  def fit(name: str, x: types.Array, y: types.Array) -> types.Array:
+    if y is None or y.shape != x.shape[1:]:
+      raise ValueError(f"{label} does not have {x.shape[1:]} at leaf '{name}'")
+    return tree.wide(y).astype(tree.wide_dtype(x))
+
+  return tree.map_named(fit, deltas, _stack.arrays(label, start))

@@ -88,7 +88,9 @@ def localize(
     dialect=dialect,
     dialects=stitch.EXTRA,
   )
-  deltas, base, bounds = (tree.read(x) for x in (deltas, base, bounds))
+  deltas = _stack.arrays('localize', deltas)
+  base = _stack.arrays('localize: the base', base)
+  bounds = _stack.arrays('localize', bounds)
   return _localize(
     base, deltas, bounds, batches, given, loss_fn, int(steps), dialect
   )
