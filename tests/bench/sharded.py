@@ -2,8 +2,8 @@
 
   python tests/bench/sharded.py --leaves=24 --side=512
 
-Each operation is called eagerly on a stack of task vectors, as arrays of one
-device (``plain``) and as arrays with a ``NamedSharding`` on a mesh of one device
+Each operation is called eagerly on task vectors: arrays of one device
+(``plain``), and arrays with a ``NamedSharding`` on a mesh of that device
 (``sharded``). The calls alternate, in random order within a pair. ``overhead``
 is the median of the paired ratios of times minus 1, and ``low`` and ``high``
 are its quartiles; it should be at most 0.1. ``noise`` is the same median for
