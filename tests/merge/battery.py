@@ -298,6 +298,11 @@ METHODS = {
       'zero': SPLIT,
     },
   ),
+  'knots': Row(
+    _with(merge.knots, method=merge.magmax),
+    zero=lambda models, ndim: 1.0 if ndim == 2 else _averaged(models, ndim),
+    but={'vmap': NO_NUMBERS},
+  ),
   'localize_and_stitch': Row(
     _with(merge.localize_and_stitch),
     hyper=TRIM,
@@ -452,6 +457,7 @@ METHODS = {
 NO_ROW = {
   'frank_wolfe': 'it needs a loss: tests/merge/learned',
   'localize': 'it needs a loss: tests/merge/learned',
+  'regmean_plus': 'it runs the model: tests/merge/learned',
   'opcm': 'a stream: tests/merge/streams',
   'running_mean': 'a stream: tests/merge/streams',
   'exponential_mean': 'a stream: tests/merge/streams',

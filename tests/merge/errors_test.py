@@ -123,6 +123,14 @@ CASES: dict[str, tuple[Any, str]] = {
     lambda: merge.wudi(X, rate=-1.0),
     'wudi(rate=-1.0): expected numbers >= 0',
   ),
+  'no merge of coordinates': (
+    lambda: merge.knots(X, method=lambda z: z),
+    "knots: method returned no merge (1, 3, 4) of leaf 'w': give one such as",
+  ),
+  'rank of knots': (
+    lambda: merge.knots(X, method=merge.sum, rank=0),
+    'knots(rank=0): expected an integer >= 1, or None',
+  ),
   'subspace of doge': (
     lambda: merge.doge(X, subspace=0),
     'doge(subspace=0): expected an integer >= 1',

@@ -38,7 +38,7 @@ EXACT = {
 # They need whole matrices.
 GATHER = {
   *('regmean', 'tsv', 'iso_c', 'iso_cts', 'tsv/scanned', 'iso_c/scanned'),
-  *('tsv_compress', 'wudi', 'doge'),
+  *('tsv_compress', 'wudi', 'doge', 'knots'),
 }
 # Their searches and sums are those of other rows.
 SAME_PROGRAM = {
@@ -51,7 +51,7 @@ SAME_PROGRAM = {
     'slerp/scanned',
     'pcb',
   ),
-  *('ram_plus', 'slerp', 'localize_and_stitch', 'doge'),
+  *('ram_plus', 'slerp', 'localize_and_stitch', 'doge', 'knots'),
 }
 
 

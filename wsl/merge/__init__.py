@@ -4,6 +4,7 @@ from wsl.merge._fisher import fisher as fisher
 from wsl.merge._learned.doge import doge as doge
 from wsl.merge._learned.frank_wolfe import frank_wolfe as frank_wolfe
 from wsl.merge._learned.localize import localize as localize
+from wsl.merge._learned.regmean_plus import regmean_plus as regmean_plus
 from wsl.merge._learned.stitch import localize_and_stitch as localize_and_stitch
 from wsl.merge._linear import mean as mean
 from wsl.merge._linear import sum as sum
@@ -32,6 +33,7 @@ from wsl.merge._sparse.trim import trim as trim
 from wsl.merge._spectral.compress import tsv_compress as tsv_compress
 from wsl.merge._spectral.iso import iso_c as iso_c
 from wsl.merge._spectral.iso import iso_cts as iso_cts
+from wsl.merge._spectral.knots import knots as knots
 from wsl.merge._spectral.tsv import tsv as tsv
 from wsl.merge._spectral.wudi import wudi as wudi
 from wsl.merge._spherical.means import karcher as karcher

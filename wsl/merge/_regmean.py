@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -71,48 +71,97 @@ def regmean(
   Differs from the official code in solving instead of inverting, and in the
   dtype of alpha, which that code rounds to float32 whatever the data.
   """
-  models = _stack.count('regmean', deltas)
-  check = functools.partial(
-    _checks.fraction, meaning='the factor of off-diagonal entries'
-  )
-  factors = _checks.number_at_leaves('regmean', 'shrink', shrink, deltas, check)
-  weights = _checks.at_leaves(
-    'regmean', 'coefs', coefs, deltas, models, lambda _: None
-  )
   grams = _stack.per_leaf('regmean: the grams', grams, deltas)
-  chosen = matrices is not None
-  views = _stack.views(
-    'regmean', deltas, matrices, otherwise if chosen else 'mean'
+  return prepare('regmean', deltas, shrink, coefs, matrices, otherwise).solve(
+    deltas, grams
   )
 
-  def weight(
-    name: str, x: types.Array, gram: Any, view: Any, shrink: Any, coefs: Any
+
+class Regression(NamedTuple):
+  """The hyperparameters of RegMean at the leaves of a tree.
+
+  Attributes:
+    function: the public function, for messages.
+    shrink: alpha at each leaf.
+    coefs: c_t at each leaf, ``[T]``.
+    views: the view at each leaf.
+    chosen: whether the views say which leaves are solved.
+    refuse: whether leaves of more than two axes need a Gram matrix.
+  """
+
+  function: str
+  shrink: types.Tree
+  coefs: types.Tree
+  views: types.Tree
+  chosen: bool
+  refuse: bool
+
+  def solve(self, deltas: types.Deltas, grams: types.Tree) -> types.Delta:
+    """Averages leaves by their Gram matrices, or by the coefficients."""
+    weights = tree.map_named(
+      self._weight, deltas, grams, self.views, self.shrink, self.coefs
+    )
+    return _linear.weighted_mean(deltas, weights)
+
+  def _weight(
+    self,
+    name: str,
+    x: types.Array,
+    gram: Any,
+    view: Any,
+    shrink: Any,
+    coefs: Any,
   ) -> Any:
+    """Returns the weight of one leaf: shrunk Gram matrices, or ``[T]``."""
     kernel = view and view.is_matrix
-    if chosen and not kernel:
+    if self.chosen and not kernel:
       return coefs
     if gram is None:
-      named = kernel or not (chosen or tree.is_vectors(name))
-      if x.ndim > 3 and named and otherwise != 'mean':
+      named = kernel or not (self.chosen or tree.is_vectors(name))
+      if x.ndim > 3 and named and self.refuse:
         raise ValueError(
-          f"regmean: leaf '{name}' of shape {x.shape[1:]} has no Gram matrix: "
-          'give one (stats.gram), take matrices= to leave it out, or '
+          f"{self.function}: leaf '{name}' of shape {x.shape[1:]} has no Gram "
+          'matrix: give one (stats.gram), take matrices= to leave it out, or '
           "otherwise='mean'"
         )
       return coefs
-    _linear.check_gram('regmean', name, x, gram)
-    if chosen:
-      _check_view(name, x, gram, view)
+    _linear.check_gram(self.function, name, x, gram)
+    if self.chosen:
+      _check_view(self.function, name, x, gram, view)
     matrix = tree.apply_kernel(_shrunk, gram.matrix, shrink=shrink, coefs=coefs)
     return dataclasses.replace(gram, matrix=matrix)
 
-  return _linear.weighted_mean(
-    deltas, tree.map_named(weight, deltas, grams, views, factors, weights)
+
+def prepare(
+  function: str,
+  deltas: types.Deltas,
+  shrink: Any,
+  coefs: Any,
+  matrices: tree.Matrices | None,
+  otherwise: str,
+) -> Regression:
+  """Checks the hyperparameters of ``regmean``, and gives each leaf its own."""
+  models = _stack.count(function, deltas)
+  check = functools.partial(
+    _checks.fraction, meaning='the factor of off-diagonal entries'
+  )
+  chosen = matrices is not None
+  return Regression(
+    function,
+    _checks.number_at_leaves(function, 'shrink', shrink, deltas, check),
+    _checks.at_leaves(function, 'coefs', coefs, deltas, models, lambda _: None),
+    _stack.views(function, deltas, matrices, otherwise if chosen else 'mean'),
+    chosen,
+    otherwise != 'mean',
   )
 
 
 def _check_view(
-  name: str, x: types.Array, gram: types.Gram, view: tree.Matrix
+  function: str,
+  name: str,
+  x: types.Array,
+  gram: types.Gram,
+  view: tree.Matrix,
 ) -> None:
   """Checks that a Gram matrix has the rows and the blocks of a view.
 
@@ -126,7 +175,7 @@ def _check_view(
   leading = blocks == 1 or (*view.batch, *view.columns) == rest
   if view.rows != tuple(gram.axes) or blocks != groups or not leading:
     raise ValueError(
-      f"regmean: the Gram matrix of leaf '{name}' has the input axes "
+      f"{function}: the Gram matrix of leaf '{name}' has the input axes "
       f'{tuple(gram.axes)} and {groups} blocks, its view {view} has {blocks}: '
       'take stats.matrix_views of the same function'
     )

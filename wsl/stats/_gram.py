@@ -27,6 +27,8 @@ def gram(
   apply_fn: Callable[[types.Params, Any], Any],
   params: types.Params,
   batches: Iterable[Any],
+  *,
+  leaves: types.Leaves = '',
 ) -> types.Tree:
   r"""Computes the Gram matrix of the inputs of every linear map in a model.
 
@@ -54,6 +56,8 @@ def gram(
     batches: any iterable of ``inputs``, or of tuples ``(inputs, ...)``;
       inputs are an array ``[B, ...]`` or a pytree of them. Batches of one
       size compile once.
+    leaves: the leaves whose Gram matrices are needed, by a regular expression
+      or a predicate; all by default. What only others need is not computed.
 
   Returns:
     A tree like ``params`` with a ``Gram`` at each leaf used in a linear map,
@@ -63,7 +67,8 @@ def gram(
     altered (sliced, scaled) before the product.
 
   Raises:
-    ValueError: if there are no batches, or one array is given instead.
+    ValueError: if there are no batches, one array is given instead, or no leaf
+      matches.
 
   Example:
     >>> import jax.numpy as jnp
@@ -79,7 +84,8 @@ def gram(
   params = tree.read(params)
   tree.check_not_narrowed('gram', params)
   tree.check_real('gram', params, 'only moments of real maps are defined')
-  of_batch = functools.partial(_batch_sums, apply_fn, params)
+  chosen = tuple(jax.tree.leaves(tree.select(params, leaves)))
+  of_batch = functools.partial(_batch_sums, apply_fn, chosen, params)
   total = totals.over_batches(of_batch, batches, add=add, name='gram')
   return jax.tree.unflatten(
     jax.tree.structure(params), [mean(s) for s in total]
@@ -176,7 +182,16 @@ def sums(
   ]
 
 
-_batch_sums = jax.jit(sums, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _batch_sums(
+  apply_fn: Callable[..., Any],
+  chosen: tuple[bool, ...],
+  params: types.Params,
+  inputs: Any,
+) -> list[Sum | None]:
+  """Returns the sums of the chosen leaves; XLA drops what others need."""
+  found = sums(apply_fn, params, inputs)
+  return [x if flag else None for x, flag in zip(found, chosen)]
 
 
 def add(a: Sum, b: Sum) -> Sum:
