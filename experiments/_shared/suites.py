@@ -17,7 +17,10 @@ from experiments._run import checks, console, public_calls
 from experiments._shared import side_by_side, suite_tasks
 from wsl import models, stats, tree, types
 
-_MEASURES = {'fishers': stats.fisher, 'grams': stats.gram}
+_MEASURES: dict[str, Callable[..., types.Tree]] = {
+  'fishers': stats.fisher,
+  'grams': stats.gram,
+}
 
 
 class Suite(NamedTuple):

@@ -299,7 +299,7 @@ METHODS = {
     },
   ),
   'knots': Row(
-    _with(merge.knots, method=merge.magmax),
+    _with(functools.partial(merge.knots, method=merge.magmax)),
     zero=lambda models, ndim: 1.0 if ndim == 2 else _averaged(models, ndim),
     but={'vmap': NO_NUMBERS},
   ),

@@ -95,12 +95,14 @@ def regmean_plus(
     field: _by_name(deltas, getattr(regression, field))
     for field in ('shrink', 'coefs', 'views')
   }
-  stacks, found = tree.named(deltas), {}
+  stacks = tree.named(deltas)
+  found: dict[str, Any] = {}
 
   def solve(names: Iterable[str], grams: Any, refuse: bool) -> None:
     pick = lambda given: {name: given[name] for name in names}
-    part = {field: pick(given) for field, given in values.items()}
-    here = regression._replace(**part, refuse=refuse and regression.refuse)
+    part: dict[str, Any] = {k: pick(given) for k, given in values.items()}
+    part['refuse'] = refuse and regression.refuse
+    here = regression._replace(**part)
     found.update(here.solve(pick(stacks), grams))
 
   first, *rest = _groups(deltas, blocks)

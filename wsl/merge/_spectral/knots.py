@@ -96,7 +96,8 @@ def knots(
     if last is not None and tree.is_traced([last, stacks]):
       stacks[0] = tree.apply_kernel(columns.after, stacks[0], last)
     bases = _bases_of(stacks, view=tree.Static(view), rank=tree.Static(rank))
-    parts |= {n: _Part(*each, view) for n, *each in zip(leaves, stacks, bases)}
+    for name, x, basis in zip(leaves, stacks, bases):
+      parts[name] = _Part(x, basis, view)
     last = bases[0]
   for name, y in (_merged(method, parts) if parts else {}).items():
     view = tree.Static(parts[name].view)
