@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from wsl import tree
+from wsl.tree._ranks import samples
 
 DTYPES = ('float64', 'float32', 'float16', 'bfloat16')
 SIZES = (7, 40, 3)
@@ -58,6 +59,13 @@ def by_sorting(x: dict[str, np.ndarray], k: Any) -> np.ndarray:
   return ordered[np.arange(len(flat)), k - 1]
 
 
+@pytest.fixture
+def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+  """A sample is not the whole model, which would be sorted."""
+  monkeypatch.setattr(samples, 'SIZES', (16, 1 << 16))
+
+
+@pytest.mark.usefixtures('small_samples')
 @pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('dtype', DTYPES)
 def test_it_equals_the_result_of_sorting(dtype: str, case: str) -> None:
@@ -72,6 +80,7 @@ def test_it_equals_the_result_of_sorting(dtype: str, case: str) -> None:
   np.testing.assert_array_equal(found.astype(np.float64), by_sorting(x, each))
 
 
+@pytest.mark.usefixtures('small_samples')
 @pytest.mark.parametrize('dtype', DTYPES)
 def test_under_jit_and_vmap(dtype: str) -> None:
   ask = jax.jit(jax.vmap(tree.kth_magnitude, in_axes=(None, 0)))
@@ -81,6 +90,22 @@ def test_under_jit_and_vmap(dtype: str) -> None:
     found = np.asarray(ask(y, jnp.asarray(PLACES)), np.float64)
     wanted = np.stack([by_sorting(x, k) for k in PLACES])
     np.testing.assert_array_equal(found, wanted, err_msg=case)
+
+
+def test_a_small_model_is_sorted_without_counts() -> None:
+  ask = jax.jit(jax.vmap(tree.kth_magnitude, in_axes=(None, 0)))
+  for case in CASES:
+    x = leaves(case, np.dtype('float32'))
+    y = {name: jnp.asarray(v) for name, v in x.items()}
+    found = np.asarray(ask(y, jnp.asarray(PLACES)))
+    wanted = [by_sorting(x, k) for k in PLACES]
+    np.testing.assert_array_equal(found, np.stack(wanted), err_msg=case)
+    for k, magnitudes in zip(PLACES, wanted):
+      found = tree.kth_magnitude(y, k)
+      np.testing.assert_array_equal(found, magnitudes, err_msg=case)
+  assert 'while' not in str(jax.make_jaxpr(ask)(y, jnp.asarray(PLACES)))
+  y['7'] = y['7'].at[0, :2].set(np.nan)
+  assert tree.kth_magnitude(y, 2)[0] == np.inf  # as where it counts
 
 
 def test_leaves_of_several_dtypes() -> None:

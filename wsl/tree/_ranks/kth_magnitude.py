@@ -11,10 +11,10 @@ the bracket shrinks until hi = lo + 1, and lo is the answer. The counts are
 exact integers: the sample and the interpolation that place the probes affect
 the number of passes, never the result.
 
-A sorted sample places the first probes. When few entries are left inside the
-bracket, one pass collects them instead. Only the sample and those few entries
-are sorted, nothing is concatenated, and counts add over leaves, shards and
-streams.
+A sorted sample places the first probes; if it holds all entries, its k-th is
+the answer. When few entries are left inside the bracket, one pass collects them
+instead. Only the sample and those few entries are sorted, nothing is
+concatenated, and counts add over leaves, shards and streams.
 """
 
 from collections.abc import Sequence

@@ -118,6 +118,12 @@ def find(
 
   sample, drawn = samples_lib.sort(samples, groups, dtype, xp)
   sample = xp.repeat(sample, ranks, axis=0).reshape(k.size, -1)
+  if drawn == list(sizes):
+    # The samples are all entries, in ascending order. NaN counts as infinity.
+    place = (xp.asarray(each(sizes), wide) - k)[:, None]
+    kth = xp.take_along_axis(sample, place, axis=1)
+    kth = xp.minimum(kth, xp.asarray(highest - 1, integer))
+    return kth.view(dtype).reshape(len(sizes), ranks, models)
   probes = brackets.first_probes(xp, sample, each(drawn), k, each(sizes))
   unknown = lambda state: xp.any(is_open(state[0]))
   found, _ = _while(traced, unknown, step, (bracket, probes))
