@@ -41,6 +41,12 @@ from configs import _variants
 # Candidates for λ. The average, Fisher and RegMean have none.
 COEFS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 
+# Densities, coefficients and seeds of the masks in the sweep of a variant.
+_GRIDS = {
+  'tiny': ((0.25, 0.5), (0.6, 1.0), 1),
+  'digits': ((0.125, 0.25, 0.5, 0.75), (0.2, 0.4, 0.6, 0.8, 1.0, 1.25), 3),
+}
+
 METHODS = (
   'mean',
   'sum',
@@ -63,6 +69,7 @@ def digits() -> ml_collections.ConfigDict:
   config |= {
     'tasks': ('upright', 'rotated', 'inverted', 'shuffled'),
     'seeds': 5,
+    'merge_seed': 0,  # of random masks
     'statistics': {'examples': 256},  # unlabelled images for each expert
     'methods': METHODS,
     # Arguments by function; validation data select one value of a tuple.
@@ -140,9 +147,36 @@ def suite8() -> ml_collections.ConfigDict:
   return config
 
 
-def sweep() -> list[dict[str, object]]:
-  """Returns the changed fields of each run of ``--sweep``."""
-  return [{'model': 'cnn'}, {'model': 'vit'}]
+def sweep(variant: str = 'suite8') -> list[dict[str, object]]:
+  """Returns the changed fields of each run of ``--sweep``.
+
+  Args:
+    variant: of the config. ``suite8`` has two models; the others compare merges
+      of the same experts by density, coefficient and random masks.
+  """
+  if variant.startswith('suite8'):
+    return [{'model': 'cnn'}, {'model': 'vit'}]
+  densities, coefs, seeds = _GRIDS.get(variant, _GRIDS['digits'])
+  found: list[dict[str, object]] = [
+    {
+      'methods': ('ties',),
+      'arguments.ties.density': (d,),
+      'coefs.default': (c,),
+    }
+    for d in densities
+    for c in coefs
+  ]
+  return found + [
+    {
+      'methods': ('dare+sum',),
+      'arguments.dare.rate': (1 - d,),
+      'coefs.default': (c,),
+      'merge_seed': seed,
+    }
+    for seed in range(seeds)
+    for d in densities
+    for c in coefs
+  ]
 
 
 _choose = _variants.chooser(tiny, digits, suite8)

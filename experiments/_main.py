@@ -5,21 +5,27 @@
 """
 
 from collections.abc import Sequence
-import copy
 import functools
 import hashlib
-import importlib.util
+import json
 import pathlib
 import sys
-from types import ModuleType
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
+import jax
 import ml_collections
 from ml_collections import config_flags
 
-from experiments._run import console, experiment
-from wsl import tree
+from experiments._run import (
+  config_files,
+  console,
+  experiment,
+  summaries,
+  sweeps,
+)
+from experiments._run import entries as entries_lib
+from wsl import mesh as mesh_lib
 
 _CONFIG = 'config'
 _WORKDIR = flags.DEFINE_string(
@@ -29,74 +35,123 @@ _WORKDIR = flags.DEFINE_string(
   'Default: results/EXPERIMENT/VARIANT, with a hash if fields were changed.',
 )
 _SWEEP = flags.DEFINE_bool(
-  'sweep', False, "Run every entry of the config's sweep(), one by one."
+  'sweep',
+  False,
+  "Run every entry of the config's sweep(). Those that differ only in numbers "
+  'are one compiled call if the experiment can be traced in them.',
 )
 _SWEEP_INDEX = flags.DEFINE_integer(
   'sweep_index', None, "Run one entry of the config's sweep(): for array jobs."
+)
+_SWEEP_SHARD = flags.DEFINE_string(
+  'sweep_shard',
+  None,
+  "i/n: run the i-th of n parts of the config's sweep(), from 0.",
+)
+_MESH = flags.DEFINE_string(
+  'mesh',
+  None,
+  'Axes of devices: candidates:8, or candidates:2,model:4. Runs and recipes '
+  'are mapped over candidates, parameters are sharded over the others.',
 )
 _TRACEBACK = flags.DEFINE_bool(
   'traceback', False, 'Show where in the code an error was raised.'
 )
 
 
-def main(name: str, run: experiment.Run) -> None:
+def main(
+  name: str, run: experiment.Run, door: sweeps.Door | None = None
+) -> None:
   """Reads the flags and runs an experiment.
 
   Args:
     name: of the file of the experiment, and of its config.
     run: maps (config, workdir) to a record.
+    door: how the points of a sweep are computed together, or None.
   """
   logging.set_verbosity(logging.WARNING)
   parse = functools.partial(_parse, name)
-  app.run(lambda _: launch(name, run), flags_parser=parse)
+  app.run(lambda _: launch(name, run, door), flags_parser=parse)
 
 
-def launch(name: str, run: experiment.Run) -> None:
+def launch(
+  name: str, run: experiment.Run, door: sweeps.Door | None = None
+) -> None:
   """Runs the jobs of the parsed flags; an error is printed as one line."""
+  flag: Any = flags.FLAGS[_CONFIG]
+  config: ml_collections.ConfigDict = flag.value
   try:
-    for config, workdir in jobs(name):
-      console.say(f'{name} {config.variant} in {workdir}')
-      run(config, workdir)
+    processes = mesh_lib.start(config=json.loads(config.to_json()))
+    if processes.processes > 1:
+      print(processes, flush=True)
+    mesh = mesh_lib.make(_MESH.value) if _MESH.value else None
+    folder = _WORKDIR.value or _default(name, config, flag.override_values)
+    if _sweeps():
+      _sweep(name, run, door, config, folder, mesh)
+    else:
+      console.say(f'{name} {config.variant} in {folder}')
+      _run(run, config, folder, mesh)
   except (ValueError, FileNotFoundError, FloatingPointError) as error:
-    if _TRACEBACK.value or '\n' in str(error):
+    # A process that fails alone has to end the others with its reason.
+    several = jax.process_count() > 1
+    if _TRACEBACK.value or several or '\n' in str(error):
       raise
     _stop(str(error))
 
 
-def jobs(name: str) -> list[tuple[ml_collections.ConfigDict, str]]:
-  """Returns the (config, workdir) pairs of the parsed flags.
+def _run(
+  run: experiment.Run,
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  mesh: jax.sharding.Mesh | None,
+) -> None:
+  """Runs an experiment, with a mesh if there is one."""
+  run(config, workdir, **({} if mesh is None else {'mesh': mesh}))
 
-  Args:
-    name: of the experiment.
 
-  Returns:
-    One pair, or one for each entry of the config's ``sweep()``.
+def _sweeps() -> bool:
+  """Returns whether a flag asks for the sweep."""
+  given = [_SWEEP_INDEX.value is not None, _SWEEP_SHARD.value is not None]
+  if all(given):
+    raise ValueError('sweep_index and sweep_shard: give one of them')
+  return _SWEEP.value or any(given)
 
-  Raises:
-    ValueError: if the sweep has no such entry.
-  """
+
+def _sweep(
+  name: str,
+  run: experiment.Run,
+  door: sweeps.Door | None,
+  config: ml_collections.ConfigDict,
+  folder: str,
+  mesh: jax.sharding.Mesh | None,
+) -> None:
+  """Runs the chosen entries of the config's sweep, and summarises all."""
   flag: Any = flags.FLAGS[_CONFIG]
-  config, file = flag.value, flag.config_filename.partition(':')[0]
-  changed = flag.override_values
-  if not _SWEEP.value and _SWEEP_INDEX.value is None:
-    return [(config, _WORKDIR.value or _default(name, config, changed))]
-  entries = list(_load(file).sweep())
-  chosen = range(len(entries))
+  file = flag.config_filename.partition(':')[0]
+  every = entries_lib.read(file, config, folder)
+  chosen, mine = range(len(every)), folder
   if _SWEEP_INDEX.value is not None:
     if _SWEEP_INDEX.value not in chosen:
       raise ValueError(
         f'sweep_index={_SWEEP_INDEX.value}: the sweep has entries 0 .. '
-        f'{len(entries) - 1}'
+        f'{len(every) - 1}'
       )
     chosen = range(_SWEEP_INDEX.value, _SWEEP_INDEX.value + 1)
-  parent = pathlib.Path(_WORKDIR.value or _default(name, config, changed))
-  found = []
-  for i in chosen:
-    entry = copy.deepcopy(config)
-    entry.update_from_flattened_dict(entries[i])
-    label = ','.join(f'{k}={v}' for k, v in entries[i].items())
-    found.append((entry, str(parent / label)))
-  return found
+    mine = f'{folder}/job{_SWEEP_INDEX.value}'
+  elif _SWEEP_SHARD.value is not None:
+    chosen = entries_lib.share(_SWEEP_SHARD.value, len(every))
+    mine = f'{folder}/job{_SWEEP_SHARD.value.replace("/", "of")}'
+  numbers = door.numbers if door else ()
+  for group in entries_lib.groups([every[i] for i in chosen], numbers):
+    if door and group.numbers[0]:
+      sweeps.run_group(name, door, config, group, mine, mesh)
+    else:
+      (entry,) = group.entries
+      console.say(f'{name} {config.variant} in {entry.workdir}')
+      _run(run, entry.config, entry.workdir, mesh)
+  metrics = door.metrics if door else lambda record: {}
+  title = f'{name} {config.variant}, sweep'
+  summaries.write(title, pathlib.Path(folder), every, metrics)
 
 
 def _default(
@@ -108,16 +163,6 @@ def _default(
     return str(place)
   mark = hashlib.sha256(repr(sorted(changed.items())).encode()).hexdigest()
   return f'{place}-{mark[:6]}'
-
-
-def _load(file: str) -> ModuleType:
-  """Imports a file of configs."""
-  spec = importlib.util.spec_from_file_location('config_module', file)
-  if spec is None or spec.loader is None:
-    raise ValueError(f'{file} is not a Python file')
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
 
 
 def _parse(name: str, argv: Sequence[str]) -> list[str]:
@@ -133,66 +178,20 @@ def _parse(name: str, argv: Sequence[str]) -> list[str]:
   except (flags.Error, AttributeError, KeyError, OSError, TypeError) as error:
     if '--traceback' in argv:
       raise
-    _stop(_unknown_field(str(file), argv) or _last_line(error))
+    _stop(
+      config_files.unknown_field(_CONFIG, str(file), argv)
+      or config_files.last_line(error)
+    )
   if len(rest) > 1:
     _stop(f"'{rest[1]}' is no flag: flags begin with --, see --help")
   return rest
-
-
-def _unknown_field(default: str, argv: Sequence[str]) -> str | None:
-  """Describes the first flag of a field that the config does not have.
-
-  Args:
-    default: the config file that is read where no flag names one.
-    argv: the command line.
-
-  Returns:
-    The message, or None if all fields exist or the config cannot be read.
-  """
-  pairs = [arg.lstrip('-').partition('=') for arg in argv if arg[:1] == '-']
-  chosen = {name: value for name, _, value in pairs}.get(_CONFIG, default)
-  file, _, variant = chosen.partition(':')
-  try:
-    config = _load(file).get_config(*[variant] if variant else [])
-  except Exception:  # what is wrong with the config is reported instead
-    return None
-  for flag, _, _ in pairs:
-    name, _, path = flag.partition('.')
-    fields = name == _CONFIG and path and '[' not in path
-    if fields and (message := _missing(config, path)):
-      return f'--{flag}: {message}'
-  return None
-
-
-def _missing(config: Any, path: str) -> str | None:
-  """Describes the first part of a dotted path that is not in a config."""
-  place = _CONFIG
-  for part in path.split('.'):
-    if not isinstance(config, ml_collections.ConfigDict):
-      return f"{place} is {config!r} and has no field '{part}'"
-    if part not in config:
-      hint = tree.nearest(part, list(config))
-      return (
-        f"no field '{part}' in {place}{hint}: it has "
-        f'{", ".join(sorted(config))}; a flag changes fields, a config file '
-        'may add some'
-      )
-    config, place = config[part], f'{place}.{part}'
-  return None
-
-
-def _last_line(error: Exception) -> str:
-  """Returns the last line of an error that contains a traceback."""
-  text = str(error).replace('\\n', '\n').strip('"\'\n ')
-  lines = [line for line in text.splitlines() if line.strip()]
-  return lines[-1].removeprefix('ValueError: ')
 
 
 def _help(file: pathlib.Path) -> NoReturn:
   """Prints the question, the config's variants, and the flags."""
   parts = [
     sys.modules['__main__'].__doc__,
-    f'{file}:\n\n{_load(str(file)).__doc__}',
+    f'{file}:\n\n{config_files.load(str(file)).__doc__}',
     flags.FLAGS.module_help(sys.modules[__name__]),
     '  --config.FIELD=VALUE changes a field of the config.',
   ]

@@ -25,19 +25,21 @@ from experiments._align_barrier import (
   figures,
   pairings,
   path_metrics,
+  points,
   settings,
   tables,
 )
-from experiments._run import console, experiment, records
+from experiments._run import console, experiment, records, sweeps
 from experiments._shared import side_by_side
 from wsl import align, types
 
 NAME = 'align_barrier'
 
 
-@experiment.body(NAME, settings.load, settings.describe)
-def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
+def answer(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   """Trains pairs, aligns them, and measures the paths between them."""
+  setting = setting._replace(mesh=out.mesh)
+
   # Train, and search for permutations.
   networks = out.arrays('networks', lambda: pairings.trained(setting))
   found = pairings.find(setting, networks, out)
@@ -92,5 +94,12 @@ def measure(
   return {key: [pair[key] for pair in pairs] for key in pairs[0]}
 
 
+run = experiment.body(NAME, settings.load, settings.describe, on_mesh=True)(
+  answer
+)
+DOOR = sweeps.Door(
+  points.NUMBERS, functools.partial(points.points, NAME, answer), points.metrics
+)
+
 if __name__ == '__main__':
-  _main.main(NAME, run)
+  _main.main(NAME, run, DOOR)

@@ -23,6 +23,7 @@ import pathlib
 import sys
 from typing import Any
 
+import jax
 import ml_collections
 
 from experiments import _main
@@ -33,7 +34,7 @@ from experiments._compare_checkpoints import (
   settings,
   structure,
 )
-from experiments._run import records
+from experiments._run import experiment, records
 
 NAME = 'compare_checkpoints'
 DIFFERENT = 2  # the exit status
@@ -92,9 +93,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
 
 def run_and_exit(
-  config: ml_collections.ConfigDict, workdir: str
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> dict[str, Any]:
   """Runs the comparison; exits with a status if the checkpoints differ."""
+  experiment.check_mesh(NAME, mesh)
   record = run(config, workdir)
   if not record['equal']:
     sys.exit(DIFFERENT)

@@ -17,6 +17,7 @@ import pathlib
 from typing import Any
 
 from absl import flags
+import jax
 import ml_collections
 
 from experiments import _main
@@ -28,14 +29,20 @@ from experiments._merge_checkpoints import (
   settings,
   tables,
 )
-from experiments._run import console, records
+from experiments._run import console, experiment, records
 from wsl import recipes
 
 NAME = 'merge_checkpoints'
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+def run(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  mesh: jax.sharding.Mesh | None = None,
+) -> dict[str, Any]:
   """Merges, measures and reports; see ``experiment.Run``."""
+  experiment.check_mesh(NAME, mesh)
   out = records.Run(NAME, config, workdir)
   if out.record:
     return out.record
@@ -103,4 +110,13 @@ if __name__ == '__main__':
   _DRY_RUN = flags.DEFINE_bool(
     'dry_run', False, 'Print the plan and what would stop the merge, and stop.'
   )
-  _main.main(NAME, lambda c, w: (dry_run if _DRY_RUN.value else run)(c, w))
+
+  def chosen(
+    config: ml_collections.ConfigDict, workdir: str, **options: Any
+  ) -> dict[str, Any]:
+    """Merges, or prints the plan."""
+    if _DRY_RUN.value:
+      return dry_run(config, workdir)
+    return run(config, workdir, **options)
+
+  _main.main(NAME, chosen)

@@ -16,18 +16,24 @@ from typing import Any
 import jax
 
 from experiments import _main
-from experiments._merge_vision import figures, merging, settings, tables
-from experiments._run import experiment, records
-from experiments._shared import merge_methods, suite_training, suites
+from experiments._merge_vision import (
+  figures,
+  merging,
+  points,
+  settings,
+  tables,
+)
+from experiments._run import experiment, records, sweeps
+from experiments._shared import merge_methods, on_mesh, suite_training, suites
 
 NAME = 'merge_vision'
 
 
-@experiment.body(NAME, settings.load, settings.describe)
+@experiment.body(NAME, settings.load, settings.describe, on_mesh=True)
 def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   """Trains a base and experts, merges them, and measures the merges."""
   suite, methods = setting
-  config = suite.config
+  suite, config = suite._replace(mesh=out.mesh), suite.config
 
   # Train a base, an expert for each task, and one model for all tasks.
   start = out.arrays('base', lambda: suite_training.base(suite))
@@ -37,6 +43,8 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   )
   joint = out.arrays('joint', lambda: suite_training.joint(suite, base, heads))
   stack = jax.jit(merging.task_vectors)(base, experts)
+  place = functools.partial(on_mesh.shard, mesh=out.mesh)
+  base, stack = place(base, lead=1), place(stack, lead=2)
   bounds = out.values(
     'bounds', lambda: merging.bounds(suite, base, stack, joint, heads)
   )
@@ -72,5 +80,9 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   return out.finish(summary)
 
 
+DOOR = sweeps.Door(
+  points.NUMBERS, functools.partial(points.points, NAME), points.metrics
+)
+
 if __name__ == '__main__':
-  _main.main(NAME, run)
+  _main.main(NAME, run, DOOR)

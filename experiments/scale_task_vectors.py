@@ -43,10 +43,10 @@ from experiments._shared import suites
 NAME = 'scale_task_vectors'
 
 
-@experiment.body(NAME, settings.load, settings.describe)
+@experiment.body(NAME, settings.load, settings.describe, on_mesh=True)
 def run(out: records.Run, suite: suites.Suite) -> dict[str, Any]:
   """Trains a base and experts, and scales their task vectors."""
-  config = suite.config
+  suite, config = suite._replace(mesh=out.mesh), suite.config
 
   # Train a base and experts; then each setting, one method after the other.
   models, bounds = task_vectors.load(

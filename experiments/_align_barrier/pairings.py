@@ -1,7 +1,7 @@
 """Pairings of two trained networks: unaligned, aligned, and controls."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -29,11 +29,28 @@ class Pairing(NamedTuple):
 
 def trained(setting: settings.Setting) -> types.Params:
   """Trains the networks ``[S, 2, ...]``, and sets their running moments."""
-  keys = jax.vmap(jax.random.split)(settings.keys(setting, 0)).reshape(-1)
-  config = setting.config.training
-  stack = nets_training.networks(setting.net, config, keys, setting.train)
+  config = setting.config
+  stack = nets_training.networks(
+    setting.net,
+    config.training,
+    keys(config.seed, config.pairs),
+    setting.train,
+    mesh=setting.mesh,
+  )
+  return paired(setting, stack)
+
+
+def keys(seed: Any, pairs: int) -> types.PRNGKey:
+  """Returns the keys of all networks, ``[2 S]``; the seed may be traced."""
+  of_pairs = side_by_side.keys(seed, 0, pairs)
+  return jax.vmap(jax.random.split)(of_pairs).reshape(-1)
+
+
+def paired(setting: settings.Setting, stack: types.Params) -> types.Params:
+  """Returns networks ``[2 S, ...]`` as ``[S, 2, ...]``, with their moments."""
   if setting.net.update_fn is not None:
-    each = (side_by_side.pick(stack, i) for i in range(len(keys)))
+    count = 2 * setting.config.pairs
+    each = (side_by_side.pick(stack, i) for i in range(count))
     stack = tree.stack([path_metrics.reset(setting, one) for one in each])
   return side_by_side.fold(stack, -1, 2)
 

@@ -5,9 +5,12 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from experiments._align_barrier import settings
-from wsl import align, landscape, stats, tree, types
+from experiments._shared import on_mesh
+from wsl import align, landscape, mesh, stats, tree, types
 
 
 def along_line(
@@ -25,7 +28,9 @@ def along_line(
     ``plain`` and, if ``repaired``, that too: ``t``, ``values`` and their
     heights ``above_mean`` and ``above_chord``, all lists and numbers.
   """
-  found = {'plain': _heights(setting.walk(a, b))}
+  on_one = setting.mesh is None
+  walked = setting.walk(a, b) if on_one else _mapped(setting, a, b)
+  found = {'plain': _heights(walked)}
   if repaired:
     fix = _correction(setting, a, b)
     points = setting.config.repair.points
@@ -35,6 +40,27 @@ def along_line(
       )
     )
   return found
+
+
+def _mapped(
+  setting: settings.Setting, a: types.Params, b: types.Params
+) -> landscape.Path:
+  """Measures the points of the line as candidates of the mesh."""
+  assert setting.mesh is not None
+  t = np.linspace(0, 1, setting.config.points, dtype=np.float32)
+  ends = on_mesh.shard((a, b), setting.mesh)
+  fn = jax.tree_util.Partial(_at_point(setting.measure), ends)
+  values = mesh.map_candidates(fn, t, mesh=setting.mesh)
+  return landscape.Path(jnp.asarray(t), values)
+
+
+# The same function for each pair: its program is compiled once.
+@functools.lru_cache(maxsize=1)
+def _at_point(
+  measure: Callable[[types.Params], types.Tree],
+) -> Callable[..., types.Tree]:
+  """Returns the measure as a function of both ends and the point."""
+  return lambda ends, t: measure(landscape.interpolate(ends[0], ends[1], t))
 
 
 def _correction(

@@ -39,6 +39,7 @@ class Setting(NamedTuple):
     measure: maps parameters to loss and error on both splits, ``{'train':
       {'loss': [], 'error': []}, 'test': ...}``.
     walk: maps (a, b) to a ``landscape.Path`` of these.
+    mesh: of the run, or None.
   """
 
   config: ml_collections.ConfigDict
@@ -48,6 +49,7 @@ class Setting(NamedTuple):
   symmetry: align.Symmetry
   measure: Callable[[types.Params], types.Tree]
   walk: Callable[[types.Params, types.Params], landscape.Path]
+  mesh: jax.sharding.Mesh | None = None
 
 
 def load(config: ml_collections.ConfigDict) -> Setting:
@@ -67,8 +69,9 @@ def load(config: ml_collections.ConfigDict) -> Setting:
   )
   return Setting(
     config,
-    **splits,
-    net=net,
+    fit,
+    test,
+    net,
     symmetry=_symmetry(config, net, fit[0]),
     measure=functools.partial(jax.jit(measure), splits),
     walk=functools.partial(jax.jit(walk), splits),

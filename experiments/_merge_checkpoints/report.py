@@ -12,7 +12,7 @@ from experiments._merge_checkpoints import (
   plans,
   tables,
 )
-from experiments._run import records
+from experiments._run import platforms, records
 from wsl import checkpoint, recipes
 
 _STYLE = pathlib.Path(__file__).parent / 'page.css'
@@ -209,8 +209,8 @@ def _output(record: Mapping[str, Any]) -> str:
 
 def _environment(out: records.Run) -> str:
   """Returns versions, device and times."""
-  device = records.device()
-  versions = [f'{k} {v}' for k, v in records.versions().items()]
+  device = platforms.device()
+  versions = [f'{k} {v}' for k, v in platforms.versions().items()]
   times = [f'{k} {v:.1f} s' for k, v in out.seconds.items()]
   rows = [
     ['versions', ', '.join(versions)],

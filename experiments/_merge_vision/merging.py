@@ -135,8 +135,9 @@ def merge_seeds(
 ) -> tuple[Any, float]:
   """Merges the experts of each seed; returns the median time of a merge too."""
   merged, times = [], []
-  keys = suites.keys(suite, 3)
-  for s in (0, *range(suite.config.seeds)):  # the first call compiles
+  config = suite.config
+  keys = side_by_side.keys(config.merge_seed, 3, config.seeds)
+  for s in (0, *range(config.seeds)):  # the first call compiles
     one = jax.block_until_ready(side_by_side.pick(models, s))
     base, stack, _, supplied = one
     supplied = {**supplied, 'key': keys[s]}

@@ -24,12 +24,20 @@ def load(config: ml_collections.ConfigDict) -> Setting:
   """Reads the data and checks the config; see ``experiment.Run`` for errors."""
   suite = suites.load(config)
   methods = merge_methods.parse(config.methods, config.arguments, config.coefs)
-  _check(suite, methods)
+  check(suite, methods)
   return Setting(suite, methods)
 
 
-def _check(suite: suites.Suite, methods: list[merge_methods.Method]) -> None:
-  """Traces every method on shapes, so that errors precede the training."""
+def check(suite: suites.Suite, methods: list[merge_methods.Method]) -> None:
+  """Traces every method on shapes, so that errors precede the training.
+
+  Args:
+    suite: tasks and model.
+    methods: with their candidates.
+
+  Raises:
+    ValueError: naming the method and the wrong argument.
+  """
   count = len(suite.tasks.names)
   supplied = {
     name: suites.abstract(suite, name, (count,))

@@ -2,21 +2,17 @@
 
 from collections.abc import Callable
 import json
-import os
 import pathlib
-import platform
 import time
 from typing import Any
 
-import flax
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 
-from experiments._run import console
-import wsl
+from experiments._run import console, platforms
 from wsl import checkpoint, types
 
 
@@ -32,10 +28,17 @@ class Run:
     title: the experiment and the variant.
     path: the folder.
     seconds: that each part took.
+    mesh: of the run, or None.
   """
 
   def __init__(
-    self, name: str, config: ml_collections.ConfigDict, workdir: str
+    self,
+    name: str,
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    quiet: bool = False,
   ):
     """Reads a folder; nothing is written yet.
 
@@ -43,6 +46,9 @@ class Run:
       name: the experiment.
       config: its config.
       workdir: the folder; it need not exist.
+      mesh: of the run, which the record names. Another run may continue on
+        another mesh.
+      quiet: whether to print nothing about a finished run.
 
     Raises:
       ValueError: if the folder holds the run of another config.
@@ -51,25 +57,28 @@ class Run:
     self.title = f'{name} {config.variant}'
     self.config = {'experiment': name, **json.loads(config.to_json())}
     self.seconds: dict[str, float] = {}
+    self.mesh = mesh
     self._writes = jax.process_index() == 0
     file = self.path / 'config.json'
     if file.exists():
       _check_same(file, self.config)
-    self.record = self._finished()
+    self.record = self._finished(quiet)
 
-  def begin(self, description: str) -> None:
-    """Prints a description of the run, and creates the folder."""
-    console.say(description)
+  def begin(self, description: str | None) -> None:
+    """Prints a description of the run, if given, and creates the folder."""
+    if description is not None:
+      console.say(description)
     if self._writes:
       (self.path / 'parts').mkdir(parents=True, exist_ok=True)
       _write_json(self.path / 'config.json', self.config)
 
-  def _finished(self) -> dict[str, Any] | None:
+  def _finished(self, quiet: bool) -> dict[str, Any] | None:
     """Reads the record of a finished run."""
     file = self.path / 'record.json'
-    if not file.exists():
+    if not _exists(file):
       return None
-    console.say(f'finished before: {file} (delete it to run again)')
+    if not quiet:
+      console.say(f'finished before: {file} (delete it to run again)')
     return _read_json(file)
 
   def arrays(
@@ -86,7 +95,7 @@ class Run:
       The tree.
     """
     file = self.path / 'parts' / f'{name}.safetensors'
-    if file.exists():
+    if _exists(file):
       tree = checkpoint.load(file, like=like)
       self._remember(name, float(checkpoint.metadata(file)['seconds']))
       return jax.tree.map(jnp.asarray, tree)
@@ -108,7 +117,7 @@ class Run:
       The values after a round trip through JSON.
     """
     file = self.path / 'parts' / f'{name}.json'
-    if file.exists():
+    if _exists(file):
       stored = _read_json(file)
       self._remember(name, stored['seconds'])
       return stored['values']
@@ -126,19 +135,22 @@ class Run:
       with (self.path / 'metrics.jsonl').open('a') as file:
         file.writelines(json.dumps(row) + '\n' for row in rows)
 
-  def finish(self, record: dict[str, Any]) -> dict[str, Any]:
+  def finish(
+    self, record: dict[str, Any], *, quiet: bool = False
+  ) -> dict[str, Any]:
     """Writes ``record.json``: config, versions, device, times and results.
 
     Args:
       record: the results.
+      quiet: whether to print nothing.
 
     Returns:
       The whole record.
     """
     whole = {
       'config': self.config,
-      'versions': versions(),
-      'device': device(),
+      'versions': platforms.versions(),
+      'device': platforms.device(self.mesh),
       'seconds': {k: round(v, 3) for k, v in self.seconds.items()},
       **record,
     }
@@ -146,7 +158,8 @@ class Run:
     if self._writes:
       _write_json(self.path / 'record.json', whole)
       files = sorted(p.name for p in self.path.iterdir() if p.is_file())
-      console.say(f'written to {self.path}: {", ".join(files)}')
+      if not quiet:
+        console.say(f'written to {self.path}: {", ".join(files)}')
     return whole
 
   def _remember(self, name: str, seconds: float) -> None:
@@ -160,23 +173,21 @@ class Run:
     self.log({'part': name, 'seconds': round(seconds, 3)})
 
 
-def versions() -> dict[str, str]:
-  """Returns the versions of Python and of the libraries used."""
-  modules = {'wsl': wsl, 'jax': jax, 'flax': flax, 'optax': optax, 'numpy': np}
-  found = {name: str(m.__version__) for name, m in modules.items()}
-  return {'python': platform.python_version(), **found}
+def _exists(file: pathlib.Path) -> bool:
+  """Returns whether a file exists, on which all processes have to agree.
 
-
-def device() -> dict[str, Any]:
-  """Returns the kind and number of devices and processes."""
-  first = jax.devices()[0]
-  return {
-    'platform': first.platform,
-    'kind': first.device_kind,
-    'devices': jax.device_count(),
-    'processes': jax.process_count(),
-    'cores': os.cpu_count(),
-  }
+  Otherwise one would load a part that the others compute together.
+  """
+  here = file.exists()
+  if jax.process_count() == 1:
+    return here
+  found = multihost_utils.process_allgather(np.asarray(here))
+  if found.any() != found.all():
+    raise ValueError(
+      f'{file} is there for some processes only: give a --workdir on a file '
+      'system that all of them share'
+    )
+  return here
 
 
 def _check_same(file: pathlib.Path, config: dict[str, Any]) -> None:

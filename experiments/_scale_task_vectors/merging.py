@@ -4,7 +4,7 @@ The setting ``addition`` learns from labelled validation images, ``test_time``
 from unlabelled test images. The last step is used, without early stopping.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 import functools
 from typing import Any, NamedTuple
 
@@ -85,7 +85,10 @@ def run(
       if learn:
         coefs = learn(s, base, bank)
       else:
-        coefs = _search(measure, bank, config[setting].coefs, experts[s])
+        scores = predict.searched(suite, compose, bank, config[setting].coefs)
+        best = np.mean(scores / np.maximum(experts[s], 1e-9), 1).argmax()
+        value = config[setting].coefs[int(best)]
+        coefs = scale.init(bank, by='task', value=value)
       found.append(
         {
           'validation': measure(coefs, 'validation').tolist(),
@@ -220,18 +223,3 @@ def _errors(suite: suites.Suite, model: predict.Composed) -> float:
   size = suite.config.evaluation.batch_size
   found = predict.disentanglement(model, suite.tasks.test, batch_size=size)
   return float(found.sum() / (found.size - len(found)))
-
-
-def _search(
-  measure: Callable[..., np.ndarray],
-  bank: scale.Bank,
-  coefs: Sequence[float],
-  experts: np.ndarray,
-) -> scale.Coefs:
-  """Returns the best coefficient by normalised validation accuracy."""
-  candidates = [scale.init(bank, by='task', value=value) for value in coefs]
-  scores = [
-    np.mean(measure(candidate, 'validation') / np.maximum(experts, 1e-9))
-    for candidate in candidates
-  ]
-  return candidates[int(np.argmax(scores))]

@@ -1,6 +1,6 @@
 """Predictions of composed models, and disentanglement of task vectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._scale_task_vectors import task_vectors
-from experiments._shared import side_by_side
-from wsl import scale, types
+from experiments._shared import side_by_side, suites
+from wsl import mesh, scale, types
 
 
 class Composed(NamedTuple):
@@ -90,11 +90,40 @@ def predictions(
 
 def accuracies(model: Composed, split: Any, *, batch_size: int) -> np.ndarray:
   """Returns the accuracy of the sum of all vectors on each task, ``[T']``."""
+  return np.asarray(correct(model, split, batch_size=batch_size)).mean(1)
+
+
+def correct(model: Composed, split: Any, *, batch_size: int) -> types.Array:
+  """Returns for which images the sum of all vectors is right, ``[T', N]``."""
   count = split.y.shape[0]
   vectors = len(jax.tree.leaves(model.deltas)[0])
   masks = jnp.ones((count, vectors), jnp.float32)
   found = predictions(model, split.x, masks, jnp.arange(count), batch_size)
-  return (np.asarray(found) == np.asarray(split.y)).mean(1)
+  return found == jnp.asarray(split.y, found.dtype)
+
+
+def searched(
+  suite: suites.Suite,
+  compose: Callable[[scale.Coefs], Composed],
+  bank: scale.Bank,
+  coefs: Sequence[float],
+) -> np.ndarray:
+  """Returns the validation accuracy of each coefficient and task, ``[L, T]``.
+
+  On a mesh, coefficients are its candidates.
+  """
+  split = jax.tree.map(jnp.asarray, suite.tasks.validation)
+  size = suite.config.evaluation.batch_size
+
+  def at(coef: types.Scalar) -> types.Array:
+    model = compose(scale.init(bank, by='task', value=coef))
+    return correct(model, split, batch_size=size)
+
+  if suite.mesh is None:
+    return np.stack([np.asarray(at(coef)) for coef in coefs]).mean(2)
+  values = np.asarray(coefs, np.float32)
+  found = mesh.map_candidates(at, values, mesh=suite.mesh)
+  return np.asarray(found).mean(2)
 
 
 def disentanglement(

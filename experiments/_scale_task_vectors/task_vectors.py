@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments._run import records
 from experiments._shared import (
+  on_mesh,
   side_by_side,
   suite_accuracy,
   suite_training,
@@ -59,6 +60,10 @@ def load(
       base,
       out.arrays('tangent', lambda: tangent_experts(suite, base, heads)),
     )
+  # Vectors and bases are sharded over the axes of a mesh that map nothing.
+  place = functools.partial(on_mesh.shard, mesh=suite.mesh)
+  base, stack = place(base, lead=1), place(stack, lead=2)
+  linear = None if linear is None else place(linear, lead=2)
   models = Models(base, heads, stack, linear)
   return models, out.values('bounds', lambda: _bounds(suite, models))
 
@@ -105,6 +110,7 @@ def tangent_experts(
     batch_size=config.experts.batch_size,
     rate=config.tangent.rate,
     at_once=config.at_once,
+    mesh=suite.mesh,
   )
   return side_by_side.fold(trained, config.seeds, count)
 

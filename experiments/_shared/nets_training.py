@@ -59,6 +59,7 @@ def networks(
   keys: types.PRNGKey,
   examples: Any,
   pick: Callable[[Any, types.Array], Examples] = everything,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> types.Params:
   """Trains R networks, ``at_once`` of them side by side.
 
@@ -68,6 +69,7 @@ def networks(
     keys: ``[R]``, of initial weights and orders of the examples.
     examples: of all runs.
     pick: maps (examples, index of a run) to that run's images and labels.
+    mesh: of the run, or None.
 
   Returns:
     Parameters, ``[R, ...]``; running moments are the initial ones.
@@ -96,6 +98,7 @@ def networks(
     rate=config.learning_rate,
     at_once=config.at_once,
     optimizer=functools.partial(_optimizer, config),
+    mesh=mesh,
   )
   return {**fixed, 'params': trained}
 
@@ -115,14 +118,72 @@ def _loss(
   ).mean()
 
 
+def traced(
+  net: nets.Net,
+  config: ml_collections.ConfigDict,
+  keys: types.PRNGKey,
+  examples: Examples,
+  *,
+  rate: types.Scalar,
+  decay: types.Scalar,
+) -> types.Params:
+  """Trains R networks in one traced call, equal to ``networks`` to rounding.
+
+  Args:
+    net: the network.
+    config: see ``check``.
+    keys: ``[R]``, of initial weights and orders of the examples.
+    examples: of all runs.
+    rate: the peak learning rate, which may be traced.
+    decay: the weight decay, which may be traced.
+
+  Returns:
+    Parameters, ``[R, ...]``; NaN where a loss is not finite.
+  """
+  count = config.epochs * (examples[1].shape[0] // config.batch_size)
+  steps = side_by_side.rounded(count)
+
+  # Rate and decay are in the state of the optimizer, which is traced. Updates
+  # of either optimizer are proportional to the rate of the schedule.
+  def build(rate: types.Array, decay: types.Array) -> Any:
+    unit = _optimizer(config, 1.0, steps=steps, decay=decay)
+    return optax.chain(unit, optax.scale(rate))
+
+  optimizer = optax.inject_hyperparams(build)(
+    rate=jnp.asarray(rate, jnp.float32), decay=jnp.asarray(decay, jnp.float32)
+  )
+
+  def one(key: types.PRNGKey) -> types.Params:
+    fixed = dict(net.init(key))
+    weights = fixed.pop('params')
+    state, losses = train.advance(
+      jax.tree_util.Partial(functools.partial(_loss, net), fixed),
+      train.start(weights, optimizer=optimizer),
+      examples,
+      optimizer=optimizer,
+      steps=steps,
+      batch_size=config.batch_size,
+      key=jax.random.fold_in(key, 1),
+    )
+    good = jnp.isfinite(losses[-1])
+    weights = jax.tree.map(lambda x: jnp.where(good, x, jnp.nan), state.params)
+    return {**fixed, 'params': weights}
+
+  return jax.lax.map(one, keys, batch_size=config.at_once)
+
+
 def _optimizer(
-  config: ml_collections.ConfigDict, rate: float, *, steps: int
+  config: ml_collections.ConfigDict,
+  rate: float,
+  *,
+  steps: int,
+  decay: Any = None,
 ) -> optax.GradientTransformation:
   """Returns AdamW, or SGD with momentum and coupled decay; cosine schedules."""
+  decay = config.weight_decay if decay is None else decay
   if config.optimizer == 'adamw':
-    return train.adamw(rate, steps=steps, weight_decay=config.weight_decay)
+    return train.adamw(rate, steps=steps, weight_decay=decay)
   schedule = optax.warmup_cosine_decay_schedule(0.0, rate, steps // 10, steps)
   return optax.chain(
-    optax.add_decayed_weights(config.weight_decay),
-    optax.sgd(schedule, momentum=0.9),
+    optax.add_decayed_weights(decay), optax.sgd(schedule, momentum=0.9)
   )

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from experiments._run import console
+from experiments._shared import on_mesh
 from wsl import train, types
 
 SEGMENTS = 10  # of a run, one compiled call each
@@ -30,8 +31,13 @@ def advance_all(
   at_once: int | None,
   optimizer: Callable[..., optax.GradientTransformation] = train.adamw,
   exact: bool = False,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> types.Params:
   """Trains R runs in segments; shows the mean loss after each.
+
+  On a mesh, runs are mapped over its candidates, and each is trained in one
+  call; parameters are sharded over the other axes. The results are the same to
+  rounding.
 
   Args:
     label: of the progress line.
@@ -49,6 +55,7 @@ def advance_all(
     optimizer: maps (rate, ``steps``) to the optimizer.
     exact: whether to take exactly ``steps`` steps, in as many of 1, 2, 5 or 10
       equal segments as divide them.
+    mesh: of the run, or None.
 
   Returns:
     The trained parameters, leaves ``[R, ...]``.
@@ -57,7 +64,23 @@ def advance_all(
     FloatingPointError: if the mean loss of a segment is not finite.
   """
   segments = math.gcd(steps, SEGMENTS) if exact else SEGMENTS
-  segment = -(-steps // segments)
+  segment = rounded(steps, segments) // segments
+  if mesh is not None:
+    params, losses = on_mesh.advance_all(
+      label,
+      loss,
+      starts,
+      keys,
+      shared,
+      pick,
+      steps=segment * segments,
+      batch_size=batch_size,
+      at_once=at_once,
+      optimizer=optimizer(rate, steps=segment * segments),
+      mesh=mesh,
+    )
+    _check_finite(label, losses, segment * segments, rate)
+    return params
   start, advance_some = _programs(
     loss,
     pick,
@@ -73,14 +96,27 @@ def advance_all(
   with console.progress(label, segments) as tick:
     for part in range(1, segments + 1):
       states, losses = advance_some(states, keys, shared)
-      now = float(jnp.mean(losses))
-      if not np.isfinite(now):
-        raise FloatingPointError(
-          f'{label}: the loss is {now} before step {segment * part}: choose a '
-          f'learning rate below {rate}'
-        )
+      now = _check_finite(label, losses, segment * part, rate)
       tick(f'loss {now:.4f}')
   return states.params
+
+
+def rounded(steps: int, segments: int = SEGMENTS) -> int:
+  """Returns the next multiple of the number of segments."""
+  return -(-steps // segments) * segments
+
+
+def _check_finite(
+  label: str, losses: types.Array, step: int, rate: float
+) -> float:
+  """Returns the mean loss; raises an error if a training has diverged."""
+  now = float(jnp.mean(losses))
+  if not np.isfinite(now):
+    raise FloatingPointError(
+      f'{label}: the loss is {now} before step {step}: choose a learning rate '
+      f'below {rate}'
+    )
+  return now
 
 
 # Trainings that differ in their arrays alone share a program.
@@ -125,7 +161,7 @@ def _programs(
   return jax.jit(jax.vmap(start)), advance_some
 
 
-def keys(seed: int, stage: int, count: int) -> types.PRNGKey:
+def keys(seed: Any, stage: int, count: int) -> types.PRNGKey:
   """Returns independent keys ``[count]`` for one stage of an experiment."""
   key = jax.random.fold_in(jax.random.key(seed), stage)
   return jax.random.split(key, count)

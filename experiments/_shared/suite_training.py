@@ -43,6 +43,7 @@ def base(suite: suites.Suite) -> types.Params:
     batch_size=config.batch_size,
     rate=config.learning_rate,
     at_once=suite.config.at_once,
+    mesh=suite.mesh,
   )
 
 
@@ -148,4 +149,5 @@ def _expert_options(suite: suites.Suite) -> dict[str, Any]:
     'batch_size': config.experts.batch_size,
     'rate': config.models[config.model].expert_rate,
     'at_once': config.at_once,
+    'mesh': suite.mesh,
   }

@@ -32,6 +32,7 @@ class Suite(NamedTuple):
     init: maps a key to ``{'encoder': ..., 'heads': [T, ...]}``.
     encode: maps (encoder, images) to features ``[B, W]``.
     classify: maps ({'encoder', 'head'}, images) to logits ``[B, C]``.
+    mesh: of the run, or None.
   """
 
   config: ml_collections.ConfigDict
@@ -39,6 +40,7 @@ class Suite(NamedTuple):
   init: Callable[[types.PRNGKey], types.Params]
   encode: Callable[[types.Params, types.Array], types.Array]
   classify: Callable[[types.Params, types.Array], types.Array]
+  mesh: jax.sharding.Mesh | None = None
 
 
 def load(config: ml_collections.ConfigDict) -> Suite:

@@ -1,12 +1,22 @@
 """The experiment on barriers, end to end, with an interruption."""
 
+import functools
+
+import jax
 import numpy as np
 import pytest
 
 from configs import align_barrier as configs
 from experiments import align_barrier
-from experiments._align_barrier import pairings, path_metrics
+from experiments._align_barrier import (
+  pairings,
+  path_metrics,
+  points,
+  settings,
+)
+from experiments._shared import side_by_side
 from tests.experiments import battery
+from wsl import checkpoint, mesh, tree
 
 PAIRINGS = [
   'naive',
@@ -110,9 +120,49 @@ def test_matching_lowers_the_barrier_and_the_controls_hold(finished):
   )
 
 
+@pytest.fixture(scope='module')
+def stored(finished):
+  """Returns the setting of the finished run, and its networks."""
+  file = finished.workdir / 'parts' / 'networks.safetensors'
+  return settings.load(finished.config), checkpoint.load(file)
+
+
+@pytest.mark.needs_devices(8)
+def test_a_mesh_changes_networks_and_paths_by_rounding(finished, stored):
+  setting, networks = stored
+  setting = setting._replace(mesh=mesh.make('candidates:2,model:4'))
+  same = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+  jax.tree.map(same, pairings.trained(setting), networks)
+  a, b = (side_by_side.pick(networks, 0, i) for i in range(2))
+  found = path_metrics.along_line(setting, a, b, repaired=False)['plain']
+  wanted = finished.record['results']['naive']['plain'][0]
+  jax.tree.map(same, found, wanted)
+
+
+def test_learning_rates_are_candidates_of_one_trace(stored):
+  setting, networks = stored
+  config, traces = setting.config, []
+  group = points.points('a', align_barrier.answer, config, [], '', None)
+
+  def fn(numbers):
+    traces.append(numbers)
+    return group.fn(numbers)
+
+  rates = {'training.learning_rate': np.float32([0.1, 0.02])}
+  m = mesh.make('candidates:1')
+  found = mesh.map_candidates(fn, rates, mesh=m, batch=1)
+  assert len(traces) == 1
+  first = pairings.paired(setting, side_by_side.pick(found, 0))
+  same = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+  jax.tree.map(same, first, networks)
+  slow = pairings.paired(setting, side_by_side.pick(found, 1))
+  moved = jax.tree.map(lambda x, y: np.asarray(x - y), slow, networks)
+  assert tree.norm(moved) > 1
+
+
 def test_the_sweep():
   optimizers = [entry['training.optimizer'] for entry in configs.sweep()]
-  assert optimizers == ['sgd', 'adamw']
+  assert optimizers == ['sgd', 'sgd', 'adamw', 'adamw']
 
 
 @pytest.mark.parametrize('check', battery.of_the_run(ROW))

@@ -103,6 +103,7 @@ def test_a_sweep_runs_every_entry_in_its_own_folder(launch, tmp_path):
   assert lines[1].endswith('out/seeds=2,base.steps=7')
   one = launch(*flags, '--sweep_index=1').stdout.splitlines()
   assert one[1:] == lines[1:]
+  assert launch(*flags, '--sweep_shard=1/2').stdout.splitlines() == one
   bad = launch(*flags, '--sweep_index=2')
   assert bad.stderr == ('error: sweep_index=2: the sweep has entries 0 .. 1\n')
 
@@ -129,6 +130,10 @@ def test_a_sweep_runs_every_entry_in_its_own_folder(launch, tmp_path):
     (['--confg=configs/merge_vision.py'], "Unknown command line flag 'confg'"),
     (['--config.seeds=many'], 'many'),
     (['tiny'], "'tiny' is no flag"),
+    (['--mesh=candidates:64'], '64 needs 64 devices, there'),
+    (['--mesh=candidates'], "expected text such as 'candidates:2,model:4'"),
+    (['--sweep_shard=3/2'], 'sweep_shard=3/2: expected i/n, shard i of n'),
+    (['--sweep_shard=0/2', '--sweep_index=1'], 'give one of them'),
   ],
 )
 def test_a_mistake_in_the_flags_is_one_line(launch, flags, message):

@@ -9,9 +9,10 @@ import pytest
 from configs import merge_vision as configs
 from experiments import merge_vision
 from experiments._merge_vision import merging
-from experiments._shared import suite_training, suites
+from experiments._run import entries, sweeps
+from experiments._shared import merge_methods, suite_training, suites
 from tests.experiments import battery
-from wsl import checkpoint
+from wsl import checkpoint, mesh
 
 TRAINED = ['base', 'experts', 'joint', 'bounds', 'grams']
 METHODS = ['mean', 'sum', 'ties', 'regmean', 'tsv', 'tall_masks']
@@ -186,3 +187,56 @@ def test_the_run(finished, check):
 @pytest.mark.parametrize('check', battery.of_the_config(ROW))
 def test_the_config(tmp_path, check):
   check(tmp_path)
+
+
+@pytest.mark.needs_devices(8)
+def test_points_equal_the_run(finished, tmp_path, monkeypatch):
+  """One trace of TIES for two densities and coefficients; parts are reused."""
+  trained = finished.workdir / 'parts'
+  load = lambda name: checkpoint.load(trained / f'{name}.safetensors')
+  monkeypatch.setattr(suite_training, 'base', lambda suite: load('base'))
+  monkeypatch.setattr(suite_training, 'experts', lambda *a: load('experts'))
+  calls, apply = [], merge_methods.apply
+  monkeypatch.setattr(
+    merge_methods, 'apply', lambda *a: (calls.append(a[1]), apply(*a))[1]
+  )
+  found = json.loads((trained / 'ties.json').read_text())['values']
+  density, coef = found['arguments']['ties']['density'], found['coef']
+  changes = [
+    {'arguments.ties.density': (d,), 'coefs.default': (c,)}
+    for d, c in ((0.9, 0.1), (density, coef))
+  ]
+  base = configs.get_config('tiny')
+  base.methods = ('ties',)
+  every = []
+  for row in changes:
+    config = base.copy_and_resolve_references()
+    config.update_from_flattened_dict(row)
+    place = str(tmp_path / entries.label(row))
+    every.append(entries.Entry(row, config, place))
+  door = merge_vision.DOOR
+  (group,) = entries.groups(every, door.numbers)
+  m = mesh.make('candidates:2,model:2')
+  sweeps.run_group('merge_vision', door, base, group, str(tmp_path), m)
+  eager = [a for a in calls if isinstance(a['ties']['density'], float)]
+  assert len(calls) - len(eager) == 1
+  record = sweeps.read(every[1])
+  assert record['device']['mesh'] == 'candidates:2,model:2'
+  for part in ('validation', 'test'):
+    got = record['results']['ties'][part]
+    np.testing.assert_allclose(got, found[part], atol=3e-3)
+  assert sweeps.read(every[0])['results'] != record['results']
+
+  # A point has one value of each argument.
+  several = base.copy_and_resolve_references()
+  with pytest.raises(ValueError, match="arguments: 'ties' has 2 candidates"):
+    door.points(base, [several], str(tmp_path), None)
+
+
+def test_the_sweep_depends_on_the_variant():
+  assert configs.sweep('suite8') == [{'model': 'cnn'}, {'model': 'vit'}]
+  found = configs.sweep('digits')
+  numbers = merge_vision.DOOR.numbers
+  made = [entries.Entry(row, None, '') for row in found]
+  assert len(found) == 96
+  assert [len(g.numbers) for g in entries.groups(made, numbers)] == [24, 72]

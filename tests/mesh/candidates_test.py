@@ -242,3 +242,31 @@ def test_a_function_without_results() -> None:
     lambda c: {}, np.ones(3), mesh=mesh.make(1, 'candidates')
   )
   assert found == {}
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_operations_on_sharded_arrays_of_a_closure(batch: int) -> None:
+  """JAX notes the mesh of such an array in operations that broadcast it."""
+  m = mesh.make('candidates:2,model:4')
+  x = mesh.shard(X, None, m)
+  called = jax.jit(lambda x, c: jnp.zeros_like(x) + x * c)
+
+  def fn(c: Any) -> Any:
+    rows = x[c.astype(jnp.int32) + jnp.arange(3, dtype=jnp.int32)]
+    each = jax.lax.map(lambda row: row * c, x, batch_size=4)
+    many = jax.vmap(lambda k: k * x * c)(jnp.ones(3, x.dtype))
+    grad = jax.grad(lambda y: (jax.nn.relu(y) * c).sum())(x)
+    return rows, each, many, grad, called(x, c)
+
+  found = mesh.map_candidates(fn, np.float32([1, 2, 3]), mesh=m, batch=batch)
+  c = np.float32([1, 2, 3])[:, None, None]
+  rows = np.stack([X[i : i + 3] for i in (1, 2, 3)])
+  wanted = (
+    rows,
+    X * c,
+    (X * c)[:, None] + np.zeros((3, 1, 1)),
+    (X > 0) * c,
+    X * c,
+  )
+  for a, b in zip(found, wanted):
+    np.testing.assert_array_equal(a, b)

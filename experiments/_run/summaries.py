@@ -1,0 +1,124 @@
+"""The summary of a sweep: a table, ``sweep.json`` and a figure."""
+
+from collections.abc import Callable, Sequence
+import json
+import pathlib
+from typing import Any
+
+import jax
+
+from experiments._run import canvas, console, sweeps
+from experiments._run import entries as entries_lib
+
+LINES = 12  # of the figure, at most
+
+
+def write(
+  title: str,
+  folder: pathlib.Path,
+  entries: Sequence[entries_lib.Entry],
+  metrics: Callable[[dict[str, Any]], dict[str, float]],
+) -> list[dict[str, Any]]:
+  """Summarises the finished entries of a sweep, those of other jobs too.
+
+  Args:
+    title: of the table.
+    folder: of the sweep.
+    entries: all of it.
+    metrics: maps a record to numbers by name.
+
+  Returns:
+    A dict for each finished entry: ``changes``, ``workdir``, ``seconds``, and
+    ``metrics`` or ``failed``. ``sweep.json`` holds them, and the number of
+    entries.
+  """
+  rows = []
+  for entry in entries:
+    record = sweeps.read(entry)
+    if record is None:
+      continue
+    seconds = sum(record.get('seconds', {}).values())
+    row = {'changes': entry.changes, 'workdir': entry.workdir}
+    row['seconds'] = round(seconds, 3)
+    if 'failed' in record:
+      row['failed'] = record['failed']
+    else:
+      row['metrics'] = metrics(record)
+    rows.append(row)
+  if rows and jax.process_index() == 0:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {'entries': len(entries), 'finished': rows}
+    part = folder / 'sweep.json.part'
+    part.write_text(json.dumps(found, indent=2) + '\n')
+    part.replace(folder / 'sweep.json')
+    if any(row.get('metrics') for row in rows):
+      _show(title, rows)
+      _draw(folder / 'sweep.png', rows)
+    console.say(f'{len(rows)} of {len(entries)} entries are in {folder}')
+  return rows
+
+
+def _show(title: str, rows: Sequence[dict[str, Any]]) -> None:
+  """Prints the table."""
+  fields = list(dict.fromkeys(k for row in rows for k in row['changes']))
+  names = list(dict.fromkeys(k for row in rows for k in row.get('metrics', {})))
+
+  def cells(row: dict[str, Any]) -> list[str]:
+    changed = [_text(row['changes'].get(field, '')) for field in fields]
+    found = row.get('metrics', {})
+    values = [f'{found[n]:.4g}' if n in found else '' for n in names]
+    if 'failed' in row:
+      values[0] = 'failed'
+    return [*changed, *values]
+
+  short = ['.'.join(field.split('.')[-2:]) for field in fields]
+  heads = fields if len(set(short)) < len(short) else short
+  console.show_table(title, [*heads, *names], [[*map(cells, rows)]], [])
+
+
+def _text(value: Any) -> str:
+  """Returns a value of the config as text."""
+  if isinstance(value, (tuple, list)):
+    return '+'.join(map(str, value))
+  return str(value)
+
+
+def _draw(file: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+  """Draws the first metric against the number with most values."""
+  good = [row for row in rows if row.get('metrics')]
+  values: dict[str, set[Any]] = {}
+  for row in good:
+    for field, value in row['changes'].items():
+      values.setdefault(field, set()).add(_text(value))
+  numeric = [
+    field for field, found in values.items() if all(map(_is_number, found))
+  ]
+  if not numeric:
+    return
+  x = max(numeric, key=lambda field: len(values[field]))
+  lines: dict[str, list[tuple[float, float]]] = {}
+  for row in good:
+    if x in row['changes']:
+      others = {k: v for k, v in row['changes'].items() if k != x}
+      others = {k: v for k, v in others.items() if len(values[k]) > 1}
+      point = (
+        float(_text(row['changes'][x])),
+        next(iter(row['metrics'].values())),
+      )
+      lines.setdefault(entries_lib.label(others), []).append(point)
+  fig, ax = canvas.single(9, 4.5)
+  for name, points in list(lines.items())[:LINES]:
+    ax.plot(*zip(*sorted(points)), marker='o', lw=2, label=name or None)
+  ax.set(xlabel=x, ylabel=next(iter(good[0]['metrics'])))
+  if len(lines) > 1:
+    canvas.legend(ax, '')
+  canvas.save(fig, file)
+
+
+def _is_number(text: str) -> bool:
+  """Returns whether a text is a number."""
+  try:
+    float(text)
+  except ValueError:
+    return False
+  return True
