@@ -64,13 +64,30 @@ def test_hyperparameters_are_copied_if_they_are_small_arrays():
 
   def copied(w, big):
     given = hyper | {'w': w, 'big': big}
-    each = _separate.hyper_for_leaves(given, 2)
+    each = _separate.hyper_for_leaves(given, [0.0, 0.0])
     assert all(x.keys() == hyper.keys() for x in each)
     assert each[0]['w'] is not w
     assert each[0]['w'] is not each[1]['w']
     assert each[1]['big'] is big
-    assert _separate.hyper_for_leaves(given, 1) == [given]
+    assert _separate.hyper_for_leaves(given, [0.0]) == [given]
     return each[1]['w']
 
   jax.jit(copied).lower(hyper['w'], hyper['big'])
-  assert all(x['w'] is hyper['w'] for x in _separate.hyper_for_leaves(hyper, 2))
+  each = _separate.hyper_for_leaves(hyper, [0.0, jnp.ones(2)])
+  assert all(x['w'] is hyper['w'] for x in each)
+
+
+@pytest.mark.parametrize('loop', [False, True])
+def test_known_arrays_are_copied_for_leaves_in_a_trace(loop, monkeypatch):
+  if loop:
+    monkeypatch.setattr(
+      jax.lax, 'platform_dependent', lambda *xs, cpu, default: default(*xs)
+    )
+    jax.clear_caches()
+  given = np.asarray([0.5, -0.0, 3.0], np.float32)
+  rows = jax.jit(lambda x: tree.at_leaves(given, [x, x, tree.defer(x)]))
+  text = rows.trace(jnp.ones((2, 1), jnp.bfloat16))
+  text = text.lower(lowering_platforms=('cuda',)).as_text()
+  assert text.count('stablehlo.while') == 1
+  for found in rows(jnp.ones((2, 1))):
+    np.testing.assert_array_equal(found, given)

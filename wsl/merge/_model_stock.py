@@ -2,11 +2,15 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _checks, _linear, _stack
 
+# The pairs of more models are computed in a loop, each of them twice.
+_PAIRED = 8
 # The least product of norms in mergekit's cosine.
 _FLOOR = {'paper': 0.0, 'mergekit': 1e-6, 'fusionbench': 0.0}
 
@@ -84,15 +88,21 @@ def _model_stock(
   zero = squares == 0
   norms = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
   floor = jnp.asarray(floor).astype(norms.dtype)
-  # A model with all that follow it: the program grows by T, not by its square.
-  cosines = [
-    tree.safe_divide(
-      dot(models[t:], models[t - 1 : t]),
-      jnp.maximum(norms[t:] * norms[t - 1 : t], floor),
-    )
-    for t in range(1, len(x))
-  ]
-  cosine = jnp.clip(jnp.concatenate(cosines), -1, 1)
+  cosines = lambda pairs, lengths: tree.safe_divide(
+    pairs, jnp.maximum(lengths, floor)
+  )
+  if len(x) <= _PAIRED:
+    # A model with all that follow it.
+    each = [
+      cosines(dot(models[t:], models[t - 1 : t]), norms[t:] * norms[t - 1 : t])
+      for t in range(1, len(x))
+    ]
+    cosine = jnp.concatenate(each)
+  else:
+    products = jax.lax.map(lambda y: dot(models, y[None]), models)
+    one, other = np.triu_indices(len(x), 1)
+    cosine = cosines(products[one, other], norms[one] * norms[other])
+  cosine = jnp.clip(cosine, -1, 1)
   mean = jnp.mean(cosine, axis=0)
   if angles:
     mean = jnp.cos(jnp.mean(jnp.arccos(cosine), axis=0))

@@ -9,6 +9,10 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 
+# At most so many models are unrolled. The size of a program is proportional to
+# this number; more models are mapped at once, and added in a loop of chunks.
+_UNROLLED = 32
+_CHUNK = 8
 # A leaf in a file with more entries is read twice, in chunks, where a method
 # needs a norm of it, and not once as a whole.
 LARGE = 1 << 18
@@ -115,15 +119,43 @@ def map_models(
 
 def sum_in_turn(x: types.Array) -> types.Array:
   """Sums over models, unrolled on every device."""
-  return functools.reduce(jnp.add, jnp.unstack(x))
+  return reduce_in_turn(jnp.add, x)
 
 
 def map_in_turn(
   kernel: Callable[..., types.Array], *stacks: types.Array
 ) -> types.Array:
-  """Maps models, unrolled on every device."""
+  """Maps models, unrolled on every device if they are not many."""
+  if len(stacks[0]) > _UNROLLED:
+    return jax.vmap(kernel)(*stacks)
   models = zip(*(jnp.unstack(x) for x in stacks))
   return jnp.stack([kernel(*xs) for xs in models])
+
+
+def reduce_in_turn(
+  combine: Callable[[types.Array, types.Array], types.Array],
+  x: types.Array,
+  kernel: Callable[[types.Array], types.Array] = lambda x: x,
+) -> types.Array:
+  """Combines ``kernel(x_t)`` of the models of a stack in order.
+
+  A few models are unrolled. Many are combined in a loop of chunks, in the same
+  order and with the same result.
+  """
+  fold = lambda found, xs: functools.reduce(combine, map(kernel, xs), found)
+  if len(x) <= _UNROLLED:
+    first, *rest = jnp.unstack(x)
+    return fold(kernel(first), rest)
+  head = 1 + (len(x) - 1) % _CHUNK
+
+  def step(i: Any, found: types.Array) -> types.Array:
+    start = head + i * _CHUNK
+    chunk = jax.lax.dynamic_slice_in_dim(x, start, _CHUNK)
+    return fold(found, jnp.unstack(chunk))
+
+  first, *rest = jnp.unstack(x[:head])
+  found = fold(kernel(first), rest)
+  return jax.lax.fori_loop(0, (len(x) - head) // _CHUNK, step, found)
 
 
 def weigh(x: types.Array, weights: types.Array) -> types.Array:

@@ -1,5 +1,6 @@
 """Taking entries of a second model: where it is near, or where it matters."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -88,10 +89,37 @@ def arcee_fusion(a: types.Params, b: types.Params) -> types.Params:
   a, b = deltas.check('arcee_fusion', {'a': a, 'b': b})
   tree.check_real('arcee_fusion', a, 'a softmax needs real numbers')
 
-  def fuse(x: Any, y: Any) -> Any:
-    return tree.apply_kernel(_fuse, x, y) if tree.is_float(x) else x
+  leaves, treedef = jax.tree.flatten(a)
+  pairs = [
+    (x, y) if tree.is_float(x) else None
+    for x, y in zip(leaves, jax.tree.leaves(b))
+  ]
+  found = _importances(pairs)
+  fused = [
+    tree.apply_kernel(_fuse, *pair, *given) if pair else x
+    for x, pair, given in zip(leaves, pairs, found)
+  ]
+  return jax.tree.unflatten(treedef, fused)
 
-  return jax.tree.map(fuse, a, b)
+
+def _importances(pairs: Sequence[Any]) -> list[tuple[Any, ...]]:
+  """Returns the importances of each pair in a trace, and their quartiles.
+
+  The quartiles of all leaves are found by one search. Other leaves find them on
+  their own, when they are merged.
+  """
+  searched = [
+    i
+    for i, pair in enumerate(pairs)
+    if pair and tree.is_traced(pair) and pair[0].size
+  ]
+  each = [
+    tree.read(tree.apply_kernel(_importance, *pairs[i])) for i in searched
+  ]
+  found: list[tuple[Any, ...]] = [()] * len(pairs)
+  for i, importance, quartiles in zip(searched, each, _quartiles(each)):
+    found[i] = (importance, *quartiles)
+  return found
 
 
 def _nearswap(a: types.Array, b: types.Array, *, t: Any) -> types.Array:
@@ -103,33 +131,53 @@ def _nearswap(a: types.Array, b: types.Array, *, t: Any) -> types.Array:
   return (share * y + (1 - share) * x).astype(a.dtype)
 
 
-def _fuse(a: types.Array, b: types.Array) -> types.Array:
-  """Takes the important entries of the second model; one leaf."""
+def _fuse(a: types.Array, b: types.Array, *found: types.Array) -> types.Array:
+  """Takes the important entries of the second model; one leaf.
+
+  Given the importances and their quartiles, or finding them.
+  """
   if not a.size:
     return a
+  if not found:
+    importance = _importance(a, b)
+    found = (importance, *_quartiles([importance])[0])
+  importance, low, middle, high = found
   x, y = jnp.atleast_1d(tree.wide(a)), jnp.atleast_1d(tree.wide(b))
-  p, q = (jax.nn.softmax(z, axis=-1) + 1e-8 for z in (y, x))
-  divergence = jnp.sum(p * jnp.log(p / q), axis=-1, keepdims=True)
-  importance = jnp.abs(y - x) * divergence
-  at = [int(f * (a.size - 1)) for f in (0.25, 0.5, 0.75)]
-  low, middle, high = _in_order(importance, at)
   taken = importance >= middle + 1.5 * (high - low)
   return jnp.where(taken, y, x).reshape(a.shape).astype(a.dtype)
 
 
-def _in_order(x: types.Array, at: list[int]) -> list[types.Array]:
-  """Returns ``sort(x)[at]`` of all entries, by counting, without a sort.
+def _importance(a: types.Array, b: types.Array) -> types.Array:
+  """Returns the importance of each entry of one leaf."""
+  x, y = jnp.atleast_1d(tree.wide(a)), jnp.atleast_1d(tree.wide(b))
+  p, q = (jax.nn.softmax(z, axis=-1) + 1e-8 for z in (y, x))
+  divergence = jnp.sum(p * jnp.log(p / q), axis=-1, keepdims=True)
+  return jnp.abs(y - x) * divergence
 
-  Of n negative entries, which rounding leaves, the i-th smallest of all is the
+
+def _quartiles(leaves: Sequence[types.Array]) -> list[list[types.Array]]:
+  """Returns the quartiles of each of several leaves.
+
+  They are ``sort(x)[at]`` of all entries, found by counting, without a sort. Of
+  n negative entries, which rounding leaves, the i-th smallest of all is the
   (i + 1)-th largest magnitude of them for i < n. Otherwise it is the (size -
   i)-th largest of the others, among zeros in place of the n.
   """
-  negative = x < 0
-  sides = [jnp.where(side, x, 0)[None] for side in (negative, ~negative)]
-  first = [[i + 1] for i in at], [[x.size - i] for i in at]
-  below, above = tree.kth_in_leaves(sides, [np.asarray(k) for k in first])
-  count = tree.sum_entries(negative.astype(np.int32)[None])[0]
-  return [
-    jnp.where(i < count, -low[0], high[0])
-    for i, low, high in zip(at, below, above)
-  ]
+  sides, ranks = [], []
+  places = [[int(f * (x.size - 1)) for f in (0.25, 0.5, 0.75)] for x in leaves]
+  for x, at in zip(leaves, places):
+    negative = x < 0
+    sides += [jnp.where(side, x, 0)[None] for side in (negative, ~negative)]
+    first = [[i + 1] for i in at], [[x.size - i] for i in at]
+    ranks += [np.asarray(k) for k in first]
+  rows = tree.kth_in_leaves(sides, ranks)
+  found = []
+  for x, at, below, above in zip(leaves, places, rows[::2], rows[1::2]):
+    count = tree.sum_entries((x < 0).astype(np.int32)[None])[0]
+    found.append(
+      [
+        jnp.where(i < count, -low[0], high[0])
+        for i, low, high in zip(at, below, above)
+      ]
+    )
+  return found

@@ -42,7 +42,7 @@ def map(
     >>> map(scale, {'a': jnp.ones(2)}, factor=3.0)['a'].tolist()
     [3.0, 3.0]
   """
-  each = iter(_separate.hyper_for_leaves(hyper, len(jax.tree.leaves(tree))))
+  each = iter(_separate.hyper_for_leaves(hyper, jax.tree.leaves(tree)))
   return jax.tree.map(
     lambda *leaves: _on_demand.apply_kernel(kernel, *leaves, **next(each)),
     tree,

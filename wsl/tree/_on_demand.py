@@ -14,7 +14,7 @@ Numbers and arrays given as hyperparameters are traced; strings, booleans, None
 and values wrapped in ``Static`` are static arguments of the program.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -45,14 +45,18 @@ def is_traced(tree: types.Tree) -> bool:
     >>> found, is_traced(jnp.ones(2))
     ([True], False)
   """
+  return any(True for _ in tracers(tree))
 
-  def traced(leaf: Any) -> bool:
+
+def tracers(tree: types.Tree) -> Iterator[Any]:
+  """Yields the traced arrays among the leaves and what they depend on."""
+  for leaf in jax.tree.leaves(tree):
     if isinstance(leaf, _nodes.Computed):
-      return any(map(traced, leaf.linear[1]))
+      yield from tracers(leaf.linear[1])
+      continue
     array = leaf.array if isinstance(leaf, _nodes.Stored) else leaf
-    return isinstance(array, jax.core.Tracer)
-
-  return any(map(traced, jax.tree.leaves(tree)))
+    if isinstance(array, jax.core.Tracer):
+      yield array
 
 
 def apply_kernel(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
+from wsl.tree import _on_demand
 
 # Entries of an array that may be copied for each leaf.
 _SMALL = 1 << 12
@@ -45,8 +46,9 @@ def separate(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
 def at_leaves(value: Any, tree: types.Tree) -> types.Tree:
   """Returns a tree with one value at each leaf.
 
-  A small array in a trace, such as a weight for each model, is copied: on a GPU
-  the kernels of leaves that share one would be merged. A number does no harm.
+  A small array, such as a weight for each model, is copied for leaves in a
+  trace: on a GPU the kernels of leaves that share one, which may be a constant,
+  would be merged. A number does no harm.
 
   Args:
     value: any value.
@@ -60,33 +62,70 @@ def at_leaves(value: Any, tree: types.Tree) -> types.Tree:
     {'a': 0.5, 'b': [0.5]}
   """
   leaves, treedef = jax.tree.flatten(tree)
-  return jax.tree.unflatten(treedef, _repeat(value, len(leaves)))
+  return jax.tree.unflatten(treedef, _repeat(value, leaves))
 
 
 def hyper_for_leaves(
-  hyper: dict[str, Any], number: int
+  hyper: dict[str, Any], leaves: Sequence[Any]
 ) -> list[dict[str, Any]]:
   """Returns the hyperparameters of a kernel for each of several leaves.
 
   Args:
     hyper: hyperparameters by name, copied as by ``at_leaves``.
-    number: the number of leaves.
+    leaves: the leaves.
   """
-  each = {name: _repeat(value, number) for name, value in hyper.items()}
-  return [{name: each[name][i] for name in each} for i in range(number)]
+  each = {name: _repeat(value, leaves) for name, value in hyper.items()}
+  return [{name: each[name][i] for name in each} for i in range(len(leaves))]
 
 
-def _repeat(value: Any, number: int) -> list[Any]:
+def _repeat(value: Any, leaves: Sequence[Any]) -> list[Any]:
   """Repeats a value; copies it if it is a small array in a trace."""
-  copied = (
-    isinstance(value, jax.core.Tracer)
+  small = (
+    isinstance(value, (jax.Array, np.ndarray))
     and value.ndim > 0
     and value.size <= _SMALL
     and (_is_float(value) or jnp.issubdtype(value.dtype, np.integer))
   )
-  if not copied or number < 2:
-    return [value] * number
-  return separate(value[None], (0,) * number)
+  places = (0,) * len(leaves)
+  if small and len(leaves) > 1:
+    if isinstance(value, jax.core.Tracer):
+      return separate(value[None], places)
+    traced = (x for x in _on_demand.tracers(leaves) if _is_number(x))
+    entry = next(map(_entry, traced), None)
+    if entry is not None:
+      return _copy_known(value, entry, places)
+  return [value] * len(leaves)
+
+
+def _entry(x: types.Array) -> types.Array:
+  """Returns the first entry of a traced array as an integer of 32 bits."""
+  x = x[(0,) * x.ndim]
+  if jnp.iscomplexobj(x):
+    x = x.real
+  if _is_float(x):
+    x = x.view(f'int{8 * x.dtype.itemsize}')
+  return x.astype(np.int32)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _copy_known(
+  value: types.Array, entry: types.Array, places: tuple[int, ...]
+) -> list[types.Array]:
+  """Copies an array that is known in a trace, on accelerators.
+
+  A loop whose number of steps is known would be evaluated by XLA: it is a
+  function of an entry of some leaf.
+  """
+
+  def copied(entry: types.Array) -> list[types.Array]:
+    rows = value[None]
+    if _is_float(value):
+      rows = rows.view(f'int{8 * value.dtype.itemsize}')
+    copies = _in_loop(rows, places, _one(entry))
+    return [x.view(value.dtype) for x in copies]
+
+  known = lambda _: [value] * len(places)
+  return jax.lax.platform_dependent(entry, cpu=known, default=copied)
 
 
 def _copy(rows: types.Array, places: tuple[int, ...]) -> list[types.Array]:
@@ -96,7 +135,7 @@ def _copy(rows: types.Array, places: tuple[int, ...]) -> list[types.Array]:
   return jax.lax.platform_dependent(
     rows,
     cpu=plainly if same else lambda rows: _in_branch(rows, places),
-    default=lambda rows: _in_loop(rows, places),
+    default=lambda rows: _in_loop(rows, places, _one(rows[(0,) * rows.ndim])),
   )
 
 
@@ -123,10 +162,13 @@ def _in_branch(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
   """
   taken = lambda rows: [rows[i] for i in places]
   zeros = lambda rows: [jnp.zeros_like(rows[0]) for _ in places]
-  return jax.lax.cond(_one(rows) > 0, taken, zeros, rows)
+  one = _one(rows[(0,) * rows.ndim])
+  return jax.lax.cond(one > 0, taken, zeros, rows)
 
 
-def _in_loop(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
+def _in_loop(
+  rows: types.Array, places: Sequence[int], steps: types.Array
+) -> list[types.Array]:
   """Copies rows in the only step of a loop, by kernels that are all equal."""
   shape, dtype = rows.shape[1:], rows.dtype
   rows = rows.reshape(len(rows), -1)
@@ -137,7 +179,7 @@ def _in_loop(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
   copies: Any = [np.zeros(rows.shape[1] + 1, dtype) for _ in places]
   for copy, place in zip(copies, places):
     copy[-1] = place + 1
-  table, steps = jnp.pad(rows, [(1, 0), (0, 0)]), _one(rows)
+  table = jnp.pad(rows, [(1, 0), (0, 0)])
 
   def copy_all(state: Any) -> Any:
     i, copies = state
@@ -148,10 +190,10 @@ def _in_loop(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
         table, place[0], keepdims=False, allow_negative_indices=False
       )
       found.append(jnp.concatenate([row, place]))
-    return i + jnp.ones((), dtype), found
+    return i + np.ones((), i.dtype), found
 
   _, copies = jax.lax.while_loop(
-    lambda state: state[0] < steps, copy_all, (jnp.zeros((), dtype), copies)
+    lambda state: state[0] < steps, copy_all, (jnp.zeros_like(steps), copies)
   )
   return [copy[:-1].reshape(shape) for copy in copies]
 
@@ -161,7 +203,12 @@ def _is_float(x: types.Array) -> bool:
   return jnp.issubdtype(x.dtype, np.floating)
 
 
-def _one(rows: types.Array) -> types.Array:
-  """Returns 1, of the dtype of some integers, as a function of them."""
-  one = jnp.ones((), rows.dtype)
-  return (rows[(0,) * rows.ndim] | one) & one
+def _is_number(x: types.Array) -> bool:
+  """Returns True for an array with entries that are numbers, not keys."""
+  return x.size > 0 and jnp.issubdtype(x.dtype, np.number)
+
+
+def _one(entry: types.Array) -> types.Array:
+  """Returns 1 as a function of an integer, of its dtype."""
+  one = jnp.ones((), entry.dtype)
+  return (entry | one) & one

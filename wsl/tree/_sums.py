@@ -55,7 +55,7 @@ def total(
     3
   """
   nodes: list[_nodes.Computed] = []
-  each = iter(_separate.hyper_for_leaves(hyper, len(jax.tree.leaves(tree))))
+  each = iter(_separate.hyper_for_leaves(hyper, jax.tree.leaves(tree)))
   jax.tree.map(
     lambda *leaves: nodes.append(_nodes.Computed(kernel, leaves, next(each))),
     tree,

@@ -1,7 +1,5 @@
 """MagMax: the entry of largest magnitude of all models."""
 
-import functools
-
 import jax.numpy as jnp
 
 from wsl import tree, types
@@ -44,7 +42,7 @@ def magmax(deltas: types.Deltas) -> types.Delta:
 
 def _magmax(x: types.Array) -> types.Array:
   """Selects the largest magnitude over the models of one leaf."""
-  return functools.reduce(_larger, jnp.unstack(x))
+  return _stack.reduce_in_turn(_larger, x)
 
 
 def _larger(x: types.Array, y: types.Array) -> types.Array:

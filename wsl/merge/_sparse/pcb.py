@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import functools
-import operator
 from typing import Any
 
 import jax
@@ -116,33 +115,25 @@ def pcb(
 
 def _clipped(x: types.Array, bounds: types.Array) -> types.Array:
   """Clips magnitudes to the quantiles ``[2, T]`` and keeps the signs."""
-  clip = lambda y, low, high: jnp.sign(y) * jnp.clip(jnp.abs(y), low, high)
-  return _stack.map_models(clip, x, *bounds)
+  low, high = (_stack.expand_rank(y, x) for y in bounds)
+  return jnp.sign(x) * jnp.clip(jnp.abs(x), low, high)
 
 
 def _normalised(x: types.Array, bounds: types.Array) -> types.Array:
   """Normalises clipped magnitudes to 0 .. 1; 0 where the quantiles agree."""
-
-  def share(y: types.Array, low: types.Array, high: types.Array) -> types.Array:
-    width = jnp.where(high > low, high - low, jnp.inf)
-    return (jnp.clip(jnp.abs(y), low, high) - low) / width
-
-  return _stack.map_models(share, x, *bounds)
+  low, high = (_stack.expand_rank(y, x) for y in bounds)
+  width = jnp.where(high > low, high - low, jnp.inf)
+  return (jnp.clip(jnp.abs(x), low, high) - low) / width
 
 
 def _pairwise(x: types.Array, u: types.Array) -> types.Array:
   """Sums tanh(u_t u_j) over the tasks j."""
-  each = jnp.unstack(u)
-  against = lambda y: functools.reduce(
-    operator.add, [jnp.tanh(y * z) for z in each]
-  )
-  return _stack.map_models(against, u)
+  return _stack.reduce_in_turn(jnp.add, u, lambda y: jnp.tanh(u * y[None]))
 
 
 def _with_sum(x: types.Array, y: types.Array) -> types.Array:
   """Returns tanh of each task times a sum over all."""
-  total = _stack.sum_models(y)
-  return _stack.map_models(lambda z: jnp.tanh(z * total), x)
+  return jnp.tanh(x * _stack.sum_models(y)[None])
 
 
 _COMPETITION = {
@@ -155,10 +146,8 @@ _COMPETITION = {
 def _scores(x: types.Array, bounds: types.Array, dialect: str) -> types.Array:
   """Returns beta of a leaf in a wide dtype, up to a factor, ``[T, ...]``."""
   share = _normalised(x, bounds)
-  signed = _stack.map_models(lambda y, n: jnp.sign(y) * n, x, share)
-  within = _stack.map_models(lambda n: jnp.exp(len(x) * (n * n - 1)), share)
-  between = _COMPETITION[dialect](x, signed)
-  return _stack.map_models(jnp.multiply, within, between)
+  within = jnp.exp(len(x) * (share * share - 1))
+  return within * _COMPETITION[dialect](x, jnp.sign(x) * share)
 
 
 def _parts(x: types.Array, bounds: types.Array, *, dialect: str) -> types.Array:
@@ -183,13 +172,11 @@ def _merge(
   scores = _scores(wide, bounds, dialect)
   near = 8 * jnp.finfo(wide.dtype).eps * jnp.maximum(abs(top), abs(cut))
 
-  def weight(beta: Any, top: Any, cut: Any, near: Any) -> types.Array:
-    width = jnp.where(top - cut > near, top - cut, jnp.inf)
-    above = beta - cut
-    return jnp.where(above > near, above, 0) / width
-
-  weights = _stack.map_models(weight, scores, top, cut, near)
+  width = jnp.where(top - cut > near, top - cut, jnp.inf)
+  cut, near, width = (_stack.expand_rank(y, x) for y in (cut, near, width))
+  above = scores - cut
+  weights = jnp.where(above > near, above, 0) / width
   clipped = _stack.weigh(_clipped(wide, bounds), coefs)
-  total = _stack.sum_models(_stack.map_models(jnp.multiply, weights, clipped))
+  total = _stack.sum_models(weights * clipped)
   share = jnp.maximum(_stack.sum_models(weights), 1e-12)
   return (total / share).astype(x.dtype)

@@ -172,8 +172,6 @@ def _ram_plus(
   shared, unique = counts.astype(number.dtype)
   factor = 1 + rate * jnp.minimum(shared / jnp.maximum(unique, bound), limit)
   alone = number == 1
-  weight = [jnp.where(alone, f, 1) for f in jnp.unstack(factor)]
-  total = _stack.sum_models(
-    jnp.stack([w.astype(k.dtype) * k for w, k in zip(weight, kept)])
-  )
+  weigh = lambda k, f: jnp.where(alone, f, 1).astype(k.dtype) * k
+  total = _stack.sum_models(_stack.map_models(weigh, kept, factor))
   return (total / jnp.maximum(number, 1).astype(total.dtype)).astype(x.dtype)

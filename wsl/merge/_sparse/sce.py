@@ -1,5 +1,6 @@
 """SCE: select entries by variance, weigh models by energy, elect signs."""
 
+from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -60,13 +61,64 @@ def sce(deltas: types.Deltas, *, select: float = 1.0) -> types.Delta:
     _checks.fraction, meaning='select is the fraction kept'
   )
   selects = _checks.number_at_leaves('sce', 'select', select, deltas, check)
-  merge = lambda x, select: tree.apply_kernel(_sce, x, select=select)
-  return jax.tree.map(merge, deltas, selects)
+  leaves, treedef = jax.tree.flatten(deltas)
+  shares = [_known(select) for select in jax.tree.leaves(selects)]
+  least = _least(leaves, shares)
+  merged = [
+    tree.apply_kernel(_sce, x, *given, select=select)
+    for x, select, given in zip(leaves, shares, least)
+  ]
+  return jax.tree.unflatten(treedef, merged)
 
 
-def _sce(x: types.Array, *, select: Any) -> types.Array:
-  """Merges one leaf ``[T, ...]``."""
-  tau = _selected(tree.wide(x), select)
+def _known(select: Any) -> Any:
+  """Returns None for a fraction that is known to keep all entries."""
+  every = not isinstance(select, jax.core.Tracer) and select >= 1
+  return None if every else select
+
+
+def _least(leaves: Sequence[Any], selects: Sequence[Any]) -> list[Any]:
+  """Returns the variances and the least one kept, of each leaf in a trace.
+
+  They are found by one search for all leaves. Other leaves find them on their
+  own, when they are merged, and those that are kept as a whole need none.
+  """
+  found: list[Any] = [()] * len(leaves)
+  searched = [
+    i
+    for i, (x, select) in enumerate(zip(leaves, selects))
+    if tree.is_traced(x) and select is not None and x.size
+  ]
+  variances, counts = [], []
+  for i in searched:
+    variance = tree.read(tree.apply_kernel(_variance, leaves[i]))
+    variances.append(variance[None])
+    counts.append(_count(variance, selects[i]))
+  ranks = [jnp.maximum(count, 1)[None, None] for count in counts]
+  rows = tree.kth_in_leaves(variances, ranks)
+  for i, variance, count, row in zip(searched, variances, counts, rows):
+    found[i] = (variance[0], row[0, 0], count)
+  return found
+
+
+def _variance(x: types.Array) -> types.Array:
+  """Returns the variance of each entry of a leaf over the models, ``[...]``."""
+  tau = tree.wide(x)
+  mean = _stack.sum_models(tau) / len(tau)
+  squares = _stack.map_models(lambda y: jnp.square(y - mean), tau)
+  return _stack.sum_models(squares) / len(tau)
+
+
+def _count(variance: types.Array, select: Any) -> types.Array:
+  """Returns the number of entries that are kept."""
+  varies = jnp.sum(variance != 0, dtype=np.int32).astype(variance.dtype)
+  select = jnp.asarray(select).astype(variance.dtype)
+  return jnp.floor(varies * select).astype(np.int32)
+
+
+def _sce(x: types.Array, *least: types.Array, select: Any) -> types.Array:
+  """Merges one leaf ``[T, ...]``, given what ``_least`` returns for it."""
+  tau = _selected(tree.wide(x), least, select)
   energy = tree.sum_entries(jnp.square(tau)) / max(x[0].size, 1)
   total = jnp.sum(energy)
   tiny = total < 1e-6
@@ -79,21 +131,19 @@ def _sce(x: types.Array, *, select: Any) -> types.Array:
   return merged.astype(x.dtype)
 
 
-def _selected(tau: types.Array, select: Any) -> types.Array:
+def _selected(
+  tau: types.Array, least: Sequence[types.Array], select: Any
+) -> types.Array:
   """Zeroes all but the entries of largest variance over the models."""
-  mean = _stack.sum_models(tau) / len(tau)
-  squares = _stack.map_models(lambda y: jnp.square(y - mean), tau)
-  variance = _stack.sum_models(squares) / len(tau)
-  varies = jnp.sum(variance != 0, dtype=np.int32)
-  kept = jnp.floor(
-    varies.astype(tau.dtype) * jnp.asarray(select).astype(tau.dtype)
-  )
-  kept = kept.astype(np.int32)
-  if not tau.size:
+  if select is None or not tau.size:
     return tau
-  least = tree.kth_magnitude(
-    {'variance': variance[None]}, jnp.maximum(kept, 1)
-  )[0]
-  mask = tree.reaches(variance, least) & (kept > 0)
+  if not least:
+    variance = _variance(tau)
+    count = _count(variance, select)
+    ranks = jnp.maximum(count, 1)
+    kth = tree.kth_magnitude({'variance': variance[None]}, ranks)[0]
+    least = variance, kth, count
+  variance, kth, count = least
+  mask = tree.reaches(variance, kth) & (count > 0)
   mask = mask | (jnp.asarray(select) >= 1)
   return jnp.where(mask[None], tau, jnp.zeros_like(tau))

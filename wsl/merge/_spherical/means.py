@@ -1,14 +1,13 @@
 """Means of several models on the sphere: one tangent step, or Karcher's."""
 
 from collections.abc import Sequence
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from wsl import deltas, tree, types
-from wsl.merge import _checks
+from wsl.merge import _checks, _stack
 
 
 def multislerp(
@@ -147,12 +146,12 @@ def _map_floats(
 ) -> types.Params:
   """Applies a kernel to float leaves; integers are those of the first model."""
 
-  def merge(*leaves: Any) -> Any:
+  def merge(weights: Any, *leaves: Any) -> Any:
     if not tree.is_float(leaves[0]):
       return leaves[0]
     return tree.apply_kernel(kernel, *leaves, weights=weights, **hyper)
 
-  return jax.tree.map(merge, *models)
+  return jax.tree.map(merge, tree.at_leaves(weights, models[0]), *models)
 
 
 def _multislerp(
@@ -163,19 +162,20 @@ def _multislerp(
   based: bool,
 ) -> types.Array:
   """Takes one tangent step from the normalised mean; one leaf."""
-  x = [tree.wide(leaf) for leaf in leaves]
-  origin = x.pop() if based else jnp.zeros_like(x[0])
-  x = [y - origin for y in x]
-  w = weights.astype(x[0].real.dtype)
+  *models, origin = [*leaves] if based else [*leaves, jnp.zeros_like(leaves[0])]
+  origin = tree.wide(origin)
+  x = jnp.stack([tree.wide(y) - origin for y in models])
+  w = weights.astype(x.real.dtype)
   w = w / jnp.sum(w) if normalize else w
   eps = jnp.asarray(eps).astype(w.dtype)
-  norms = jnp.stack([_norm(y) for y in x])
-  units = [y / (n + eps).astype(y.dtype) for y, n in zip(x, norms)]
+  norms = _norms(x)
+  units = x / _stack.expand_rank((norms + eps).astype(x.dtype), x)
   mean = _combine(w, units)
   length = _norm(mean)
   cancelled = length < eps
   mean = mean / jnp.where(cancelled, 1, length).astype(mean.dtype)
-  v = _combine(w, [u - _dot(u, mean).astype(u.dtype) * mean for u in units])
+  along = _dots(units, mean[None]).astype(x.dtype)
+  v = _combine(w, units - _stack.expand_rank(along, x) * mean[None])
   r = _norm(v) + eps
   cosine, ratio = (y.astype(v.dtype) for y in (jnp.cos(r), jnp.sin(r) / r))
   arc = (mean * cosine + v * ratio) * jnp.sum(norms * w).astype(v.dtype)
@@ -190,32 +190,32 @@ def _karcher(
   tolerance: types.Array,
 ) -> types.Array:
   """Iterates to the Karcher mean of unit vectors; one leaf."""
-  x = [tree.wide(leaf) for leaf in leaves]
-  w = weights.astype(x[0].real.dtype)
+  x = jnp.stack([tree.wide(leaf) for leaf in leaves])
+  w = weights.astype(x.real.dtype)
   w = w / jnp.sum(w)
   tolerance = jnp.asarray(tolerance).astype(w.dtype)
-  norms = jnp.stack([_norm(y) for y in x])
+  norms = _norms(x)
   real = norms > tolerance
   share = jnp.where(real, w, 0)
   share = share / jnp.where(jnp.any(real), jnp.sum(share), 1)
   safe = jnp.where(real, norms, 1)
-  units = [y / n.astype(y.dtype) for y, n in zip(x, safe)]
+  units = x / _stack.expand_rank(safe.astype(x.dtype), x)
   mean = _combine(share, units)
   length = _norm(mean)
-  first = jnp.select([r for r in real], units, jnp.zeros_like(mean))
+  first = jax.lax.dynamic_index_in_dim(units, jnp.argmax(real), keepdims=False)
+  first = jnp.where(jnp.any(real), first, jnp.zeros_like(mean))
   start = mean / jnp.where(length < tolerance, 1, length).astype(mean.dtype)
   start = jnp.where(length < tolerance, first, start)
 
   def step(_: Any, u: types.Array) -> types.Array:
-    tangent = jnp.zeros_like(u)
-    for s, unit in zip(share, units):
-      cosine = _dot(unit, u)
-      side = unit - cosine.astype(u.dtype) * u
-      sine = _norm(side)
-      angle = jnp.arctan2(sine, cosine)
-      counts = (angle >= tolerance) & (sine > 0)
-      ratio = jnp.where(counts, angle / jnp.where(sine > 0, sine, 1), 0)
-      tangent = tangent + (s * ratio).astype(u.dtype) * side
+    cosine = _dots(units, u[None])
+    along = _stack.expand_rank(cosine.astype(u.dtype), units)
+    side = units - along * u[None]
+    sine = _norms(side)
+    angle = jnp.arctan2(sine, cosine)
+    counts = (angle >= tolerance) & (sine > 0)
+    ratio = jnp.where(counts, angle / jnp.where(sine > 0, sine, 1), 0)
+    tangent = _combine(share * ratio, side)
     length = _norm(tangent)
     # Once a step is below the tolerance, all further ones are the same: none.
     moves = length >= tolerance
@@ -231,18 +231,23 @@ def _karcher(
   return merged.astype(leaves[0].dtype)
 
 
-def _dot(x: types.Array, y: types.Array) -> types.Array:
-  return tree.sum_entries(tree.inner(x, y)[None])[0]
+def _dots(x: types.Array, y: types.Array) -> types.Array:
+  """Returns the inner products of pairs of rows of ``[T, ...]``, ``[T]``."""
+  return tree.sum_entries(tree.inner(x, y))
 
 
-def _norm(x: types.Array) -> types.Array:
-  """Returns the Euclidean norm; its gradient at zero is zero."""
-  square = _dot(x, x)
+def _norms(x: types.Array) -> types.Array:
+  """Returns the Euclidean norms ``[T]``; their gradients at zero are zero."""
+  square = _dots(x, x)
   root = jnp.sqrt(jnp.where(square == 0, 1, square))
   return jnp.where(square == 0, 0, root)
 
 
-def _combine(w: types.Array, x: Sequence[types.Array]) -> types.Array:
-  """Returns the sum of arrays by weights ``[T]``."""
-  weighed = [a.astype(y.dtype) * y for a, y in zip(jnp.unstack(w), x)]
-  return functools.reduce(jnp.add, weighed)
+def _norm(x: types.Array) -> types.Array:
+  """Returns the Euclidean norm of one array."""
+  return _norms(x[None])[0]
+
+
+def _combine(w: types.Array, x: types.Array) -> types.Array:
+  """Returns the sum of ``[T, ...]`` by weights ``[T]``."""
+  return _stack.sum_models(_stack.weigh(x, w))
