@@ -198,7 +198,7 @@ def _in_loop(
   return [copy[:-1].reshape(shape) for copy in copies]
 
 
-def _is_float(x: types.Array) -> bool:
+def _is_float(x: Any) -> bool:
   """Returns True for real floats."""
   return jnp.issubdtype(x.dtype, np.floating)
 
