@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wsl import search
-from wsl.search import _niches
+from wsl.search import _m2n2
 
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def test_parents_are_drawn_by_fitness_and_by_what_they_add() -> None:
   scores = jnp.asarray([[1.0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1], [0] * 4])
   shares = np.asarray(search.niche_shares(scores))
   fitness = shares.sum(1)
-  draw = lambda key: _niches._parents(scores, key, 1.0, attraction=True)
+  draw = lambda key: _m2n2._parents(scores, key, 1.0, attraction=True)
   a, b = map(np.asarray, jax.vmap(draw)(jax.random.split(KEY, 4000)))
   # Frequencies of 4000 draws have deviations of 0.008 at most.
   found = np.bincount(a, minlength=4) / 4000
@@ -79,7 +79,7 @@ def test_parents_are_drawn_by_fitness_and_by_what_they_add() -> None:
 
 def test_a_mate_of_the_best_of_all_is_drawn_by_fitness() -> None:
   scores = jnp.asarray([[1.0, 1.0], [1.0, 1.0]])
-  draw = lambda key: _niches._parents(scores, key, 1.0, attraction=True)
+  draw = lambda key: _m2n2._parents(scores, key, 1.0, attraction=True)
   a, b = map(np.asarray, jax.vmap(draw)(jax.random.split(KEY, 400)))
   assert 0.35 < a.mean() < 0.65
   assert 0.35 < b.mean() < 0.65
@@ -99,7 +99,7 @@ def test_a_child_replaces_the_least_fit(
     size=3,
   )
   child = {'w': jnp.asarray(9.0)}
-  after = _niches._insert(now, child, jnp.asarray(scores), 1.0)
+  after = _m2n2._insert(now, child, jnp.asarray(scores), 1.0)
   wanted = [0.0, 1.0, 2.0]
   if place is not None:
     wanted[place] = 9.0

@@ -11,18 +11,18 @@ one call, so that candidates can be mapped over a mesh in one compiled program;
                          sigma=0.1, evaluations=200, key=key)
 """
 
+from wsl.search._archive import Archive as Archive
+from wsl.search._archive import archive as archive
+from wsl.search._archive import niche_shares as niche_shares
 from wsl.search._cmaes import cmaes as cmaes
+from wsl.search._crossover import crossover as crossover
 from wsl.search._evo_merging import evo_merging as evo_merging
 from wsl.search._evo_merging import Evolved as Evolved
 from wsl.search._evo_merging import merge_factors as merge_factors
 from wsl.search._journal import journal as journal
+from wsl.search._m2n2 import m2n2 as m2n2
 from wsl.search._map_front import Front as Front
 from wsl.search._map_front import map_front as map_front
-from wsl.search._niches import Archive as Archive
-from wsl.search._niches import archive as archive
-from wsl.search._niches import crossover as crossover
-from wsl.search._niches import m2n2 as m2n2
-from wsl.search._niches import niche_shares as niche_shares
 from wsl.search._pareto import hypervolume as hypervolume
 from wsl.search._pareto import non_dominated as non_dominated
 from wsl.search._points import Search as Search
