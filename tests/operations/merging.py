@@ -56,6 +56,12 @@ def _searches(dtype: Any) -> inputs.Table:
     'search.m2n2': (
       lambda x: search.m2n2(score, x, steps=2, key=inputs.KEY), (archive,)
     ),
+    'search.pbt': (
+      lambda x, h: search.pbt(
+        lambda x, h, key: x * h, jnp.max, x, h, rounds=2, key=inputs.KEY
+      ),
+      (models['w'], archive.scores[:2, 0]),
+    ),
     'search.merge_factors': (
       lambda *x: search.merge_factors(x, keep=[0.5, 1.0], coef=[1.0, -0.5]),
       (_factors(dtype), _factors(dtype)),

@@ -25,6 +25,8 @@ from wsl.search._map_front import Front as Front
 from wsl.search._map_front import map_front as map_front
 from wsl.search._pareto import hypervolume as hypervolume
 from wsl.search._pareto import non_dominated as non_dominated
+from wsl.search._pbt import pbt as pbt
+from wsl.search._pbt import Population as Population
 from wsl.search._points import Search as Search
 from wsl.search._random import random_search as random_search
 from wsl.search._soup import greedy_soup as greedy_soup
