@@ -1,7 +1,6 @@
 """Searches at an equal number of forward passes, with the curve of each."""
 
 from collections.abc import Callable
-import functools
 import operator
 from typing import Any
 
@@ -56,17 +55,15 @@ def _archive(
   begin = lambda models: search.archive(
     models, jax.vmap(score)(models), size=config.archive
   )
-  options = dict(settings.ARCHIVES[method])
+  options: dict[str, Any] = dict(settings.ARCHIVES[method])
+  steps = config.evaluations // config.points
   if start == 'scratch':
     options['mutation'] = config.deviation
-  evolve = functools.partial(
-    search.m2n2, score, steps=config.evaluations // config.points, **options
-  )
 
   @jax.jit
   @jax.vmap
   def chunk(now: search.Archive, key: types.PRNGKey) -> Any:
-    now, _ = evolve(now, key=key)
+    now, _ = search.m2n2(score, now, steps=steps, key=key, **options)
     means = now.scores.mean(1)
     best = jax.tree.map(lambda x: x[means.argmax()], now.models)
     return now, means.max(), _scores(setting, 'test')(best).mean()

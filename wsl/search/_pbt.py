@@ -146,10 +146,10 @@ def _perturbed(
 def _size(states: types.Tree, hyper: types.Tree) -> int:
   """Returns the number of members, the length of every leaf."""
   named = tree.named({'states': states, 'hyper': hyper})
-  lengths = {name: np.shape(x)[:1] for name, x in named.items()}
-  first = next(iter(lengths.values()), ())
+  lengths = {name: (*np.shape(x), 0)[0] for name, x in named.items()}
+  first = next(iter(lengths.values()), 0)
   for name, length in lengths.items():
-    if length != first or length < (2,):
+    if length != first or length < 2:
       raise ValueError(
         f"pbt: leaf '{name}' has shape {np.shape(named[name])}: every leaf "
         'needs one entry for each of two members or more, [K, ...]'
@@ -159,4 +159,4 @@ def _size(states: types.Tree, hyper: types.Tree) -> int:
       raise ValueError(
         f"pbt: hyperparameter '{name}' must be floats [K], one for each member"
       )
-  return int(first[0])
+  return int(first)
