@@ -13,23 +13,23 @@ themselves cost 0.08, 0.28 and 1):
                      nets  cost  0.10        0.20        0.33        0.69
   anchors               3  0     76.2 +- 1.8 76.2 +- 1.8 89.3 +- 0.6 89.3 +- 0.6
   least squares        23  0     76.2 +- 1.8 76.2 +- 1.8 89.3 +- 0.6 89.3 +- 0.6
-  SN-Net               23  0.77  79.2 +- 0.5 80.0 +- 2.1 92.9 +- 1.7 92.4 +- 0.9
-  SN-Netv2             14  0.77  82.8 +- 1.4 82.8 +- 1.4 82.8 +- 1.4 92.1 +- 2.1
-  by similarity        11  0.77  82.3 +- 1.8 84.0 +- 0.5 93.7 +- 1.6 93.7 +- 0.8
-  at random            11  0.77  81.4 +- 1.5 81.3 +- 1.7 93.2 +- 1.0 93.2 +- 1.0
-  students, labels      2  0.77  76.2 +- 1.8 89.3 +- 2.9 89.3 +- 0.6 89.0 +- 0.5
-  students, distilled   2  0.77  76.2 +- 1.8 89.2 +- 3.3 89.3 +- 0.6 89.1 +- 0.8
-  ... this cost each    2  1.54  76.2 +- 1.8 91.5 +- 2.6 91.5 +- 2.6 92.9 +- 1.4
+  SN-Net               23  0.77  80.5 +- 1.1 80.2 +- 0.8 92.8 +- 0.8 92.7 +- 1.2
+  SN-Netv2             14  0.77  83.1 +- 1.2 83.1 +- 1.2 83.1 +- 1.2 91.0 +- 1.9
+  by similarity        11  0.77  82.2 +- 0.7 84.3 +- 2.3 93.7 +- 1.2 93.3 +- 1.2
+  at random            11  0.77  82.2 +- 1.8 82.1 +- 1.9 93.4 +- 1.3 93.1 +- 0.8
+  students, labels      2  0.77  76.2 +- 1.8 89.4 +- 2.9 89.3 +- 0.6 89.0 +- 0.5
+  students, distilled   2  0.77  76.2 +- 1.8 89.0 +- 2.8 89.3 +- 0.6 89.1 +- 0.8
+  ... this cost each    2  1.54  76.2 +- 1.8 91.1 +- 2.5 91.1 +- 2.5 92.3 +- 0.3
 
 Students include the anchors. Over all budgets SN-Net is above students of its
-total cost (+0.6 +- 0.5) and below students of that cost each (-1.4 +- 0.5). Its
+total cost (+1.0 +- 0.3) and below students of that cost each (-0.6 +- 0.6). Its
 advantage is mostly due to the further training of the anchors; between the two
 smallest anchors every stitch is far below a student. Stitches need training: 33
 % on average without it, 86 % with it. Joint training improves all anchors but
-the largest (+3.0 +- 1.8, +3.6 +- 2.1, -2.0 +- 2.2). SN-Netv2 is not above
-SN-Net (-0.5 +- 1.0). Without training, stitches selected by R^2 of least
-squares, or by CKA, are above random ones of the same cost (+11.1 +- 2.3, +7.5
-+- 1.8); with training, in two of three seeds (+1.5 +- 1.5).
+the largest (+4.2 +- 0.7, +3.5 +- 1.1, -3.0 +- 1.8). SN-Netv2 is not above
+SN-Net (-0.8 +- 0.9). Without training, stitches selected by R^2 of least
+squares, or by CKA, are above random ones of the same cost (+11.0 +- 2.3, +7.4
++- 1.8); with training, by little (+1.4 +- 1.2).
 
 images: the same on images from a folder of yours: --config.data=FOLDER with
 the task below (see wsl.data.folder).
