@@ -175,7 +175,7 @@ POINTS = st.builds(
 
 
 # Users have JAX's defaults: most points are drawn there, in the second run.
-_EXAMPLES = 120 if os.environ.get('WSL_TEST_DEFAULTS') == '1' else 60
+_EXAMPLES = 90 if os.environ.get('WSL_TEST_DEFAULTS') == '1' else 40
 
 
 @hypothesis.settings(
