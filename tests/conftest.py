@@ -17,10 +17,6 @@ import gc
 import importlib.metadata
 import os
 
-# Modules, tests and cached programs are millions of objects in each process.
-# Searching all of them for cycles again and again took a tenth of the time.
-gc.disable()
-
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = ' '.join(
   [
@@ -49,6 +45,11 @@ os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 import jax
 import pytest
+
+# Modules, tests and cached programs are millions of objects in each process.
+# Searching all of them for cycles again and again took a tenth of the time: see
+# ``pytest_collection_finish``.
+gc.disable()
 
 DEFAULTS = os.environ.get('WSL_TEST_DEFAULTS') == '1'
 if not DEFAULTS:

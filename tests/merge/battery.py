@@ -301,7 +301,10 @@ METHODS = {
   'knots': Row(
     _with(functools.partial(merge.knots, method=merge.magmax)),
     zero=lambda models, ndim: 1.0 if ndim == 2 else _averaged(models, ndim),
-    but={'vmap': NO_NUMBERS},
+    but={
+      'vmap': NO_NUMBERS,
+      'gradient': 'an SVD of float32 by products is a loop without derivative',
+    },
   ),
   'localize_and_stitch': Row(
     _with(merge.localize_and_stitch),

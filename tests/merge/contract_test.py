@@ -189,7 +189,7 @@ def test_gradients_of_float32_are_finite(name: str) -> None:
   'name',
   ['sum', 'weighted_mean', 'fisher', 'regmean', 'tsv', 'iso_c', 'iso_cts']
   + ['wudi', 'variance_corrected', 'metric_weighted']
-  + ['tsv/scanned', 'iso_c/scanned']
+  + ['tsv/scanned', 'iso_c/scanned', 'knots']
   + ['slerp', 'slerp/global', 'slerp/scanned'],
 )
 def test_gradients_equal_finite_differences(name: str) -> None:
