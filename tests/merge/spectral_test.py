@@ -14,7 +14,7 @@ import pytest
 
 from tests.merge import svd_test
 from wsl import jaxprs, merge, tree
-from wsl.merge._spectral import matrix
+from wsl.merge._spectral import matrix, programs
 from wsl.tree import _program
 from wsl.tree._spectral import gram, newton_schulz, polar, svd
 from wsl.tree._spectral import leading as leading_lib
@@ -331,12 +331,51 @@ def test_leaves_of_one_shape_are_one_program(name: str) -> None:
   compiled = _program._run._cache_size()
   alone = {k: method({k: x})[k] for k, x in many(4).items()}
   together = method(many(4))
-  # One for (8, 12), one for (12, 8) and one for vectors; then one for four.
+  # One for (8, 12), one for (12, 8) and one for vectors; then one for all.
   assert _program._run._cache_size() - compiled <= 4
   jitted = jax.jit(method)(many(4))
   for key, x in alone.items():
     np.testing.assert_allclose(together[key], x, atol=2e-5)
     np.testing.assert_allclose(jitted[key], x, atol=2e-5)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_wide_matrices_are_decomposed_with_tall_ones(name: str) -> None:
+  """Except where the method depends on the side."""
+  wide = many(2)
+  tall = {k: jnp.swapaxes(x, 1, 2) for k, x in many(1).items() if x.ndim > 2}
+
+  def decompositions(x: Any) -> int:
+    found = jax.make_jaxpr(METHODS[name][0])(x)
+    names = [eqn.primitive.name for eqn in _equations(found)]
+    return names.count('eigh') + names.count('cholesky')
+
+  together = wide | {f'{k}/wide': x for k, x in tall.items()}
+  groups = 2 if name == 'iso_cts' else 1
+  alone = decompositions({'layer_0': wide['layer_0']})
+  assert decompositions(together) == groups * alone > 0
+
+
+def test_blocks_of_one_size_for_stacks_of_one_side() -> None:
+  fit = lambda *shapes: programs.share_block(
+    [(8, count, m, n) for count, m, n in shapes]
+  )
+  # The kernels of ViT-B/32: 28 and 7 matrices fit, and six divide both counts.
+  assert fit((48, 768, 768), (24, 3072, 768)) == [6, 6]
+  assert fit((24, 768, 3072), (48, 768, 768), (9, 64, 64)) == [6, 6, None]
+  # A table of one matrix, and matrices of which few fit, have their own.
+  assert fit((48, 768, 768), (1, 49408, 768)) == [None, None]
+  assert fit((9, 4096, 4096), (9, 8192, 4096)) == [None, None]
+
+
+def test_calls_of_one_program_take_leaves_of_each_kind() -> None:
+  names = [f'{i}' for i in range(11)]
+  assert matrix._calls([names[:6], names[6:]], 11) == [names]
+  four = [['0', '6'], ['1', '7'], ['2', '8'], ['3', '9']]
+  assert matrix._calls([names[:4], names[6:10]], 2) == four
+  # One leaf of the second kind would be in each of four calls.
+  calls = [['0', '1'], ['2', '3'], ['4', '4'], ['6'], ['7']]
+  assert matrix._calls([names[:5], ['6'], ['7']], 2) == calls
 
 
 def _equations(program: Any) -> Any:
@@ -373,7 +412,7 @@ def test_blocks_change_no_result(
   x, method = many(5), METHODS[name][0]
   wanted = method(x)
   # Two matrices in a block: the last block of five repeats one.
-  monkeypatch.setattr(matrix, '_BLOCK', 2 * 2 * 8 * 12)
+  monkeypatch.setattr(programs, 'BLOCK', 2 * 2 * 8 * 12)
   jax.clear_caches()
   compiled = _program._run._cache_size()
   found = method(x)

@@ -1,12 +1,11 @@
 """TSV-Compress: each task vector from its leading singular triplets."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _checks, _stack
+from wsl.merge._spectral import matrix
 
 
 def tsv_compress(
@@ -57,7 +56,6 @@ def tsv_compress(
   float32 leaves are decomposed as in ``tsv``, with the same error.
   """
   models = _stack.count('tsv_compress', deltas)
-  views = _stack.views('tsv_compress', deltas, matrices, otherwise)
   if kept is not None:
     tree.check_scalars('tsv_compress', kept=kept)
     if isinstance(kept, jax.core.Tracer):
@@ -68,26 +66,21 @@ def tsv_compress(
     meaning = 'the fraction of singular triplets'
     _checks.fraction('tsv_compress', 'kept', kept, meaning, positive=True)
   share = tree.Static(1 / models if kept is None else float(kept))
+  return matrix.on_matrices(
+    'tsv_compress',
+    _compress,
+    deltas,
+    matrices,
+    otherwise,
+    wide='transpose',
+    vectors=None,
+    share=share,
+  )
 
-  def compress(name: str, x: types.Array, view: tree.Matrix | None) -> Any:
-    if view is None or not view.is_matrix:
-      return x
-    tree.check_real(
-      'tsv_compress', {name: x}, 'only real matrices are decomposed'
-    )
-    static = {'view': tree.Static(view), 'share': share}
-    return tree.apply_kernel(_compress, x, **static)
 
-  return tree.map_named(compress, deltas, views)
-
-
-def _compress(x: types.Array, *, view: tree.Matrix, share: float) -> Any:
-  """Approximates each matrix of ``[T, ...]`` by its leading subspaces."""
-  matrices = view.split(tree.wide(x), models=1)
-  smaller = min(matrices.shape[-2:])
+def _compress(x: types.Array, *, share: float) -> types.Array:
+  """Approximates ``[T, B, m, n]`` by the leading subspaces of each matrix."""
   # 1e-9: such as (1 / 3) * 9, which may round down.
-  rank = max(int(share * smaller + 1e-9), 1)
-  u, core, v = tree.leading(matrices, rank)
-  low = tree.matmul(tree.matmul(u, core), jnp.matrix_transpose(v))
-  joined = [view.join(part, x.shape[1:]) for part in jnp.unstack(low)]
-  return jnp.stack(joined).astype(x.dtype)
+  rank = max(int(share * min(x.shape[-2:]) + 1e-9), 1)
+  u, core, v = tree.leading(x, rank)
+  return tree.matmul(tree.matmul(u, core), jnp.matrix_transpose(v))

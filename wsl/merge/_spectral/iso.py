@@ -7,6 +7,9 @@ from wsl import tree, types
 from wsl.merge import _checks, _stack
 from wsl.merge._spectral import columns, matrix
 
+# Singular values of differences below so many eps may be rounding errors.
+_ROUNDING = 64
+
 
 def iso_c(
   deltas: types.Deltas,
@@ -58,7 +61,9 @@ def iso_c(
   float32: about 1e-6 of the result for condition numbers to 1e3. Singular
   values below max(m, n) * 1.2e-7 of the largest count as zero.
   """
-  return matrix.on_matrices('iso_c', _iso_c, deltas, matrices, otherwise)
+  return matrix.on_matrices(
+    'iso_c', _iso_c, deltas, matrices, otherwise, wide='transpose'
+  )
 
 
 def iso_cts(
@@ -129,6 +134,7 @@ def iso_cts(
     deltas,
     matrices,
     otherwise,
+    wide='tell',
     common=tree.Static(float(common)),
   )
 
@@ -147,21 +153,28 @@ def _iso_c(x: types.Array) -> types.Array:
   return over(factor * total) / jnp.maximum(rank, 1) * factor
 
 
-def _iso_cts(x: types.Array, *, common: float) -> types.Array:
+def _iso_cts(x: types.Array, *, common: float, transposed: bool) -> types.Array:
   """Flattens spectra over common and task directions of ``[T, B, m, n]``."""
   rank = min(x.shape[2:])
   each = min(round((rank - int(common * rank)) / len(x)), rank // len(x))
   shared = rank - each * len(x)
   total = tree.leading(_stack.sum_models(x), shared)
   # What the common directions represent is removed before each task's own SVD,
-  # so that its directions are new ones.
-  seen = tree.matmul(x, jnp.broadcast_to(total.v, (len(x), *total.v.shape)))
-  own = tree.leading(x - tree.matmul(seen, _transpose(total.v)[None]), each)
+  # so that its directions are new ones. Their side is that of the outputs.
+  side = total.u if transposed else total.v
+  side = jnp.broadcast_to(side, (len(x), *side.shape))
+  if transposed:
+    seen = tree.matmul(side, tree.matmul(_transpose(side), x))
+  else:
+    seen = tree.matmul(tree.matmul(x, side), _transpose(side))
+  own = tree.leading(x - seen, each)
   join = lambda tasks, last: jnp.concatenate([columns.join(tasks), last], -1)
   sizes = lambda core: jnp.diagonal(core, axis1=-2, axis2=-1)
   s = join(sizes(own.core)[..., None, :], sizes(total.core)[..., None, :])
-  # Singular vectors of zero singular values are arbitrary: leave them out.
-  real = tree.significant(s, x.shape, jnp.max(s, -1, keepdims=True))
+  # Singular vectors of zero singular values are arbitrary: leave them out. The
+  # differences to the common part have rounding errors of some eps at any size.
+  sides = (max(x.shape[2:]), _ROUNDING)
+  real = tree.significant(s, sides, jnp.max(s, -1, keepdims=True))
   left, right = columns.polar_factors(
     join(own.u, total.u) * real, join(own.v, total.v) * real
   )

@@ -1,20 +1,17 @@
-"""Merges of matrix leaves, those of one shape by one program."""
+"""Merges of matrix leaves, those of one size by one program."""
 
 from collections.abc import Callable
-import functools
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _linear, _stack
-from wsl.merge._spectral import columns, spread
+from wsl.merge._spectral import columns, programs, spread
 
-# Entries of stacks that are merged at once: enough for a GPU, and a few times
-# 512 MB in float32.
-_BLOCK = 2**27
+# Names of leaves, those of one shape and view together.
+_Kinds: TypeAlias = list[list[str]]
 
 
 def on_matrices(
@@ -24,53 +21,64 @@ def on_matrices(
   matrices: tree.Matrices | None,
   otherwise: str,
   *,
-  vectors: Callable[..., types.Array] = _linear.mean_leaf,
+  wide: str = 'keep',
+  vectors: Callable[..., types.Array] | None = _linear.mean_leaf,
   **hyper: Any,
-) -> types.Delta:
-  """Merges matrices by a kernel, and vectors by another, their mean.
+) -> types.Tree:
+  """Maps matrices by a kernel, and vectors by another.
 
   Args:
     function: the public function, as the user called it.
-    kernel: a module-level function ``[T, B, m, n] -> [B, m, n]`` of stacks in
-      float32 or wider.
+    kernel: a module-level function of stacks ``[T, B, m, n]`` in float32 or
+      wider, to ``[B, m, n]`` or ``[T, B, m, n]``.
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     matrices: which leaves are matrices and in which view, as in ``tree.views``.
     otherwise: leaves of more than two axes without a rule, as in
       ``tree.views``.
-    vectors: the kernel of other leaves, ``[T, ...] -> [...]``.
+    wide: matrices of more columns than rows are kept for ``'keep'``. They are
+      transposed for ``'transpose'``, if the kernel of a transpose is the
+      transpose of the kernel: wide and tall matrices are decomposed together.
+      They are transposed for ``'tell'`` as well, and the kernel is told so by
+      ``transposed``: it shares decompositions of one size.
+    vectors: a kernel for the other leaves; if None they are kept.
     **hyper: hyperparameters of the kernel.
 
   Returns:
-    The merged task vector.
+    The merged task vector, or the task vectors.
 
   Raises:
     ValueError: as ``tree.views``, or if a matrix is complex.
   """
   views = _stack.views(function, deltas, matrices, otherwise)
-  merged: dict[str, Any] = {}
-  alike: dict[Any, dict[str, Any]] = {}
+  results: dict[str, Any] = {}
+  alike: dict[Any, dict[Any, dict[str, Any]]] = {}
 
   def sort(name: str, x: types.Array, view: tree.Matrix | None) -> None:
     if view is None or not view.is_matrix or not x.size:
-      merged[name] = tree.apply_kernel(vectors, x)
+      results[name] = tree.apply_kernel(vectors, x) if vectors else x
       return
     tree.check_real(function, {name: x}, 'only real matrices are decomposed')
     # Leaves on demand are read one by one, each when it is needed.
     place = name if tree.on_demand(x) else _place(x)
-    alike.setdefault((x.shape, x.dtype, view, place), {})[name] = x
+    count, m, n = view.sizes(x.shape[1:])
+    sides = (max(m, n), min(m, n)) if wide == 'transpose' else (m, n)
+    kinds = alike.setdefault((count, sides, x.dtype, place), {})
+    kinds.setdefault((x.shape, view), {})[name] = x
 
   tree.map_named(sort, deltas, views)
-  last = None
-  for (_, _, view, _), leaves in alike.items():
-    spec = spread.spec_of(next(iter(leaves.values())))
-    static = {'method': kernel, 'view': view, 'spec': spec}
-    static = {key: tree.Static(value) for key, value in static.items()}
+  found_views = tree.named(views, is_leaf=lambda x: x is None)
+  hyper |= {'method': tree.Static(kernel), 'wide': tree.Static(wide)}
+  last, blocks = None, _blocks(alike)
+  for kinds, block in zip(alike.values(), blocks):
+    leaves = {name: x for some in kinds.values() for name, x in some.items()}
     if last is not None and tree.is_traced([last, leaves]):
       name, x = next(iter(leaves.items()))
-      leaves = leaves | {name: tree.apply_kernel(columns.after, x, last)}
-    found = _merge_alike(leaves, **static, **hyper)
-    merged, last = merged | found, next(iter(found.values()))
-  return tree.map_named(lambda name, _: merged[name], deltas)
+      leaves[name] = tree.apply_kernel(columns.after, x, last)
+    hyper['block'] = tree.Static(block)
+    names = [list(some) for some in kinds.values()]
+    found = _map_alike(leaves, names, found_views, **hyper)
+    results, last = results | found, next(iter(found.values()))
+  return tree.map_named(lambda name, _: results[name], deltas)
 
 
 def _place(x: types.Array) -> Any:
@@ -79,64 +87,61 @@ def _place(x: types.Array) -> Any:
   return x.sharding if is_array else None
 
 
-def _merge_alike(leaves: dict[str, Any], **hyper: Any) -> dict[str, Any]:
-  """Merges leaves of one shape by one compiled program.
+def _blocks(alike: dict[Any, dict[Any, dict[str, Any]]]) -> list[int | None]:
+  """Returns the size of blocks that groups of leaves share in one program."""
+  stacks = []
+  for (count, sides, *_), kinds in alike.items():
+    leaves = [x for some in kinds.values() for x in some.values()]
+    if not all(isinstance(x, jax.core.Tracer) for x in leaves):
+      return [None] * len(alike)
+    stacks.append((len(leaves[0]), count * len(leaves), *sides))
+  return programs.share_block(stacks)
+
+
+def _map_alike(
+  leaves: dict[str, Any], kinds: _Kinds, views: dict[str, Any], **hyper: Any
+) -> dict[str, Any]:
+  """Maps leaves of one size by one compiled program.
 
   In a trace the program has all of them, and loops over blocks. Called eagerly,
   it takes a block of leaves, so that their stack is never in memory at once.
   """
-  names, found = list(leaves), []
+  first = next(iter(leaves.values()))
+  found: dict[str, Any] = {}
+  hyper['spec'] = tree.Static(spread.spec_of(first))
   if tree.on_demand(leaves):
-    (leaf,) = leaves.values()
-    return {names[0]: tree.apply_kernel(_in_view, leaf, **hyper)}
-  arrays = list(leaves.values())
-  in_trace = any(isinstance(x, jax.core.Tracer) for x in arrays)
-  most = len(arrays) if in_trace else max(_BLOCK // arrays[0].size, 1)
-  # Blocks of equal size compile once: the last one repeats a leaf.
-  calls = math.ceil(len(arrays) / most)
-  size = math.ceil(len(arrays) / calls)
-  arrays += arrays[-1:] * (calls * size - len(arrays))
-  for start in range(0, len(arrays), size):
-    found += tree.apply_kernel(_in_views, arrays[start : start + size], **hyper)
-  return dict(zip(names, found))
+    ((name, x),) = leaves.items()
+    view = tree.Static((views[name],))
+    return {name: tree.apply_kernel(programs.in_view, x, views=view, **hyper)}
+  in_trace = any(isinstance(x, jax.core.Tracer) for x in leaves.values())
+  most = len(leaves) if in_trace else max(programs.BLOCK // first.size, 1)
+  for names in _calls(kinds, most):
+    arrays = [leaves[name] for name in names]
+    of_call = tree.Static(tuple(views[name] for name in names))
+    results = tree.apply_kernel(
+      programs.in_views, arrays, views=of_call, **hyper
+    )
+    found |= dict(zip(names, results))
+  return found
 
 
-def _in_view(x: types.Array, **hyper: Any) -> types.Array:
-  """Merges each matrix of a view of ``[T, ...]``."""
-  return _in_views([x], **hyper)[0]
+def _calls(kinds: _Kinds, most: int) -> list[list[str]]:
+  """Returns the leaves of each call of a program that is compiled once.
 
-
-def _in_views(
-  leaves: list[types.Array],
-  *,
-  method: Callable[..., types.Array],
-  view: tree.Matrix,
-  spec: spread.Spec,
-  **hyper: Any,
-) -> list[types.Array]:
-  """Merges each matrix of a view of leaves ``[T, ...]``, in a wide dtype."""
-  shape, dtype = leaves[0].shape[1:], leaves[0].dtype
-  stacks = [view.split(tree.wide(x), models=1) for x in leaves]
-  method = functools.partial(method, **hyper)
-  each = lambda x: spread.spread(method, x, spec)
-  merged = _by_blocks(each, jnp.concatenate(stacks, 1))
-  parts = jnp.split(merged, len(leaves))
-  joined = [view.join(part, shape).astype(dtype) for part in parts]
-  return [spread.restore(x, spec) for x in joined]
-
-
-def _by_blocks(
-  method: Callable[[types.Array], types.Array], x: types.Array
-) -> types.Array:
-  """Merges ``[T, B, m, n]`` to ``[B, m, n]`` in a loop over blocks of B."""
-  models, count, *shape = x.shape
-  most = max(_BLOCK * count // max(x.size, 1), 1)
-  if count <= most:
-    return method(x)
-  calls = math.ceil(count / most)
-  size = math.ceil(count / calls)
-  x = jnp.moveaxis(x, 1, 0)
-  x = jnp.concatenate([x, x[: calls * size - count]])
-  x = x.reshape(calls, size, models, *shape)
-  merged = jax.lax.map(lambda block: method(jnp.moveaxis(block, 1, 0)), x)
-  return merged.reshape(-1, *shape)[:count]
+  Each call takes equally many leaves of every kind; the last leaf of a kind is
+  repeated if they do not divide. Where that would be a tenth more work, each
+  kind has calls of its own.
+  """
+  total = sum(map(len, kinds))
+  calls = math.ceil(total / most)
+  each = [math.ceil(len(names) / calls) for names in kinds]
+  if len(kinds) > 1 and 10 * calls * sum(each) > 11 * total:
+    return [call for names in kinds for call in _calls([names], most)]
+  return [
+    [
+      names[min(i, len(names) - 1)]
+      for names, size in zip(kinds, each)
+      for i in range(size * call, size * (call + 1))
+    ]
+    for call in range(calls)
+  ]

@@ -22,20 +22,19 @@ Spec: TypeAlias = jax.sharding.PartitionSpec | None
 def spread(
   method: Callable[[types.Array], types.Array], x: types.Array, spec: Spec
 ) -> types.Array:
-  """Merges ``[T, B, m, n]`` to ``[B, m, n]``, a part of B on each device.
+  """Maps ``[T, B, m, n]`` to ``[..., B, m, n]``, a part of B on each device.
 
   Args:
-    method: a function of stacks.
+    method: a function of stacks, to ``[B, m, n]`` or ``[T, B, m, n]``.
     x: ``[T, B, m, n]``, traced.
     spec: how the leaves are sharded, ``[T, ...]``.
   """
+  if devices(x) == 1:
+    return method(x)
   mesh: Any = jax.typeof(x).sharding.mesh
   names = [*_automatic(mesh)]
-  devices = math.prod(mesh.shape[name] for name in names)
-  if devices == 1:
-    return method(x)
   count = x.shape[1]
-  missing = -count % devices
+  missing = -count % devices(x)
   last = jnp.broadcast_to(x[:, -1:], (len(x), missing, *x.shape[2:]))
   x = jnp.concatenate([x, last], 1)
   # XLA moves one group of axes from m, n or T to B by an exchange. It would
@@ -47,11 +46,20 @@ def spread(
     steps += [(*steps[-1], *new)] * bool(new)
     x = _place(x, mesh, free, steps[-1], free, free)
   x = _place(x, mesh, None, steps[-1], None, None)
-  merged = _place(method(x), mesh, steps[-1], None, None)
+  found = method(x)
+  front: list[Any] = [None] * (found.ndim - 3)
+  found = _place(found, mesh, *front, steps[-1], None, None)
   # Back to where ``restore`` will place the leaves, by the same exchanges.
+  front = [free] * len(front)
   for step in steps[:-1][::-1] if spec is not None else ():
-    merged = _place(merged, mesh, step or None, free, free)
-  return merged[:count]
+    found = _place(found, mesh, *front, step or None, free, free)
+  return found[..., :count, :, :]
+
+
+def devices(x: types.Array) -> int:
+  """Returns the number of devices over which XLA partitions a traced array."""
+  mesh: Any = jax.typeof(x).sharding.mesh
+  return math.prod(mesh.shape[name] for name in _automatic(mesh))
 
 
 def spec_of(x: Any) -> Spec:
@@ -62,12 +70,18 @@ def spec_of(x: Any) -> Spec:
   return where.spec if isinstance(where, jax.sharding.NamedSharding) else None
 
 
-def restore(x: types.Array, spec: Spec) -> types.Array:
-  """Shards a merged leaf ``[...]`` as the leaves ``[T, ...]`` were."""
+def restore(x: types.Array, spec: Spec, rank: int) -> types.Array:
+  """Shards a result ``[...]`` or ``[T, ...]`` as leaves ``[T, ...]`` were.
+
+  Args:
+    x: the result, traced.
+    spec: how the leaves were sharded.
+    rank: the number of axes of the leaves.
+  """
   mesh: Any = jax.typeof(x).sharding.mesh
   if spec is None or not [*_automatic(mesh)]:
     return x
-  return _place(x, mesh, *spec[1:])
+  return _place(x, mesh, *spec[rank - x.ndim :])
 
 
 def _groups(spec: Spec) -> Iterator[tuple[str, ...]]:

@@ -60,7 +60,9 @@ def tsv(
   vectors have condition numbers to about 1e3. TPUs have no float64 and take
   SVDs, float64 leaves as well.
   """
-  return matrix.on_matrices('tsv', _tsv, deltas, matrices, otherwise)
+  return matrix.on_matrices(
+    'tsv', _tsv, deltas, matrices, otherwise, wide='transpose'
+  )
 
 
 def _tsv(x: types.Array) -> types.Array:

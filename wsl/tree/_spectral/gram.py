@@ -169,8 +169,9 @@ def _exact(x: types.Array, k: int) -> Parts:
 def _sizes(x: types.Array, b: types.Array) -> types.Array:
   """Returns singular values, the sizes of ``x v``; rounding errors are 0."""
   s = jnp.sqrt(jnp.sum(jnp.square(b), -2))
-  largest = jnp.max(s, -1, keepdims=True)
-  return jnp.where(s > svd.tolerance(x.shape, _DTYPE) * largest, s, 0)
+  # They descend, to a rounding error. A maximum over the last axis would be
+  # taken for a softmax, which XLA compiles slowly for a GPU.
+  return jnp.where(s > svd.tolerance(x.shape, _DTYPE) * s[..., :1], s, 0)
 
 
 def symmetric(core: types.Array, s: types.Array) -> types.Array:

@@ -80,7 +80,8 @@ def exceeds(x: types.Array, low: types.ArrayLike) -> types.Array:
   work of its eigenvalues. With ``low`` far above rounding error, True is sure.
   """
   low = jnp.broadcast_to(jnp.asarray(low, x.dtype), x.shape[:-2])
-  factor = jnp.linalg.cholesky(x - low[..., None, None] * identity(x))
+  shifted = jnp.matrix_transpose(x - low[..., None, None] * identity(x))
+  factor = jnp.linalg.cholesky(shifted, symmetrize_input=False)
   return jnp.all(jnp.isfinite(factor))
 
 

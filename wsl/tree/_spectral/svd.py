@@ -110,11 +110,16 @@ def of_polar(w: types.Array, x: types.Array) -> Svd:
     Nakatsukasa and Higham, "Stable and efficient spectral divide and conquer
     algorithms for the symmetric eigenvalue decomposition and the SVD", 2013.
   """
-  s, v = eigh(_numerics.matmul(jnp.matrix_transpose(w), x))
+  h = _numerics.matmul(jnp.matrix_transpose(w), x)
+  s, v = eigh((h + jnp.matrix_transpose(h)) / 2)
   return Svd(_numerics.matmul(w, v), s, jnp.matrix_transpose(v))
 
 
 def eigh(x: types.Array) -> tuple[types.Array, types.Array]:
-  """Returns eigenvalues, in descending order, and eigenvectors as columns."""
-  s, v = jnp.linalg.eigh(x)
+  """Returns eigenvalues, in descending order, and eigenvectors as columns.
+
+  Of the symmetric matrices ``[..., n, n]`` one triangle is read.
+  """
+  # Libraries expect columns in sequence: the transpose takes no copy.
+  s, v = jnp.linalg.eigh(jnp.matrix_transpose(x), symmetrize_input=False)
   return s[..., ::-1], v[..., ::-1]
