@@ -53,6 +53,7 @@ SCALARS: list[tuple[str, str, Any]] = [
   ('interpolate', 't', lambda v: landscape.interpolate(BASE, OTHER, v)),
   ('dare', 'rate', lambda v: merge.dare(STACK, rate=v, key=KEY)),
   ('trim', 'density', lambda v: merge.trim(STACK, density=v)),
+  ('doge', 'norm', lambda v: merge.doge(STACK, norm=v, steps=0)),
   ('ties', 'density', lambda v: merge.ties(STACK, density=v)),
   (
     'metric_weighted',

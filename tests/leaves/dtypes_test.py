@@ -184,6 +184,8 @@ REFUSED: dict[str, Callable[..., Any]] = {
   'tsv': merge.tsv,
   'tsv_compress': merge.tsv_compress,
   'wudi': merge.wudi,
+  'doge': merge.doge,
+  'knots': lambda d: merge.knots(d, method=merge.sum),
   'iso_c': merge.iso_c,
   'iso_cts': merge.iso_cts,
   'fisher': lambda d: merge.fisher(d, fishers=d, floor=1e-6),
