@@ -38,7 +38,8 @@ import ml_collections
 
 from configs import _variants
 
-# Candidates for λ. The average, Fisher and RegMean have none.
+# Candidates for λ. The average, Fisher and RegMean have none, nor have methods
+# with a scale of their own.
 COEFS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 
 # Densities, coefficients and seeds of the masks in the sweep of a variant.
@@ -61,6 +62,12 @@ METHODS = (
   'iso_cts',
   'tall_masks',
 )
+# More, of the digits: a second or two each.
+MORE = (
+  *('breadcrumbs+sum', 'magmax', 'pcb', 'variance_corrected', 'opcm'),
+  *('tsv_compress+sum', 'wudi', 'doge', 'localize_and_stitch'),
+  *('regmean_plus', 'frank_wolfe', 'emr'),
+)
 
 
 def digits() -> ml_collections.ConfigDict:
@@ -71,7 +78,7 @@ def digits() -> ml_collections.ConfigDict:
     'seeds': 5,
     'merge_seed': 0,  # of random masks
     'statistics': {'examples': 256},  # unlabelled images for each expert
-    'methods': METHODS,
+    'methods': METHODS + MORE,
     # Arguments by function; validation data select one value of a tuple.
     'arguments': {
       'ties': {'density': (0.2, 0.5, 0.8)},
@@ -90,6 +97,27 @@ def digits() -> ml_collections.ConfigDict:
       'tsv': {'otherwise': 'mean'},
       'iso_c': {'otherwise': 'mean'},
       'iso_cts': {'common': (0.5, 0.8), 'otherwise': 'mean'},
+      'tsv_compress': {'otherwise': 'mean'},
+      'breadcrumbs': {'density': (0.5, 0.8), 'outliers': 0.01},
+      'pcb': {'density': (0.05, 0.2, 0.5)},
+      'opcm': {'alpha': (0.5, 0.8), 'otherwise': 'mean'},
+      'wudi': {'rate': (1e-5, 1e-4, 1e-3), 'otherwise': 'mean'},
+      'doge': {
+        'density': (0.3, 1.0),
+        'norm': (0.5, 1.0, 2.0, 4.0),
+        'otherwise': 'mean',
+      },
+      'localize_and_stitch': {'density': (0.1, 0.3, 0.5, 0.8)},
+      # One candidate: the blocks in the order of the network.
+      'regmean_plus': {
+        'blocks': (('block_0/', 'block_1/', 'block_2/', 'output/'),),
+        'shrink': (0.7, 0.9, 1.0),
+      },
+      'frank_wolfe': {
+        'rate': (0.1, 1.0),
+        'scale': (0.3, 0.6),
+        'dialect': ('paper', 'official'),
+      },
     },
     'coefs': {
       'default': COEFS,
@@ -97,6 +125,8 @@ def digits() -> ml_collections.ConfigDict:
       'fisher': (1.0,),
       'regmean': (1.0,),
       'tall_masks': (1.0,),
+      **dict.fromkeys(('regmean_plus', 'frank_wolfe', 'emr'), (1.0,)),
+      **dict.fromkeys(('wudi', 'doge'), (1.0,)),
     },
   }
   return ml_collections.ConfigDict(config)
@@ -132,6 +162,7 @@ def suite8() -> ml_collections.ConfigDict:
       **_variants.SUITE8,
       'at_once': 1,
       'model': 'cnn',
+      'methods': METHODS,
       'experts': {'epochs': 4},
       'statistics': {'examples': 128},
     }

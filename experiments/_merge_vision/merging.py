@@ -96,7 +96,7 @@ def sweep(
   first, i = picks[0]
   return {
     'family': family,
-    'statistics': method.statistics,
+    'data': method.data,
     'arguments': method.candidates[first],
     'arguments_by_task': [method.candidates[c] for c, _ in picks],
     'coef': method.coefs[i],
@@ -139,16 +139,24 @@ def merge_seeds(
   keys = side_by_side.keys(config.merge_seed, 3, config.seeds)
   for s in (0, *range(config.seeds)):  # the first call compiles
     one = jax.block_until_ready(side_by_side.pick(models, s))
-    base, stack, _, supplied = one
-    supplied = {**supplied, 'key': keys[s]}
+    base, stack, heads, supplied = one
+    examples = suites.examples(suite, heads)
+    supplied = {**supplied, 'key': keys[s], 'examples': examples}
     begin = time.perf_counter()
     merged.append(
       jax.block_until_ready(
-        merge_methods.apply(method, arguments, base, stack, supplied)
+        merge_methods.apply(
+          method, arguments, base, stack, supplied, functions(suite)
+        )
       )
     )
     times.append(time.perf_counter() - begin)
   return tree.stack(merged[1:]), float(np.median(times[1:]))
+
+
+def functions(suite: suites.Suite) -> dict[str, Any]:
+  """Returns the functions of encoders that merges may call."""
+  return {'apply_fn': suite.encode, 'loss_fn': suite.loss}
 
 
 def save_winner(

@@ -1,10 +1,12 @@
 """Suite and methods of a comparison of merges."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import ml_collections
 
+from experiments._merge_vision import merging
 from experiments._shared import merge_methods, suites
 
 
@@ -44,9 +46,13 @@ def check(suite: suites.Suite, methods: list[merge_methods.Method]) -> None:
     for name in merge_methods.statistics(methods)
   }
   supplied['key'] = jax.eval_shape(jax.random.key, 0)
-  encoder = suites.shapes(suite)['encoder']
+  shapes = suites.shapes(suite)
+  supplied['examples'] = jax.eval_shape(
+    functools.partial(suites.examples, suite), shapes['heads']
+  )
+  functions = merging.functions(suite)
   for method in methods:
-    merge_methods.check(method, encoder, count, supplied)
+    merge_methods.check(method, shapes['encoder'], count, supplied, functions)
 
 
 def describe(setting: Setting) -> str:

@@ -25,6 +25,18 @@ TITLES = {
   'iso_cts': 'Iso-CTS',
   'slerp': 'SLERP',
   'tall_masks': 'TALL masks',
+  'breadcrumbs+sum': 'Breadcrumbs',
+  'magmax': 'MagMax',
+  'pcb': 'PCB',
+  'variance_corrected': 'variance corrected',
+  'tsv_compress+sum': 'TSV-C + sum',
+  'wudi': 'WUDI',
+  'doge': 'DOGE',
+  'localize_and_stitch': 'Localize-and-Stitch',
+  'opcm': 'OPCM',
+  'regmean_plus': 'RegMean++',
+  'frank_wolfe': 'Frank-Wolfe',
+  'emr': 'EMR',
 }
 
 # Averages over the eight CLIP tasks with ViT-B/32 from the documentation of
@@ -41,6 +53,8 @@ PUBLISHED = {
   'tsv': 83.1,
   'iso_c': 82.8,
   'iso_cts': 82.7,
+  'regmean_plus': 84.4,
+  'wudi': 84.5,
 }
 
 COLUMNS = (
@@ -123,7 +137,7 @@ def _row(
     row |= {
       'coef': found['coef'],
       'arguments': found['arguments'],
-      'data': 'unlabelled' if found['statistics'] else 'none',
+      'data': found['data'],
       'merge_seconds': found['merge_seconds'],
       'curve': {'coefs': found['coefs'], 'validation': found['curve']},
     }
@@ -221,10 +235,10 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _arguments(arguments: dict[str, dict[str, Any]]) -> str:
-  """Formats arguments such as ``density=0.2``; omits text."""
+  """Formats arguments such as ``density=0.2``; omits others than numbers."""
   return ' '.join(
     f'{key}={value:g}' if isinstance(value, float) else f'{key}={value}'
     for given in arguments.values()
     for key, value in given.items()
-    if not isinstance(value, str)
+    if isinstance(value, (int, float))
   )

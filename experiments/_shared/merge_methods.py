@@ -7,6 +7,7 @@ from left to right.
 from collections.abc import Callable, Mapping, Sequence
 import inspect
 import itertools
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,9 @@ from wsl import deltas, merge, scale, tree, types
 # Statistics of the experts on unlabelled inputs, for methods that have such an
 # argument.
 STATISTICS = ('fishers', 'grams')
-SUPPLIED = (*STATISTICS, 'key')
+# Functions of the experts on images, with or without labels.
+FUNCTIONS = ('apply_fn', 'loss_fn')
+SUPPLIED = (*STATISTICS, *FUNCTIONS, 'key', 'base', 'batches')
 
 
 class Method(NamedTuple):
@@ -30,6 +33,8 @@ class Method(NamedTuple):
     candidates: arguments by function name; validation data select one.
     coefs: candidates for the coefficient λ.
     statistics: the ``STATISTICS`` that are arguments of the functions.
+    data: what the functions read: ``'none'``, ``'unlabelled'`` or
+      ``'labelled'`` images.
   """
 
   name: str
@@ -37,6 +42,7 @@ class Method(NamedTuple):
   candidates: tuple[dict[str, dict[str, Any]], ...]
   coefs: tuple[float, ...]
   statistics: tuple[str, ...]
+  data: str
 
 
 def parse(
@@ -94,12 +100,15 @@ def _parse(
       values[call.__name__, key] = list(value) if several else [value]
   chosen = coefs[name] if name in coefs else coefs['default']
   asked = {key for call in calls for key in public_calls.options(call)}
+  used = tuple(s for s in STATISTICS if s in asked)
+  unlabelled = 'unlabelled' if used or 'apply_fn' in asked else 'none'
   return Method(
     name,
     calls,
     tuple(_nested(values, row) for row in itertools.product(*values.values())),
     tuple(float(c) for c in chosen),
-    tuple(s for s in STATISTICS if s in asked),
+    used,
+    'labelled' if 'loss_fn' in asked else unlabelled,
   )
 
 
@@ -125,6 +134,7 @@ def apply(
   base: types.Params,
   stack: types.Deltas,
   supplied: Mapping[str, Any],
+  functions: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
   """Merges one stack of task vectors.
 
@@ -133,7 +143,9 @@ def apply(
     arguments: one of its candidates.
     base: leaves ``[...]``.
     stack: task vectors, leaves ``[T, ...]``.
-    supplied: values for ``SUPPLIED``.
+    supplied: arrays for ``SUPPLIED``, and ``'examples'`` for the batches of
+      functions, see ``suites.Examples``.
+    functions: values for ``FUNCTIONS``.
 
   Returns:
     A delta, leaves ``[...]``, or a family of T deltas (``merge.TallMasks``).
@@ -141,10 +153,16 @@ def apply(
   result: Any = stack
   for call in method.calls:
     given = dict(arguments.get(call.__name__, {}))
-    for name in public_calls.options(call):
-      if name in supplied:
-        given[name] = supplied[name]
-    if _takes_two_models(call):
+    asked = public_calls.options(call)
+    values = {**supplied, **functions, 'base': base}
+    if 'examples' in supplied:
+      examples = supplied['examples']
+      labelled = 'loss_fn' in asked
+      values['batches'] = examples if labelled else [[x] for x in examples.x]
+    given |= {name: values[name] for name in asked if name in values}
+    if not _operands(call):
+      result = merge.fold(call(**given), result)
+    elif _takes_two_models(call):
       a, b = (deltas.apply(base, _take(result, t)) for t in range(2))
       merged = call(a, b, **given)
       result = _take(deltas.stack(base, [merged]), 0)
@@ -158,6 +176,7 @@ def check(
   base: types.Params,
   tasks: int,
   supplied: Mapping[str, Any],
+  functions: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
   """Traces a method on shapes, so that errors precede the training.
 
@@ -165,7 +184,8 @@ def check(
     method: the method; every candidate is traced.
     base: arrays or ``jax.ShapeDtypeStruct``.
     tasks: T.
-    supplied: abstract values for ``SUPPLIED``.
+    supplied: abstract values, as in ``apply``.
+    functions: as in ``apply``.
 
   Raises:
     ValueError: the error of the method, with its place in the config.
@@ -179,7 +199,9 @@ def check(
   for arguments in method.candidates:
     try:
       merged = jax.eval_shape(
-        lambda *a, arguments=arguments: apply(method, arguments, *a),
+        lambda base, stack, supplied, arguments=arguments: apply(
+          method, arguments, base, stack, supplied, functions
+        ),
         base,
         stack,
         supplied,
@@ -202,9 +224,14 @@ def is_family(merged: Any) -> bool:
 
 def _takes_two_models(call: Callable[..., Any]) -> bool:
   """Returns whether a function merges two models, not task vectors."""
+  return _operands(call) == 2
+
+
+def _operands(call: Callable[..., Any]) -> int:
+  """Returns the number of operands; a stream has none."""
   first = inspect.Parameter.POSITIONAL_OR_KEYWORD
   parameters = inspect.signature(call).parameters.values()
-  return sum(p.kind == first for p in parameters) == 2
+  return sum(p.kind == first for p in parameters)
 
 
 def _take(stack: types.Deltas, t: int) -> types.Delta:

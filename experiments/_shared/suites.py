@@ -32,6 +32,7 @@ class Suite(NamedTuple):
     init: maps a key to ``{'encoder': ..., 'heads': [T, ...]}``.
     encode: maps (encoder, images) to features ``[B, W]``.
     classify: maps ({'encoder', 'head'}, images) to logits ``[B, C]``.
+    loss: maps (encoder, ``Examples``) to the mean cross-entropy.
     mesh: of the run, or None.
   """
 
@@ -40,7 +41,22 @@ class Suite(NamedTuple):
   init: Callable[[types.PRNGKey], types.Params]
   encode: Callable[[types.Params, types.Array], types.Array]
   classify: Callable[[types.Params, types.Array], types.Array]
+  loss: Callable[[types.Params, Any], types.Array]
   mesh: jax.sharding.Mesh | None = None
+
+
+class Examples(NamedTuple):
+  """Labelled images of each task, and its head.
+
+  Attributes:
+    x: images ``[T, N, ...]``.
+    y: labels ``[T, N]``.
+    head: ``[T, ...]``.
+  """
+
+  x: types.Array
+  y: types.Array
+  head: types.Params
 
 
 def load(config: ml_collections.ConfigDict) -> Suite:
@@ -71,6 +87,11 @@ def load(config: ml_collections.ConfigDict) -> Suite:
     features = encode(params['encoder'], x)
     return features @ params['head']['kernel'] + params['head']['bias'][None]
 
+  def loss(encoder: types.Params, batch: Examples) -> types.Array:
+    logits = classify({'encoder': encoder, 'head': batch.head}, batch.x)
+    labels = jax.nn.one_hot(batch.y, logits.shape[-1], dtype=logits.dtype)
+    return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(logits), -1))
+
   def init(key: types.PRNGKey) -> types.Params:
     keys = jax.random.split(key)
     encoder = model.init(keys[0], image)['params']
@@ -80,7 +101,7 @@ def load(config: ml_collections.ConfigDict) -> Suite:
     heads = {'kernel': kernel, 'bias': jnp.zeros_like(kernel[:, 0])}
     return {'encoder': encoder, 'heads': heads}
 
-  return Suite(config, tasks, init, encode, classify)
+  return Suite(config, tasks, init, encode, classify, loss)
 
 
 def _model(config: ml_collections.ConfigDict) -> Any:
@@ -165,6 +186,14 @@ def abstract(suite: Suite, name: str, lead: tuple[int, ...]) -> types.Tree:
     lambda x: jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype),
     jax.eval_shape(one, shapes(suite)),
   )
+
+
+def examples(suite: Suite, heads: types.Params) -> Examples:
+  """Returns the training images that merges may read, and the heads."""
+  number = suite.config.statistics.examples
+  train = suite.tasks.train
+  x, y = (jnp.asarray(part[:, :number]) for part in (train.x, train.y))
+  return Examples(x.astype(jnp.float32), y, heads)
 
 
 def measure(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments._shared import merge_methods
+from experiments._shared import merge_methods, suites
 from wsl import deltas, merge, scale
 
 DEFAULT = {'default': (0.5, 1.0)}
@@ -60,6 +60,38 @@ def test_functions_are_applied_from_left_to_right():
   lines = {'depth': r'block_(\d+)/', 'start': 0.2, 'end': 1.0}
   _, stack, found = merged('sum+by_depth', {'by_depth': lines})
   equal(found, scale.by_depth(merge.sum(stack), **lines))
+
+
+def test_a_stream_runs_over_the_models():
+  _, stack, found = merged('trim+running_mean', {'trim': {'density': 0.5}})
+  equal(found, merge.mean(merge.trim(stack, density=0.5)))
+
+
+def test_functions_of_models_get_the_examples_of_their_kind():
+  arguments = {
+    'regmean_plus': {'blocks': (('block_0',),), 'shrink': 0.9},
+    'frank_wolfe': {'steps': 1},
+  }
+  names = ('mean', 'regmean_plus', 'frank_wolfe')
+  found = merge_methods.parse(names, arguments, DEFAULT)
+  assert [m.data for m in found] == ['none', 'unlabelled', 'labelled']
+  base, stack = models()
+  examples = suites.Examples(jnp.ones((3, 2, 4)), jnp.ones((3, 2)), None)
+  functions = {
+    'apply_fn': lambda params, x: x @ params['block_0']['w'],
+    'loss_fn': lambda params, batch: (
+      jnp.sum(params['block_1']['w']) + batch.y[0]
+    ),
+  }
+  for method in found[1:]:
+    merge_methods.apply(
+      method,
+      method.candidates[0],
+      base,
+      stack,
+      {'examples': examples},
+      functions,
+    )
 
 
 def test_slerp_goes_between_two_models():

@@ -4,6 +4,7 @@ from typing import NamedTuple, TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _stack
@@ -65,7 +66,13 @@ def fold(
     one = jax.tree.map(lambda x: x[place], deltas)
     return stream.update(one, state)[1], None
 
-  last, _ = jax.lax.scan(step, start, places)
+  if tree.is_traced([places, deltas]):
+    last, _ = jax.lax.scan(step, start, places)
+  else:
+    # A scan would be compiled again for each new stream.
+    last = start
+    for place in np.asarray(places):
+      last, _ = step(last, place)
   return jax.tree.map(lambda y, x: y.astype(x.dtype), last.merged, deltas)
 
 
@@ -112,7 +119,7 @@ def order_sensitivity(
   deltas = _stack.arrays('order_sensitivity', deltas)
   draw = lambda key: jax.random.permutation(key, models)
   orders = jax.vmap(draw)(jax.random.split(key, samples))
-  merged = jax.lax.map(lambda order: fold(stream, deltas, order=order), orders)
+  merged = tree.stack([fold(stream, deltas, order=order) for order in orders])
   mean = jax.tree.map(lambda x: jnp.mean(tree.wide(x), 0), merged)
   away = jax.tree.map(lambda x, y: tree.wide(x) - y[None], merged, mean)
   length = jnp.asarray(tree.norm(mean)) * samples**0.5
