@@ -139,19 +139,27 @@ def merge_seeds(
   keys = side_by_side.keys(config.merge_seed, 3, config.seeds)
   for s in (0, *range(config.seeds)):  # the first call compiles
     one = jax.block_until_ready(side_by_side.pick(models, s))
-    base, stack, heads, supplied = one
-    examples = suites.examples(suite, heads)
-    supplied = {**supplied, 'key': keys[s], 'examples': examples}
     begin = time.perf_counter()
     merged.append(
-      jax.block_until_ready(
-        merge_methods.apply(
-          method, arguments, base, stack, supplied, functions(suite)
-        )
-      )
+      jax.block_until_ready(merge(suite, method, arguments, one, keys[s]))
     )
     times.append(time.perf_counter() - begin)
   return tree.stack(merged[1:]), float(np.median(times[1:]))
+
+
+def merge(
+  suite: suites.Suite,
+  method: merge_methods.Method,
+  arguments: dict[str, dict[str, Any]],
+  models: Models,
+  key: types.PRNGKey,
+) -> Any:
+  """Merges the experts of one seed."""
+  examples = suites.examples(suite, models.heads)
+  supplied = {**models.supplied, 'key': key, 'examples': examples}
+  return merge_methods.apply(
+    method, arguments, models.base, models.stack, supplied, functions(suite)
+  )
 
 
 def functions(suite: suites.Suite) -> dict[str, Any]:

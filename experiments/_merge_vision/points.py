@@ -153,10 +153,7 @@ def _of_seed(
     function, _, argument = rest.partition('.')
     if prefix == 'arguments' and argument in arguments.get(function, {}):
       arguments[function][argument] = number
-  supplied = {**models.supplied, 'key': key}
-  merged = merge_methods.apply(
-    method, arguments, models.base, models.stack, supplied
-  )
+  merged = merging.merge(suite, method, arguments, models, key)
   coef: types.Scalar = method.coefs[0]
   if method.name not in suite.config.coefs:
     coef = numbers.get('coefs.default', coef)
