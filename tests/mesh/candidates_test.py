@@ -86,6 +86,28 @@ def test_batches_are_reported_in_order() -> None:
     )
 
 
+def test_fast_batches_share_a_call() -> None:
+  m, seen = mesh.make('candidates:2'), []
+  fn = lambda c: {'order': c['order'], 'coef': c['coef'] + 1}
+  call = lambda: mesh.map_candidates(
+    fn, CANDIDATES, mesh=m, batch=1, progress=seen.append
+  )
+  first = call()
+  assert [len(b.indices) for b in seen[:2]] == [2, 2]
+  (compiled,) = program._PROGRAMS[fn].values()
+  assert compiled.most == 6
+  for pace, calls in ((1.0, 6), (0.06, 2), (1e-9, 1)):
+    # The pace changes as calls are measured, so the rest may share one.
+    compiled.pace = pace
+    seen.clear()
+    same(call(), first)
+    assert len(seen) <= calls
+    indices = np.concatenate([b.indices for b in seen])
+    assert sorted(indices.tolist()) == list(range(N))
+    order = np.concatenate([b.results['order'] for b in seen])
+    np.testing.assert_array_equal(order, indices)
+
+
 def test_a_candidate_that_diverges_affects_no_other() -> None:
   m = mesh.make('candidates:4')
   fn = lambda c: {'loss': jnp.log(c), 'step': 1}
@@ -123,9 +145,9 @@ def test_arrays_of_a_closure_are_no_constants() -> None:
   found = mesh.map_candidates(fn, np.float32([1, 2]), mesh=m)
   np.testing.assert_allclose(found, big.sum() * np.float32([2, 3]), rtol=1e-5)
   (compiled,) = program._PROGRAMS[fn].values()
-  given = compiled.constants, [], [np.float32([1, 2])], np.int32(0)
+  given = compiled.constants, [], [np.float32([1, 2])]
   assert {x.shape for x in compiled.constants} == {big.shape}
-  lowered = compiled.run.lower(*given)
+  lowered = compiled.run.lower(*given, np.int32(0), np.int32(1))
   constants = re.findall(r'constant dense.*', lowered.as_text())
   assert not [line for line in constants if '64x64' in line]
   assert 'all-gather' not in lowered.compile().as_text()

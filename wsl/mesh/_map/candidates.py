@@ -11,6 +11,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.mesh import _make, _place
+from wsl.mesh._map import calls as calls_lib
 from wsl.mesh._map import program as program_lib
 from wsl.mesh._map import results as results_lib
 
@@ -33,9 +34,10 @@ def map_candidates(
 
   Each of the D devices along ``axis`` has N / D consecutive candidates (the
   last is repeated where D does not divide N, and its copies are dropped), and
-  evaluates ``batch`` of them at once by ``jax.vmap``. All batches are calls of
-  one compiled program, kept as long as ``fn``: pass the same function again,
-  not a new lambda, and nothing is compiled.
+  evaluates ``batch`` of them at once by ``jax.vmap``. All batches are computed
+  by one compiled program, kept as long as ``fn``: pass the same function again,
+  not a new lambda, and nothing is compiled. Where a batch takes less than a
+  quarter of a second, a call of the program evaluates several in turn.
 
   ``fn`` may close over arrays, such as a bank of task vectors or a data set.
   They keep their sharding over the other axes of the mesh, and arrays of one
@@ -55,8 +57,8 @@ def map_candidates(
       grows with it, and 1 needs as much as one call of ``fn``. ``None`` takes 1
       on CPUs, where larger ones are rarely faster; elsewhere all candidates of
       the device, and half as many until they fit its memory.
-    progress: called with each finished ``Batch``, in order. The next batch is
-      being computed meanwhile.
+    progress: called with each finished ``Batch``, the candidates of one call,
+      in order. The next call is being computed meanwhile.
 
   Returns:
     The results of all candidates in order, every leaf ``[N, ...]``, as numpy
@@ -95,10 +97,15 @@ def map_candidates(
   devices = mesh.shape[axis]
   share = math.ceil(total / devices)
   placed = _placed(candidates, devices * share - total, mesh, axis)
+  partial = tree.partial(fn)
+  bound = jax.tree.leaves((partial.args, partial.keywords))
+  bound = [program_lib.on_mesh(x, mesh) for x in bound]
+  leaves = jax.tree.leaves(placed)
   for size in _sizes(batch, share, mesh):
-    batches = _batches(tree.partial(fn), placed, mesh, axis, size)
     try:
-      head = next(batches)
+      program = program_lib.find(partial, placed, mesh, axis, size)
+      calls = calls_lib.run(program, bound, leaves, devices, size)
+      head = next(calls)
     except RuntimeError as error:
       # Memory is exhausted by the first batch, or not at all.
       if batch is not None or size == 1 or _EXHAUSTED not in str(error):
@@ -106,8 +113,9 @@ def map_candidates(
     else:
       break
   results = results_lib.Results(devices, share, total)
-  for start, rows, structure in itertools.chain([head], batches):
-    found = results.add(start, rows)
+  structure = program.structure
+  for rows in itertools.chain([head], calls):
+    found = results.add(rows)
     if progress is not None:
       progress(found._replace(results=structure.unflatten(found.results)))
   return structure.unflatten(results.whole())
@@ -149,26 +157,3 @@ def _sizes(
     yield size
     size = math.ceil(size / 2)
   yield 1
-
-
-def _batches(
-  fn: jax.tree_util.Partial,
-  placed: types.Tree,
-  mesh: jax.sharding.Mesh,
-  axis: str,
-  batch: int,
-) -> Iterator[tuple[int, list[np.ndarray], Any]]:
-  """Yields the rows of each batch; the next one is computed meanwhile."""
-  program = program_lib.find(fn, placed, mesh, axis, batch)
-  bound = jax.tree.leaves((fn.args, fn.keywords))
-  bound = [program_lib.on_mesh(x, mesh) for x in bound]
-  leaves = jax.tree.leaves(placed)
-  share = len(leaves[0]) // mesh.shape[axis]
-  last: Any = None
-  for start in range(0, share, batch):
-    first = np.int32(min(start, share - batch))
-    new = program.run(program.constants, bound, leaves, first)
-    if last is not None:
-      yield last[0], [*map(_place.to_host, last[1])], program.structure
-    last = start, new
-  yield last[0], [*map(_place.to_host, last[1])], program.structure

@@ -5,37 +5,51 @@ The function is traced once for one candidate. Arrays that it closes over, which
 their sharding over the other mesh axes, and are in memory once.
 
 Each device has consecutive candidates, and ``start`` is the first of a batch
-among them. The mapped axis is manual (``shard_map``) and the others automatic:
-XLA partitions the function over them as it does elsewhere.
+among them. A call may evaluate several batches in turn, in a loop of the
+program: to call the program of a small model takes longer than to run it. The
+mapped axis is manual (``shard_map``) and the others automatic: XLA partitions
+the function over them as it does elsewhere.
 """
 
+import dataclasses
+import math
 import types as methods
-from typing import Any, NamedTuple
+from typing import Any
 import weakref
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import types
 from wsl.mesh import _place
+from wsl.mesh._map import evaluate as evaluate_lib
 
 # Programs by function: they are released when the function is.
 _PROGRAMS: Any = weakref.WeakKeyDictionary()
+# The bytes of the results of one call on one device.
+_RESULT_BYTES = 1 << 22
 
 
-class Program(NamedTuple):
+@dataclasses.dataclass
+class Program:
   """A mapped function.
 
   Attributes:
-    run: ``run(constants, bound, candidates, start)``, lists of arrays, returns
-      the flat results of a batch of each device, ``[D * batch, ...]``.
+    run: ``run(constants, bound, candidates, start, count)``, lists of arrays
+      and two numbers, returns the flat results of ``count`` batches of each
+      device, the first of ``[D, most * batch, ...]``.
     constants: the arrays that the function closes over.
     structure: the tree of the results.
+    most: the most batches of one call.
+    pace: the seconds that a batch took in the last call; ``None`` before it.
   """
 
   run: Any
   constants: list[Any]
   structure: Any
+  most: int
+  pace: float | None = None
 
 
 def find(
@@ -98,85 +112,63 @@ def _compile(
   )
   closed, results = trace(bound, first)
 
+  share = jax.tree.leaves(candidates)[0].shape[0] // mesh.shape[axis]
+  most = _most_batches(closed.out_avals, batch, share)
+
   def on_device(
-    constants: list[Any], bound: list[Any], candidates: list[Any], start: Any
+    constants: list[Any],
+    bound: list[Any],
+    candidates: list[Any],
+    start: Any,
+    count: Any,
   ) -> list[Any]:
-    """Evaluates a batch of the candidates of one device."""
+    """Evaluates batches of the candidates of one device."""
 
     def evaluate(candidate: list[Any]) -> list[Any]:
-      return _evaluate(closed.jaxpr, constants, *bound, *candidate)
+      return evaluate_lib.evaluate(closed.jaxpr, constants, *bound, *candidate)
 
-    if batch == 1:
-      take = lambda x: jax.lax.dynamic_index_in_dim(x, start, 0, False)
-      found = evaluate([*map(take, candidates)])
-      return [jnp.asarray(y)[None] for y in found]
-    cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, batch)
-    return jax.vmap(evaluate)([*map(cut, candidates)])
+    def one(first: Any) -> list[Any]:
+      if batch == 1:
+        take = lambda x: jax.lax.dynamic_index_in_dim(x, first, 0, False)
+        found = evaluate([*map(take, candidates)])
+        return [jnp.asarray(y)[None] for y in found]
+      cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, batch)
+      return jax.vmap(evaluate)([*map(cut, candidates)])
+
+    def step(i: Any, rows: list[Any]) -> list[Any]:
+      # The last batch begins earlier, so that it is as large as the others.
+      new = one(jnp.minimum(start + i * np.int32(batch), share - batch))
+      at = i * np.int32(batch)
+      put = lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, at, 0)
+      return [put(x, y.astype(x.dtype)) for x, y in zip(rows, new)]
+
+    if most == 1:
+      return one(jnp.minimum(start, share - batch))
+    empty = [
+      jnp.zeros((most * batch, *y.shape), y.dtype) for y in closed.out_avals
+    ]
+    return list(jax.lax.fori_loop(np.int32(0), count, step, empty))
 
   # Automatic axes need no types of variation, which loops of user functions
   # would have to state.
   mapped = jax.shard_map(
     on_device,
     mesh=mesh,
-    in_specs=(whole, whole, each, whole),
+    in_specs=(whole, whole, each, whole, whole),
     out_specs=each,
     axis_names={axis},
     check_vma=False,
   )
   constants = [on_mesh(x, mesh) for x in closed.consts]
-  return Program(jax.jit(mapped), constants, jax.tree.structure(results))
+  structure = jax.tree.structure(results)
+  return Program(jax.jit(mapped), constants, structure, most)
 
 
-def _evaluate(jaxpr: Any, constants: list[Any], *arguments: Any) -> list[Any]:
-  """Evaluates a traced program where its mesh has axes of other types.
-
-  JAX notes the mesh of a closed-over array in the context and the parameters of
-  operations, and ``jax.core.eval_jaxpr`` would restore it.
-  """
-  mesh = jax.sharding.get_abstract_mesh()
-  seen: dict[int, Any] = {}
-  values = dict(
-    zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments])
-  )
-  read = lambda x: x.val if hasattr(x, 'val') else values[x]
-  for eqn in jaxpr.eqns:
-    given, params = map(read, eqn.invars), _on_mesh(eqn.params, mesh, seen)
-    if eqn.primitive.name == 'jit' and params is not eqn.params:
-      inner = params['jaxpr']  # inlined: its types have the other mesh
-      found = _evaluate(inner.jaxpr, inner.consts, *given)
-    else:
-      params = eqn.primitive.get_bind_params(params)
-      found = eqn.primitive.bind(*given, **params)
-    several = eqn.primitive.multiple_results
-    values.update(zip(eqn.outvars, found if several else [found]))
-  return [*map(read, jaxpr.outvars)]
-
-
-def _on_mesh(x: Any, mesh: jax.sharding.AbstractMesh, seen: Any) -> Any:
-  """Returns parameters of an operation with a mesh of the same axes in them.
-
-  Programs without a mesh remain the same objects, as JAX lowers each once.
-  """
-  if id(x) in seen:
-    return seen[id(x)][1]
-  new, recur = x, lambda y: _on_mesh(y, mesh, seen)
-  if hasattr(x, 'jaxpr'):
-    inner = recur(x.jaxpr)
-    new = x if inner is x.jaxpr else x.replace(jaxpr=inner)
-  elif hasattr(x, 'eqns'):
-    params = [recur(e.params) for e in x.eqns]
-    if any(a is not e.params for a, e in zip(params, x.eqns)):
-      eqns = [e.replace(params=a) for a, e in zip(params, x.eqns)]
-      new = x.replace(eqns=eqns)
-  elif isinstance(x, dict):
-    found = {key: recur(y) for key, y in x.items()}
-    new = found if any(found[key] is not x[key] for key in x) else x
-  elif type(x) in (tuple, list):
-    parts = [recur(y) for y in x]
-    new = type(x)(parts) if any(a is not b for a, b in zip(parts, x)) else x
-  elif isinstance(x, jax.sharding.NamedSharding):
-    abstract = isinstance(x.mesh, jax.sharding.AbstractMesh)
-    if abstract and x.mesh.axis_names == mesh.axis_names:
-      new = jax.sharding.NamedSharding(mesh, x.spec)
-  seen[id(x)] = x, new  # with x, so that its id is not given again
-  return new
+def _most_batches(results: Any, batch: int, share: int) -> int:
+  """Returns the most batches of one call, by the size of their results."""
+  extended = lambda y: jax.dtypes.issubdtype(y.dtype, jax.dtypes.extended)
+  if any(map(extended, results)):
+    return 1
+  size = sum(math.prod(y.shape) * y.dtype.itemsize for y in results)
+  fitting = _RESULT_BYTES // max(size * batch, 1)
+  return max(min(math.ceil(share / batch), fitting), 1)

@@ -1,4 +1,4 @@
-"""The results of mapped candidates, collected batch by batch."""
+"""The results of mapped candidates, collected call by call."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from wsl import tree, types
+from wsl.mesh._map import calls
 
 
 class Batch(NamedTuple):
@@ -25,33 +26,27 @@ class Batch(NamedTuple):
 
 
 class Results:
-  """The results of all candidates, filled batch by batch.
-
-  A batch has candidates ``start``, ``start + 1``, ... of each device. The last
-  one begins earlier, so that it is as large as the others.
-  """
+  """The results of all candidates, filled call by call."""
 
   def __init__(self, devices: int, share: int, total: int) -> None:
     self.devices, self.share, self.total = devices, share, total
     self.leaves: list[np.ndarray] = []
     self.done = 0
 
-  def add(self, start: int, rows: list[np.ndarray]) -> Batch:
-    """Stores a batch, rows ``[D * batch, ...]``; returns what is new in it."""
-    rows = [y.reshape(self.devices, -1, *y.shape[1:]) for y in rows]
-    size = rows[0].shape[1] if rows else 1
-    first = min(start, self.share - size)
+  def add(self, rows: calls.Rows) -> Batch:
+    """Stores the results of a call; returns those that are not padding."""
     if not self.leaves:
       shape = (self.devices, self.share)
-      self.leaves = [np.empty((*shape, *y.shape[2:]), y.dtype) for y in rows]
-    for leaf, y in zip(self.leaves, rows):
-      leaf[:, first : first + size] = y
+      self.leaves = [
+        np.empty((*shape, *y.shape[2:]), y.dtype) for y in rows.leaves
+      ]
+    for leaf, y in zip(self.leaves, rows.leaves):
+      leaf[:, rows.start : rows.stop] = y
     at = np.arange(self.devices)[:, None] * self.share
-    indices = (at + np.arange(start, first + size)).reshape(-1)
+    indices = (at + np.arange(rows.start, rows.stop)).reshape(-1)
     indices = indices[indices < self.total]
     self.done += len(indices)
-    new = [y[:, start - first :] for y in rows]
-    new = [x.reshape(-1, *x.shape[2:])[: len(indices)] for x in new]
+    new = [x.reshape(-1, *x.shape[2:])[: len(indices)] for x in rows.leaves]
     return Batch(indices, new, self.done, self.total)
 
   def whole(self) -> list[np.ndarray]:
