@@ -1,0 +1,1 @@
+"""Launchers: an experiment on a pod, a cluster, or hosts of your own."""
