@@ -1,9 +1,9 @@
 """Compares mapped candidates with loops of evaluations: one JSON line each.
 
-  python tests/bench/mesh.py --sizes=8x1,32x2,64x3
+  python tests/bench/mesh.py --sizes=8x1x16,8x1x1000,32x2x1000
 
 64 recipes (8 coefficients times 8 densities of TIES) of a ViT, each evaluated
-on 1000 images. For each size, width times depth:
+on some images. For each size, width times depth times images:
 
 ``loop``: merges called eagerly, then the compiled evaluation, recipe by recipe.
 ``jit``: one compiled function of a recipe, called for each.
@@ -12,8 +12,10 @@ on 1000 images. For each size, width times depth:
 batch and for each of ``--batches``.
 
 Each reports seconds: ``first`` with compilation, then the median of calls that
-alternate. ``gain`` is the median ratio of ``loop`` to it, ``over_vmap`` that of
-it to ``vmap``. On a CPU the devices are virtual and share the cores; set
+alternate, and ``processor`` seconds of all threads, which other programs on
+the machine affect less. ``gain`` is the median ratio of ``loop`` to it,
+``over_jit`` that of ``jit`` to it, and ``processor_gain`` the latter in
+processor seconds. On a CPU the devices are virtual and share the cores; set
 ``--devices`` to their number.
 """
 
@@ -25,16 +27,17 @@ from typing import Any
 
 from absl import app, flags
 
-_SIZES = flags.DEFINE_list('sizes', ['8x1', '32x2', '64x3'], 'width x depth')
-_BATCHES = flags.DEFINE_list('batches', ['8'], 'for each device')
+_SIZES = flags.DEFINE_list(
+  'sizes', ['8x1x16', '8x1x1000', '32x2x1000'], 'width x depth x images'
+)
+_BATCHES = flags.DEFINE_list('batches', [], 'for each device')
 _DEVICES = flags.DEFINE_integer('devices', 8, 'virtual devices of a CPU')
-_IMAGES = flags.DEFINE_integer('images', 1000, 'images of an evaluation')
 _RECIPES = flags.DEFINE_integer('recipes', 64, 'a square number')
 _REPEATS = flags.DEFINE_integer('repeats', 3, 'timed calls of each')
 _TASKS = 4
 
 
-def _problem(width: int, depth: int) -> tuple[Any, Any]:
+def _problem(width: int, depth: int, count: int) -> tuple[Any, Any]:
   """Returns a base, its task vectors and images; the function of a recipe."""
   import jax
   import jax.numpy as jnp
@@ -45,13 +48,13 @@ def _problem(width: int, depth: int) -> tuple[Any, Any]:
   rng = np.random.default_rng(0)
   normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
   model = models.ViT(outputs=10, patch=4, width=width, depth=depth)
-  images = normal(_IMAGES.value, 8, 8, 1)
+  images = normal(count, 8, 8, 1)
   base = model.init(jax.random.key(0), images[:1])
   tasks = [
     jax.tree.map(lambda x: x + 0.02 * normal(*x.shape), base)
     for _ in range(_TASKS)
   ]
-  data = jnp.asarray(images), jnp.asarray(rng.integers(0, 10, _IMAGES.value))
+  data = jnp.asarray(images), jnp.asarray(rng.integers(0, 10, count))
   stack = deltas.stack(base, tasks)
 
   def evaluate(params: Any) -> Any:
@@ -112,17 +115,19 @@ def _measure(size: str) -> None:
 
   recipe, parameters = _problem(*map(int, size.split('x')))
   methods = _methods(recipe, _recipes())
-  first, times, losses = {}, {name: [] for name in methods}, {}
+  first, losses = {}, {}
+  times, processor = ({name: [] for name in methods} for _ in range(2))
   for repeat in range(1 + _REPEATS.value):
     for name, method in methods.items():
-      start = time.perf_counter()
+      start, cpu = time.perf_counter(), time.process_time()
       losses[name] = method()
       seconds = time.perf_counter() - start
       if repeat:
         times[name].append(seconds)
+        processor[name].append(time.process_time() - cpu)
       else:
         first[name] = seconds
-  ratio = lambda a, b: np.median(np.divide(times[a], times[b]))
+  ratio = lambda a, b, of=times: np.median(np.divide(of[a], of[b]))
   for name in methods:
     record = {
       'size': size,
@@ -132,7 +137,9 @@ def _measure(size: str) -> None:
       'seconds': np.median(times[name]),
       'gain': ratio('loop', name),
       'gain_first': first['loop'] / first[name],
-      'over_vmap': ratio(name, 'vmap'),
+      'over_jit': ratio('jit', name),
+      'processor': np.median(processor[name]),
+      'processor_gain': ratio('jit', name, processor),
       'difference': np.max(np.abs(losses[name] - losses['jit'])),
     }
     short = lambda x: float(f'{x:.3g}') if isinstance(x, float) else x
