@@ -20,7 +20,11 @@ from wsl import tree
 from wsl.tree import _recompute
 
 WIDE = jax.config.read('jax_enable_x64')
-DTYPES = ('float32', 'bfloat16', *(['float64'] if WIDE else []))
+# Of each dtype the first operation and the step to the next. All are lowered in
+# float32, and each in one more dtype: lowering takes a minute in all three.
+DTYPES = {'float32': (0, 1), 'bfloat16': (0, 2)}
+if WIDE:
+  DTYPES['float64'] = (1, 2)
 # Prefixes of the custom calls that XLA and jaxlib have on a GPU.
 ON_GPUS = ('cusolver_', 'cublas_', 'cu_', 'cuda_', 'mhlo.', 'chlo.')
 
@@ -52,9 +56,9 @@ def faults(text: str) -> Iterator[str]:
 def test_operations_are_lowered_for_nvidia_gpus(room: str, dtype: str) -> None:
   found = {
     name: list(faults(lowered(traced)))
-    for name, traced in operations.traced(room, dtype).items()
+    for name, traced in operations.traced(room, dtype, *DTYPES[dtype]).items()
   }
-  assert len(found) > 10
+  assert len(found) > 5
   assert not {name: each for name, each in found.items() if each}
 
 

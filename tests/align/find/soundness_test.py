@@ -32,7 +32,8 @@ SEEN = 1e-7
 
 @every_model
 def test_random_elements_keep_the_output(name):
-  harness.assert_sound(name, harness.symmetry_of(name))
+  dtypes = ('float64', 'float32') if name in VARIED else ('float64',)
+  harness.assert_sound(name, harness.symmetry_of(name), dtypes)
 
 
 @every_model
