@@ -58,7 +58,8 @@ def _searches(dtype: Any) -> inputs.Table:
     ),
     'search.pbt': (
       lambda x, h: search.pbt(
-        lambda x, h, key: x * h, jnp.max, x, h, rounds=2, key=inputs.KEY
+        lambda x, h, key: x * h.astype(x.dtype), jnp.max, x, h,
+        rounds=2, key=inputs.KEY,
       ),
       (models['w'], archive.scores[:2, 0]),
     ),
