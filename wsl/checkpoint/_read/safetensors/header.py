@@ -16,7 +16,7 @@ from wsl.checkpoint._read.safetensors import canonical, serde
 from wsl.checkpoint._read.safetensors import entry as entry_lib
 
 _MAX_INTEGER = 2**64 - 1
-_FIELDS = ('dtype', 'shape', 'data_offsets')
+_FIELDS = canonical.FIELDS
 # What a malformed header raises; names differ by the place of the fault.
 _ERRORS = (TypeError, ValueError, OverflowError, IndexError)
 
@@ -42,37 +42,51 @@ def read_header(path: pathlib.Path) -> entry_lib.Header:
       path, f'its header should take {length} bytes, the file has {stamp[0]}'
     )
   try:
-    if not text.lstrip(b' \t\n\r').startswith(b'{'):
-      raise ValueError('not an object')
     decoded = text.decode('utf-8')
-    found = canonical.parse(decoded, 8 + length)
-    if found is not None and _ends_at(found[0], 8 + length) == stamp[0]:
-      return entry_lib.Header(*found, stamp)
-    pairs = serde.parse(decoded)
-  except (*_ERRORS, RecursionError):
-    raise foreign.error(path) or messages.damaged(
-      path, 'its header is not a JSON object'
-    ) from None
+    del text
+    members = serde.Members(decoded)
+  except ValueError:
+    raise _no_object(path) from None
+  entries, metadata = _parse(path, members, 8 + length)
+  _check_cover(path, entries, 8 + length, stamp[0])
+  return entry_lib.Header(entries, metadata, stamp)
+
+
+def _parse(
+  path: pathlib.Path, members: serde.Members, payload: int
+) -> tuple[dict[str, entry_lib.Entry], dict[str, str]]:
+  """Parses the members of a header: tensors, and the metadata."""
   metadata: dict[str, str] | None = None
   entries: dict[str, entry_lib.Entry] = {}
-  for name, value in pairs:
+  order = _FIELDS
+  while True:
+    members.at = canonical.consume(
+      members.text, members.at, order, payload, entries
+    )
+    if members.at == len(members.text):
+      return entries, metadata or {}
+    try:
+      name, value = members.next()
+    except (*_ERRORS, RecursionError):
+      raise _no_object(path) from None
     if name == _format.METADATA:
       if metadata is not None:
         raise messages.damaged(path, f'its header has {name} twice')
       metadata = _metadata(path, value)
       continue
     try:
-      entries[name] = _entry(value, 8 + length)
+      entries[name] = _entry(value, payload)
     except (*_ERRORS, RecursionError):
       raise _explain(path, name, value, name in entries) from None
-  _check_cover(path, entries, 8 + length, stamp[0])
-  return entry_lib.Header(entries, metadata or {}, stamp)
+    if type(value) is tuple and len(value) == len(_FIELDS):
+      order = tuple(field for field, _ in value)
 
 
-def _ends_at(entries: dict[str, entry_lib.Entry], payload: int) -> int:
-  """Returns the end of the last tensor, of tensors in order."""
-  last = next(reversed(entries.values()), None)
-  return payload if last is None else last.start + last.nbytes
+def _no_object(path: pathlib.Path) -> ValueError:
+  """Returns the error for a header that is not JSON, or of another format."""
+  return foreign.error(path) or messages.damaged(
+    path, 'its header is not a JSON object'
+  )
 
 
 def _metadata(path: pathlib.Path, value: Any) -> dict[str, str]:
@@ -183,6 +197,14 @@ def _check_cover(
   size: int,
 ) -> None:
   """Checks that the tensors cover the payload without holes or overlaps."""
+  end = payload
+  for entry in entries.values():  # nearly always in order
+    if entry.start != end:
+      break
+    end += entry.nbytes
+  else:
+    if end == size:
+      return
   end = payload
   for name, entry in sorted(entries.items(), key=_range_of):
     if entry.start != end:
