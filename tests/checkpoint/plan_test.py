@@ -156,6 +156,13 @@ def test_the_planned_memory_is_that_of_the_process(tmp_path, method):
   assert float(run.stdout) == pytest.approx(1, abs=0.25)
 
 
+def test_a_copy_that_is_decoded_is_planned_with_the_encoded_and_the_last():
+  leaf = tree.Stored(lambda: None, (1000,), np.dtype(np.float32))
+  plan = checkpoint.plan({'a': leaf, 'b': leaf})
+  assert plan.leaves[0].how == 'copied'
+  assert plan.peak_bytes == 3 * 4000
+
+
 def test_leaves_that_share_a_chunk_are_in_memory_together(tmp_path):
   for t in range(2):
     params = {f'{i}': np.full(5000, t, np.float32) for i in range(20)}

@@ -97,7 +97,8 @@ def test_a_slice_changes_the_number_of_layers(recipe: pathlib.Path) -> None:
 
 
 def test_shards(recipe: pathlib.Path) -> None:
-  _command.main([str(recipe), 'out', '--shard_size', '0.001MB'])
+  flags = ['--shard_size', '0.001MB', '--chunk_bytes', '64KiB']
+  _command.main([str(recipe), 'out', *flags])
   assert len(list(pathlib.Path('out').glob('*.safetensors'))) > 1
   assert pathlib.Path('out/model.safetensors.index.json').exists()
 
@@ -107,6 +108,11 @@ def test_shards(recipe: pathlib.Path) -> None:
   [
     (['--at', 'x'], 'error: --at x: expected NAME=FOLDER'),
     (['--shard_size', '5'], r'error: --shard_size=5: expected such as 5GB'),
+    (['--max_memory', '0GB'], r'error: --max_memory=0GB: expected such as'),
+    (
+      ['--max_memory', '2MiB'],
+      r"error: --max_memory: .* in chunks of 64\.0 KiB, .* for '.*: give more",
+    ),
     (['--at', 'one=missing'], "error: one: there is no folder 'missing'"),
   ],
 )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import threading
 from typing import Any
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from wsl import deltas, merge, tree
-from wsl.tree._chunks import cut, programs, windows
+from wsl.tree._chunks import buffers, cut, programs, windows
 
 SHAPES = {
   'matrix': (300, 7),
@@ -245,3 +246,23 @@ def test_an_error_of_a_reader_is_raised() -> None:
   leaf = tree.Stored(lambda: None, (100,), np.dtype(np.float32), fail)
   with pytest.raises(OSError, match='disk 0'):
     list(tree.stream({'w': tree.map(tanh, leaf)}))
+
+
+def test_arrays_without_parts_are_released_before_the_next_are_read() -> None:
+  read: list[Any] = []
+
+  def fetch() -> np.ndarray:
+    assert all(array() is None for array in read)
+    array = np.ones(1000, np.float32)
+    read.append(weakref.ref(array))
+    return array
+
+  leaf = tree.Stored(fetch, (1000,), np.dtype(np.float32))
+  items = [
+    windows.Item(name, tree.map(jnp.negative, leaf), (1000,)) for name in 'abc'
+  ]
+  pool = buffers.Buffers()
+  for window in cut.cut(items, 1 << 10):
+    assert isinstance(window, windows.Window)
+    window.fill(pool)
+  assert len(read) == 3

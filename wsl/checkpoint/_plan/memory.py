@@ -12,6 +12,11 @@ from wsl import tree
 
 # Resident memory of a compiled program and of its compilation, about.
 PROGRAM = 10 << 20
+# The allocator returns larger blocks to the system when they are released. Of
+# smaller ones it keeps some for each thread that decodes arrays.
+_RETURNED = 32 << 20
+# Resident memory of the code that decodes arrays, about.
+_DECODER = 10 << 20
 
 
 class Meter:
@@ -23,11 +28,13 @@ class Meter:
     self.entries = entries
     self.together = 0  # bytes of chunks, those of other leaves beside them
     self.programs: set[Any] = set()
+    self.kept = 0  # bytes that remain after arrays are decoded
     self._known: dict[Any, tuple[str, int]] = {}
 
   def of(self, leaf: Any, bytes_in: int, bytes_out: int) -> tuple[str, int]:
     """Returns how a leaf is computed, and the bytes that this holds."""
     how, held = self._of_kind(leaf, bytes_in, bytes_out)
+    self.kept = max(self.kept, _kept(_decoded(leaf)))
     at_once = how == 'whole' or (how == 'copied' and _is_whole(leaf))
     return how, held if at_once else held + _held(leaf)
 
@@ -39,7 +46,8 @@ class Meter:
       copied = 'copied', tuple(leaf.shape), leaf.dtype, type(leaf)
       if copied not in self._known:
         held = self._in_chunks(leaf)
-        whole = max(bytes_in, bytes_out)
+        # While an array is decoded, its encoded bytes are in memory too.
+        whole = max(2 * bytes_in if _is_whole(leaf) else bytes_in, bytes_out)
         self._known[copied] = 'copied', whole if held is None else held
       return self._known[copied]
     program, _, kinds = leaf.linear
@@ -85,13 +93,30 @@ def _held(leaf: Any) -> int:
   An array that has no parts is held until its last chunk; one that is read by
   slabs, for a slab. While one is read, its encoded bytes are in memory too.
   """
+  held = _decoded(leaf)
+  return sum(held) + max(held, default=0)
+
+
+def _decoded(leaf: Any) -> list[int]:
+  """Returns the bytes of each array or slab that is decoded for a leaf."""
   held = []
   for x in tree.inputs(leaf):
     if _is_whole(x):
       held.append(nbytes(x))
     elif parts := getattr(getattr(x, 'fetch', None), 'parts', None):
       held.append(parts.held)
-  return sum(held) + max(held, default=0)
+  return held
+
+
+def _kept(decoded: list[int]) -> int:
+  """Returns the resident memory that remains after a leaf's arrays are decoded.
+
+  Measured for 1 to 3 arrays of 2 to 64 MiB: the decoder, one block of each size
+  and two of the largest.
+  """
+  small = [n for n in decoded if n < _RETURNED]
+  code = _DECODER if any(decoded) else 0
+  return code + sum(small) + 2 * max(small, default=0)
 
 
 def _is_whole(x: Any) -> bool:

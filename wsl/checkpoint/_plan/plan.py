@@ -81,7 +81,7 @@ def plan(
     target = None if path is None else pathlib.Path(path)
     programs = len(meter.programs)
     result = result._replace(
-      process_bytes=_process(result, programs),
+      process_bytes=_process(result, programs, meter.kept),
       mistakes=mistakes.find(
         result, stored, target, sharded=shard_bytes is not None
       ),
@@ -147,19 +147,29 @@ def _peak(leaves: Sequence[rows.LeafPlan]) -> int:
   largest. A whole leaf is written while the next one is computed.
   """
   order = sorted(leaves, key=lambda leaf: -leaf.dtype.itemsize)
-  written = [0, *(x.bytes_out if x.how == 'whole' else 0 for x in order)]
+  written = [0, *(x.bytes_out if _is_whole(x) else 0 for x in order)]
   held = [leaf.peak_bytes + out for leaf, out in zip(order, written)]
   together = sum(x.peak_bytes for x in leaves if x.how != 'whole')
   chunked = [x.peak_bytes for x in leaves if x.how == 'in chunks']
   return max([*held, min(together, max(chunked, default=0))], default=0)
 
 
-def _process(plan: rows.Plan, programs: int) -> int:
+def _is_whole(leaf: rows.LeafPlan) -> bool:
+  """Returns whether a leaf is written as one piece that its reader allocates.
+
+  A copy in memory at two times its size is one that is decoded.
+  """
+  decoded = leaf.how == 'copied' and leaf.peak_bytes >= 2 * leaf.bytes_out
+  return leaf.how == 'whole' or (decoded and leaf.bytes_in > 0)
+
+
+def _process(plan: rows.Plan, programs: int, kept: int) -> int:
   """Returns the resident memory at the peak."""
   # A search of thresholds takes a sample, counts, collects and sorts.
   programs += 5 * bool(plan.statistics)
   now = memory.resident(programs > 0)
-  return now + programs * memory.PROGRAM + plan.peak_bytes if now else 0
+  held = programs * memory.PROGRAM + kept + plan.peak_bytes
+  return now + held if now else 0
 
 
 def _seconds(plan: rows.Plan, rates: probe_lib.Rates) -> float:

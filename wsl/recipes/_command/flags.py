@@ -1,9 +1,11 @@
 """The flags of ``wsl-merge``."""
 
 import argparse
+import re
 from typing import Any
 
 _UNITS = {'KB': 10**3, 'MB': 10**6, 'GB': 10**9}
+_UNITS |= {'KIB': 1 << 10, 'MIB': 1 << 20, 'GIB': 1 << 30}
 
 
 _EPILOG = """\
@@ -117,6 +119,17 @@ def _add_outputs(group: Any) -> None:
     help='of the largest file, such as 500MB; default 5GB',
   )
   add(
+    '--max_memory',
+    metavar='SIZE',
+    help='of the process, such as 2GiB: smaller chunks if that is enough, '
+    'otherwise an error before the merge starts',
+  )
+  add(
+    '--chunk_bytes',
+    metavar='SIZE',
+    help='of each operand of a chunk, such as 256KiB; default 1MiB',
+  )
+  add(
     '--checksums',
     action='store_true',
     help='record the SHA-256 of each tensor, which wsl verifies when it loads',
@@ -143,9 +156,10 @@ def rank(text: str) -> int:
   return int(text)
 
 
-def size(text: str) -> int:
-  """Reads a size such as 5GB or 500MB."""
-  number, unit = text[:-2], text[-2:].upper()
-  if unit not in _UNITS or not number.replace('.', '', 1).isdecimal():
-    raise ValueError(f'--shard_size={text}: expected such as 5GB or 500MB')
-  return int(float(number) * _UNITS[unit])
+def size(flag: str, text: str) -> int:
+  """Reads a size such as 5GB, 500MB or 2GiB."""
+  found = re.fullmatch(r'([0-9]+(?:[.][0-9]+)?) ?([A-Za-z]+)', text)
+  unit = found[2].upper() if found else ''
+  if found is None or unit not in _UNITS or not float(found[1]):
+    raise ValueError(f'--{flag}={text}: expected such as 5GB, 500MB or 2GiB')
+  return int(float(found[1]) * _UNITS[unit])

@@ -20,7 +20,7 @@ from wsl.recipes import (
   _statistics,
 )
 from wsl.recipes._command import flags as flags_lib
-from wsl.recipes._command import progress
+from wsl.recipes._command import limits, progress
 from wsl.recipes._file import parse
 
 
@@ -36,7 +36,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(flags: argparse.Namespace) -> None:
   """Reads the recipe, shows the plan, and unless it is a dry run merges."""
   out = pathlib.Path(flags.out)
-  shard_bytes = flags_lib.size(flags.shard_size)
+  shard_bytes = flags_lib.size('shard_size', flags.shard_size)
+  chunk_bytes, max_memory = (
+    None if text is None else flags_lib.size(flag, text)
+    for flag, text in (
+      ('chunk_bytes', flags.chunk_bytes),
+      ('max_memory', flags.max_memory),
+    )
+  )
   places = dict(flags_lib.place(text) for text in flags.at)
   recipe = parse.read(flags.recipe)
   # Read before the merge: the file may be edited while it runs.
@@ -57,7 +64,13 @@ def _run(flags: argparse.Namespace) -> None:
   _say(*_parameters.describe_parameters(merged.parameters))
   _say(*(f'note: {note}' for note in dict.fromkeys(merged.notes)))
   place = None if flags.lora_rank else out  # a LoRA needs little room
-  plan = checkpoint.plan(merged.params, path=place, probe=flags.dry_run)
+  plan, chunk_bytes = limits.plan(
+    merged.params,
+    place,
+    chunk_bytes=chunk_bytes,
+    max_memory=max_memory,
+    probe=flags.dry_run,
+  )
   _say(str(plan))
   if plan.mistakes and not flags.dry_run:
     raise ValueError(plan.mistakes[0])
@@ -95,6 +108,7 @@ def _run(flags: argparse.Namespace) -> None:
     check_finite=not flags.allow_nan,
     checksums=flags.checksums,
     resume=flags.resume,
+    chunk_bytes=chunk_bytes,
   )
   _companions.write_companions(
     *(out, recipe, text, folders, merged),

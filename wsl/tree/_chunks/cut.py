@@ -31,8 +31,9 @@ def cut(
   Yields:
     Windows, and leaves that cannot be cut, in the order of the items.
   """
-  window, key = None, None
+  window, key, sequence = None, None, None
   for item in items:
+    sequence = None  # Its sources are released before others are opened.
     sequence = _sequence(item, nbytes)
     if sequence is None:
       if window is not None:

@@ -113,6 +113,8 @@ class Window:
         _read(piece.sources[i], piece, array[:, at:end])
         at = end
       arrays.append(array.reshape(*lead, n))
+    # The sources of a leaf are released with its last window.
+    self.pieces = [piece._replace(sources=()) for piece in self.pieces]
     return arrays
 
 
