@@ -25,6 +25,7 @@ W = np.arange(16 * 6, dtype=np.float32).reshape(16, 6)
     # Adjacent columns of several devices are read together.
     (12, [(slice(None), slice(i, i + 2)) for i in (0, 2, 4)], [(0, 96)]),
     (12, [(slice(0, 8), slice(i, i + 2)) for i in (4, 2)], [(2, 46)]),
+    (4, [(slice(1, 7), slice(1, 6))], [(7, 23), (31, 11)]),
     # Blocks of 32 entries bound the memory.
     (8, [(slice(None), slice(0, 5))], [(0, 35), (36, 29), (66, 29)]),
   ],
@@ -41,6 +42,8 @@ def test_bytes_that_are_read(
     seen.append((start, out.size))
     out[:] = W.reshape(-1)[start : start + out.size]
 
+  # Parts of four rows of columns are listed at once.
+  monkeypatch.setattr(regions, '_LISTED', 4 if gap == 4 else 1 << 18)
   region = regions.reader(read_into, W.shape, W.dtype, local)
   for index in (*local, *local):
     np.testing.assert_array_equal(region(index), W[index])

@@ -32,6 +32,7 @@ def test_pieces_are_the_entries_in_order(
   shape: str, spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   monkeypatch.setattr(pieces, '_BLOCK_BYTES', 1000)
+  monkeypatch.setattr(pieces, '_RUN_BYTES', 4)
   x = RNG.normal(size=(8, 16, 6)).astype(np.float32)
   whole, gather = [], mesh.gather
   monkeypatch.setattr(mesh, 'gather', lambda y: whole.append(y) or gather(y))

@@ -10,7 +10,7 @@ Lusk, Data sieving and collective I/O in ROMIO, 1999): a read of 4 KiB takes as
 long as one of 32 KiB. Long gaps are not read.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import itertools
 import math
 from typing import Any, NamedTuple, TypeAlias
@@ -25,6 +25,8 @@ ReadInto: TypeAlias = Callable[[int, np.ndarray], None]
 _GAP = 1 << 15
 # Bytes that are read at once where gaps are read.
 _BLOCK = 1 << 22
+# Runs of a region that are listed at once.
+_LISTED = 1 << 18
 
 
 class Runs(NamedTuple):
@@ -41,9 +43,8 @@ class Runs(NamedTuple):
 
 def runs(shape: tuple[int, ...], index: Index) -> Runs:
   """Returns the contiguous parts of a region, in C order."""
-  bounds = [s.indices(n)[:2] for s, n in zip(index, shape)]
-  parts = [a for a, n in enumerate(shape) if bounds[a] != (0, n)]
-  axis = parts[-1] if parts else 0
+  bounds = key(shape, index)
+  axis = _last_part(shape, bounds)
   first, last = bounds[axis] if shape else (0, 1)
   inner = math.prod(shape[axis + 1 :])
   starts = np.asarray([first * inner])
@@ -53,6 +54,14 @@ def runs(shape: tuple[int, ...], index: Index) -> Runs:
     starts = (offsets[:, None] + starts).reshape(-1)
     stride *= shape[a]
   return Runs(starts, (last - first) * inner)
+
+
+def _last_part(
+  shape: tuple[int, ...], bounds: Sequence[tuple[int, int]]
+) -> int:
+  """Returns the last axis that a region does not hold as a whole, or 0."""
+  parts = [a for a, n in enumerate(shape) if bounds[a] != (0, n)]
+  return parts[-1] if parts else 0
 
 
 def key(shape: tuple[int, ...], index: Index) -> tuple[tuple[int, int], ...]:
@@ -89,18 +98,42 @@ def reader(
   def region(index: Index) -> np.ndarray:
     here = key(shape, index)
     if here not in pending:
-      found = {k: runs(shape, i) for k, i in wanted.items()}
-      chosen = {here: found[here]}
-      gap = _GAP // dtype.itemsize
+      chosen = [here]
+      count, length = _measure(shape, here)
       # Devices of one row block share its lines; all their runs are short.
-      if found[here].length < gap and len(found[here].starts) > 1:
-        chosen = {k: r for k, r in found.items() if k not in pending}
+      if length < _GAP // dtype.itemsize and count > 1:
+        chosen = [k for k in wanted if k not in pending]
       empty = {k: _allocate(dtype, extent(k)) for k in chosen}
-      _fill(read_into, dtype, [(r, empty[k]) for k, r in chosen.items()])
+      slabs = [_slabs(shape, wanted[k], x) for k, x in empty.items()]
+      for parts in itertools.zip_longest(*slabs):
+        _fill(read_into, dtype, [part for part in parts if part])
       pending.update(empty)
     return pending[here]
 
   return region
+
+
+def _measure(
+  shape: tuple[int, ...], bounds: Sequence[tuple[int, int]]
+) -> tuple[int, int]:
+  """Returns the number of the runs of a region, and their length."""
+  sizes, axis = extent(bounds), _last_part(shape, bounds)
+  return math.prod(sizes[:axis]), math.prod(sizes[axis:])
+
+
+def _slabs(
+  shape: tuple[int, ...], index: Index, out: np.ndarray
+) -> Iterator[tuple[Runs, np.ndarray]]:
+  """Yields the runs of a region in parts of some rows, and their places."""
+  count, _ = _measure(shape, key(shape, index))
+  if count <= _LISTED:
+    yield runs(shape, index), out
+    return
+  first, last, _ = index[0].indices(shape[0])
+  step = max(_LISTED * (last - first) // count, 1)
+  for row in range(first, last, step):
+    rows = slice(row, min(row + step, last))
+    yield runs(shape, (rows, *index[1:])), out[row - first :][:step]
 
 
 def _allocate(dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

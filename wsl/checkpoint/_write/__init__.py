@@ -13,6 +13,7 @@
 ``flush``     brings written data to the disk in the meantime.
 ``swap``      renames the files into place and removes the old ones.
 ``write``     these steps in order.
+``parallel``  the same by several processes, each of which writes its shards.
 
 A folder is read through one file: ``model.safetensors`` if it exists, else the
 index. A save makes its checkpoint visible by one rename or removal of such a

@@ -13,6 +13,8 @@ from wsl.checkpoint._read import regions
 
 # The pieces of a sharded leaf have at least this size.
 _BLOCK_BYTES = 1 << 20
+# Shorter runs are not listed: the list would be as large as the leaf.
+_RUN_BYTES = 256
 
 
 class Piece(NamedTuple):
@@ -88,6 +90,9 @@ def _of_shards(name: str, leaf: jax.Array) -> Iterator[Piece]:
   for shard in shards:
     shard.data.copy_to_host_async()
   runs = [regions.runs(leaf.shape, x.index) for x in shards]
+  if runs[0].length * leaf.dtype.itemsize < _RUN_BYTES:
+    yield Piece(name, host(leaf).reshape(-1), True)
+    return
   count, length = len(runs[0].starts), runs[0].length
 
   @functools.cache

@@ -21,7 +21,8 @@ class Processes(NamedTuple):
   Attributes:
     source: where they were described: ``'arguments'``, ``'the environment'``,
       ``'SLURM'``, ``'Open MPI'``, ``'TPU pod'``, or ``'one process'``.
-    process: the number of this process; process 0 writes files.
+    process: the number of this process; process 0 writes files, and puts those
+      in place that all have written together.
     processes: how many there are.
     coordinator: host and port of process 0; ``''`` of one process.
     local_devices: the devices of this process.
