@@ -33,7 +33,11 @@ def cut(
   """
   window, key, sequence = None, None, None
   for item in items:
-    sequence = None  # Its sources are released before others are opened.
+    # Arrays that were read as a whole are released before others are read.
+    if window is not None and sequence is not None and sequence.read:
+      yield window
+      window = None
+    sequence = None
     sequence = _sequence(item, nbytes)
     if sequence is None:
       if window is not None:
@@ -78,12 +82,14 @@ class _Sequence(NamedTuple):
     window: returns an empty window.
     sources: see ``windows.Piece``.
     single: whether a window may hold one piece only.
+    read: whether a source is an array that was read as a whole.
   """
 
   key: Any
   window: Callable[[], windows.Window]
   sources: tuple[Any, ...]
   single: bool
+  read: bool = False
 
 
 def _source(x: Any, lead: int) -> Any:
@@ -149,7 +155,11 @@ def _sequence(
   window = functools.partial(
     windows.Window, find, most, uniform, layout, bool(exact)
   )
-  return _Sequence(key, window, sources, chunk.positional)
+  read = any(
+    isinstance(x, _nodes.Stored) and isinstance(opened, np.ndarray)
+    for (x, _), opened in zip(split, sources)
+  )
+  return _Sequence(key, window, sources, chunk.positional, read)
 
 
 def _copied(leaf: _nodes.Stored, nbytes: int) -> _Sequence | None:
