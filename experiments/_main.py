@@ -48,6 +48,7 @@ _SWEEP_SHARD = flags.DEFINE_string(
   None,
   "i/n: run the i-th of n parts of the config's sweep(), from 0.",
 )
+_PARTS = (_SWEEP_INDEX, _SWEEP_SHARD)
 _MESH = flags.DEFINE_string(
   'mesh',
   None,
@@ -81,7 +82,9 @@ def launch(
   flag: Any = flags.FLAGS[_CONFIG]
   config: ml_collections.ConfigDict = flag.value
   try:
-    processes = mesh_lib.start(config=json.loads(config.to_json()))
+    chosen = {f.name: f.value for f in (_MESH, _SWEEP, *_PARTS)}
+    agreed = {**json.loads(config.to_json()), 'flags': chosen}
+    processes = mesh_lib.start(config=agreed)
     if processes.processes > 1:
       print(processes, flush=True)
     mesh = mesh_lib.make(_MESH.value) if _MESH.value else None
@@ -111,7 +114,7 @@ def _run(
 
 def _sweeps() -> bool:
   """Returns whether a flag asks for the sweep."""
-  given = [_SWEEP_INDEX.value is not None, _SWEEP_SHARD.value is not None]
+  given = [part.value is not None for part in _PARTS]
   if all(given):
     raise ValueError('sweep_index and sweep_shard: give one of them')
   return _SWEEP.value or any(given)
@@ -148,7 +151,12 @@ def _sweep(
     else:
       (entry,) = group.entries
       console.say(f'{name} {config.variant} in {entry.workdir}')
-      _run(run, entry.config, entry.workdir, mesh)
+      try:
+        _run(run, entry.config, entry.workdir, mesh)
+      except FloatingPointError as error:  # of this entry only
+        values = {'failed': str(error)}
+        sweeps.save(name, entry.config, entry.workdir, mesh, values)
+        console.say(f'failed: {error}')
   metrics = door.metrics if door else lambda record: {}
   title = f'{name} {config.variant}, sweep'
   summaries.write(title, pathlib.Path(folder), every, metrics)

@@ -54,7 +54,9 @@ def write(
     if any(row.get('metrics') for row in rows):
       _show(title, rows)
       _draw(folder / 'sweep.png', rows)
-    console.say(f'{len(rows)} of {len(entries)} entries are in {folder}')
+    failed = sum('failed' in row for row in rows)
+    text = f', {failed} failed' if failed else ''
+    console.say(f'{len(rows)} of {len(entries)} entries are in {folder}{text}')
   return rows
 
 

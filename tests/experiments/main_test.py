@@ -23,8 +23,11 @@ for line in sys.stdin:
   for number, file in enumerate(files, 1):
     os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
   sys.argv[1:] = flags
-  _main.main('merge_vision', lambda config, workdir: print(
-    config.seeds, config.base.steps, list(config.methods), workdir))
+  def run(config, workdir):
+    if config.seeds == 9:
+      raise FloatingPointError('the loss is nan')
+    print(config.seeds, config.base.steps, list(config.methods), workdir)
+  _main.main('merge_vision', run)
 """
 
 CONFIG = """
@@ -108,6 +111,22 @@ def test_a_sweep_runs_every_entry_in_its_own_folder(launch, tmp_path):
   assert bad.stderr == ('error: sweep_index=2: the sweep has entries 0 .. 1\n')
 
 
+def test_an_entry_that_diverges_is_recorded_and_the_others_run(
+  launch, tmp_path
+):
+  file = tmp_path / 'config.py'
+  file.write_text(CONFIG.replace("'seeds': 1", "'seeds': 9"))
+  flags = f'--config={file}:tiny', f'--workdir={tmp_path}/out', '--sweep'
+  done = launch(*flags)
+  assert done.returncode == 0
+  lines = done.stdout.splitlines()
+  assert lines[1] == 'failed: the loss is nan'
+  assert lines[3].startswith('2 7 ')
+  assert lines[-1] == f'1 of 2 entries are in {tmp_path}/out, 1 failed'
+  record = json.loads((tmp_path / 'out/seeds=9/record.json').read_text())
+  assert record['failed'] == 'the loss is nan'
+
+
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
@@ -117,9 +136,9 @@ def test_a_sweep_runs_every_entry_in_its_own_folder(launch, tmp_path):
       "--config.sedes: no field 'sedes' in config (did you mean 'seeds'?)",
     ),
     (
-      ['--config.arguments.breadcrumbs.density=0.5'],
-      '--config.arguments.breadcrumbs.density: no field '
-      "'breadcrumbs' in config.arguments: it has by_depth, consensus, dare,",
+      ['--config.arguments.kalman.rate=0.5'],
+      "--config.arguments.kalman.rate: no field 'kalman' in config.arguments: "
+      'it has breadcrumbs, by_depth, consensus, dare,',
     ),
     (
       ['--config.arguments.ties.densty=0.5'],
