@@ -6,11 +6,12 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 
-from experiments._run import canvas, console, sweeps
+from experiments._run import canvas, console, spreads, sweeps
 from experiments._run import entries as entries_lib
 
-LINES = 12  # of the figure, at most
+LINES = 10  # of the figure, at most
 
 
 def write(
@@ -86,31 +87,39 @@ def _text(value: Any) -> str:
 
 
 def _draw(file: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
-  """Draws the first metric against the number with most values."""
+  """Draws the first metric against the number with most values.
+
+  Entries that differ only in a seed are one line, of mean and deviation.
+  """
   good = [row for row in rows if row.get('metrics')]
-  values: dict[str, set[Any]] = {}
+  values: dict[str, set[str]] = {}
   for row in good:
     for field, value in row['changes'].items():
       values.setdefault(field, set()).add(_text(value))
-  numeric = [
-    field for field, found in values.items() if all(map(_is_number, found))
-  ]
+  free = {f: x for f, x in values.items() if not f.endswith('seed')}
+  numeric = [field for field, x in free.items() if all(map(_is_number, x))]
   if not numeric:
     return
   x = max(numeric, key=lambda field: len(values[field]))
-  lines: dict[str, list[tuple[float, float]]] = {}
+  lines: dict[str, dict[float, list[float]]] = {}
   for row in good:
     if x in row['changes']:
-      others = {k: v for k, v in row['changes'].items() if k != x}
-      others = {k: v for k, v in others.items() if len(values[k]) > 1}
-      point = (
-        float(_text(row['changes'][x])),
-        next(iter(row['metrics'].values())),
+      texts = {k: _text(row['changes'][k]) for k in free if k in row['changes']}
+      name = ' '.join(
+        f'{k.rpartition(".")[2]}={text}' if _is_number(text) else text
+        for k, text in texts.items()
+        if k != x and len(values[k]) > 1
       )
-      lines.setdefault(entries_lib.label(others), []).append(point)
+      points = lines.setdefault(name, {})
+      y = next(iter(row['metrics'].values()))
+      points.setdefault(float(_text(row['changes'][x])), []).append(y)
   fig, ax = canvas.single(9, 4.5)
-  for name, points in list(lines.items())[:LINES]:
-    ax.plot(*zip(*sorted(points)), marker='o', lw=2, label=name or None)
+  for number, (name, points) in enumerate([*lines.items()][:LINES]):
+    at = sorted(points)
+    mean, deviation = np.transpose([spreads.spread(points[t]) for t in at])
+    colour = f'C{number}'
+    label = name or None
+    canvas.curve(ax, at, mean, deviation, colour=colour, label=label)
   ax.set(xlabel=x, ylabel=next(iter(good[0]['metrics'])))
   if len(lines) > 1:
     canvas.legend(ax, '')
