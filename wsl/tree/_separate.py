@@ -39,16 +39,14 @@ def separate(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
   """
   if not isinstance(rows, jax.core.Tracer) or len(places) == 1:
     return [rows[i] for i in places]
-  copy = _copy_floats if _is_float(rows) else _copy
-  return copy(rows, tuple(places))
+  return _copies(rows, _one(_entry(rows)), tuple(places))
 
 
 def at_leaves(value: Any, tree: types.Tree) -> types.Tree:
   """Returns a tree with one value at each leaf.
 
-  A small array, such as a weight for each model, is copied for leaves in a
-  trace: on a GPU the kernels of leaves that share one, which may be a constant,
-  would be merged. A number does no harm.
+  A small array, such as a weight for each model, is copied in a trace: on a GPU
+  the kernels of leaves that share one would be merged. A number does no harm.
 
   Args:
     value: any value.
@@ -86,19 +84,18 @@ def _repeat(value: Any, leaves: Sequence[Any]) -> list[Any]:
     and value.size <= _SMALL
     and (_is_float(value) or jnp.issubdtype(value.dtype, np.integer))
   )
-  places = (0,) * len(leaves)
-  if small and len(leaves) > 1:
-    if isinstance(value, jax.core.Tracer):
-      return separate(value[None], places)
-    traced = (x for x in _on_demand.tracers(leaves) if _is_number(x))
-    entry = next(map(_entry, traced), None)
-    if entry is not None:
-      return _copy_known(value, entry, places)
-  return [value] * len(leaves)
+  if not small or len(leaves) < 2:
+    return [value] * len(leaves)
+  # XLA evaluates copies of what is known. An entry of a leaf is not.
+  traced = next(filter(_is_number, _on_demand.tracers([leaves, value])), None)
+  if traced is None:
+    return [value] * len(leaves)
+  rows, places = jnp.asarray(value)[None], (0,) * len(leaves)
+  return _copies(rows, _one(_entry(traced)), places)
 
 
 def _entry(x: types.Array) -> types.Array:
-  """Returns the first entry of a traced array as an integer of 32 bits."""
+  """Returns the first entry of an array as an integer of 32 bits."""
   x = x[(0,) * x.ndim]
   if jnp.iscomplexobj(x):
     x = x.real
@@ -108,66 +105,59 @@ def _entry(x: types.Array) -> types.Array:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _copy_known(
-  value: types.Array, entry: types.Array, places: tuple[int, ...]
+def _copies(
+  rows: types.Array, steps: types.Array, places: tuple[int, ...]
 ) -> list[types.Array]:
-  """Copies an array that is known in a trace, on accelerators.
-
-  A loop whose number of steps is known would be evaluated by XLA: it is a
-  function of an entry of some leaf.
-  """
-
-  def copied(entry: types.Array) -> list[types.Array]:
-    rows = value[None]
-    if _is_float(value):
-      rows = rows.view(f'int{8 * value.dtype.itemsize}')
-    copies = _in_loop(rows, places, _one(entry))
-    return [x.view(value.dtype) for x in copies]
-
-  known = lambda _: [value] * len(places)
-  return jax.lax.platform_dependent(entry, cpu=known, default=copied)
+  """Copies rows of integers or floats; ``steps`` is 1, unknown to XLA."""
+  copy = _copy_floats if _is_float(rows) else _copy
+  return copy(rows, steps, places)
 
 
-def _copy(rows: types.Array, places: tuple[int, ...]) -> list[types.Array]:
+def _copy(
+  rows: types.Array, steps: types.Array, places: tuple[int, ...]
+) -> list[types.Array]:
   """Copies rows of integers."""
-  plainly = lambda rows: [rows[i] for i in places]
+  plainly = lambda rows, _: [rows[i] for i in places]
+  branch = lambda rows, steps: _in_branch(rows, steps, places)
   same = len(set(places)) == 1  # no slices that differ
   return jax.lax.platform_dependent(
     rows,
-    cpu=plainly if same else lambda rows: _in_branch(rows, places),
-    default=lambda rows: _in_loop(rows, places, _one(rows[(0,) * rows.ndim])),
+    steps,
+    cpu=plainly if same else branch,
+    default=lambda rows, steps: _in_loop(rows, steps, places),
   )
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _copy_floats(
-  rows: types.Array, places: tuple[int, ...]
+  rows: types.Array, steps: types.Array, places: tuple[int, ...]
 ) -> list[types.Array]:
   """Copies rows of floats by their bits."""
   integers = rows.view(f'int{8 * rows.dtype.itemsize}')
-  return [x.view(rows.dtype) for x in _copy(integers, places)]
+  return [x.view(rows.dtype) for x in _copy(integers, steps, places)]
 
 
 @_copy_floats.defjvp
-def _derivatives(places: tuple[int, ...], rows: Any, tangents: Any) -> Any:
+def _derivatives(places: tuple[int, ...], given: Any, tangents: Any) -> Any:
   """Differentiates copies of rows, which are rows."""
-  (rows,), (tangents,) = rows, tangents
-  return _copy_floats(rows, places), [tangents[i] for i in places]
+  rows, steps = given
+  return _copy_floats(rows, steps, places), [tangents[0][i] for i in places]
 
 
-def _in_branch(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
+def _in_branch(
+  rows: types.Array, steps: types.Array, places: Sequence[int]
+) -> list[types.Array]:
   """Copies rows in the branch of a conditional, across which XLA fuses nothing.
 
   On a GPU the branch would become a select, and be fused.
   """
   taken = lambda rows: [rows[i] for i in places]
   zeros = lambda rows: [jnp.zeros_like(rows[0]) for _ in places]
-  one = _one(rows[(0,) * rows.ndim])
-  return jax.lax.cond(one > 0, taken, zeros, rows)
+  return jax.lax.cond(steps > 0, taken, zeros, rows)
 
 
 def _in_loop(
-  rows: types.Array, places: Sequence[int], steps: types.Array
+  rows: types.Array, steps: types.Array, places: Sequence[int]
 ) -> list[types.Array]:
   """Copies rows in the only step of a loop, by kernels that are all equal."""
   shape, dtype = rows.shape[1:], rows.dtype

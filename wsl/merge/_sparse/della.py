@@ -1,5 +1,6 @@
 """DELLA: drop entries at random, the small ones more often."""
 
+import re
 from typing import Any
 
 import jax
@@ -76,16 +77,54 @@ def della(
   jax.tree.map(_check_range, shares, halves)
   words = tree.name_words(key, list(tree.named(deltas)), models)
 
+  along: dict[str, int] = {}
+  for name, x in tree.named(deltas).items():
+    along[name] = axis if x.ndim > 2 else 0
+    _checks.axis('della', along[name], name, x.shape[1:] or (1,))
+  ranks = _ranks_together(deltas, along)
+
   def drop(
     name: str, x: types.Array, density: Any, epsilon: Any
   ) -> types.Array:
-    along = axis if x.ndim > 2 else 0
-    _checks.axis('della', along, name, x.shape[1:] or (1,))
     hyper = {'density': density, 'epsilon': epsilon, 'rescale': rescale}
-    static = tree.Static(along + 1 if along >= 0 else along)
-    return tree.apply_kernel(_drop, x, words[name], axis=static, **hyper)
+    static = tree.Static(along[name])
+    return tree.apply_kernel(
+      _drop, x, words[name], *ranks[name], axis=static, **hyper
+    )
 
   return tree.map_named(drop, deltas, shares, halves)
+
+
+def _ranks_together(
+  deltas: types.Deltas, along: dict[str, int]
+) -> dict[str, tuple[Any, ...]]:
+  """Ranks the entries of leaves in a trace, by one sort for equal leaves.
+
+  Sorts are slow to compile. Leaves of one shape, whose names differ in numbers
+  only, are ranked in turn in a loop; since all layers are sharded alike, their
+  stack is sharded as they are. Other leaves are ranked when they are edited.
+  """
+  alike: dict[Any, list[str]] = {}
+  named = tree.named(deltas)
+  for name, x in named.items():
+    if tree.is_traced(x) and x.size:
+      role = re.sub(r'\d+', '#', name)
+      alike.setdefault((role, x.shape, x.dtype), []).append(name)
+  found: dict[str, tuple[Any, ...]] = {name: () for name in named}
+  for names in alike.values():
+    if len(names) < 2:
+      continue
+    axis = along[names[0]]
+    keys = [tree.read(tree.apply_kernel(_keys, named[n])) for n in names]
+
+    # In place: the ranks of a leaf replace its keys.
+    def step(i: Any, stack: types.Array, axis: int = axis) -> types.Array:
+      ranks = _rank(stack[i], axis).astype(stack.dtype)
+      return jax.lax.dynamic_update_index_in_dim(stack, ranks, i, 0)
+
+    stack = jax.lax.fori_loop(0, len(names), step, jnp.stack(keys))
+    found.update({name: (ranks,) for name, ranks in zip(names, stack)})
+  return found
 
 
 def _check_range(density: Any, epsilon: Any) -> None:
@@ -101,20 +140,34 @@ def _check_range(density: Any, epsilon: Any) -> None:
     )
 
 
+def _keys(x: types.Array) -> types.Array:
+  """Returns integers in the order of the magnitudes, ``[T, n, ...]``."""
+  magnitude = jnp.abs(tree.wide(x))
+  magnitude = magnitude[:, None] if x.ndim == 1 else magnitude
+  # The bits of floats >= 0 are in their order.
+  return magnitude.view(f'int{8 * magnitude.dtype.itemsize}')
+
+
+def _rank(keys: types.Array, axis: int) -> types.Array:
+  """Ranks the keys ``[T, ...]`` along an axis of a leaf ``[...]``, from 0."""
+  axis = axis + 1 if axis >= 0 else axis
+  return jnp.argsort(jnp.argsort(keys, axis=axis), axis=axis)
+
+
 def _drop(
   x: types.Array,
-  keys: types.Array,
-  *,
+  words: types.Array,
+  *ranks: types.Array,
   density: types.Array,
   epsilon: types.Array,
   rescale: str,
   axis: int,
 ) -> types.Array:
-  """Masks a leaf ``[T, ...]`` by ranks along an axis and keys ``[T, 2]``."""
+  """Masks a leaf ``[T, ...]`` by ranks along an axis and words ``[T, 2]``."""
   wide = tree.wide(x)
   column = wide[..., None] if x.ndim == 1 else wide
-  rank = jnp.argsort(jnp.argsort(jnp.abs(column), axis=axis), axis=axis)
-  n = column.shape[axis]
+  (rank,) = ranks or (_rank(_keys(x), axis),)
+  n = column.shape[axis + 1 if axis >= 0 else axis]
   real = wide.real.dtype
   density, epsilon = (
     _stack.expand_rank(v.astype(real), column) for v in (density, epsilon)
@@ -125,7 +178,7 @@ def _drop(
   draw = lambda key, share: tree.bernoulli(
     key, share.astype(np.float32), column.shape[1:]
   )
-  mask = jax.vmap(draw)(keys, share)
+  mask = jax.vmap(draw)(words, share)
   kept = jnp.where(mask, column, jnp.zeros_like(column))
   if rescale == 'inverse':
     kept = kept / share.astype(kept.dtype)
