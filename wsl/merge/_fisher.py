@@ -75,15 +75,12 @@ def fisher(
       shape=(models,),
       dtype=jax.dtypes.canonicalize_dtype(np.float64),
     )
-    # Without values for leaves all factors are one array.
     divide = functools.partial(tree.apply_kernel, _quotients, norms)
-    by_id = {id(c): c for c in jax.tree.leaves(factors)}
-    found = {key: divide(c) for key, c in by_id.items()}
-    first, *others = found.values()
-    if others:
-      factors = jax.tree.map(lambda c: found[id(c)], factors)
+    if _checks.is_per_leaf(coefs):
+      factors = jax.tree.map(divide, factors)
     else:
-      factors = tree.at_leaves(first, factors)
+      first = jax.tree.leaves(factors)[0]
+      factors = tree.at_leaves(divide(first), factors)
 
   def steps(both: tuple[types.Deltas, types.Deltas]) -> types.Delta:
     deltas, fishers = both

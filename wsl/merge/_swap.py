@@ -166,14 +166,13 @@ def _quartiles(leaves: Sequence[types.Array]) -> list[list[types.Array]]:
   sides, ranks = [], []
   places = [[int(f * (x.size - 1)) for f in (0.25, 0.5, 0.75)] for x in leaves]
   for x, at in zip(leaves, places):
-    negative = x < 0
-    sides += [jnp.where(side, x, 0)[None] for side in (negative, ~negative)]
+    sides += [jnp.where(side, x, 0)[None] for side in (x < 0, ~(x < 0))]
     first = [[i + 1] for i in at], [[x.size - i] for i in at]
     ranks += [np.asarray(k) for k in first]
   rows = tree.kth_in_leaves(sides, ranks)
   found = []
   for x, at, below, above in zip(leaves, places, rows[::2], rows[1::2]):
-    count = tree.sum_entries((x < 0).astype(np.int32)[None])[0]
+    count = tree.apply_kernel(_negatives, x)
     found.append(
       [
         jnp.where(i < count, -low[0], high[0])
@@ -181,3 +180,8 @@ def _quartiles(leaves: Sequence[types.Array]) -> list[list[types.Array]]:
       ]
     )
   return found
+
+
+def _negatives(x: types.Array) -> types.Array:
+  """Counts the negative entries of one leaf."""
+  return tree.sum_entries((x < 0).astype(np.int32)[None])[0]

@@ -128,7 +128,13 @@ def _normalised(x: types.Array, bounds: types.Array) -> types.Array:
 
 def _pairwise(x: types.Array, u: types.Array) -> types.Array:
   """Sums tanh(u_t u_j) over the tasks j."""
-  return _stack.reduce_in_turn(jnp.add, u, lambda y: jnp.tanh(u * y[None]))
+  against = lambda y: _stack.reduce_in_turn(
+    jnp.add, u, lambda z: jnp.tanh(y * z)
+  )
+  # T^2 terms: on a CPU in a loop over t, for no kernel to compute them again.
+  return jax.lax.platform_dependent(
+    u, cpu=lambda u: jax.lax.map(against, u), default=jax.vmap(against)
+  )
 
 
 def _with_sum(x: types.Array, y: types.Array) -> types.Array:

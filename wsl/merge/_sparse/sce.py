@@ -93,7 +93,7 @@ def _least(leaves: Sequence[Any], selects: Sequence[Any]) -> list[Any]:
   for i in searched:
     variance = tree.read(tree.apply_kernel(_variance, leaves[i]))
     variances.append(variance[None])
-    counts.append(_count(variance, selects[i]))
+    counts.append(tree.apply_kernel(_count, variance, select=selects[i]))
   ranks = [jnp.maximum(count, 1)[None, None] for count in counts]
   rows = tree.kth_in_leaves(variances, ranks)
   for i, variance, count, row in zip(searched, variances, counts, rows):
@@ -109,7 +109,7 @@ def _variance(x: types.Array) -> types.Array:
   return _stack.sum_models(squares) / len(tau)
 
 
-def _count(variance: types.Array, select: Any) -> types.Array:
+def _count(variance: types.Array, *, select: Any) -> types.Array:
   """Returns the number of entries that are kept."""
   varies = jnp.sum(variance != 0, dtype=np.int32).astype(variance.dtype)
   select = jnp.asarray(select).astype(variance.dtype)
@@ -139,7 +139,7 @@ def _selected(
     return tau
   if not least:
     variance = _variance(tau)
-    count = _count(variance, select)
+    count = _count(variance, select=select)
     ranks = jnp.maximum(count, 1)
     kth = tree.kth_magnitude({'variance': variance[None]}, ranks)[0]
     least = variance, kth, count
