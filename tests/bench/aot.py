@@ -99,7 +99,8 @@ def _merges() -> inputs.Table:
   deltas = {f'block_{i}/kernel': square for i in range(_LEAVES.value)}
   shapes = spectral.shapes(_LAYERS.value, spectral.WIDTH)
   matrices = {n: leaf(spectral.T, *s) for n, s in shapes.items()}
-  elementwise = {n: (fn, (deltas, deltas)) for n, fn in speed.methods().items()}
+  methods = speed.methods() | speed.compiled()
+  elementwise = {n: (fn, (deltas, deltas)) for n, fn in methods.items()}
   by_svd = {n: (getattr(merge, n), (matrices,)) for n in spectral.METHODS}
   return elementwise | by_svd
 

@@ -90,6 +90,40 @@ def methods() -> dict[str, Callable[..., Any]]:
   }
 
 
+def compiled() -> dict[str, Callable[..., Any]]:
+  """Returns further functions as ``methods``, which are compiled only."""
+  key, weights = jax.random.key(1), jnp.arange(1.0, 1.0 + T)
+  model = lambda d, t: jax.tree.map(lambda x: x[t], d)
+  models = lambda d: [model(d, t) for t in range(T)]
+  drop = functools.partial(merge.dare, rate=0.9, key=key)
+  shrink = functools.partial(merge.della, density=0.5, epsilon=0.1, key=key)
+  return {
+    'ties leaf, weights': lambda d, _: merge.ties(
+      d, density=0.2, scope='leaf', weights=weights
+    ),
+    'dare + ties': lambda d, _: merge.ties(drop(d), density=0.2),
+    'della': lambda d, _: shrink(d),
+    'trim + rescale': lambda d, _: merge.rescale(
+      merge.trim(d, density=0.2, scope='leaf'), d
+    ),
+    'tall_masks': lambda d, _: merge.tall_masks(d, threshold=0.4),
+    'emr': lambda d, _: merge.emr(d),
+    'magmax': lambda d, _: merge.magmax(d),
+    'pcb': lambda d, _: merge.pcb(d, density=0.1),
+    'ram': lambda d, _: merge.ram(d),
+    'ram_plus': lambda d, _: merge.ram_plus(d),
+    'sce': lambda d, _: merge.sce(d, select=0.5),
+    'model_stock': lambda d, _: merge.model_stock(d),
+    'variance_corrected': lambda d, _: merge.variance_corrected(d),
+    'slerp': lambda d, _: merge.slerp(model(d, 0), model(d, 1), t=0.3),
+    'nuslerp': lambda d, _: merge.nuslerp(model(d, 0), model(d, 1), t=0.3),
+    'nearswap': lambda d, _: merge.nearswap(model(d, 0), model(d, 1), t=0.3),
+    'arcee_fusion': lambda d, _: merge.arcee_fusion(model(d, 0), model(d, 1)),
+    'multislerp': lambda d, _: merge.multislerp(models(d), weights=weights),
+    'karcher': lambda d, _: merge.karcher(models(d)),
+  }
+
+
 def _side() -> int:
   """Returns the side of the leaves: 8 GB in all if the memory allows it."""
   stats = jax.devices()[0].memory_stats() or {}
