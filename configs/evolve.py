@@ -4,7 +4,21 @@
 
 tiny: seconds, a test.
 
-digits: three runs of 10,000 forward passes for each method.
+digits: fifteen minutes on shared cores. Three runs of 10,000 forward passes for
+each method; MLP 64-256-10. Expect (test %, +- over runs):
+
+                                 from scratch   from two experts
+  M2N2                           83.3 +- 4.2    85.0 +- 0.5
+  without attraction             76.3 +- 12.0   85.4 +- 0.6
+  without a split                84.6 +- 6.7    81.7 +- 4.0
+  without crossover              64.1 +- 5.9
+  without niches and attraction  68.3 +- 3.2    77.6 +- 3.6
+  CMA-ES, diagonal               79.5 +- 5.1
+  best point of the line                        81.5 +- 3.9
+
+M2N2 is above the archive without niches in every run of both starts, above the
+line and above itself without a split from two experts, and above CMA-ES in the
+mean only.
 
 paper: ten runs of 50,000 forward passes, as in the paper.
 """

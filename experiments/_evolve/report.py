@@ -90,13 +90,12 @@ def draw(path: pathlib.Path, results: dict[str, Any]) -> None:
       canvas.curve(ax, x, mean, spread, colour=colour, label=name, marker='')
     canvas.heading(ax, TITLES[start])
     ax.set_xlabel('forward passes over the training images')
-    ax.set_ylim(top=101)
   panels[0][0].set_ylabel('test accuracy, %')
   last = panels[0][-1]
+  used = {m for methods in results.values() for m in methods}
   drawn = set(last.get_legend_handles_labels()[1])
-  for method in {m for methods in results.values() for m in methods}:
-    name, colour = STYLES[method]
-    if name not in drawn:
+  for method, (name, colour) in STYLES.items():
+    if method in used and name not in drawn:
       last.plot([], [], color=colour, lw=2, label=name)
   canvas.legend(last, 'method')
   canvas.save(fig, path)
