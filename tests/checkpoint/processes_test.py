@@ -21,7 +21,7 @@ _CODE = """
   folder, address, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
   from wsl import checkpoint, mesh, tree
   from wsl.checkpoint import _shard_digests
-  from wsl.checkpoint._read import file_bytes
+  from wsl.checkpoint._read import file_bytes, regions
 
   mesh.start(coordinator=address, processes=2, process=rank)
 
@@ -98,6 +98,16 @@ _CODE = """
   assert set(gathered) == {(65, 4)}, gathered
   print('written', sum(pwritten), flush=True)
   assert (seen[-1][1] == seen[-1][2]) if rank == 0 else not seen
+
+  # Each process reads the columns of its devices, run by run.
+  regions._GAP = 0
+  columns = jax.sharding.NamedSharding(m, P(None, 'a'))
+  lazy = checkpoint.load(
+    pathlib.Path(folder, 'all'), lazy=True, sharding=lambda name: columns
+  )
+  taken.clear()
+  tree.read(lazy['runs'])
+  assert sum(taken) == params['runs'].nbytes // 2, taken
 
   # A failure of one process is that of all, and leaves nothing behind.
   bad = normal(4, 2)
