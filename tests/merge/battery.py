@@ -291,8 +291,8 @@ METHODS = {
     zero=lambda models, ndim: 1.0 if ndim == 2 else _averaged(models, ndim),
   ),
   'doge': Row(
-    _with(merge.doge, steps=2, subspace=2),
-    hyper={'norm': (0.3, 0.6), 'rate': (1e-2, 2e-2)},
+    _with(merge.doge, steps=1, subspace=2, rate=1e-2),
+    hyper={'norm': (0.3, 0.6)},
     but={
       'identity': 'it gives matrices a norm, and leaves vectors to the base',
       'zero': SPLIT,

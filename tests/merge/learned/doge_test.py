@@ -69,8 +69,8 @@ def test_without_steps_doge_sums_task_vectors_of_one_norm() -> None:
 
 
 def test_doge_is_finite_without_rank_and_with_many_tasks() -> None:
-  low = draw(4, 16, 6, 1) * draw(5, 16, 1, 5)
-  call = jax.jit(lambda x: merge.doge(x, steps=3, density=0.5))
+  low = draw(4, 16, 3, 1) * draw(5, 16, 1, 2)
+  call = jax.jit(lambda x: merge.doge(x, steps=1, density=0.5))
   for x in (low, np.zeros_like(low), np.repeat(low[:1], 16, 0)):
     assert np.isfinite(call({'w': x})['w']).all()
 

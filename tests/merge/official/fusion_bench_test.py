@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -40,5 +41,9 @@ def test_doge(case: str) -> None:
 
 @pytest.mark.parametrize('case', ['opcm/0.3', 'opcm/0.5', 'opcm/0.9'])
 def test_opcm(case: str) -> None:
-  stream = merge.opcm(alpha=float(case.split('/')[1]))
-  same(merge.fold(stream, X), case)
+  same(_opcm(float(case.split('/')[1]), X), case)
+
+
+@jax.jit
+def _opcm(alpha: float, x: Any) -> Any:
+  return merge.fold(merge.opcm(alpha=alpha), x)
