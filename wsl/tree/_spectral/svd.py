@@ -64,11 +64,12 @@ def tolerance(shape: tuple[int, ...], dtype: jnp.dtype) -> float:
   return max(shape[-2:]) * float(jnp.finfo(dtype).eps)
 
 
+@jax.custom_jvp
 def svd(x: types.Array) -> Svd:
   """Decomposes ``[..., m, n]``, singular values in descending order.
 
-  Vectors of singular values below ``max(m, n) * eps`` times the largest may be
-  shorter than 1.
+  It is differentiable where the singular values differ. Vectors of singular
+  values below ``max(m, n) * eps`` times the largest may be shorter than 1.
 
   Args:
     x: matrices ``[..., m, n]`` in float32 or wider.
@@ -83,6 +84,39 @@ def svd(x: types.Array) -> Svd:
     [2.0, 1.0]
   """
   return choose(x, lapack, by_products)
+
+
+@svd.defjvp
+def _svd_slope(
+  primals: tuple[types.Array], tangents: tuple[types.Array]
+) -> tuple[Svd, Svd]:
+  r"""Differentiates a thin SVD, also one computed by loops.
+
+  With :math:`P = U^\top dx\,V` the product rule of :math:`x = U S V^\top` gives
+  :math:`ds_i = P_{ii}` and, for i and j different,
+
+  .. math:: (U^\top dU)_{ij} = (P_{ij} s_j + s_i P_{ji}) / (s_j^2 - s_i^2),
+
+  and for V the same with P transposed. Outside the span of U, and of V,
+  :math:`dx\,v_i` and :math:`dx^\top u_i` are divided by :math:`s_i`.
+  """
+  (x,), (dx,) = primals, tangents
+  found, t = svd(x), jnp.matrix_transpose
+  u, s, v = found.u, found.s, t(found.vt)
+  right, left = _numerics.matmul(dx, v), _numerics.matmul(t(dx), u)
+  inner = _numerics.matmul(t(u), right)
+  row, column, squares = s[..., None, :], s[..., :, None], jnp.square(s)
+  gaps = squares[..., None, :] - squares[..., :, None]
+  inverse = lambda y: _numerics.safe_divide(jnp.ones_like(y), y)
+  turn_u = inverse(gaps) * (inner * row + column * t(inner))
+  turn_v = inverse(gaps) * (t(inner) * row + column * inner)
+  one = inverse(row * significant(s, x.shape, s[..., :1])[..., None, :])
+  outside_u = (right - _numerics.matmul(u, inner)) * one
+  outside_v = (left - _numerics.matmul(v, t(inner))) * one
+  du = _numerics.matmul(u, turn_u) + outside_u
+  dv = _numerics.matmul(v, turn_v) + outside_v
+  ds = jnp.diagonal(inner, axis1=-2, axis2=-1)
+  return found, Svd(du, ds, t(dv))
 
 
 def lapack(x: types.Array) -> Svd:
