@@ -62,11 +62,11 @@ def instructions(name: str, leaves: int) -> list[str]:
 @pytest.mark.cpu_only('it reads the compiled program')
 @pytest.mark.parametrize('name', METHODS)
 def test_loops_and_sorts_do_not_grow_with_leaves(name: str) -> None:
-  few, many = (instructions(name, n) for n in (2, 12))
+  few, many = (instructions(name, n) for n in (2, 6))
   assert len(few) > 5
   for operation in ONCE:
     assert many.count(operation) <= few.count(operation) + 1, operation
-  assert (len(many) - len(few)) / 10 <= METHODS[name][1]
+  assert (len(many) - len(few)) / 4 <= METHODS[name][1]
 
 
 def test_a_statistic_is_not_copied_into_each_leaf() -> None:
@@ -80,11 +80,9 @@ def test_an_eager_call_compiles_once_for_a_shape(name: str) -> None:
   def compiled(leaves: int) -> int:
     # A width of its own for each method: no program is there already.
     shape = (T, 300, 901 + list(METHODS).index(name))
-    rng = np.random.default_rng(0)
-    stack = {
-      f'block_{i}/kernel': jnp.asarray(rng.normal(size=shape), jnp.float32)
-      for i in range(leaves)
-    }
+    draw = np.random.default_rng(0).standard_normal
+    x = jnp.asarray(draw(shape, np.float32))
+    stack = {f'block_{i}/kernel': x for i in range(leaves)}
     before = _program._run._cache_size()
     METHODS[name][0](stack)
     return _program._run._cache_size() - before
