@@ -64,6 +64,7 @@ def test_a_merge_of_two_loras_is_a_lora_of_both_ranks(
   _command.main(['r.yml', 'lora', '--lora_rank', '2', '--checksums'])
   shown = capsys.readouterr().out
   assert 'factors of rank 2 or less' in shown
+  assert 'the LoRA: ' in shown
   assert 'relative errors of the difference: median' in shown
   with safetensors.safe_open('lora/adapter_model.safetensors', 'np') as file:
     hashes = json.loads(file.metadata()['wsl.sha256'])

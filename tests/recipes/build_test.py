@@ -272,7 +272,7 @@ ONE = {'w': np.ones(2)}
     (
       linear(1.0, -1.0) | {'parameters': {'normalize': True}},
       {'a': ONE, 'b': ONE},
-      r'linear: the weights \(1.0, -1.0\) sum to 0',
+      r'^linear: the weights \(1.0, -1.0\) sum to 0',
     ),
     (
       {

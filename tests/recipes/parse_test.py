@@ -81,6 +81,7 @@ def test_the_tokenizer_block() -> None:
   ('content', 'message'),
   [
     ([], 'recipe is a list, expected keys'),
+    (None, 'recipe is empty, expected keys'),
     ({'models': []}, "the key 'merge_method' is missing"),
     (change(LINEAR, 'modles', []), r"no key 'modles' \(did you mean 'modules'"),
     (change(LINEAR, 'slices', SLICED['slices']), 'models and slices of models'),

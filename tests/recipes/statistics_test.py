@@ -29,8 +29,11 @@ def _command_lines(name: str, *flags: str) -> list[dict[str, Any]]:
   return [json.loads(line) for line in text.splitlines()]
 
 
-def test_lines_are_the_statistics_of_task_vectors(models: Any) -> None:
+def test_lines_are_the_statistics_of_task_vectors(
+  models: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
   lines = _command_lines('ties', '--dry_run')
+  assert '--statistics: ' in capsys.readouterr().out
   base, *others = (checkpoint.load(name, lazy=True) for name in cases.THREE)
   stack = deltas.stack(base, others)
   wanted = dict(stats.leaf_statistics(stack, base))

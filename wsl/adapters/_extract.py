@@ -9,6 +9,8 @@ import numpy as np
 from wsl import tree, types
 from wsl.adapters import _factors, _sketch
 
+_ALIGN = 64
+
 
 class Extraction(NamedTuple):
   """The factors of a task vector, and what they leave out.
@@ -169,7 +171,7 @@ def _of_leaf(
   wide = tree.wide_dtype(leaf)
   node = tree.Computed(
     _factorise,
-    (leaf,),
+    (_read(leaf),),
     {
       'view': tree.Static(view),
       'most': tree.Static(most),
@@ -189,6 +191,22 @@ def _of_leaf(
   a, b = a[..., : int(kept), :], b[..., : int(kept)]
   shape = tuple(leaf.shape)
   return _factors.Factors(a, b, 1.0, shape, view), float(error)
+
+
+def _read(leaf: Any) -> Any:
+  """Reads a leaf chunk by chunk, so that its inputs are not held whole."""
+  if not isinstance(leaf, tree.Computed):
+    return leaf
+  nbytes = int(leaf.size) * leaf.dtype.itemsize
+  # XLA takes an array that starts at a multiple of 64 without a copy.
+  room = np.empty(nbytes + _ALIGN, np.uint8)
+  start = -room.ctypes.data % _ALIGN
+  found = room[start : start + nbytes].view(leaf.dtype)
+  at = 0
+  for _, part in tree.stream({'': leaf}):
+    found[at : at + part.size] = part
+    at += part.size
+  return found.reshape(leaf.shape)
 
 
 def _factorise(
@@ -222,8 +240,9 @@ def _factorise(
   a = jnp.matrix_transpose(tree.matmul(u, turn) * root).astype(dtype)
   b = (tree.matmul(v, turn) * root).astype(dtype)
   back = [jnp.matrix_transpose(y).astype(x.dtype) for y in (a, b)]
-  product = tree.matmul(*back)
-  lost = jnp.sum(jnp.square(x - tree.safe_divide(product, size)))
+  # A factor is scaled, not the product, which has the size of the leaf.
+  back[1] = tree.safe_divide(back[1], size)
+  lost = jnp.sum(jnp.square(x - tree.matmul(*back)))
   error = jnp.sqrt(tree.safe_divide(lost, jnp.sum(total)))
   kept = jnp.max(jnp.sum(wanted, -1))
   if view.batch or view.groups > 1:

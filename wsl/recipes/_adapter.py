@@ -16,6 +16,7 @@ _TURNED = ('gpt2', 'openai-gpt', 'imagegpt', 'decision_transformer')
 _MAPS = ('c_attn', 'c_proj', 'c_fc', 'q_attn')
 _EMBEDDING = re.compile(r'(embed_tokens|wte|word_embeddings)[.]weight$')
 _SHOWN = 10
+_COPIES = 4
 
 
 def widen(recipe: _recipe.Recipe) -> _recipe.Recipe:
@@ -36,6 +37,17 @@ def widen(recipe: _recipe.Recipe) -> _recipe.Recipe:
     raise ValueError('--lora_rank: the LoRA is one of the base: set base_model')
   dtype = 'float64' if recipe.dtype == 'float64' else 'float32'
   return recipe._replace(dtype=dtype, out_dtype=None)
+
+
+def memory(merged: _build.Merged, dtype: str | None) -> int:
+  """Returns the memory of the extraction of the largest tensor, in bytes.
+
+  It holds the difference, a copy that is scaled and turned, another for
+  products with its transpose, and what the factors leave out.
+  """
+  width = np.dtype(dtype or 'float32').itemsize
+  sizes = (x.size for x in merged.params.values())
+  return _COPIES * width * max(sizes, default=0)
 
 
 def write(

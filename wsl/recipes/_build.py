@@ -166,7 +166,9 @@ def _merge(
   try:
     result = method.merge(base, models, given)
   except ValueError as error:
-    raise ValueError(f'{recipe.method}: {error}') from None
+    prefix = f'{recipe.method}: '
+    text = str(error).removeprefix(prefix)
+    raise ValueError(f'{prefix}{text}') from None
   return {name: _tensors.cast(x, recipe) for name, x in result.items()}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wsl import deltas, stats, tree
+from wsl import checkpoint, deltas, stats, tree
 from wsl.recipes import _build
 
 
@@ -69,6 +69,28 @@ def statistics(
       'effective_rank': _mean(found.effective_rank),
       'stable_rank': _mean(found.stable_rank),
     }
+
+
+def cost(
+  merged: _build.Merged, rates: checkpoint.Rates | None, *, ranks: bool
+) -> tuple[int, float | None]:
+  """Returns the bytes that ``statistics`` reads, and its seconds without ranks.
+
+  Args:
+    merged: the merged model.
+    rates: the measured rates; without them the time is None.
+    ranks: as in ``statistics``; ranks read the task vectors once more.
+  """
+  passes = 2 if ranks else 1
+  nbytes = passes * sum(
+    _bytes(leaf)
+    for inputs in merged.inputs.values()
+    for leaf in (inputs.base, *inputs.models.values())
+    if leaf is not None
+  )
+  if rates is None:
+    return nbytes, None
+  return nbytes, nbytes / min(rates.read, rates.memory)
 
 
 def write_statistics(

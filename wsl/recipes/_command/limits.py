@@ -16,6 +16,7 @@ def plan(
   chunk_bytes: int | None,
   max_memory: int | None,
   probe: bool,
+  beside: int = 0,
 ) -> tuple[checkpoint.Plan, int]:
   """Plans a merge with the largest chunks that its memory allows.
 
@@ -26,6 +27,7 @@ def plan(
       less where ``max_memory`` needs it.
     max_memory: the limit of the process in bytes, if there is one.
     probe: see ``checkpoint.plan``.
+    beside: the bytes that the process holds beside those of a save.
 
   Returns:
     The plan, and the size of chunks.
@@ -36,7 +38,8 @@ def plan(
   size = tree.CHUNK_BYTES if chunk_bytes is None else chunk_bytes
   while True:
     found = checkpoint.plan(params, path=out, chunk_bytes=size)
-    fits = max_memory is None or found.process_bytes <= max_memory
+    needed = found.process_bytes + beside
+    fits = max_memory is None or needed <= max_memory
     if fits or chunk_bytes is not None or size <= _LEAST_CHUNK:
       break
     size //= 2
@@ -44,7 +47,7 @@ def plan(
     largest = max(found.leaves, key=lambda leaf: leaf.peak_bytes)
     show = checkpoint.format_bytes
     raise ValueError(
-      f'--max_memory: the merge needs about {show(found.process_bytes)} in '
+      f'--max_memory: the merge needs about {show(needed)} in '
       f"chunks of {show(size)}, {show(largest.peak_bytes)} for '{largest.name}'"
       f' ({largest.how}): give more'
     )

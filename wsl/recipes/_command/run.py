@@ -1,7 +1,7 @@
 """``wsl-merge``: read the recipe, show the plan, merge, write the folder."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import pathlib
 import sys
 import time
@@ -70,8 +70,9 @@ def _run(flags: argparse.Namespace) -> None:
     chunk_bytes=chunk_bytes,
     max_memory=max_memory,
     probe=flags.dry_run,
+    beside=_adapter.memory(merged, recipe.dtype) if flags.lora_rank else 0,
   )
-  _say(str(plan))
+  _say(str(plan), *_extra(flags, plan, merged, recipe.dtype))
   if plan.mistakes and not flags.dry_run:
     raise ValueError(plan.mistakes[0])
   if flags.statistics:
@@ -116,6 +117,29 @@ def _run(flags: argparse.Namespace) -> None:
     template=template,
   )
   _say(f'merged into {out} in {time.monotonic() - started:.1f} s')
+
+
+def _extra(
+  flags: argparse.Namespace,
+  plan: checkpoint.Plan,
+  merged: _build.Merged,
+  dtype: str | None,
+) -> Iterator[str]:
+  """Yields what the LoRA and the statistics take beside the merge."""
+  show = checkpoint.format_bytes
+  if flags.lora_rank:
+    beside = _adapter.memory(merged, dtype)
+    yield (
+      f'the LoRA: {show(beside)} for the largest tensor, about '
+      f'{show(plan.process_bytes + beside)} in all'
+    )
+  if flags.statistics:
+    nbytes, seconds = _statistics.cost(
+      merged, plan.rates, ranks=not flags.no_ranks
+    )
+    time_text = '' if seconds is None else f', about {seconds:.1f} s'
+    ranks = '' if flags.no_ranks else ', and the time of ranks'
+    yield f'--statistics: {show(nbytes)} more to read{time_text}{ranks}'
 
 
 def _taken(out: pathlib.Path) -> bool:

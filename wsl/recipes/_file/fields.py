@@ -15,7 +15,8 @@ def mapping(
 ) -> Mapping[str, Any]:
   """Checks that a value is a dict with known keys, and has those needed."""
   if not isinstance(value, Mapping):
-    raise ValueError(f'{place} is a {type(value).__name__}, expected keys')
+    kind = 'empty' if value is None else f'a {type(value).__name__}'
+    raise ValueError(f'{place} is {kind}, expected keys')
   for key in value:
     if keys is not None and key not in keys:
       hint = tree.nearest(str(key), sorted(keys))
