@@ -25,6 +25,8 @@ FLOORS = (
 # Private modules that every experiment may import.
 SHARED = {'experiments._main', 'experiments._run', 'experiments._shared'}
 MOST_FILES = 15
+# One file for each question, named in its command: they grow with questions.
+CATALOGUES = ('experiments', 'configs')
 HEAVY = ('flax', 'optax', 'orbax', 'chex', 'scipy', 'sklearn', 'matplotlib')
 
 
@@ -180,7 +182,8 @@ def test_no_folder_has_too_many_files(root: str) -> None:
   folders = {path.parent for path in (ROOT / root).rglob('*.py')}
   for folder in folders:
     name, count = str(folder.relative_to(ROOT)), len([*folder.glob('*.py')])
-    assert count <= MOST_FILES, f'{name}: {count} files'
+    if name not in CATALOGUES:
+      assert count <= MOST_FILES, f'{name}: {count} files'
 
 
 def test_import_wsl_loads_nothing_heavy() -> None:
