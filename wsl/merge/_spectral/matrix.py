@@ -114,7 +114,7 @@ def _map_alike(
     view = tree.Static((views[name],))
     return {name: tree.apply_kernel(programs.in_view, x, views=view, **hyper)}
   in_trace = any(isinstance(x, jax.core.Tracer) for x in leaves.values())
-  most = len(leaves) if in_trace else max(programs.BLOCK // first.size, 1)
+  most = len(leaves) if in_trace else programs.leaves_at_once(first)
   for names in _calls(kinds, most):
     arrays = [leaves[name] for name in names]
     of_call = tree.Static(tuple(views[name] for name in names))

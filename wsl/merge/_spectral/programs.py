@@ -14,6 +14,9 @@ from wsl.merge._spectral import spread
 # Entries of stacks that are merged at once: enough for a GPU, and a few times
 # 512 MB in float32.
 BLOCK = 2**27
+# On a CPU, smaller stacks remain in caches, and a matrix that needs float64
+# makes fewer others take it. Two leaves occupy two cores at least.
+_CPU_BLOCK, _CPU_LEAVES = 2**20, 2
 # Blocks of fewer matrices are not shared.
 _FEW = 4
 
@@ -69,6 +72,15 @@ def in_views(
     joined = (jax.vmap(join) if part.ndim > 3 else join)(part)
     results.append(spread.restore(joined.astype(x.dtype), spec, x.ndim))
   return results
+
+
+def leaves_at_once(x: types.Array) -> int:
+  """Returns how many leaves of the size of ``x`` an eager call stacks."""
+  most = max(BLOCK // x.size, 1)
+  devices = x.devices() if isinstance(x, jax.Array) else jax.devices()[:1]
+  if {device.platform for device in devices} != {'cpu'} or len(devices) > 1:
+    return most
+  return min(most, max(_CPU_BLOCK // x.size, _CPU_LEAVES))
 
 
 def share_block(stacks: Sequence[tuple[int, ...]]) -> list[int | None]:
