@@ -104,6 +104,13 @@ def sum_models(x: types.Array) -> types.Array:
   return jax.lax.platform_dependent(x, cpu=sum_in_turn, default=at_once)
 
 
+def max_models(x: types.Array) -> types.Array:
+  """Returns the maximum over the models, ``[T, ...] -> [...]``."""
+  in_turn = functools.partial(reduce_in_turn, jnp.maximum)
+  at_once = lambda x: jnp.max(x, axis=0)
+  return jax.lax.platform_dependent(x, cpu=in_turn, default=at_once)
+
+
 def map_models(
   kernel: Callable[..., types.Array], *stacks: types.Array
 ) -> types.Array:

@@ -166,18 +166,14 @@ def _quartiles(leaves: Sequence[types.Array]) -> list[list[types.Array]]:
   sides, ranks = [], []
   places = [[int(f * (x.size - 1)) for f in (0.25, 0.5, 0.75)] for x in leaves]
   for x, at in zip(leaves, places):
-    sides += [jnp.where(side, x, 0)[None] for side in (x < 0, ~(x < 0))]
-    first = [[i + 1] for i in at], [[x.size - i] for i in at]
-    ranks += [np.asarray(k) for k in first]
-  rows = tree.kth_in_leaves(sides, ranks)
+    # Both sides are searched as two models of one leaf.
+    sides.append(jnp.stack([jnp.where(x < 0, x, 0), jnp.where(x < 0, 0, x)]))
+    ranks.append(np.asarray([[i + 1, x.size - i] for i in at]))
   found = []
-  for x, at, below, above in zip(leaves, places, rows[::2], rows[1::2]):
+  for x, at, rows in zip(leaves, places, tree.kth_in_leaves(sides, ranks)):
     count = tree.apply_kernel(_negatives, x)
     found.append(
-      [
-        jnp.where(i < count, -low[0], high[0])
-        for i, low, high in zip(at, below, above)
-      ]
+      [jnp.where(i < count, -row[0], row[1]) for i, row in zip(at, rows)]
     )
   return found
 

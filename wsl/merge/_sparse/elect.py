@@ -157,5 +157,5 @@ def _weighted_mean_nonzero(
 
 def _strongest(x: types.Array) -> types.Array:
   """Returns the largest magnitude over models, with the sign of the sum."""
-  magnitude = jnp.max(jnp.abs(x), axis=0)
+  magnitude = _stack.max_models(_stack.map_models(jnp.abs, x))
   return (signs(x) * tree.wide(magnitude)).astype(x.dtype)

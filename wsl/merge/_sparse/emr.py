@@ -75,7 +75,7 @@ def _unified(x: types.Array, *, dialect: str) -> types.Array:
   if dialect == 'official':
     sign = jnp.where(sign == 0, -1, sign)
   agreeing = _stack.map_models(lambda y: jnp.maximum(y * sign, 0), wide)
-  return (sign * jnp.max(agreeing, axis=0)).astype(x.dtype)
+  return (sign * _stack.max_models(agreeing)).astype(x.dtype)
 
 
 def _masks(x: types.Array, merged: types.Array) -> types.Array:
