@@ -64,7 +64,6 @@ def tolerance(shape: tuple[int, ...], dtype: jnp.dtype) -> float:
   return max(shape[-2:]) * float(jnp.finfo(dtype).eps)
 
 
-@jax.custom_jvp
 def svd(x: types.Array) -> Svd:
   """Decomposes ``[..., m, n]``, singular values in descending order.
 
@@ -83,10 +82,16 @@ def svd(x: types.Array) -> Svd:
     >>> svd(jnp.diag(jnp.asarray([1.0, 2.0]))).s.tolist()
     [2.0, 1.0]
   """
+  return _svd(x)
+
+
+@jax.custom_jvp
+def _svd(x: types.Array) -> Svd:
+  """Decomposes by the faster way; the derivative is that of the definition."""
   return choose(x, lapack, by_products)
 
 
-@svd.defjvp
+@_svd.defjvp
 def _svd_slope(
   primals: tuple[types.Array], tangents: tuple[types.Array]
 ) -> tuple[Svd, Svd]:
@@ -101,7 +106,7 @@ def _svd_slope(
   :math:`dx\,v_i` and :math:`dx^\top u_i` are divided by :math:`s_i`.
   """
   (x,), (dx,) = primals, tangents
-  found, t = svd(x), jnp.matrix_transpose
+  found, t = _svd(x), jnp.matrix_transpose
   u, s, v = found.u, found.s, t(found.vt)
   right, left = _numerics.matmul(dx, v), _numerics.matmul(t(dx), u)
   inner = _numerics.matmul(t(u), right)
