@@ -1,0 +1,1 @@
+"""Helpers of ``scale_study``."""

@@ -1,0 +1,79 @@
+"""A merge that is streamed from files to a file, against its plan."""
+
+import pathlib
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+
+from experiments._run import console
+from experiments._scale_study import formulas, settings
+from wsl import checkpoint, deltas, merge, types
+
+
+def measure(setting: settings.Setting) -> list[dict[str, Any]]:
+  """Merges models in files, and returns a row for each method.
+
+  Args:
+    setting: ``config.disk``: ``methods``, ``models``, ``leaves``, ``side``.
+
+  Returns:
+    For each method the bytes by formula, by ``checkpoint.plan`` and written,
+    and the seconds by the plan's probe of the disk and measured.
+  """
+  config = setting.config.disk
+  rng = np.random.default_rng(0)
+
+  def model() -> dict[str, np.ndarray]:
+    shape = (config.side, config.side)
+    draw = lambda: rng.normal(size=shape).astype(np.float32)
+    return {f'block_{i}/kernel': draw() for i in range(config.leaves)}
+
+  rows = []
+  with tempfile.TemporaryDirectory(prefix='scale_study_') as name:
+    folder = pathlib.Path(name)
+    files = [folder / f'{i}.safetensors' for i in range(config.models + 1)]
+    for file in files:
+      checkpoint.save(file, model())
+    base, *models = (checkpoint.load(file, lazy=True) for file in files)
+    stack = deltas.stack(base, models)
+    # A merge reads the base and the models once. Each pass of the search for a
+    # threshold reads for every task vector its model and the base.
+    once, search = config.models + 1, formulas.PASSES * 2 * config.models
+    methods = {
+      'sum': (once, lambda: merge.sum(stack)),
+      'ties': (once + search, lambda: merge.ties(stack, density=0.2)),
+    }
+    with console.progress('from disk', len(config.methods)) as tick:
+      for method in config.methods:
+        reads, merged_delta = methods[method]
+        merged = deltas.apply(base, merged_delta(), coef=0.3)
+        out = folder / 'merged.safetensors'
+        rows.append(_row(method, reads, merged, out, config))
+        tick(method)
+  return rows
+
+
+def _row(
+  method: str, reads: int, merged: types.Params, out: pathlib.Path, config: Any
+) -> dict[str, Any]:
+  """Plans and saves one merge."""
+  plan = checkpoint.plan(merged, path=out, probe=config.probe)
+  start = time.perf_counter()
+  checkpoint.save(out, merged)
+  seconds = time.perf_counter() - start
+  size = 4 * config.leaves * config.side**2
+  return {
+    'operation': method,
+    'models': config.models,
+    'bytes_in': {'formula': reads * size, 'plan': plan.bytes_in},
+    'bytes_out': {
+      'formula': size,
+      'plan': plan.bytes_out,
+      'written': out.stat().st_size,
+    },
+    'peak': plan.peak_bytes,
+    'predicted': plan.seconds,
+    'seconds': seconds,
+  }
