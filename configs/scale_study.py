@@ -8,7 +8,11 @@ cores: ten minutes on two cores, most of it compilation. One to eight virtual
 devices, which share the cores: with XLA_FLAGS as below. Numbers of devices that
 are not there are left out, so that the same command measures one GPU.
 
-  XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m ...
+  XLA_FLAGS='--xla_force_host_platform_device_count=8
+    --xla_cpu_multi_thread_eigen=false' python -m ...
+
+The second flag gives each device one thread. Without it, products of eight
+devices may wait for each other in a pool of two threads until XLA aborts.
 
 gpu: larger leaves, for one or more accelerators.
 

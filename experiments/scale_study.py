@@ -27,6 +27,7 @@ from experiments._scale_study import (
   pods,
   report,
   settings,
+  tables,
 )
 
 NAME = 'scale_study'
@@ -62,7 +63,7 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   figures.draw_roofline(out.path / 'roofline.png', summary)
   figures.draw_times(out.path / 'times.png', summary)
   figures.draw_devices(out.path / 'devices.png', summary)
-  report.show(out.title, summary)
+  tables.show(out.title, summary)
   return out.finish(summary)
 
 

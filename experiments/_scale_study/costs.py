@@ -33,6 +33,19 @@ class Size(NamedTuple):
     """N, the parameters of one model."""
     return self.leaves * self.side**2
 
+  @property
+  def share(self) -> float:
+    """The bytes of one model on one device."""
+    return self.parameters * self.itemsize / self.devices
+
+  def all_reduce(self, result: float) -> float:
+    """Bytes that a device sends: a reduce-scatter and an all-gather, in rings.
+
+    Args:
+      result: bytes of the result.
+    """
+    return 2 * result * (self.devices - 1) / self.devices
+
 
 class Cost(NamedTuple):
   """What one call of a program takes on each device.

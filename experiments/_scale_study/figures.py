@@ -14,6 +14,7 @@ _COLOURS = (
   *('#86b86b', '#c2a300', '#7a4a8f', '#b08cc4', '#a33058', '#6b6b6b'),
   '#111111',
 )
+_MB = 1e6
 _DASH = (0, (4, 2))
 
 
@@ -99,8 +100,7 @@ def draw_devices(path: pathlib.Path, summary: dict[str, Any]) -> None:
       rows = [by_device[d][i] for d in devices]
       colour = _COLOURS[i % len(_COLOURS)]
       line, dots = (
-        [value(row[k]) / report.MB for row in rows]
-        for k in ('expected', 'counted')
+        [value(row[k]) / _MB for row in rows] for k in ('expected', 'counted')
       )
       _positive(ax, devices, line, '-', color=colour, lw=2)
       _positive(ax, devices, dots, 'o', color=colour, ms=7, label=name)

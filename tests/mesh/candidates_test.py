@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl import mesh
+from wsl import merge, mesh
 from wsl.mesh._map import candidates as candidates_lib
 from wsl.mesh._map import program
 
@@ -135,6 +135,17 @@ def test_loops_and_partials_need_no_changes() -> None:
     )
     assert sums.shape == (3, 3)
   assert len(traces) == 1  # bound arrays are arguments
+
+
+def test_merges_of_sharded_closures() -> None:
+  """Their programs broadcast zeros, whose types name the axes of the mesh."""
+  m = mesh.make('candidates:2,model:4')
+  stack = {'w': np.arange(24, dtype=np.float32).reshape(3, 4, 2) % 5 - 2}
+  taus = mesh.shard(stack, jax.P(None, 'model'), m)
+  fn = lambda c: c * merge.mean_nonzero(taus)['w']
+  found = mesh.map_candidates(fn, np.float32([1, 2]), mesh=m)
+  wanted = np.asarray(merge.mean_nonzero(stack)['w'])
+  np.testing.assert_array_equal(found, np.stack([wanted, 2 * wanted]))
 
 
 def test_arrays_of_a_closure_are_no_constants() -> None:
