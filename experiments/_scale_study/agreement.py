@@ -1,4 +1,7 @@
-"""Are the bytes and exchanges of a formula those of the compiled program?"""
+"""Are the bytes and exchanges of a formula those of the compiled program?
+
+Peaks are upper bounds: XLA reuses buffers of searches and decompositions.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,14 +19,14 @@ TOLERANCES = {
   'memory': 0.02,
   'link': 0.1,
   'peak above': 0.05,
-  'peak below': 0.35,
+  'peak below': 0.4,
 }
-# Bytes that are not predicted: tables of pointers, scalars, buffers of loops.
+# Bytes that are not predicted: tables of pointers, scalars, buffers of sorts.
 _SCRATCH = {
   'results': 2**8,
   'memory': 2**12,
   'link': 2**9,
-  'peak above': 2**21,
+  'peak above': 2**22,
 }
 
 
