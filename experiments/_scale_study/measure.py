@@ -27,19 +27,23 @@ def on(setting: settings.Setting, devices: int) -> dict[str, Any]:
   Returns:
     ``machine``, the rates of one device; ``rows``, for each operation and size
     the cost by its formula (``executed`` and ``expected``, what the text of the
-    program shows), as counted, and ``seconds`` measured (None if the formula
-    predicts more than ``config.longest``) and ``predicted``.
+    program shows), as counted, and ``seconds`` measured and ``predicted``: None
+    if D exceeds ``config.timed``, or the formula predicts more than
+    ``config.longest``.
   """
   config = setting.config
   m = mesh.make(devices, 'model', devices=jax.devices()[:devices])
-  probes = machine.probes(
-    m, entries=config.probe.entries, side=config.probe.side
-  )
+  timed = devices <= config.timed
+  probes = {}
+  if timed:
+    probes = machine.probes(
+      m, entries=config.probe.entries, side=config.probe.side
+    )
   calls: dict[Any, Any] = {
     ('probe', name): probe.call for name, probe in probes.items()
   }
   # Rates from the probes alone tell which operations take too long.
-  rough = _rates(probes, machine.fastest(calls, 2))
+  rough = _rates(probes, machine.fastest(calls, 2)) if timed else None
   rows = []
   sizes = setting.leaves(devices)
   total = len(sizes) * len(config.operations)
@@ -54,14 +58,14 @@ def on(setting: settings.Setting, devices: int) -> dict[str, Any]:
           calls[name, leaves] = call
         tick(f'{name}, {leaves} leaves')
   times = machine.fastest(calls, config.repeats)
-  rates = _rates(probes, times)
+  rates = _rates(probes, times) if timed else None
   for row in rows:
     size = setting.size(row['leaves'], devices)
     row['seconds'] = times.get((row['operation'], row['leaves']))
     cost = formulas.executed(row['operation'], size)
-    row['predicted'] = costs.seconds(cost, rates)
-    row['bound'] = costs.bound(cost, rates)
-  return {'machine': rates._asdict(), 'rows': rows}
+    row['predicted'] = costs.seconds(cost, rates) if rates else None
+    row['bound'] = costs.bound(cost, rates) if rates else None
+  return {'machine': rates._asdict() if rates else None, 'rows': rows}
 
 
 def _operation(
@@ -69,7 +73,7 @@ def _operation(
   size: costs.Size,
   m: jax.sharding.Mesh,
   drawn: dict[str, Any],
-  rough: costs.Machine,
+  rough: costs.Machine | None,
   longest: float,
 ) -> tuple[dict[str, Any], Any]:
   """Returns the counts of an operation, and a call unless it is too long."""
@@ -84,7 +88,7 @@ def _operation(
     'expected': formulas.counted(name, size)._asdict(),
     'counted': compiled.counts(program, size.devices)._asdict(),
   }
-  if costs.seconds(executed, rough) > longest:
+  if rough is None or costs.seconds(executed, rough) > longest:
     return row, None
   names = operations.OPERATIONS[name].operands
   for operand in names:

@@ -32,7 +32,9 @@ def summarise(
   rows = [row for part in found.values() for row in part['rows']]
   return {
     'rows': rows,
-    'machines': {str(d): part['machine'] for d, part in found.items()},
+    'machines': {
+      str(d): part['machine'] for d, part in found.items() if part['machine']
+    },
     'claims': _claims(rows, streamed),
     'disk': list(streamed),
     'pod': list(paper),

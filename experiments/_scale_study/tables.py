@@ -38,10 +38,10 @@ def _show_devices(label: str, rows: Sequence[dict[str, Any]], d: int) -> None:
         *both(expected['memory'], counted['memory']),
         *both(expected['link'], counted['link']),
         *both(peak(expected), peak(counted)),
-        f'{1e3 * row["predicted"]:.2f}',
+        f'{1e3 * row["predicted"]:.2f}' if row['bound'] else '',
         f'{1e3 * measured:.2f}' if measured else '',
         f'{report.ratio(row):.2f}' if measured else '',
-        row['bound'],
+        row['bound'] or '',
       )
     )
   console.show_table(
