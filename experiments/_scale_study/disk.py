@@ -38,9 +38,10 @@ def measure(setting: settings.Setting) -> list[dict[str, Any]]:
       checkpoint.save(file, model())
     base, *models = (checkpoint.load(file, lazy=True) for file in files)
     stack = deltas.stack(base, models)
-    # A merge reads the base and the models once. Each pass of the search for a
-    # threshold reads for every task vector its model and the base.
-    once, search = config.models + 1, formulas.PASSES * 2 * config.models
+    # A merge reads the base and the models once, and so do a sample and each
+    # pass of the search for a threshold.
+    once = config.models + 1
+    search = (1 + formulas.PASSES) * once
     methods = {
       'sum': (once, lambda: merge.sum(stack)),
       'ties': (once + search, lambda: merge.ties(stack, density=0.2)),
@@ -49,7 +50,7 @@ def measure(setting: settings.Setting) -> list[dict[str, Any]]:
       for method in config.methods:
         reads, merged_delta = methods[method]
         merged = deltas.apply(base, merged_delta(), coef=0.3)
-        out = folder / 'merged.safetensors'
+        out = folder / f'{method}.safetensors'
         rows.append(_row(method, reads, merged, out, config))
         tick(method)
   return rows
