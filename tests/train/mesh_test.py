@@ -110,7 +110,8 @@ def test_seeds_are_candidates() -> None:
     return {'params': state.params, 'losses': losses}
 
   keys = jax.random.split(KEY, 3)
-  found = mesh.map_candidates(lambda key: run(key, data), keys, mesh=m)
+  one = lambda key: run(key, data)
+  found = mesh.map_candidates(one, keys, mesh=m, batch=2)
   wanted = jax.vmap(lambda key: run(key, (x, y)))(keys)
   problem.close(found, wanted, rtol=2e-4)
 

@@ -218,7 +218,7 @@ def _advance(
   count = len(jax.tree.leaves(data)[0])
 
   def step(state: State, indices: types.Array) -> tuple[State, types.Array]:
-    batch = _shards.rows(jax.tree.map(lambda x: x[indices], data), split)
+    batch = _shards.take(data, indices, split)
     noise = jax.random.fold_in(noise_key, state.step)
     loss_of = lambda params: auxiliary.loss_and_aux(
       loss_fn, params, state.aux, batch, noise, caller='advance', start='start'

@@ -8,6 +8,7 @@ it knows both. Traced arrays have no placement: there, XLA decides.
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from wsl import tree, types
 
@@ -70,6 +71,20 @@ def split(data: types.Tree, *, caller: str) -> Split:
   for axis in axes:
     shards *= sharding.mesh.shape[axis]
   return Split(sharding, shards)
+
+
+def take(data: types.Tree, indices: types.Array, where: Split) -> types.Tree:
+  """Returns the examples at some indices, sharded as all are."""
+
+  def one(x: types.Array) -> types.Array:
+    # XLA (of jax 0.10) aborts at a gather of single numbers from a sharded
+    # vector in a loop, by indices of several mapped runs. Two columns of the
+    # same numbers are partitioned well.
+    if where.sharding is not None and x.size == x.shape[0]:
+      return jnp.stack([x, x], -1)[indices][..., 0]
+    return x[indices]
+
+  return rows(jax.tree.map(one, data), where)
 
 
 def rows(batch: types.Tree, where: Split) -> types.Tree:

@@ -33,17 +33,19 @@ def evaluate(jaxpr: Any, constants: list[Any], *arguments: Any) -> list[Any]:
 def _on_mesh(x: Any, mesh: jax.sharding.AbstractMesh, seen: Any) -> Any:
   """Returns parameters of an operation with a mesh of the same axes in them.
 
-  Programs without a mesh remain the same objects, as JAX lowers each once.
+  Programs without a mesh remain the same objects, as JAX lowers each once. The
+  others, such as the body of a loop, are traced again: their values have types.
   """
   if id(x) in seen:
     return seen[id(x)][1]
   new, recur = x, lambda y: _on_mesh(y, mesh, seen)
   if hasattr(x, 'jaxpr'):
-    inner = recur(x.jaxpr)
-    new = x if inner is x.jaxpr else x.replace(jaxpr=inner)
+    if recur(x.jaxpr) is not x.jaxpr:
+      new = _traced(x)
   elif hasattr(x, 'eqns'):
     params = [recur(e.params) for e in x.eqns]
-    if any(a is not e.params for a, e in zip(params, x.eqns)):
+    changed = any(a is not e.params for a, e in zip(params, x.eqns))
+    if changed or any(_differs(v, mesh) for v in (*x.constvars, *x.invars)):
       eqns = [e.replace(params=a) for a, e in zip(params, x.eqns)]
       new = x.replace(eqns=eqns)
   elif isinstance(x, dict):
@@ -52,9 +54,29 @@ def _on_mesh(x: Any, mesh: jax.sharding.AbstractMesh, seen: Any) -> Any:
   elif type(x) in (tuple, list):
     parts = [recur(y) for y in x]
     new = type(x)(parts) if any(a is not b for a, b in zip(parts, x)) else x
-  elif isinstance(x, jax.sharding.NamedSharding):
-    abstract = isinstance(x.mesh, jax.sharding.AbstractMesh)
-    if abstract and x.mesh.axis_names == mesh.axis_names:
-      new = jax.sharding.NamedSharding(mesh, x.spec)
+  elif isinstance(x, jax.sharding.NamedSharding) and _is_other(x.mesh, mesh):
+    new = jax.sharding.NamedSharding(mesh, x.spec)
   seen[id(x)] = x, new  # with x, so that its id is not given again
   return new
+
+
+def _traced(closed: Any) -> Any:
+  """Traces a program again, with types of the mesh of this region."""
+  shapes = [
+    jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type)
+    for v in closed.jaxpr.invars
+  ]
+  again = lambda *given: evaluate(closed.jaxpr, closed.consts, *given)
+  return jax.make_jaxpr(again)(*shapes)
+
+
+def _differs(variable: Any, mesh: jax.sharding.AbstractMesh) -> bool:
+  """Returns whether the type of a variable has the other mesh."""
+  sharding = getattr(variable.aval, 'sharding', None)
+  return _is_other(getattr(sharding, 'mesh', None), mesh)
+
+
+def _is_other(found: Any, mesh: jax.sharding.AbstractMesh) -> bool:
+  """Returns whether a mesh has the same axes, of other types."""
+  abstract = isinstance(found, jax.sharding.AbstractMesh)
+  return abstract and found.axis_names == mesh.axis_names and found != mesh
