@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.recipes import cases, folders
-from wsl import checkpoint
+from wsl import checkpoint, recipes
 from wsl.recipes import _card, _command
 from wsl.recipes._command import progress as progress_lib
 
@@ -244,3 +244,11 @@ def test_a_chat_template_is_checked_before_the_merge(
   with pytest.raises(SystemExit, match=r"chat_template='chatml': expected"):
     _command.main([str(recipe), 'out'])
   assert not pathlib.Path('out').exists()
+
+
+def test_a_folder_with_a_plus_in_its_name_is_explained(
+  recipe: pathlib.Path,
+) -> None:
+  (recipe.parent / 'a+b').mkdir()
+  with pytest.raises(FileNotFoundError, match=r'model: \{path: "a\+b"\}'):
+    recipes.open_all([recipes.Model('a', 'b')])

@@ -80,9 +80,12 @@ def _place(
   """Returns the folder of a name in a recipe."""
   path = pathlib.Path(places.get(name, name)).expanduser()
   if not path.exists():
+    # A folder with '+' in its name: 'FOLDER+ADAPTER' is two folders.
+    whole = model.lora is not None and pathlib.Path(str(model)).exists()
+    remedy = f'; or write model: {{path: "{model}"}}' if whole else ''
     raise FileNotFoundError(
       f"{model}: there is no folder '{path}': download the model, or say where "
-      f'it is by --at {name}=FOLDER'
+      f'it is by --at {name}=FOLDER{remedy}'
     )
   return path
 
