@@ -41,12 +41,15 @@ NOT_TRACED = {
     *('stitch.routes', 'stitch.sn_net_routes', 'stitch.sn_net_v2_routes'),
   ),
   'is a loop of compiled steps over batches': (
-    *('align.reset_batch_stats', 'scale.fit', 'stitch.cut_errors'),
+    *('align.reset_batch_stats', 'merge.frank_wolfe', 'merge.localize'),
+    *('merge.regmean_plus', 'scale.fit', 'stitch.cut_errors'),
     *('stitch.fit_family', 'stitch.fit_pairs', 'stitch.joint_moments'),
     *('stitch.moments', 'train.average'),
   ),
   'rearranges what another operation computes': (
-    *('align.assign_optax', 'align.repair_in_closed_form', 'scale.identity'),
+    *('align.assign_optax', 'align.repair_in_closed_form'),
+    *('merge.exponential_mean', 'merge.fold', 'merge.order_sensitivity'),
+    *('merge.running_mean', 'scale.identity'),
     *('scale.line', 'scale.linear_probe', 'scale.tip_adapter'),
     *('stitch.anchors', 'stitch.assemble', 'stitch.auxiliary'),
     *('stitch.build_descendant', 'stitch.cut_outputs'),

@@ -89,6 +89,7 @@ def _methods(dtype: Any) -> inputs.Table:
   return (
     found
     | {
+      'merge.opcm': (lambda x: merge.fold(merge.opcm(), x), given[:1]),
       'merge.dare, summed': (lambda x, s: merge.sum(dare(x, s)), given),
       'merge.ties, differentiated': (inputs.slope(ties), given),
     }
