@@ -107,6 +107,9 @@ def pcb(
   def steps(tau: types.Deltas) -> types.Delta:
     bounds = find(tau, quantiles)
     scores = tree.map(_parts, tau, bounds, dialect=dialect)
+    # In a trace each pass of the search would compute the scores again.
+    if tree.is_traced(tau):
+      scores = tree.read(scores)
     cuts = find(scores, limits, densities)
     return tree.map(_merge, tau, bounds, cuts, coefs=coefs, dialect=dialect)
 
