@@ -83,7 +83,7 @@ def pytest_collection_modifyitems(
 def pytest_collection_finish() -> None:
   """Collects cycles again, among the objects that are made from now on."""
   gc.freeze()
-  gc.set_threshold(20_000, 10, 10)
+  gc.set_threshold(100_000, 20, 10)
   gc.enable()
 
 
