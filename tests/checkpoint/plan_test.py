@@ -103,6 +103,9 @@ def test_a_probe_takes_about_a_second_and_gives_the_time(tmp_path):
   assert min(plan.rates) > 0
   assert 'about' in str(plan).splitlines()[-1]
   assert not (tmp_path / 'new').exists()
+  file = tmp_path / 'out.safetensors'  # to be overwritten
+  file.touch()
+  assert checkpoint.plan(merged, path=file, probe=True).seconds > 0
 
 
 def test_seventy_thousand_leaves_are_planned_quickly(tmp_path):

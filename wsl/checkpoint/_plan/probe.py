@@ -32,7 +32,7 @@ def measure(files: Sequence[pathlib.Path], folder: pathlib.Path) -> Rates:
 
   Args:
     files: files to read from; without any, the rate of reads is infinite.
-    folder: a folder on the disk of the target.
+    folder: a folder or a file on the disk of the target; it need not exist.
   """
   return Rates(_read(files), _write(folder), _compute())
 
@@ -69,7 +69,7 @@ def _read(files: Sequence[pathlib.Path]) -> float:
 def _write(folder: pathlib.Path) -> float:
   """Writes a temporary file, and waits for the disk."""
   block = np.random.default_rng(0).bytes(_BLOCK)
-  while not folder.exists():
+  while not folder.is_dir():
     folder = folder.parent
   with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
     start = time.perf_counter()
