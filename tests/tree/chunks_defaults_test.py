@@ -40,6 +40,21 @@ CODE = """
         found = np.concatenate(parts[name])
         assert found.dtype == np.asarray(whole).dtype == x[name].dtype
         assert found.tobytes() == np.asarray(whole).tobytes(), (dtype, name)
+  # One search over leaves of 32 and of 64 bits, in memory and in files, small
+  # enough to be sorted and not. The bits of the wide ones need 64 bits.
+  for size in (30, 5000):
+    rng = np.random.default_rng(0)
+    x = {
+      'a': rng.normal(size=(3, size)).astype(np.float32),
+      'b': rng.normal(size=(3, 7)),
+      'c': rng.normal(size=(3, 9)).astype(np.complex64),
+    }
+    both = np.sort(np.concatenate([abs(v) for v in x.values()], axis=1), axis=1)
+    for k in (1, size // 2, size + 10):
+      negative = lambda v: tree.apply_kernel(jnp.negative, lazy(v))
+      for y in (x, jax.tree.map(lazy, x), jax.tree.map(negative, x)):
+        found = tree.kth_magnitude(y, k)
+        np.testing.assert_array_equal(found, both[:, -k])
   print('equal')
 """
 

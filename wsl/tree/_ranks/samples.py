@@ -52,7 +52,7 @@ def sort(
 def draw(leaf: Any, stride: float) -> Any:
   """Reads a sample to the host, so that one leaf at a time is in memory."""
   size = leaf.size // leaf.shape[0]
-  drawn = max(round(size / stride), 1)
+  drawn = min(max(round(size / stride), 1), size)
   runs = min(max(drawn // _RUN, 1), _RUNS)
   length = max(drawn // runs, 1)
   first = (np.arange(runs) + 0.5) * (size / runs) - length / 2

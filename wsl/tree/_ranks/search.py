@@ -48,6 +48,9 @@ def find(
       f'kth_magnitude: ranks of {dtype} leaves in a trace: set jax_enable_x64, '
       'or give numbers that are known'
     )
+  if _program.narrowed(dtype):
+    # Probes have 64 bits, and a pass over a narrower leaf would narrow them.
+    leaves = [_widened(x, dtype) for x in leaves]
   xp: Any = jnp if traced else np
   wide = _counter(traced, max(sizes))
   ranks = max([len(k) for k in ks if np.ndim(k) == 2], default=1)
@@ -128,6 +131,19 @@ def find(
   unknown = lambda state: xp.any(is_open(state[0]))
   found, _ = _while(traced, unknown, step, (bracket, probes))
   return found.lo.view(dtype).reshape(len(sizes), ranks, models)
+
+
+def _widened(leaf: Any, dtype: np.dtype) -> Any:
+  """Returns a leaf of fewer bits than the search as one of its dtype."""
+  if widest([leaf.dtype]).itemsize >= dtype.itemsize:
+    return leaf
+  leaf = _on_demand.defer(leaf)
+  return _on_demand.apply_kernel(_cast, leaf, dtype=_nodes.Static(dtype))
+
+
+def _cast(x: Any, *, dtype: np.dtype) -> Any:
+  """Returns the magnitudes of a leaf in a wider dtype."""
+  return jnp.abs(x).astype(dtype)
 
 
 def _together(
