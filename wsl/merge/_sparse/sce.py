@@ -144,6 +144,10 @@ def _selected(
     kth = tree.kth_magnitude({'variance': variance[None]}, ranks)[0]
     least = variance, kth, count
   variance, kth, count = least
-  mask = tree.reaches(variance, kth) & (count > 0)
+  # The programs that search and that compare may round a variance differently,
+  # by a fused multiply and add: one that is as near as that equals the k-th.
+  size = _stack.max_models(jnp.abs(tau))
+  near = 8 * jnp.finfo(tau.dtype).eps * (kth + jnp.sqrt(kth) * size)
+  mask = (variance != 0) & (variance >= kth - near) & (count > 0)
   mask = mask | (jnp.asarray(select) >= 1)
   return jnp.where(mask[None], tau, jnp.zeros_like(tau))
