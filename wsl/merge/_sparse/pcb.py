@@ -106,12 +106,14 @@ def pcb(
 
   def steps(tau: types.Deltas) -> types.Delta:
     bounds = find(tau, quantiles)
-    scores = tree.map(_parts, tau, bounds, dialect=dialect)
+    traced = tree.is_traced(tau)
+    scores = tree.map(_parts, tau, bounds, dialect=dialect, traced=traced)
     # In a trace each pass of the search would compute the scores again.
-    if tree.is_traced(tau):
+    if traced:
       scores = tree.read(scores)
     cuts = find(scores, limits, densities)
-    return tree.map(_merge, tau, bounds, cuts, coefs=coefs, dialect=dialect)
+    hyper = {'coefs': coefs, 'dialect': dialect, 'traced': traced}
+    return tree.map(_merge, tau, bounds, cuts, **hyper)
 
   return _stack.fuse(deltas, steps)
 
@@ -129,12 +131,15 @@ def _normalised(x: types.Array, bounds: types.Array) -> types.Array:
   return (jnp.clip(jnp.abs(x), low, high) - low) / width
 
 
-def _pairwise(x: types.Array, u: types.Array) -> types.Array:
+def _pairwise(x: types.Array, u: types.Array, traced: bool) -> types.Array:
   """Sums tanh(u_t u_j) over the tasks j."""
   against = lambda y: _stack.reduce_in_turn(
     jnp.add, u, lambda z: jnp.tanh(y * z)
   )
-  # T^2 terms: on a CPU in a loop over t, for no kernel to compute them again.
+  if not traced:
+    return jax.vmap(against)(u)
+  # T^2 terms: in a trace of many leaves for a CPU in a loop over t, for no
+  # kernel to compute them again. A chunk of a leaf is computed without loops.
   return jax.lax.platform_dependent(
     u, cpu=lambda u: jax.lax.map(against, u), default=jax.vmap(against)
   )
@@ -147,22 +152,26 @@ def _with_sum(x: types.Array, y: types.Array) -> types.Array:
 
 _COMPETITION = {
   'es': _pairwise,
-  'vision': _with_sum,
-  'merging': lambda x, u: _with_sum(x, x),
+  'vision': lambda x, u, _: _with_sum(x, u),
+  'merging': lambda x, *_: _with_sum(x, x),
 }
 
 
-def _scores(x: types.Array, bounds: types.Array, dialect: str) -> types.Array:
+def _scores(
+  x: types.Array, bounds: types.Array, dialect: str, traced: bool
+) -> types.Array:
   """Returns beta of a leaf in a wide dtype, up to a factor, ``[T, ...]``."""
   share = _normalised(x, bounds)
   within = jnp.exp(len(x) * (share * share - 1))
-  return within * _COMPETITION[dialect](x, jnp.sign(x) * share)
+  return within * _COMPETITION[dialect](x, jnp.sign(x) * share, traced)
 
 
-def _parts(x: types.Array, bounds: types.Array, *, dialect: str) -> types.Array:
+def _parts(
+  x: types.Array, bounds: types.Array, *, dialect: str, traced: bool
+) -> types.Array:
   """Returns the positive and the negative parts of beta, ``[2 T, ...]``."""
   x = tree.wide(x)
-  scores = _scores(x, bounds.astype(x.dtype), dialect)
+  scores = _scores(x, bounds.astype(x.dtype), dialect, traced)
   return jnp.maximum(jnp.concatenate([scores, -scores]), 0)
 
 
@@ -173,12 +182,13 @@ def _merge(
   *,
   coefs: types.Array,
   dialect: str,
+  traced: bool,
 ) -> types.Array:
   """Averages the clipped entries of a leaf by their weights s."""
   wide = tree.wide(x)
   bounds, limits = bounds.astype(wide.dtype), limits.astype(wide.dtype)
   top, cut = limits[:, : len(x)] - limits[:, len(x) :]
-  scores = _scores(wide, bounds, dialect)
+  scores = _scores(wide, bounds, dialect, traced)
   near = 8 * jnp.finfo(wide.dtype).eps * jnp.maximum(abs(top), abs(cut))
 
   width = jnp.where(top - cut > near, top - cut, jnp.inf)
