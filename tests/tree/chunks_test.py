@@ -116,6 +116,30 @@ def test_chunks_equal_whole_leaves(name: str, dtype: str) -> None:
   check_equal(merged)
 
 
+@pytest.mark.parametrize('name', ['ties', 'sum'])
+def test_chunks_of_many_models(name: str) -> None:
+  # Above 32 models a sum is a loop, of which chunks are the carry.
+  base, *others = [
+    {'matrix': x['matrix']} for x in models(np.dtype('float32'), 41)
+  ]
+  merged = deltas.apply(base, METHODS[name](deltas.stack(base, others)), coef=2)
+  assert is_cut(merged['matrix'])
+  check_equal(merged)
+
+
+def test_a_loop_that_mixes_positions_is_refused() -> None:
+  def rolled(x: Any) -> Any:
+    step = lambda i, y: y + jnp.roll(x, i)
+    return jax.lax.fori_loop(0, 3, step, jnp.zeros_like(x))
+
+  def summed(x: Any) -> Any:
+    return jax.lax.fori_loop(0, 3, lambda i, y: y + x.sum(), x.sum()) * x
+
+  x = lazy(np.ones((40, 5), np.float32))
+  for kernel in (rolled, summed):
+    assert not is_cut(tree.apply_kernel(kernel, x))
+
+
 def test_chunks_by_a_threshold_of_signed_scores() -> None:
   base, *others = models(np.dtype('float32'))
   merged = merge.pcb(deltas.stack(base, others), density=0.5)

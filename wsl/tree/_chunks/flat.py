@@ -17,7 +17,7 @@ from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
 
-from wsl.tree._chunks import structure, values
+from wsl.tree._chunks import loops, structure, values
 
 # ``jaxprs.interpret`` walks the same environment and calls, but that file
 # imports ``tree``, whose names of leaves it reports. Literals also differ: an
@@ -87,6 +87,8 @@ def _apply(
     return interpret(window, eqn.params[_CALLS[name]], operands)
   if name == 'cond' and eqn.params.get('branches_platforms'):
     return interpret(window, _branch(eqn), operands[1:])
+  if name == 'scan' and any(isinstance(v, _VARYING) for v in operands):
+    return loops.scan(window, eqn, operands, interpret)
   if name == 'iota':
     return [values.iota(eqn)]
   if name in _ENTRYWISE:
