@@ -37,7 +37,7 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   experts = out.arrays(
     'experts', lambda: suite_training.experts(suite, base, heads)
   )
-  stack = jax.jit(arrivals.task_vectors)(base, experts)
+  stack = jax.jit(suite_training.task_vectors)(base, experts)
   models = arrivals.Models(base, stack, heads)
 
   # Merge them by every stream in every order, and measure each merge.

@@ -42,7 +42,7 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
     'experts', lambda: suite_training.experts(suite, base, heads)
   )
   joint = out.arrays('joint', lambda: suite_training.joint(suite, base, heads))
-  stack = jax.jit(merging.task_vectors)(base, experts)
+  stack = jax.jit(suite_training.task_vectors)(base, experts)
   place = functools.partial(on_mesh.shard, mesh=out.mesh)
   base, stack = place(base, lead=1), place(stack, lead=2)
   bounds = out.values(

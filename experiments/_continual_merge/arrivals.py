@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments._continual_merge import settings
@@ -27,12 +26,6 @@ class Models(NamedTuple):
   base: types.Params
   stack: types.Deltas
   heads: types.Params
-
-
-def task_vectors(base: types.Params, experts: types.Params) -> types.Deltas:
-  """Returns ``[S, T, ...]``."""
-  one = jax.vmap(jnp.subtract, in_axes=(0, None))
-  return jax.tree.map(jax.vmap(one), experts, base)
 
 
 def measure(

@@ -35,12 +35,6 @@ class Models(NamedTuple):
   supplied: dict[str, types.Tree]
 
 
-def task_vectors(base: types.Params, experts: types.Params) -> types.Deltas:
-  """Returns ``[S, T, ...]``; ``deltas.stack`` for all seeds at once."""
-  one = jax.vmap(jnp.subtract, in_axes=(0, None))
-  return jax.tree.map(jax.vmap(one), experts, base)
-
-
 def bounds(
   suite: suites.Suite,
   base: types.Params,

@@ -138,7 +138,7 @@ def _trained(
     )
     for part in merge_methods.statistics(methods)
   }
-  stack = jax.jit(merging.task_vectors)(base, experts)
+  stack = jax.jit(suite_training.task_vectors)(base, experts)
   place = functools.partial(on_mesh.shard, mesh=suite.mesh)
   base, stack = place(base, lead=1), place(stack, lead=2)
   return merging.Models(base, stack, heads, supplied)

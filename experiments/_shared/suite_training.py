@@ -79,6 +79,12 @@ def experts(
   return side_by_side.fold(trained, config.seeds, count)
 
 
+def task_vectors(base: types.Params, experts: types.Params) -> types.Deltas:
+  """Returns ``[S, T, ...]``; ``deltas.stack`` for all seeds at once."""
+  one = jax.vmap(jnp.subtract, in_axes=(0, None))
+  return jax.tree.map(jax.vmap(one), experts, base)
+
+
 def joint(
   suite: suites.Suite, base: types.Params, heads: types.Params
 ) -> types.Params:
