@@ -45,8 +45,8 @@ are tested on 1000 images. Expect (test %, by ninths of depth at the stitch):
             itself     93.3  93.3  93.3  93.3
   56 on 20  affine     87.6  85.1  87.3  74.3
     + moments reset    87.7  88.3  88.6  88.9
-            orthogonal 82.8  71.8  80.5  87.8
-    + moments reset    86.8  87.5  87.5  89.9
+            orthogonal 82.8  73.4  80.5  87.8
+    + moments reset    86.8  88.2  87.5  89.9
             trained    89.7  88.2  88.3  89.3
             random     13.9  15.0  10.0   9.1
             itself     91.1  91.1  91.1  91.1
