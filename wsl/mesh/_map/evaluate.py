@@ -39,15 +39,15 @@ def _on_mesh(x: Any, mesh: jax.sharding.AbstractMesh, seen: Any) -> Any:
   if id(x) in seen:
     return seen[id(x)][1]
   new, recur = x, lambda y: _on_mesh(y, mesh, seen)
-  if hasattr(x, 'jaxpr'):
-    if recur(x.jaxpr) is not x.jaxpr:
-      new = _traced(x)
-  elif hasattr(x, 'eqns'):
-    params = [recur(e.params) for e in x.eqns]
-    changed = any(a is not e.params for a, e in zip(params, x.eqns))
-    if changed or any(_differs(v, mesh) for v in (*x.constvars, *x.invars)):
-      eqns = [e.replace(params=a) for a, e in zip(params, x.eqns)]
-      new = x.replace(eqns=eqns)
+  if hasattr(x, 'eqns'):
+    inner = getattr(x, 'jaxpr', x)  # of a closed one; itself since JAX 0.12
+    params = [recur(e.params) for e in inner.eqns]
+    changed = any(a is not e.params for a, e in zip(params, inner.eqns))
+    variables = (*inner.constvars, *inner.invars)
+    if changed or any(_differs(v, mesh) for v in variables):
+      eqns = [e.replace(params=a) for a, e in zip(params, inner.eqns)]
+      closed = hasattr(x, 'jaxpr')
+      new = _traced(x) if closed else inner.replace(eqns=eqns)
   elif isinstance(x, dict):
     found = {key: recur(y) for key, y in x.items()}
     new = found if any(found[key] is not x[key] for key in x) else x

@@ -28,10 +28,12 @@ def scan(
   Returns:
     The carry after the last step.
   """
-  constants = eqn.params['num_consts']
-  carried = eqn.params['num_carry']
-  values.require(len(operands) == constants + carried)
-  values.require(len(eqn.outvars) == carried)
+  body = eqn.params['jaxpr']
+  # Stacked inputs and results have one more axis than those of a step.
+  same = lambda x, y: [*map(values.shape_of, x)] == [*map(values.shape_of, y)]
+  values.require(same(eqn.invars, body.jaxpr.invars))
+  values.require(same(eqn.outvars, body.jaxpr.outvars))
+  constants = len(eqn.invars) - len(eqn.outvars)
   shapes = [values.shape_of(v) for v in eqn.outvars]
   start = [
     _settled(window, value, shape)
@@ -56,7 +58,7 @@ def scan(
 
   def step(_: Any, carry: tuple[Any, ...]) -> tuple[Any, ...]:
     given = [*operands[:constants], *kinds(carry)]
-    return arrays(interpret(window, eqn.params['jaxpr'], given))
+    return arrays(interpret(window, body, given))
 
   return kinds(jax.lax.fori_loop(0, eqn.params['length'], step, arrays(start)))
 
