@@ -1,7 +1,5 @@
 """Covariance matrix adaptation, by the library of its authors."""
 
-import importlib
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -88,7 +86,9 @@ def cmaes(
     'seed': np.nan,  # numpy's global generator is left alone
     'randn': _normal(key),
   }
-  strategy = _package().CMAEvolutionStrategy(start, sigma, options)
+  strategy = _points.optional('cma', name).CMAEvolutionStrategy(
+    start, sigma, options
+  )
   points, losses = [], []
   for _ in range(evaluations // count):
     asked = np.asarray(strategy.ask())
@@ -110,12 +110,3 @@ def _ranked(losses: np.ndarray) -> np.ndarray:
   finite = np.isfinite(losses)
   worst = losses[finite].max() if finite.any() else 0.0
   return np.where(finite, losses, worst + 1 + abs(worst))
-
-
-def _package() -> ModuleType:
-  try:
-    return importlib.import_module('cma')
-  except ImportError:
-    raise ImportError(
-      "cmaes needs the package cma: pip install 'weight-space-lab[search]'"
-    ) from None

@@ -136,7 +136,7 @@ def _evolve(
   seed: int,
 ) -> np.ndarray:
   """Returns the last population of NSGA-III on the surrogate."""
-  get = lambda module: _pareto.pymoo(module, 'map_front')
+  get = lambda module: _points.optional(f'pymoo.{module}', 'map_front')
   tasks = fit.weights.shape[1]
 
   class Problem(get('core.problem').Problem):  # type: ignore[misc]

@@ -1,9 +1,10 @@
 """Pareto fronts: which points no other point beats, and their hypervolume."""
 
-import importlib
 from typing import Any
 
 import numpy as np
+
+from wsl.search import _points
 
 
 def non_dominated(losses: Any) -> np.ndarray:
@@ -72,18 +73,8 @@ def hypervolume(losses: Any, *, reference: Any) -> float:
   better = (losses < reference).all(1)
   if not better.any():
     return 0.0
-  found = pymoo('indicators.hv', 'hypervolume').HV(ref_point=reference)
-  return float(found(losses[better]))
-
-
-def pymoo(module: str, name: str) -> Any:
-  """Imports a module of the package ``pymoo``."""
-  try:
-    return importlib.import_module(f'pymoo.{module}')
-  except ImportError:
-    raise ImportError(
-      f"{name} needs the package pymoo: pip install 'weight-space-lab[search]'"
-    ) from None
+  library = _points.optional('pymoo.indicators.hv', 'hypervolume')
+  return float(library.HV(ref_point=reference)(losses[better]))
 
 
 def _matrix(name: str, losses: Any) -> np.ndarray:

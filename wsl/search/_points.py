@@ -1,6 +1,7 @@
 """Points of a search: their checks, their evaluation, the best of them."""
 
 from collections.abc import Callable
+import importlib
 from typing import Any, NamedTuple
 
 import jax
@@ -74,6 +75,18 @@ def box(
   if not (found[0] < found[1]).all():
     raise ValueError(f'{name}: lower={lower} is not below upper={upper}')
   return found[0], found[1]
+
+
+def optional(module: str, name: str) -> Any:
+  """Imports a module of the extra ``[search]`` for a function."""
+  try:
+    return importlib.import_module(module)
+  except ImportError:
+    package = module.partition('.')[0]
+    raise ImportError(
+      f'{name} needs the package {package}: pip install '
+      "'weight-space-lab[search]'"
+    ) from None
 
 
 def generator(key: types.PRNGKey) -> np.random.Generator:
