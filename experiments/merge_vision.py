@@ -24,7 +24,7 @@ from experiments._merge_vision import (
   tables,
 )
 from experiments._run import experiment, records, sweeps
-from experiments._shared import merge_methods, on_mesh, suite_training, suites
+from experiments._shared import merge_methods, on_mesh, suite_training
 
 NAME = 'merge_vision'
 
@@ -33,7 +33,7 @@ NAME = 'merge_vision'
 def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   """Trains a base and experts, merges them, and measures the merges."""
   suite, methods = setting
-  suite, config = suite._replace(mesh=out.mesh), suite.config
+  suite = suite._replace(mesh=out.mesh)
 
   # Train a base, an expert for each task, and one model for all tasks.
   start = out.arrays('base', lambda: suite_training.base(suite))
@@ -50,15 +50,9 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   )
 
   # Compute the statistics of the experts that some method uses.
-  lead = (config.seeds, len(suite.tasks.names))
-  supplied = {
-    name: out.arrays(
-      name,
-      functools.partial(suites.measure, suite, name, experts, heads),
-      like=suites.abstract(suite, name, lead),
-    )
-    for name in merge_methods.statistics(methods)
-  }
+  supplied = suite_training.statistics(
+    out, suite, merge_methods.statistics(methods), experts, heads
+  )
 
   # Merge with every method, candidate and coefficient.
   models = merging.Models(base, stack, heads, supplied)

@@ -67,17 +67,23 @@ def load(config: ml_collections.ConfigDict) -> Setting:
 def describe(setting: Setting) -> str:
   """Returns the sizes of the runs in one line."""
   config = setting.config
-  size = sum(x.size for x in jax.tree.leaves(parents(setting, 'scratch')))
+  size = sum(tree.sizes(_shapes(setting)).values())
   return (
     f'{config.runs} runs of {config.evaluations} forward passes over '
     f'{len(setting.train[1])} images; networks of '
-    f'{size // (2 * config.runs)} weights'
+    f'{size} weights'
   )
 
 
 def network(setting: Setting) -> Any:
   """Returns the module of all networks."""
   return models.MLP(widths=(setting.config.width,), outputs=10, norm=False)
+
+
+def _shapes(setting: Setting) -> types.Params:
+  """Returns the shapes of the parameters of a network."""
+  init = lambda key: network(setting).init(key, setting.train[0][:1])['params']
+  return jax.eval_shape(init, jax.random.key(0))
 
 
 def scores(setting: Setting, params: types.Params, split: Any) -> types.Array:
@@ -90,9 +96,7 @@ def scores(setting: Setting, params: types.Params, split: Any) -> types.Array:
 def parents(setting: Setting, start: str) -> types.Params:
   """Returns the two parents of each run, ``[runs, 2, ...]``."""
   config = setting.config
-  x = setting.train[0][:1]
-  init = lambda key: network(setting).init(key, x)['params']
-  shapes = jax.eval_shape(init, jax.random.key(0))
+  shapes = _shapes(setting)
   keys = jax.random.split(jax.random.key(config.seed), (config.runs, 2))
 
   def draw(key: types.PRNGKey) -> types.Params:

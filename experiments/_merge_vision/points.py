@@ -129,15 +129,9 @@ def _trained(
   experts = out.arrays(
     'experts', lambda: suite_training.experts(suite, base, heads)
   )
-  lead = (config.seeds, len(suite.tasks.names))
-  supplied = {
-    part: out.arrays(
-      part,
-      functools.partial(suites.measure, suite, part, experts, heads),
-      like=suites.abstract(suite, part, lead),
-    )
-    for part in merge_methods.statistics(methods)
-  }
+  supplied = suite_training.statistics(
+    out, suite, merge_methods.statistics(methods), experts, heads
+  )
   stack = jax.jit(suite_training.task_vectors)(base, experts)
   place = functools.partial(on_mesh.shard, mesh=suite.mesh)
   base, stack = place(base, lead=1), place(stack, lead=2)

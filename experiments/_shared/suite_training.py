@@ -3,6 +3,7 @@
 The base has initial encoders ``[S, ...]`` and frozen heads ``[S, T, ...]``.
 """
 
+from collections.abc import Iterable
 import functools
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments._run import records
 from experiments._shared import side_by_side, suites
 from wsl import data, types
 
@@ -83,6 +85,36 @@ def task_vectors(base: types.Params, experts: types.Params) -> types.Deltas:
   """Returns ``[S, T, ...]``; ``deltas.stack`` for all seeds at once."""
   one = jax.vmap(jnp.subtract, in_axes=(0, None))
   return jax.tree.map(jax.vmap(one), experts, base)
+
+
+def statistics(
+  out: records.Run,
+  suite: suites.Suite,
+  names: Iterable[str],
+  experts: types.Params,
+  heads: types.Params,
+) -> dict[str, types.Tree]:
+  """Computes statistics of all experts, ``[S, T, ...]``, or loads them.
+
+  Args:
+    out: the run whose parts they are.
+    suite: tasks and model.
+    names: of the statistics, see ``suites.statistic``.
+    experts: encoders, ``[S, T, ...]``.
+    heads: ``[S, T, ...]``.
+
+  Returns:
+    The statistics by name.
+  """
+  lead = (suite.config.seeds, len(suite.tasks.names))
+  return {
+    name: out.arrays(
+      name,
+      functools.partial(suites.measure, suite, name, experts, heads),
+      like=suites.abstract(suite, name, lead),
+    )
+    for name in names
+  }
 
 
 def joint(
