@@ -9,6 +9,7 @@ reports of the tests. Sections, of which ``--only=speed,products`` runs some:
 
   speed     merges of 8 GB of task vectors (less on small cards), against the
             time to read them once and to write the result
+  compile   the compilation of further merges of 60 leaves
   spectral  TSV-M, Iso-C and Iso-CTS on the 72 matrices of ViT-B/32
   products  every operation on the GPU against the same on the CPU
   matching  weight matching of two unrelated ResNet-50
@@ -38,6 +39,7 @@ from tests.bench._gpu import process, report
 # The share of the budget after which a section is ended.
 SECTIONS = {
   'speed': 0.35,
+  'compile': 0.3,
   'spectral': 0.3,
   'products': 0.3,
   'matching': 0.2,

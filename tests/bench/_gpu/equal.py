@@ -18,7 +18,7 @@ PARTS = (
   *('tests/lowering/precision_test.py', 'tests/stitch', 'tests/align'),
   *('tests/models', 'tests/train'),
 )
-WORKERS = 6
+WORKERS = 12
 
 
 def run(lines: report.Report, limit: float) -> None:
