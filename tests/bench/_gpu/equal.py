@@ -27,7 +27,9 @@ def run(lines: report.Report, limit: float) -> None:
   file.unlink(missing_ok=True)
   parts = ['tests/tree/names_test.py'] if lines.small else list(PARTS)
   command = [sys.executable, '-m', 'pytest', *parts, f'--junitxml={file}']
-  command += ['-p', 'no:cacheprovider', '-p', deadline.__name__, '--no-header']
+  # A plugin of benchmarks warns of workers, and warnings are errors here.
+  plugins = ('no:cacheprovider', 'no:benchmark', deadline.__name__)
+  command += [x for plugin in plugins for x in ('-p', plugin)] + ['--no-header']
   if importlib.util.find_spec('xdist') and not lines.small:
     workers = min(WORKERS, os.cpu_count() or 1)
     command += ['-n', str(workers), '--dist', 'worksteal']
