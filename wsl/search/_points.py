@@ -77,12 +77,22 @@ def box(
   return found[0], found[1]
 
 
+def finite_box(
+  name: str, lower: Any, upper: Any, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the bounds of each of n numbers, all of them finite."""
+  low, high = box(name, lower, upper, size)
+  if not np.isfinite([low, high]).all():
+    raise ValueError(f'{name}: lower and upper must be finite')
+  return low, high
+
+
 def optional(module: str, name: str) -> Any:
   """Imports a module of the extra ``[search]`` for a function."""
   try:
     return importlib.import_module(module)
   except ImportError:
-    package = module.partition('.')[0]
+    package = module.partition('.')[0].replace('sklearn', 'scikit-learn')
     raise ImportError(
       f'{name} needs the package {package}: pip install '
       "'weight-space-lab[search]'"

@@ -58,9 +58,7 @@ def random_search(
   size = _points.check_count(name, 'size', size, 1)
   evaluations = _points.check_count(name, 'evaluations', evaluations, 1)
   batch = _points.check_count(name, 'batch', batch, 1)
-  low, high = _points.box(name, lower, upper, size)
-  if not np.isfinite([low, high]).all():
-    raise ValueError(f'{name}: lower and upper must be finite')
+  low, high = _points.finite_box(name, lower, upper, size)
   points = _points.generator(key).uniform(low, high, (evaluations, size))
   losses = [
     _points.evaluated(name, loss, points[i : i + batch])

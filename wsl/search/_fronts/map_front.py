@@ -1,47 +1,31 @@
 """Amortised Pareto fronts: evolution on a quadratic model of the losses."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from wsl import types
-from wsl.search import _pareto, _points, _surrogate
+from wsl.search import _points
+from wsl.search._fronts import adaptive as adaptive_lib
+from wsl.search._fronts import pareto, surrogate
 
 _POPULATION = 100
 
 
-class Front(NamedTuple):
-  """Coefficients that trade the losses of tasks against each other.
-
-  Attributes:
-    points: the coefficients of the front, ``[P, n]``; model i of the front is
-      the merge with ``points[i]``.
-    losses: what the surrogate predicts for them, ``[P, M]``.
-    samples: the evaluated coefficients, ``[K, n]``.
-    sampled: their losses, ``[K, M]``; NaN where an evaluation failed.
-    surrogate: the fitted model.
-  """
-
-  points: np.ndarray
-  losses: np.ndarray
-  samples: np.ndarray
-  sampled: np.ndarray
-  surrogate: _surrogate.Surrogate
-
-
 def map_front(
-  losses: Callable[[np.ndarray], Any],
+  losses: pareto.Losses,
   size: int,
   *,
   evaluations: int | None = None,
-  link: _surrogate.Link = 'identity',
+  adaptive: Sequence[int] = (),
+  link: surrogate.Link = 'identity',
   lower: Any = 0.0,
   upper: Any = 1.0,
   generations: int = 25,
   key: types.PRNGKey,
-) -> Front:
+) -> pareto.Front:
   r"""Approximates the Pareto front of merges from a quadratic surrogate (MAP).
 
   .. math:: \hat\ell_m(c) = \mathrm{link}(c^\top A_m c + b_m^\top c + e_m),
@@ -50,15 +34,20 @@ def map_front(
   K sampled coefficients are evaluated and the surrogate is fitted to them; the
   front is found on the surrogate by NSGA-III, without further evaluations: 100
   individuals, simulated binary crossover and polynomial mutation. The samples
-  are in the competition too.
+  are in the competition too. With ``adaptive``, the paper's Bayesian variant,
+  further points are drawn where the surrogate fits worst: the angles of the
+  coefficients form sectors, 4 for each angle of up to three coefficients and 2
+  for more, and those of large errors are more probable.
 
   Args:
     losses: maps coefficients ``[B, n]`` to the losses of M tasks, ``[B, M]``,
-      lower is better; such as one ``mesh.map_candidates``. All samples are one
-      call. A row with NaN is left out of the fit.
+      lower is better; such as one ``mesh.map_candidates``. The first samples
+      are one call, and each round is. A row with NaN is left out of the fit.
     size: n, the number of coefficients, one for each expert, ``>= 1``.
     evaluations: K, ``>= (n + 1)(n + 2) / 2``; twice that by default. The first
       are the experts and the equal weights; the others are uniform.
+    adaptive: the numbers of further evaluations, round by round, such as
+      ``(3, 3)``; the surrogate is fitted again after each.
     link: see ``fit_surrogate``.
     lower: of the box of samples and front, one number or ``[n]``.
     upper: of the box.
@@ -70,8 +59,9 @@ def map_front(
 
   Raises:
     ImportError: if the package ``pymoo`` is not installed.
-    ValueError: if an argument is out of range, there is only one loss, or too
-      many evaluations failed for the fit.
+    ValueError: if an argument is out of range, there is only one loss, too many
+      evaluations failed for the fit, or adaptive samples are asked for one
+      coefficient.
 
   Example:
     >>> import jax
@@ -86,7 +76,10 @@ def map_front(
 
   Differs from the official code, which searches [-3, 3], far outside of its
   samples in [0, 1], draws samples of four kinds, and has five reference
-  directions for two losses; here they are as many as the population.
+  directions for two losses; here they are as many as the population. In the
+  adaptive rounds, the errors of a loss are in units of its variance, sectors
+  without samples are drawn as the worst one (there never), the subsets of a
+  bootstrap are independent, and the last surrogate has all samples.
   """
   name = 'map_front'
   size = _points.check_count(name, 'size', size, 1)
@@ -94,26 +87,39 @@ def map_front(
   count = 2 * unknowns if evaluations is None else evaluations
   count = _points.check_count(name, 'evaluations', count, unknowns)
   generations = _points.check_count(name, 'generations', generations, 1)
-  low, high = _points.box(name, lower, upper, size)
-  if not np.isfinite([low, high]).all():
-    raise ValueError(f'{name}: lower and upper must be finite')
+  counts = [_points.check_count(name, 'adaptive', x, 1) for x in adaptive]
+  if counts and size < 2:
+    raise ValueError(f'{name}: adaptive samples need two coefficients or more')
+  low, high = _points.finite_box(name, lower, upper, size)
   generator = _points.generator(key)
   samples = _samples(generator, count, low, high)
-  found = np.asarray(losses(samples), np.float64)
-  if found.ndim != 2 or len(found) != count or found.shape[1] < 2:
-    raise ValueError(
-      f'{name}: losses returned shape {found.shape} for {count} points: return '
-      '[B, M], two losses or more'
+  found = pareto.evaluated(name, losses, samples)
+  fit = _fit(samples, found, link)
+  for more in counts:
+    good = np.isfinite(found).all(1)
+    cube = (samples[good] - low) / (high - low)
+    new = adaptive_lib.propose(
+      fit(samples[good]), cube, found[good], more, generator
     )
+    new = low + (high - low) * new
+    samples = np.concatenate([samples, new])
+    found = np.concatenate([found, pareto.evaluated(name, losses, new)])
+    fit = _fit(samples, found, link)
   good = np.isfinite(found).all(1)
-  fit = _surrogate.fit_surrogate(samples[good], found[good], link=link)
   seed = int(generator.integers(2**31))
   evolved = _evolve(fit, samples[good], low, high, generations, seed)
   points = np.unique(np.concatenate([samples[good], evolved]), axis=0)
   values = fit(points)
-  kept = np.flatnonzero(_pareto.non_dominated(values))
-  kept = kept[np.argsort(values[kept, 0], kind='stable')]
-  return Front(points[kept], values[kept], samples, found, fit)
+  kept = pareto.front_order(values)
+  return pareto.Front(points[kept], values[kept], samples, found, fit)
+
+
+def _fit(
+  samples: np.ndarray, losses: np.ndarray, link: surrogate.Link
+) -> surrogate.Surrogate:
+  """Fits the surrogate to the samples whose losses are finite."""
+  good = np.isfinite(losses).all(1)
+  return surrogate.fit_surrogate(samples[good], losses[good], link=link)
 
 
 def _samples(
@@ -128,7 +134,7 @@ def _samples(
 
 
 def _evolve(
-  fit: _surrogate.Surrogate,
+  fit: surrogate.Surrogate,
   start: np.ndarray,
   low: np.ndarray,
   high: np.ndarray,

@@ -1,10 +1,51 @@
 """Pareto fronts: which points no other point beats, and their hypervolume."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from wsl.search import _points
+
+# Maps points [B, n] to M losses for each, [B, M]; lower is better.
+Losses = Callable[[np.ndarray], Any]
+
+
+class Front(NamedTuple):
+  """Coefficients that trade the losses of tasks against each other.
+
+  Attributes:
+    points: the coefficients of the front, ``[P, n]``, by their first loss;
+      model i of the front is the merge with ``points[i]``.
+    losses: of them, ``[P, M]``: predicted by the surrogate in ``map_front``,
+      evaluated in ``mm_mo``.
+    samples: the evaluated coefficients, ``[K, n]``.
+    sampled: their losses, ``[K, M]``; NaN where an evaluation failed.
+    surrogate: maps points ``[B, n]`` to predicted losses ``[B, M]``.
+  """
+
+  points: np.ndarray
+  losses: np.ndarray
+  samples: np.ndarray
+  sampled: np.ndarray
+  surrogate: Any
+
+
+def evaluated(name: str, losses: Losses, points: np.ndarray) -> np.ndarray:
+  """Returns the losses of points, ``[B, M]``, in float64."""
+  found = np.asarray(losses(points), np.float64)
+  if found.ndim != 2 or len(found) != len(points) or found.shape[1] < 2:
+    raise ValueError(
+      f'{name}: losses returned shape {found.shape} for {len(points)} points: '
+      'return [B, M], two losses or more'
+    )
+  return found
+
+
+def front_order(losses: np.ndarray) -> np.ndarray:
+  """Returns the indices of the points that no other beats, by first loss."""
+  kept = np.flatnonzero(non_dominated(losses))
+  return kept[np.argsort(losses[kept, 0], kind='stable')]
 
 
 def non_dominated(losses: Any) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Searches for merges that trade the losses of several tasks."""
