@@ -41,6 +41,8 @@ def _products_of_float32(x: Any, lapack: Any, products: Any) -> Any:
 
 
 EPS = float(np.finfo(np.float32).eps)
+# cuSOLVER's eigenvectors in float32 have errors of a few more eps.
+ROUNDING = 1 if jax.default_backend() == 'cpu' else 4
 STRICT = pytest.mark.skipif(
   not jax.config.jax_enable_x64, reason='compares with float64'
 )
@@ -141,7 +143,7 @@ def test_leading_subspaces_are_those_of_an_svd(
     near(x @ found[2], found[0] @ found[1], 2e-6)
     return
   # Angles that float32 would make wrong by eps s_1 / gap are found in float64.
-  rtol = 2e-6
+  rtol = 2e-6 * ROUNDING
   near(found[0] @ found[1] @ found[2].T, u * s @ v.T, rtol)
   near(found[0] @ found[0].T, u @ u.T, rtol)
   near(found[2] @ found[2].T, v @ v.T, rtol)
@@ -168,8 +170,9 @@ def test_steep_spectra_take_the_other_path() -> None:
   mapped = jax.jit(jax.vmap(lambda x: leading(x, 20)))(x)
   for i, one in enumerate((flat, steep)):
     u, _, v = (y[..., :20] for y in parts(one))
-    near(both.u[i] @ both.v[i].T, u @ v.T, 2e-6)
-    near(mapped.u[i] @ mapped.v[i].T, u @ v.T, 2e-6)
+    for found in (both, mapped):
+      left, right = np.asarray(found.u[i]), np.asarray(found.v[i])
+      near(left @ right.T, u @ v.T, 2e-6)
 
 
 @pytest.mark.parametrize('gap', [1e-3, 1e-4, 1e-5, 1e-6])
@@ -179,7 +182,7 @@ def test_a_small_gap_is_found_in_float64(gap: float) -> None:
   x = planted(3, 40, 24, s)
   u, _, v = (y[..., :8] for y in parts(x))
   found = leading(jnp.asarray(x), 8)
-  near(found.u @ found.v.T, u @ v.T, 1e-6)
+  near(np.asarray(found.u) @ np.asarray(found.v).T, u @ v.T, 1e-6)
 
 
 @pytest.mark.parametrize('name', SPECTRA)
@@ -188,9 +191,10 @@ def test_svd_from_the_polar_factor(name: str) -> None:
     x = planted(4, *shape, SPECTRA[name])
     _, s, _ = parts(x)
     u, found, vt = map(np.asarray, decompose(jnp.asarray(x)))
-    np.testing.assert_allclose(found[: len(s)], s, atol=1e-6 * s[0])
+    atol = 1e-6 * ROUNDING * s[0]
+    np.testing.assert_allclose(found[: len(s)], s, atol=atol)
     assert np.all(found[len(s) :] <= max(shape) * EPS * s[0])
-    near((u * found) @ vt, x, 2e-6)
+    near((u * found) @ vt, x, 2e-6 * ROUNDING)
 
 
 METHODS: dict[str, tuple[Callable[..., Any], Any]] = {

@@ -20,6 +20,10 @@ def shift(x: Any, y: Any, *, by: Any, sign: str = 'plus') -> Any:
   return x + y + by if sign == 'plus' else x + y - by
 
 
+def scaled(x: Any, *, by: Any) -> Any:
+  return x * by.astype(x.dtype)
+
+
 def pad(x: Any, *, width: int) -> Any:
   return jnp.concatenate([x, jnp.zeros(width, x.dtype)])
 
@@ -178,3 +182,35 @@ def test_wide() -> None:
     (jnp.float64, jnp.float64),
   ]:
     assert tree.wide(jnp.ones(2, dtype)).dtype == wanted
+
+
+def test_programs_outside_of_traces_are_not_tuned_on_a_gpu(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  """The options of a compilation are an error inside of jit and grad."""
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  untuned = _program._run_untuned
+  calls: list[Any] = []
+  counted = lambda *args: calls.append(1) or untuned(*args)
+  monkeypatch.setattr(_program, '_run_untuned', counted)
+  x = jnp.asarray([1.0, -2.0])
+  twice = lambda x: tree.map(double, {'a': x})['a']
+  expected = [2.0, -4.0]
+  assert twice(x).tolist() == expected
+  assert len(calls) == 1
+  assert jax.jit(lambda: twice(x))().tolist() == expected  # a constant
+  assert len(calls) == 2
+  assert jax.jit(twice)(x).tolist() == expected
+  assert jax.vmap(twice)(x).tolist() == expected
+  assert jax.grad(lambda x: twice(x).sum())(x).tolist() == [2.0, 2.0]
+  assert jax.vmap(lambda _: twice(x))(x).shape == (2, 2)
+  assert len(calls) == 3  # the last is one of a constant
+
+
+def test_shapes_of_narrowed_hyperparameters() -> None:
+  """A number of float64 is rounded to its leaf's dtype, without a warning."""
+  with jax.enable_x64(False):
+    node = tree.apply_kernel(
+      scaled, tree.defer(jnp.ones(3)), by=np.full(3, 2.0)
+    )
+    assert node.shape_dtype == jax.ShapeDtypeStruct((3,), np.float32)

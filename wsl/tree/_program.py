@@ -39,6 +39,16 @@ def last(
 
 
 _run = jax.jit(evaluate, static_argnums=0)
+# On a GPU XLA compiles and times tens of kernels for each product of a new
+# size. That takes seconds, and a program outside of jit runs a few times.
+_run_untuned = jax.jit(
+  evaluate,
+  static_argnums=0,
+  compiler_options={
+    'xla_gpu_autotune_level': 0,
+    'xla_gpu_enable_triton_gemm': False,
+  },
+)
 
 
 def run(program: Program, inputs: list[Any]) -> Any:
@@ -57,26 +67,40 @@ def run(program: Program, inputs: list[Any]) -> Any:
 
 def _run_wide(program: Program, inputs: list[Any]) -> Any:
   """Executes a program, with 64 bits enabled if it needs them."""
-  if not narrows(program, inputs):
+  wide, on_gpu = narrows(program, inputs), jax.default_backend() == 'gpu'
+  if not (wide or on_gpu):
     return _run(program, inputs)
   if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(inputs)):
     _check_first(program, inputs)
     return _run(program, inputs)
+  execute = _run_untuned if on_gpu else _run
   # Constants of a trace are concrete; compute on them outside of it.
-  with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-    result = _run(program, inputs)
+  with jax.ensure_compile_time_eval():
+    if not wide:
+      return execute(program, inputs)
+    with jax.enable_x64(True):
+      result = execute(program, inputs)
   return jax.tree.map(to_host, result)  # outside, where 64 bits are narrowed
 
 
 def shape_of(program: Program, inputs: list[Any]) -> Any:
   """Returns the shape and dtype of the result of ``run``."""
   wide = narrows(program, inputs)
+  if not wide:
+    inputs = jax.tree.map(_narrow, inputs)
   with jax.enable_x64(True) if wide else contextlib.nullcontext():
     try:
       return _run.eval_shape(program, inputs)
     except Exception as error:
       _check_axes(inputs, error)
       raise
+
+
+def _narrow(x: Any) -> Any:
+  """Returns a hyperparameter's traced type as JAX would narrow the array."""
+  if not isinstance(x, jax.ShapeDtypeStruct) or not narrowed(x.dtype):
+    return x
+  return x.update(dtype=jax.dtypes.canonicalize_dtype(x.dtype))
 
 
 def narrowed(dtype: Any) -> bool:

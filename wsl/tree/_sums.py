@@ -63,40 +63,46 @@ def total(
   )
   if not nodes:
     raise ValueError('total: the tree has no leaf to add up')
-  return _reduce(nodes, entries, operator.add)
+  return total_of(nodes, entries)
 
 
-def greatest(
-  kernel: Callable[..., Any],
-  leaves: Sequence[Any],
-  *,
-  entries: programs.Entries | None = None,
-  **hyper: Any,
+def total_of(
+  nodes: Sequence[_nodes.Computed], entries: programs.Entries | None
 ) -> Any:
-  """Returns the elementwise maximum of a kernel over leaves."""
-  nodes = [_nodes.Computed(kernel, (leaf,), hyper) for leaf in leaves]
+  """Returns the sum of reductions, in float64 or int64 on the host."""
+  parts = _parts(nodes, entries, operator.add)
+  if any(isinstance(part, jax.core.Tracer) for part in parts):
+    return _fold(operator.add, parts)
+  return functools.reduce(operator.add, map(reduce.on_host, parts))
+
+
+def greatest_of(
+  nodes: Sequence[_nodes.Computed], entries: programs.Entries | None
+) -> Any:
+  """Returns the elementwise maximum of reductions, as ``total_of``."""
 
   def larger(x: Any, y: Any) -> Any:
-    traced = isinstance(x, jax.core.Tracer) or isinstance(y, jax.core.Tracer)
-    return jnp.maximum(x, y) if traced else np.maximum(x, y)
+    on_device = isinstance(x, jax.Array) and isinstance(y, jax.Array)
+    return jnp.maximum(x, y) if on_device else np.maximum(x, y)
 
-  return _reduce(nodes, entries, larger)
+  parts = _parts(nodes, entries, larger)
+  if any(isinstance(part, jax.core.Tracer) for part in parts):
+    return _fold(jnp.maximum, parts)
+  return reduce.on_host(functools.reduce(larger, parts))
 
 
-def _reduce(
+def _parts(
   nodes: Sequence[_nodes.Computed],
   entries: programs.Entries | None,
   operator: Callable[[Any, Any], Any],
-) -> Any:
-  """Reduces leaves, in chunks if possible, and combines the results."""
+) -> list[Any]:
+  """Reduces leaves; those that are read in chunks are combined to one part."""
   cut = [reduce.is_reducible(node, entries) for node in nodes]
   parts = [_part(node) for node, flag in zip(nodes, cut) if not flag]
   chunked = [node for node, flag in zip(nodes, cut) if flag]
   if entries is not None and chunked:
     parts.append(reduce.combine(chunked, entries, operator))
-  if any(isinstance(part, jax.core.Tracer) for part in parts):
-    return _fold(operator, parts)
-  return functools.reduce(operator, parts)
+  return parts
 
 
 def _fold(operator: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
@@ -113,9 +119,27 @@ def _fold(operator: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
 
 
 def _part(node: _nodes.Computed) -> Any:
-  """Reduces one leaf; a concrete result is read back as float64 or int64."""
+  """Reduces one leaf; a result that is not queued is read back at once.
+
+  So one leaf at a time is in memory. If the leaf is in the memory of an
+  accelerator, the result is not waited for, and other leaves are queued.
+  """
   part = _recompute.recompute(node)
-  return part if isinstance(part, jax.core.Tracer) else reduce.on_host(part)
+  if isinstance(part, jax.core.Tracer):
+    return part
+  program, inputs, _ = node.linear
+  leaves = {i for _, args, _, _ in program for i in args if i >= 0}
+  queued = all(on_accelerator(inputs[i]) is not None for i in leaves)
+  return part if queued else reduce.on_host(part)
+
+
+def on_accelerator(x: Any) -> jax.Array | None:
+  """Returns the concrete array of a leaf in the memory of accelerators."""
+  array = x.array if isinstance(x, _nodes.Stored) else x
+  if not isinstance(array, jax.Array) or isinstance(array, jax.core.Tracer):
+    return None
+  is_cpu = next(iter(array.devices())).platform == 'cpu'
+  return None if is_cpu else array
 
 
 def sum_entries(x: types.Array) -> types.Array:

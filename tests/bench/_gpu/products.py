@@ -20,6 +20,7 @@ AT_MOST = {'float32': 1e-5, 'float64': 1e-12}
 CONDITION = {
   'train.advance, lbfgs': 1e3,  # a line search
   'merge.tsv, differentiated': 1e2,  # inverse gaps of singular values
+  'merge.knots': 1e1,  # inverse gaps again
   'stats.cca': 1e1,
 }
 

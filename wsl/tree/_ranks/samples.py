@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl.tree import _nodes, _on_demand
+from wsl.tree import _nodes, _on_demand, _sums
 from wsl.tree._chunks import reduce
 from wsl.tree._ranks import bits, passes
 
@@ -49,8 +49,22 @@ def sort(
   return xp.asarray(found), [x.shape[1] for x in joined]
 
 
-def draw(leaf: Any, stride: float) -> Any:
-  """Reads a sample to the host, so that one leaf at a time is in memory."""
+def draw(leaves: Sequence[Any], strides: Sequence[float]) -> list[Any]:
+  """Reads samples of leaves to the host; in a trace they stay traced.
+
+  One leaf at a time is in memory. Samples of leaves in the memory of an
+  accelerator are queued there before the first is read.
+  """
+  found = [_draw(leaf, stride) for leaf, stride in zip(leaves, strides)]
+  for part in found:
+    if isinstance(part, jax.Array) and not isinstance(part, jax.core.Tracer):
+      part.copy_to_host_async()
+  traced = lambda part: isinstance(part, jax.core.Tracer)
+  return [part if traced(part) else np.asarray(part) for part in found]
+
+
+def _draw(leaf: Any, stride: float) -> Any:
+  """Samples a leaf; the sample of a leaf not yet in memory is on the host."""
   size = leaf.size // leaf.shape[0]
   drawn = min(max(round(size / stride), 1), size)
   runs = min(max(drawn // _RUN, 1), _RUNS)
@@ -63,4 +77,8 @@ def draw(leaf: Any, stride: float) -> Any:
       passes.sample, leaf, stride=_nodes.Static(stride)
     )
     part = _on_demand.read(part)
-  return part if isinstance(part, jax.core.Tracer) else np.asarray(part)
+  if isinstance(part, jax.core.Tracer) or (
+    _sums.on_accelerator(leaf) is not None
+  ):
+    return part
+  return np.asarray(part)

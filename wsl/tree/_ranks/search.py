@@ -17,6 +17,8 @@ from wsl.tree._ranks import samples as samples_lib
 # A column of ``inside`` holds two entries. Of m entries in B = 16384 columns,
 # about m^3 / (6 B^2) columns receive three: 0.04 for m = 400.
 _FEW = 400
+# Leaves of a pass outside a trace, on an accelerator.
+_AT_ONCE = 8
 # A probe is at least 1, the bits of the smallest number: zeros are not counted.
 _COUNT = programs.Entries(lead=1, neutral=0.0)
 # The bits of NaN are above infinity, where each bracket ends.
@@ -39,9 +41,7 @@ def find(
   # A sort in a trace takes as long as a pass, so its sample is smaller.
   some = 64 if any(isinstance(x, jax.core.Tracer) for x in leaves) else 16
   strides = [size / np.clip(size / some, *samples_lib.SIZES) for size in sizes]
-  samples = [
-    samples_lib.draw(x, float(strides[g])) for x, g in zip(leaves, groups)
-  ]
+  samples = samples_lib.draw(leaves, [float(strides[g]) for g in groups])
   traced = any(isinstance(x, jax.core.Tracer) for x in [*ks, *samples])
   if traced and _program.narrowed(dtype):
     raise ValueError(
@@ -70,7 +70,13 @@ def find(
   k = k.reshape(-1)
   grouped = lambda b: jax.tree.map(rows, b)
   together = functools.partial(_together, leaves, groups)
-  alone = {'groups': _nodes.Static((0,))}
+  at_once = [] if traced else _at_once(leaves)
+
+  def passes_over(kernel: Any, **hyper: Any) -> list[_nodes.Computed]:
+    """Returns the passes over a few leaves each, outside a trace."""
+    group = lambda some: {'groups': _nodes.Static((0,) * len(some))}
+    return [_nodes.Computed(kernel, x, hyper | group(x)) for x in at_once]
+
   is_open = lambda b: b.hi - b.lo > one
 
   def count(b: brackets.Bracket, probes: Any, own: Any) -> brackets.Bracket:
@@ -80,8 +86,8 @@ def find(
         passes.count, probes=rows(probes), own=own, active=active
       )
     else:
-      counts = _sums.total(
-        passes.count, leaves, entries=_COUNT, probes=rows(probes), **alone
+      counts = _sums.total_of(
+        passes_over(passes.count, probes=rows(probes)), _COUNT
       )
     counts = counts.reshape(probes.shape).astype(wide)
     return brackets.narrow(xp, b, probes, counts, k)
@@ -93,14 +99,8 @@ def find(
         passes.collect, bracket=grouped(b), k=rows(k), own=own, active=active
       )
       return jax.tree.map(lambda x: x.reshape(-1), found)
-    found = _sums.greatest(
-      passes.inside,
-      leaves,
-      entries=_INSIDE,
-      lo=rows(b.lo),
-      hi=rows(b.hi),
-      **alone,
-    )
+    ends = passes_over(passes.inside, lo=rows(b.lo), hi=rows(b.hi))
+    found = _sums.greatest_of(ends, _INSIDE)
     return brackets.settle(xp, b, found[0].astype(integer), k)
 
   def step(state: tuple[brackets.Bracket, Any]) -> Any:
@@ -131,6 +131,27 @@ def find(
   unknown = lambda state: xp.any(is_open(state[0]))
   found, _ = _while(traced, unknown, step, (bracket, probes))
   return found.lo.view(dtype).reshape(len(sizes), ranks, models)
+
+
+def _at_once(leaves: Sequence[Any]) -> list[tuple[Any, ...]]:
+  """Groups leaves for passes outside a trace: one by one, or a few.
+
+  Small programs take an accelerator less time than the host to start. Leaves of
+  one shape in its memory are passed over several at once; their counts fit an
+  int32.
+  """
+  found: list[tuple[Any, ...]] = []
+  last: Any = None
+  for leaf in leaves:
+    array, kind = _sums.on_accelerator(leaf), None
+    if array is not None and leaf.size < 2**31 // _AT_ONCE:
+      kind = array.shape, array.dtype, array.sharding
+    if kind and kind == last and len(found[-1]) < _AT_ONCE:
+      found[-1] = (*found[-1], leaf)
+    else:
+      found.append((leaf,))
+    last = kind
+  return found
 
 
 def _widened(leaf: Any, dtype: np.dtype) -> Any:
