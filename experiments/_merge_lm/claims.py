@@ -1,0 +1,76 @@
+"""Claims about lines and subsets, judged seed by seed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments._merge_lm import titles
+
+# The merge that is said to succeed in the wild; others are compared with it.
+ARITHMETIC = 'sum'
+SUCCESS = 0.8  # share of merges above the base that is published for it
+
+
+def of_lines(
+  names: Sequence[str], base: np.ndarray, lines: dict[str, Any]
+) -> dict[str, Any]:
+  """Judges whether points between two experts are better than the ends."""
+  claims = {}
+  for pair, found in zip(lines['pairs'], np.asarray(lines['bits'])):
+    means = found.mean(-1)  # [points, S]
+    ends = np.minimum(means[0], means[-1])
+    own = base[:, [names.index(name) for name in pair]]
+    both = (own - found).min(-1)  # the domain that gains less
+    label = ' to '.join(pair)
+    claims[f'{label}: a point is better than both ends'] = _claim(
+      ends - means[1:-1].min(0)
+    )
+    claims[f'{label}: a point is better than the base in both'] = _claim(
+      both.max(0)
+    )
+  return claims
+
+
+def of_subsets(subsets: dict[str, Any]) -> dict[str, Any]:
+  """Judges the claims of In-the-Wild merging."""
+  claims = {}
+  for kind in ('untuned', 'tuned'):
+    found = {
+      name: {k: np.asarray(v) for k, v in x[kind].items()}
+      for name, x in subsets.items()
+    }
+    if ARITHMETIC not in found:
+      continue
+    arithmetic = found[ARITHMETIC]
+    share = 100 * arithmetic['beats_base'].mean(1)
+    named = f'{kind} {titles.title(ARITHMETIC)}'
+    claims[f'{named}: {100 * SUCCESS:.0f} % are better than the base'] = _claim(
+      share - 100 * SUCCESS, least=0.0
+    )
+    claims[f'{named}: better than the best member'] = _claim(
+      arithmetic['over_best'].mean(1)
+    )
+    for name, other in found.items():
+      if name != ARITHMETIC:
+        label = f'{kind} {titles.title(name)}'
+        claims[f'{label}: not above {titles.title(ARITHMETIC)}'] = _claim(
+          (arithmetic['over_base'] - other['over_base']).mean(1), least=0.0
+        )
+        claims[f'{label}: worse with more members'] = _claim(
+          other['over_base'][:, 0] - other['over_base'][:, -1]
+        )
+  return claims
+
+
+def _claim(by: np.ndarray, least: float | None = None) -> dict[str, Any]:
+  """Returns whether all are positive, or at least ``least``."""
+  holds = (by > 0).all() if least is None else (by >= least).all()
+  return {'holds': bool(holds), 'by': by.tolist()}
+
+
+def verdict(found: dict[str, Any]) -> str:
+  """Returns the verdict on a claim in words."""
+  if found['holds']:
+    return 'in every seed'
+  return 'in the mean only' if np.mean(found['by']) > 0 else 'no'
