@@ -100,6 +100,14 @@ def _materialize(x: Any, sides: Any, **hyper: Any) -> Any:
   return merge.materialize(merge.tall_masks(x, **hyper), 0)
 
 
+def _twins(x: Any, sides: Any) -> Any:
+  return merge.materialize(merge.twins(x, density=0.5), 0)
+
+
+def _rmm(x: Any, sides: Any) -> Any:
+  return merge.materialize(merge.rmm(x, basis=1, rank=4), 0)
+
+
 def _emr(x: Any, sides: Any) -> Any:
   return merge.materialize(merge.emr(x), 0)
 
@@ -245,6 +253,23 @@ METHODS = {
     _materialize,
     hyper={'threshold': (0.5, 1.0)},
     but={'permutation': 'it gives one member'},
+  ),
+  'twins': Row(
+    _twins,
+    but={
+      'permutation': 'it gives one member',
+      'vmap': 'the density sets shapes: it is static',
+      'zero': 'the mean, which is shared, falls with T',
+    },
+  ),
+  'rmm': Row(
+    _rmm,
+    but={
+      'permutation': 'it gives one member',
+      'vmap': NO_NUMBERS,
+      'zero': 'the directions are of centred factors',
+      'gradient': 'an SVD of float32 by products is a loop without derivative',
+    },
   ),
   'consensus': Row(
     _with(merge.consensus),
@@ -458,6 +483,8 @@ METHODS = {
 
 # Public functions without a row.
 NO_ROW = {
+  'fit_router': 'it takes features: tests/merge/families',
+  'route': 'it takes features: tests/merge/families',
   'frank_wolfe': 'it needs a loss: tests/merge/learned',
   'localize': 'it needs a loss: tests/merge/learned',
   'regmean_plus': 'it runs the model: tests/merge/learned',

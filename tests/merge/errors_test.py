@@ -280,6 +280,43 @@ CASES: dict[str, tuple[Any, str]] = {
     lambda: merge.materialize(merge.tall_masks(X, threshold=0.4), 2),
     'materialize(task=2): expected a task of 0 .. 1',
   ),
+  'weights of members': (
+    lambda: merge.materialize(X, [0.5, 0.2, 0.3]),
+    'materialize: task has shape (3,), expected an index, or (2,), a weight '
+    'for each task',
+  ),
+  'twins without a key': (
+    lambda: merge.twins(X, density=0.5, compress='random'),
+    "twins(compress='random'): give key=",
+  ),
+  'twins with a key': (
+    lambda: merge.twins(X, density=0.5, key=KEY),
+    "twins(compress='svd'): key= is for 'random' only",
+  ),
+  'shared of another shape': (
+    lambda: merge.twins(X, density=0.5, shared=X),
+    "twins: shared leaf 'b' has shape (2, 4), expected (4,)",
+  ),
+  'rmm without a rank': (
+    lambda: merge.rmm(X, basis=1),
+    "rmm: leaf 'w' is a matrix: give rank=, or factors of LoRAs by",
+  ),
+  'half a basis': (
+    lambda: merge.rmm(X, basis=0.5, rank=1),
+    'rmm(basis=0.5): expected an integer >= 0',
+  ),
+  'form of tsv_compress': (
+    lambda: merge.tsv_compress(X, form='factor'),
+    "tsv_compress: form='factor': expected one of ['dense', 'factors']",
+  ),
+  'tasks that are no integers': (
+    lambda: merge.fit_router(jnp.ones((2, 3)), jnp.ones(2), count=2),
+    'fit_router: tasks are no integers: give 0 .. T-1',
+  ),
+  'features of other inputs': (
+    lambda: merge.fit_router(jnp.ones((2, 3)), jnp.arange(3), count=2),
+    'fit_router: features (2, 3) and tasks (3,): give [N, d] and [N]',
+  ),
   'weights for other models': (
     lambda: merge.weighted_mean(X, [1.0, 2.0, 3.0]),
     "weighted_mean: the weight of leaf 'b' has shape (3,), expected (2,) or "

@@ -44,7 +44,7 @@ PAIRS = {
 # Rows with views of the battery's matrices.
 VIEWED = {name for name in NAMES if name.endswith('/scanned')}
 SPECTRAL = {'tsv', 'iso_c', 'iso_cts', 'tsv_compress', 'wudi', 'doge'}
-SPECTRAL |= {'knots'}
+SPECTRAL |= {'knots', 'twins', 'rmm'}
 ENTRYWISE = set(NAMES) - SPECTRAL - VIEWED - {'dare', 'della', 'regmean'}
 # Weights that are small differences of scores.
 ENTRYWISE -= {'pcb'}

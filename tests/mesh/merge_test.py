@@ -39,6 +39,7 @@ EXACT = {
 GATHER = {
   *('regmean', 'tsv', 'iso_c', 'iso_cts', 'tsv/scanned', 'iso_c/scanned'),
   *('tsv_compress', 'wudi', 'doge', 'knots'),
+  *('twins', 'rmm'),
 }
 # Their searches and sums are those of other rows.
 SAME_PROGRAM = {
@@ -52,6 +53,7 @@ SAME_PROGRAM = {
     'pcb',
   ),
   *('ram_plus', 'slerp', 'localize_and_stitch', 'doge', 'knots'),
+  *('twins', 'rmm'),
 }
 
 

@@ -9,5 +9,6 @@ LoRAs from the task vector of any merge::
 
 from wsl.adapters._extract import extract as extract
 from wsl.adapters._extract import Extraction as Extraction
-from wsl.adapters._factors import dense as dense
-from wsl.adapters._factors import Factors as Factors
+from wsl.adapters._stack import stack as stack
+from wsl.deltas import dense as dense
+from wsl.deltas import Factors as Factors

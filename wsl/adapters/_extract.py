@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import tree, types
-from wsl.adapters import _factors, _sketch
+from wsl import deltas, tree, types
+from wsl.adapters import _sketch
 
 _ALIGN = 64
 
@@ -23,7 +23,7 @@ class Extraction(NamedTuple):
       neither.
   """
 
-  factors: dict[str, _factors.Factors]
+  factors: dict[str, deltas.Factors]
   rest: dict[str, Any]
   errors: dict[str, float]
 
@@ -111,7 +111,7 @@ def extract(
     raise ValueError(f'extract: {error}') from None
   is_leaf = lambda x: x is None or isinstance(x, tree.Matrix)
   view_of = tree.named(views, is_leaf=is_leaf)
-  factors: dict[str, _factors.Factors] = {}
+  factors: dict[str, deltas.Factors] = {}
   rest: dict[str, Any] = {}
   errors: dict[str, float] = {}
   named = tree.named(delta)
@@ -163,7 +163,7 @@ def _of_leaf(
   energy: float | None,
   dtype: Any,
   sketch: dict[str, Any],
-) -> tuple[_factors.Factors, float] | None:
+) -> tuple[deltas.Factors, float] | None:
   """Returns the factors of a leaf and their error; None if it is zero."""
   tree.check_real('extract', {name: leaf}, 'only real ones are decomposed')
   _, m, n = view.sizes(leaf.shape)
@@ -190,7 +190,7 @@ def _of_leaf(
     return None
   a, b = a[..., : int(kept), :], b[..., : int(kept)]
   shape = tuple(leaf.shape)
-  return _factors.Factors(a, b, 1.0, shape, view), float(error)
+  return deltas.Factors(a, b, 1.0, shape, view), float(error)
 
 
 def _read(leaf: Any) -> Any:
@@ -227,18 +227,14 @@ def _factorise(
     u, core, v = tree.leading(x, most)
   else:
     u, core, v = _sketch.leading(x, most, words, passes)
-  # The basis is free up to a rotation of u, v and core together: that of the
-  # eigenvectors of core gives singular vectors, and equal norms of A and B.
-  s, turn = jnp.linalg.eigh((core + jnp.matrix_transpose(core)) / 2)
-  s, turn = s[..., ::-1], turn[..., ::-1]
-  s = s * tree.significant(s, x.shape, s[..., :1])
+  u, s, vt = tree.triplets(tree.Leading(u, core, v), x.shape)
   total = jnp.sum(jnp.square(x), (-2, -1))[:, None]
   # A direction counts as long as those before it represent too little.
   before = jnp.cumsum(jnp.square(s), -1) - jnp.square(s)
   wanted = (s > 0) & (before < energy * total)
   root = jnp.sqrt(jnp.where(wanted, s, 0) * size[0])[..., None, :]
-  a = jnp.matrix_transpose(tree.matmul(u, turn) * root).astype(dtype)
-  b = (tree.matmul(v, turn) * root).astype(dtype)
+  a = jnp.matrix_transpose(u * root).astype(dtype)
+  b = (jnp.matrix_transpose(vt) * root).astype(dtype)
   back = [jnp.matrix_transpose(y).astype(x.dtype) for y in (a, b)]
   # A factor is scaled, not the product, which has the size of the leaf.
   back[1] = tree.safe_divide(back[1], size)

@@ -15,6 +15,8 @@ are numpy arrays; inside ``jit`` they are an error.
 
 from wsl.deltas._apply import apply as apply
 from wsl.deltas._check import check as check
+from wsl.deltas._factors import dense as dense
+from wsl.deltas._factors import Factors as Factors
 from wsl.deltas._stack import stack as stack
 from wsl.deltas._unmatched import Unmatched as Unmatched
 from wsl.deltas._unmatched import unmatched as unmatched

@@ -1,5 +1,13 @@
 """Merging: task vectors in, one task vector out."""
 
+from wsl.merge._families.materialize import materialize as materialize
+from wsl.merge._families.reversible import Reversible as Reversible
+from wsl.merge._families.reversible import rmm as rmm
+from wsl.merge._families.router import fit_router as fit_router
+from wsl.merge._families.router import route as route
+from wsl.merge._families.router import Router as Router
+from wsl.merge._families.twins import Twins as Twins
+from wsl.merge._families.twins import twins as twins
 from wsl.merge._fisher import fisher as fisher
 from wsl.merge._learned.doge import doge as doge
 from wsl.merge._learned.frank_wolfe import frank_wolfe as frank_wolfe
@@ -25,7 +33,6 @@ from wsl.merge._sparse.ram import ram_plus as ram_plus
 from wsl.merge._sparse.rescale import rescale as rescale
 from wsl.merge._sparse.sce import sce as sce
 from wsl.merge._sparse.tall import consensus as consensus
-from wsl.merge._sparse.tall import materialize as materialize
 from wsl.merge._sparse.tall import tall_masks as tall_masks
 from wsl.merge._sparse.tall import TallMasks as TallMasks
 from wsl.merge._sparse.ties import ties as ties

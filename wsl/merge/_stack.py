@@ -221,3 +221,27 @@ def per_leaf(label: str, values: Any, deltas: types.Deltas) -> types.Tree:
         f"{label}: a leaf '{name}' where the deltas have None: make it None"
       )
   return values
+
+
+def one_delta(
+  label: str, delta: types.Delta, deltas: types.Deltas
+) -> types.Delta:
+  """Returns one task vector in the containers of a stack, after a check.
+
+  Args:
+    label: the function and the argument, for messages.
+    delta: a task vector, every leaf ``[...]``.
+    deltas: stacked task vectors, every leaf ``[T, ...]``.
+
+  Raises:
+    ValueError: if a leaf is missing or has another shape, naming the leaf.
+  """
+  delta = per_leaf(label, delta, deltas)
+  found = tree.named(delta)
+  for name, x in tree.named(deltas).items():
+    if tuple(found[name].shape) != tuple(x.shape[1:]):
+      raise ValueError(
+        f"{label} leaf '{name}' has shape {tuple(found[name].shape)}, "
+        f'expected {tuple(x.shape[1:])}: give one merged task vector'
+      )
+  return delta

@@ -72,3 +72,9 @@ def test_loras_are_merged_in_as_many_directions_as_they_have() -> None:
     matrices={'w': view},
   )
   np.testing.assert_allclose(found['w'], wanted, rtol=NEAR, atol=10 * NEAR)
+  # Their factors give the same merge, as factors, without their products.
+  both = adapters.stack([{'w': f, 'b': jnp.ones(3)} for f in factors])
+  found = merge.knots(both, method=lambda z: merge.ties(z, density=0.4))
+  assert found['w'].a.shape == (4, 5)
+  product = adapters.dense(found['w'])
+  np.testing.assert_allclose(product, wanted, rtol=NEAR, atol=30 * NEAR)

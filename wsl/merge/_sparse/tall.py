@@ -71,39 +71,6 @@ def tall_masks(
   return TallMasks(jax.tree.map(masks, deltas, merged, bounds), merged)
 
 
-def materialize(family: TallMasks, task: Any) -> types.Delta:
-  r"""Returns the task vector of one member of a family.
-
-  .. math:: \hat\tau_t = \lambda_t \, m_t \odot \tau_{MT}
-
-  Args:
-    family: T masks and a multi-task vector, from ``tall_masks``, where lambda
-      is 1; or with T scales lambda, from ``emr``.
-    task: the index of the task, 0 .. T-1; may be traced.
-
-  Returns:
-    A task vector, every leaf ``[...]``; apply it with coefficient 1.
-
-  Raises:
-    ValueError: if there is no such task.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> deltas = {'w': jnp.asarray([[1.0, 2.0], [3.0, 0.0]])}
-    >>> family = tall_masks(deltas, threshold=1)
-    >>> materialize(family, 0)['w'].tolist()
-    [0.0, 2.0]
-  """
-  tree.check_scalars('materialize', task=task)
-  models = min(x.shape[0] for x in jax.tree.leaves(family.masks))
-  if not isinstance(task, jax.core.Tracer) and not 0 <= task < models:
-    raise ValueError(
-      f'materialize(task={task}): expected a task of 0 .. {models - 1}'
-    )
-  scales = {} if family.scales is None else {'scales': family.scales}
-  return tree.map(_masked, family.masks, family.merged, task=task, **scales)
-
-
 def consensus(
   deltas: types.Deltas,
   *,
@@ -167,23 +134,6 @@ def _masks(
   return _stack.map_in_turn(needs, x, threshold.astype(x.real.dtype))
 
 
-def _masked(
-  masks: types.Array,
-  merged: types.Array,
-  *,
-  task: Any,
-  scales: types.Array | None = None,
-) -> types.Array:
-  """Applies the mask and scale of one task to a leaf of the merged vector."""
-  mask = jax.lax.dynamic_index_in_dim(masks, task, 0, keepdims=False)
-  kept = jnp.where(mask, merged, jnp.zeros_like(merged))
-  if scales is None:
-    return kept
-  wide = tree.wide(kept)
-  scale = jax.lax.dynamic_index_in_dim(scales, task, 0, keepdims=False)
-  return (wide * scale.astype(wide.dtype)).astype(merged.dtype)
-
-
 def _needed(
   x: types.Array,
   merged: types.Array,
@@ -205,15 +155,7 @@ def _merged(
   """Returns the given multi-task vector after a check, or the sum."""
   if merged is None:
     return _linear.sum(deltas)
-  merged = _stack.per_leaf(f'{label}: merged', merged, deltas)
-  found = tree.named(merged)
-  for name, x in tree.named(deltas).items():
-    if tuple(found[name].shape) != tuple(x.shape[1:]):
-      raise ValueError(
-        f"{label}: merged leaf '{name}' has shape {tuple(found[name].shape)}, "
-        f'expected {tuple(x.shape[1:])}: give one merged task vector'
-      )
-  return merged
+  return _stack.one_delta(f'{label}: merged', merged, deltas)
 
 
 def _thresholds(label: str, threshold: Any, deltas: types.Deltas) -> types.Tree:

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _checks, _stack
-from wsl.merge._spectral import matrix
+from wsl.merge._spectral import low_rank, matrix
 
 
 def tsv_compress(
   deltas: types.Deltas,
   *,
   kept: float | None = None,
+  form: str = 'dense',
   matrices: tree.Matrices | None = None,
   otherwise: str = 'refuse',
 ) -> types.Deltas:
@@ -20,23 +21,24 @@ def tsv_compress(
   .. math:: \hat\tau_t = U_t^{(q)} \Sigma_t^{(q)} V_t^{(q)\top}, \qquad
     q = \lfloor \min(m, n) / T \rfloor,
 
-  the best approximation of rank q. Vectors are kept. The factors of T tasks
-  need about as much memory as one model.
+  the best approximation of rank q. Vectors are kept. The factors of T square
+  matrices of n columns have T q (2 n) = 2 n^2 entries, twice those of one.
 
   Args:
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     kept: the fraction of singular triplets that is kept, 0 .. 1; 1 / T by
       default. It sets shapes, so it is not traced. At least one is kept.
+    form: ``'dense'``, or ``'factors'``: matrices as ``deltas.Factors`` of
+      all tasks, from which ``materialize(family, task)`` computes one.
     matrices: which leaves are matrices, as in ``tsv``.
     otherwise: as in ``iso_c``; ``'mean'`` keeps such leaves.
 
   Returns:
-    The task vectors, every leaf ``[T, ...]``, dense: ``adapters.extract`` gives
-    factors of one of them.
+    The task vectors, every leaf ``[T, ...]``, or their factors.
 
   Raises:
-    ValueError: if ``kept`` is out of range or traced, or as ``tree.views``,
-      naming the leaf.
+    ValueError: if ``kept`` is out of range or traced, ``form`` is unknown, or
+      as ``tree.views``, naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -65,7 +67,12 @@ def tsv_compress(
       )
     meaning = 'the fraction of singular triplets'
     _checks.fraction('tsv_compress', 'kept', kept, meaning, positive=True)
-  share = tree.Static(1 / models if kept is None else float(kept))
+  share = 1 / models if kept is None else float(kept)
+  forms = {'dense': False, 'factors': True}
+  if _checks.choose('tsv_compress: form', form, forms):
+    return low_rank.factor(
+      'tsv_compress', deltas, share, None, matrices, otherwise
+    )
   return matrix.on_matrices(
     'tsv_compress',
     _compress,
@@ -74,13 +81,12 @@ def tsv_compress(
     otherwise,
     wide='transpose',
     vectors=None,
-    share=share,
+    share=tree.Static(share),
   )
 
 
 def _compress(x: types.Array, *, share: float) -> types.Array:
   """Approximates ``[T, B, m, n]`` by the leading subspaces of each matrix."""
-  # 1e-9: such as (1 / 3) * 9, which may round down.
-  rank = max(int(share * min(x.shape[-2:]) + 1e-9), 1)
+  rank = low_rank.rank_of(share, x.shape)
   u, core, v = tree.leading(x, rank)
   return tree.matmul(tree.matmul(u, core), jnp.matrix_transpose(v))

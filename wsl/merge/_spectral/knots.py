@@ -9,7 +9,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _linear, _stack
-from wsl.merge._spectral import columns
+from wsl.merge._spectral import columns, factor_knots, low_rank
 
 
 def knots(
@@ -32,21 +32,23 @@ def knots(
   gives what it gives without coordinates. Vectors are averaged.
 
   Args:
-    deltas: stacked task vectors, every leaf ``[T, ...]``: those of LoRAs as
-      dense task vectors (``checkpoint.load_lora``, ``adapters.dense``).
+    deltas: stacked task vectors, every leaf ``[T, ...]``; those of LoRAs dense
+      (``checkpoint.load_lora``) or in factors (``adapters.stack``), whose
+      products are never computed.
     method: merges the coordinates of all matrices at once, leaves ``[T, B, m,
       k]`` to ``[B, m, k]``: ``lambda z: merge.ties(z, density=0.2)``.
-    rank: the most directions k of a matrix; ``min(T m, n)`` by default. Methods
-      that keep a share of all entries count the coordinates: for LoRAs give T
-      times their rank, as others are zero.
+    rank: the most directions k of a matrix; by default ``min(T m, n)``, and
+      ``min(T r, n)`` for factors. Methods that keep a share of all entries
+      count the coordinates: for dense LoRAs give T times their rank, as others
+      are zero.
     matrices: which leaves are matrices, and which of their axes are rows
       (inputs) and columns: any of the forms of ``tree.views``. Weights stored
       as ``[out, in]`` need ``tree.torch``.
     otherwise: as in ``iso_c``.
 
   Returns:
-    The merged task vector, every leaf ``[...]``; the authors choose its scale
-    on validation data.
+    The merged task vector, every leaf ``[...]``, a leaf in factors as
+    ``deltas.Factors``; the authors choose its scale on validation data.
 
   Raises:
     ValueError: if ``rank`` is less than 1, the method does not merge, or as
@@ -75,7 +77,6 @@ def knots(
   whole = rank is None or isinstance(rank, (int, np.integer))
   if not whole or (rank is not None and rank < 1):
     raise ValueError(f'knots(rank={rank}): expected an integer >= 1, or None')
-  views = _stack.views('knots', deltas, matrices, otherwise)
   found: dict[str, Any] = {}
   alike: dict[Any, dict[str, Any]] = {}
 
@@ -88,7 +89,12 @@ def knots(
     place = '' if isinstance(x, jax.core.Tracer) else name
     alike.setdefault((x.shape, x.dtype, view, place), {})[name] = x
 
-  tree.map_named(sort, deltas, views)
+  named = tree.named(deltas, is_leaf=low_rank.is_factors)
+  factors = {k: x for k, x in named.items() if low_rank.is_factors(x)}
+  arrays = {k: x for k, x in named.items() if k not in factors}
+  if arrays:
+    views = _stack.views('knots', arrays, matrices, otherwise)
+    tree.map_named(sort, arrays, views)
   parts: dict[str, _Part] = {}
   last = None
   for (_, _, view, _), leaves in alike.items():
@@ -99,12 +105,27 @@ def knots(
     for name, x, basis in zip(leaves, stacks, bases):
       parts[name] = _Part(x, basis, view)
     last = bases[0]
-  for name, y in (_merged(method, parts) if parts else {}).items():
+  planes = {
+    name: tree.apply_kernel(
+      factor_knots.basis, x.a, x.b, x.scale, rank=tree.Static(rank)
+    )
+    for name, x in factors.items()
+  }
+  coordinates = {name: _coordinates_of(part) for name, part in parts.items()}
+  for name, x in factors.items():
+    coordinates[name] = tree.apply_kernel(
+      factor_knots.coordinates, x.a, x.b, x.scale, planes[name]
+    )
+  for name, y in _merged(method, coordinates).items():
+    if name in factors:
+      found[name] = factor_knots.restored(y, planes[name], factors[name])
+      continue
     view = tree.Static(parts[name].view)
     found[name] = tree.apply_kernel(
       _restored, y, parts[name].basis, parts[name].leaf, view=view
     )
-  return tree.map_named(lambda name, _: found[name], deltas)
+  each = iter([found[name] for name in named])
+  return jax.tree.map(lambda _: next(each), deltas, is_leaf=low_rank.is_factors)
 
 
 class _Part(NamedTuple):
@@ -115,20 +136,23 @@ class _Part(NamedTuple):
   view: tree.Matrix
 
 
+def _coordinates_of(part: _Part) -> Any:
+  """Returns the coordinates of the tasks of one leaf."""
+  return tree.apply_kernel(
+    _coordinates, part.leaf, part.basis, view=tree.Static(part.view)
+  )
+
+
 def _merged(
-  method: Callable[[types.Deltas], types.Delta], parts: dict[str, _Part]
+  method: Callable[[types.Deltas], types.Delta], coordinates: dict[str, Any]
 ) -> dict[str, Any]:
   """Merges the coordinates of all matrices.
 
   Raises:
     ValueError: if the method does not merge.
   """
-  coordinates = {
-    name: tree.apply_kernel(
-      _coordinates, part.leaf, part.basis, view=tree.Static(part.view)
-    )
-    for name, part in parts.items()
-  }
+  if not coordinates:
+    return {}
   merged = tree.named(method(coordinates))
   for name, z in coordinates.items():
     if name not in merged or merged[name].shape != z.shape[1:]:

@@ -65,6 +65,33 @@ def leading(x: types.Array, k: int) -> Leading:
   )
 
 
+def triplets(part: Leading, shape: tuple[int, ...]) -> svd.Svd:
+  """Returns the singular triplets of a part of matrices.
+
+  Args:
+    part: of ``leading``.
+    shape: of the matrices, ``(..., m, n)``.
+
+  Returns:
+    u ``[..., m, k]``, s ``[..., k]`` in descending order, 0 where it is a
+    rounding error, and vt ``[..., k, n]``.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> x = jnp.diag(jnp.asarray([3.0, 2.0, 1.0]))
+    >>> triplets(leading(x, 2), x.shape).s.round(4).tolist()
+    [3.0, 2.0]
+  """
+  # A common rotation of u, v and core is free: that to the eigenvectors of core
+  # makes core diagonal, and u and v singular vectors.
+  u, core, v = part
+  s, turn = jnp.linalg.eigh((core + jnp.matrix_transpose(core)) / 2)
+  s, turn = s[..., ::-1], turn[..., ::-1]
+  s = s * svd.significant(s, shape, s[..., :1])
+  vt = jnp.matrix_transpose(_numerics.matmul(v, turn))
+  return svd.Svd(_numerics.matmul(u, turn), s, vt)
+
+
 def _cut(decomposition: svd.Svd, shape: tuple[int, ...], k: int) -> Leading:
   """Keeps the k leading triplets; zeros where they are rounding errors."""
   u, s, vt = decomposition
