@@ -112,11 +112,7 @@ def digits() -> ml_collections.ConfigDict:
         'otherwise': 'mean',
       },
       'localize_and_stitch': {'density': (0.1, 0.3, 0.5, 0.8)},
-      # One candidate: the blocks in the order of the network.
-      'regmean_plus': {
-        'blocks': (('block_0/', 'block_1/', 'block_2/', 'output/'),),
-        'shrink': (0.7, 0.9, 1.0),
-      },
+      'regmean_plus': {'shrink': (0.7, 0.9, 1.0)},
       'frank_wolfe': {
         'rate': (0.1, 1.0),
         'scale': (0.3, 0.6),
@@ -133,7 +129,10 @@ def digits() -> ml_collections.ConfigDict:
       **dict.fromkeys(('wudi', 'doge'), (1.0,)),
     },
   }
-  return ml_collections.ConfigDict(config)
+  found = ml_collections.ConfigDict(config)
+  # The leaves of each block, in the order of the network.
+  found.models.mlp.blocks = ('block_0/', 'block_1/', 'block_2/', 'output/')
+  return found
 
 
 def tiny() -> ml_collections.ConfigDict:
@@ -152,6 +151,7 @@ def tiny() -> ml_collections.ConfigDict:
   )
   config.models.mlp.arguments.widths = (32, 32)
   config.models.mlp.arguments.outputs = 32
+  config.models.mlp.blocks = ('block_0/', 'block_1/', 'output/')
   config.models.mlp.expert_rate = 5e-3
   config.coefs.default = (0.3, 0.6, 1.0)
   config.arguments.ties.density = (0.2, 0.5)
@@ -166,19 +166,31 @@ def suite8() -> ml_collections.ConfigDict:
       **_variants.SUITE8,
       'at_once': 1,
       'model': 'cnn',
-      'methods': METHODS,
       'experts': {'epochs': 4},
       'statistics': {'examples': 128},
     }
   )
   config.models = {
-    'cnn': {'module': 'ResNet', 'arguments': {}, 'expert_rate': 3e-4},
+    'cnn': {
+      'module': 'ResNet',
+      'arguments': {},
+      'expert_rate': 3e-4,
+      'blocks': ('block_0/', 'block_1/', 'block_2/', 'block_3/', 'block_4/'),
+    },
     'vit': {
       'module': 'ViT',
       'arguments': {'outputs': 256},
       'expert_rate': 5e-4,
+      'blocks': (
+        *('position|embedding/', 'block_0/', 'block_1/', 'block_2/'),
+        '^norm/|output/',
+      ),
     },
   }
+  # DOGE leaves the base's convolutions, and the λ of WUDI is 1: for them,
+  # convolutions may be matrices [h * w * in, out].
+  config.arguments.doge.matrices = 'kernel$'
+  config.arguments.wudi.matrices = (None, 'kernel$')
   return config
 
 

@@ -157,8 +157,10 @@ def merge(
 
 
 def functions(suite: suites.Suite) -> dict[str, Any]:
-  """Returns the functions of encoders that merges may call."""
-  return {'apply_fn': suite.encode, 'loss_fn': suite.loss}
+  """Returns the functions of encoders that merges may call, and the blocks."""
+  blocks = suite.config.models[suite.config.model].get('blocks')
+  found = {'apply_fn': suite.encode, 'loss_fn': suite.loss}
+  return found if blocks is None else {**found, 'blocks': blocks}
 
 
 def save_winner(

@@ -19,8 +19,9 @@ from wsl import deltas, merge, scale, tree, types
 # Statistics of the experts on unlabelled inputs, for methods that have such an
 # argument.
 STATISTICS = ('fishers', 'grams')
-# Functions of the experts on images, with or without labels.
-FUNCTIONS = ('apply_fn', 'loss_fn')
+# Functions of the experts on images, with or without labels, and the leaves of
+# each block of the model.
+FUNCTIONS = ('apply_fn', 'loss_fn', 'blocks')
 SUPPLIED = (*STATISTICS, *FUNCTIONS, 'key', 'base', 'batches')
 
 

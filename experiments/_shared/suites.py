@@ -33,6 +33,8 @@ class Suite(NamedTuple):
     encode: maps (encoder, images) to features ``[B, W]``.
     classify: maps ({'encoder', 'head'}, images) to logits ``[B, C]``.
     loss: maps (encoder, ``Examples``) to the mean cross-entropy.
+    outputs: maps (encoder, images) to the output of each module of the encoder,
+      by name, in the order of application.
     mesh: of the run, or None.
   """
 
@@ -42,6 +44,7 @@ class Suite(NamedTuple):
   encode: Callable[[types.Params, types.Array], types.Array]
   classify: Callable[[types.Params, types.Array], types.Array]
   loss: Callable[[types.Params, Any], types.Array]
+  outputs: Callable[[types.Params, types.Array], dict[str, types.Array]]
   mesh: jax.sharding.Mesh | None = None
 
 
@@ -79,9 +82,21 @@ def load(config: ml_collections.ConfigDict) -> Suite:
   _check_sizes(config, tasks)
   image = jnp.zeros((1, *tasks.train.x.shape[2:]), jnp.float32)
 
+  def standard(x: types.Array) -> types.Array:
+    return (jnp.asarray(x, jnp.float32) - tasks.mean) / tasks.std
+
   def encode(encoder: types.Params, x: types.Array) -> types.Array:
-    x = (jnp.asarray(x, jnp.float32) - tasks.mean) / tasks.std
-    return model.apply({'params': encoder}, x)
+    return model.apply({'params': encoder}, standard(x))
+
+  def outputs(encoder: types.Params, x: types.Array) -> dict[str, types.Array]:
+    _, found = model.apply(
+      {'params': encoder},
+      standard(x),
+      capture_intermediates=lambda module, _: len(module.path) == 1,
+      mutable=['intermediates'],
+    )
+    calls = found['intermediates'].items()
+    return {name: call['__call__'][0] for name, call in calls}
 
   def classify(params: types.Params, x: types.Array) -> types.Array:
     features = encode(params['encoder'], x)
@@ -101,7 +116,7 @@ def load(config: ml_collections.ConfigDict) -> Suite:
     heads = {'kernel': kernel, 'bias': jnp.zeros_like(kernel[:, 0])}
     return {'encoder': encoder, 'heads': heads}
 
-  return Suite(config, tasks, init, encode, classify, loss)
+  return Suite(config, tasks, init, encode, classify, loss, outputs)
 
 
 def _model(config: ml_collections.ConfigDict) -> Any:

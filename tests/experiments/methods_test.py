@@ -69,7 +69,7 @@ def test_a_stream_runs_over_the_models():
 
 def test_functions_of_models_get_the_examples_of_their_kind():
   arguments = {
-    'regmean_plus': {'blocks': (('block_0',),), 'shrink': 0.9},
+    'regmean_plus': {'shrink': 0.9},
     'frank_wolfe': {'steps': 1},
   }
   names = ('mean', 'regmean_plus', 'frank_wolfe')
@@ -78,6 +78,7 @@ def test_functions_of_models_get_the_examples_of_their_kind():
   base, stack = models()
   examples = suites.Examples(jnp.ones((3, 2, 4)), jnp.ones((3, 2)), None)
   functions = {
+    'blocks': ('block_0',),
     'apply_fn': lambda params, x: x @ params['block_0']['w'],
     'loss_fn': lambda params, batch: (
       jnp.sum(params['block_1']['w']) + batch.y[0]
