@@ -120,9 +120,9 @@ def _compare(
 
 
 def swap(
-  delta: types.Delta, other: types.Delta, blocks: Sequence[str]
-) -> types.Delta:
-  """Takes the leaves of some blocks from another task vector."""
+  delta: types.Tree, other: types.Tree, blocks: Sequence[str]
+) -> types.Tree:
+  """Takes the leaves of some blocks from another tree of equal shapes."""
   chosen = lambda name: any(re.search(block, name) for block in blocks)
   return tree.map_named(
     lambda name, x, y: y if chosen(name) else x, delta, other

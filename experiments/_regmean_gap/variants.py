@@ -119,7 +119,7 @@ def _merge(
 ) -> types.Delta:
   """Merges the experts of one seed."""
   given = images(setting, recipe)
-  options = {
+  options: dict[str, Any] = {
     'shrink': recipe.shrink,
     'matrices': setting.leaves[recipe.leaves],
     'otherwise': 'mean',
