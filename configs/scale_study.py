@@ -11,7 +11,11 @@ are not there are left out, so that the same command measures one GPU.
   XLA_FLAGS='--xla_force_host_platform_device_count=8
     --xla_cpu_multi_thread_eigen=false' python -m ...
 
-The second flag gives each device one thread.
+The second flag gives each device one thread. In two processes of two devices,
+with device_count=2 in XLA_FLAGS:
+
+  python -m experiments.launch.hosts --hosts=localhost,localhost scale_study
+    --config=configs/scale_study.py:cores --config.devices="(4,)" --workdir=DIR
 
 gpu: larger leaves, for one or more accelerators.
 

@@ -45,7 +45,8 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
     found[devices] = out.values(f'devices_{devices}', measured)
 
   # Stream merges from files.
-  streamed = out.values('disk', lambda: disk.measure(setting))
+  files = out.path / 'files'
+  streamed = out.values('disk', lambda: disk.measure(setting, files))
 
   # Predict large models on a pod, and compile for it if its compiler is there.
   names = config.operations

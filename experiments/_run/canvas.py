@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import Any
 
+import jax
 from matplotlib import axes, figure, ticker
 import numpy as np
 
@@ -136,7 +137,9 @@ def legend(ax: axes.Axes, title: str, first: int = 0) -> None:
 
 
 def save(fig: figure.Figure, path: pathlib.Path) -> None:
-  """Writes the file atomically."""
+  """Writes the file atomically, by process 0."""
+  if jax.process_index():
+    return
   part = path.with_suffix('.part')
   fig.savefig(part, format='png', dpi=160, facecolor='white')
   os.replace(part, path)

@@ -1,10 +1,11 @@
 """A merge that is streamed from files to a file, against its plan."""
 
 import pathlib
-import tempfile
+import shutil
 import time
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments._run import console
@@ -12,11 +13,14 @@ from experiments._scale_study import formulas, settings
 from wsl import checkpoint, deltas, merge, types
 
 
-def measure(setting: settings.Setting) -> list[dict[str, Any]]:
+def measure(
+  setting: settings.Setting, folder: pathlib.Path
+) -> list[dict[str, Any]]:
   """Merges models in files, and returns a row for each method.
 
   Args:
     setting: ``config.disk``: ``methods``, ``models``, ``leaves``, ``side``.
+    folder: of the files, which are removed; all processes share it.
 
   Returns:
     For each method the bytes by formula, by ``checkpoint.plan`` and written,
@@ -31,8 +35,7 @@ def measure(setting: settings.Setting) -> list[dict[str, Any]]:
     return {f'block_{i}/kernel': draw() for i in range(config.leaves)}
 
   rows = []
-  with tempfile.TemporaryDirectory(prefix='scale_study_') as name:
-    folder = pathlib.Path(name)
+  try:
     files = [folder / f'{i}.safetensors' for i in range(config.models + 1)]
     for file in files:
       checkpoint.save(file, model())
@@ -53,6 +56,9 @@ def measure(setting: settings.Setting) -> list[dict[str, Any]]:
         out = folder / f'{method}.safetensors'
         rows.append(_row(method, reads, merged, out, config))
         tick(method)
+  finally:
+    if jax.process_index() == 0:
+      shutil.rmtree(folder, ignore_errors=True)
   return rows
 
 
