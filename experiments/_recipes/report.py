@@ -8,7 +8,7 @@ from matplotlib import axes
 import numpy as np
 
 from experiments._recipes import settings
-from experiments._run import canvas, console, spreads
+from experiments._run import canvas, console, spreads, verdicts
 
 _STYLES = {
   'random': ('random search', '#1f6fb4', '-'),
@@ -44,8 +44,7 @@ def summarise(
     for name, methods in results.items()
     for method, found in methods.items()
   ]
-  claims = {claim: _verdict(by) for claim, by in _gains(results)}
-  return {'rows': rows, 'claims': claims}
+  return {'rows': rows, 'claims': verdicts.judge(gains(results))}
 
 
 def _last(found: dict[str, Any], split: str) -> np.ndarray:
@@ -53,27 +52,19 @@ def _last(found: dict[str, Any], split: str) -> np.ndarray:
   return np.asarray(found[split])[:, -1]
 
 
-def _gains(results: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
-  """Yields claims and the gain of each seed."""
+def gains(results: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+  """Yields claims and the gain of each seed on test images."""
   for name, methods in results.items():
     for other in ('random', 'grid'):
       if 'cmaes' in methods and other in methods:
-        high, low = (_last(methods[m], 'validation') for m in ('cmaes', other))
-        yield (
-          f'{name}: CMA-ES above {_STYLES[other][0]}, validation',
-          high - low,
-        )
+        gain = _last(methods['cmaes'], 'test') - _last(methods[other], 'test')
+        yield f'{name}: CMA-ES above {_STYLES[other][0]}', gain
   first, *others = results
   for name in others:
     for method in results[name]:
       gain = _last(results[name][method], 'test')
       gain = gain - _last(results[first][method], 'test')
-      yield f'{name} above {first} by {_STYLES[method][0]}, test', gain
-
-
-def _verdict(by: np.ndarray) -> dict[str, Any]:
-  """Judges a claim by the gain of each seed."""
-  return {'holds': bool((by > 0).all()), 'by': by.tolist()}
+      yield f'{name} above {first} by {_STYLES[method][0]}', gain
 
 
 def show(
@@ -91,12 +82,11 @@ def show(
         spreads.percent(row['test']),
       )
     )
-  notes = ['accuracy of the best point, %; ±: standard deviation over seeds.']
-  for claim, found in summary['claims'].items():
-    by = ', '.join(f'{100 * x:+.1f}' for x in found['by'])
-    in_mean = 'in the mean only' if np.mean(found['by']) > 0 else 'no'
-    verdict = 'in every seed' if found['holds'] else in_mean
-    notes.append(f'{claim}: {verdict} ({by})')
+  notes = [
+    'accuracy of the best point, %; ±: standard deviation over seeds.',
+    'In points of test accuracy, by seed:',
+  ]
+  notes += verdicts.lines(summary['claims'], factor=100)
   console.show_table(
     label,
     ('recipe', 'numbers', 'search', 'validation', 'test'),

@@ -66,7 +66,7 @@ class Setting(NamedTuple):
 
   Attributes:
     suite: tasks and model.
-    recipes: by name.
+    recipes: by name, from the fewest numbers to the most.
   """
 
   suite: suites.Suite
@@ -91,14 +91,18 @@ def load(config: ml_collections.ConfigDict) -> Setting:
       recipes[name] = _recipe(suite, name, entry)
     except ValueError as error:
       raise ValueError(f'recipes.{name}: {error}') from None
-  return Setting(suite, recipes)
+  # A config has no order: from the fewest numbers to the most.
+  ordered = sorted(recipes.items(), key=lambda item: len(item[1].lower))
+  return Setting(suite, dict(ordered))
 
 
 def _recipe(
   suite: suites.Suite, name: str, entry: ml_collections.ConfigDict
 ) -> Recipe:
   """Reads one recipe, and traces it at both ends of its box."""
-  config, numbers = suite.config, dict(entry.numbers.items())
+  config = suite.config
+  order = lambda item: (item[0] == COEF, item[0])  # the coefficient is last
+  numbers = dict(sorted(entry.numbers.items(), key=order))
   places, counts, lower, upper = [], [], [], []
   for label, span in numbers.items():
     place = tuple(label.split('/'))

@@ -113,6 +113,12 @@ def _invert_rows(x: np.ndarray) -> np.ndarray:
   return np.where(odd, 1 - x, x)
 
 
+def _checker(x: np.ndarray) -> np.ndarray:
+  """Inverts every second pixel, in the pattern of a checkerboard."""
+  odd = np.indices(x.shape[1:3]).sum(0) % 2 == 1
+  return np.where(odd, 1 - x, x)
+
+
 def _shuffle_blocks(x: np.ndarray) -> np.ndarray:
   """Permutes the sixteen 2x2 blocks, the same way in every image."""
   order = np.random.RandomState(1).permutation(16)
@@ -130,6 +136,10 @@ TRANSFORMS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
   'turned': lambda x: np.rot90(x, 2, axes=(1, 2)),
   'striped': _invert_rows,
   'rolled': lambda x: np.roll(x, (4, 4), axis=(1, 2)),
+  'flipped': lambda x: x[:, ::-1],
+  'transposed': lambda x: np.swapaxes(x, 1, 2),
+  'checkered': _checker,
+  'interleaved': lambda x: np.concatenate([x[:, ::2], x[:, 1::2]], 1),
 }
 
 

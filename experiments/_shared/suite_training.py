@@ -30,7 +30,7 @@ def base(suite: suites.Suite) -> types.Params:
   ) -> types.Array:
     del bound
     heads, encoder = params['heads'], params['encoder']
-    return _mixture_loss(suite, heads, encoder, batch, key)
+    return mixture_loss(suite, heads, encoder, batch, key)
 
   keys = suites.keys(suite, 0)
   start = jax.jit(functools.partial(jax.lax.map, suite.init))
@@ -132,7 +132,7 @@ def joint(
 
   return side_by_side.advance_all(
     'joint',
-    functools.partial(_mixture_loss, suite),
+    functools.partial(mixture_loss, suite),
     base,
     suites.keys(suite, 2),
     (heads, _mixture(suite.tasks.train)),
@@ -151,14 +151,25 @@ def _mixture(
   return x.reshape(-1, *x.shape[2:]), y.reshape(-1), task
 
 
-def _mixture_loss(
+def mixture_loss(
   suite: suites.Suite,
   heads: types.Params,
   encoder: types.Params,
   batch: tuple[types.Array, types.Array, types.Array],
   key: types.PRNGKey,
 ) -> types.Array:
-  """Returns the loss of a mixed batch, each example with its task's head."""
+  """Returns the loss of a mixed batch, each example with its task's head.
+
+  Args:
+    suite: tasks and model.
+    heads: ``[T, ...]``.
+    encoder: of one model.
+    batch: images ``[B, ...]``, labels ``[B]``, and tasks ``[B]``.
+    key: not used.
+
+  Returns:
+    The mean cross-entropy.
+  """
   del key
   x, y, task = batch
   # The logits of all heads [B, T, C], then those of each example's own task.

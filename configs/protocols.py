@@ -1,0 +1,125 @@
+"""Which merges pass the published protocols, and do their claims hold here?
+
+  python -m experiments.protocols --config=configs/protocols.py:VARIANT
+
+tiny: seconds, a test.
+
+digits: minutes on two cores. Twelve tasks made from scikit-learn's digits,
+eight of them with an expert; twelve unlike experts; two models, three seeds.
+"""
+
+import ml_collections
+
+from configs import _variants, merge_vision
+
+_FIXED = {
+  'ties': {'density': 0.2},
+  'dare': {'rate': 0.9},
+  'tsv': {'otherwise': 'mean'},
+  'iso_c': {'otherwise': 'mean'},
+}
+
+
+def digits() -> ml_collections.ConfigDict:
+  """Twelve tasks made from the embedded digits."""
+  config = ml_collections.ConfigDict(_variants.suite())
+  config.update({
+    'tasks': (
+      *('upright', 'rotated', 'inverted', 'shuffled'),
+      *('mirrored', 'turned', 'striped', 'rolled'),
+      # No expert is trained on these.
+      *('flipped', 'transposed', 'checkered', 'interleaved'),
+    ),
+    'experts_of': 8,  # the first tasks have an expert
+    'seeds': 3,
+    'seed': 0,  # of subsets, and of the tasks and labels of unlike experts
+    'merge_seed': 0,  # of random masks
+    'statistics': {'examples': 256},
+    'sizes': ('small', 'large'),
+    'coefs': {
+      'default': (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0),
+      **dict.fromkeys(('mean', 'fisher', 'regmean', 'model_stock'), (1.0,)),
+    },
+    # The whole pool; a tuple of arguments is searched.
+    'merge_bench': {
+      'methods': (
+        *('mean', 'sum', 'ties', 'dare+sum', 'consensus', 'fisher'),
+        *('regmean', 'localize_and_stitch', 'tsv', 'iso_c'),
+      ),
+      'arguments': {
+        **_FIXED,
+        'ties': {'density': (0.1, 0.2, 0.3, 0.5)},
+        'dare': {'rate': (0.5, 0.8, 0.9)},
+        'consensus': {'threshold': (0.2, 0.4, 0.6), 'min_tasks': 2},
+        'localize_and_stitch': {'density': (0.05, 0.1, 0.3)},
+        'regmean': {'shrink': 0.9},
+      },
+    },
+    # Random subsets of the pool, at the arguments of the paper.
+    'at_scale': {
+      'methods': ('mean', 'sum', 'ties', 'dare+ties'),
+      'arguments': _FIXED,
+      'sizes': (2, 4, 6, 8),
+      'draws': 8,
+    },
+    # Random subsets of unlike experts.
+    'in_the_wild': {
+      'methods': ('mean', 'sum', 'ties', 'model_stock', 'tsv', 'iso_c'),
+      'arguments': _FIXED,
+      'sizes': (2, 4, 6, 8, 10, 12),
+      'draws': 8,
+      # How many experts, each of how many random tasks; the share of wrong
+      # labels.
+      'groups': {
+        'narrow': {
+          'experts': 4, 'tasks': 1, 'epochs': 20, 'rate': 1e-3, 'noise': 0.0,
+        },
+        'broad': {
+          'experts': 4, 'tasks': 3, 'epochs': 5, 'rate': 1e-3, 'noise': 0.0,
+        },
+        'noisy': {
+          'experts': 4, 'tasks': 2, 'epochs': 10, 'rate': 2e-3, 'noise': 0.3,
+        },
+      },
+    },
+  })  # fmt: skip
+  config.models = {
+    'small': {
+      'module': 'MLP',
+      'arguments': {'widths': (32, 32, 32), 'outputs': 32},
+      'expert_rate': 2e-3,
+    },
+    'large': {
+      'module': 'MLP',
+      'arguments': {'widths': (256, 256, 256), 'outputs': 256},
+      'expert_rate': 5e-4,
+    },
+  }
+  return config
+
+
+def tiny() -> ml_collections.ConfigDict:
+  """A test, in seconds."""
+  config = digits()
+  small = merge_vision.get_config('tiny')
+  for field in ('validation', 'seeds', 'base', 'experts'):
+    config[field] = small[field]
+  config.update({
+    'tasks': ('upright', 'inverted', 'striped'),
+    'experts_of': 2,
+    'sizes': ('small',),
+    'coefs': {'default': (0.3, 1.0)},
+  })  # fmt: skip
+  config.models.small.arguments.update({'widths': (32,), 'outputs': 32})
+  config.merge_bench.methods = ('sum', 'ties')
+  config.merge_bench.arguments.ties.density = (0.2, 0.5)
+  config.at_scale.update({'methods': ('sum',), 'sizes': (1, 2)})
+  config.in_the_wild.update({'methods': ('sum', 'mean'), 'sizes': (2,)})
+  groups = config.in_the_wild.groups
+  del groups.narrow
+  groups.broad.update({'experts': 2, 'tasks': 2, 'epochs': 1})
+  groups.noisy.update({'experts': 1, 'epochs': 1})
+  return config
+
+
+get_config = _variants.chooser(tiny, digits)
