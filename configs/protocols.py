@@ -108,7 +108,7 @@ def tiny() -> ml_collections.ConfigDict:
     'tasks': ('upright', 'inverted', 'striped'),
     'experts_of': 2,
     'sizes': ('small',),
-    'coefs': {'default': (0.3, 1.0)},
+    'coefs': {'default': (0.3, 1.0), 'mean': (1.0,)},
   })  # fmt: skip
   config.models.small.arguments.update({'widths': (32,), 'outputs': 32})
   config.merge_bench.methods = ('sum', 'ties')

@@ -100,7 +100,7 @@ def curves(
 ) -> None:
   """Draws test accuracy against evaluations, a panel for each recipe."""
   width = 3.4 * len(results) + 2.2
-  fig, panels = canvas.grid(width, 3.8, 1, len(results), share=True)
+  fig, panels = canvas.grid(width, 4.2, 1, len(results), share=True)
   for ax, (name, methods) in zip(panels[0], results.items()):
     for method, found in methods.items():
       title, colour, ls = _STYLES[method]
@@ -165,6 +165,8 @@ def _map(
       color=colour,
       markeredgecolor='white',
       markersize=8,
+      clip_on=False,
+      zorder=3,
       label=f'best of {title}',
     )
   first, second = recipe.labels()

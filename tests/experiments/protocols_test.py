@@ -1,16 +1,125 @@
 """The published protocols: their statistics, and the experiment."""
 
 import itertools
+import json
 
 import jax
 import numpy as np
 import pytest
 
+from configs import protocols as configs
+from experiments import protocols as experiment
+from experiments._protocols import runs, settings
 from experiments._shared import protocols
+from tests.experiments import battery
+from wsl import checkpoint
 
+GROUP = 'in_the_wild.groups.broad'
+MISTAKES = [
+  ({'sizes': ('smal',)}, "sizes: no 'smal' .did you mean 'small'"),
+  ({'experts_of': 3}, r'experts_of=3: expected 2 \.\. 2'),
+  ({f'{GROUP}.tasks': 4}, r'groups\.broad\.tasks=4: expected 1 \.\. 3'),
+  ({f'{GROUP}.noise': 1.5}, r'groups\.broad\.noise=1\.5: expected 0 \.\. 1'),
+  ({'at_scale.sizes': (2, 3)}, r'at_scale\.sizes=\(2, 3\): .* 1 \.\. 2'),
+  ({'at_scale.draws': 0}, r'at_scale\.draws=0: expected 1 or more'),
+  ({'at_scale.methods': ('tise',)}, r"no 'tise' in wsl\.merge.*'ties'"),
+  (
+    {'in_the_wild.methods': ('fisher',)},
+    "in_the_wild.methods: 'fisher' reads images",
+  ),
+  ({'merge_bench.methods': ('dare',)}, "'dare' edits task vectors.*'\\+sum'"),
+]
+ROW = battery.Row(
+  experiment,
+  configs,
+  [
+    *('small.base', 'small.experts', 'small.broad', 'small.noisy'),
+    *('small.bounds', 'small.merge_bench.sum', 'small.merge_bench.ties'),
+    *('small.at_scale.sum', 'small.in_the_wild.sum'),
+    'small.in_the_wild.mean',
+  ],
+  dict.fromkeys(
+    ['merge_bench.png', 'at_scale.png', 'in_the_wild.png'], (400, 900)
+  ),
+  MISTAKES,
+  (runs, '_of_size', lambda *args: args[0].name == 'ties', 6),
+)
 MEMBERS = np.asarray(list(itertools.product((False, True), repeat=3)))[1:]
 RANDOM = np.random.default_rng(0)
 KEY = jax.random.key(3)
+
+
+def test_rows_are_the_statistics_of_the_tables(finished):
+  """Recomputed from the tables in the parts, by loops over seeds."""
+  load = lambda name: json.loads(
+    (finished.workdir / 'parts' / f'small.{name}.json').read_text()
+  )['values']
+  bounds = load('bounds')
+  rows = {(r['protocol'], r['method']): r for r in finished.record['rows']}
+  assert len(rows) == 5
+  test = load('merge_bench.ties')['test']
+  for seed in range(2):
+    experts, base = bounds['experts'][seed], bounds['base'][seed]
+    want = np.mean([test[seed][0][t] / experts[t][t] for t in range(2)])
+    found = rows['merge_bench', 'ties']
+    assert found['normalised'][seed] == pytest.approx(want)
+    assert found['forgetting'][seed] == pytest.approx(
+      1 - test[seed][0][2] / base[2]
+    )
+    wild = load('in_the_wild.mean')['test'][seed]
+    over = np.mean(wild, 1) - np.mean(base)
+    found = rows['in_the_wild', 'mean']
+    assert found['over_base'][seed] == [pytest.approx(over.mean())]
+    assert found['beats_base'][seed] == [np.mean(over > 0)]
+  scale = rows['at_scale', 'sum']
+  assert scale['counts'] == [1, 2]
+  assert np.shape(scale['held_in']) == np.shape(scale['held_out']) == (2, 2)
+  # Both merges of all experts chose one coefficient from the same images.
+  whole = rows['merge_bench', 'sum']
+  assert whole['choices'] == scale['choices'][1:]
+  assert whole['normalised'] == [x[1] for x in scale['held_in']]
+
+
+def test_the_mean_of_two_experts_is_measured(finished):
+  """The first merge of the mean, from the trained encoders."""
+  load = lambda name: jax.tree.map(
+    np.asarray,
+    checkpoint.load(finished.workdir / 'parts' / f'small.{name}.safetensors'),
+  )
+  setting = settings.load(finished.config)
+  suite, start = setting.suites['small'], load('base')
+  wild = [load(name) for name in setting.tasks]
+  wild = jax.tree.map(lambda *x: np.concatenate(x, 1), *wild)
+  members = setting.members['in_the_wild'][0]
+  seed, right = 1, []
+  encoder = jax.tree.map(lambda x: x[seed, members].mean(0), wild)
+  for task, (x, y) in enumerate(zip(*suite.tasks.test, strict=True)):
+    head = {k: v[seed, task] for k, v in start['heads'].items()}
+    logits = suite.classify({'encoder': encoder, 'head': head}, x)
+    right.append((np.asarray(logits).argmax(1) == y).mean())
+  part = finished.workdir / 'parts' / 'small.in_the_wild.mean.json'
+  found = json.loads(part.read_text())['values']
+  assert found['choices'] == [{'arguments': {}, 'coef': 1.0}]
+  np.testing.assert_allclose(found['test'][seed][0], right, atol=3e-3)
+
+
+def test_unlike_experts_have_tasks_and_labels_of_their_group(finished):
+  setting = settings.load(finished.config)
+  assert {k: x.shape for k, x in setting.tasks.items()} == {
+    'broad': (2, 2),
+    'noisy': (1, 2),
+  }
+  assert all((np.diff(x) > 0).all() for x in setting.tasks.values())
+  assert setting.members['in_the_wild'].shape == (3, 3)
+  bounds = json.loads(
+    (finished.workdir / 'parts' / 'small.bounds.json').read_text()
+  )['values']
+  alone = np.asarray(bounds['alone'])
+  assert alone.shape == (2, 3, 3)
+  # Clean experts are above the base on their own tasks.
+  for expert, tasks in enumerate(setting.tasks['broad']):
+    gain = alone[:, expert] - np.asarray(bounds['base'])
+    assert gain[:, tasks].mean() > 0
 
 
 def test_merge_bench_equals_its_definition_in_every_row():
@@ -155,3 +264,13 @@ def test_subsets_are_distinct_and_a_function_of_the_key():
 def test_bad_tables_are_named(call, message):
   with pytest.raises(ValueError, match=message):
     call()
+
+
+@pytest.mark.parametrize('check', battery.of_the_run(ROW))
+def test_the_run(finished, check):
+  check(finished)
+
+
+@pytest.mark.parametrize('check', battery.of_the_config(ROW))
+def test_the_config(tmp_path, check):
+  check(tmp_path)

@@ -57,11 +57,6 @@ ROW = battery.Row(
 )
 
 
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory):
-  return battery.tiny(tmp_path_factory, ROW)
-
-
 def test_the_best_point_is_the_best_of_the_journal(finished):
   folder = finished.workdir / 'parts'
   for method in settings.SEARCHES:
