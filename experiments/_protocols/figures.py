@@ -45,7 +45,7 @@ def bench(path: pathlib.Path, summary: dict[str, Any]) -> None:
       for name in ('normalised', 'forgetting')
     )
     shown = title if row['size'] == sizes[-1] else None
-    look = {'color': colour, 'marker': marker, 'markersize': 9}
+    look: dict[str, Any] = {'color': colour, 'marker': marker, 'markersize': 9}
     left.errorbar(x, y, xerr=dx, yerr=dy, elinewidth=0.8, **look)
     right.errorbar(row['seconds'], y, yerr=dy, elinewidth=0.8, **look)
     right.plot([], [], linestyle='', color=colour, marker='s', label=shown)

@@ -138,7 +138,7 @@ def _of_experts(suite: suites.Suite, pool: Pool) -> np.ndarray:
 def _first_tasks(suite: suites.Suite, count: int) -> suites.Suite:
   """Returns the suite of the first tasks only."""
   tasks = suite.tasks
-  cut = {
+  cut: dict[str, Any] = {
     part: data.Split(*(x[:count] for x in getattr(tasks, part)))
     for part in ('train', 'validation', 'test')
   }

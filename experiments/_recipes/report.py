@@ -154,7 +154,9 @@ def _map(
   # A point of the grid has one value of each seed, in another order.
   unique, index = np.unique(points, axis=0, return_inverse=True)
   mean = np.bincount(index.ravel(), values) / np.bincount(index.ravel())
-  image = ax.tricontourf(*unique.T, 100 * mean, levels=14, cmap='YlGnBu')
+  image = ax.tricontourf(
+    unique[:, 0], unique[:, 1], 100 * mean, levels=14, cmap='YlGnBu'
+  )
   fig.colorbar(image, ax=ax, label='validation accuracy, %')
   for method, found in methods.items():
     title, colour, _ = _STYLES[method]
