@@ -483,6 +483,8 @@ METHODS = {
 
 # Public functions without a row.
 NO_ROW = {
+  'cat': 'it takes factors: tests/merge/families',
+  'passthrough': 'it copies one model: tests/merge/families',
   'fit_router': 'it takes features: tests/merge/families',
   'route': 'it takes features: tests/merge/families',
   'frank_wolfe': 'it needs a loss: tests/merge/learned',

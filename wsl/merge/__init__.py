@@ -1,5 +1,6 @@
 """Merging: task vectors in, one task vector out."""
 
+from wsl.merge._cat import cat as cat
 from wsl.merge._families.materialize import materialize as materialize
 from wsl.merge._families.reversible import Reversible as Reversible
 from wsl.merge._families.reversible import rmm as rmm
@@ -57,4 +58,5 @@ from wsl.merge._streams.orders import order_sensitivity as order_sensitivity
 from wsl.merge._streams.orders import OrderSensitivity as OrderSensitivity
 from wsl.merge._swap import arcee_fusion as arcee_fusion
 from wsl.merge._swap import nearswap as nearswap
+from wsl.merge._swap import passthrough as passthrough
 from wsl.merge._variance import variance_corrected as variance_corrected

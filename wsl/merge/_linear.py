@@ -38,7 +38,7 @@ def sum(deltas: types.Deltas, *, weights: Any = None) -> types.Delta:
   if weights is None:
     return tree.map(_sum, deltas)
   weights = _checks.weights('sum', weights, models)
-  return tree.map(_weighted_sum, deltas, weights=weights)
+  return tree.map(weighted_sum, deltas, weights=weights)
 
 
 def mean(deltas: types.Deltas) -> types.Delta:
@@ -126,7 +126,7 @@ def _sum(x: types.Array) -> types.Array:
   return _stack.sum_models(_stack.map_models(tree.wide, x)).astype(x.dtype)
 
 
-def _weighted_sum(x: types.Array, *, weights: types.Array) -> types.Array:
+def weighted_sum(x: types.Array, *, weights: types.Array) -> types.Array:
   """Sums over models by weights ``[T]`` in float32 or wider."""
   return _stack.sum_models(_stack.weigh(x, weights)).astype(x.dtype)
 

@@ -1,4 +1,4 @@
-"""Taking entries of a second model: where it is near, or where it matters."""
+"""Copies of one model, and of entries of a second one where it is near."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,43 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import deltas, tree, types
+
+
+def passthrough(
+  model: types.Params, *, scale: types.Numbers = 1.0
+) -> types.Params:
+  r"""Copies a model, or multiplies it by a scale.
+
+  .. math:: \theta = s\, \theta_1
+
+  Args:
+    model: leaves ``[...]``.
+    scale: s: a number that may be traced; or one for each leaf, as in
+      ``tree.scalars``, such as 0 for the output projections of layers that are
+      to do nothing.
+
+  Returns:
+    A model, leaves ``[...]`` in the dtype of ``model``; integer leaves are
+    copied.
+
+  Raises:
+    ValueError: if ``scale`` is an array, or does not cover the leaves.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> model = {'a': jnp.ones(2), 'o_proj': jnp.ones(2)}
+    >>> passthrough(model, scale={'o_proj': 0.0, '.*': 1.0})['o_proj'].tolist()
+    [0.0, 0.0]
+
+  Reference:
+    mergekit 0.1.5, method ``passthrough``.
+  """
+  scales = tree.scalars('passthrough', 'scale', scale, model)
+
+  def multiply(x: Any, s: Any) -> Any:
+    return tree.apply_kernel(_multiplied, x, scale=s) if tree.is_float(x) else x
+
+  return jax.tree.map(multiply, model, scales)
 
 
 def nearswap(
@@ -120,6 +157,12 @@ def _importances(pairs: Sequence[Any]) -> list[tuple[Any, ...]]:
   for i, importance, quartiles in zip(searched, each, _quartiles(each)):
     found[i] = (importance, *quartiles)
   return found
+
+
+def _multiplied(x: types.Array, *, scale: types.Scalar) -> types.Array:
+  """Multiplies in float32 or wider."""
+  wide = tree.wide(x)
+  return (wide * jnp.asarray(scale).astype(wide.dtype)).astype(x.dtype)
 
 
 def _nearswap(a: types.Array, b: types.Array, *, t: Any) -> types.Array:

@@ -192,6 +192,31 @@ def test_each_input_has_a_model_of_its_own() -> None:
   np.testing.assert_allclose(found, wanted, atol=10 * NEAR)
 
 
+def test_cat_is_the_weighted_sum_in_factors() -> None:
+  loras = [{'w': lora(t, 1 + t, 0.5 + t), 'b': jnp.ones(3)} for t in range(2)]
+  stack = adapters.stack(loras)
+  wanted = merge.materialize(stack, [0.5, -2.0])
+  found = jax.jit(lambda w: merge.cat(stack, weights=w))(np.asarray([0.5, -2]))
+  assert found['w'].a.shape == (4, 5)
+  near({'w': adapters.dense(found['w']), 'b': found['b']}, wanted, 10 * NEAR)
+  each = {'w': jnp.asarray([0.5, -2.0]), 'b': jnp.ones(2)}
+  leaves = merge.cat(stack, weights=each)
+  near(leaves['w'].b, found['w'].b)
+  assert leaves['b'].tolist() == [2.0] * 3
+  total = lambda w: jnp.sum(adapters.dense(merge.cat(stack, weights=w)['w']))
+  slope = jax.grad(total)(jnp.ones(2))
+  sums = [float(jnp.sum(adapters.dense(x['w']))) for x in loras]
+  np.testing.assert_allclose(slope, sums, atol=100 * NEAR)
+
+
+def test_passthrough_copies_and_scales() -> None:
+  model = {'w': jnp.asarray([1.0, -3.0]), 'step': jnp.asarray(7)}
+  found = merge.passthrough(model, scale={'w': 0.5, '.*': 1.0})
+  assert found['w'].tolist() == [0.5, -1.5]
+  assert found['step'] == 7
+  assert merge.passthrough(model)['w'].tolist() == [1.0, -3.0]
+
+
 @pytest.mark.same_under_defaults('messages do not depend on dtypes')
 def test_bad_loras_are_named() -> None:
   one, other = lora(0, 2), {'w': jnp.ones((8, 5))}
