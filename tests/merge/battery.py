@@ -484,6 +484,7 @@ METHODS = {
 # Public functions without a row.
 NO_ROW = {
   'cat': 'it takes factors: tests/merge/families',
+  'layerwise': 'it takes a method: tests/merge/layerwise_test.py',
   'passthrough': 'it copies one model: tests/merge/families',
   'fit_router': 'it takes features: tests/merge/families',
   'route': 'it takes features: tests/merge/families',

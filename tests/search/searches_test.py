@@ -154,3 +154,22 @@ def test_a_loss_of_the_wrong_shape_is_refused() -> None:
     evolve(lambda x: 1.0)
   with pytest.raises(ValueError, match='lower and upper must be finite'):
     search.random_search(valley, 3, upper=np.inf, evaluations=3, key=KEY)
+
+
+def test_layerwise_starts_at_the_mean_and_finds_planted_layers() -> None:
+  wanted = np.asarray([[0.1, 0.9], [0.7, 0.3]])
+  kept = np.asarray([[0.5, 1.0], [0.8, 0.6]])
+  seen = []
+
+  def loss(weights: Any, density: Any) -> Any:
+    seen.append((weights, density))
+    assert density.min() > 0
+    assert density.max() <= 1
+    square = lambda x, y: ((x - y) ** 2).sum((1, 2))
+    return square(weights, wanted) + square(density, kept)
+
+  found = search.layerwise(loss, 2, 2, evaluations=1500, key=jax.random.key(0))
+  assert abs(found.weights - wanted).max() < 0.05
+  assert abs(found.density - kept).max() < 0.05
+  assert abs(seen[0][0].mean() - 0.5) < 0.2
+  assert found.loss == found.search.loss < 0.01

@@ -10,6 +10,7 @@ from wsl.merge._families.router import Router as Router
 from wsl.merge._families.twins import Twins as Twins
 from wsl.merge._families.twins import twins as twins
 from wsl.merge._fisher import fisher as fisher
+from wsl.merge._layerwise import layerwise as layerwise
 from wsl.merge._learned.doge import doge as doge
 from wsl.merge._learned.frank_wolfe import frank_wolfe as frank_wolfe
 from wsl.merge._learned.localize import localize as localize

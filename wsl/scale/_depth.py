@@ -55,7 +55,7 @@ def by_depth(
   remedy = 'give the two ends of the line, others by deltas.apply(coef={...})'
   tree.check_scalars('by_depth', remedy=remedy, start=start, end=end)
   label = f"by_depth(depth='{depth}')"
-  layers = tree.map_named(lambda name, _: layer(label, depth, name), delta)
+  layers = tree.map_named(lambda name, _: tree.layer(label, depth, name), delta)
   last = max(jax.tree.leaves(layers), default=-1)
   if last < 1:
     raise ValueError(
@@ -64,31 +64,6 @@ def by_depth(
     )
   places = jax.tree.map(lambda layer: max(layer, 0) / last, layers)
   return tree.map(_scale, delta, places, start=start, end=end)
-
-
-def layer(label: str, depth: str, name: str) -> int:
-  """Returns the number that ``depth`` captures in a name, or -1.
-
-  Args:
-    label: prefix of the error messages.
-    depth: a regular expression with one group.
-    name: the leaf's name.
-
-  Raises:
-    ValueError: if there is not exactly one group, or it captures no number.
-  """
-  pattern = tree.compiled(depth)
-  if pattern.groups != 1:
-    raise ValueError(
-      f"{label}: expected one group that captures the block's number, such as "
-      r"r'block_(\d+)/'"
-    )
-  match = pattern.search(name)
-  if match and not match[1].isdigit():
-    raise ValueError(
-      f"{label}: captured '{match[1]}' in '{name}', expected a number"
-    )
-  return int(match[1]) if match else -1
 
 
 def _scale(x: types.Array, place: Any, *, start: Any, end: Any) -> types.Array:

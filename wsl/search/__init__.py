@@ -29,6 +29,8 @@ from wsl.search._fronts.pareto import non_dominated as non_dominated
 from wsl.search._fronts.surrogate import fit_surrogate as fit_surrogate
 from wsl.search._fronts.surrogate import Surrogate as Surrogate
 from wsl.search._journal import journal as journal
+from wsl.search._layerwise import Layered as Layered
+from wsl.search._layerwise import layerwise as layerwise
 from wsl.search._levels import at_levels as at_levels
 from wsl.search._levels import level_switch as level_switch
 from wsl.search._m2n2 import m2n2 as m2n2

@@ -33,6 +33,7 @@ from wsl.tree._matrix.view import Matrix as Matrix
 from wsl.tree._names import by_regex as by_regex
 from wsl.tree._names import compiled as compiled
 from wsl.tree._names import in_order as in_order
+from wsl.tree._names import layer as layer
 from wsl.tree._names import map_named as map_named
 from wsl.tree._names import named as named
 from wsl.tree._names import nearest as nearest

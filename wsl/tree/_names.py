@@ -105,6 +105,35 @@ def select(tree: types.Tree, leaves: types.Leaves) -> types.Tree:
   return chosen
 
 
+def layer(label: str, depth: str, name: str) -> int:
+  r"""Returns the number that ``depth`` captures in a name, or -1.
+
+  Args:
+    label: prefix of the error messages.
+    depth: a regular expression with one group.
+    name: the leaf's name.
+
+  Raises:
+    ValueError: if there is not exactly one group, or it captures no number.
+
+  Example:
+    >>> layer('f', r'block_(\d+)/', 'block_3/w'), layer('f', '_(x)/', 'head')
+    (3, -1)
+  """
+  pattern = compiled(depth)
+  if pattern.groups != 1:
+    raise ValueError(
+      f"{label}: expected one group that captures the block's number, such as "
+      r"r'block_(\d+)/'"
+    )
+  match = pattern.search(name)
+  if match and not match[1].isdigit():
+    raise ValueError(
+      f"{label}: captured '{match[1]}' in '{name}', expected a number"
+    )
+  return int(match[1]) if match else -1
+
+
 def by_regex(tree: types.Tree, rules: Sequence[tuple[str, Any]]) -> types.Tree:
   """Assigns each leaf the value of the first rule that matches its name.
 

@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 from wsl import tree
-from wsl.scale import _depth
 from wsl.scale._bank import banks
 
 _WORDS = (
@@ -40,7 +39,7 @@ def parse(
       r"the layer's number, such as r'block_(\d+)/'"
     )
   layers = {
-    name: _depth.layer(f"init(depth='{depth}')", depth, name)
+    name: tree.layer(f"init(depth='{depth}')", depth, name)
     for name in bank.leaves
   }
   if max(layers.values()) < 0:
