@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl import merge, mesh
+from wsl import merge, mesh, tree
 from wsl.mesh._map import candidates as candidates_lib
 from wsl.mesh._map import program
+from wsl.tree._ranks import samples
 
 pytestmark = pytest.mark.needs_devices(8)
 N = 11
@@ -146,6 +147,32 @@ def test_merges_of_sharded_closures() -> None:
   found = mesh.map_candidates(fn, np.float32([1, 2]), mesh=m)
   wanted = np.asarray(merge.mean_nonzero(stack)['w'])
   np.testing.assert_array_equal(found, np.stack([wanted, 2 * wanted]))
+
+
+def test_groups_of_devices_search_independently(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  """Some ranks take more passes than others: no group waits for another."""
+  # In a loop, XLA's collective-permute on CPUs waits for all devices of the
+  # program, and other collectives for those of their group.
+  monkeypatch.setattr(samples, 'SIZES', (16, 1 << 16))
+  m = mesh.make('candidates:2,model:4')
+  draw = np.random.default_rng(0).normal
+  taus = [draw(size=(3, 8, 64)), draw(size=(3, 24))]
+  where = jax.sharding.NamedSharding(m, jax.P(None, 'model'))
+  shards = [jax.device_put(x.astype(np.float32), where) for x in taus]
+  fn = lambda k: tree.kth_magnitude(shards, k)
+  ranks = np.int32([8 * 64 + 24, 150])
+  found = mesh.map_candidates(fn, ranks, mesh=m)
+  every = np.concatenate([np.reshape(x, (3, -1)) for x in shards], axis=1)
+  every = np.sort(np.abs(every), axis=1)
+  np.testing.assert_array_equal(found, every[:, every.shape[1] - ranks].T)
+  (compiled,) = program._PROGRAMS[fn].values()
+  given = compiled.constants, [], [ranks], np.int32(0), np.int32(1)
+  text = compiled.run.lower(*given).compile().as_text()
+  loop = '\n'.join(x for x in text.splitlines() if '/while/body/' in x)
+  assert 'all-reduce(' in loop
+  assert 'collective-permute' not in loop
 
 
 def test_arrays_of_a_closure_are_no_constants() -> None:

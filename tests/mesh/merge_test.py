@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.merge import battery
-from wsl import merge, mesh
+from wsl import merge, mesh, tree
 from wsl.tree import _program
 
 pytestmark = [
@@ -127,6 +127,16 @@ def test_accelerators_gather_no_leaf(
   given = jax.tree.map(_large, (battery.stacked(4), row.sides(4)))
   call = lambda x, sides: row.call(x, sides, **battery.first(row))
   assert not gathered(call, *shard(given, 'model:8'))
+
+
+@pytest.mark.parametrize(
+  ('shape', 'spec'),
+  [('a:4,b:2', (None, 'a', 'b')), ('a:2,b:2,c:2', (None, 'a', ('b', 'c')))],
+)
+def test_a_cpu_counts_where_the_shards_are(shape: str, spec: Any) -> None:
+  where = jax.sharding.NamedSharding(mesh.make(shape), jax.P(*spec))
+  x = jax.ShapeDtypeStruct(SHAPE, np.float32, sharding=where)
+  assert not gathered(lambda x: tree.kth_magnitude({'w': x}, 1000), x)
 
 
 @pytest.mark.parametrize('spec', [(None, 'a', 'b'), (None, None, ('a', 'b'))])

@@ -71,6 +71,17 @@ def test_rbf_cka_of_a_large_width_is_the_linear_one() -> None:
     np.testing.assert_allclose(found, linear, rtol=1e-6)
 
 
+def test_rbf_cka_in_float32_subtracts_no_large_sums() -> None:
+  """Kernels of many features vary little, and so do their estimates."""
+  draw = np.random.default_rng(0).normal
+  x, y = draw(size=(16, 512)), draw(size=(16, 64))
+  k, other = kernel(x, 1), kernel(y, 1)
+  hsic = cka_test.hsic_1
+  expected = hsic(k, other) / np.sqrt(hsic(k, k) * hsic(other, other))
+  found = stats.rbf_cka(x.astype(np.float32), y.astype(np.float32))
+  np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
 def test_rbf_cka_of_repeated_rows_and_float32() -> None:
   x, y = draws()
   twice = np.concatenate([x, x]), np.concatenate([y, y])

@@ -102,13 +102,24 @@ def _centred(k: types.Array) -> types.Array:
 
 
 def _hsic_1(k: types.Array, other: types.Array) -> types.Array:
-  """Returns the unbiased estimate of Song et al., up to a factor."""
+  r"""Returns the unbiased estimate of Song et al., up to a factor."""
+  # Their estimate is, up to a factor,
+  #   tr(K L) + 1'K1 1'L1 / ((n - 1)(n - 2)) - 2 / (n - 2) 1'K L 1,
+  # K and L with a diagonal of 0: a small difference of large sums. It equals
+  # the inner product of the U-centred matrices (Szekely and Rizzo 2014,
+  # doi:10.1214/14-AOS1255, definition 2), in which nothing cancels.
+  return jnp.sum(_u_centred(k) * _u_centred(other))
+
+
+def _u_centred(k: types.Array) -> types.Array:
+  """Returns K with a diagonal of 0, and rows and columns of sum 0."""
+  # k_ij - r_i / (n - 2) - r_j / (n - 2) + s / ((n - 1)(n - 2)), with the sums
+  # r_i of rows and s of all entries off the diagonal. Their mean is subtracted
+  # first: the sums of the rest are small, and so is their rounding.
   n = len(k)
   off_diagonal = 1 - jnp.eye(n, dtype=k.dtype)
-  k, other = k * off_diagonal, other * off_diagonal
-  rows, columns = jnp.sum(k, 0), jnp.sum(other, 0)
-  return (
-    jnp.sum(k * other)
-    + jnp.sum(rows) * jnp.sum(columns) / ((n - 1) * (n - 2))
-    - 2 / (n - 2) * jnp.sum(rows * columns)
-  )
+  mean = jnp.sum(k * off_diagonal) / (n * (n - 1))
+  k = (k - mean) * off_diagonal
+  rows = jnp.sum(k, 1) / (n - 2)
+  k = k - rows[:, None] - rows[None] + jnp.sum(rows) / (n - 1)
+  return k * off_diagonal

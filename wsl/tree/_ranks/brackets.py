@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+PROBES = 4
 # Probes around the expected position, in standard deviations ...
 _NEAR = np.asarray([-2.5, -0.6, 0.6, 2.5])
 # ... the outer ones farther away, as the density may vary within an octave ...

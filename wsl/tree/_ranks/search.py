@@ -81,10 +81,7 @@ def find(
 
   def count(b: brackets.Bracket, probes: Any, own: Any) -> brackets.Bracket:
     if traced:
-      active = rows(is_open(b)).any(1)
-      counts = together(
-        passes.count, probes=rows(probes), own=own, active=active
-      )
+      counts = together(passes.count, probes=rows(probes), own=own)
     else:
       counts = _sums.total_of(
         passes_over(passes.count, probes=rows(probes)), _COUNT
@@ -94,10 +91,7 @@ def find(
 
   def collect(b: brackets.Bracket, _: Any, own: Any) -> brackets.Bracket:
     if traced:
-      active = rows(is_open(b)).any(1)
-      found = together(
-        passes.collect, bracket=grouped(b), k=rows(k), own=own, active=active
-      )
+      found = together(passes.collect, bracket=grouped(b), k=rows(k), own=own)
       return jax.tree.map(lambda x: x.reshape(-1), found)
     ends = passes_over(passes.inside, lo=rows(b.lo), hi=rows(b.hi))
     found = _sums.greatest_of(ends, _INSIDE)
