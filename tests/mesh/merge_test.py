@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.merge import battery
-from wsl import merge, mesh, tree
+from wsl import merge, mesh, tree, types
 from wsl.tree import _program
 
 pytestmark = [
@@ -164,6 +164,34 @@ def test_each_device_decomposes_its_own_matrices(
   # Nine matrices, two on each device with copies of the last.
   (shape,) = {tuple(map(int, s)) for s in re.findall(DECOMPOSED, text)}
   assert shape == (2,)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'spec'),
+  [('a:4,b:2', (None, 'a', 'b')), ('a:2,b:2,c:2', (None, 'a', ('b', 'c')))],
+)
+def test_regmean_solves_a_part_of_the_columns_on_each_device(
+  shape: str, spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  m, run, texts = mesh.make(shape), _program._run, []
+
+  def record(*args: Any) -> Any:
+    texts.append(run.lower(*args).compile().as_text())
+    return run(*args)
+
+  draw = np.random.default_rng(0).normal
+  x = draw(size=(2, 9, 4)) * [1, 1, 1, 0]  # an input that is always 0
+  gram = types.Gram(np.einsum('tni,tnj->tij', x, x)[:, None], np.ones(2))
+  stack, grams = {'w': draw(size=(2, 4, 12))}, {'w': gram}
+  wanted = merge.regmean(stack, grams=grams, shrink=0.9)
+  sharded = mesh.shard(stack, jax.P(*spec), m)
+  monkeypatch.setattr(_program, '_run', record)
+  found = merge.regmean(sharded, grams=grams, shrink=0.9)
+  battery.same(found, wanted)
+  assert tuple(found['w'].sharding.spec) == spec[1:]
+  # Of 12 columns and 4 of padding each device has two.
+  assert 'all-gather' not in texts[-1]
+  assert re.search(r'\[(?:1,)?1,4,2\]\S* custom-call\(', texts[-1])
 
 
 def test_the_check_detects_a_gather() -> None:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _checks, _stack
+from wsl.merge import _checks, _normal_equations, _stack
+from wsl.merge._spectral import spread
 
 
 def sum(deltas: types.Deltas, *, weights: Any = None) -> types.Delta:
@@ -110,7 +111,14 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
     if isinstance(weight, types.Gram):
       check_gram('weighted_mean', name, x, weight)
       axes = tree.Static(weight.axes)
-      return tree.apply_kernel(_matrix_weighted, x, weight.matrix, axes=axes)
+      where = tree.Static(spread.spec_of(x))
+      return tree.apply_kernel(
+        _normal_equations.matrix_weighted,
+        x,
+        weight.matrix,
+        axes=axes,
+        spec=where,
+      )
     if np.shape(weight) not in (x.shape, x.shape[:1]):
       raise ValueError(
         f"weighted_mean: the weight of leaf '{name}' has shape "
@@ -164,48 +172,6 @@ def _sums_in_turn(
   weigh = lambda w, x: w.astype(x.dtype) * x
   weighted = _stack.map_models(weigh, weight, x)
   return _stack.sum_models(weight), _stack.sum_models(weighted)
-
-
-def _matrix_weighted(
-  x: types.Array, matrix: types.Array, *, axes: tuple[int, ...]
-) -> types.Array:
-  """Averages by matrices ``[T, groups, d, d]`` on the input axes.
-
-  The merged W minimises sum_t tr((W - W_t)^T G_t (W - W_t)), which is the sum
-  of squared output errors of each map on its own inputs. Its gradient vanishes
-  at the normal equations (sum_t G_t) W = sum_t G_t W_t, solved group by group.
-  """
-  rows = _as_rows(tree.wide(x), matrix.shape[1], axes)
-  weight = matrix.astype(rows.dtype)
-  # An input that is zero in all models leaves its row of W undetermined: a
-  # unit weight for each model makes it their mean, and the system regular.
-  diagonal = jnp.diagonal(weight, axis1=-2, axis2=-1)
-  unseen = jnp.broadcast_to(_stack.sum_models(diagonal) == 0, diagonal.shape)
-  eye = jnp.eye(weight.shape[-1], dtype=bool)[None, None]
-  weight = jnp.where(unseen[..., None] & eye, 1, weight)
-  weighted = tree.matmul(weight, rows)
-  merged = jnp.linalg.solve(
-    _stack.sum_models(weight), _stack.sum_models(weighted)
-  )
-  return _from_rows(merged, x.shape[1:], axes).astype(x.dtype)
-
-
-def _as_rows(x: types.Array, groups: int, axes: tuple[int, ...]) -> types.Array:
-  """Views ``[T, ...]`` as ``[T, groups, d, outputs per group]``."""
-  front = [a + 1 for a in axes]
-  d = int(np.prod([x.shape[a] for a in front]))
-  x = jnp.moveaxis(x, front, range(1, len(front) + 1))
-  return jnp.moveaxis(x.reshape(len(x), d, groups, -1), 2, 1)
-
-
-def _from_rows(
-  rows: types.Array, shape: tuple[int, ...], axes: tuple[int, ...]
-) -> types.Array:
-  """Inverts ``_as_rows`` for one merged ``[groups, d, outputs per group]``."""
-  rest = [n for a, n in enumerate(shape) if a not in axes]
-  front = [shape[a] for a in axes]
-  x = jnp.moveaxis(rows, 0, 1).reshape(*front, *rest)
-  return jnp.moveaxis(x, range(len(front)), axes)
 
 
 def check_gram(

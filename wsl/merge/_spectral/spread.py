@@ -32,7 +32,6 @@ def spread(
   if devices(x) == 1:
     return method(x)
   mesh: Any = jax.typeof(x).sharding.mesh
-  names = [*_automatic(mesh)]
   count = x.shape[1]
   missing = -count % devices(x)
   last = jnp.broadcast_to(x[:, -1:], (len(x), missing, *x.shape[2:]))
@@ -40,20 +39,32 @@ def spread(
   # XLA moves one group of axes from m, n or T to B by an exchange. It would
   # gather a stack that several of them leave at once.
   free = jax.sharding.PartitionSpec.UNCONSTRAINED
-  steps: list[tuple[str, ...]] = [()]
-  for group in (*_groups(spec), *((name,) for name in names)):
-    new = [name for name in group if name in names and name not in steps[-1]]
-    steps += [(*steps[-1], *new)] * bool(new)
-    x = _place(x, mesh, free, steps[-1], free, free)
-  x = _place(x, mesh, None, steps[-1], None, None)
+  groups = steps(mesh, spec)
+  for group in groups:
+    x = place(x, mesh, free, group, free, free)
+  x = place(x, mesh, None, groups[-1], None, None)
   found = method(x)
   front: list[Any] = [None] * (found.ndim - 3)
-  found = _place(found, mesh, *front, steps[-1], None, None)
+  found = place(found, mesh, *front, groups[-1], None, None)
   # Back to where ``restore`` will place the leaves, by the same exchanges.
   front = [free] * len(front)
-  for step in steps[:-1][::-1] if spec is not None else ():
-    found = _place(found, mesh, *front, step or None, free, free)
+  for group in [(), *groups[:-1]][::-1] if spec is not None else ():
+    found = place(found, mesh, *front, group or None, free, free)
   return found[..., :count, :, :]
+
+
+def steps(mesh: Any, spec: Spec) -> list[tuple[str, ...]]:
+  """Lists the mesh axes that shard a new axis after each exchange.
+
+  Args:
+    mesh: the mesh of a traced array, with several devices.
+    spec: how an array is sharded: those axes come first, a group at a time.
+  """
+  names, found = [*_automatic(mesh)], [()]
+  for group in (*_groups(spec), *((name,) for name in names)):
+    new = [name for name in group if name in names and name not in found[-1]]
+    found += [(*found[-1], *new)] * bool(new)
+  return found[1:]
 
 
 def devices(x: types.Array) -> int:
@@ -81,7 +92,7 @@ def restore(x: types.Array, spec: Spec, rank: int) -> types.Array:
   mesh: Any = jax.typeof(x).sharding.mesh
   if spec is None or not [*_automatic(mesh)]:
     return x
-  return _place(x, mesh, *spec[rank - x.ndim :])
+  return place(x, mesh, *spec[rank - x.ndim :])
 
 
 def _groups(spec: Spec) -> Iterator[tuple[str, ...]]:
@@ -98,8 +109,8 @@ def _automatic(mesh: Any) -> Iterator[str]:
       yield name
 
 
-def _place(x: types.Array, mesh: Any, *entries: Any) -> types.Array:
-  """Constrains the sharding of a traced array."""
+def place(x: types.Array, mesh: Any, *entries: Any) -> types.Array:
+  """Constrains how a traced array is sharded; without entries, not at all."""
   spec = jax.sharding.PartitionSpec(*entries)
   where = jax.sharding.NamedSharding(mesh, spec)
   return jax.lax.with_sharding_constraint(x, where)
