@@ -60,7 +60,8 @@ def steps(mesh: Any, spec: Spec) -> list[tuple[str, ...]]:
     mesh: the mesh of a traced array, with several devices.
     spec: how an array is sharded: those axes come first, a group at a time.
   """
-  names, found = [*_automatic(mesh)], [()]
+  names = [*_automatic(mesh)]
+  found: list[tuple[str, ...]] = [()]
   for group in (*_groups(spec), *((name,) for name in names)):
     new = [name for name in group if name in names and name not in found[-1]]
     found += [(*found[-1], *new)] * bool(new)
