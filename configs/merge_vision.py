@@ -70,7 +70,9 @@ METHODS = (
 MORE = (
   *('breadcrumbs+sum', 'magmax', 'pcb', 'variance_corrected', 'opcm'),
   *('tsv_compress+sum', 'wudi', 'doge', 'localize_and_stitch'),
-  *('regmean_plus', 'frank_wolfe', 'emr'),
+  *('regmean_plus', 'frank_wolfe', 'emr', 'dare+ties', 'della+sum', 'sce'),
+  *('ram', 'ram_plus', 'model_stock', 'karcher', 'multislerp', 'knots'),
+  *('twins', 'rmm'),
 )
 
 
@@ -111,6 +113,15 @@ def digits() -> ml_collections.ConfigDict:
         'norm': (0.5, 1.0, 2.0, 4.0),
         'otherwise': 'mean',
       },
+      # Rows of a kernel [in, out] are the entries of one output.
+      'della': {'density': (0.3, 0.6), 'epsilon': 0.15, 'axis': 0},
+      'sce': {'select': (0.2, 0.5, 1.0)},
+      'ram': {'threshold': (1e-5, 1e-3)},
+      'ram_plus': {'threshold': (1e-5, 1e-3)},
+      'multislerp': {'weights': ((1.0,) * 4,)},  # one candidate, equal weights
+      'knots': {'method': 'ties', 'otherwise': 'mean'},
+      'twins': {'density': 0.1, 'otherwise': 'mean'},
+      'rmm': {'basis': (1, 2), 'rank': 16, 'otherwise': 'mean'},
       'localize_and_stitch': {'density': (0.1, 0.3, 0.5, 0.8)},
       'regmean_plus': {'shrink': (0.7, 0.9, 1.0)},
       'frank_wolfe': {
@@ -126,7 +137,8 @@ def digits() -> ml_collections.ConfigDict:
       'regmean': (1.0,),
       'tall_masks': (1.0,),
       **dict.fromkeys(('regmean_plus', 'frank_wolfe', 'emr'), (1.0,)),
-      **dict.fromkeys(('wudi', 'doge'), (1.0,)),
+      **dict.fromkeys(('wudi', 'doge', 'karcher', 'multislerp'), (1.0,)),
+      **dict.fromkeys(('model_stock', 'twins', 'rmm'), (1.0,)),
     },
   }
   found = ml_collections.ConfigDict(config)
@@ -189,6 +201,7 @@ def suite8() -> ml_collections.ConfigDict:
   }
   # DOGE leaves the base's convolutions, and the λ of WUDI is 1: for them,
   # convolutions may be matrices [h * w * in, out].
+  config.arguments.multislerp.weights = ((1.0,) * 8,)
   config.arguments.doge.matrices = 'kernel$'
   config.arguments.wudi.matrices = (None, 'kernel$')
   return config

@@ -99,6 +99,8 @@ def sweep(
     'validation': chosen.tolist(),
     'test': test.tolist(),
     'merge_seconds': seconds[first],
+    'evaluations': len(method.candidates) * len(method.coefs),
+    'peak_models': peak(suite, method, method.candidates[first], models),
   }
 
 
@@ -154,6 +156,33 @@ def merge(
   return merge_methods.apply(
     method, arguments, models.base, models.stack, supplied, functions(suite)
   )
+
+
+def peak(
+  suite: suites.Suite,
+  method: merge_methods.Method,
+  arguments: dict[str, dict[str, Any]],
+  models: Models,
+) -> float:
+  """Returns the peak memory of a merge of one seed, in sizes of a model.
+
+  Args:
+    suite: tasks and model.
+    method: the method.
+    arguments: one of its candidates.
+    models: of all seeds.
+
+  Returns:
+    Bytes of what the merge reads, returns and holds meanwhile, if it is one
+    compiled program, by the bytes of the base.
+  """
+  shape = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+  one, key = jax.tree.map(shape, models), jax.eval_shape(jax.random.key, 0)
+  run = lambda models, key: merge(suite, method, arguments, models, key)
+  memory: Any = jax.jit(run).lower(one, key).compile().memory_analysis()
+  size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(one.base))
+  held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+  return (held + memory.temp_size_in_bytes) / size
 
 
 def functions(suite: suites.Suite) -> dict[str, Any]:

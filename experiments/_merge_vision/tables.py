@@ -5,57 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments._merge_vision import titles
 from experiments._run import console, spreads
-
-TITLES = {
-  'base': 'base',
-  'experts': 'experts',
-  'joint': 'joint training',
-  'mean': 'average',
-  'sum': 'task arithmetic',
-  'sum+by_depth': 'LiNeS',
-  'dare+sum': 'DARE + sum',
-  'dare+ties': 'DARE + TIES',
-  'ties': 'TIES',
-  'consensus': 'consensus TA',
-  'fisher': 'Fisher',
-  'regmean': 'RegMean',
-  'tsv': 'TSV-M',
-  'iso_c': 'Iso-C',
-  'iso_cts': 'Iso-CTS',
-  'slerp': 'SLERP',
-  'tall_masks': 'TALL masks',
-  'breadcrumbs+sum': 'Breadcrumbs',
-  'magmax': 'MagMax',
-  'pcb': 'PCB',
-  'variance_corrected': 'variance corrected',
-  'tsv_compress+sum': 'TSV-C + sum',
-  'wudi': 'WUDI',
-  'doge': 'DOGE',
-  'localize_and_stitch': 'Localize-and-Stitch',
-  'opcm': 'OPCM',
-  'regmean_plus': 'RegMean++',
-  'frank_wolfe': 'Frank-Wolfe',
-  'emr': 'EMR',
-}
-
-# Averages over the eight CLIP tasks with ViT-B/32 from the documentation of
-# FusionBench (its checkpoints, not all coefficients tuned).
-PUBLISHED = {
-  'base': 48.2,
-  'experts': 90.3,
-  'joint': 88.6,
-  'mean': 66.5,
-  'sum': 68.0,
-  'ties': 72.2,
-  'fisher': 70.6,
-  'regmean': 82.4,
-  'tsv': 83.1,
-  'iso_c': 82.8,
-  'iso_cts': 82.7,
-  'regmean_plus': 84.4,
-  'wudi': 84.5,
-}
 
 COLUMNS = (
   'method',
@@ -66,7 +17,9 @@ COLUMNS = (
   'λ',
   'arguments',
   'data',
+  'evaluations',
   'merge s',
+  'memory',
   'CLIP B/32',
 )
 
@@ -121,7 +74,7 @@ def _row(
   worst = int(test.mean(0).argmin())
   row = {
     'method': name,
-    'title': TITLES.get(name, name),
+    'title': titles.TITLES.get(name, name),
     'kind': kind,
     'mean': mean,
     'std': std,
@@ -131,14 +84,16 @@ def _row(
     'validation_mean': float(np.mean(found['validation'])),
     'validation': found['validation'],
     'test': found['test'],
-    'published': PUBLISHED.get(name),
+    'published': titles.PUBLISHED.get(name),
   }
   if kind != 'bound':
     row |= {
       'coef': found['coef'],
       'arguments': found['arguments'],
       'data': found['data'],
+      'evaluations': found['evaluations'],
       'merge_seconds': found['merge_seconds'],
+      'peak_models': found['peak_models'],
       'curve': {'coefs': found['coefs'], 'validation': found['curve']},
     }
   return row
@@ -193,15 +148,18 @@ def show(title: str, summary: dict[str, Any]) -> None:
     "its expert's; CLIP B/32: published averages over its eight tasks.",
     'λ and arguments: selected on labelled validation images, one choice for '
     'all seeds; data: used by the merge itself, in addition to the models.',
+    'evaluations: merges on validation images for that choice; memory: peak of '
+    f'one compiled merge, in models, of which {count} are its input.',
   ]
   if 'family' in groups:
+    names = ', '.join(row[0] for row in groups['family'])
     notes.append(
-      f'{groups["family"][0][0]}: {count} models, a mask for each task: an '
-      'upper reference, not a merged model.'
+      f'{names}: {count} models in one: an upper reference, not a merged model.'
     )
   for pair in summary['disagreements']:
     better, worse = (
-      TITLES.get(pair[k], pair[k]) for k in ('here_better', 'published_better')
+      titles.TITLES.get(pair[k], pair[k])
+      for k in ('here_better', 'published_better')
     )
     notes.append(
       f'order differs from CLIP B/32: {better} is {pair["here_points"]:.1f} '
@@ -229,7 +187,9 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     f'{row["coef"]:g}' if merged else '',
     _arguments(row['arguments']) if merged else '',
     row['data'] if merged else '',
+    str(row['evaluations']) if merged else '',
     f'{row["merge_seconds"]:.2g}' if merged else '',
+    f'{row["peak_models"]:.1f}' if merged else '',
     '' if published is None else f'{published:.1f}',
   )
 

@@ -1,20 +1,21 @@
 """Merging methods by their expressions in a config: ``'ties'``, ``'dare+sum'``.
 
 An expression names public functions of ``wsl.merge`` or ``wsl.scale``, applied
-from left to right.
+from left to right. An argument ``method`` is the name of another merge, such as
+``knots: {'method': 'ties'}``, whose arguments are its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import inspect
+import functools
 import itertools
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from experiments._run import public_calls
-from wsl import deltas, merge, scale, tree, types
+from experiments._shared import merge_calls
+from wsl import merge, scale, types
 
 # Statistics of the experts on unlabelled inputs, for methods that have such an
 # argument.
@@ -90,8 +91,12 @@ def _parse(
   calls = tuple(
     public_calls.find(part, rooms, where=where) for part in name.split('+')
   )
+  inner = (arguments.get(call.__name__, {}).get('method') for call in calls)
+  methods = [
+    public_calls.find(each, rooms, where=where) for each in inner if each
+  ]
   values = {}
-  for call in calls:
+  for call in (*calls, *methods):
     given = dict(arguments.get(call.__name__, {}))
     public_calls.check(
       call, given, supplied=SUPPLIED, where=f'arguments.{call.__name__}'
@@ -149,7 +154,7 @@ def apply(
     functions: values for ``FUNCTIONS``.
 
   Returns:
-    A delta, leaves ``[...]``, or a family of T deltas (``merge.TallMasks``).
+    A delta, leaves ``[...]``, or a family of T deltas, see ``is_family``.
   """
   result: Any = stack
   for call in method.calls:
@@ -161,14 +166,11 @@ def apply(
       labelled = 'loss_fn' in asked
       values['batches'] = examples if labelled else [[x] for x in examples.x]
     given |= {name: values[name] for name in asked if name in values}
-    if not _operands(call):
-      result = merge.fold(call(**given), result)
-    elif _takes_two_models(call):
-      a, b = (deltas.apply(base, _take(result, t)) for t in range(2))
-      merged = call(a, b, **given)
-      result = _take(deltas.stack(base, [merged]), 0)
-    else:
-      result = call(result, **given)
+    if isinstance(given.get('method'), str):  # a merge within a merge
+      inner = getattr(merge, given['method'])
+      its_own = arguments.get(inner.__name__, {})
+      given['method'] = functools.partial(inner, **its_own)
+    result = merge_calls.apply(call, base, result, given)
   return result
 
 
@@ -192,7 +194,9 @@ def check(
     ValueError: the error of the method, with its place in the config.
   """
   where = f"methods: '{method.name}'"
-  if any(map(_takes_two_models, method.calls)) and tasks != 2:
+  if (
+    any(merge_calls.operands(call) == 2 for call in method.calls) and tasks != 2
+  ):
     raise ValueError(f'{where} takes 2 models, there are {tasks}: leave it out')
   stack = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((tasks, *x.shape), x.dtype), base
@@ -220,24 +224,7 @@ def check(
 
 def is_family(merged: Any) -> bool:
   """Returns whether a result is a family of one model for each task."""
-  return isinstance(merged, merge.TallMasks)
-
-
-def _takes_two_models(call: Callable[..., Any]) -> bool:
-  """Returns whether a function merges two models, not task vectors."""
-  return _operands(call) == 2
-
-
-def _operands(call: Callable[..., Any]) -> int:
-  """Returns the number of operands; a stream has none."""
-  first = inspect.Parameter.POSITIONAL_OR_KEYWORD
-  parameters = inspect.signature(call).parameters.values()
-  return sum(p.kind == first for p in parameters)
-
-
-def _take(stack: types.Deltas, t: int) -> types.Delta:
-  return tree.map(_row, stack, t=t)
-
-
-def _row(x: types.Array, *, t: Any) -> types.Array:
-  return jnp.take(x, t, axis=0)
+  if isinstance(merged, (merge.TallMasks, merge.Twins)):
+    return True
+  reversible = lambda x: isinstance(x, merge.Reversible)
+  return any(map(reversible, jax.tree.leaves(merged, is_leaf=reversible)))
