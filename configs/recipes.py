@@ -4,8 +4,17 @@
 
 tiny: seconds, a test.
 
-digits: minutes on two cores. Four tasks made from scikit-learn's digits, as in
-merge_vision; five seeds.
+digits: six minutes on two cores. Four tasks made from scikit-learn's digits, as
+in merge_vision; five seeds. Expect (test % of the best point, +- over seeds):
+
+                        numbers  random       CMA-ES       grid
+  sum                   1        85.1 +- 2.0  85.1 +- 2.0  85.2 +- 2.0
+  TIES                  2        79.8 +- 3.3  80.5 +- 3.2  80.2 +- 3.4
+  DARE, TIES            3        80.0 +- 3.2  80.1 +- 3.9  79.5 +- 3.8
+  by task               8        80.6 +- 3.4  85.1 +- 3.1  58.9 +- 2.0
+
+suite8: eight real tasks of 28x28 grey images, three seeds, from a folder of
+yours: --config.data=FOLDER (see merge_vision). Not run yet.
 """
 
 import ml_collections

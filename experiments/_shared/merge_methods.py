@@ -7,6 +7,7 @@ from left to right. An argument ``method`` is the name of another merge, such as
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
+import inspect
 import itertools
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ STATISTICS = ('fishers', 'grams')
 # Functions of the experts on images, with or without labels, and the leaves of
 # each block of the model.
 FUNCTIONS = ('apply_fn', 'loss_fn', 'blocks')
+_REQUIRED = inspect.Parameter.empty
 SUPPLIED = (*STATISTICS, *FUNCTIONS, 'key', 'base', 'batches')
 
 
@@ -165,7 +167,12 @@ def apply(
       examples = supplied['examples']
       labelled = 'loss_fn' in asked
       values['batches'] = examples if labelled else [[x] for x in examples.x]
-    given |= {name: values[name] for name in asked if name in values}
+    given |= {
+      name: values[name]
+      for name, parameter in asked.items()
+      # A key that is optional is for some values of other arguments only.
+      if name in values and (name != 'key' or parameter.default is _REQUIRED)
+    }
     if isinstance(given.get('method'), str):  # a merge within a merge
       inner = getattr(merge, given['method'])
       its_own = arguments.get(inner.__name__, {})
@@ -194,9 +201,7 @@ def check(
     ValueError: the error of the method, with its place in the config.
   """
   where = f"methods: '{method.name}'"
-  if (
-    any(merge_calls.operands(call) == 2 for call in method.calls) and tasks != 2
-  ):
+  if tasks != 2 and 2 in map(merge_calls.operands, method.calls):
     raise ValueError(f'{where} takes 2 models, there are {tasks}: leave it out')
   stack = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((tasks, *x.shape), x.dtype), base

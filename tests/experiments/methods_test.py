@@ -1,10 +1,13 @@
 """Methods as a config writes them."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import merge_vision as configs
 from experiments._shared import merge_methods, suites
 from wsl import deltas, merge, scale
 
@@ -122,3 +125,73 @@ def test_what_a_method_says_comes_with_its_place():
   ):
     merge_methods.check(method, base, 3, {})
   assert jnp.isfinite(base['block_0']['w']).all()
+
+
+def test_a_merge_of_models_gets_all_of_them():
+  spherical = {'weights': ((1.0, 2.0, 1.0),)}
+  base, stack, found = merged('multislerp', {'multislerp': spherical})
+  models = [
+    jax.tree.map(lambda x, d, t=t: x + d[t], base, stack) for t in range(3)
+  ]
+  want = merge.multislerp(models, weights=[1.0, 2.0, 1.0], base=base)
+  equal(deltas.apply(base, found), want)
+
+
+def test_a_merge_within_a_merge_has_its_own_candidates():
+  arguments = {'knots': {'method': 'ties'}, 'ties': {'density': (0.2, 0.5)}}
+  (method,) = merge_methods.parse(['knots'], arguments, DEFAULT)
+  assert [c['ties']['density'] for c in method.candidates] == [0.2, 0.5]
+  base, stack = models()
+  found = merge_methods.apply(method, method.candidates[1], base, stack, {})
+  ties = lambda z: merge.ties(z, density=0.5)
+  equal(found, merge.knots(stack, method=ties))
+  with pytest.raises(ValueError, match=r"'knots': no 'tise'.*mean 'ties'"):
+    merge_methods.parse(['knots'], {'knots': {'method': 'tise'}}, DEFAULT)
+
+
+@pytest.mark.parametrize(
+  ('name', 'arguments'),
+  [
+    ('emr', {}),
+    ('twins', {'density': 1.0, 'compress': 'magnitude'}),
+    ('rmm', {'basis': 2, 'rank': 4}),
+    ('tall_masks', {'threshold': 0.5}),
+  ],
+)
+def test_a_family_has_a_member_for_each_task(name, arguments):
+  _, stack, found = merged(name, {name: arguments})
+  assert merge_methods.is_family(found)
+  if name in ('twins', 'rmm'):  # both are exact here
+    member = merge.materialize(found, 1)
+    equal(member, jax.tree.map(lambda x: x[1], stack))
+  assert not merge_methods.is_family(stack)
+
+
+# Public functions of merge that a comparison of models of several tasks has no
+# place for.
+_NOT_COMPARED = {
+  'steps of others': (
+    *('trim', 'elect_sign', 'mean_nonzero', 'rescale', 'localize'),
+    *('fold', 'materialize', 'fit_router', 'route', 'weighted_mean'),
+  ),
+  'of two models': ('slerp', 'nuslerp', 'nearswap', 'arcee_fusion'),
+  'of checkpoints of one run': ('metric_weighted',),
+  'streams of continual_merge': (
+    *('running_mean', 'exponential_mean', 'order_sensitivity'),
+  ),
+  'of LoRAs': ('cat',),
+  'of one model': ('passthrough',),
+}
+
+
+def test_every_merge_is_compared_or_has_a_reason():
+  public = {
+    name
+    for name, value in vars(merge).items()
+    if inspect.isfunction(value) and not name.startswith('_')
+  }
+  methods = configs.get_config('digits').methods
+  compared = {name for method in methods for name in method.split('+')}
+  reasons = {name for names in _NOT_COMPARED.values() for name in names}
+  assert not compared & reasons
+  assert public == (compared | reasons) - {'by_depth'}
