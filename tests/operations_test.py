@@ -15,7 +15,12 @@ ROOMS = (
 # table or here.
 NOT_TRACED = {
   'chooses what to compute from values, on the host': (
-    *('adapters.extract', 'align.activation_matching', 'align.agreement'),
+    *(
+      'adapters.extract',
+      'adapters.stack',
+      'align.activation_matching',
+      'align.agreement',
+    ),
     'align.assign_lapx',
     *('align.assign_scipy', 'align.check', 'align.match_many'),
     *('align.merge_many', 'align.mismatch', 'align.partial_cost'),
@@ -23,6 +28,7 @@ NOT_TRACED = {
     *('align.straight_through', 'align.weight_matching', 'align.width_weights'),
     *('align.widths', 'scale.few_shot', 'scale.select', 'scale.shots'),
     *('scale.trusted', 'search.cmaes', 'search.evo_merging'),
+    *('search.layerwise',),
     *('search.fit_surrogate', 'search.greedy_soup', 'search.hypervolume'),
     *('search.journal', 'search.map_front', 'search.non_dominated'),
     *('search.random_search', 'stats.leaf_statistics'),
@@ -48,6 +54,7 @@ NOT_TRACED = {
   ),
   'rearranges what another operation computes': (
     *('align.assign_optax', 'align.repair_in_closed_form'),
+    'merge.layerwise',
     *('merge.exponential_mean', 'merge.fold', 'merge.order_sensitivity'),
     *('merge.running_mean', 'scale.identity'),
     *('scale.line', 'scale.linear_probe', 'scale.tip_adapter'),

@@ -24,7 +24,7 @@ def _trees(dtype: Any) -> inputs.Table:
   return {
     'deltas.stack': (deltas.stack, (base, models)),
     'deltas.apply': (apply, (base, delta, 0.4)),
-    'adapters.dense': (adapters.dense, (_factors(dtype),)),
+    'deltas.dense': (deltas.dense, (_factors(dtype),)),
     'tree.norm': (tree.norm, (base,)),
     'tree.norm, ord=1': (lambda x: tree.norm(x, ord=1), (base,)),
     'tree.kth_magnitude': (lambda x: tree.kth_magnitude(x, 5), (stacks,)),
@@ -83,6 +83,9 @@ def _methods(dtype: Any) -> inputs.Table:
     call = functools.partial(row.call, **battery.first(row))
     name = name if '.' in name else f'merge.{name}'
     found[name] = (call, jax.tree.map(cast, given))
+  pair = adapters.stack([{'w': _factors(dtype)} for _ in range(2)])
+  rows, tasks = inputs.normal(dtype, 6, 3), jnp.arange(6) % 2
+  router = merge.Router(rows[:3, :2], rows[0, :2])
   spectral = ('tsv', 'iso_c', 'iso_cts')
   dare, ties = (found[f'merge.{n}'][0] for n in ('dare', 'ties'))
   given = found['merge.tsv'][1]
@@ -90,6 +93,20 @@ def _methods(dtype: Any) -> inputs.Table:
     found
     | {
       'merge.opcm': (lambda x: merge.fold(merge.opcm(), x), given[:1]),
+      'merge.cat': (lambda x: merge.cat(x, weights=[1, -2]), (pair,)),
+      'merge.knots, factors': (
+        lambda x: merge.knots(x, method=merge.magmax),
+        (pair,),
+      ),
+      'merge.passthrough': (
+        lambda x: merge.passthrough(x, scale=0.5),
+        given[:1],
+      ),
+      'merge.fit_router': (
+        lambda x, t: merge.fit_router(x, t, count=2),
+        (rows, tasks),
+      ),
+      'merge.route': (merge.route, (router, rows)),
       'merge.dare, summed': (lambda x, s: merge.sum(dare(x, s)), given),
       'merge.ties, differentiated': (inputs.slope(ties), given),
     }

@@ -121,7 +121,8 @@ def route(
   tree.check_scalars('route', temperature=temperature)
   h = tree.wide(jnp.asarray(features))
   logits = tree.matmul(h, router.kernel.astype(h.dtype))
-  logits = logits + jnp.broadcast_to(router.bias, logits.shape)
+  bias = router.bias.astype(logits.dtype)
+  logits = logits + jnp.broadcast_to(bias, logits.shape)
   return jax.nn.softmax(logits / jnp.asarray(temperature, h.dtype), axis=-1)
 
 
