@@ -179,6 +179,7 @@ _NOT_COMPARED = {
   'streams of continual_merge': (
     *('running_mean', 'exponential_mean', 'order_sensitivity'),
   ),
+  'of parameters that a search finds': ('layerwise',),
   'of LoRAs': ('cat',),
   'of one model': ('passthrough',),
 }
