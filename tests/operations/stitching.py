@@ -11,7 +11,8 @@ from wsl import stitch
 
 
 def parts(dtype: Any) -> list[inputs.Table]:
-  return [_adapters(dtype), _fits(dtype), _losses(dtype), _routes(dtype)]
+  tables = (_adapters, _fits, _losses, _routes, _fusion)
+  return [table(dtype) for table in tables]
 
 
 def _adapters(dtype: Any) -> inputs.Table:
@@ -73,6 +74,23 @@ def _fits(dtype: Any) -> inputs.Table:
 
 def _twice(x: Any) -> tuple[Any, Any]:
   return x, x
+
+
+def _fusion(dtype: Any) -> inputs.Table:
+  p = jax.nn.softmax(inputs.normal(dtype, 2, 4, 3, seed=6))
+  labels, aligned = jnp.asarray([0, 2, 1, 1]), jnp.asarray([0, -1, 2, 3])
+  return {
+    'stitch.transfer_probabilities': (
+      lambda p, a, y: stitch.transfer_probabilities(
+        p, a, jnp.asarray([1, -1, 0]), y, size=5
+      ),
+      (p[0], aligned, labels),
+    ),
+    'stitch.fuse_probabilities': (
+      lambda p, y: stitch.fuse_probabilities(p, y, combine='mean'), (p, labels)
+    ),
+    'stitch.fusion_loss': (stitch.fusion_loss, (p[0], labels, p[1])),
+  }  # fmt: skip
 
 
 def _losses(dtype: Any) -> inputs.Table:

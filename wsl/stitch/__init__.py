@@ -94,6 +94,15 @@ from wsl.stitch._fit.features import fit_each as fit_each
 from wsl.stitch._fit.features import fit_pairs as fit_pairs
 from wsl.stitch._fit.norm_moments import set_norm_moments as set_norm_moments
 from wsl.stitch._fit.norm_moments import settle as settle
+from wsl.stitch._fuse.distributions import (
+  fuse_probabilities as fuse_probabilities,
+)
+from wsl.stitch._fuse.distributions import fusion_loss as fusion_loss
+from wsl.stitch._fuse.distributions import (
+  transfer_probabilities as transfer_probabilities,
+)
+from wsl.stitch._fuse.tokens import align_tokens as align_tokens
+from wsl.stitch._fuse.tokens import map_vocabulary as map_vocabulary
 from wsl.stitch._penalty.all_pairs import cut_errors as cut_errors
 from wsl.stitch._penalty.all_pairs import cut_outputs as cut_outputs
 from wsl.stitch._penalty.all_pairs import penalty_loss as penalty_loss

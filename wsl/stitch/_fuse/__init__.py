@@ -1,0 +1,1 @@
+"""Distillation from networks with other tokenizers."""
