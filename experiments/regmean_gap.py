@@ -47,7 +47,7 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   results: dict[str, Any] = {}
   merges: dict[str, Any] = {}
   for label, recipe in setting.recipes.items():
-    merge = functools.partial(variants.merge_all, setting, recipe, models)
+    merge = functools.partial(variants.merge_all, setting, label, models)
     if label in report.BY_DEPTH:
       merges[label] = out.arrays(f'merged {label}', merge)
       merge = functools.partial(merges.__getitem__, label)
@@ -78,7 +78,7 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   summary = report.summarise(setting, own, results)
   out.log(*summary['rows'], *summary['verdicts'])
   report.draw(out.path / 'regmean.png', setting, summary, by_depth)
-  report.show(out.title, summary)
+  report.show(out.title, summary, by_depth)
   return out.finish({**summary, 'by_depth': by_depth, 'own': own})
 
 

@@ -7,6 +7,13 @@ for the base, and the slope :math:`E\langle \Delta, \Delta_t \rangle /
 E\|\Delta_t\|^2` is the retained part. They are local if the block alone is
 replaced, so that it has the inputs of the expert, and accumulated if all blocks
 are.
+
+A least-squares map with the changes tau and tau_t has
+:math:`\sum_t E x_t x_t^\top (\tau - \tau_t) = 0`. Multiplied by tau this is
+:math:`\sum_t E\|\tau^\top x_t\|^2 =
+\sum_t E\langle \tau^\top x_t, \tau_t^\top x_t \rangle`, so that error and slope
+add to 1 over all tasks: a fit with an error retains less than the whole change,
+and a coefficient above 1 restores it.
 """
 
 from collections.abc import Sequence

@@ -98,8 +98,8 @@ def _verdict(gain: list[float]) -> str:
   return 'in the mean only' if np.mean(gain) > 0 else 'no cause'
 
 
-def show(label: str, summary: dict[str, Any]) -> None:
-  """Prints the table and the verdicts."""
+def show(label: str, summary: dict[str, Any], by_depth: dict[str, Any]) -> None:
+  """Prints the table, the verdicts, and errors by depth."""
   table = [
     (
       row['label'],
@@ -125,8 +125,20 @@ def show(label: str, summary: dict[str, Any]) -> None:
       f'{100 * PUBLISHED:.1f} %.',
       'gains over the reference in points, by seed:',
       *lines,
+      'error and retained part of the change of outputs, by block, λ = 1:',
+      *(
+        f'{BY_DEPTH[label][0]}, {scope}: {_pairs(found, scope)}'
+        for label, found in by_depth.items()
+        for scope in ('local', 'accumulated')
+      ),
     ],
   )
+
+
+def _pairs(found: dict[str, Any], scope: str) -> str:
+  """Formats means over seeds of errors and slopes of all blocks."""
+  error, slope = (np.mean(found[k][scope], 0) for k in ('error', 'slope'))
+  return ', '.join(f'{e:.2f} {s:.2f}' for e, s in zip(error, slope))
 
 
 def draw(
@@ -150,13 +162,15 @@ def draw(
     mean, spread = 100 * np.transpose(
       spreads.columns(np.transpose(found['accuracy']))
     )
+    accuracies.set_xticks(range(len(mean)))
     canvas.curve(
       accuracies, range(len(mean)), mean, spread, colour=colour, label=name
     )
   errors.set_xticks(range(len(blocks)), blocks, rotation=30, ha='right')
   errors.set_ylabel("error of outputs, parts of the expert's change")
-  errors.set_ylim(bottom=0)
-  errors.legend(frameon=False, fontsize=10)
+  top = errors.get_ylim()[1]
+  errors.set_ylim(0, 1.35 * top)
+  errors.legend(frameon=False, fontsize=10, ncols=2, loc='upper left')
   canvas.heading(errors, 'Error of each block, λ = 1')
   accuracies.set_xlabel('merged blocks, the others are the expert’s')
   accuracies.set_ylabel('test accuracy, %')
@@ -185,10 +199,10 @@ def _draw_recipes(ax: Any, rows: list[dict[str, Any]]) -> None:
   labels = [_title(row['label']) for row in reversed(shown)]
   ax.set_yticks(range(len(labels)), labels)
   low = min(100 * row['chosen'][0] for row in shown)
-  ax.set_xlim(left=low - 8)
+  ax.set_xlim(left=low - 12)  # points of λ = 1 far below are cut off
   ax.grid(axis='x', color='#e6e6e6', lw=0.8)
   ax.set_xlabel('test accuracy, %')
-  ax.legend(frameon=False, fontsize=10, loc='lower left')
+  ax.legend(frameon=False, fontsize=10, loc='upper left')
   canvas.heading(ax, 'One field of the recipe changed')
 
 

@@ -86,14 +86,15 @@ def family(
 
 
 def merge_all(
-  setting: settings.Setting, recipe: settings.Recipe, models: Models
+  setting: settings.Setting, label: str, models: Models
 ) -> types.Delta:
   """Merges the experts of each seed by a recipe, ``[S, ...]``."""
+  recipe = setting.recipes[label]
   count = settings.tasks_of(setting, recipe)
   models = first(models, count)
   merged = []
   seeds = setting.suite.config.seeds
-  with console.progress('merges', seeds) as tick:
+  with console.progress(label, seeds) as tick:
     for s in range(seeds):
       one = side_by_side.pick(models, s)
       merged.append(_merge(setting, recipe, one))
