@@ -68,7 +68,7 @@ def _verdicts(
   gained = [('coefficient', f'{reference["coef"]:g}', _gain(results, 'chosen'))]
   for factor, labels in factors.items():
     best = max(labels, key=at_one)
-    level = best.partition('=')[2]
+    level = best.partition('=')[2] or 'all changes, λ = 1'
     gained.append((factor, level, _gain(results, 'test', best)))
   gained.append(
     ('combined and coefficient', f'{results["combined"]["coef"]:g}',
