@@ -91,8 +91,8 @@ def digits() -> ml_collections.ConfigDict:
     },
     'large': {
       'module': 'MLP',
-      'arguments': {'widths': (256, 256, 256), 'outputs': 256},
-      'expert_rate': 5e-4,
+      'arguments': {'widths': (128, 128, 128), 'outputs': 128},
+      'expert_rate': 1e-3,
     },
   }
   return config

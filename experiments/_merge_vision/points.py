@@ -40,6 +40,10 @@ NUMBERS = (
   'arguments.consensus.threshold',
   'arguments.tall_masks.threshold',
   'arguments.regmean.shrink',
+  'arguments.della.density',
+  'arguments.sce.select',
+  'arguments.ram.threshold',
+  'arguments.ram_plus.threshold',
   'coefs.default',
   'merge_seed',
 )

@@ -116,6 +116,11 @@ def test_rows_summarise_the_test_accuracies(finished):
   assert rows['ties']['data'] == 'none'
   assert rows['ties']['arguments']['ties']['density'] in (0.2, 0.5)
   assert rows['ties']['published'] == 72.2
+  assert rows['ties']['evaluations'] == 2 * 3
+  assert rows['sum']['evaluations'] == 3  # of λ
+  # A mean reads two task vectors and returns one; TIES holds more.
+  assert rows['mean']['peak_models'] == pytest.approx(3, rel=0.05)
+  assert rows['ties']['peak_models'] > 4
   assert rows['tall_masks']['kind'] == 'family'
   merges = [m for m in config.methods if m != 'tall_masks']
   assert sorted(record['order']) == sorted(merges)
