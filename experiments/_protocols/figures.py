@@ -47,7 +47,7 @@ def bench(path: pathlib.Path, summary: dict[str, Any]) -> None:
     shown = title if row['size'] == sizes[-1] else None
     look: dict[str, Any] = {'color': colour, 'marker': marker, 'markersize': 9}
     left.errorbar(x, y, xerr=dx, yerr=dy, elinewidth=0.8, **look)
-    right.errorbar(row['seconds'], y, yerr=dy, elinewidth=0.8, **look)
+    right.errorbar(1000 * row['seconds'], y, yerr=dy, elinewidth=0.8, **look)
     right.plot([], [], linestyle='', color=colour, marker='s', label=shown)
   for size, marker in zip(sizes, _MARKERS):
     right.plot(
@@ -55,8 +55,11 @@ def bench(path: pathlib.Path, summary: dict[str, Any]) -> None:
     )
   left.set_xlabel('forgetting on tasks without an expert, %')
   left.set_ylabel('score relative to the experts, %')
-  right.set_xscale('log')
-  right.set_xlabel('seconds of the search, one seed')
+  times = [1000 * row['seconds'] for row in rows]
+  places = [m * 10**e for e in range(-2, 7) for m in (1, 2, 5)]
+  low, high = min(times) / 1.3, max(times) * 1.3
+  canvas.log_ticks(right, [place for place in places if low < place < high])
+  right.set_xlabel('time of the search, milliseconds')
   canvas.legend(right, 'method and model')
   canvas.save(fig, path)
 
@@ -101,6 +104,8 @@ def _curves(
           x = row['counts']
           canvas.curve(ax, x, mean, spread, colour=colour, label=title)
       ax.set_xticks(row['counts'])
+      if name.startswith('beats'):
+        ax.set_ylim(-4, 104)
       if name.startswith('over'):
         ax.axhline(0, color=canvas.INK, lw=1, ls=(0, (4, 3)))
       canvas.heading(ax, size)
