@@ -92,6 +92,47 @@ def test_a_zero_delta_without_information_is_neutral() -> None:
   same(y, merge.regmean(x, grams=grams, shrink=0.9))
 
 
+def _one_block(x: Any) -> Any:
+  """Keeps one matrix of a tree: fewer programs are compiled."""
+  return {'block_0': x['block_0']} if isinstance(x, dict) else x
+
+
+def _degenerate(row: battery.Row, name: str) -> dict[str, Any]:
+  """Returns stacks on which a formula may divide by zero."""
+  x = stacked(T)
+  first_of_all = lambda v: jnp.broadcast_to(v[:1], v.shape)
+  outer = lambda v: v[:, :, :1] * v[:, :1] if v.ndim == 3 else v
+  found = {
+    'zero deltas': jax.tree.map(jnp.zeros_like, x),
+    'identical models': jax.tree.map(first_of_all, x),
+    'matrices of rank one': jax.tree.map(outer, x),
+  }
+  if name.isidentifier():
+    found['sixteen models'] = _one_block(stacked(16))
+  if 'identity' in row.but and 'one model' not in row.but['identity']:
+    found['one model'] = stacked(1)
+  return found
+
+
+@pytest.mark.same_under_defaults('divisions by zero do not depend on dtypes')
+@pytest.mark.parametrize('name', METHODS)
+def test_degenerate_models_have_finite_merges_and_zeros_are_kept(
+  name: str,
+) -> None:
+  row = METHODS[name]
+  for case, x in _degenerate(row, name).items():
+    models = len(jax.tree.leaves(x)[0])
+    sides = row.sides(models)
+    if 'block_1' not in x:
+      sides = {key: _one_block(value) for key, value in sides.items()}
+    y = row.call(x, sides, **first(row))
+    for path, leaf in tree.named(y).items():
+      values = np.asarray(leaf)
+      assert values.dtype == bool or np.isfinite(values).all(), (case, path)
+      if case == 'zero deltas':
+        assert not values.any(), path
+
+
 @pytest.mark.same_under_defaults('property_test draws bfloat16 there')
 @battery.keeping('dtype')
 def test_structure_and_bfloat16_are_kept_and_finite(name: str) -> None:

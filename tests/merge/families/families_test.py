@@ -45,10 +45,8 @@ def families() -> dict[str, tuple[Any, Any]]:
     'emr': (merge.emr(x), None),
     'twins': (twins, twins.shared),
     'rmm': (merge.rmm(x, basis=1, rank=4), None),
-    'rmm of loras': (merge.rmm(loras, basis=1), None),
     'loras': (loras, None),
     'tsv_compress': (merge.tsv_compress(x, form='factors'), None),
-    'a stack': (x, None),
     'an archive': (archive.models, None),
   }
 
