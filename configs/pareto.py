@@ -1,0 +1,52 @@
+"""How good is the Pareto front of merges after how few evaluations?
+
+  python -m experiments.pareto --config=configs/pareto.py:VARIANT
+
+tiny: seconds, a test.
+
+digits: X minutes on two cores.
+"""
+
+import ml_collections
+
+from configs import _variants, merge_vision
+
+
+def digits() -> ml_collections.ConfigDict:
+  """Two pairs and all four of the tasks made from the embedded digits."""
+  config = ml_collections.ConfigDict(_variants.suite())
+  config.update({
+    'tasks': ('upright', 'rotated', 'inverted', 'shuffled'),
+    'seeds': 5,
+    'seed': 0,  # of the searches
+    # Tasks whose errors are traded against each other.
+    'groups': (
+      ('upright', 'rotated'),
+      ('inverted', 'shuffled'),
+      ('upright', 'rotated', 'inverted', 'shuffled'),
+    ),
+    'methods': (
+      *('random', 'map', 'map_adaptive', 'mm_mo', 'no_mutants'),
+      *('no_screening', 'ehvi', 'mm_mo_dare_ties'),
+    ),
+    'budgets': (10, 15, 20, 25, 30),  # evaluations; the paper of MM-MO has 30
+    'exhaustive': 2401,  # points of the grid, at most
+  })  # fmt: skip
+  return config
+
+
+def tiny() -> ml_collections.ConfigDict:
+  """A test, in seconds."""
+  config = digits()
+  small = merge_vision.get_config('tiny')
+  for field in ('tasks', 'validation', 'seeds', 'base', 'experts', 'models'):
+    config[field] = small[field]
+  config.update({
+    'seeds': 1, 'groups': (('upright', 'inverted'),),
+    'methods': ('random', 'map', 'mm_mo'), 'budgets': (10, 15),
+    'exhaustive': 25,
+  })  # fmt: skip
+  return config
+
+
+get_config = _variants.chooser(tiny, digits)
