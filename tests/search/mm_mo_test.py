@@ -33,9 +33,8 @@ def test_the_expected_improvement_is_its_integral(
   reference = np.full(tasks, 1.4)
   mean = random.uniform(0.2, 1, (2, tasks))
   deviation = random.uniform(0.2, 0.3, (2, tasks))
-  found = improvement.expected_improvement(
-    mean, deviation, front=front, reference=reference
-  )
+  space = improvement.cells(front, reference)
+  found = improvement.expected_improvement(mean, deviation, space)
   width = 2.4 / cells
   z = width * (np.arange(cells) + 0.5) - 1
   grid = np.meshgrid(*[z] * tasks, indexing='ij')
@@ -51,16 +50,16 @@ def test_the_expected_improvement_is_its_integral(
 def test_the_improvement_of_a_certain_point_is_its_volume() -> None:
   front, point = np.array([[0.2, 0.6], [0.5, 0.1]]), np.array([[0.3, 0.3]])
   reference = np.ones(2)
-  found = improvement.expected_improvement(
-    point, np.full((1, 2), 1e-9), front=front, reference=reference
-  )
+  gains = [
+    improvement.expected_improvement(
+      point, np.full((1, 2), 1e-9), improvement.cells(rows, reference)
+    )
+    for rows in (front, front[:0])
+  ]
   volume = lambda x: search.hypervolume(x, reference=reference)
   gain = volume(np.concatenate([front, point])) - volume(front)
-  np.testing.assert_allclose(found, gain, atol=1e-6)
-  empty = improvement.expected_improvement(
-    point, np.full((1, 2), 1e-9), front=front[:0], reference=reference
-  )
-  np.testing.assert_allclose(empty, 0.49, atol=1e-6)
+  np.testing.assert_allclose(gains[0], gain, atol=1e-6)
+  np.testing.assert_allclose(gains[1], 0.49, atol=1e-6)
 
 
 def test_processes_interpolate_and_conditioning_keeps_means() -> None:

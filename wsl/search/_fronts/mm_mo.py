@@ -156,12 +156,11 @@ def _propose(
   front, found = gaussian.predict(model, cube)[0], []
   for _ in range(count):
     front = front[pareto.non_dominated(front)]
+    space = improvement.cells(front, reference)
 
-    def gain(x: np.ndarray, model: Any = model, front: Any = front) -> Any:
+    def gain(x: np.ndarray, model: Any = model, space: Any = space) -> Any:
       mean, deviation = gaussian.predict(model, x)
-      return improvement.expected_improvement(
-        mean, deviation, front=front, reference=reference
-      )
+      return improvement.expected_improvement(mean, deviation, space)
 
     point = _maximise(gain, generator.uniform(size=(_RAW, cube.shape[1])))
     found.append(point)
