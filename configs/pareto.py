@@ -27,7 +27,7 @@ def digits() -> ml_collections.ConfigDict:
     ),
     'methods': (
       *('random', 'map', 'map_adaptive', 'mm_mo', 'no_mutants'),
-      *('no_screening', 'ehvi', 'mm_mo_dare_ties'),
+      *('no_screening', 'ehvi', 'own_reference', 'mm_mo_dare_ties'),
     ),
     'budgets': (10, 15, 20, 25, 30),  # evaluations; the paper of MM-MO has 30
     'exhaustive': 2401,  # points of the grid, at most

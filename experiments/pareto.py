@@ -12,7 +12,8 @@ that of the paper: the densities and weights of DARE-TIES.
 The protocol of merge_vision. Every search has the same number of evaluations of
 all tasks on validation images; MAP uses a third of them to check points of its
 front. The measure is the hypervolume of the evaluated merges between their
-errors and those of the base, relative to that of a grid of coefficients.
+errors and those of the base, relative to that of a grid of coefficients; MAP
+and MM-MO select points by this measure.
 """
 
 import functools

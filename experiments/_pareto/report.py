@@ -15,6 +15,7 @@ STYLES = {
   'no_mutants': ('without mutants', '#2a8c4a'),
   'no_screening': ('without screening', '#c2559d'),
   'ehvi': ('without both: EHVI', '#333333'),
+  'own_reference': ('its own reference', '#6fa8dc'),
   'mm_mo_dare_ties': ('MM-MO on DARE-TIES', '#c23b3b'),
 }
 # A method and one that its paper says it is better than.
@@ -26,6 +27,8 @@ _CLAIMS = (
   ('mm_mo', 'no_mutants'),
   ('mm_mo', 'no_screening'),
   ('mm_mo', 'ehvi'),
+  ('ehvi', 'map'),
+  ('mm_mo', 'own_reference'),
   ('mm_mo_dare_ties', 'mm_mo'),
 )
 

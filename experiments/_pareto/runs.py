@@ -95,8 +95,10 @@ def measure(
         _journal, out, f'{group}.{method}.{seed}', errors
       )
       key = _key(suite.config.seed, seed)
-      results = searches.run(method, journal, size, setting.budgets, key)
       volume, reference = grid['volume'][seed], grid['reference'][seed]
+      results = searches.run(
+        method, journal, size, setting.budgets, reference, key
+      )
       shares = [
         _volume(errors, reference) / volume if len(errors) else float('nan')
         for _, errors in results

@@ -19,6 +19,7 @@ BAYESIAN: dict[str, dict[str, Any]] = {
   'no_mutants': {'crossover': None},
   'no_screening': {'proposals': BATCH},
   'ehvi': {'crossover': None, 'proposals': BATCH},
+  'own_reference': {'reference': None},
   'mm_mo_dare_ties': {},
 }
 METHODS = ('random', 'map', 'map_adaptive', *BAYESIAN)
@@ -29,6 +30,7 @@ def run(
   evaluate: Callable[[str], Evaluate],
   size: int,
   budgets: Sequence[int],
+  reference: Sequence[float],
   key: types.PRNGKey,
 ) -> Found:
   """Runs a search of the unit cube.
@@ -39,6 +41,7 @@ def run(
       search, whose evaluations it may store.
     size: n, the number of coordinates.
     budgets: numbers of evaluations, rising.
+    reference: of the hypervolume, ``[T]``.
     key: of all draws.
 
   Returns:
@@ -46,6 +49,7 @@ def run(
     the budget does not suffice for the method.
   """
   if method in BAYESIAN:
+    arguments = {'reference': reference} | BAYESIAN[method]
     front = search.mm_mo(
       evaluate('all'),
       size,
@@ -53,7 +57,7 @@ def run(
       rounds=(budgets[-1] - START) // BATCH,
       batch=BATCH,
       key=key,
-      **BAYESIAN[method],
+      **arguments,
     )
     return [(front.samples[:n], front.sampled[:n]) for n in budgets]
   if method == 'random':
@@ -62,7 +66,8 @@ def run(
     return [(points[:n], errors[:n]) for n in budgets]
   adaptive = method == 'map_adaptive'
   return [
-    _map(evaluate(str(n)), size, n, key, adaptive=adaptive) for n in budgets
+    _map(evaluate(str(n)), size, n, reference, key, adaptive=adaptive)
+    for n in budgets
   ]
 
 
@@ -73,9 +78,14 @@ def _uniform(size: int, count: int, key: types.PRNGKey) -> np.ndarray:
 
 
 def _map(
-  evaluate: Evaluate, size: int, budget: int, key: types.PRNGKey, *,
+  evaluate: Evaluate,
+  size: int,
+  budget: int,
+  reference: Sequence[float],
+  key: types.PRNGKey,
+  *,
   adaptive: bool,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
   """Fits a surrogate by two thirds of a budget, and checks its front."""
   checks = budget // 3
   samples = budget - checks
@@ -94,7 +104,7 @@ def _map(
     link='sigmoid',
     key=key,
   )
-  chosen = _spread(front.losses, checks)
+  chosen = _spread(front.losses, checks, reference)
   points = front.points[chosen]
   errors = evaluate(points)
   return (
@@ -103,9 +113,10 @@ def _map(
   )
 
 
-def _spread(losses: np.ndarray, count: int) -> list[int]:
+def _spread(
+  losses: np.ndarray, count: int, reference: Sequence[float]
+) -> list[int]:
   """Selects points of a predicted front, each of the largest added volume."""
-  reference = losses.max(0) + 1e-3
   volume = lambda rows: search.hypervolume(losses[rows], reference=reference)
   chosen: list[int] = []
   left = list(range(len(losses)))

@@ -76,7 +76,7 @@ def test_every_evaluation_is_in_a_journal(finished):
 
 
 def test_a_budget_that_does_not_suffice_is_left_out():
-  points, errors = searches._map(None, 4, 20, None, adaptive=False)
+  points, errors = searches._map(None, 4, 20, (), None, adaptive=False)
   assert points.shape == (0, 4)
   assert not len(errors)
 
