@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments._run import canvas, console, spreads
+from experiments._run import canvas, console, spreads, verdicts
 
 STYLES = {
   'random': ('random search', '#7f7f7f'),
@@ -66,20 +66,21 @@ def summarise(
     rows.append(
       {'group': group, 'method': 'experts', 'test': spreads.spread(accuracies)}
     )
-  claims = {}
-  for better, other in _CLAIMS:
-    by = [
-      np.asarray(methods[better]['share'])[:, -1]
-      - np.asarray(methods[other]['share'])[:, -1]
-      for methods in results.values()
-      if better in methods and other in methods
-    ]
-    if by:
-      claims[f'{_name(better)} above {_name(other)}'] = {
-        'holds': bool((np.stack(by) > 0).all()),
-        'by': np.stack(by).tolist(),
-      }
-  return {'rows': rows, 'claims': claims}
+  gains = [
+    (f'{_name(better)} above {_name(other)}', np.stack(by))
+    for better, other in _CLAIMS
+    if (by := [_gains(x, better, other) for x in results.values()])
+    and all(x is not None for x in by)
+  ]
+  return {'rows': rows, 'claims': verdicts.judge(gains)}
+
+
+def _gains(methods: dict[str, Any], better: str, other: str) -> Any:
+  """Returns by how much volume a method is better in each seed, or None."""
+  if better not in methods or other not in methods:
+    return None
+  last = lambda name: np.asarray(methods[name]['share'])[:, -1]
+  return last(better) - last(other)
 
 
 def show(label: str, summary: dict[str, Any], budgets: tuple[int, ...]) -> None:
@@ -93,7 +94,7 @@ def show(label: str, summary: dict[str, Any], budgets: tuple[int, ...]) -> None:
       (row['group'], _name(row['method']), *cells, whole)
       + (spreads.percent(row['test']),)
     )
-  verdicts = [
+  lines = [
     f'{claim}: {_verdict(found["by"])}'
     for claim, found in summary['claims'].items()
   ]
@@ -104,7 +105,7 @@ def show(label: str, summary: dict[str, Any], budgets: tuple[int, ...]) -> None:
     [
       'hypervolume after so many evaluations, % of that of a grid; test '
       'accuracy of the best mean, %; ±: standard deviation over seeds.',
-      *verdicts,
+      *lines,
     ],
   )
 
