@@ -4,7 +4,18 @@
 
 tiny: seconds, a test.
 
-digits: X minutes on two cores.
+digits: half an hour on shared cores. Two pairs and all four of the tasks of
+merge_vision, five seeds. Expect (hypervolume after 30 evaluations, % of that of
+a grid of 2401, +- over seeds):
+
+                         upright + rotated  inverted + shuffled  all four
+  random search          95.2 +- 0.4        96.5 +- 0.6          54.4 +- 7.6
+  MAP                    98.0 +- 0.8        98.8 +- 0.5          65.5 +- 9.0
+  MM-MO                  97.8 +- 0.6        98.3 +- 0.7          68.3 +- 6.8
+  EHVI                   98.4 +- 0.8        98.7 +- 0.7          79.7 +- 5.1
+  MM-MO on DARE-TIES     92.5 +- 7.3        96.2 +- 3.3          24.2 +- 13.6
+
+EHVI is MM-MO without mutants and screening.
 """
 
 import ml_collections

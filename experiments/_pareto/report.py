@@ -14,7 +14,7 @@ STYLES = {
   'mm_mo': ('MM-MO', '#1f6fb4'),
   'no_mutants': ('without mutants', '#2a8c4a'),
   'no_screening': ('without screening', '#c2559d'),
-  'ehvi': ('without both: EHVI', '#333333'),
+  'ehvi': ('EHVI, without both', '#333333'),
   'own_reference': ('its own reference', '#6fa8dc'),
   'mm_mo_dare_ties': ('MM-MO on DARE-TIES', '#c23b3b'),
 }
@@ -88,10 +88,12 @@ def show(label: str, summary: dict[str, Any], budgets: tuple[int, ...]) -> None:
   sections: dict[str, list[Any]] = {}
   for row in summary['rows']:
     shares = row.get('share', [[np.nan, 0.0]] * len(budgets))
-    cells = ['' if np.isnan(x[0]) else spreads.percent(x) for x in shares]
+    means = [f'{100 * x[0]:.1f}' for x in shares[:-1]]
+    cells = [*means, spreads.percent(shares[-1])]
+    cells = ['' if 'nan' in x else x for x in cells]
     whole = spreads.percent(row['predicted']) if 'predicted' in row else ''
     sections.setdefault(row['group'], []).append(
-      (row['group'], _name(row['method']), *cells, whole)
+      (_short(row['group']), _name(row['method']), *cells, whole)
       + (spreads.percent(row['test']),)
     )
   lines = [
@@ -100,11 +102,12 @@ def show(label: str, summary: dict[str, Any], budgets: tuple[int, ...]) -> None:
   ]
   console.show_table(
     label,
-    ('tasks', 'search', *map(str, budgets), 'predicted front', 'test accuracy'),
+    ('tasks', 'search', *map(str, budgets), 'predicted', 'test'),
     list(sections.values()),
     [
-      'hypervolume after so many evaluations, % of that of a grid; test '
-      'accuracy of the best mean, %; ±: standard deviation over seeds.',
+      'hypervolume after so many evaluations, % of that of a grid; predicted: '
+      'of the whole front of the surrogate; test: accuracy of the merge of the '
+      'best mean, %; ±: standard deviation over seeds.',
       *lines,
     ],
   )
@@ -112,6 +115,12 @@ def show(label: str, summary: dict[str, Any], budgets: tuple[int, ...]) -> None:
 
 def _name(method: str) -> str:
   return STYLES[method][0] if method in STYLES else method
+
+
+def _short(group: str) -> str:
+  """Returns the name of a group, or how many tasks it has."""
+  tasks = group.split(' + ')
+  return group if len(tasks) == 2 else f'{len(tasks)} tasks'
 
 
 def _verdict(by: Any) -> str:
@@ -126,9 +135,7 @@ def draw_curves(
   path: pathlib.Path, results: dict[str, Any], budgets: tuple[int, ...]
 ) -> None:
   """Draws the hypervolume against the evaluations, a panel for each group."""
-  fig, panels = canvas.grid(
-    4.6 * len(results) + 2.8, 4.4, 1, len(results), share=True
-  )
+  fig, panels = canvas.grid(4.6 * len(results) + 2.8, 4.4, 1, len(results))
   for ax, (group, methods) in zip(panels[0], results.items()):
     for method, (name, colour) in STYLES.items():
       if method in methods:
@@ -137,7 +144,7 @@ def draw_curves(
         canvas.curve(
           ax, budgets, mean, spread, colour=colour, label=name, alpha=0.06
         )
-    canvas.heading(ax, group)
+    canvas.heading(ax, _short(group))
     ax.set_xlabel('evaluations')
     ax.set_xticks(budgets)
   panels[0][0].set_ylabel("hypervolume, % of the grid's")
@@ -158,7 +165,7 @@ def draw_fronts(
     ax.plot(*inner.T, '.', color='#dddddd', ms=4, label='grid', zorder=1)
     front = 100 * np.asarray(grids[group]['front'][0])
     ax.step(*front.T, where='post', color='#999999', lw=1.5, label='its front')
-    for method in ('random', 'map', 'mm_mo', 'mm_mo_dare_ties'):
+    for method in ('random', 'map', 'mm_mo', 'ehvi'):
       if method in results[group]:
         name, colour = STYLES[method]
         found = 100 * np.asarray(results[group][method]['front'][0])

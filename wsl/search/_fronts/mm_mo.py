@@ -51,7 +51,8 @@ def mm_mo(
     rounds: ``>= 0``; the evaluations are ``start + rounds * batch``.
     proposals: of a round, ``>= batch``.
     batch: proposals that are evaluated, ``>= 1``; with ``proposals == batch``
-      nothing is screened.
+      nothing is screened, and with no ``crossover`` either the search is plain
+      Bayesian optimisation by expected hypervolume improvement.
     crossover: the probability that a coordinate is the mutant's, 0 .. 1, in at
       least one coordinate; None leaves the proposals as they are.
     reference: of the hypervolume, ``[M]``; by default the largest losses of the
