@@ -22,7 +22,9 @@ MESHES = {
   'model:8': jax.P(None, None, 'model'),
   'rows:2,data:2,columns:2': jax.P(None, 'rows', ('data', 'columns')),
 }
-# Methods that sum over no shards, or only count: equal bit for bit.
+# Methods that sum over no shards, or only count: equal bit for bit. NearSwap is
+# not, on one device neither: XLA computes a product and a sum in one rounding in
+# some programs, and in two in others.
 EXACT = {
   *('sum', 'mean', 'mean_nonzero', 'elect_sign', 'trim', 'ties'),
   *('ties/leaf', 'breadcrumbs', 'breadcrumbs/leaf', 'dare', 'della', 'ram'),
@@ -31,7 +33,6 @@ EXACT = {
     'tall_masks',
     'materialize',
     'consensus',
-    'nearswap',
     'scale.by_depth',
   ),
 }
