@@ -87,7 +87,7 @@ def launch(
     processes = mesh_lib.start(config=agreed)
     if processes.processes > 1:
       print(processes, flush=True)
-    mesh = mesh_lib.make(_MESH.value) if _MESH.value else None
+    mesh = None if _MESH.value is None else mesh_lib.make(_MESH.value)
     folder = _WORKDIR.value or _default(name, config, flag.override_values)
     if _sweeps():
       _sweep(name, run, door, config, folder, mesh)

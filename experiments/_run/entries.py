@@ -69,7 +69,8 @@ def share(text: str, count: int) -> range:
     [[0, 1], [2, 3], [4, 5, 6]]
   """
   first, _, last = text.partition('/')
-  if not first.isdigit() or not last.isdigit() or int(first) >= int(last):
+  good = first.isdecimal() and last.isdecimal()
+  if not good or int(first) >= int(last):
     raise ValueError(
       f'sweep_shard={text}: expected i/n, shard i of n, numbered from 0'
     )

@@ -255,7 +255,18 @@ def test_a_function_of_a_deleted_closure_is_released() -> None:
       {'axis': 'model'},
       "the mesh has no axis 'model': name one of",
     ),
-    (np.ones(3), {'batch': 0}, r'map_candidates\(batch=0\): give 1 or more'),
+    (np.ones(3), {'axis': ['a']}, r"the mesh has no axis '\['a'\]': name"),
+    *(
+      (np.ones(3), {'batch': n}, r'map_candidates\(batch=.*\): give an integer')
+      for n in (0, 2.0, '2', True)
+    ),
+    (np.ones(3), {'progress': 3}, 'progress is no function: 3'),
+    (np.asarray(['a']), {}, "leaf '' is of <U1, no numbers"),
+    (
+      jax.ShapeDtypeStruct((3,), np.float32),
+      {},
+      "leaf '' is of object, no numbers",
+    ),
   ],
 )
 def test_bad_arguments(candidates: Any, settings: Any, message: str) -> None:
@@ -263,6 +274,20 @@ def test_bad_arguments(candidates: Any, settings: Any, message: str) -> None:
   with pytest.raises(ValueError, match=message) as raised:
     mesh.map_candidates(lambda c: c, candidates, mesh=m, **settings)
   assert str(raised.value).startswith('map_candidates')
+
+
+def test_candidates_are_not_narrowed() -> None:
+  m = mesh.make('candidates:1')
+  for x in (np.asarray([2**40, 1]), np.asarray([1e300, 1.0])):
+    if jax.config.jax_enable_x64:
+      np.testing.assert_array_equal(
+        mesh.map_candidates(abs, x, mesh=m, batch=np.int64(1)), x
+      )
+    else:
+      with pytest.raises(ValueError, match=r"leaf '' has values of .* not fit"):
+        mesh.map_candidates(abs, x, mesh=m)
+  with pytest.raises(ValueError, match=r'map_candidates: fn is no function'):
+    mesh.map_candidates(3, np.ones(2), mesh=m)
 
 
 def test_traced_candidates_are_refused() -> None:

@@ -55,6 +55,16 @@ def test_a_mesh_of_some_devices() -> None:
     ('2,4', 'model', "2 sizes and the names \\['model'\\]"),
     ((1, 1), ('a', 'a'), "2 sizes and the names \\['a', 'a'\\]"),
     (8, None, r'1 sizes and the names \[\]'),
+    ({}, None, r'0 sizes and the names \[\]'),
+    ((1, 1), (1, 2), r'2 sizes and the names \[1, 2\]'),
+    ({'a': 2.5}, None, r"shape is \{'a': 2.5\}: give integers"),
+    ((1.5,), 'a', r'shape is \(1.5,\): give integers'),
+    (None, None, 'shape is None: give integers'),
+    (float('nan'), 'a', 'shape is nan: give integers'),
+    (True, 'a', 'shape is True: give integers'),
+    (b'a:1', None, "shape is b'a:1': give integers"),
+    ('model:1', 'x', 'two names for an axis: leave names out'),
+    (10**30, 'a', 'a=10+ needs 10+ devices, there'),
   ],
 )
 def test_bad_shapes(shape: Any, names: Any, message: str) -> None:
@@ -62,6 +72,19 @@ def test_bad_shapes(shape: Any, names: Any, message: str) -> None:
     mesh.make(shape, names)
   assert str(raised.value).startswith('make')
   assert len(str(raised.value)) <= 200
+
+
+def test_bad_devices() -> None:
+  for devices, message in (
+    ([0, 1], 'devices are none: give some of'),
+    (2, 'devices are none: give some of'),
+    (jax.devices()[:1] * 2, 'a device is given twice'),
+    ([], 'needs 1 devices, there are 0'),
+  ):
+    with pytest.raises(ValueError, match=f'^make: .*{message}'):
+      mesh.make('a:1', devices=devices)
+  one = np.asarray(jax.devices()[:1]).reshape(1, 1)
+  assert mesh.make(np.int64(1), 'a', devices=one).devices.shape == (1,)
 
 
 @pytest.mark.needs_devices(8)

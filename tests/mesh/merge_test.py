@@ -23,8 +23,8 @@ MESHES = {
   'rows:2,data:2,columns:2': jax.P(None, 'rows', ('data', 'columns')),
 }
 # Methods that sum over no shards, or only count: equal bit for bit. NearSwap is
-# not, on one device neither: XLA computes a product and a sum in one rounding in
-# some programs, and in two in others.
+# not, even on one device: XLA rounds a product and a sum once in some programs,
+# twice in others.
 EXACT = {
   *('sum', 'mean', 'mean_nonzero', 'elect_sign', 'trim', 'ties'),
   *('ties/leaf', 'breadcrumbs', 'breadcrumbs/leaf', 'dare', 'della', 'ram'),

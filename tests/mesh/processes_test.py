@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wsl import checkpoint
+from wsl import checkpoint, mesh
 from wsl.mesh._processes import find, fingerprint, store, watch
 
 _CODE = """
@@ -190,11 +190,20 @@ def test_what_is_found(environment: dict[str, str], wanted: Any) -> None:
     (('h', 2, 0), "coordinator= is 'h': give host:port of process 0"),
     (('h:1', 2, 2), 'process 2 of 2: processes are numbered from 0'),
     (('h:1', 'two', 0), 'process 0 of two: processes are numbered from 0'),
+    (('h:1', [2], 0.5), r'process 0.5 of \[2\]: processes are numbered from 0'),
+    (('h:99999', 2, 0), "coordinator= is 'h:99999': give host:port"),
+    (('h:\u00b2', 2, 0), 'coordinator= is .*: give host:port'),
   ],
 )
 def test_incomplete_arguments(arguments: Any, message: str) -> None:
   with pytest.raises(ValueError, match=message):
     find.find(*arguments, {})
+
+
+def test_a_timeout_is_a_number_of_seconds() -> None:
+  for timeout in (0, '5', float('nan'), float('inf'), None):
+    with pytest.raises(ValueError, match=r'start\(timeout=.*: give a positive'):
+      mesh.start(timeout=timeout)
 
 
 def test_processes_must_agree() -> None:

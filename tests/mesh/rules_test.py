@@ -45,6 +45,7 @@ def test_the_first_rule_counts() -> None:
   m = mesh.make('candidates:2,model:4')
   rules = [('odd|scale', P()), ('blocks/.*/w', P(None, 'model')), ('', 'model')]
   found = specs(rules, m)
+  assert specs(dict(rules), m) == found
   assert found['blocks/0/w'] == (None, 'model')
   assert found['embed'] == ('model',)
 
@@ -80,12 +81,26 @@ def test_explain_tells_what_each_leaf_got() -> None:
       'model: shard another axis, or none',
     ),
     ([('scale', P('model')), ('', None)], "leaf 'scale' .* has 1 entries"),
+    (['w'], "^shard: 'w' is no rule: give pairs of a regular expression"),
+    ([('w', 'model', 1)], 'is no rule: give pairs'),
+    ({'w': 3}, 'is no rule: give pairs'),
+    ([(None, 'model')], 'is no rule: give pairs'),
+    (3, "^shard: '3' is no rule"),
+    ('model,model', "a mesh axis is given twice in .'model', 'model'"),
+    ({'': P(P.UNCONSTRAINED)}, 'axis 0 is unconstrained: give None'),
   ],
 )
 def test_bad_rules(rules: Any, message: str) -> None:
   with pytest.raises(ValueError, match=message) as raised:
     mesh.shard(PARAMS, rules, mesh.make('candidates:2,model:4'))
   assert len(str(raised.value)) <= 200
+
+
+def test_leaves_that_are_no_numbers_are_refused() -> None:
+  m = mesh.make('model:8')
+  for leaf in ('text', object(), np.asarray(['a'])):
+    with pytest.raises(ValueError, match=r"^shard: leaf 'a' is a .* only"):
+      mesh.shard({'a': leaf, 'b': np.ones(8)}, None, m)
 
 
 def test_shard_and_gather_are_inverse() -> None:

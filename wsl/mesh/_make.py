@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 import math
+import operator
 import re
 from typing import Any
 
 import jax
+import numpy as np
 
 CANDIDATES = 'candidates'
 
@@ -50,7 +52,8 @@ def make(
   """
   given = shape if names is None else f'{shape}, {names}'
   sizes, axes = _read(shape, names)
-  if len(sizes) != len(axes) or len(set(axes)) < len(axes) or '' in axes:
+  named = axes and all(isinstance(name, str) and name for name in axes)
+  if len(sizes) != len(axes) or len(set(axes)) < len(axes) or not named:
     raise ValueError(
       f'make({given!r}): {len(sizes)} sizes and the names {axes}: give each '
       "size one name, as in 'candidates:2,model:4'"
@@ -59,16 +62,17 @@ def make(
     raise ValueError(
       f'make({given!r}): sizes are positive, and at most one is -1'
     )
-  found = jax.devices() if devices is None else list(devices)
+  found = jax.devices() if devices is None else _devices(devices)
   known = math.prod(n for n in sizes if n != -1)
   sizes = [len(found) // known if n == -1 else n for n in sizes]
   needed, text = known if 0 in sizes else math.prod(sizes), _text(sizes, axes)
   if needed > len(found):
     kind = found[0].platform if found else ''
     remedy = ', or set XLA_FLAGS=--xla_force_host_platform_device_count='
-    remedy = f'{remedy}{needed}' if kind == 'cpu' else ''
+    known = kind == 'cpu' and needed < 10**6
+    remedy = f'{remedy}{needed}' if known else ''
     raise ValueError(
-      f'make: {text} needs {needed} devices, there '
+      f'make: {text[:60]} needs {str(needed)[:20]} devices, there '
       f'{"is" if len(found) == 1 else "are"} {len(found)} ({kind}): make the '
       f'mesh smaller{remedy}'
     )
@@ -112,9 +116,10 @@ def _read(shape: Any, names: Any) -> tuple[list[int], list[str]]:
   """Returns the sizes and the names of the axes that arguments ask for."""
   if isinstance(names, str):
     names = [name.strip() for name in names.split(',')]
+  sizes, own = shape, []
   if isinstance(shape, Mapping):
-    return list(map(int, shape.values())), list(names or shape)
-  if isinstance(shape, str):
+    own, sizes = list(shape), shape.values()
+  elif isinstance(shape, str):
     parts = [part.strip() for part in shape.split(',')]
     found = [re.fullmatch(r'(?:(\w+)\s*[:=]\s*)?(-?\d+)', p) for p in parts]
     if None in found:
@@ -122,11 +127,37 @@ def _read(shape: Any, names: Any) -> tuple[list[int], list[str]]:
         f"make({shape!r}): expected text such as 'candidates:2,model:4'"
       )
     pairs = [part.groups() for part in found if part]
-    return [int(size) for _, size in pairs], names or [
-      n or '' for n, _ in pairs
-    ]
-  sizes = [shape] if isinstance(shape, int) else list(shape)
-  return [int(size) for size in sizes], list(names or [])
+    sizes = [int(size) for _, size in pairs]
+    own = [name or '' for name, _ in pairs]
+  if any(own) and names is not None and list(names) != own:
+    raise ValueError(
+      f'make({shape!r}, {names!r}): two names for an axis: leave names out'
+    )
+  try:
+    if isinstance(shape, (bool, bytes)):
+      raise TypeError
+    one = np.ndim(shape) == 0 and not isinstance(shape, (Mapping, str))
+    numbers = [operator.index(n) for n in ([shape] if one else sizes)]
+  except TypeError:
+    raise ValueError(
+      f'make: shape is {shape!r}: give integers, as in {{"model": 8}}, or text '
+      "such as 'candidates:2,model:4'"
+    ) from None
+  return numbers, list(names or own)
+
+
+def _devices(devices: Any) -> list[Any]:
+  """Returns given devices as a list.
+
+  Raises:
+    ValueError: if they are no devices, or one is given twice.
+  """
+  found = list(np.ravel(np.asarray(devices, object)))
+  if not all(isinstance(d, jax.Device) for d in found):
+    raise ValueError('make: devices are none: give some of jax.devices()')
+  if len(set(found)) < len(found):
+    raise ValueError('make: a device is given twice: give each once')
+  return found
 
 
 def _text(

@@ -39,7 +39,7 @@ def shard(
     >>> tuple(params['w'].sharding.spec)
     (None, 'model')
   """
-  params = _rules.arrays(params)
+  params = _rules.arrays('shard', params)
   wanted = _rules.places('shard', params, rules, mesh)
   return jax.tree.map(lambda x, s: put(tree.read(x), s), params, wanted)
 

@@ -5,25 +5,21 @@ The first rule that matches a leaf applies to it. Every leaf needs a rule, and
 every rule a leaf.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.mesh import _make
+from wsl.mesh import _make, _partitions
 
-Partition: TypeAlias = jax.sharding.PartitionSpec | str | None
-Rules: TypeAlias = Partition | Sequence[tuple[str, Partition]]
-
-
-class Placement(NamedTuple):
-  """How one leaf is sharded, and the reason."""
-
-  spec: jax.sharding.PartitionSpec
-  reason: str
+Rules: TypeAlias = (
+  _partitions.Partition
+  | Sequence[tuple[str, _partitions.Partition]]
+  | Mapping[str, _partitions.Partition]
+)
 
 
 def shardings(
@@ -34,8 +30,8 @@ def shardings(
   Args:
     params: any pytree of arrays, leaves on demand or ``jax.ShapeDtypeStruct``.
     rules: pairs of a regular expression, searched in the name of a leaf, and a
-      partition, in order of precedence; or one partition for all leaves. A
-      partition is
+      partition, in order of precedence, or a dict of them; or one partition for
+      all leaves. A partition is
 
       * a ``jax.P``, one entry for each axis of the leaf (axes without an entry
         are not sharded);
@@ -64,7 +60,7 @@ def shardings(
     >>> tuple(mesh.shardings(params, rules, m)['body'].spec)
     (None, 'model')
   """
-  return places('shardings', arrays(params), rules, mesh)
+  return places('shardings', arrays('shardings', params), rules, mesh)
 
 
 def places(
@@ -104,7 +100,7 @@ def explain(params: types.Params, rules: Rules, mesh: jax.sharding.Mesh) -> str:
     w  (4, 8)  (None, 'model')  128 of 128  '.*': 'model'
     each device has 132 of 132 bytes
   """
-  params = arrays(params)
+  params = arrays('explain', params)
   placed = _placements('explain', params, rules, mesh)
   rows, sums = [], [0, 0]
   leaves = tree.named(params)
@@ -123,11 +119,24 @@ def explain(params: types.Params, rules: Rules, mesh: jax.sharding.Mesh) -> str:
   return '\n'.join([f'mesh {_make.describe(mesh)}', *lines, total])
 
 
-def arrays(params: types.Params) -> types.Params:
-  """Returns the tree with numbers of Python as arrays."""
-  return jax.tree.map(
-    lambda x: x if hasattr(x, 'shape') else np.asarray(x), params
-  )
+def arrays(function: str, params: types.Params) -> types.Params:
+  """Returns the tree with numbers of Python as arrays.
+
+  Raises:
+    ValueError: naming a leaf that is no number.
+  """
+
+  def array(name: str, leaf: Any) -> Any:
+    x = leaf if hasattr(leaf, 'shape') else np.asarray(leaf)
+    if isinstance(x.dtype, np.dtype) and x.dtype.kind in 'OSUMm':
+      kind = type(leaf).__name__
+      raise ValueError(
+        f"{function}: leaf '{name}' is a {kind} of {x.dtype}: only numbers are "
+        'sharded, leave it out'
+      )
+    return x
+
+  return tree.map_named(array, params)
 
 
 def _placements(
@@ -135,9 +144,7 @@ def _placements(
 ) -> types.Tree:
   """Returns the ``Placement`` of each leaf, after all checks."""
   _make.check(function, mesh)
-  ordered: Any = rules
-  if rules is None or isinstance(rules, (str, jax.sharding.PartitionSpec)):
-    ordered = [('', rules)]
+  ordered = _pairs(function, rules)
   # A rule whose value is None is a rule, and no empty subtree.
   boxed = [(pattern, (pattern, rule)) for pattern, rule in ordered]
   try:
@@ -145,81 +152,44 @@ def _placements(
   except ValueError as error:
     raise ValueError(f'{function}: {error}') from None
 
-  def place(name: str, leaf: Any, rule: tuple[str, Partition]) -> Placement:
+  def place(
+    name: str, leaf: Any, rule: tuple[str, _partitions.Partition]
+  ) -> _partitions.Placement:
     label = f"{function}: leaf '{name}' of shape {tuple(leaf.shape)}"
-    return _place(label, tuple(leaf.shape), *rule, mesh)
+    return _partitions.place(label, tuple(leaf.shape), *rule, mesh)
 
   return tree.map_named(place, params, chosen)
 
 
-def _place(
-  label: str,
-  shape: tuple[int, ...],
-  pattern: str,
-  rule: Partition,
-  mesh: jax.sharding.Mesh,
-) -> Placement:
-  """Returns where one leaf is placed by a rule."""
-  reason = f"'{pattern}': {_text(rule)}" if pattern else _text(rule)
-  if isinstance(rule, jax.sharding.PartitionSpec):
-    _check_spec(label, shape, rule, mesh)
-    return Placement(rule, reason)
-  if rule is None:
-    names = [n for n in mesh.axis_names if n != _make.CANDIDATES]
-  else:
-    names = [name.strip() for name in rule.split(',')]
-  _check_names(label, names, mesh)
-  size = math.prod(mesh.shape[name] for name in names)
-  axes = [(n, i) for i, n in enumerate(shape) if n and n % size == 0]
-  if not axes or not names:
-    reason += ', divides no axis' if names else ', no axis but candidates'
-    return Placement(jax.sharding.PartitionSpec(), reason)
-  entry = names[0] if len(names) == 1 else tuple(names)
-  _, axis = max(axes)
-  return Placement(jax.sharding.PartitionSpec(*[None] * axis, entry), reason)
+def _pairs(
+  function: str, rules: Any
+) -> list[tuple[str, _partitions.Partition]]:
+  """Returns rules as pairs of a regular expression and a partition.
 
-
-def _check_spec(
-  label: str,
-  shape: tuple[int, ...],
-  spec: jax.sharding.PartitionSpec,
-  mesh: jax.sharding.Mesh,
-) -> None:
-  """Checks that a partition fits the shape of its leaf."""
-  if len(spec) > len(shape):
-    raise ValueError(
-      f'{label}: {spec} has {len(spec)} entries: give at most one for each axis'
-    )
-  for axis, entry in enumerate(spec):
-    names = [entry] if isinstance(entry, str) else list(entry or ())
-    _check_names(label, names, mesh)
-    size = math.prod(mesh.shape[name] for name in names)
-    if shape[axis] % size:
+  Raises:
+    ValueError: naming the first rule that is none.
+  """
+  kinds = (str, jax.sharding.PartitionSpec, type(None))
+  if isinstance(rules, kinds):
+    return [('', rules)]
+  pairs = rules.items() if isinstance(rules, Mapping) else rules
+  try:
+    pairs = list(pairs)
+  except TypeError:
+    pairs = [rules]
+  for rule in pairs:
+    two = isinstance(rule, (tuple, list)) and len(rule) == 2
+    if (
+      not two or not isinstance(rule[0], str) or not isinstance(rule[1], kinds)
+    ):
       raise ValueError(
-        f'{label}: axis {axis} of {shape[axis]} is not divisible by {size}, '
-        f'the size of {" x ".join(names)}: shard another axis, or none'
+        f'{function}: {str(rule)[:60]!r} is no rule: give pairs of a regular '
+        "expression and a jax.P, names of mesh axes or None, as in [('embed', "
+        "jax.P()), ('.*', 'model')]"
       )
-
-
-def _check_names(
-  label: str, names: Sequence[str], mesh: jax.sharding.Mesh
-) -> None:
-  """Checks that a mesh has axes of these names."""
-  for name in names:
-    if name not in mesh.shape:
-      known = list(mesh.axis_names)
-      hint = tree.nearest(name, known) or f': it has {known}'
-      raise ValueError(f"{label}: the mesh has no axis '{name}'{hint}")
-
-
-def _text(rule: Partition) -> str:
-  """Writes a rule as in code."""
-  if rule is None:
-    return 'default'
-  is_spec = isinstance(rule, jax.sharding.PartitionSpec)
-  return f'P{tuple(rule)}' if is_spec else repr(rule)
+  return pairs
 
 
 def _is_placement(x: Any) -> bool:
   """Stops at placements, which are tuples."""
-  return isinstance(x, Placement)
+  return isinstance(x, _partitions.Placement)

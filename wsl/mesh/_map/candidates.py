@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 import itertools
 import math
+import operator
 from typing import Any
 
 import jax
@@ -68,8 +69,9 @@ def map_candidates(
 
   Raises:
     ValueError: if there are no candidates, leaves differ in length, they are
-      traced, the mesh has no such axis or explicit axes, or ``batch`` is less
-      than 1.
+      traced, no numbers or too large for JAX's dtype; if the mesh has no such
+      axis or explicit axes; if ``batch`` is no integer or less than 1; or if
+      ``fn`` or ``progress`` cannot be called.
 
   Example:
     >>> import numpy as np
@@ -87,13 +89,7 @@ def map_candidates(
       'arrays'
     )
   total = results_lib.count(candidates)
-  if axis not in mesh.shape:
-    raise ValueError(
-      f"map_candidates: the mesh has no axis '{axis}': name one of "
-      f'{list(mesh.axis_names)} by axis='
-    )
-  if batch is not None and batch < 1:
-    raise ValueError(f'map_candidates(batch={batch}): give 1 or more')
+  batch = _check_arguments(fn, mesh, axis, batch, progress)
   devices = mesh.shape[axis]
   share = math.ceil(total / devices)
   placed = _placed(candidates, devices * share - total, mesh, axis)
@@ -121,16 +117,60 @@ def map_candidates(
   return structure.unflatten(results.whole())
 
 
+def _check_arguments(
+  fn: Any, mesh: jax.sharding.Mesh, axis: Any, batch: Any, progress: Any
+) -> int | None:
+  """Checks what is no array; returns the size of a batch."""
+  for name, value in (('fn', fn), ('progress', progress)):
+    if not callable(value) and (value is not None or name == 'fn'):
+      raise ValueError(f'map_candidates: {name} is no function: {value!r:.60}')
+  if not isinstance(axis, str) or axis not in mesh.shape:
+    raise ValueError(
+      f"map_candidates: the mesh has no axis '{axis}': name one of "
+      f'{list(mesh.axis_names)} by axis='
+    )
+  if batch is None:
+    return None
+  whole = hasattr(batch, '__index__') and not isinstance(batch, bool)
+  if not whole or batch < 1:
+    raise ValueError(
+      f'map_candidates(batch={batch!r:.60}): give an integer of 1 or more'
+    )
+  return operator.index(batch)
+
+
+def _on_host(name: str, leaf: Any) -> np.ndarray:
+  """Returns candidates in a dtype of JAX.
+
+  Raises:
+    ValueError: if they are no numbers, or too large for the dtype.
+  """
+  x = np.asarray(leaf)
+  if x.dtype.kind in 'OSUMm':
+    raise ValueError(
+      f"map_candidates: leaf '{name}' is of {x.dtype}, no numbers: make "
+      'candidates of what differs in structure by one call each'
+    )
+  dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+  with np.errstate(over='ignore'):
+    found = x.astype(dtype, copy=False)
+  real = x.dtype.kind in 'fc'
+  same = np.isfinite(found) == np.isfinite(x) if real else found == x
+  if dtype != x.dtype and not np.all(same):
+    raise ValueError(
+      f"map_candidates: leaf '{name}' has values of {x.dtype} that do not fit "
+      f'{dtype}: set jax_enable_x64'
+    )
+  return found
+
+
 def _placed(
   candidates: types.Tree, missing: int, mesh: jax.sharding.Mesh, axis: str
 ) -> types.Tree:
   """Distributes candidates over the axis, with the last one repeated."""
 
-  def place(leaf: Any) -> jax.Array:
-    x: Any = leaf
-    if not isinstance(x, jax.Array):
-      x = np.asarray(x)
-      x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
+  def place(name: str, leaf: Any) -> jax.Array:
+    x: Any = leaf if isinstance(leaf, jax.Array) else _on_host(name, leaf)
     if missing:
       module = jnp if isinstance(x, jax.Array) else np
       x = module.concatenate([x, *[x[-1:]] * missing])
@@ -142,7 +182,7 @@ def _placed(
     spec = jax.sharding.PartitionSpec(axis, *rest)
     return _place.put(x, jax.sharding.NamedSharding(mesh, spec))
 
-  return jax.tree.map(place, candidates)
+  return tree.map_named(place, candidates)
 
 
 def _sizes(

@@ -60,13 +60,15 @@ def _complete(values: tuple[Any, ...], labels: Any) -> dict[str, Any]:
     )
   address, *numbers = values
   host, _, port = str(address).rpartition(':')
-  if not host or not port.isdigit():
+  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
     raise ValueError(
       f"start: {labels[0]} is '{address}': give host:port of process 0"
     )
   try:
+    if any(isinstance(x, (bool, float)) for x in numbers):
+      raise TypeError
     count, index = map(int, numbers)
-  except ValueError:
+  except (ValueError, TypeError):
     count, index = 0, 0
   if not 0 <= index < count:
     raise ValueError(

@@ -92,8 +92,10 @@ def start(
     >>> print(start(config={'seed': 0}))
     one process, ... devices
   """
-  if not timeout > 0:
-    raise ValueError(f'start(timeout={timeout}): give a positive number')
+  if not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
+    raise ValueError(
+      f'start(timeout={timeout!r:.60}): give a positive number of seconds'
+    )
   source = 'one process'
   if jax.distributed.is_initialized():
     source = 'jax.distributed.initialize'
