@@ -129,9 +129,12 @@ def at_levels(database: types.Tree, levels: types.ArrayLike) -> types.Tree:
 
   Example:
     >>> import jax.numpy as jnp
-    >>> database = {'a': jnp.arange(3.0), 'b': 10 * jnp.arange(3.0)}
-    >>> {name: float(x) for name, x in at_levels(database, [2, 1]).items()}
-    {'a': 2.0, 'b': 10.0}
+    >>> from wsl import merge, tree
+    >>> tau = {'a': jnp.asarray([[4.0, 3.0, 2.0, 1.0]]), 'b': jnp.ones((1, 1))}
+    >>> trimmed = lambda d: merge.sum(merge.trim(tau, density=d, scope='leaf'))
+    >>> database = tree.stack([trimmed(d) for d in (0.25, 0.5, 1.0)])
+    >>> at_levels(database, [1, 2])['a'].tolist()
+    [4.0, 3.0, 0.0, 0.0]
   """
   leaves = jax.tree.leaves(database)
   levels = jnp.asarray(levels)

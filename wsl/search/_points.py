@@ -87,6 +87,11 @@ def finite_box(
   return low, high
 
 
+def from_cube(cube: np.ndarray, low: Any, high: Any) -> np.ndarray:
+  """Maps points of the unit cube to a box, which they do not leave."""
+  return np.clip(low + (high - low) * cube, low, high)
+
+
 def optional(module: str, name: str) -> Any:
   """Imports a module of the extra ``[search]`` for a function."""
   try:

@@ -101,7 +101,7 @@ def map_front(
     new = adaptive_lib.propose(
       fit(samples[good]), cube, found[good], more, generator
     )
-    new = low + (high - low) * new
+    new = _points.from_cube(new, low, high)
     samples = np.concatenate([samples, new])
     found = np.concatenate([found, pareto.evaluated(name, losses, new)])
     fit = _fit(samples, found, link)

@@ -37,8 +37,15 @@ def mm_mo(
   maximise the expected growth of the hypervolume. Each is crossed with a mutant
   :math:`a + (b - c)/2` of three of the five best points. The most uncertain
   proposals, of least Fisher information, are evaluated. The merge is a function
-  of yours: in the paper x are the densities and weights of ``merge.dare`` and
-  ``merge.ties``, and a loss is the L1 norm of the merged task vector.
+  of yours. In the paper, x are the densities and weights of DARE-TIES, and the
+  last loss is the L1 norm of the merged task vector::
+
+    def one(x):
+      kept = merge.dare(tau, rate=1 - x[::2], key=key)
+      merged = merge.ties(kept, density=1.0, reduce='sum', weights=x[1::2])
+      return jnp.append(errors(deltas.apply(base, merged)), norm(merged))
+
+    losses = lambda x: mesh.map_candidates(one, x, mesh=candidates)
 
   Args:
     losses: maps points ``[B, n]`` to M losses, ``[B, M]``, lower is better; M
@@ -101,7 +108,7 @@ def mm_mo(
 
   generator = _points.generator(key)
   cube = generator.uniform(size=(start, size))
-  found = pareto.evaluated(name, losses, low + (high - low) * cube)
+  found = pareto.evaluated(name, losses, _points.from_cube(cube, low, high))
   if found.shape[1] > 4:
     raise ValueError(
       f'{name}: losses returned {found.shape[1]} columns: the expected '
@@ -124,11 +131,11 @@ def mm_mo(
     # The last digits differ between machines: round, so that an interrupted
     # search asks for the points of its journal.
     asked = _screened(model, np.round(asked, 4), batch)
-    new = pareto.evaluated(name, losses, low + (high - low) * asked)
+    new = pareto.evaluated(name, losses, _points.from_cube(asked, low, high))
     cube, found = np.concatenate([cube, asked]), np.concatenate([found, new])
     good = np.isfinite(found).all(1)
     model = gaussian.fit(cube[good], found[good], low, high)
-  points = low + (high - low) * cube
+  points = _points.from_cube(cube, low, high)
   kept = pareto.front_order(found)
   return pareto.Front(points[kept], found[kept], points, found, model)
 

@@ -15,8 +15,9 @@ class Front(NamedTuple):
   """Coefficients that trade the losses of tasks against each other.
 
   Attributes:
-    points: the coefficients of the front, ``[P, n]``, by their first loss;
-      model i of the front is the merge with ``points[i]``.
+    points: the coefficients of the front, ``[P, n]``, by their first loss. If
+      they are of task vectors, ``merge.materialize(deltas, points[i])`` is the
+      merge i.
     losses: of them, ``[P, M]``: predicted by the surrogate in ``map_front``,
       evaluated in ``mm_mo``.
     samples: the evaluated coefficients, ``[K, n]``.
