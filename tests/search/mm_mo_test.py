@@ -176,3 +176,14 @@ def test_constant_losses_have_a_front() -> None:
   found = search.mm_mo(lambda x: np.ones((len(x), 2)), 2, **SMALL)
   assert len(found.points) == 10
   assert pareto.front_order(found.sampled).tolist() == [*range(10)]
+
+
+def test_known_points_are_certain() -> None:
+  # Losses without noise, some points twice.
+  cube = np.random.default_rng(0).uniform(size=(25, 1))
+  model = gaussian.fit(cube, distances(cube), np.zeros(1), np.ones(1))
+  for point in cube[:5]:
+    model = gaussian.condition(model, point)
+  _, deviation = gaussian.predict(model, cube)
+  assert (deviation > 0).all()
+  assert (deviation < 0.02 * model.scale).all()
