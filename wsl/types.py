@@ -68,7 +68,8 @@ class Gram:
     matrix: ``[..., groups, d, d]``; ``groups`` is 1 except for grouped
       convolutions and for stacks of layers or experts; ``d`` is the size of the
       flattened input axes.
-    count: ``[...]``, the number n of rows (tokens, patches).
+    count: ``[...]``, the number n of rows (tokens, patches); None if it is not
+      known: merges do not need it.
     axes: the input axes of the weight, in the order in which ``d`` is
       flattened: ``(0,)`` for a Flax dense kernel ``[in, out]``, ``(0, 1, 2)``
       for a convolution ``[h, w, in, out]``, ``(1,)`` for a weight stored as
@@ -80,7 +81,7 @@ class Gram:
   """
 
   matrix: Array
-  count: Array
+  count: Any = None
   axes: tuple[int, ...] = dataclasses.field(
     metadata={'static': True}, default=(0,)
   )

@@ -64,6 +64,24 @@ CASES: dict[str, tuple[Any, str]] = {
     lambda: merge.trim(X, density=0.0),
     'trim(density=0.0): density is the fraction kept, expected 0 < density',
   ),
+  'dare by two draws': (
+    lambda: merge.dare(X, rate=0.5, key=KEY, mask=X),
+    'dare: give one of key=, uniforms= and mask=',
+  ),
+  'a mask of one model': (
+    lambda: merge.dare(
+      X, rate=0.5, key=None, mask={'w': X['w'], 'b': X['b'][0]}
+    ),
+    "dare: mask leaf 'b' has shape (4,), expected (2, 4), one value for each",
+  ),
+  'trim by two rules': (
+    lambda: merge.trim(X, density=0.5, energy=0.5),
+    'trim: give one of density=, energy= and deviations=',
+  ),
+  'energy above 1': (
+    lambda: merge.trim(X, energy=2.0),
+    'trim(energy=2.0): energy is the share of the squared norm',
+  ),
   'density above 1': (
     lambda: merge.ties(X, density=20),
     'ties(density=20): density is the fraction kept, expected 0 < density <= 1',

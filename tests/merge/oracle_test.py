@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl import merge, tree, types
+from wsl import deltas, merge, tree, types
 
 SHAPES = {'w': (4, 6), 'b': (5,), 's': (), 'k': (2, 2, 3, 4), 'one': (1,)}
 DTYPES = pytest.mark.parametrize('dtype', ['float64', 'float32'])
@@ -396,6 +396,34 @@ def test_dare_rescales_what_it_keeps() -> None:
     kept = sums(plain[k])
     factor = np.where(kept == 0, 0, sums(x[k]) / np.where(kept == 0, 1, kept))
     np.testing.assert_allclose(v, plain[k] * column(factor, v), atol=1e-12)
+
+
+def test_dare_takes_uniforms_and_masks() -> None:
+  x = {'w': jax_tree(stacked(0))['w']}
+  uniforms = np.random.default_rng(5).uniform(size=x['w'].shape)
+  kept = uniforms >= 0.4
+  wanted = np.where(kept, np.asarray(x['w']) / 0.6, 0)
+  for given in ({'uniforms': {'w': uniforms}}, {'mask': {'w': kept}}):
+    found = jax.jit(lambda x, g: merge.dare(x, rate=0.4, key=None, **g))(
+      x, given
+    )
+    np.testing.assert_allclose(found['w'], wanted, rtol=1e-6)
+
+
+def test_means_do_not_depend_on_the_base() -> None:
+  rng = np.random.default_rng(3)
+  models = [{'w': jnp.asarray(rng.normal(size=(4, 3)))} for _ in range(3)]
+  matrix = rng.normal(size=(3, 1, 6, 4))
+  grams = {'w': types.Gram(jnp.asarray(np.swapaxes(matrix, -1, -2) @ matrix))}
+  for call in (
+    lambda x: merge.weighted_mean(x, [0.2, 0.3, 0.7]),
+    lambda x: merge.regmean(x, grams=grams, shrink=0.9),
+  ):
+    found = [
+      deltas.apply(base, call(deltas.stack(base, models)))['w']
+      for base in models[:2]
+    ]
+    np.testing.assert_allclose(*found, atol=1e-12)
 
 
 def test_dare_rescales_by_the_rule_of_rescale() -> None:

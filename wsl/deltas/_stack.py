@@ -23,6 +23,10 @@ def stack(
 
   .. math:: \tau_t = \theta_t - \theta_0
 
+  Models without a common base are merged with any of them in its place: a merge
+  whose weights sum to one (``mean``, ``weighted_mean``, ``fisher``,
+  ``regmean``, ``metric_weighted``) does not depend on the base.
+
   Args:
     base: the model that the others were trained from, leaves ``[...]``.
     models: T >= 1 models of the base's structure, shapes and dtypes.

@@ -1,12 +1,16 @@
 """Merging: task vectors in, one task vector out."""
 
 from wsl.merge._cat import cat as cat
+from wsl.merge._families.emr import emr as emr
 from wsl.merge._families.materialize import materialize as materialize
 from wsl.merge._families.reversible import Reversible as Reversible
 from wsl.merge._families.reversible import rmm as rmm
 from wsl.merge._families.router import fit_router as fit_router
 from wsl.merge._families.router import route as route
 from wsl.merge._families.router import Router as Router
+from wsl.merge._families.tall import consensus as consensus
+from wsl.merge._families.tall import tall_masks as tall_masks
+from wsl.merge._families.tall import TallMasks as TallMasks
 from wsl.merge._families.twins import Twins as Twins
 from wsl.merge._families.twins import twins as twins
 from wsl.merge._fisher import fisher as fisher
@@ -27,16 +31,12 @@ from wsl.merge._sparse.dare import dare as dare
 from wsl.merge._sparse.della import della as della
 from wsl.merge._sparse.elect import elect_sign as elect_sign
 from wsl.merge._sparse.elect import mean_nonzero as mean_nonzero
-from wsl.merge._sparse.emr import emr as emr
 from wsl.merge._sparse.magmax import magmax as magmax
 from wsl.merge._sparse.pcb import pcb as pcb
 from wsl.merge._sparse.ram import ram as ram
 from wsl.merge._sparse.ram import ram_plus as ram_plus
 from wsl.merge._sparse.rescale import rescale as rescale
 from wsl.merge._sparse.sce import sce as sce
-from wsl.merge._sparse.tall import consensus as consensus
-from wsl.merge._sparse.tall import tall_masks as tall_masks
-from wsl.merge._sparse.tall import TallMasks as TallMasks
 from wsl.merge._sparse.ties import ties as ties
 from wsl.merge._sparse.trim import trim as trim
 from wsl.merge._spectral.compress import tsv_compress as tsv_compress

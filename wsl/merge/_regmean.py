@@ -60,7 +60,7 @@ def regmean(
     >>> from wsl import types
     >>> deltas = {'w': jnp.asarray([[[1.0]], [[3.0]]])}
     >>> matrix = jnp.asarray([3.0, 1.0]).reshape(2, 1, 1, 1)
-    >>> gram = types.Gram(matrix, count=jnp.ones(2))
+    >>> gram = types.Gram(matrix)
     >>> regmean(deltas, grams={'w': gram}, shrink=1.0)['w'].tolist()
     [[1.5]]
 

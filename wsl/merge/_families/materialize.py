@@ -8,8 +8,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _stack
-from wsl.merge._families import reversible, twins
-from wsl.merge._sparse import tall
+from wsl.merge._families import reversible, tall, twins
 from wsl.merge._spectral import low_rank
 
 

@@ -17,7 +17,9 @@ def dare(
   deltas: types.Deltas,
   *,
   rate: Any,
-  key: types.PRNGKey,
+  key: types.PRNGKey | None,
+  uniforms: types.Deltas | None = None,
+  mask: types.Deltas | None = None,
   rescale: str = 'inverse',
 ) -> types.Deltas:
   r"""Drops each entry with probability ``rate`` and rescales the others.
@@ -35,6 +37,10 @@ def dare(
       in ``tree.scalars``; may be traced. At 1 all entries are dropped.
     key: a key; the mask depends only on it, the index of the model and the name
       of the leaf, so it is the same sharded, streamed or on one device.
+    uniforms: with ``key=None``: numbers of [0, 1), every leaf ``[T, ...]``;
+      entries are kept where they reach the rate.
+    mask: with ``key=None``: true for the entries that are kept, every leaf ``[T,
+      ...]``; the rate is that of the draw.
     rescale: ``'inverse'`` divides by ``1 - rate`` (the paper), ``'l1'``
       restores the L1 norm of each leaf of each model by ``merge.rescale``
       (mergekit's dialect, which leaves norms below 1e-7; a noisy factor on
@@ -44,7 +50,9 @@ def dare(
     The sparse task vectors, every leaf ``[T, ...]``.
 
   Raises:
-    ValueError: if ``rate`` is out of range, or ``rescale`` is unknown.
+    ValueError: if ``rate`` is out of range, ``rescale`` is unknown, not one of
+      ``key``, ``uniforms`` and ``mask`` is given, or a leaf of these has
+      another shape.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -64,14 +72,13 @@ def dare(
   check = lambda value: _checks.fraction('dare', 'rate', value, meaning)
   rates = _checks.at_leaves('dare', 'rate', rate, deltas, models, check)
   _checks.choose('dare: rescale', rescale, dict.fromkeys(_RESCALES))
-  words = tree.name_words(key, list(tree.named(deltas)), models)
-  keys = tree.map_named(lambda name, _: words[name], deltas)
+  draw, source = _source(deltas, models, key, uniforms, mask)
 
   def steps(tau: types.Deltas) -> types.Deltas:
-    drop = lambda x, keys, rate: tree.apply_kernel(
-      _drop, x, keys, rate=rate, inverse=rescale == 'inverse'
+    drop = lambda x, source, rate: tree.apply_kernel(
+      _drop, x, source, rate=rate, draw=draw, inverse=rescale == 'inverse'
     )
-    kept = jax.tree.map(drop, tau, keys, rates)
+    kept = jax.tree.map(drop, tau, source, rates)
     if rescale != 'l1':
       return kept
     # The L1 factor is a ratio of random sums: it is biased, most of all in
@@ -82,16 +89,58 @@ def dare(
   return _stack.fuse(deltas, steps)
 
 
+def _source(
+  deltas: types.Deltas,
+  models: int,
+  key: types.PRNGKey | None,
+  uniforms: types.Deltas | None,
+  mask: types.Deltas | None,
+) -> tuple[str, types.Tree]:
+  """Returns what decides on the entries, and its values for each leaf.
+
+  Raises:
+    ValueError: if not one source is given, or it does not fit the deltas.
+  """
+  given = {'key': key, 'uniforms': uniforms, 'mask': mask}
+  chosen = [name for name, value in given.items() if value is not None]
+  if len(chosen) != 1:
+    raise ValueError('dare: give one of key=, uniforms= and mask=')
+  (draw,) = chosen
+  if key is not None:
+    words = tree.name_words(key, list(tree.named(deltas)), models)
+    return draw, tree.map_named(lambda name, _: words[name], deltas)
+  values = tree.conform(f'dare: {draw}', given[draw], 'the deltas', deltas)
+  for name, x in tree.named(deltas).items():
+    found = np.shape(tree.named(values)[name])
+    if found != tuple(x.shape):
+      raise ValueError(
+        f"dare: {draw} leaf '{name}' has shape {found}, expected "
+        f'{tuple(x.shape)}, one value for each entry'
+      )
+  return draw, values
+
+
 def _drop(
-  x: types.Array, keys: types.Array, *, rate: types.Array, inverse: bool
+  x: types.Array,
+  source: types.Array,
+  *,
+  rate: types.Array,
+  draw: str,
+  inverse: bool,
 ) -> types.Array:
-  """Masks a leaf ``[T, ...]`` by keys ``[T, 2]``; divides by the share kept."""
+  """Masks a leaf ``[T, ...]``; divides by the share kept."""
   wide = tree.wide(x)
   keep = 1 - rate.astype(wide.real.dtype)
-  # Drawn in float32 for every dtype, so that the mask does not depend on it.
-  share = keep.astype(np.float32)
-  draw = lambda key, share: tree.bernoulli(key, share, x.shape[1:])
-  mask = jax.vmap(draw)(keys, share)
+  if draw == 'key':
+    # Drawn in float32 for every dtype, so that the mask does not depend on it.
+    share = keep.astype(np.float32)
+    one = lambda key, share: tree.bernoulli(key, share, x.shape[1:])
+    mask = jax.vmap(one)(source, share)
+  elif draw == 'uniforms':
+    bound = _stack.expand_rank(rate.astype(source.dtype), source)
+    mask = source >= bound
+  else:
+    mask = source.astype(bool)
   kept = jnp.where(mask, wide, jnp.zeros_like(wide))
   # E[m tau / (1 - r)] = tau because E[m] = 1 - r; the variance is
   # tau^2 r / (1 - r).

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from wsl import tree, types
 from wsl.merge import _checks, _stack
-from wsl.merge._sparse import rank
+from wsl.merge._sparse import mass, rank
 
 # Entries kept beyond floor(density * entries).
 EXTRA = {'paper': 0, 'official': 1, 'mergekit': 0}
@@ -16,7 +16,9 @@ EXTRA = {'paper': 0, 'official': 1, 'mergekit': 0}
 def trim(
   deltas: types.Deltas,
   *,
-  density: Any,
+  density: Any = None,
+  energy: Any = None,
+  deviations: Any = None,
   scope: str = 'global',
   dialect: str = 'paper',
 ) -> types.Deltas:
@@ -33,6 +35,13 @@ def trim(
       number; ``[T]``, one for each model; or in scope ``'leaf'`` one for each
       leaf, ``{'attn': 0.2, '.*': 0.5}``, as in ``tree.scalars``. Where traced,
       the count is rounded in the dtype of ``density``.
+    energy: instead of the density: the share of the squared norm that the kept
+      entries have at least, ``0 < energy <= 1``, by the fewest entries; in the
+      forms of ``density``. In scope ``'global'`` each leaf is read 33 times, 65
+      in float64.
+    deviations: instead of the density: entries are kept that differ from the
+      mean by more than so many standard deviations, ``>= 0``; in the forms of
+      ``density``.
     scope: ``'global'`` ranks over the whole model (the paper), ``'leaf'``
       within each leaf (mergekit, PEFT).
     dialect: ``'paper'`` and ``'mergekit'`` keep ``k = floor(density * d)``
@@ -43,21 +52,32 @@ def trim(
     The trimmed task vectors, every leaf ``[T, ...]``.
 
   Raises:
-    ValueError: if ``density`` is out of range, or an option is unknown.
+    ValueError: if not one of ``density``, ``energy`` and ``deviations`` is
+      given, it is out of range, or an option is unknown.
 
   Example:
     >>> import jax.numpy as jnp
     >>> deltas = {'w': jnp.asarray([[1.0, -4.0, 3.0, 0.5]])}
     >>> trim(deltas, density=0.5)['w'].tolist()
     [[0.0, -4.0, 3.0, 0.0]]
+    >>> trim(deltas, energy=0.6)['w'].tolist()
+    [[0.0, -4.0, 0.0, 0.0]]
 
   Reference:
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708, section 4.
   """
-  return keep_largest(
-    'trim', deltas, density=density, scope=scope, dialect=dialect
-  )
+  given = {'density': density, 'energy': energy, 'deviations': deviations}
+  if sum(value is not None for value in given.values()) != 1:
+    raise ValueError('trim: give one of density=, energy= and deviations=')
+  if density is not None:
+    return keep_largest(
+      'trim', deltas, density=density, scope=scope, dialect=dialect
+    )
+  _checks.choose('trim: scope', scope, dict.fromkeys(('global', 'leaf')))
+  if energy is not None:
+    return mass.keep_energy(deltas, energy=energy, scope=scope)
+  return mass.keep_deviations(deltas, deviations=deviations, scope=scope)
 
 
 def keep_largest(

@@ -7,7 +7,8 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _checks, _stack
-from wsl.merge._sparse import elect, rank, tall
+from wsl.merge._families import tall
+from wsl.merge._sparse import elect, rank
 
 _ENTRIES = tree.Entries(lead=1, neutral=0.0)
 
