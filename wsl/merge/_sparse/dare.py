@@ -39,8 +39,8 @@ def dare(
       of the leaf, so it is the same sharded, streamed or on one device.
     uniforms: with ``key=None``: numbers of [0, 1), every leaf ``[T, ...]``;
       entries are kept where they reach the rate.
-    mask: with ``key=None``: true for the entries that are kept, every leaf ``[T,
-      ...]``; the rate is that of the draw.
+    mask: with ``key=None``: true for the entries that are kept, every leaf
+      ``[T, ...]``; the rate is that of the draw.
     rescale: ``'inverse'`` divides by ``1 - rate`` (the paper), ``'l1'``
       restores the L1 norm of each leaf of each model by ``merge.rescale``
       (mergekit's dialect, which leaves norms below 1e-7; a noisy factor on
