@@ -74,6 +74,10 @@ CASES: dict[str, tuple[Any, str]] = {
     ),
     "dare: mask leaf 'b' has shape (4,), expected (2, 4), one value for each",
   ),
+  'vote': (
+    lambda: merge.elect_sign(X, vote='shares'),
+    "elect_sign: vote='shares': expected one of ['largest', 'share', 'sum']",
+  ),
   'trim by two rules': (
     lambda: merge.trim(X, density=0.5, energy=0.5),
     'trim: give one of density=, energy= and deviations=',

@@ -159,6 +159,23 @@ def test_elect_sign_by_hand() -> None:
   assert elect('mergekit') == positive
 
 
+def test_signs_are_elected_by_shares_of_the_norm() -> None:
+  x = np.random.default_rng(4).normal(size=(3, 40)) * [[1.0], [3.0], [0.2]]
+  share = x**2 / (x**2).sum(1, keepdims=True)
+  signs = {
+    'share': np.sign((np.sign(x) * share).sum(0)),
+    'largest': np.sign(x[share.argmax(0), np.arange(40)]),
+  }
+  # The norms are those of the whole model, here of two leaves.
+  tau = {'a': jnp.asarray(x[:, :15]), 'b': jnp.asarray(x[:, 15:])}
+  for vote, sign in signs.items():
+    found = merge.elect_sign(tau, vote=vote)
+    both = np.concatenate([found['a'], found['b']], 1)
+    np.testing.assert_allclose(both, x * (x * sign > 0), rtol=1e-6)
+  lazy = tree.read(merge.elect_sign(tree.defer(tau), vote='largest'))
+  np.testing.assert_array_equal(lazy['a'], found['a'])
+
+
 def test_a_cancelled_sum_takes_the_majority_of_the_whole_model() -> None:
   x = {
     'a': jnp.asarray([[2.0, -5.0], [-2.0, 1.0]]),

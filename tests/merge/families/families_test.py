@@ -154,6 +154,23 @@ def test_rmm_has_the_size_of_its_formula() -> None:
   assert ratio == 0.6875
 
 
+@pytest.mark.same_under_defaults('the axes do not depend on the dtype')
+def test_views_are_compressed_matrix_by_matrix() -> None:
+  view = tree.Matrix(batch=(0,), rows=(1,), columns=(2, 3))  # scanned queries
+  x = draw(5, T, 2, 4, 2, 3)
+  tau, matrices = {'q': jnp.asarray(x)}, {'q': view}
+  flat = x.reshape(T, 2, 4, 6)
+  family = merge.tsv_compress(tau, kept=0.5, form='factors', matrices=matrices)
+  wanted = truncated(flat, 2)[3].reshape(2, 4, 2, 3)
+  near(merge.materialize(family, 3), {'q': wanted})
+  shared = flat.mean(0)
+  twins = merge.twins(tau, density=0.5, matrices=matrices)
+  wanted = (shared + truncated(flat - shared, 2))[1].reshape(2, 4, 2, 3)
+  near(merge.materialize(twins, 1), {'q': wanted})
+  family = merge.rmm(tau, basis=3, rank=4, matrices=matrices)
+  near(merge.materialize(family, 1), {'q': x[1]}, 100 * NEAR)
+
+
 def test_a_router_is_the_linear_discriminant() -> None:
   tasks = np.arange(60) % 3
   h = draw(0, 60, 4) + 3 * np.eye(4)[tasks]

@@ -9,10 +9,15 @@ from wsl import tree, types
 from wsl.merge import _checks, _stack
 
 _ENTRIES = tree.Entries(lead=1, neutral=0.0)
+_VOTES = ('sum', 'share', 'largest')
 
 
 def elect_sign(
-  deltas: types.Deltas, *, dialect: str = 'paper', weights: Any = None
+  deltas: types.Deltas,
+  *,
+  dialect: str = 'paper',
+  weights: Any = None,
+  vote: str = 'sum',
 ) -> types.Deltas:
   r"""Zeroes the entries whose sign differs from the sign of their sum.
 
@@ -26,12 +31,17 @@ def elect_sign(
       the signs balance; ``'official'`` (the authors' code): the same, but
       negative if they balance; ``'mergekit'``: positive.
     weights: w, one number for each model; 1 by default, as in the paper.
+    vote: how an entry votes for its sign: ``'sum'`` by its magnitude (the
+      formula); ``'share'`` by its share of the squared norm of its model,
+      :math:`\tau_{t,p}^2 / \|\tau_t\|^2`; or ``'largest'``: the model with the
+      largest such share decides alone. The last two are ``normmass`` and
+      ``normfrac`` of the authors' code.
 
   Returns:
     The agreeing entries, every leaf ``[T, ...]``.
 
   Raises:
-    ValueError: if the dialect is unknown, there is not one weight for each
+    ValueError: if an option is unknown, there is not one weight for each
       model, or a leaf is complex: complex numbers have no sign.
 
   Example:
@@ -49,6 +59,13 @@ def elect_sign(
   hyper: dict[str, Any] = {}
   if weights is not None:
     hyper = {'weights': _checks.weights('elect_sign', weights, models)}
+  _checks.choose('elect_sign: vote', vote, dict.fromkeys(_VOTES))
+  if vote != 'sum':
+    squares = lambda: tree.total(_squares, deltas, entries=_ENTRIES)
+    hyper['norms'] = tree.statistic(
+      squares, deltas, shape=(models,), dtype=np.float64
+    )
+    hyper['vote'] = vote
   balance = lambda: tree.total(_votes, deltas, entries=_ENTRIES, **hyper)
   sign = {
     'paper': lambda: jnp.sign(balance()),
@@ -112,16 +129,48 @@ def signs(x: types.Array) -> types.Array:
   return jnp.sign(_stack.sum_models(_stack.map_models(tree.wide, x)))
 
 
+def _squares(x: types.Array) -> types.Array:
+  """Sums the squares of the entries of each model, ``[T]``."""
+  return tree.sum_entries(tree.square(tree.wide(x)))
+
+
+def _ballots(
+  x: types.Array,
+  weights: types.Array | None,
+  norms: types.Array | None,
+  vote: str,
+) -> types.Array:
+  """Returns what each entry adds to the election, with its sign."""
+  if norms is not None:
+    wide = tree.wide(x)
+    norms = _stack.expand_rank(norms.astype(wide.dtype), wide)
+    share = tree.safe_divide(wide**2, jnp.broadcast_to(norms, wide.shape))
+    if vote == 'largest':
+      most = _stack.max_models(share)
+      share = jnp.where(share == most[None], share, 0)
+    x = jnp.sign(wide) * share
+  return x if weights is None else _stack.weigh(x, weights)
+
+
 def _votes(
-  x: types.Array, *, weights: types.Array | None = None
+  x: types.Array,
+  *,
+  weights: types.Array | None = None,
+  norms: types.Array | None = None,
+  vote: str = 'sum',
 ) -> types.Array:
   """Sums the elected signs of a leaf; over leaves, it is the majority."""
-  x = x if weights is None else _stack.weigh(x, weights)
-  return tree.sum_entries(signs(x).astype(np.int32)[None])[0]
+  ballots = _ballots(x, weights, norms, vote)
+  return tree.sum_entries(signs(ballots).astype(np.int32)[None])[0]
 
 
 def _agreeing(
-  x: types.Array, *, cancelled: Any, weights: types.Array | None = None
+  x: types.Array,
+  *,
+  cancelled: Any,
+  weights: types.Array | None = None,
+  norms: types.Array | None = None,
+  vote: str = 'sum',
 ) -> types.Array:
   """Zeroes the entries that oppose the elected sign.
 
@@ -129,7 +178,7 @@ def _agreeing(
   not the side with more models. ``cancelled`` replaces the sign of zero sums.
   """
   weighted = x if weights is None else _stack.weigh(x, weights)
-  sign = signs(weighted)
+  sign = signs(_ballots(x, weights, norms, vote))
   sign = jnp.where(sign == 0, jnp.asarray(cancelled).astype(sign.dtype), sign)
   agrees = lambda y: tree.wide(y) * sign > 0
   return _stack.map_models(
