@@ -37,6 +37,7 @@ from wsl.tree._names import layer as layer
 from wsl.tree._names import map_named as map_named
 from wsl.tree._names import named as named
 from wsl.tree._names import nearest as nearest
+from wsl.tree._names import role as role
 from wsl.tree._names import select as select
 from wsl.tree._nodes import Computed as Computed
 from wsl.tree._nodes import OnDemand as OnDemand

@@ -10,6 +10,7 @@ import jax
 from wsl import types
 
 _DIGITS = re.compile('([0-9]+)')
+_NUMBER = re.compile('[0-9]+')
 # Longer numbers in names are not sorted by value.
 _DIGITS_PADDED = 20
 
@@ -74,6 +75,22 @@ def map_named(
   return jax.tree_util.tree_map_with_path(
     lambda path, *leaves: fn(name_of(path), *leaves), tree, *rest
   )
+
+
+def role(name: str) -> str:
+  """Returns a name without its numbers, which equal leaves of layers share.
+
+  Args:
+    name: the name of a leaf.
+
+  Returns:
+    The name with ``#`` for each number.
+
+  Example:
+    >>> role('layers_11/attn/q')
+    'layers_#/attn/q'
+  """
+  return _NUMBER.sub('#', name)
 
 
 def select(tree: types.Tree, leaves: types.Leaves) -> types.Tree:

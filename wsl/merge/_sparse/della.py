@@ -1,6 +1,5 @@
 """DELLA: drop entries at random, the small ones more often."""
 
-import re
 from typing import Any
 
 import jax
@@ -108,8 +107,7 @@ def _ranks_together(
   named = tree.named(deltas)
   for name, x in named.items():
     if tree.is_traced(x) and x.size:
-      role = re.sub(r'\d+', '#', name)
-      alike.setdefault((role, x.shape, x.dtype), []).append(name)
+      alike.setdefault((tree.role(name), x.shape, x.dtype), []).append(name)
   found: dict[str, tuple[Any, ...]] = {name: () for name in named}
   for names in alike.values():
     if len(names) < 2:

@@ -97,7 +97,7 @@ def magnitudes(
     if tree.is_traced(deltas):
       leaves, treedef = jax.tree.flatten(deltas)
       rows = jax.tree.leaves(by_leaf)
-      search = functools.cache(lambda: _find_in_leaves(leaves, rows))
+      search = functools.cache(lambda: _find_in_leaves(deltas, rows))
       each = lambda i: _statistic(lambda: search()[i], leaves[i], rows[i])
       return jax.tree.unflatten(treedef, map(each, range(len(leaves))))
 
@@ -155,14 +155,17 @@ def _find_in_small_leaf(x: types.Array, ranks: np.ndarray) -> np.ndarray:
   return np.stack(columns, axis=1)
 
 
-def _find_in_leaves(leaves: Sequence[Any], ranks: Sequence[Any]) -> list[Any]:
+def _find_in_leaves(deltas: types.Tree, ranks: Sequence[Any]) -> list[Any]:
   """Returns ``_find_in_leaf`` of all leaves, by one search in a trace."""
+  names, leaves = zip(*tree.named(deltas).items())
   found = [
     _find_in_leaf(x, k) if not x.size else k for x, k in zip(leaves, ranks)
   ]
   full = [i for i, x in enumerate(leaves) if x.size]
   ks = [jnp.maximum(ranks[i], 1) for i in full]
-  several = tree.kth_in_leaves([tree.read(leaves[i]) for i in full], ks)
+  several = tree.kth_in_leaves(
+    [tree.read(leaves[i]) for i in full], ks, names=[names[i] for i in full]
+  )
   for i, rows in zip(full, several):
     found[i] = _infinite_at_0(rows, ranks[i])
   return found

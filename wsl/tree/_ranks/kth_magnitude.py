@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _separate
+from wsl.tree import _names, _separate
 from wsl.tree._ranks import bits, search
 
 
@@ -56,17 +56,23 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
     [3.0]
   """
   # Skip empty leaves.
-  leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.size]
+  full = {name: x for name, x in _names.named(tree).items() if x.size}
+  leaves, roles = list(full.values()), [_names.role(name) for name in full]
   if not leaves:
     raise ValueError('kth_magnitude: the tree holds no entries')
   size = sum(leaf.size // leaf.shape[0] for leaf in leaves)
   models = leaves[0].shape[0]
   _check_k(k, size, models)
-  found = search.find(leaves, (0,) * len(leaves), [k], [size])[0]
+  found = search.find(leaves, (0,) * len(leaves), [k], [size], roles)[0]
   return found if np.ndim(k) == 2 else found[0]
 
 
-def kth_in_leaves(leaves: Sequence[Any], ks: Sequence[Any]) -> list[Any]:
+def kth_in_leaves(
+  leaves: Sequence[Any],
+  ks: Sequence[Any],
+  *,
+  names: Sequence[str] | None = None,
+) -> list[Any]:
   """Returns the magnitudes of several ranks in each of several leaves.
 
   Arrays in a trace are searched together: each pass serves all leaves, and is
@@ -75,6 +81,9 @@ def kth_in_leaves(leaves: Sequence[Any], ks: Sequence[Any]) -> list[Any]:
   Args:
     leaves: stacked leaves of one model, ``[T, ...]``, none of them empty.
     ks: for each leaf K counts for each model, ``[K, T]``.
+    names: the names of the leaves: on accelerators those that differ in numbers
+      only are searched by one kernel if their shapes agree, and all leaves of
+      one shape by default.
 
   Returns:
     For each leaf ``[K, T]``, in its dtype.
@@ -89,7 +98,9 @@ def kth_in_leaves(leaves: Sequence[Any], ks: Sequence[Any]) -> list[Any]:
     return []
   sizes = [leaf.size // leaf.shape[0] for leaf in leaves]
   groups = tuple(range(len(leaves)))
-  found = _separate.separate(search.find(leaves, groups, ks, sizes), groups)
+  roles = [_names.role(name) for name in names or [''] * len(leaves)]
+  rows = search.find(leaves, groups, ks, sizes, roles)
+  found = _separate.separate(rows, groups)
   dtypes = [search.widest([leaf.dtype]) for leaf in leaves]
   return [rows.astype(dtype) for rows, dtype in zip(found, dtypes)]
 

@@ -5,11 +5,12 @@ part in one search, that of its group; all leaves are of one group in a search
 over the whole model.
 """
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import types
 from wsl.tree._ranks import brackets, reductions
@@ -34,6 +35,7 @@ def count(
   *leaves: types.Array,
   probes: types.Array,
   groups: Groups,
+  batches: reductions.Batches | None = None,
   own: Sequence[types.Array] | None = None,
 ) -> types.Array:
   """Counts the entries whose bits are at least each probe.
@@ -42,15 +44,18 @@ def count(
     *leaves: ``[T, ...]``.
     probes: bits, ``[G, K * T, PROBES]``.
     groups: the group of each leaf, 0 .. G - 1.
-    own: the limits of each leaf's group in an array of its own: ``[K * T,
+    batches: the leaves that one kernel reads on an accelerator, see
+      ``reductions.batches``; all of them, of one shape, by default.
+    own: the limits of a batch of B leaves in an array of its own: ``[B, K * T,
       PROBES]``, or more columns.
 
   Returns:
     Counts, ``[G, K * T, PROBES]``, int32 (int64 under x64).
   """
-  limits = [probes[g] for g in groups] if own is None else own
-  limits = [y[:, : brackets.PROBES] for y in limits]
-  return reductions.count(leaves, limits, groups)
+  if batches is None or own is None:
+    batches, own = [range(len(leaves))], [probes[np.asarray(groups)]]
+  limits = [y[..., : brackets.PROBES] for y in own]
+  return _reduce(reductions.count, leaves, limits, groups, batches)
 
 
 def collect(
@@ -58,6 +63,7 @@ def collect(
   bracket: brackets.Bracket,
   k: types.Array,
   groups: Groups,
+  batches: reductions.Batches,
   own: Sequence[types.Array],
 ) -> brackets.Bracket:
   """Collects the entries inside the brackets, and settles these.
@@ -67,15 +73,16 @@ def collect(
     bracket: brackets, every field ``[G, K * T]``.
     k: the ranks, ``[G, K * T]``.
     groups: the group of each leaf, 0 .. G - 1.
-    own: the probes, lo and hi of each leaf's group in an array of its own, ``[K
-      * T, PROBES + 2]``.
+    batches: the leaves that one kernel reads on an accelerator.
+    own: the probes, lo and hi of a batch of B leaves in an array of its own,
+      ``[B, K * T, PROBES + 2]``.
 
   Returns:
     The brackets, see ``brackets.settle``.
   """
   flat = lambda x: x.reshape(-1)
-  limits = [y[:, brackets.PROBES :] for y in own]
-  found = reductions.inside(leaves, limits, groups)
+  limits = [y[..., brackets.PROBES :] for y in own]
+  found = _reduce(reductions.inside, leaves, limits, groups, batches)
   found = jnp.moveaxis(found, 1, 0).reshape(2, k.size, -1)
   settled = brackets.settle(jnp, jax.tree.map(flat, bracket), found, flat(k))
   return jax.tree.map(lambda x: x.reshape(k.shape), settled)
@@ -87,7 +94,7 @@ def inside(
   """Finds the least and the greatest bits in ``[lo, hi)`` of each column.
 
   Args:
-    *leaves: ``[T, ...]``.
+    *leaves: ``[T, ...]``, of one shape.
     lo: ``[G, K * T]``.
     hi: ``[G, K * T]``.
     groups: the group of each leaf.
@@ -97,5 +104,25 @@ def inside(
     for a column without entries inside, so that the maximum combines leaves and
     shards. An entry's column is the run of entries that it belongs to.
   """
-  limits = jnp.stack([lo, hi], axis=2)
-  return reductions.inside(leaves, [limits[g] for g in groups], groups)
+  limits = [jnp.stack([lo, hi], axis=2)[np.asarray(groups)]]
+  batches = [range(len(leaves))]
+  return _reduce(reductions.inside, leaves, limits, groups, batches)
+
+
+def _reduce(
+  reduction: Callable[..., types.Array],
+  leaves: Sequence[types.Array],
+  limits: Sequence[types.Array],
+  groups: Groups,
+  batches: reductions.Batches,
+) -> types.Array:
+  """Reduces batches of leaves, or one leaf after another on a CPU."""
+
+  def one_by_one(leaves: Any, limits: Any) -> types.Array:
+    rows = [row[None] for batch in limits for row in batch]
+    return reduction(leaves, rows, groups, [(i,) for b in batches for i in b])
+
+  together = lambda xs, limits: reduction(xs, limits, groups, batches)
+  return jax.lax.platform_dependent(
+    leaves, limits, cpu=one_by_one, default=together
+  )

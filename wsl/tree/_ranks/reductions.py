@@ -1,11 +1,14 @@
-"""Passes over leaves: one reduction of each leaf.
+"""Passes over leaves: one reduction of each leaf, or of a few.
 
-A reduction reads its leaf once, whatever the number of ranks and probes, and
+A reduction reads its leaves once, whatever the number of ranks and probes, and
 reduces shards without gathering them. Sums of several comparisons are one
 reduction of several operands: XLA vectorises it on a CPU, where a reduction of
-one comparison is scalar code. A leaf has its limits in an array of its own:
-kernels of equal leaves are then equal, and are compiled once on accelerators
-(see ``_separate``).
+one comparison is scalar code.
+
+On accelerators equal leaves are stacked for it, which XLA fuses into the
+reduction and never writes: a program has one kernel for a batch of leaves, and
+all batches of one shape share it, as each has its limits in an array of its own
+(see ``_separate``). On a CPU the stack would be written.
 
 In a sharded program a search is a loop whose steps differ between groups of
 devices, as where densities are mapped over ``candidates``. A step may then send
@@ -15,137 +18,214 @@ the program.
 """
 
 from collections.abc import Sequence
+import functools
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
+from wsl.tree import _separate
 from wsl.tree._ranks import bits
 
+Batches: TypeAlias = Sequence[Sequence[int]]
+# Leaves that one kernel reads on an accelerator: XLA compiles a pass over 60
+# leaves in a fifth of the time.
+_AT_ONCE = 8
 COLUMNS = 16384
 # A long axis, if it is the only one, is padded to a multiple of so many runs.
 _RUNS = 128
+
+
+def batches(
+  leaves: Sequence[Any], roles: Sequence[Any]
+) -> tuple[tuple[int, ...], ...]:
+  """Groups the indices of leaves that one kernel reads.
+
+  Leaves of one role are sharded alike, so that their stack is sharded as they
+  are. Batches of one kind have one size where possible, for one kernel.
+  """
+  alike: dict[Any, list[int]] = {}
+  for i, (x, role) in enumerate(zip(leaves, roles, strict=True)):
+    alike.setdefault((role, x.shape, x.dtype), []).append(i)
+  found: list[tuple[int, ...]] = []
+  for members in alike.values():
+    least = -(-len(members) // _AT_ONCE)
+    even = [p for p in range(least, 2 * least) if len(members) % p == 0]
+    parts = np.array_split(members, (even or [least])[0])
+    found += [tuple(map(int, part)) for part in parts]
+  return tuple(found)
+
+
+def own_limits(
+  limits: types.Array, groups: Sequence[int], batches: Batches
+) -> list[types.Array]:
+  """Copies the limits ``[G, ...]`` of each batch of leaves, ``[B, ...]``."""
+  longest = max(map(len, batches))
+  # Shorter batches are filled up by their last leaf.
+  filled = [[*b, *b[-1:] * (longest - len(b))] for b in batches]
+  rows = limits[np.asarray(groups)[np.asarray(filled)]]
+  copies = _separate.separate(rows, range(len(batches)))
+  return [copy[: len(b)] for copy, b in zip(copies, batches)]
 
 
 def count(
   leaves: Sequence[types.Array],
   probes: Sequence[types.Array],
   groups: Sequence[int],
+  batches: Batches,
 ) -> types.Array:
   """Counts the entries of G groups, ``[G, K * T, PROBES]``, see ``passes``.
 
   Args:
     leaves: ``[T, ...]``.
-    probes: for each leaf ``[K * T, PROBES]``.
-    groups: the group of each leaf, 0 .. G - 1.
+    probes: for each batch of B leaves ``[B, K * T, PROBES]``.
+    groups: the group of each leaf, 0 .. G - 1: either all leaves are of one
+      group, or each has its own.
+    batches: the leaves of each batch.
 
   Returns:
     int32, or int64 under x64.
   """
   wide = jax.dtypes.canonicalize_dtype(np.int64)
-  parts = [_count(x, y).astype(wide) for x, y in zip(leaves, probes)]
-  return _by_group(jnp.add, parts, groups)
+  parts = [
+    _count([leaves[i] for i in batch], limits).astype(wide)
+    for batch, limits in zip(batches, probes, strict=True)
+  ]
+  return _by_group(jnp.add, parts, groups, batches)
 
 
 def inside(
   leaves: Sequence[types.Array],
   limits: Sequence[types.Array],
   groups: Sequence[int],
+  batches: Batches,
 ) -> types.Array:
   """Finds both ends in each column, ``[G, 2, K * T, COLUMNS]``, see ``passes``.
 
   Args:
     leaves: ``[T, ...]``.
-    limits: for each leaf lo and hi, ``[K * T, 2]``.
-    groups: the group of each leaf, 0 .. G - 1.
+    limits: for each batch of B leaves lo and hi, ``[B, K * T, 2]``.
+    groups: the group of each leaf, as in ``count``.
+    batches: the leaves of each batch.
   """
-  parts = [_inside(x, y[:, 0], y[:, 1]) for x, y in zip(leaves, limits)]
-  return _by_group(jnp.maximum, parts, groups)
+  parts = [
+    _inside([leaves[i] for i in batch], pair[..., 0], pair[..., 1])
+    for batch, pair in zip(batches, limits, strict=True)
+  ]
+  return _by_group(jnp.maximum, parts, groups, batches)
 
 
 @jax.jit
-def _count(x: types.Array, probes: types.Array) -> types.Array:
-  """Counts the entries of one leaf, ``[K * T, PROBES]``."""
-  entries = bits.of(x, probes.dtype)
-  limits = _by_rank(probes.T, entries)
-  whole = np.int32 if x.size // len(x) < 2**31 else np.int64
-  reached = [(entries >= y).astype(whole) for y in limits]
-  counts = _reduce(jnp.add, reached, range(1, x.ndim))
-  return jnp.stack(counts).reshape(probes.T.shape).T
+def _count(leaves: Sequence[types.Array], probes: types.Array) -> types.Array:
+  """Counts the entries of B equal leaves, ``[B, K * T, PROBES]``."""
+  entries = bits.of(jnp.stack(leaves), probes.dtype)
+  small = leaves[0].size // len(leaves[0]) < 2**31
+  whole = np.int32 if small else np.int64
+  limits = _by_rank(probes, entries)
+  reached = [
+    (entries >= rows[..., j]).astype(whole)
+    for rows in limits
+    for j in range(probes.shape[2])
+  ]
+  counts = _reduce([jnp.add] * len(reached), reached, range(2, entries.ndim))
+  found = jnp.stack(counts, axis=1)  # [B, K * PROBES, T]
+  found = found.reshape(len(leaves), len(limits), -1, found.shape[2])
+  return found.swapaxes(2, 3).reshape(probes.shape)
 
 
 @jax.jit
-def _inside(x: types.Array, lo: types.Array, hi: types.Array) -> types.Array:
-  """Finds both ends in each column of one leaf, ``[2, K * T, COLUMNS]``."""
-  entries = _runs(bits.of(x, lo.dtype))
-  pairs = zip(_by_rank(lo, entries), _by_rank(hi, entries))
-  found = [end for pair in pairs for end in _ends(entries, *pair)]
-  found = _reduce(jnp.maximum, found, [entries.ndim - 1])
-  ends = jnp.stack(found).reshape(len(lo) // len(x), 2, len(x), -1)
-  return _fold(jnp.moveaxis(ends, 1, 0).reshape(2, len(lo), -1))
+def _inside(
+  leaves: Sequence[types.Array], lo: types.Array, hi: types.Array
+) -> types.Array:
+  """Finds both ends in each column of leaves, ``[B, 2, K * T, COLUMNS]``."""
+  entries = _runs(bits.of(jnp.stack(leaves), lo.dtype))
+  width = hi - lo
+  unsigned = np.dtype(f'uint{8 * lo.dtype.itemsize}')
+  # An entry x of [lo, hi) is written as x - hi < 0, all others as 0. They are
+  # clipped, as x - lo is at least hi - lo for them if it is read as unsigned,
+  # and not compared: with one use of its entries XLA does not store a leaf.
+  # Zeros are the greatest integers, and the least unsigned ones.
+  places = []
+  for first, most in zip(_by_rank(lo, entries), _by_rank(width, entries)):
+    most = most.view(unsigned)
+    place = jnp.minimum((entries - first).view(unsigned), most) - most
+    places.append(place.view(lo.dtype))
+  number = len(places)
+  found = _reduce(
+    [jnp.minimum] * number + [jnp.maximum] * number,
+    places + [x.view(unsigned) for x in places],
+    [entries.ndim - 1],
+  )
+  # [B, K, T, ...] to [B, K * T, COLUMNS].
+  least, greatest = (
+    jnp.stack(x, axis=1).reshape(*lo.shape, -1).view(lo.dtype)
+    for x in (found[:number], found[number:])
+  )
+  above = jnp.where(greatest == 0, 0, greatest + width[..., None] + 1)
+  return _fold(jnp.stack([-least, above], axis=1))
 
 
 def _reduce(
-  combine: Any, operands: Sequence[types.Array], axes: Sequence[int]
+  combine: Sequence[Any], operands: Sequence[types.Array], axes: Sequence[int]
 ) -> list[types.Array]:
-  """Reduces integers that are all computed from one leaf, by one kernel."""
-  both = lambda x, y: [combine(a, b) for a, b in zip(x, y)]
+  """Reduces integers from 0, all computed from one leaf, by one kernel."""
+  each = lambda xs, ys: [f(x, y) for f, x, y in zip(combine, xs, ys)]
   zeros = [np.zeros((), x.dtype) for x in operands]
-  return jax.lax.reduce(list(operands), zeros, both, tuple(axes))
-
-
-def _ends(
-  x: types.Array, lo: types.Array, hi: types.Array
-) -> tuple[types.Array, types.Array]:
-  """Returns each entry's distance to both ends of the bracket, 0 outside."""
-  found = (x >= lo) & (x < hi)
-  none = jnp.zeros((), lo.dtype)
-  return jnp.where(found, hi - x, none), jnp.where(found, x - lo + 1, none)
+  return jax.lax.reduce(list(operands), zeros, each, tuple(axes))
 
 
 def _runs(x: types.Array) -> types.Array:
-  """Splits the last axis ``[T, ..., n]`` in runs; each of them is a column.
+  """Splits the last axis ``[B, T, ..., n]`` in runs; each of them is a column.
 
   A reduction of contiguous entries reads a leaf once, while that of another
   axis would transpose it first. The parts of a sharded axis stay shards.
   """
-  x = x[:, None] if x.ndim == 1 else x
+  x = x[..., None] if x.ndim == 2 else x
   *shape, n = x.shape
-  if x.ndim == 2 and n <= COLUMNS:
+  if x.ndim == 3 and n <= COLUMNS:
     return x[..., None]
-  if x.ndim == 2 and n % _RUNS:
+  if x.ndim == 3 and n % _RUNS:
     n = -(-n // _RUNS) * _RUNS
-    x = jnp.pad(x, [(0, 0), (0, n - x.shape[1])], constant_values=-1)
-  rows, runs = math.prod(shape[1:]), 1
+    pad = [(0, 0), (0, 0), (0, n - x.shape[2])]
+    x = jnp.pad(x, pad, constant_values=-1)
+  rows, runs = math.prod(shape[2:]), 1
   while not n % (2 * runs) and 2 * runs * rows <= COLUMNS:
     runs *= 2
   return x.reshape(*shape, runs, n // runs)
 
 
 def _fold(x: types.Array) -> types.Array:
-  """Combines or pads columns, ``[2, R, n] -> [2, R, COLUMNS]``."""
-  n = x.shape[2]
+  """Combines or pads columns, ``[..., n] -> [..., COLUMNS]``."""
+  n = x.shape[-1]
   parts = -(-n // COLUMNS)
   if n % COLUMNS:
     # Padded by a gather, which each shard answers for its own columns.
     place = np.arange(parts * COLUMNS)
-    x = jnp.where(place < n, x[:, :, np.minimum(place, n - 1)], 0)
-  return x.reshape(*x.shape[:2], parts, COLUMNS).max(2)
+    x = jnp.where(place < n, x[..., np.minimum(place, n - 1)], 0)
+  return x.reshape(*x.shape[:-1], parts, COLUMNS).max(-2)
 
 
-def _by_rank(rows: types.Array, like: types.Array) -> list[types.Array]:
-  """Splits ``[..., K * T]`` in rows of T models, of the rank of a leaf."""
-  return list(rows.reshape(-1, len(like), *(1,) * (like.ndim - 1)))
+def _by_rank(limits: types.Array, entries: types.Array) -> list[types.Array]:
+  """Splits ``[B, K * T, ...]`` in K rows ``[B, T, 1, ..., 1, ...]``."""
+  number, models = entries.shape[:2]
+  ones = (1,) * (entries.ndim - 2)
+  rows = limits.reshape(number, -1, models, *ones, *limits.shape[2:])
+  return [rows[:, k] for k in range(rows.shape[1])]
 
 
 def _by_group(
-  combine: Any, parts: Sequence[types.Array], groups: Sequence[int]
+  combine: Any,
+  parts: Sequence[types.Array],
+  groups: Sequence[int],
+  batches: Batches,
 ) -> types.Array:
-  """Combines the parts of each group, and stacks the groups."""
-  found: list[Any] = [None] * (max(groups) + 1)
-  for part, g in zip(parts, groups):
-    found[g] = part if found[g] is None else combine(found[g], part)
-  return jnp.stack(found)
+  """Combines the rows of all leaves, or orders them by their groups."""
+  if not any(groups):
+    parts = [combine.reduce(part, axis=0) for part in parts]
+    return functools.reduce(combine, parts)[None]
+  order = np.argsort([groups[i] for batch in batches for i in batch])
+  rows = jnp.concatenate(parts)
+  return rows if np.all(np.diff(order) > 0) else rows[order]

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl.tree import _nodes, _on_demand, _program, _separate, _sums
+from wsl.tree import _nodes, _on_demand, _program, _sums
 from wsl.tree._chunks import programs
-from wsl.tree._ranks import bits, brackets, passes
+from wsl.tree._ranks import bits, brackets, passes, reductions
 from wsl.tree._ranks import samples as samples_lib
 
 # A column of ``inside`` holds two entries. Of m entries in B = 16384 columns,
@@ -30,10 +30,12 @@ def find(
   groups: passes.Groups,
   ks: Sequence[Any],
   sizes: Sequence[int],
+  roles: Sequence[Any],
 ) -> Any:
   """Finds the magnitudes of ranks in each of G groups of leaves, ``[G, K, T]``.
 
-  The rows of a bracket are the G K T thresholds.
+  The rows of a bracket are the G K T thresholds. All leaves are of one group,
+  or each has its own. Leaves of one role are sharded alike.
   """
   dtype = widest([leaf.dtype for leaf in leaves])
   integer = bits.integer(dtype)
@@ -69,7 +71,8 @@ def find(
   )
   k = k.reshape(-1)
   grouped = lambda b: jax.tree.map(rows, b)
-  together = functools.partial(_together, leaves, groups)
+  batches = reductions.batches(leaves, roles)
+  together = functools.partial(_together, leaves, groups, batches)
   at_once = [] if traced else _at_once(leaves)
 
   def passes_over(kernel: Any, **hyper: Any) -> list[_nodes.Computed]:
@@ -106,7 +109,7 @@ def find(
     collect_now = (xp.all(few) | stuck) & ~xp.any(is_open(b) & b.even)
     if traced:
       limits = jnp.column_stack([probes, b.lo, b.hi])
-      own = _separate.separate(rows(limits), groups)
+      own = reductions.own_limits(rows(limits), groups, batches)
       new = jax.lax.cond(collect_now, collect, count, b, probes, own)
     else:
       new = (collect if collect_now else count)(b, probes, None)
@@ -164,12 +167,13 @@ def _cast(x: Any, *, dtype: np.dtype) -> Any:
 def _together(
   leaves: Sequence[Any],
   groups: passes.Groups,
+  batches: reductions.Batches,
   kernel: Callable[..., Any],
   **hyper: Any,
 ) -> Any:
   """Makes a pass over all leaves at once, in a trace."""
   arrays = [_on_demand.read(x) for x in leaves]
-  hyper['groups'] = _nodes.Static(groups)
+  hyper |= {'groups': _nodes.Static(groups), 'batches': _nodes.Static(batches)}
   return _on_demand.apply_kernel(kernel, *arrays, **hyper)
 
 
