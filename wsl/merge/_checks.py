@@ -111,6 +111,8 @@ def at_leaves(
   deltas: types.Deltas,
   models: int,
   check: Callable[[Any], None],
+  *,
+  copied: bool = True,
 ) -> types.Tree:
   """Returns the value of a hyperparameter at each leaf, ``[T]``.
 
@@ -122,6 +124,8 @@ def at_leaves(
     deltas: stacked task vectors, every leaf ``[T, ...]``.
     models: T.
     check: raises for a value that is out of range.
+    copied: whether kernels of leaves use the value, see ``tree.at_leaves``;
+      otherwise a known value stays known in a trace.
 
   Raises:
     ValueError: naming the function, the argument and the leaf or the shape.
@@ -130,7 +134,10 @@ def at_leaves(
   if not is_per_leaf(values):
     values = numbers(label, values)
     check(values)
-    return tree.at_leaves(per_model(label, values, models), deltas)
+    value = per_model(label, values, models)
+    if not copied:
+      return jax.tree.map(lambda _: value, deltas)
+    return tree.at_leaves(value, deltas)
   found = tree.scalars(function, name, values, deltas)
   check_each(found, check)
   return jax.tree.map(lambda value: per_model(label, value, models), found)

@@ -131,7 +131,7 @@ def arcee_fusion(a: types.Params, b: types.Params) -> types.Params:
     (x, y) if tree.is_float(x) else None
     for x, y in zip(leaves, jax.tree.leaves(b))
   ]
-  found = _importances(pairs)
+  found = _importances(pairs, list(tree.named(a)))
   fused = [
     tree.apply_kernel(_fuse, *pair, *given) if pair else x
     for x, pair, given in zip(leaves, pairs, found)
@@ -139,7 +139,9 @@ def arcee_fusion(a: types.Params, b: types.Params) -> types.Params:
   return jax.tree.unflatten(treedef, fused)
 
 
-def _importances(pairs: Sequence[Any]) -> list[tuple[Any, ...]]:
+def _importances(
+  pairs: Sequence[Any], names: Sequence[str]
+) -> list[tuple[Any, ...]]:
   """Returns the importances of each pair in a trace, and their quartiles.
 
   The quartiles of all leaves are found by one search. Other leaves find them on
@@ -153,9 +155,10 @@ def _importances(pairs: Sequence[Any]) -> list[tuple[Any, ...]]:
   each = [
     tree.read(tree.apply_kernel(_importance, *pairs[i])) for i in searched
   ]
+  names = [names[i] for i in searched]
   found: list[tuple[Any, ...]] = [()] * len(pairs)
-  for i, importance, quartiles in zip(searched, each, _quartiles(each)):
-    found[i] = (importance, *quartiles)
+  for i, importance, sides in zip(searched, each, _quartiles(each, names)):
+    found[i] = (importance, sides)
   return found
 
 
@@ -177,14 +180,15 @@ def _nearswap(a: types.Array, b: types.Array, *, t: Any) -> types.Array:
 def _fuse(a: types.Array, b: types.Array, *found: types.Array) -> types.Array:
   """Takes the important entries of the second model; one leaf.
 
-  Given the importances and their quartiles, or finding them.
+  Given the importances and their quartiles by ``_quartiles``, or finding them.
   """
   if not a.size:
     return a
   if not found:
     importance = _importance(a, b)
-    found = (importance, *_quartiles([importance])[0])
-  importance, low, middle, high = found
+    found = (importance, _quartiles([importance])[0])
+  importance, (negative, positive) = found[0], found[1].swapaxes(0, 1)
+  low, middle, high = jnp.where(negative > 0, -negative, positive)
   x, y = jnp.atleast_1d(tree.wide(a)), jnp.atleast_1d(tree.wide(b))
   taken = importance >= middle + 1.5 * (high - low)
   return jnp.where(taken, y, x).reshape(a.shape).astype(a.dtype)
@@ -198,29 +202,21 @@ def _importance(a: types.Array, b: types.Array) -> types.Array:
   return jnp.abs(y - x) * divergence
 
 
-def _quartiles(leaves: Sequence[types.Array]) -> list[list[types.Array]]:
-  """Returns the quartiles of each of several leaves.
+def _quartiles(
+  leaves: Sequence[types.Array], names: Sequence[str] | None = None
+) -> list[types.Array]:
+  """Returns the quartiles of each of several leaves, ``[3, 2]``.
 
   They are ``sort(x)[at]`` of all entries, found by counting, without a sort. Of
   n negative entries, which rounding leaves, the i-th smallest of all is the
-  (i + 1)-th largest magnitude of them for i < n. Otherwise it is the (size -
-  i)-th largest of the others, among zeros in place of the n.
+  (i + 1)-th largest magnitude of them for i < n: the first column, which is 0
+  for i >= n. Otherwise it is the second column, the (size - i)-th largest of
+  the others, among zeros in place of the n.
   """
   sides, ranks = [], []
-  places = [[int(f * (x.size - 1)) for f in (0.25, 0.5, 0.75)] for x in leaves]
-  for x, at in zip(leaves, places):
+  for x in leaves:
+    at = [int(f * (x.size - 1)) for f in (0.25, 0.5, 0.75)]
     # Both sides are searched as two models of one leaf.
     sides.append(jnp.stack([jnp.where(x < 0, x, 0), jnp.where(x < 0, 0, x)]))
     ranks.append(np.asarray([[i + 1, x.size - i] for i in at]))
-  found = []
-  for x, at, rows in zip(leaves, places, tree.kth_in_leaves(sides, ranks)):
-    count = tree.apply_kernel(_negatives, x)
-    found.append(
-      [jnp.where(i < count, -row[0], row[1]) for i, row in zip(at, rows)]
-    )
-  return found
-
-
-def _negatives(x: types.Array) -> types.Array:
-  """Counts the negative entries of one leaf."""
-  return tree.sum_entries((x < 0).astype(np.int32)[None])[0]
+  return tree.kth_in_leaves(sides, ranks, names=names)

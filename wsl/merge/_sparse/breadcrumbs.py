@@ -78,6 +78,7 @@ def breadcrumbs(
     deltas,
     models,
     lambda value: _checks.fraction('breadcrumbs', 'outliers', value, meaning),
+    copied=False,
   )
   both = f'(density={density}, outliers={outliers})'
   _check_sums(both if len(both) < 80 else '', kept, dropped)

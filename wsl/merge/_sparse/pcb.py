@@ -107,13 +107,15 @@ def pcb(
   def steps(tau: types.Deltas) -> types.Delta:
     bounds = find(tau, quantiles)
     traced = tree.is_traced(tau)
-    scores = tree.map(_parts, tau, bounds, dialect=dialect, traced=traced)
-    # In a trace each pass of the search would compute the scores again.
+    parts = tree.map(_parts, tau, bounds, dialect=dialect, traced=traced)
+    # In a trace each pass of the search would compute the scores again, and the
+    # mean once more.
     if traced:
-      scores = tree.read(scores)
-    cuts = find(scores, limits, densities)
-    hyper = {'coefs': coefs, 'dialect': dialect, 'traced': traced}
-    return tree.map(_merge, tau, bounds, cuts, **hyper)
+      parts = tree.read(parts)
+    cuts = find(parts, limits, densities)
+    given = [parts] if traced else []
+    hyper = {'coefs': coefs, 'dialect': dialect}
+    return tree.map(_merge, tau, bounds, cuts, *given, **hyper)
 
   return _stack.fuse(deltas, steps)
 
@@ -179,16 +181,21 @@ def _merge(
   x: types.Array,
   bounds: types.Array,
   limits: types.Array,
-  *,
+  *parts: types.Array,
   coefs: types.Array,
   dialect: str,
-  traced: bool,
 ) -> types.Array:
-  """Averages the clipped entries of a leaf by their weights s."""
+  """Averages the clipped entries of a leaf by their weights s.
+
+  Given the parts of beta, or computing beta.
+  """
   wide = tree.wide(x)
   bounds, limits = bounds.astype(wide.dtype), limits.astype(wide.dtype)
   top, cut = limits[:, : len(x)] - limits[:, len(x) :]
-  scores = _scores(wide, bounds, dialect, traced)
+  if parts:  # one of both is 0
+    scores = parts[0][: len(x)] - parts[0][len(x) :]
+  else:
+    scores = _scores(wide, bounds, dialect, traced=False)
   near = 8 * jnp.finfo(wide.dtype).eps * jnp.maximum(abs(top), abs(cut))
 
   width = jnp.where(top - cut > near, top - cut, jnp.inf)

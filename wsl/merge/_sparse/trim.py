@@ -141,7 +141,9 @@ def densities(
   check = lambda value: _checks.fraction(
     function, 'density', value, meaning, positive=True
   )
-  return _checks.at_leaves(function, 'density', density, deltas, models, check)
+  return _checks.at_leaves(
+    function, 'density', density, deltas, models, check, copied=False
+  )
 
 
 def keep(
