@@ -141,22 +141,21 @@ def _inside(
   leaves: Sequence[types.Array], lo: types.Array, hi: types.Array
 ) -> types.Array:
   """Finds both ends in each column of leaves, ``[B, 2, K * T, COLUMNS]``."""
-  entries = _runs(bits.of(jnp.stack(leaves), lo.dtype))
-  width = hi - lo
   unsigned = np.dtype(f'uint{8 * lo.dtype.itemsize}')
+  entries = _runs(bits.of(jnp.stack(leaves), lo.dtype)).view(unsigned)
+  width = hi - lo
   # An entry x of [lo, hi) is written as x - hi < 0, all others as 0. They are
   # clipped, as x - lo is at least hi - lo for them if it is read as unsigned,
   # and not compared: with one use of its entries XLA does not store a leaf.
   # Zeros are the greatest integers, and the least unsigned ones.
-  places = []
-  for first, most in zip(_by_rank(lo, entries), _by_rank(width, entries)):
-    most = most.view(unsigned)
-    place = jnp.minimum((entries - first).view(unsigned), most) - most
-    places.append(place.view(lo.dtype))
+  rows = (_by_rank(y.view(unsigned), entries) for y in (lo, width))
+  places = [
+    jnp.minimum(entries - first, most) - most for first, most in zip(*rows)
+  ]
   number = len(places)
   found = _reduce(
     [jnp.minimum] * number + [jnp.maximum] * number,
-    places + [x.view(unsigned) for x in places],
+    [x.view(lo.dtype) for x in places] + places,
     [entries.ndim - 1],
   )
   # [B, K, T, ...] to [B, K * T, COLUMNS].
