@@ -53,7 +53,7 @@ def count(
     Counts, ``[G, K * T, PROBES]``, int32 (int64 under x64).
   """
   if batches is None or own is None:
-    batches, own = [range(len(leaves))], [probes[np.asarray(groups)]]
+    batches, own = [tuple(range(len(leaves)))], [probes[np.asarray(groups)]]
   limits = [y[..., : brackets.PROBES] for y in own]
   return _reduce(reductions.count, leaves, limits, groups, batches)
 
@@ -105,7 +105,7 @@ def inside(
     shards. An entry's column is the run of entries that it belongs to.
   """
   limits = [jnp.stack([lo, hi], axis=2)[np.asarray(groups)]]
-  batches = [range(len(leaves))]
+  batches = [tuple(range(len(leaves)))]
   return _reduce(reductions.inside, leaves, limits, groups, batches)
 
 

@@ -30,7 +30,7 @@ from wsl import types
 from wsl.tree import _separate
 from wsl.tree._ranks import bits
 
-Batches: TypeAlias = Sequence[Sequence[int]]
+Batches: TypeAlias = Sequence[tuple[int, ...]]
 # Leaves that one kernel reads on an accelerator: XLA compiles a pass over 60
 # leaves in a fifth of the time.
 _AT_ONCE = 8
