@@ -23,11 +23,11 @@ def python() -> ml_collections.ConfigDict:
       'at_once': 1,  # on a CPU, experts side by side by vmap are not faster
       'model': {'width': 64, 'depth': 2, 'heads': 4, 'hidden': 176},
       'batch_size': 32,
-      'base': {'steps': 600, 'rate': 3e-3},
+      'base': {'steps': 200, 'rate': 3e-3},
       # How experts are trained; those of the main recipe are merged.
       'recipes': {
-        'long': {'steps': 100, 'rate': 2e-3},
-        'short': {'steps': 30, 'rate': 2e-3},
+        'long': {'steps': 100, 'rate': 1e-3},
+        'short': {'steps': 40, 'rate': 2e-3},
       },
       'main': 'long',
       'evaluation': {'windows': 64, 'batch_size': 64},
@@ -55,7 +55,7 @@ def python() -> ml_collections.ConfigDict:
         'wudi': {'rate': 1e-4, 'otherwise': 'mean'},
       },
       'coefs': {
-        'default': (0.3, 0.5, 0.7, 1.0, 1.5),
+        'default': (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5),
         'mean': (1.0,),
         'regmean': (1.0,),
       },
@@ -65,7 +65,7 @@ def python() -> ml_collections.ConfigDict:
         'methods': ('sum', 'ties', 'model_stock', 'tsv', 'iso_c'),
         'sizes': (2, 4, 8),
         'draws': 5,  # subsets of each size, the same for all methods
-        'coefs': (0.2, 0.5, 1.0),
+        'coefs': (0.1, 0.25, 0.5, 1.0),
         'windows': 64,
       },
       'samples': {'bytes': 96, 'temperature': 0.6},
@@ -103,8 +103,8 @@ def texts() -> ml_collections.ConfigDict:
   """All texts of a folder of the user."""
   config = python()
   config.update({'data': 'data', 'domains': (), 'points': 7})
-  config.base.steps = 900
-  config.wild.sizes = (2, 6, 12)
+  config.base.steps = 300
+  config.wild.methods, config.wild.sizes = ('sum', 'ties', 'iso_c'), (2, 6, 12)
   config.methods = (
     *('mean', 'sum', 'sum+by_depth', 'dare+sum', 'ties', 'pcb', 'sce', 'ram'),
     *('model_stock', 'regmean', 'tsv', 'iso_c'),

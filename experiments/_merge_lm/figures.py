@@ -87,7 +87,7 @@ def lines(path: pathlib.Path, summary: dict[str, Any]) -> None:
   for row in panels:
     row[0].set_ylabel('bits for each byte')
   fig.suptitle(
-    'Interpolation between two experts (dashed: the base)',
+    'Between two experts (dashed: base)',
     color=canvas.INK,
     fontsize=12,
   )
@@ -98,7 +98,7 @@ def subsets(path: pathlib.Path, summary: dict[str, Any]) -> None:
   """Draws statistics of merges of subsets by the number of members."""
   names = {
     'beats_base': ('better than the base, %', 100),
-    'over_base': ('gain over the base, bits for each byte', 1),
+    'over_base': ('gain over the base, bits/byte', 1),
     'over_best': ('gain over the best member', 1),
   }
   fig, panels = canvas.grid(13, 6.4, 2, 3)
@@ -116,7 +116,7 @@ def subsets(path: pathlib.Path, summary: dict[str, Any]) -> None:
       ax.set_ylabel(label)
     how = 'coefficient 1' if kind == 'untuned' else 'coefficient by validation'
     canvas.heading(row[0], how)
-    canvas.legend(row[-1], 'method')
+  canvas.legend(panels[0][-1], 'method')
   for ax in panels[-1]:
     ax.set_xlabel('merged experts')
   canvas.save(fig, path)

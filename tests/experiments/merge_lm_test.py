@@ -70,6 +70,10 @@ def test_claims_are_judged_in_every_seed(finished):
   by = (found['sum'] - found['mean']).mean(1)
   np.testing.assert_allclose(claims[key]['by'], by)
   assert claims[key]['holds'] == (by >= 0).all()
+  [line] = np.asarray(finished.record['lines']['bits'])
+  ends, middle = line[[0, -1]].mean(-1).min(0), line[1].mean(-1)
+  found = claims['every line has a point better than both ends']
+  np.testing.assert_allclose(found['by'], ends - middle)
   words = {(True, 1, 1): 'in every seed', (False, -1, 2): 'in the mean only'}
   for (holds, *by), word in words.items():
     assert claims_lib.verdict({'holds': holds, 'by': by}) == word
