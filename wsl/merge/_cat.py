@@ -47,6 +47,9 @@ def cat(deltas: types.Deltas, *, weights: Any) -> types.Delta:
   Reference:
     Prabhakar et al., "LoRA Soups: Merging LoRAs for Practical Skill Composition
     Tasks", 2024, arXiv:2410.13025; PEFT, combination type ``cat``.
+
+  Differs from the code of PEFT in the factor that carries weights and scales, A
+  there and B here; the product is the same.
   """
   models = _stack.count('cat', deltas)
   named = tree.named(deltas, is_leaf=low_rank.is_factors)

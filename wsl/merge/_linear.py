@@ -34,6 +34,9 @@ def sum(deltas: types.Deltas, *, weights: Any = None) -> types.Delta:
   Reference:
     Ilharco et al., "Editing Models with Task Arithmetic", 2023,
     arXiv:2212.04089.
+
+  Differs from the official code where a model lacks a leaf: that code leaves it
+  out, ``deltas.stack`` refuses it or follows ``unmatched=``.
   """
   models = _stack.count('sum', deltas)
   if weights is None:
@@ -62,6 +65,8 @@ def mean(deltas: types.Deltas) -> types.Delta:
     Wortsman et al., "Model soups: averaging weights of multiple fine-tuned
     models improves accuracy without increasing inference time", 2022,
     arXiv:2203.05482.
+
+  Differs from the official code, which averages integer buffers too.
   """
   _stack.count('mean', deltas)
   return tree.map(mean_leaf, deltas)
@@ -101,6 +106,8 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
     Matena and Raffel, "Merging Models with Fisher-Weighted Averaging", 2021,
     arXiv:2111.09832; Jin et al., "Dataless Knowledge Fusion by Merging Weights
     of Language Models", 2022, arXiv:2212.09849.
+
+  No official code: ``fisher`` and ``regmean`` say how theirs differ.
   """
   _stack.count('weighted_mean', deltas)
   weights = _stack.per_leaf('weighted_mean: the weights', weights, deltas)

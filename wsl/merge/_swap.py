@@ -38,6 +38,8 @@ def passthrough(
 
   Reference:
     mergekit 0.1.5, method ``passthrough``.
+
+  Equals mergekit 0.1.5.
   """
   scales = tree.scalars('passthrough', 'scale', scale, model)
 
@@ -78,6 +80,8 @@ def nearswap(
 
   Reference:
     mergekit 0.1.5, method ``nearswap``.
+
+  Equals mergekit 0.1.5.
   """
   a, b = deltas.check('nearswap', {'a': a, 'b': b})
   parts = tree.scalars('nearswap', 't', t, a)

@@ -63,6 +63,8 @@ def materialize(family: Any, task: Any) -> types.Delta:
     Wang et al., 2024, arXiv:2405.07813; Huang et al., 2024, arXiv:2405.17461;
     Lu et al., 2024, arXiv:2406.15479; Alipour and Amiri, 2025,
     arXiv:2510.14163.
+
+  Each family says how it differs from its official code.
   """
   selected = _selected(task, _count(family))
   if isinstance(family, tall.TallMasks):

@@ -117,6 +117,8 @@ def route(
 
   Reference:
     Lu et al., 2024, arXiv:2406.15479.
+
+  The official code takes the softmax of its logits too, without a temperature.
   """
   tree.check_scalars('route', temperature=temperature)
   h = tree.wide(jnp.asarray(features))

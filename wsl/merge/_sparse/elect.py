@@ -53,6 +53,9 @@ def elect_sign(
   Reference:
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708, section 4.
+
+  Differs from the official code where two models have the largest share: that
+  code takes the first, here they cancel if their signs differ.
   """
   models = _stack.count('elect_sign', deltas)
   check_signs('elect_sign', deltas)
@@ -104,6 +107,8 @@ def mean_nonzero(deltas: types.Deltas, *, weights: Any = None) -> types.Delta:
   Reference:
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708, section 4.
+
+  Equals the official code, which has no weights.
   """
   models = _stack.count('mean_nonzero', deltas)
   if weights is None:

@@ -43,6 +43,8 @@ def ram(deltas: types.Deltas, *, threshold: Any = 1e-5) -> types.Delta:
   Reference:
     "Reinforced Agent Merging", 2026, arXiv:2601.13572; mergekit 0.1.5, method
     ``ram``.
+
+  Equals mergekit 0.1.5.
   """
   _stack.count('ram', deltas)
   bounds = _checks.number_at_leaves(
@@ -91,6 +93,8 @@ def ram_plus(
 
   Reference:
     As ``ram``.
+
+  Differs from mergekit, which computes rho in float32.
   """
   models = _stack.count('ram_plus', deltas)
   hyper = {'rate': rate, 'limit': limit, 'threshold': threshold}

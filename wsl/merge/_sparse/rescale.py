@@ -42,6 +42,8 @@ def rescale(
 
   Reference:
     mergekit 0.1.5, parameter ``rescale``.
+
+  Equals mergekit 0.1.5 for ``'l1'``, the norm that its configuration reaches.
   """
   models = _stack.count('rescale', edited)
   if _stack.count('rescale', deltas) != models:

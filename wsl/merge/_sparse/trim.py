@@ -66,6 +66,10 @@ def trim(
   Reference:
     Yadav et al., "TIES-Merging: Resolving Interference When Merging Models",
     2023, arXiv:2306.01708, section 4.
+
+  Differs from the official code as ``dialect`` says. With ``energy`` that code
+  also keeps the last entry of the model, and of equal magnitudes as few as
+  suffice.
   """
   given = {'density': density, 'energy': energy, 'deviations': deviations}
   if sum(value is not None for value in given.values()) != 1:

@@ -65,6 +65,9 @@ def slerp(
 
   Reference:
     Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
+
+  Differs from mergekit 0.1.5, which interpolates linearly where the cosine is
+  above 0.9995: give ``lerp_above=0.9995``.
   """
   a, b = deltas.check('slerp', {'a': a, 'b': b})
   remedy = 'one for all leaves, or jax.vmap over several'

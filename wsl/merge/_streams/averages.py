@@ -62,6 +62,8 @@ def running_mean(
   Reference:
     Izmailov et al., "Averaging Weights Leads to Wider Optima and Better
     Generalization", 2018, arXiv:1803.05407.
+
+  No official code.
   """
 
   def share(count: types.Array) -> types.Array:
@@ -106,6 +108,8 @@ def exponential_mean(
     Polyak and Juditsky, "Acceleration of Stochastic Approximation by
     Averaging", 1992; Kingma and Ba, "Adam: A Method for Stochastic
     Optimization", 2014, arXiv:1412.6980, section 3, for the normalisation.
+
+  No official code.
   """
   tree.check_scalars('exponential_mean', decay=decay)
   meaning = 'decay is the factor of older models'
