@@ -26,15 +26,17 @@ _STYLES = {
   'iso_c': ('#c2559d', 's'),
   'iso_cts': ('#e79ac8', '^'),
 }
+# Others share six colours, one marker after the other.
 _OTHERS = ('#000000', '#8c6d31', '#17a2a2', '#d62728', '#5f6b7a', '#bcbd22')
+_MARKERS = ('v', 'P', 'X', 'h', '<')
 # A group shows few bars: these methods, if present, and the winner.
 _BARS = ('mean', 'sum', 'ties', 'regmean', 'iso_c', 'tsv')
 
 
 def sweep(path: pathlib.Path, summary: dict[str, Any]) -> None:
   """Draws validation accuracy against the coefficient, a line per method."""
-  fig, ax = canvas.single(9.0, 4.8)
   rows = [row for row in summary['rows'] if row['kind'] == 'merge']
+  fig, ax = canvas.single(9.0, max(4.8, 0.26 * len(rows) + 0.8))
   rows.sort(key=lambda row: -row['validation_mean'])
   coefs = [c for row in rows for c in row['curve']['coefs']]
   for row in rows:
@@ -127,4 +129,5 @@ def _style(method: str, summary: dict[str, Any]) -> tuple[str, str]:
   if method in _STYLES:
     return _STYLES[method]
   others = [r['method'] for r in summary['rows'] if r['method'] not in _STYLES]
-  return _OTHERS[others.index(method) % len(_OTHERS)], 'v'
+  rounds, place = divmod(others.index(method), len(_OTHERS))
+  return _OTHERS[place], _MARKERS[rounds % len(_MARKERS)]

@@ -17,10 +17,10 @@ COLUMNS = (
   'λ',
   'arguments',
   'data',
-  'evaluations',
+  'evals',
   'merge s',
-  'memory',
-  'CLIP B/32',
+  'peak',
+  'CLIP',
 )
 
 
@@ -145,11 +145,11 @@ def show(title: str, summary: dict[str, Any]) -> None:
   count = len(summary['tasks'])
   notes = [
     '±: standard deviation over seeds; norm.: mean over tasks of accuracy / '
-    "its expert's; CLIP B/32: published averages over its eight tasks.",
+    "its expert's; CLIP: published averages of ViT-B/32 over its eight tasks.",
     'λ and arguments: selected on labelled validation images, one choice for '
     'all seeds; data: used by the merge itself, in addition to the models.',
-    'evaluations: merges on validation images for that choice; memory: peak of '
-    f'one compiled merge, in models, of which {count} are its input.',
+    'evals: merges evaluated on validation images for that choice; peak: '
+    f'memory of one compiled merge, in models; {count} of them are its input.',
   ]
   if 'family' in groups:
     names = ', '.join(row[0] for row in groups['family'])
