@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.checkpoint.readers import writers
-from wsl import checkpoint, deltas, merge, tree
+from wsl import adapters, checkpoint, deltas, merge, tree
 
 # Folders and merged models were written by peft 0.21.2, from one base.
 GOLDEN = pathlib.Path(__file__).parents[2] / 'golden' / 'lora'
@@ -63,6 +63,41 @@ def test_a_stack_of_loras_is_exact():
     np.testing.assert_allclose(mean[name], want, atol=1e-7)
   with pytest.raises(ValueError, match='no folders given'):
     checkpoint.load_lora(base, [])
+
+
+def test_factors_have_the_products_of_dense_task_vectors():
+  is_factors = lambda x: isinstance(x, adapters.Factors)
+  seen = set()
+  base = checkpoint.load(GOLDEN / 'base.safetensors')
+  for case in CASES:
+    wanted = tree.named(tree.read(checkpoint.load_lora(base, GOLDEN / case)))
+    found = checkpoint.load_lora(base, GOLDEN / case, form='factors')
+    leaves = tree.named(found, is_leaf=is_factors)
+    assert set(leaves) == set(wanted)
+    for name, x in leaves.items():
+      seen.add(type(x).__name__)
+      x = adapters.dense(x) if is_factors(x) else x
+      np.testing.assert_allclose(tree.read(x), wanted[name], atol=1e-6)
+  assert seen == {'Factors', 'Computed'}
+  with pytest.raises(ValueError, match="form='factor'"):
+    checkpoint.load_lora(base, GOLDEN / case, form='factor')
+
+
+def test_a_stack_of_factors_is_merged_without_products():
+  base = checkpoint.load(GOLDEN / 'base.safetensors')
+  folders = [GOLDEN / 'plain', GOLDEN / 'patterns']
+  stacked = checkpoint.load_lora(base, folders, form='factors')
+  dense = checkpoint.load_lora(base, folders)
+  for t in range(2):
+    found = tree.named(tree.read(merge.materialize(stacked, t)))
+    for name, x in tree.named(tree.read(dense)).items():
+      np.testing.assert_allclose(found[name], x[t], atol=1e-6)
+  both = merge.cat(stacked, weights=[1.0, -0.5])
+  for name, x in tree.named(tree.read(dense)).items():
+    found = tree.read(both[name])
+    is_factors = isinstance(found, adapters.Factors)
+    product = adapters.dense(found) if is_factors else found
+    np.testing.assert_allclose(product, x[0] - 0.5 * x[1], atol=1e-5)
 
 
 def test_averages_of_factors_are_wrong_and_refused():

@@ -7,7 +7,7 @@ from typing import Any
 
 from wsl import tree, types
 from wsl.checkpoint._lora import config as config_lib
-from wsl.checkpoint._lora import kernels, modules, peft
+from wsl.checkpoint._lora import factored, kernels, modules, peft
 from wsl.checkpoint._read import door, messages
 
 _ENDS = ('weight', 'bias')
@@ -18,9 +18,10 @@ def load_lora(
   base: types.Params,
   path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
   *,
+  form: str = 'dense',
   check_finite: bool = True,
 ) -> types.Delta | types.Deltas:
-  r"""Loads LoRAs of PEFT as exact dense task vectors, leaf by leaf.
+  r"""Loads LoRAs of PEFT as exact task vectors, dense or in factors.
 
   .. math:: \tau = s B A, \qquad s = \alpha / r \text{ or } \alpha / \sqrt r
 
@@ -34,6 +35,10 @@ def load_lora(
       LoRA was trained.
     path: the folder with ``adapter_config.json`` and the factors; or a list of
       T folders, which gives a stack.
+    form: ``'dense'``, or ``'factors'``: leaves are ``adapters.Factors``, those
+      of a list stacked as by ``adapters.stack``, for ``merge.knots``,
+      ``merge.cat`` and ``merge.rmm``. Modules of DoRA, biases and weights that
+      are saved whole are dense.
     check_finite: whether reading a factor with an infinity or a NaN is an
       error.
 
@@ -44,9 +49,10 @@ def load_lora(
 
   Raises:
     FileNotFoundError: if there is no configuration or no weights.
-    ValueError: if a file is damaged, an option is not supported, or the base
-      has no such leaf or another shape, naming it; or, when it is read, if a
-      factor does not have its recorded hash (``save_lora(checksums=True)``).
+    ValueError: if ``form`` is unknown, a file is damaged, an option is not
+      supported, or the base has no such leaf or another shape, naming it; or,
+      when it is read, if a factor does not have its recorded hash
+      (``save_lora(checksums=True)``).
 
   Example:
     >>> import json, pathlib, tempfile
@@ -71,12 +77,17 @@ def load_lora(
     2024, arXiv:2402.09353; Kalajdzievski, "A Rank Stabilization Scaling Factor
     for Fine-Tuning with LoRA", 2023, arXiv:2312.03732.
   """
+  if form not in ('dense', 'factors'):
+    raise ValueError(f"load_lora(form={form!r}): expected 'dense' or 'factors'")
+  dense = form == 'dense'
   if isinstance(path, (str, os.PathLike)):
-    delta = _load(base, pathlib.Path(path), check_finite)
+    delta = _load(base, pathlib.Path(path), check_finite, dense)
     return tree.map_named(lambda name, _: delta.get(name), base)
   if not path:
     raise ValueError('load_lora: no folders given, at least one is needed')
-  deltas = [_load(base, pathlib.Path(one), check_finite) for one in path]
+  deltas = [_load(base, pathlib.Path(p), check_finite, dense) for p in path]
+  if not dense:
+    return factored.stack(base, deltas)
 
   def stack(name: str, _: Any) -> Any:
     places = tuple(t for t, delta in enumerate(deltas) if name in delta)
@@ -93,7 +104,7 @@ def load_lora(
 
 
 def _load(
-  base: types.Params, folder: pathlib.Path, finite: bool
+  base: types.Params, folder: pathlib.Path, finite: bool, dense: bool
 ) -> dict[str, Any]:
   """Returns the task vectors of one LoRA, by the base's names."""
   config = config_lib.read(folder)
@@ -111,7 +122,7 @@ def _load(
   found: dict[str, Any] = {}
   for module, part in parts.items():
     name, weight = weights.find(f'{module}.weight')
-    found[name] = _product(weight, module, part, config)
+    found[name] = _product(weight, module, part, config, dense)
     if 'bias' in part:
       name, weight = weights.find(f'{module}.bias', part['bias'].shape)
       hyper = {
@@ -126,8 +137,12 @@ def _load(
 
 
 def _product(
-  weight: Any, module: str, part: dict[str, Any], config: config_lib.Config
-) -> tree.Computed:
+  weight: Any,
+  module: str,
+  part: dict[str, Any],
+  config: config_lib.Config,
+  dense: bool,
+) -> Any:
   """Returns the task vector of a module's weight."""
   first, second = _factors(part)
   default = 'embedding_A' in part or config.transposed
@@ -141,8 +156,11 @@ def _product(
       f'{tuple(first.shape)} and {tuple(second.shape)}, the base {shape}: it '
       'is of another model'
     )
+  scale = config.scale(module, first.shape[0])
+  if not dense and 'magnitude_vector' not in part:
+    return factored.of_module(first, second, scale, shape, transposed)
   hyper = {
-    'scale': config.scale(module, first.shape[0]),
+    'scale': scale,
     'transposed': tree.Static(transposed),
     'dtype': tree.Static(tree.wide_dtype(weight, first, second)),
   }

@@ -1,0 +1,62 @@
+"""LoRAs of PEFT as factors, without their products."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from wsl import adapters, tree, types
+
+
+def of_module(
+  first: Any, second: Any, scale: float, shape: tuple[int, ...], turned: bool
+) -> adapters.Factors:
+  """Returns the factors of a module, in the views of ``adapters.Factors``.
+
+  Args:
+    first: A, ``[r, in, *window]``.
+    second: B, ``[out, r, *ones]``.
+    scale: the factor s.
+    shape: the shape of the weight.
+    turned: whether the weight is ``[in, out]``.
+  """
+  axes = tuple(range(len(shape)))
+  rows, columns = ((0,), (1,)) if turned else (axes[1:], (0,))
+  rank = tree.Static(int(first.shape[0]))
+  a = tree.apply_kernel(_flat_a, first, rank=rank)
+  b = tree.apply_kernel(_flat_b, second, rank=rank)
+  view = tree.Matrix(rows=rows, columns=columns)
+  return adapters.Factors(a, b, float(scale), shape, view)
+
+
+def stack(base: types.Params, loras: Sequence[dict[str, Any]]) -> types.Deltas:
+  """Stacks LoRAs; one that does not change a leaf has zeros there."""
+  names = {name for lora in loras for name in lora}
+  wanted = {
+    name: next(lora[name] for lora in loras if name in lora) for name in names
+  }
+  filled = [
+    {name: lora.get(name, _zeros(x)) for name, x in wanted.items()}
+    for lora in loras
+  ]
+  stacked = adapters.stack(filled) if wanted else {}
+  return tree.map_named(lambda name, _: stacked.get(name), base)
+
+
+def _zeros(like: Any) -> Any:
+  """Returns factors of rank one, or an array, of zeros."""
+  if not isinstance(like, adapters.Factors):
+    return np.zeros(like.shape, like.dtype)
+  a: Any = np.zeros((1, like.a.shape[-1]), like.a.dtype)
+  b: Any = np.zeros((like.b.shape[0], 1), like.b.dtype)
+  return adapters.Factors(a, b, 1.0, like.shape, like.view)
+
+
+def _flat_a(x: types.Array, *, rank: int) -> types.Array:
+  """Returns A ``[r, in]``; windows are inputs."""
+  return x.reshape(rank, -1)
+
+
+def _flat_b(x: types.Array, *, rank: int) -> types.Array:
+  """Returns B ``[out, r]``."""
+  return x.reshape(-1, rank)
