@@ -24,6 +24,10 @@ def scaled(x: Any, *, by: Any) -> Any:
   return x * by.astype(x.dtype)
 
 
+def shifted(x: Any, *, by: Any) -> Any:
+  return jnp.divide(x, by), by
+
+
 def pad(x: Any, *, width: int) -> Any:
   return jnp.concatenate([x, jnp.zeros(width, x.dtype)])
 
@@ -205,6 +209,27 @@ def test_programs_outside_of_traces_are_not_tuned_on_a_gpu(
   assert jax.grad(lambda x: twice(x).sum())(x).tolist() == [2.0, 2.0]
   assert jax.vmap(lambda _: twice(x))(x).shape == (2, 2)
   assert len(calls) == 3  # the last is one of a constant
+
+
+def test_numbers_are_transferred_to_a_gpu_once(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  x = {name: jnp.asarray([1.0, -2.0]) for name in 'abc'}
+  by = np.asarray([3.0, -0.0])
+  _program._transferred.cache_clear()
+  with jax.transfer_guard_device_to_device('disallow'):
+    assert tree.map(scaled, x, by=by)['c'].tolist() == [3.0, 0.0]
+  assert _program._transferred.cache_info().misses == 1
+  # Numbers that are equal have results of their own.
+  program = ((shifted, (0,), (), (('by', 1),)),)
+  for number in (0.0, -0.0, 0, False, 1, True, 1.0, 1j):
+    with jax.numpy_dtype_promotion('standard'):
+      found = _program._run_on_gpu(program, [x['a'], number])
+      wanted = _program._run(program, [x['a'], number])
+    for one, other in zip(found, wanted):
+      assert jax.typeof(one) == jax.typeof(other)
+      assert one.tobytes() == other.tobytes()
 
 
 def test_shapes_of_narrowed_hyperparameters() -> None:

@@ -9,6 +9,7 @@ until they are given to it again.
 
 from collections.abc import Callable, Sequence
 import contextlib
+import functools
 from typing import Any, TypeAlias
 
 import jax
@@ -39,6 +40,8 @@ def last(
 
 
 _run = jax.jit(evaluate, static_argnums=0)
+_NUMBERS = (int, float, complex)
+_SMALL = 2**14  # bytes of arrays that are transferred to a GPU once
 # On a GPU XLA compiles and times tens of kernels for each product of a new
 # size. That takes seconds, and a program outside of jit runs a few times.
 _run_untuned = jax.jit(
@@ -73,7 +76,7 @@ def _run_wide(program: Program, inputs: list[Any]) -> Any:
   if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(inputs)):
     _check_first(program, inputs)
     return _run(program, inputs)
-  execute = _run_untuned if on_gpu else _run
+  execute = _run_on_gpu if on_gpu else _run
   # Constants of a trace are concrete; compute on them outside of it.
   with jax.ensure_compile_time_eval():
     if not wide:
@@ -81,6 +84,36 @@ def _run_wide(program: Program, inputs: list[Any]) -> Any:
     with jax.enable_x64(True):
       result = execute(program, inputs)
   return jax.tree.map(to_host, result)  # outside, where 64 bits are narrowed
+
+
+def _run_on_gpu(program: Program, inputs: list[Any]) -> Any:
+  """Executes a program outside of a trace, without tuning of its kernels.
+
+  The numbers and small arrays that all leaves share are transferred once: a
+  transfer takes as long as a kernel of a leaf.
+  """
+  x64 = jax.config.read('jax_enable_x64')
+  return _run_untuned(program, [_transfer(x, x64) for x in inputs])
+
+
+def _transfer(x: Any, x64: bool) -> Any:
+  """Returns a number or a small numpy array on the device, from a cache."""
+  if type(x) in _NUMBERS:
+    # 0.0 equals -0.0, and 1 equals 1.0: neither replaces the other.
+    return _transferred(_NUMBERS.index(type(x)), repr(x), x64)
+  if isinstance(x, (np.ndarray, np.generic)) and x.nbytes <= _SMALL:
+    return _transferred((x.dtype, x.shape), x.tobytes(), x64)
+  return x
+
+
+@functools.lru_cache(maxsize=256)
+def _transferred(kind: Any, data: Any, x64: bool) -> jax.Array:
+  """Returns the array of a number's representation, or of bytes."""
+  del x64  # part of the key: a Python number is of 32 bits without it
+  if isinstance(kind, int):
+    return jnp.asarray(_NUMBERS[kind](data))
+  dtype, shape = kind
+  return jnp.asarray(np.frombuffer(data, dtype).reshape(shape))
 
 
 def shape_of(program: Program, inputs: list[Any]) -> Any:
