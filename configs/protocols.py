@@ -4,8 +4,16 @@
 
 tiny: seconds, a test.
 
-digits: minutes on two cores. Twelve tasks made from scikit-learn's digits,
+digits: an hour on busy cores. Twelve tasks made from scikit-learn's digits,
 eight of them with an expert; twelve unlike experts; two models, three seeds.
+Expect for the large model (+- over seeds)
+
+  MergeBench, score relative to the experts: TSV-M 87.5 +- 0.7, RegMean 86.1 +-
+  0.1, Iso-C 84.7 +- 0.2, task arithmetic 74.8 +- 0.6, average 66.6 +- 1.0
+  at scale, task arithmetic on 2 and 8 experts: held-in 95.6 +- 1.2 and 74.8 +-
+  0.6, held-out 70.2 +- 3.6 and 85.3 +- 5.2
+  in the wild, gain of task arithmetic over the best of 2 and 12 experts: 5.0 +-
+  0.8 and 11.1 +- 1.0 points
 """
 
 import ml_collections
