@@ -21,15 +21,19 @@ def run(lines: report.Report, limit: float) -> None:
   layers, width = (1, 16) if lines.small else (LAYERS, WIDTH)
   deltas = _draw(layers, width)
   lines.line('matrices', len(deltas))
-  few = {name: deltas[name] for name in ('0/query', '0/up', '0/down')}
+  names = ('0/query', '0/up', '0/down')
+  found = {}
   for name, at_most in list(METHODS.items())[: 1 if lines.small else None]:
-    method = getattr(merge, name)
-    call = functools.partial(method, deltas)
+    call = functools.partial(getattr(merge, name), deltas)
     first, median = report.seconds(call, rounds=3)
     note = f'  first call {first:.1f} s'
     lines.line(f'{name}, eager', median, 's', at_most=at_most, note=note)
-    found = jax.tree.map(np.asarray, method(few))
-    for leaf, error in _errors(method, few, found).items():
+    merged = call()
+    found[name] = {leaf: np.asarray(merged[leaf]) for leaf in names}
+  # After all times: decompositions in float64 on the CPU take the longest.
+  few = {leaf: deltas[leaf] for leaf in names}
+  for name, merged in found.items():
+    for leaf, error in _errors(getattr(merge, name), few, merged).items():
       lines.line(f'{name}, error of {leaf}', error, at_most=ERROR)
 
 
