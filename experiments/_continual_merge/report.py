@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments._run import canvas, console, spreads
+from experiments._run import canvas, console, spreads, verdicts
 
 COLOURS = ('#1f6fb4', '#e8871e', '#2a8c4a', '#8c6d31', '#c2559d', '#7f7f7f')
 
@@ -35,15 +35,12 @@ def summarise(results: dict[str, Any]) -> dict[str, Any]:
         'by_order': float(np.mean(by_order)),
       }
     )
-  claims = {
-    f'opcm above {name}': {
-      'holds': bool((final['opcm'] > other).all()),
-      'by': (final['opcm'] - other).tolist(),
-    }
+  gains = (
+    (f'opcm above {name}', final['opcm'] - other)
     for name, other in final.items()
     if 'opcm' in final and name != 'opcm'
-  }
-  return {'rows': rows, 'claims': claims}
+  )
+  return {'rows': rows, 'claims': verdicts.judge(gains)}
 
 
 def _on_arrived(found: dict[str, Any]) -> np.ndarray:
@@ -67,10 +64,9 @@ def show(label: str, summary: dict[str, Any]) -> None:
     )
     for row in summary['rows']
   ]
-  verdict = lambda found: (
-    'in every seed'
-    if found['holds']
-    else ('in the mean only' if np.mean(found['by']) > 0 else 'no')
+  judged = (
+    f'{claim}: {verdicts.word(found["by"])}'
+    for claim, found in summary['claims'].items()
   )
   console.show_table(
     label,
@@ -79,7 +75,7 @@ def show(label: str, summary: dict[str, Any]) -> None:
     [
       'test accuracy on the tasks that have arrived, %, mean over tasks and '
       'orders; ±: standard deviation over seeds; by order: over orders.',
-      '; '.join(f'{k}: {verdict(v)}' for k, v in summary['claims'].items()),
+      '; '.join(judged),
     ],
   )
 

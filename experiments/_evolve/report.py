@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments._run import canvas, console, spreads
+from experiments._run import canvas, console, spreads, verdicts
 
 STYLES = {
   'm2n2': ('M2N2', '#1f6fb4'),
@@ -30,7 +30,7 @@ def summarise(results: dict[str, Any]) -> dict[str, Any]:
     ``[mean, standard deviation]`` over runs; ``claims``: for each start and
     other method, whether M2N2 tests better in every run, and by how much.
   """
-  rows, claims = [], {}
+  rows, gains = [], []
   last = lambda found, split: np.asarray(found[split])[:, -1]
   for start, methods in results.items():
     for method, found in methods.items():
@@ -44,11 +44,8 @@ def summarise(results: dict[str, Any]) -> dict[str, Any]:
       )
       if method != 'm2n2' and 'm2n2' in methods:
         by = last(methods['m2n2'], 'test') - last(found, 'test')
-        claims[f'{start}: M2N2 above {STYLES[method][0]}'] = {
-          'holds': bool((by > 0).all()),
-          'by': by.tolist(),
-        }
-  return {'rows': rows, 'claims': claims}
+        gains.append((f'{start}: M2N2 above {STYLES[method][0]}', by))
+  return {'rows': rows, 'claims': verdicts.judge(gains)}
 
 
 def show(label: str, summary: dict[str, Any]) -> None:
@@ -63,20 +60,16 @@ def show(label: str, summary: dict[str, Any]) -> None:
         spreads.percent(row['test']),
       )
     )
-  verdicts = [
-    f'{claim}: {"in every run" if found["holds"] else _in_the_mean(found)}'
+  judged = [
+    f'{claim}: {verdicts.word(found["by"], each="run")}'
     for claim, found in summary['claims'].items()
   ]
   console.show_table(
     label,
     ('start', 'method', 'training images', 'test images'),
     list(sections.values()),
-    ['accuracy, %; ±: standard deviation over runs.', *verdicts],
+    ['accuracy, %; ±: standard deviation over runs.', *judged],
   )
-
-
-def _in_the_mean(found: dict[str, Any]) -> str:
-  return 'in the mean only' if np.mean(found['by']) > 0 else 'no'
 
 
 def draw(path: pathlib.Path, results: dict[str, Any]) -> None:

@@ -28,6 +28,18 @@ def judge(gains: Iterable[tuple[str, Any]]) -> dict[str, dict[str, Any]]:
   }
 
 
+def word(by: Any, *, each: str = 'seed') -> str:
+  """Returns whether a gain is there in every seed, in the mean, or not.
+
+  Example:
+    >>> word([0.1, -0.05]), word([1.0, 2.0], each='run')
+    ('in the mean only', 'in every run')
+  """
+  if (np.asarray(by) > 0).all():
+    return f'in every {each}'
+  return 'in the mean only' if np.mean(by) > 0 else 'no'
+
+
 def lines(claims: dict[str, dict[str, Any]], *, factor: float = 1) -> list[str]:
   """Returns a line for each claim, with the gain of every seed.
 
@@ -38,8 +50,5 @@ def lines(claims: dict[str, dict[str, Any]], *, factor: float = 1) -> list[str]:
   found = []
   for claim, verdict in claims.items():
     by = ', '.join(f'{factor * x:+.1f}' for x in verdict['by'])
-    in_mean = 'in the mean only' if np.mean(verdict['by']) > 0 else 'no'
-    found.append(
-      f'{claim}: {"in every seed" if verdict["holds"] else in_mean} ({by})'
-    )
+    found.append(f'{claim}: {word(verdict["by"])} ({by})')
   return found
