@@ -76,7 +76,8 @@ CASES: dict[str, tuple[Any, str]] = {
   ),
   'vote': (
     lambda: merge.elect_sign(X, vote='shares'),
-    "elect_sign: vote='shares': expected one of ['largest', 'share', 'sum']",
+    "elect_sign: vote='shares': expected one of ['count', 'largest', 'share', "
+    "'sum']",
   ),
   'trim by two rules': (
     lambda: merge.trim(X, density=0.5, energy=0.5),
@@ -215,7 +216,8 @@ CASES: dict[str, tuple[Any, str]] = {
   ),
   'dialect of ties': (
     lambda: merge.ties(X, density=0.5, dialect='papper'),
-    "ties: dialect='papper': expected one of ['mergekit', 'official', 'paper'] "
+    "ties: dialect='papper': expected one of ['mergekit', 'official', 'paper', "
+    "'peft'] "
     "(did you mean 'paper'?)",
   ),
   'no density left': (
@@ -255,7 +257,7 @@ CASES: dict[str, tuple[Any, str]] = {
   'dialect': (
     lambda: merge.elect_sign(X, dialect='mergkit'),
     "elect_sign: dialect='mergkit': expected one of ['mergekit', 'official', "
-    "'paper'] (did you mean 'mergekit'?)",
+    "'paper', 'peft'] (did you mean 'mergekit'?)",
   ),
   'rate': (
     lambda: merge.dare(X, rate=1.1, key=KEY),

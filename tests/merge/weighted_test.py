@@ -1,5 +1,7 @@
 """Weights for each model in sum, elect_sign, mean_nonzero and ties."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from wsl import merge, tree
 
+GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 WEIGHTS = [
   np.asarray([0.3, 2.0, 0.7]),
   np.asarray([1.0, -1.5, 0.25]),
@@ -55,6 +58,22 @@ def test_ties_weighs_the_election_and_the_mean(
   for name, leaf in x.items():
     wanted = oracle(leaf, weights, density)[reduce]
     np.testing.assert_allclose(found[name], wanted, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+  ('method', 'vote'), [('total', 'sum'), ('frequency', 'count')]
+)
+def test_the_dialect_of_peft(method: str, vote: str) -> None:
+  golden = np.load(GOLDEN / 'peft_ties.npz')
+  found = merge.ties(
+    {'w': jnp.asarray(golden['x'])},
+    density=float(golden['density']),
+    scope='leaf',
+    dialect='peft',
+    weights=golden['weights'],
+    vote=vote,
+  )
+  np.testing.assert_allclose(found['w'], golden[method], rtol=1e-6, atol=1e-7)
 
 
 def test_equal_weights_change_nothing() -> None:

@@ -141,6 +141,22 @@ def _sum(x: types.Array) -> types.Array:
   return _stack.sum_models(_stack.map_models(tree.wide, x)).astype(x.dtype)
 
 
+def weigh(function: str, deltas: types.Deltas, weights: Any) -> types.Deltas:
+  """Multiplies each model by its weight.
+
+  Raises:
+    ValueError: if there is not one weight for each model.
+  """
+  models = _stack.count(function, deltas)
+  weights = _checks.weights(function, weights, models)
+  return tree.map(_weighed, deltas, weights=weights)
+
+
+def _weighed(x: types.Array, *, weights: types.Array) -> types.Array:
+  """Multiplies the models of a leaf by ``[T]``."""
+  return _stack.weigh(x, weights).astype(x.dtype)
+
+
 def weighted_sum(x: types.Array, *, weights: types.Array) -> types.Array:
   """Sums over models by weights ``[T]`` in float32 or wider."""
   return _stack.sum_models(_stack.weigh(x, weights)).astype(x.dtype)

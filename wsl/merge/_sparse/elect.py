@@ -9,7 +9,7 @@ from wsl import tree, types
 from wsl.merge import _checks, _stack
 
 _ENTRIES = tree.Entries(lead=1, neutral=0.0)
-_VOTES = ('sum', 'share', 'largest')
+_VOTES = ('sum', 'count', 'share', 'largest')
 
 
 def elect_sign(
@@ -29,13 +29,14 @@ def elect_sign(
     dialect: the sign of a sum that is exactly zero. ``'paper'``: the majority
       sign of the model, :math:`\operatorname{sgn} \sum_p \gamma_p`, or zero if
       the signs balance; ``'official'`` (the authors' code): the same, but
-      negative if they balance; ``'mergekit'``: positive.
+      negative if they balance; ``'mergekit'`` and ``'peft'``: positive.
     weights: w, one number for each model; 1 by default, as in the paper.
     vote: how an entry votes for its sign: ``'sum'`` by its magnitude (the
-      formula); ``'share'`` by its share of the squared norm of its model,
-      :math:`\tau_{t,p}^2 / \|\tau_t\|^2`; or ``'largest'``: the model with the
-      largest such share decides alone. The last two are ``normmass`` and
-      ``normfrac`` of the authors' code.
+      formula); ``'count'`` once (PEFT's ``frequency``); ``'share'`` by its
+      share of the squared norm of its model, :math:`\tau_{t,p}^2 /
+      \|\tau_t\|^2`; or ``'largest'``: the model with the largest such share
+      decides alone. The last two are ``normmass`` and ``normfrac`` of the
+      authors' code.
 
   Returns:
     The agreeing entries, every leaf ``[T, ...]``.
@@ -64,16 +65,18 @@ def elect_sign(
     hyper = {'weights': _checks.weights('elect_sign', weights, models)}
   _checks.choose('elect_sign: vote', vote, dict.fromkeys(_VOTES))
   if vote != 'sum':
+    hyper['vote'] = vote
+  if vote in ('share', 'largest'):
     squares = lambda: tree.total(_squares, deltas, entries=_ENTRIES)
     hyper['norms'] = tree.statistic(
       squares, deltas, shape=(models,), dtype=np.float64
     )
-    hyper['vote'] = vote
   balance = lambda: tree.total(_votes, deltas, entries=_ENTRIES, **hyper)
   sign = {
     'paper': lambda: jnp.sign(balance()),
     'official': lambda: jnp.where(balance() > 0, 1, -1),
     'mergekit': None,
+    'peft': None,
   }
   compute = _checks.choose('elect_sign: dialect', dialect, sign)
   cancelled: Any = 1
@@ -146,6 +149,8 @@ def _ballots(
   vote: str,
 ) -> types.Array:
   """Returns what each entry adds to the election, with its sign."""
+  if vote == 'count':
+    x = jnp.sign(x)
   if norms is not None:
     wide = tree.wide(x)
     norms = _stack.expand_rank(norms.astype(wide.dtype), wide)

@@ -21,6 +21,7 @@ def ties(
   reduce: str = 'mean',
   dialect: str = 'paper',
   weights: Any = None,
+  vote: str = 'sum',
 ) -> types.Delta:
   r"""Merges task vectors after removing redundant and conflicting entries.
 
@@ -41,10 +42,12 @@ def ties(
       (the authors' code) keeps one more, and where a sum is zero and the signs
       of the model balance it elects the negative sign (zero for ``'max'``);
       ``'mergekit'`` elects the positive sign for every zero sum (its own scope
-      is ``'leaf'``).
+      is ``'leaf'``); ``'peft'`` does so too, elects without weights, and
+      divides by the number of agreeing entries, not by their weights.
     weights: w, one number for each model; 1 by default, the paper's. They
       weigh the election and the mean, as in mergekit. Where weights of both
       signs cancel in the mean, their sum is replaced by 1.
+    vote: how signs are elected, as in ``elect_sign``.
 
   Returns:
     The merged task vector, every leaf ``[...]``; scale it in ``deltas.apply``.
@@ -79,8 +82,11 @@ def ties(
     trimmed = trim.keep_largest(
       'ties', tau, density=density, scope=scope, dialect=dialect
     )
-    votes = 'paper' if signed else dialect
-    elected = elect.elect_sign(trimmed, dialect=votes, **weighted)
+    votes = {'dialect': 'paper' if signed else dialect, 'vote': vote}
+    if dialect == 'peft' and weighted:
+      elected = elect.elect_sign(trimmed, **votes)
+      return reducer(_linear.weigh('ties', elected, weights))
+    elected = elect.elect_sign(trimmed, **votes, **weighted)
     return reducer(elected, **weighted)
 
   return _stack.fuse(deltas, steps)

@@ -10,7 +10,7 @@ from wsl.merge import _checks, _stack
 from wsl.merge._sparse import mass, rank
 
 # Entries kept beyond floor(density * entries).
-EXTRA = {'paper': 0, 'official': 1, 'mergekit': 0}
+EXTRA = {'paper': 0, 'official': 1, 'mergekit': 0, 'peft': 0}
 
 
 def trim(
@@ -44,9 +44,9 @@ def trim(
       ``density``.
     scope: ``'global'`` ranks over the whole model (the paper), ``'leaf'``
       within each leaf (mergekit, PEFT).
-    dialect: ``'paper'`` and ``'mergekit'`` keep ``k = floor(density * d)``
-      entries, at least one; ``'official'`` keeps one more (``>=`` on the value
-      below the cut).
+    dialect: ``'paper'``, ``'mergekit'`` and ``'peft'`` keep ``k =
+      floor(density * d)`` entries, at least one; ``'official'`` keeps one more
+      (``>=`` on the value below the cut).
 
   Returns:
     The trimmed task vectors, every leaf ``[T, ...]``.
