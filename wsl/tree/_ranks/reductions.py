@@ -31,9 +31,11 @@ from wsl.tree import _separate
 from wsl.tree._ranks import bits
 
 Batches: TypeAlias = Sequence[tuple[int, ...]]
-# Leaves that one kernel reads on an accelerator: XLA compiles a pass over 60
-# leaves in a fifth of the time.
-_AT_ONCE = 8
+# Leaves that one kernel reads on an accelerator. Of two leaves it selects the
+# address once, and loads the entries as those of one; of more it selects the
+# leaf of each entry, for which only small leaves have the time.
+_AT_ONCE, _SMALL_AT_ONCE = 2, 8
+_SMALL = 1 << 18  # entries
 COLUMNS = 16384
 # A long axis, if it is the only one, is padded to a multiple of so many runs.
 _RUNS = 128
@@ -52,7 +54,8 @@ def batches(
     alike.setdefault((role, x.shape, x.dtype), []).append(i)
   found: list[tuple[int, ...]] = []
   for members in alike.values():
-    least = -(-len(members) // _AT_ONCE)
+    small = leaves[members[0]].size <= _SMALL
+    least = -(-len(members) // (_SMALL_AT_ONCE if small else _AT_ONCE))
     even = [p for p in range(least, 2 * least) if len(members) % p == 0]
     parts = np.array_split(members, (even or [least])[0])
     found += [tuple(map(int, part)) for part in parts]
