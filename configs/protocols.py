@@ -122,11 +122,12 @@ def tiny() -> ml_collections.ConfigDict:
   config.merge_bench.methods = ('sum', 'ties')
   config.merge_bench.arguments.ties.density = (0.2, 0.5)
   config.at_scale.update({'methods': ('sum',), 'sizes': (1, 2)})
-  config.in_the_wild.update({'methods': ('sum', 'mean'), 'sizes': (2,)})
+  wild = {'methods': ('sum', 'mean'), 'sizes': (2,), 'draws': 2}
+  config.in_the_wild.update(wild)
   groups = config.in_the_wild.groups
-  del groups.narrow
-  groups.broad.update({'experts': 2, 'tasks': 2, 'epochs': 1})
-  groups.noisy.update({'experts': 1, 'epochs': 1})
+  del groups.narrow, groups.noisy
+  few = {'experts': 3, 'tasks': 2, 'epochs': 1, 'noise': 0.1}
+  groups.broad.update(few)
   return config
 
 
