@@ -49,7 +49,15 @@ def test_the_check_detects_a_gather():
   assert max(_gathers(flat, (None, None, 'd'))) == math.prod(SHAPE)
 
 
-def test_several_ranks_of_several_leaves_are_those_of_sorting():
+@pytest.mark.parametrize('stacked', [False, True])
+def test_several_ranks_of_several_leaves_are_those_of_sorting(
+  stacked, monkeypatch
+):
+  if stacked:  # as on a GPU
+    monkeypatch.setattr(
+      jax.lax, 'platform_dependent', lambda *xs, cpu, default: default(*xs)
+    )
+    jax.clear_caches()
   x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 150, 190)))
   wanted = np.sort(np.abs(np.asarray(x)).reshape(2, -1), axis=1)[:, -5000]
   found = jax.jit(lambda x: tree.kth_magnitude(x, 5000))(x)
@@ -65,3 +73,14 @@ def test_several_ranks_of_several_leaves_are_those_of_sorting():
     ordered = np.sort(np.abs(np.asarray(y)).reshape(2, -1), axis=1)[:, ::-1]
     wanted = [ordered[np.arange(2), np.asarray(r) - 1] for r in k]
     np.testing.assert_array_equal(rows, wanted)
+
+
+def test_batches_are_of_equal_leaves_and_of_one_size():
+  leaf = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+  roles = ['w'] * 5 + ['q'] * 4 + ['b'] * 20
+  leaves = [leaf(3, 512, 512)] * 9 + [leaf(3, 64)] * 19 + [leaf(3, 65)]
+  found = reductions.batches(leaves, roles)
+  assert sorted(sum(found, ())) == list(range(len(leaves)))
+  assert [len(b) for b in found] == [2, 2, 1, 2, 2, 7, 6, 6, 1]
+  for batch in found:
+    assert len({(leaves[i].shape, roles[i]) for i in batch}) == 1

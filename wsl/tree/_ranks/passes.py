@@ -45,7 +45,7 @@ def count(
     probes: bits, ``[G, K * T, PROBES]``.
     groups: the group of each leaf, 0 .. G - 1.
     batches: the leaves that one kernel reads on an accelerator, see
-      ``reductions.batches``; all of them, of one shape, by default.
+      ``reductions.batches``; by default all leaves have one role.
     own: the limits of a batch of B leaves in an array of its own: ``[B, K * T,
       PROBES]``, or more columns.
 
@@ -53,7 +53,7 @@ def count(
     Counts, ``[G, K * T, PROBES]``, int32 (int64 under x64).
   """
   if batches is None or own is None:
-    batches, own = [tuple(range(len(leaves)))], [probes[np.asarray(groups)]]
+    batches, own = _shared(leaves, probes, groups)
   limits = [y[..., : brackets.PROBES] for y in own]
   return _reduce(reductions.count, leaves, limits, groups, batches)
 
@@ -94,7 +94,7 @@ def inside(
   """Finds the least and the greatest bits in ``[lo, hi)`` of each column.
 
   Args:
-    *leaves: ``[T, ...]``, of one shape.
+    *leaves: ``[T, ...]``, of one role.
     lo: ``[G, K * T]``.
     hi: ``[G, K * T]``.
     groups: the group of each leaf.
@@ -104,9 +104,16 @@ def inside(
     for a column without entries inside, so that the maximum combines leaves and
     shards. An entry's column is the run of entries that it belongs to.
   """
-  limits = [jnp.stack([lo, hi], axis=2)[np.asarray(groups)]]
-  batches = [tuple(range(len(leaves)))]
+  batches, limits = _shared(leaves, jnp.stack([lo, hi], axis=2), groups)
   return _reduce(reductions.inside, leaves, limits, groups, batches)
+
+
+def _shared(
+  leaves: Sequence[types.Array], limits: types.Array, groups: Groups
+) -> tuple[reductions.Batches, list[types.Array]]:
+  """Returns batches of leaves of one role, and the limits of each batch."""
+  batches = reductions.batches(leaves, (None,) * len(leaves))
+  return batches, [limits[np.asarray(groups)[list(b)]] for b in batches]
 
 
 def _reduce(

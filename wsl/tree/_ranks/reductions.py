@@ -55,8 +55,9 @@ def batches(
   found: list[tuple[int, ...]] = []
   for members in alike.values():
     small = leaves[members[0]].size <= _SMALL
-    least = -(-len(members) // (_SMALL_AT_ONCE if small else _AT_ONCE))
-    even = [p for p in range(least, 2 * least) if len(members) % p == 0]
+    most, n = _SMALL_AT_ONCE if small else _AT_ONCE, len(members)
+    least = -(-n // most)
+    even = [p for p in range(least, n // (most // 2 + 1) + 1) if n % p == 0]
     parts = np.array_split(members, (even or [least])[0])
     found += [tuple(map(int, part)) for part in parts]
   return tuple(found)
