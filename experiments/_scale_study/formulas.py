@@ -14,8 +14,9 @@ PASSES = 3
 # Operations for each entry of a stack: a hash and a comparison; the counts of
 # four probes, twice, and one collection; mask, votes and mean.
 _HASH, _SEARCH, _TIES = 29, 2 * 17 + 8, 18.5
-# Words for each model and leaf, read off a program that is compiled for a TPU.
-_ENDS = 295_000
+# Of a search, for each model and leaf whose sides are powers of two: columns
+# that hold the ends of a bracket, and the entries of a sample.
+_COLUMNS, _SAMPLE = 8192, 2048
 
 
 def _elementwise(
@@ -63,7 +64,9 @@ def _slerp(size: costs.Size, counted: bool) -> costs.Cost:
   )
 
 
-def _ties(size: costs.Size, counted: bool, *, dare: bool = False) -> costs.Cost:
+def _ties(
+  size: costs.Size, counted: bool, *, dare: bool = False, leaf: bool = False
+) -> costs.Cost:
   """A search by ``PASSES`` over the stack, then one pass that merges."""
   models, share = size.models, size.share
   # A mask of DARE is stored for the search: XLA does not recompute it there,
@@ -79,32 +82,24 @@ def _ties(size: costs.Size, counted: bool, *, dare: bool = False) -> costs.Cost:
   )
   if size.devices == 1:
     return found
-  if size.cpu:
-    # On a CPU a pass runs over flat blocks: the stack is gathered, and each
-    # device reads all of it. The text has one count and one collection.
-    passes = 2 if counted else PASSES
-    gathered = passes * models * (size.devices - 1) * share
-    whole = models * size.devices * share
-    return found._replace(
-      memory=found.memory + PASSES * 2 * whole,
-      operations=found.operations
-      + _SEARCH * models * size.parameters * (1 - 1 / size.devices),
-      link=gathered,
-      collectives=4 * size.leaves + 1,
-      temporaries=found.temporaries + 2 * whole,
-    )
-  # Elsewhere shards are counted where they are, and the ends of runs of entries
-  # are gathered in the last pass, leaf by leaf.
-  ends = 4 * _ENDS * models * size.leaves
+  # Shards are counted where they are; the ends of brackets in each column, and
+  # a sample, are combined leaf by leaf.
+  ends = 4 * 2 * models * _COLUMNS
+  found = found._replace(
+    link=size.leaves * size.all_reduce(ends + 4 * models * _SAMPLE),
+    collectives=8 * size.leaves + 1,
+  )
   return found._replace(
-    link=ends * (1 - 1 / size.devices),
-    collectives=PASSES,
-    temporaries=found.temporaries + 3 * share,
+    temporaries=found.temporaries + (6 if leaf else 3) * ends * size.leaves
   )
 
 
 def _dare_ties(size: costs.Size, counted: bool) -> costs.Cost:
   return _ties(size, counted, dare=True)
+
+
+def _ties_leaf(size: costs.Size, counted: bool) -> costs.Cost:
+  return _ties(size, counted, leaf=True)
 
 
 _FORMULAS: dict[str, Any] = {
@@ -114,7 +109,7 @@ _FORMULAS: dict[str, Any] = {
   'fisher': _fisher,
   'dare': _dare,
   'ties': _ties,
-  'ties leaf': _ties,
+  'ties leaf': _ties_leaf,
   'dare + ties': _dare_ties,
   'regmean': products.regmean,
   'iso_c': products.iso_c,
