@@ -62,7 +62,7 @@ def python() -> ml_collections.ConfigDict:
       'points': 11,  # of a line between two experts
       # Random subsets of the pool, of all recipes.
       'wild': {
-        'methods': ('sum', 'ties', 'model_stock', 'tsv', 'iso_c'),
+        'methods': ('mean', 'sum', 'ties', 'model_stock', 'tsv', 'iso_c'),
         'sizes': (2, 4, 8),
         'draws': 5,  # subsets of each size, the same for all methods
         'coefs': (0.1, 0.25, 0.5, 1.0),
@@ -94,7 +94,12 @@ def tiny() -> ml_collections.ConfigDict:
   config.recipes = {'long': {'steps': 10, 'rate': 1e-2}}
   config.coefs.default = (0.5, 1.0)
   config.wild.update(
-    {'methods': ('sum', 'mean'), 'sizes': (2,), 'windows': 32, 'coefs': (1.0,)}
+    {
+      'methods': ('mean', 'sum', 'model_stock'),
+      'sizes': (2,),
+      'windows': 32,
+      'coefs': (1.0,),
+    }
   )
   return config
 
@@ -104,7 +109,10 @@ def texts() -> ml_collections.ConfigDict:
   config = python()
   config.update({'data': 'data', 'domains': (), 'points': 7})
   config.base.steps = 300
-  config.wild.methods, config.wild.sizes = ('sum', 'ties', 'iso_c'), (2, 6, 12)
+  config.wild.methods, config.wild.sizes = (
+    ('mean', 'sum', 'ties', 'iso_c'),
+    (2, 6, 12),
+  )
   config.methods = (
     *('mean', 'sum', 'sum+by_depth', 'dare+sum', 'ties', 'pcb', 'sce', 'ram'),
     *('model_stock', 'regmean', 'tsv', 'iso_c'),

@@ -7,8 +7,9 @@ import numpy as np
 
 from experiments._merge_lm import titles
 
-# The merge that is said to succeed in the wild; others are compared with it.
-ARITHMETIC = 'sum'
+# The merge that is said to succeed in the wild, with which others are compared:
+# task arithmetic. The average of n experts is that with the coefficient 1 / n.
+ARITHMETIC = {'untuned': 'mean', 'tuned': 'sum'}
 SUCCESS = 0.8  # share of merges above the base that is published for it
 
 
@@ -43,28 +44,37 @@ def of_lines(
 
 
 def of_subsets(subsets: dict[str, Any]) -> dict[str, Any]:
-  """Judges the claims of In-the-Wild merging."""
+  """Judges the claims of In-the-Wild merging.
+
+  Args:
+    subsets: by method, from ``wild.measure``.
+
+  Returns:
+    The claims, for coefficients with and without validation.
+  """
   claims = {}
-  for kind in ('untuned', 'tuned'):
+  for kind, reference in ARITHMETIC.items():
     found = {
       name: {k: np.asarray(v) for k, v in x[kind].items()}
       for name, x in subsets.items()
     }
-    if ARITHMETIC not in found:
+    if reference not in found:
       continue
-    arithmetic = found[ARITHMETIC]
+    arithmetic, named = found[reference], titles.title(reference)
     share = 100 * arithmetic['beats_base'].mean(1)
-    named = f'{kind} {titles.title(ARITHMETIC)}'
-    claims[f'{named}: {100 * SUCCESS:.0f} % are better than the base'] = _claim(
-      share - 100 * SUCCESS, least=0.0
-    )
-    claims[f'{named}: better than the best member'] = _claim(
-      arithmetic['over_best'].mean(1)
-    )
+    least = 100 * SUCCESS
+    claims |= {
+      f'{kind} {named}: {least:.0f} % are better than the base': _claim(
+        share - least, least=0.0
+      ),
+      f'{kind} {named}: better than the best member': _claim(
+        arithmetic['over_best'].mean(1)
+      ),
+    }
     for name, other in found.items():
-      if name != ARITHMETIC:
+      if name not in ARITHMETIC.values():
         label = f'{kind} {titles.title(name)}'
-        claims[f'{label}: not above {titles.title(ARITHMETIC)}'] = _claim(
+        claims[f'{label}: not above {named}'] = _claim(
           (arithmetic['over_base'] - other['over_base']).mean(1), least=0.0
         )
         claims[f'{label}: worse with more members'] = _claim(

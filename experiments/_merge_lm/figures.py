@@ -30,6 +30,7 @@ def merges(path: pathlib.Path, summary: dict[str, Any]) -> None:
   for (name, row), ls in zip(bounds.items(), (':', '--', '-')):
     label = titles.title(name)
     left.axvline(row['mean'][0], color=canvas.INK, ls=ls, lw=1.2, label=label)
+  left.set_ylim(-0.5, len(rows) - 0.5)
   left.set_yticks(y, [titles.title(row['method']) for row in rows])
   left.set_xlabel('test bits for each byte, mean over domains')
   left.legend(

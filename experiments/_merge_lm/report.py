@@ -83,12 +83,12 @@ def show(label: str, summary: dict[str, Any]) -> None:
   heads = ('method', 'bits/byte', *summary['domains'], 'norm. %', 'seeds')
   console.show_table(
     label,
-    (*heads, 'λ', 'arguments', 'data', 'merge s'),
+    (*heads, 'λ', 'data', 'merge s'),
     list(sections.values()),
     [
       'test bits for each byte, mean over domains; ±: standard deviation over '
       'seeds; norm.: mean over domains of own expert / model.',
-      'seeds: those in which the mean is below the base; λ, arguments: chosen '
+      'seeds: in which the mean is below the base; λ and arguments: chosen '
       'on validation text, one choice for all seeds.',
     ],
   )
@@ -107,11 +107,6 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
   """Formats one line of the table."""
   better = np.asarray(row['below_base']) > 0
   merged = row['kind'] == 'merge'
-  arguments = {
-    k: v
-    for given in row.get('arguments', {}).values()
-    for k, v in given.items()
-  }
   return (
     titles.title(row['method']),
     spreads.text(row['mean'], digits=3),
@@ -119,7 +114,6 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     spreads.percent(row['normalised']),
     f'{better.sum()}/{len(better)}',
     f'{row["coef"]:g}' if merged else '',
-    ' '.join(f'{k}={v:g}' for k, v in arguments.items() if _is_number(v)),
     row['data'] if merged else '',
     f'{row["seconds"]:.2g}' if merged else '',
   )
@@ -143,10 +137,6 @@ def _subset_cells(name: str, found: dict[str, Any]) -> list[tuple[str, ...]]:
         )
       )
   return cells
-
-
-def _is_number(value: Any) -> bool:
-  return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def write_samples(path: pathlib.Path, texts: list[dict[str, str]]) -> None:

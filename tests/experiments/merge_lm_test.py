@@ -27,7 +27,7 @@ MISTAKES = [
 ]  # fmt: skip
 PARTS = [
   *('base', 'long', 'joint', 'bounds', 'mean', 'sum', 'ties', 'greedy_soup'),
-  *('lines', 'pool', 'wild.sum', 'wild.mean', 'samples'),
+  *('lines', 'pool', 'wild.mean', 'wild.sum', 'wild.model_stock', 'samples'),
 ]
 ROW = battery.Row(
   merge_lm,
@@ -62,12 +62,12 @@ def test_merges_equal_what_they_are_made_of(finished):
 
 def test_claims_are_judged_in_every_seed(finished):
   claims = finished.record['claims']
-  key = 'untuned average: not above task arithmetic'
+  key = 'tuned Model Stock: not above task arithmetic'
   found = {
-    name: np.asarray(x['untuned']['over_base'])
+    name: np.asarray(x['tuned']['over_base'])
     for name, x in finished.record['subsets'].items()
   }
-  by = (found['sum'] - found['mean']).mean(1)
+  by = (found['sum'] - found['model_stock']).mean(1)
   np.testing.assert_allclose(claims[key]['by'], by)
   assert claims[key]['holds'] == (by >= 0).all()
   [line] = np.asarray(finished.record['lines']['bits'])
