@@ -1,6 +1,26 @@
 """Do language models of different texts merge into one that is good at all?
 
-python -m experiments.merge_lm --config=configs/merge_lm.py:VARIANT
+  python -m experiments.merge_lm --config=configs/merge_lm.py:VARIANT
+
+tiny: seconds, a test. Two domains, two seeds, briefly trained.
+
+python: three minutes on two free cores. Four texts that are part of every
+Python installation (they depend on its version and packages: the record has
+their hashes), three seeds, a transformer of 117,056 parameters. Expect (test
+bits for each byte, mean over domains, +- over seeds):
+
+  base 3.568 +- 0.027, RegMean 3.602, MagMax 3.535, TIES 3.534, PCB 3.533, SCE
+  3.531, TSV-M 3.523, consensus 3.517, WUDI 3.511, Iso-CTS 3.511, Model Stock
+  3.509, DARE + sum 3.509, Iso-C 3.506, OPCM 3.505, variance corrected 3.503,
+  Breadcrumbs 3.503, task arithmetic 3.502, RAM, RAM+, greedy soup and average
+  3.501, LiNeS 3.494 +- 0.022, own experts 3.163, joint training 3.070 +- 0.016
+
+texts: four minutes on two free cores. All texts of a folder of yours,
+--config.data=FOLDER: files NAME.txt, or folders NAME of .txt files. Expect for
+three English books and manual pages in three languages:
+
+  base 3.576 +- 0.012, average 3.571, TIES 3.559, task arithmetic 3.556, Iso-C
+  3.543 +- 0.013, own experts 3.175, joint training 3.221
 """
 
 import ml_collections
