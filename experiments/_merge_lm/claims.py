@@ -52,7 +52,7 @@ def of_subsets(subsets: dict[str, Any]) -> dict[str, Any]:
   Returns:
     The claims, for coefficients with and without validation.
   """
-  claims = {}
+  claims: dict[str, Any] = {}
   for kind, reference in ARITHMETIC.items():
     found = {
       name: {k: np.asarray(v) for k, v in x[kind].items()}
