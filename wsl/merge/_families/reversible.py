@@ -122,13 +122,22 @@ def rmm(
       'rmm', arrays, None, rank, matrices, otherwise, aligned=True
     )
 
-  def leaf(x: Any, array: Any) -> Any:
-    x = x if array is None else array
-    if not low_rank.is_factors(x):
-      return x
-    return _reversible(x, basis)
-
-  return jax.tree.map(leaf, deltas, arrays, is_leaf=low_rank.is_factors)
+  is_leaf = low_rank.is_factors
+  mixed = jax.tree.map(
+    lambda x, y: x if y is None else y, deltas, arrays, is_leaf=is_leaf
+  )
+  found = tree.named(mixed, is_leaf=is_leaf)
+  alike: dict[Any, dict[str, Any]] = {}
+  for name, x in found.items():
+    if is_leaf(x):
+      # In a trace, leaves of one shape are decomposed by one program.
+      place = '' if isinstance(x.a, jax.core.Tracer) else name
+      kind = (x.a.shape, x.a.dtype, x.b.shape, x.b.dtype, place)
+      alike.setdefault(kind, {})[name] = x
+  for leaves in alike.values():
+    found |= _reversible(leaves, basis)
+  each = iter([found[name] for name in found])
+  return jax.tree.map(lambda _: next(each), deltas, is_leaf=is_leaf)
 
 
 def _check(name: str, value: Any, least: int) -> None:
@@ -154,56 +163,71 @@ def _check_no_matrix(
       )
 
 
-def _reversible(x: Any, basis: int) -> Reversible:
-  """Returns the leaf of stacked factors in shared bases."""
-  a = _fields(x.a, None, basis=basis, swap=True)
-  b = _fields(x.b, x.scale, basis=basis, swap=False)
-  return Reversible(Basis(*a), Basis(*b), tuple(x.shape), x.view)
+def _reversible(leaves: dict[str, Any], basis: int) -> dict[str, Reversible]:
+  """Returns leaves of stacked factors of one shape in shared bases."""
+  some = list(leaves.values())
+  a = _bases_of([x.a for x in some], [], basis=basis, swap=True)
+  scales = [x.scale for x in some]
+  b = _bases_of([x.b for x in some], scales, basis=basis, swap=False)
+  return {
+    name: Reversible(p, q, tuple(x.shape), x.view)
+    for (name, x), p, q in zip(leaves.items(), a, b)
+  }
 
 
-def _fields(y: Any, scale: Any, *, basis: int, swap: bool) -> list[Any]:
-  """Returns mean, directions and coordinates: at once, or each on demand."""
+def _bases_of(
+  ys: list[Any], scales: list[Any], *, basis: int, swap: bool
+) -> list[Basis]:
+  """Returns the bases of leaves: at once, or each field on demand."""
   hyper = {'basis': tree.Static(basis), 'swap': tree.Static(swap)}
-  operands = (y,) if scale is None else (y, scale)
-  if not tree.on_demand(operands):
-    return list(tree.apply_kernel(_basis, *operands, **hyper))
-  return [
-    tree.apply_kernel(_field, *operands, index=tree.Static(i), **hyper)
+  if not tree.on_demand([ys, scales]):
+    found: list[Basis] = tree.apply_kernel(_bases, ys, scales, **hyper)
+    return found
+  fields = [
+    tree.apply_kernel(_field, *ys, *scales, index=tree.Static(i), **hyper)
     for i in range(len(Basis._fields))
   ]
+  return [Basis(*fields)]
 
 
-def _field(*operands: types.Array, index: int, **hyper: Any) -> types.Array:
-  """Returns one field of a basis."""
-  field: types.Array = _basis(*operands, **hyper)[index]
+def _field(
+  y: types.Array, *scales: types.Array, index: int, **hyper: Any
+) -> types.Array:
+  """Returns one field of the basis of one leaf."""
+  field: types.Array = _bases([y], list(scales), **hyper)[0][index]
   return field
 
 
-def _basis(
-  y: types.Array,
-  scale: types.Array | None = None,
+def _bases(
+  ys: list[types.Array],
+  scales: list[types.Array],
   *,
   basis: int,
   swap: bool,
-) -> tuple[types.Array, types.Array, types.Array]:
+) -> list[Basis]:
   """Finds the p directions that represent the vectors of T tasks best.
 
   By Eckart and Young the error of rank p is least for the leading singular
   vectors; the mean is free, and least squares puts the plane through it.
   """
-  x = tree.wide(y)
-  x = jnp.matrix_transpose(x) if swap else x  # [T, G, n, r] or [T, n, r]
-  x = x[:, None] if x.ndim == 3 else x
-  if scale is not None:
-    x = x * _stack.expand_rank(scale.astype(x.dtype), x)
+  stacks = [tree.wide(y) for y in ys]
+  if scales:
+    stacks = [
+      x * _stack.expand_rank(scale.astype(x.dtype), x)
+      for x, scale in zip(stacks, scales)
+    ]
+  stacks = [x[:, None] if x.ndim == 3 else x for x in stacks]
+  x = jnp.concatenate(stacks, 1)
+  x = jnp.matrix_transpose(x) if swap else x  # [T, G, n, r]
   mean = jnp.mean(x, 0)
   centred = jnp.moveaxis(x - mean[None], 0, -2)  # [G, n, T, r]
   u, s, vt = tree.svd(centred)
   p = min(basis, s.shape[-1])
   s = s * tree.significant(s, centred.shape, s[..., :1])
   coefs = jnp.moveaxis((u * s[..., None, :])[..., :p], -2, 0)
-  cast = lambda v: v.astype(y.dtype)
-  return cast(mean), cast(vt[..., :p, :]), cast(coefs)
+  cut = lambda v, axis: jnp.split(v.astype(ys[0].dtype), len(ys), axis)
+  fields = zip(cut(mean, 0), cut(vt[..., :p, :], 0), cut(coefs, 1))
+  return [Basis(*of_leaf) for of_leaf in fields]
 
 
 def restore(part: Basis, coefs: types.Array) -> types.Array:
