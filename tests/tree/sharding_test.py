@@ -12,6 +12,7 @@ from wsl import tree
 from wsl.tree._ranks import reductions
 
 SHAPE = (3, 64, 4096)
+COLUMNS = 16384
 
 
 def _gathers(fn, spec, *operands):
@@ -32,11 +33,13 @@ def test_counts_and_sums_do_not_gather(spec):
   probes = jnp.ones((2, 3, 4), jnp.int32)
   lo, hi = jnp.zeros((2, 3), jnp.int32), jnp.full((2, 3), 9, jnp.int32)
   count = lambda x, *limits: reductions._count([x, 2 * x], *limits)
-  inside = lambda x, *limits: reductions._inside([x, 2 * x], *limits)
+  inside = lambda x, *limits: reductions._inside(
+    [x, 2 * x], *limits, most=COLUMNS
+  )
   # The parts of the counts are gathered, or the columns; the leaf is not.
   assert max(_gathers(count, spec, probes), default=0) <= 2 * 4 * 3 * 8
   gathered = _gathers(inside, spec, lo, hi)
-  most = 2 * 2 * 3 * reductions.COLUMNS
+  most = 2 * 2 * 3 * COLUMNS
   assert max(gathered, default=0) <= most
   assert sum(gathered) <= most < 2 * math.prod(SHAPE) / 4
   assert not _gathers(tree.sum_entries, spec)

@@ -6,6 +6,7 @@ over the whole model.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any, TypeAlias
 
 import jax
@@ -65,6 +66,7 @@ def collect(
   groups: Groups,
   batches: reductions.Batches,
   own: Sequence[types.Array],
+  columns: int,
 ) -> brackets.Bracket:
   """Collects the entries inside the brackets, and settles these.
 
@@ -76,20 +78,26 @@ def collect(
     batches: the leaves that one kernel reads on an accelerator.
     own: the probes, lo and hi of a batch of B leaves in an array of its own,
       ``[B, K * T, PROBES + 2]``.
+    columns: the most columns, see ``inside``.
 
   Returns:
     The brackets, see ``brackets.settle``.
   """
   flat = lambda x: x.reshape(-1)
   limits = [y[..., brackets.PROBES :] for y in own]
-  found = _reduce(reductions.inside, leaves, limits, groups, batches)
+  reduction = functools.partial(reductions.inside, columns=columns)
+  found = _reduce(reduction, leaves, limits, groups, batches)
   found = jnp.moveaxis(found, 1, 0).reshape(2, k.size, -1)
   settled = brackets.settle(jnp, jax.tree.map(flat, bracket), found, flat(k))
   return jax.tree.map(lambda x: x.reshape(k.shape), settled)
 
 
 def inside(
-  *leaves: types.Array, lo: types.Array, hi: types.Array, groups: Groups
+  *leaves: types.Array,
+  lo: types.Array,
+  hi: types.Array,
+  groups: Groups,
+  columns: int,
 ) -> types.Array:
   """Finds the least and the greatest bits in ``[lo, hi)`` of each column.
 
@@ -98,14 +106,16 @@ def inside(
     lo: ``[G, K * T]``.
     hi: ``[G, K * T]``.
     groups: the group of each leaf.
+    columns: the number of columns.
 
   Returns:
-    ``[G, 2, K * T, COLUMNS]``: ``hi - least`` and ``greatest - lo + 1``, both 0
+    ``[G, 2, K * T, columns]``: ``hi - least`` and ``greatest - lo + 1``, both 0
     for a column without entries inside, so that the maximum combines leaves and
     shards. An entry's column is the run of entries that it belongs to.
   """
   batches, limits = _shared(leaves, jnp.stack([lo, hi], axis=2), groups)
-  return _reduce(reductions.inside, leaves, limits, groups, batches)
+  reduction = functools.partial(reductions.inside, columns=columns, pad=True)
+  return _reduce(reduction, leaves, limits, groups, batches)
 
 
 def _shared(

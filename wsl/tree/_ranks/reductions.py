@@ -36,9 +36,9 @@ Batches: TypeAlias = Sequence[tuple[int, ...]]
 # leaf of each entry, for which only small leaves have the time.
 _AT_ONCE, _SMALL_AT_ONCE = 2, 8
 _SMALL = 1 << 18  # entries
-COLUMNS = 16384
-# A long axis, if it is the only one, is padded to a multiple of so many runs.
-_RUNS = 128
+# An only axis that powers of two hardly divide: each entry is a column, or a
+# long one is padded to a multiple of so many runs.
+_LONG, _RUNS = 16384, 128
 
 
 def batches(
@@ -106,20 +106,41 @@ def inside(
   limits: Sequence[types.Array],
   groups: Sequence[int],
   batches: Batches,
+  *,
+  columns: int,
+  pad: bool = False,
 ) -> types.Array:
-  """Finds both ends in each column, ``[G, 2, K * T, COLUMNS]``, see ``passes``.
+  """Finds both ends in each column, ``[G, 2, K * T, C]``, see ``passes``.
 
   Args:
     leaves: ``[T, ...]``.
     limits: for each batch of B leaves lo and hi, ``[B, K * T, 2]``.
     groups: the group of each leaf, as in ``count``.
     batches: the leaves of each batch.
+    columns: the most columns C.
+    pad: whether there are always so many; else a small model has fewer.
   """
+  # Of a model, each leaf has columns in proportion to its entries, at least so
+  # many in all, as the next power of two below its part is taken.
+  sizes = [leaves[batch[0]].size for batch in batches]
+  whole, total = not any(groups), sum(leaf.size for leaf in leaves)
+  own = [2 * columns * n // total if whole else columns for n in sizes]
   parts = [
-    _inside([leaves[i] for i in batch], pair[..., 0], pair[..., 1])
-    for batch, pair in zip(batches, limits, strict=True)
+    _inside(
+      [leaves[i] for i in batch],
+      pair[..., 0],
+      pair[..., 1],
+      most=min(max(most, 1), columns),
+    )
+    for batch, pair, most in zip(batches, limits, own, strict=True)
   ]
-  return _by_group(jnp.maximum, parts, groups, batches)
+  if whole:
+    rows = [jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], -1) for x in parts]
+    parts = [jnp.concatenate(rows, 2)[None] if rows[1:] else rows[0][None]]
+  width = columns if pad else min(max(x.shape[-1] for x in parts), columns)
+  fold = lambda x: x if x.shape[-1] == width else _fold(x, width=width)
+  found = [*map(fold, parts)]
+  return found[0] if whole else _in_order(found, groups, batches)
 
 
 @jax.jit
@@ -140,13 +161,13 @@ def _count(leaves: Sequence[types.Array], probes: types.Array) -> types.Array:
   return found.swapaxes(2, 3).reshape(probes.shape)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames='most')
 def _inside(
-  leaves: Sequence[types.Array], lo: types.Array, hi: types.Array
+  leaves: Sequence[types.Array], lo: types.Array, hi: types.Array, *, most: int
 ) -> types.Array:
-  """Finds both ends in each column of leaves, ``[B, 2, K * T, COLUMNS]``."""
+  """Finds both ends in each column of leaves, ``[B, 2, K * T, columns]``."""
   unsigned = np.dtype(f'uint{8 * lo.dtype.itemsize}')
-  entries = _runs(bits.of(jnp.stack(leaves), lo.dtype)).view(unsigned)
+  entries = _runs(bits.of(jnp.stack(leaves), lo.dtype), most).view(unsigned)
   width = hi - lo
   # An entry x of [lo, hi) is written as x - hi < 0, all others as 0. They are
   # clipped, as x - lo is at least hi - lo for them if it is read as unsigned,
@@ -154,7 +175,7 @@ def _inside(
   # Zeros are the greatest integers, and the least unsigned ones.
   rows = (_by_rank(y.view(unsigned), entries) for y in (lo, width))
   places = [
-    jnp.minimum(entries - first, most) - most for first, most in zip(*rows)
+    jnp.minimum(entries - first, span) - span for first, span in zip(*rows)
   ]
   number = len(places)
   found = _reduce(
@@ -162,13 +183,13 @@ def _inside(
     [x.view(lo.dtype) for x in places] + places,
     [entries.ndim - 1],
   )
-  # [B, K, T, ...] to [B, K * T, COLUMNS].
+  # [B, K, T, ...] to [B, K * T, columns].
   least, greatest = (
     jnp.stack(x, axis=1).reshape(*lo.shape, -1).view(lo.dtype)
     for x in (found[:number], found[number:])
   )
   above = jnp.where(greatest == 0, 0, greatest + width[..., None] + 1)
-  return _fold(jnp.stack([-least, above], axis=1))
+  return jnp.stack([-least, above], axis=1)
 
 
 def _reduce(
@@ -180,35 +201,37 @@ def _reduce(
   return jax.lax.reduce(list(operands), zeros, each, tuple(axes))
 
 
-def _runs(x: types.Array) -> types.Array:
+def _runs(x: types.Array, most: int) -> types.Array:
   """Splits the last axis ``[B, T, ..., n]`` in runs; each of them is a column.
 
   A reduction of contiguous entries reads a leaf once, while that of another
-  axis would transpose it first. The parts of a sharded axis stay shards.
+  axis would transpose it first. The parts of a sharded axis stay shards. There
+  are at most so many columns, unless the other axes are more.
   """
   x = x[..., None] if x.ndim == 2 else x
   *shape, n = x.shape
-  if x.ndim == 3 and n <= COLUMNS:
-    return x[..., None]
-  if x.ndim == 3 and n % _RUNS:
-    n = -(-n // _RUNS) * _RUNS
-    pad = [(0, 0), (0, 0), (0, n - x.shape[2])]
-    x = jnp.pad(x, pad, constant_values=-1)
   rows, runs = math.prod(shape[2:]), 1
-  while not n % (2 * runs) and 2 * runs * rows <= COLUMNS:
+  while not n % (2 * runs) and 2 * runs * rows <= most:
     runs *= 2
-  return x.reshape(*shape, runs, n // runs)
+  if x.ndim == 3 and 2 * runs <= min(most, n):
+    if n <= _LONG:
+      return x[..., None]
+    runs = min(most, _RUNS)
+    pad = [(0, 0), (0, 0), (0, -n % runs)]
+    x = jnp.pad(x, pad, constant_values=-1)
+  return x.reshape(*shape, runs, -1)
 
 
-def _fold(x: types.Array) -> types.Array:
-  """Combines or pads columns, ``[..., n] -> [..., COLUMNS]``."""
+@functools.partial(jax.jit, static_argnames='width')
+def _fold(x: types.Array, *, width: int) -> types.Array:
+  """Combines or pads columns, ``[..., n] -> [..., width]``."""
   n = x.shape[-1]
-  parts = -(-n // COLUMNS)
-  if n % COLUMNS:
+  parts = -(-n // width)
+  if n % width:
     # Padded by a gather, which each shard answers for its own columns.
-    place = np.arange(parts * COLUMNS)
+    place = np.arange(parts * width)
     x = jnp.where(place < n, x[..., np.minimum(place, n - 1)], 0)
-  return x.reshape(*x.shape[:-1], parts, COLUMNS).max(-2)
+  return x.reshape(*x.shape[:-1], parts, width).max(-2)
 
 
 def _by_rank(limits: types.Array, entries: types.Array) -> list[types.Array]:
@@ -229,6 +252,13 @@ def _by_group(
   if not any(groups):
     parts = [combine.reduce(part, axis=0) for part in parts]
     return functools.reduce(combine, parts)[None]
+  return _in_order(parts, groups, batches)
+
+
+def _in_order(
+  parts: Sequence[types.Array], groups: Sequence[int], batches: Batches
+) -> types.Array:
+  """Joins the rows of all leaves in the order of their groups."""
   order = np.argsort([groups[i] for batch in batches for i in batch])
   rows = jnp.concatenate(parts)
   return rows if np.all(np.diff(order) > 0) else rows[order]

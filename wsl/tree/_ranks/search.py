@@ -14,9 +14,10 @@ from wsl.tree._chunks import programs
 from wsl.tree._ranks import bits, brackets, passes, reductions
 from wsl.tree._ranks import samples as samples_lib
 
-# A column of ``inside`` holds two entries. Of m entries in B = 16384 columns,
-# about m^3 / (6 B^2) columns receive three: 0.04 for m = 400.
-_FEW = 400
+# A column of ``inside`` holds two entries. Of m entries in B columns, about
+# m^3 / (6 B^2) columns receive three: 0.04 for both pairs of B and m here. The
+# columns are sorted, which takes longer than to count a model of few entries.
+_LARGE, _COLUMNS, _FEW = 1 << 22, (4096, 16384), (160, 400)
 # Leaves of a pass outside a trace, on an accelerator.
 _AT_ONCE = 8
 # A probe is at least 1, the bits of the smallest number: zeros are not counted.
@@ -81,6 +82,8 @@ def find(
     return [_nodes.Computed(kernel, x, hyper | group(x)) for x in at_once]
 
   is_open = lambda b: b.hi - b.lo > one
+  large = max(sizes) >= _LARGE
+  columns = {'columns': _nodes.Static(_COLUMNS[large])}
 
   def count(b: brackets.Bracket, probes: Any, own: Any) -> brackets.Bracket:
     if traced:
@@ -94,15 +97,17 @@ def find(
 
   def collect(b: brackets.Bracket, _: Any, own: Any) -> brackets.Bracket:
     if traced:
-      found = together(passes.collect, bracket=grouped(b), k=rows(k), own=own)
+      found = together(
+        passes.collect, bracket=grouped(b), k=rows(k), own=own, **columns
+      )
       return jax.tree.map(lambda x: x.reshape(-1), found)
-    ends = passes_over(passes.inside, lo=rows(b.lo), hi=rows(b.hi))
+    ends = passes_over(passes.inside, lo=rows(b.lo), hi=rows(b.hi), **columns)
     found = _sums.greatest_of(ends, _INSIDE)
     return brackets.settle(xp, b, found[0].astype(integer), k)
 
   def step(state: tuple[brackets.Bracket, Any]) -> Any:
     b, probes = state
-    few = (b.n_lo - b.n_hi <= _FEW) | (b.n_lo == k) | ~is_open(b)
+    few = (b.n_lo - b.n_hi <= _FEW[large]) | (b.n_lo == k) | ~is_open(b)
     stuck = xp.any(is_open(b) & b.slow)
     # Never collect twice in a row: if a column held three entries, a count
     # must separate them first.
