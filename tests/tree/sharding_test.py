@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from wsl import tree
+from wsl.tree._ranks import batches as batches_lib
 from wsl.tree._ranks import reductions
 
 SHAPE = (3, 64, 4096)
@@ -82,7 +83,7 @@ def test_batches_are_of_equal_leaves_and_of_one_size():
   leaf = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
   roles = ['w'] * 5 + ['q'] * 4 + ['b'] * 20
   leaves = [leaf(3, 512, 512)] * 9 + [leaf(3, 64)] * 19 + [leaf(3, 65)]
-  found = reductions.batches(leaves, roles)
+  found = batches_lib.of_leaves(leaves, roles)
   assert sorted(sum(found, ())) == list(range(len(leaves)))
   assert [len(b) for b in found] == [2, 2, 1, 2, 2, 7, 6, 6, 1]
   for batch in found:

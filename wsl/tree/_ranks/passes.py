@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
+from wsl.tree._ranks import batches as batches_lib
 from wsl.tree._ranks import brackets, reductions
 
 Groups: TypeAlias = tuple[int, ...]
@@ -36,7 +37,7 @@ def count(
   *leaves: types.Array,
   probes: types.Array,
   groups: Groups,
-  batches: reductions.Batches | None = None,
+  batches: batches_lib.Batches | None = None,
   own: Sequence[types.Array] | None = None,
 ) -> types.Array:
   """Counts the entries whose bits are at least each probe.
@@ -46,7 +47,7 @@ def count(
     probes: bits, ``[G, K * T, PROBES]``.
     groups: the group of each leaf, 0 .. G - 1.
     batches: the leaves that one kernel reads on an accelerator, see
-      ``reductions.batches``; by default all leaves have one role.
+      ``batches_lib.of_leaves``; by default all leaves have one role.
     own: the limits of a batch of B leaves in an array of its own: ``[B, K * T,
       PROBES]``, or more columns.
 
@@ -64,7 +65,7 @@ def collect(
   bracket: brackets.Bracket,
   k: types.Array,
   groups: Groups,
-  batches: reductions.Batches,
+  batches: batches_lib.Batches,
   own: Sequence[types.Array],
   columns: int,
 ) -> brackets.Bracket:
@@ -120,9 +121,9 @@ def inside(
 
 def _shared(
   leaves: Sequence[types.Array], limits: types.Array, groups: Groups
-) -> tuple[reductions.Batches, list[types.Array]]:
+) -> tuple[batches_lib.Batches, list[types.Array]]:
   """Returns batches of leaves of one role, and the limits of each batch."""
-  batches = reductions.batches(leaves, (None,) * len(leaves))
+  batches = batches_lib.of_leaves(leaves, (None,) * len(leaves))
   return batches, [limits[np.asarray(groups)[list(b)]] for b in batches]
 
 
@@ -131,7 +132,7 @@ def _reduce(
   leaves: Sequence[types.Array],
   limits: Sequence[types.Array],
   groups: Groups,
-  batches: reductions.Batches,
+  batches: batches_lib.Batches,
 ) -> types.Array:
   """Reduces batches of leaves, or one leaf after another on a CPU."""
 

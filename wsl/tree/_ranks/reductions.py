@@ -20,66 +20,26 @@ the program.
 from collections.abc import Sequence
 import functools
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _separate
+from wsl.tree._ranks import batches as batches_lib
 from wsl.tree._ranks import bits
 
-Batches: TypeAlias = Sequence[tuple[int, ...]]
-# Leaves that one kernel reads on an accelerator. Of two leaves it selects the
-# address once, and loads the entries as those of one; of more it selects the
-# leaf of each entry, for which only small leaves have the time.
-_AT_ONCE, _SMALL_AT_ONCE = 2, 8
-_SMALL = 1 << 18  # entries
 # An only axis that powers of two hardly divide: each entry is a column, or a
 # long one is padded to a multiple of so many runs.
 _LONG, _RUNS = 16384, 128
-
-
-def batches(
-  leaves: Sequence[Any], roles: Sequence[Any]
-) -> tuple[tuple[int, ...], ...]:
-  """Groups the indices of leaves that one kernel reads.
-
-  Leaves of one role are sharded alike, so that their stack is sharded as they
-  are. Batches of one kind have one size where possible, for one kernel.
-  """
-  alike: dict[Any, list[int]] = {}
-  for i, (x, role) in enumerate(zip(leaves, roles, strict=True)):
-    alike.setdefault((role, x.shape, x.dtype), []).append(i)
-  found: list[tuple[int, ...]] = []
-  for members in alike.values():
-    small = leaves[members[0]].size <= _SMALL
-    most, n = _SMALL_AT_ONCE if small else _AT_ONCE, len(members)
-    least = -(-n // most)
-    even = [p for p in range(least, n // (most // 2 + 1) + 1) if n % p == 0]
-    parts = np.array_split(members, (even or [least])[0])
-    found += [tuple(map(int, part)) for part in parts]
-  return tuple(found)
-
-
-def own_limits(
-  limits: types.Array, groups: Sequence[int], batches: Batches
-) -> list[types.Array]:
-  """Copies the limits ``[G, ...]`` of each batch of leaves, ``[B, ...]``."""
-  longest = max(map(len, batches))
-  # Shorter batches are filled up by their last leaf.
-  filled = [[*b, *b[-1:] * (longest - len(b))] for b in batches]
-  rows = limits[np.asarray(groups)[np.asarray(filled)]]
-  copies = _separate.separate(rows, range(len(batches)))
-  return [copy[: len(b)] for copy, b in zip(copies, batches)]
 
 
 def count(
   leaves: Sequence[types.Array],
   probes: Sequence[types.Array],
   groups: Sequence[int],
-  batches: Batches,
+  batches: batches_lib.Batches,
 ) -> types.Array:
   """Counts the entries of G groups, ``[G, K * T, PROBES]``, see ``passes``.
 
@@ -105,7 +65,7 @@ def inside(
   leaves: Sequence[types.Array],
   limits: Sequence[types.Array],
   groups: Sequence[int],
-  batches: Batches,
+  batches: batches_lib.Batches,
   *,
   columns: int,
   pad: bool = False,
@@ -246,7 +206,7 @@ def _by_group(
   combine: Any,
   parts: Sequence[types.Array],
   groups: Sequence[int],
-  batches: Batches,
+  batches: batches_lib.Batches,
 ) -> types.Array:
   """Combines the rows of all leaves, or orders them by their groups."""
   if not any(groups):
@@ -256,7 +216,9 @@ def _by_group(
 
 
 def _in_order(
-  parts: Sequence[types.Array], groups: Sequence[int], batches: Batches
+  parts: Sequence[types.Array],
+  groups: Sequence[int],
+  batches: batches_lib.Batches,
 ) -> types.Array:
   """Joins the rows of all leaves in the order of their groups."""
   order = np.argsort([groups[i] for batch in batches for i in batch])

@@ -11,7 +11,8 @@ import numpy as np
 
 from wsl.tree import _nodes, _on_demand, _program, _sums
 from wsl.tree._chunks import programs
-from wsl.tree._ranks import bits, brackets, passes, reductions
+from wsl.tree._ranks import batches as batches_lib
+from wsl.tree._ranks import bits, brackets, passes
 from wsl.tree._ranks import samples as samples_lib
 
 # A column of ``inside`` holds two entries. Of m entries in B columns, about
@@ -72,7 +73,7 @@ def find(
   )
   k = k.reshape(-1)
   grouped = lambda b: jax.tree.map(rows, b)
-  batches = reductions.batches(leaves, roles)
+  batches = batches_lib.of_leaves(leaves, roles)
   together = functools.partial(_together, leaves, groups, batches)
   at_once = [] if traced else _at_once(leaves)
 
@@ -114,7 +115,7 @@ def find(
     collect_now = (xp.all(few) | stuck) & ~xp.any(is_open(b) & b.even)
     if traced:
       limits = jnp.column_stack([probes, b.lo, b.hi])
-      own = reductions.own_limits(rows(limits), groups, batches)
+      own = batches_lib.own_limits(rows(limits), groups, batches)
       new = jax.lax.cond(collect_now, collect, count, b, probes, own)
     else:
       new = (collect if collect_now else count)(b, probes, None)
@@ -172,7 +173,7 @@ def _cast(x: Any, *, dtype: np.dtype) -> Any:
 def _together(
   leaves: Sequence[Any],
   groups: passes.Groups,
-  batches: reductions.Batches,
+  batches: batches_lib.Batches,
   kernel: Callable[..., Any],
   **hyper: Any,
 ) -> Any:

@@ -1,0 +1,50 @@
+"""Batches of equal leaves, which one kernel reads on an accelerator."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from wsl import types
+from wsl.tree import _separate
+
+Batches: TypeAlias = Sequence[tuple[int, ...]]
+# Leaves that one kernel reads on an accelerator. Of two leaves it selects the
+# address once, and loads the entries as those of one; of more it selects the
+# leaf of each entry, for which only small leaves have the time.
+_AT_ONCE, _SMALL_AT_ONCE = 2, 8
+_SMALL = 1 << 18  # entries
+
+
+def of_leaves(
+  leaves: Sequence[Any], roles: Sequence[Any]
+) -> tuple[tuple[int, ...], ...]:
+  """Groups the indices of leaves that one kernel reads.
+
+  Leaves of one role are sharded alike, so that their stack is sharded as they
+  are. Batches of one kind have one size where possible, for one kernel.
+  """
+  alike: dict[Any, list[int]] = {}
+  for i, (x, role) in enumerate(zip(leaves, roles, strict=True)):
+    alike.setdefault((role, x.shape, x.dtype), []).append(i)
+  found: list[tuple[int, ...]] = []
+  for members in alike.values():
+    small = leaves[members[0]].size <= _SMALL
+    most, n = _SMALL_AT_ONCE if small else _AT_ONCE, len(members)
+    least = -(-n // most)
+    even = [p for p in range(least, n // (most // 2 + 1) + 1) if n % p == 0]
+    parts = np.array_split(members, (even or [least])[0])
+    found += [tuple(map(int, part)) for part in parts]
+  return tuple(found)
+
+
+def own_limits(
+  limits: types.Array, groups: Sequence[int], batches: Batches
+) -> list[types.Array]:
+  """Copies the limits ``[G, ...]`` of each batch of leaves, ``[B, ...]``."""
+  longest = max(map(len, batches))
+  # Shorter batches are filled up by their last leaf.
+  filled = [[*b, *b[-1:] * (longest - len(b))] for b in batches]
+  rows = limits[np.asarray(groups)[np.asarray(filled)]]
+  copies = _separate.separate(rows, range(len(batches)))
+  return [copy[: len(b)] for copy, b in zip(copies, batches)]
