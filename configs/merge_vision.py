@@ -17,7 +17,7 @@ of the experts. Expect (test %, +- over seeds; all 35 methods: README):
 suite8: eight real tasks of 28x28 grey images, three seeds, from a folder of
 yours: --config.data=FOLDER with the tasks below (see wsl.data.folder). About
 20 minutes of processor time for each model, and 12 more for DOGE; --sweep runs
-both, suite8,model=vit one. Learning rates and epochs are those of a first study.
+both, suite8,model=vit one. Rates and epochs are those of a first study.
 Expect for the CNN (+- 1.1 or less over seeds)
 
   base 61.3, Model Stock 62.2, average 66.6, Karcher mean 66.6, Fisher 67.6,
