@@ -9,6 +9,7 @@ other node (a NamedTuple, a dataclass) becomes a dict of its fields.
 
 from collections.abc import Iterable
 import contextlib
+import functools
 import json
 import pathlib
 from typing import Any
@@ -87,28 +88,10 @@ def rebuild(
   Raises:
     ValueError: if the record does not use every leaf of the file.
   """
-  used = set()
-
-  def build(node: Any) -> Any:
-    if node is None:
-      return None
-    if isinstance(node, str):
-      if node in used:
-        raise ValueError(node)
-      used.add(node)
-      return leaves[node]
-    if isinstance(node, dict):
-      return {key: build(child) for key, child in node.items()}
-    if node[0] == 'dict':
-      found = {_decode_key(key): build(child) for key, child in node[1:]}
-      sorted(found)  # as every pytree does
-      return found
-    kind = {'list': list, 'tuple': tuple}[node[0]]
-    return kind(build(child) for child in node[1:])
-
+  used: set[str] = set()
   params, sound = None, True
   try:
-    params = build(json.loads(text))
+    params = _build(json.loads(text), leaves, used)
   except (KeyError, IndexError, TypeError, ValueError, RecursionError):
     sound = False
   if not sound or used != set(leaves):
@@ -117,6 +100,28 @@ def rebuild(
       '(is it one shard of several, or edited?): load all shards, or give like='
     )
   return params
+
+
+def _build(node: Any, leaves: dict[str, Any], used: set[str]) -> Any:
+  """Returns a recorded node with its leaves, and adds their names to a set."""
+  # A function in ``rebuild`` that calls itself would be a reference cycle with
+  # all leaves: their files would stay open until a garbage collection.
+  if node is None:
+    return None
+  if isinstance(node, str):
+    if node in used:
+      raise ValueError(node)
+    used.add(node)
+    return leaves[node]
+  build = functools.partial(_build, leaves=leaves, used=used)
+  if isinstance(node, dict):
+    return {key: build(child) for key, child in node.items()}
+  if node[0] == 'dict':
+    found = {_decode_key(key): build(child) for key, child in node[1:]}
+    sorted(found)  # as every pytree does
+    return found
+  kind = {'list': list, 'tuple': tuple}[node[0]]
+  return kind(build(child) for child in node[1:])
 
 
 def fit(

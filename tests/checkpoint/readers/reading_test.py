@@ -1,6 +1,7 @@
 """Reading: chunks of large leaves, many threads, few open files."""
 
 import concurrent.futures
+import gc
 import os
 import pathlib
 
@@ -55,6 +56,21 @@ def test_threads_share_a_file(tmp_path, monkeypatch, kept):
       assert _descriptors() <= before + 10
   del lazy, read
   assert _descriptors() <= before
+
+
+def test_a_deleted_model_closes_its_files(tmp_path):
+  """At once: a reference cycle would wait for a garbage collection."""
+  checkpoint.save(tmp_path / 'a', {'b': [np.ones(3)], 'w': np.ones(2)})
+  gc.disable()
+  try:
+    before = _descriptors()
+    lazy = checkpoint.load(tmp_path / 'a', lazy=True)
+    tree.read(lazy)
+    assert _descriptors() == before + 1
+    del lazy
+    assert _descriptors() == before
+  finally:
+    gc.enable()
 
 
 def test_many_models_stay_below_the_limit_of_open_files(tmp_path, monkeypatch):
