@@ -106,14 +106,14 @@ def pcb(
 
   def steps(tau: types.Deltas) -> types.Delta:
     bounds = find(tau, quantiles)
-    traced = tree.is_traced(tau)
-    parts = tree.map(_parts, tau, bounds, dialect=dialect, traced=traced)
-    # In a trace each pass of the search would compute the scores again, and the
-    # mean once more.
-    if traced:
+    # Each pass of the search would compute the scores again, and the mean once
+    # more. Leaves that are not in memory are read in chunks.
+    whole = tree.is_traced(tau) or not tree.on_demand(deltas)
+    parts = tree.map(_parts, tau, bounds, dialect=dialect, whole=whole)
+    if whole:
       parts = tree.read(parts)
     cuts = find(parts, limits, densities)
-    given = [parts] if traced else []
+    given = [parts] if whole else []
     hyper = {'coefs': coefs, 'dialect': dialect}
     return tree.map(_merge, tau, bounds, cuts, *given, **hyper)
 
@@ -133,15 +133,15 @@ def _normalised(x: types.Array, bounds: types.Array) -> types.Array:
   return (jnp.clip(jnp.abs(x), low, high) - low) / width
 
 
-def _pairwise(x: types.Array, u: types.Array, traced: bool) -> types.Array:
+def _pairwise(x: types.Array, u: types.Array, whole: bool) -> types.Array:
   """Sums tanh(u_t u_j) over the tasks j."""
   against = lambda y: _stack.reduce_in_turn(
     jnp.add, u, lambda z: jnp.tanh(y * z)
   )
-  if not traced:
+  if not whole:
     return jax.vmap(against)(u)
-  # T^2 terms: in a trace of many leaves for a CPU in a loop over t, for no
-  # kernel to compute them again. A chunk of a leaf is computed without loops.
+  # T^2 terms: of whole leaves on a CPU in a loop over t, for no kernel to
+  # compute them again. A chunk of a leaf is computed without loops.
   return jax.lax.platform_dependent(
     u, cpu=lambda u: jax.lax.map(against, u), default=jax.vmap(against)
   )
@@ -160,20 +160,20 @@ _COMPETITION = {
 
 
 def _scores(
-  x: types.Array, bounds: types.Array, dialect: str, traced: bool
+  x: types.Array, bounds: types.Array, dialect: str, whole: bool
 ) -> types.Array:
   """Returns beta of a leaf in a wide dtype, up to a factor, ``[T, ...]``."""
   share = _normalised(x, bounds)
   within = jnp.exp(len(x) * (share * share - 1))
-  return within * _COMPETITION[dialect](x, jnp.sign(x) * share, traced)
+  return within * _COMPETITION[dialect](x, jnp.sign(x) * share, whole)
 
 
 def _parts(
-  x: types.Array, bounds: types.Array, *, dialect: str, traced: bool
+  x: types.Array, bounds: types.Array, *, dialect: str, whole: bool
 ) -> types.Array:
   """Returns the positive and the negative parts of beta, ``[2 T, ...]``."""
   x = tree.wide(x)
-  scores = _scores(x, bounds.astype(x.dtype), dialect, traced)
+  scores = _scores(x, bounds.astype(x.dtype), dialect, whole)
   return jnp.maximum(jnp.concatenate([scores, -scores]), 0)
 
 
@@ -195,7 +195,7 @@ def _merge(
   if parts:  # one of both is 0
     scores = parts[0][: len(x)] - parts[0][len(x) :]
   else:
-    scores = _scores(wide, bounds, dialect, traced=False)
+    scores = _scores(wide, bounds, dialect, whole=False)
   near = 8 * jnp.finfo(wide.dtype).eps * jnp.maximum(abs(top), abs(cut))
 
   width = jnp.where(top - cut > near, top - cut, jnp.inf)
