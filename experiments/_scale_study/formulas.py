@@ -5,6 +5,7 @@ bytes. ``counted`` is what the text of a compiled program shows: the body of a
 loop once. ``executed`` is what a call takes.
 """
 
+import math
 from typing import Any
 
 from experiments._scale_study import costs, products
@@ -14,9 +15,9 @@ PASSES = 3
 # Operations for each entry of a stack: a hash and a comparison; the counts of
 # four probes, twice, and one collection; mask, votes and mean.
 _HASH, _SEARCH, _TIES = 29, 2 * 17 + 8, 18.5
-# Of a search, for each model and leaf whose sides are powers of two: columns
-# that hold the ends of a bracket, and the entries of a sample.
-_COLUMNS, _SAMPLE = 8192, 2048
+# Of a search in each model, read off its programs: columns of all leaves, which
+# hold the ends of a bracket; and entries of a sample, of each leaf.
+_COLUMNS, _SAMPLE = 4096, 2048
 
 
 def _elementwise(
@@ -76,22 +77,32 @@ def _ties(
   found = _elementwise(
     size, reads=models, operations=(_SEARCH + _TIES) * models + hashes
   )
+  columns, each = _columns(size, leaf)
+  ends, sample = 4 * 2 * models * columns, 4 * models * _SAMPLE
+  kept = 6 * ends if leaf else 4 * sample
   found = found._replace(
     memory=(PASSES * models + models + 1 + made) * share,
-    temporaries=made / 2 * share,
+    temporaries=made / 2 * share + kept * size.leaves,
   )
   if size.devices == 1:
     return found
   # Shards are counted where they are; the ends of brackets in each column, and
-  # a sample, are combined leaf by leaf.
-  ends = 4 * 2 * models * _COLUMNS
-  found = found._replace(
-    link=size.leaves * size.all_reduce(ends + 4 * models * _SAMPLE),
-    collectives=8 * size.leaves + 1,
-  )
+  # a sample, are combined leaf by leaf, on accelerators for eight leaves.
+  batches = size.leaves if size.cpu else math.ceil(size.leaves / 8)
   return found._replace(
-    temporaries=found.temporaries + (6 if leaf else 3) * ends * size.leaves
+    link=size.leaves * size.all_reduce(each * ends + sample),
+    collectives=8 * batches + 1,
   )
+
+
+def _columns(size: costs.Size, leaf: bool) -> tuple[float, float]:
+  """Returns the columns of a leaf, and how often its ends are combined."""
+  total = _COLUMNS * (4 if size.parameters >= 2**22 else 1)
+  if leaf:
+    return total / 2, 1
+  columns = max(total / size.leaves, 1)
+  # Where a column is a row or more, shards are combined pair by pair.
+  return columns, 1 if columns > size.side else math.log2(size.devices)
 
 
 def _dare_ties(size: costs.Size, counted: bool) -> costs.Cost:

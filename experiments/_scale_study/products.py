@@ -25,17 +25,18 @@ def regmean(size: costs.Size, counted: bool) -> costs.Cost:
     temporaries=1.5 * models * share,
   )
   # An LU decomposition is not partitioned: each device gathers the Gram
-  # matrices and solves for all columns; a CPU gathers those of all leaves.
-  solve = _SOLVE * n * size.parameters
+  # matrices, on a CPU those of all leaves at once, and solves for a part of the
+  # columns, which are exchanged.
   at_once = 1 if size.cpu else size.leaves
+  solve = _SOLVE * n * size.parameters
   if size.devices == 1:
     return found._replace(products=found.products + solve)
   return found._replace(
     memory=found.memory + (models + 2) * 2 * size.devices * share,
     products=found.products + solve,
-    link=(models + 2) * (size.devices - 1) * share,
-    collectives=3 * size.leaves + 1,
-    temporaries=1.65 * models * size.devices * share / at_once,
+    link=(models + 1) * (size.devices - 1) * share,
+    collectives=9 * size.leaves + 1,
+    temporaries=(1.575 * size.devices + 1) * models * share / at_once,
   )
 
 
