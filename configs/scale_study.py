@@ -4,7 +4,7 @@
 
 tiny: seconds, a test.
 
-cores: ten minutes on two cores, most of it compilation. One to eight virtual
+cores: two minutes on two cores, most of it compilation. One to eight virtual
 devices, which share the cores: with XLA_FLAGS as below. Numbers of devices that
 are not there are left out, so that the same command measures one GPU.
 
