@@ -6,7 +6,8 @@ one call, so that candidates can be mapped over a mesh in one compiled program;
 
     merged = lambda c: deltas.apply(base, merge.sum(tau), coef=c['coef'])
     each = lambda c: loss(merged(c))
-    values = lambda x: mesh.map_candidates(each, {'coef': x[:, 0]})
+    on = mesh.make({'candidates': 1})
+    values = lambda x: mesh.map_candidates(each, {'coef': x[:, 0]}, mesh=on)
     found = search.cmaes(search.journal(values, 'search.jsonl'), [0.3],
                          sigma=0.1, evaluations=200, key=key)
 """

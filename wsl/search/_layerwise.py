@@ -53,7 +53,9 @@ def layerwise(
       tau = merge.layerwise(deltas, method=method, parameters=c, depth=depth)
       return loss_fn(deltas_lib.apply(base, tau))
 
-    loss = lambda w, d: mesh.map_candidates(one, {'weights': w, 'density': d})
+    loss = lambda w, d: mesh.map_candidates(
+      one, {'weights': w, 'density': d}, mesh=candidates
+    )
 
   Args:
     loss: maps (weights ``[B, G, T]``, density ``[B, G, T]``) to losses ``[B]``,
