@@ -16,8 +16,6 @@ every arrival, in several random orders.
 import functools
 from typing import Any
 
-import jax
-
 from experiments import _main
 from experiments._continual_merge import arrivals, report, settings
 from experiments._run import experiment, records
@@ -32,13 +30,7 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   suite = setting.suite
 
   # Train a base, and an expert for each task.
-  start = out.arrays('base', lambda: suite_training.base(suite))
-  base, heads = start['encoder'], start['heads']
-  experts = out.arrays(
-    'experts', lambda: suite_training.experts(suite, base, heads)
-  )
-  stack = jax.jit(suite_training.task_vectors)(base, experts)
-  models = arrivals.Models(base, stack, heads)
+  models = suite_training.models(out, suite)
 
   # Merge them by every stream in every order, and measure each merge.
   results = {

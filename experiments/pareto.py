@@ -19,8 +19,6 @@ and MM-MO select points by this measure.
 import functools
 from typing import Any
 
-import jax
-
 from experiments import _main
 from experiments._pareto import report, runs, settings
 from experiments._run import experiment, records
@@ -35,13 +33,7 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   suite = setting.suite
 
   # Train a base, and an expert for each task.
-  start = out.arrays('base', lambda: suite_training.base(suite))
-  base, heads = start['encoder'], start['heads']
-  experts = out.arrays(
-    'experts', lambda: suite_training.experts(suite, base, heads)
-  )
-  stack = jax.jit(suite_training.task_vectors)(base, experts)
-  models = (base, stack, heads)
+  models = suite_training.models(out, suite)
 
   # Evaluate a grid, then run every search in every group.
   grids: dict[str, Any] = {}

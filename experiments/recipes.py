@@ -14,8 +14,6 @@ after its last call. Test images measure the best point so far.
 import functools
 from typing import Any
 
-import jax
-
 from experiments import _main
 from experiments._recipes import report, searches, settings
 from experiments._run import experiment, records
@@ -30,13 +28,7 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   suite, config = setting.suite._replace(mesh=out.mesh), setting.suite.config
 
   # Train a base, and an expert for each task.
-  start = out.arrays('base', lambda: suite_training.base(suite))
-  base, heads = start['encoder'], start['heads']
-  experts = out.arrays(
-    'experts', lambda: suite_training.experts(suite, base, heads)
-  )
-  stack = jax.jit(suite_training.task_vectors)(base, experts)
-  models = searches.Models(base, stack, heads)
+  models = suite_training.models(out, suite)
 
   # Search each recipe by every method, one seed after the other.
   results: dict[str, dict[str, Any]] = {}

@@ -16,8 +16,6 @@ itself, and those that accumulate.
 import functools
 from typing import Any
 
-import jax
-
 from experiments import _main
 from experiments._regmean_gap import depth, report, settings, variants
 from experiments._run import experiment, records
@@ -32,15 +30,9 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   suite = setting.suite
 
   # Train a base, and an expert for each task.
-  start = out.arrays('base', lambda: suite_training.base(suite))
-  base, heads = start['encoder'], start['heads']
-  experts = out.arrays(
-    'experts', lambda: suite_training.experts(suite, base, heads)
-  )
-  stack = jax.jit(suite_training.task_vectors)(base, experts)
-  models = variants.Models(base, stack, heads)
+  models = suite_training.models(out, suite)
   own = out.values(
-    'own', lambda: variants.family(setting, stack, models).tolist()
+    'own', lambda: variants.family(setting, models.stack, models).tolist()
   )
 
   # Merge by every recipe and, for comparison, without data.
@@ -83,7 +75,10 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
 
 
 def _measure(
-  setting: settings.Setting, merge: Any, models: variants.Models, count: int
+  setting: settings.Setting,
+  merge: Any,
+  models: suite_training.Models,
+  count: int,
 ) -> dict[str, Any]:
   """Merges the first tasks and measures the merge."""
   return variants.measure(setting, merge(), variants.first(models, count))

@@ -1,35 +1,21 @@
 """Merges after every arrival, and their accuracies."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from experiments._continual_merge import settings
 from experiments._run import console
-from experiments._shared import suite_accuracy
+from experiments._shared import suite_accuracy, suite_training
 from wsl import types
 
 SUM = 'sum'
 
 
-class Models(NamedTuple):
-  """Base, task vectors and heads of all seeds.
-
-  Attributes:
-    base: encoders, ``[S, ...]``.
-    stack: task vectors, ``[S, T, ...]``.
-    heads: ``[S, T, ...]``, not merged.
-  """
-
-  base: types.Params
-  stack: types.Deltas
-  heads: types.Params
-
-
 def measure(
-  setting: settings.Setting, name: str, models: Models
+  setting: settings.Setting, name: str, models: suite_training.Models
 ) -> dict[str, Any]:
   """Merges by one stream in every order.
 
@@ -85,7 +71,7 @@ def _sums(stack: types.Deltas, order: np.ndarray) -> Iterator[types.Delta]:
     yield jax.tree.map(lambda x, a=arrived: x[:, a].sum(1), stack)
 
 
-def _coef(setting: settings.Setting, models: Models) -> float:
+def _coef(setting: settings.Setting, models: suite_training.Models) -> float:
   """Returns the coefficient of the whole sum that is best on validation."""
   coefs = tuple(setting.suite.config.coefs)
   whole = jax.tree.map(lambda x: x.sum(1), models.stack)
@@ -95,7 +81,7 @@ def _coef(setting: settings.Setting, models: Models) -> float:
 
 def _accuracy(
   setting: settings.Setting,
-  models: Models,
+  models: suite_training.Models,
   merged: types.Delta,
   coefs: tuple[float, ...],
   split: str = 'test',

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments._merge_lm import titles
+from experiments._run import verdicts
 
 # The merge that is said to succeed in the wild, with which others are compared:
 # task arithmetic. The average of n experts is that with the coefficient 1 / n.
@@ -93,4 +94,4 @@ def verdict(found: dict[str, Any]) -> str:
   """Returns the verdict on a claim in words."""
   if found['holds']:
     return 'in every seed'
-  return 'in the mean only' if np.mean(found['by']) > 0 else 'no'
+  return verdicts.word(found['by'])

@@ -1,7 +1,7 @@
 """Searches for the numbers of a recipe, at equal numbers of evaluations."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from experiments._shared import (
   merge_methods,
   side_by_side,
   suite_accuracy,
+  suite_training,
   suites,
 )
 from wsl import data, search, types
@@ -22,26 +23,12 @@ from wsl import mesh as mesh_lib
 Loss = Callable[[np.ndarray], np.ndarray]
 
 
-class Models(NamedTuple):
-  """Base, task vectors and heads of all seeds.
-
-  Attributes:
-    base: encoders, ``[S, ...]``.
-    stack: task vectors, ``[S, T, ...]``.
-    heads: ``[S, T, ...]``, not merged.
-  """
-
-  base: types.Params
-  stack: types.Deltas
-  heads: types.Params
-
-
 def measure(
   out: records.Run,
   suite: suites.Suite,
   recipe: settings.Recipe,
   method: str,
-  models: Models,
+  models: suite_training.Models,
   accuracy: Callable[..., types.Array],
 ) -> dict[str, Any]:
   """Searches the numbers of a recipe for each seed.
@@ -94,7 +81,10 @@ def accuracy_of(
   """Returns the mean accuracy over tasks as a function of one point."""
 
   def accuracy(
-    models: Models, key: types.PRNGKey, split: data.Split, point: types.Array
+    models: suite_training.Models,
+    key: types.PRNGKey,
+    split: data.Split,
+    point: types.Array,
   ) -> types.Array:
     arguments, coef = recipe.fill(point)
     merged = merge_methods.apply(

@@ -27,12 +27,12 @@ import numpy as np
 
 from experiments._regmean_gap import settings, variants
 from experiments._run import console
-from experiments._shared import side_by_side
+from experiments._shared import side_by_side, suite_training
 from wsl import tree, types
 
 
 def measure(
-  setting: settings.Setting, merged: types.Delta, models: variants.Models
+  setting: settings.Setting, merged: types.Delta, models: suite_training.Models
 ) -> dict[str, Any]:
   """Measures a merge of all tasks, ``[S, ...]``, by depth.
 
@@ -47,7 +47,7 @@ def measure(
 
 
 def retained(
-  setting: settings.Setting, merged: types.Delta, models: variants.Models
+  setting: settings.Setting, merged: types.Delta, models: suite_training.Models
 ) -> dict[str, Any]:
   """Measures errors and slopes on validation images.
 
@@ -137,7 +137,7 @@ def swap(
 
 
 def by_merged_blocks(
-  setting: settings.Setting, merged: types.Delta, models: variants.Models
+  setting: settings.Setting, merged: types.Delta, models: suite_training.Models
 ) -> list[list[float]]:
   """Returns test accuracies of experts whose first blocks are merged.
 

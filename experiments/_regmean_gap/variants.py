@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,32 +10,25 @@ import numpy as np
 
 from experiments._regmean_gap import settings
 from experiments._run import console
-from experiments._shared import batches, side_by_side, suite_accuracy
+from experiments._shared import (
+  batches,
+  side_by_side,
+  suite_accuracy,
+  suite_training,
+)
 from wsl import align, deltas, merge, stats, tree, types
 
 
-class Models(NamedTuple):
-  """Base, task vectors and heads of all seeds.
-
-  Attributes:
-    base: encoders, ``[S, ...]``.
-    stack: task vectors, ``[S, T, ...]``.
-    heads: ``[S, T, ...]``, not merged.
-  """
-
-  base: types.Params
-  stack: types.Deltas
-  heads: types.Params
-
-
-def first(models: Models, count: int) -> Models:
+def first(models: suite_training.Models, count: int) -> suite_training.Models:
   """Returns the models of the first tasks."""
   take = functools.partial(jax.tree.map, lambda x: x[:, :count])
-  return Models(models.base, take(models.stack), take(models.heads))
+  return suite_training.Models(
+    models.base, take(models.stack), take(models.heads)
+  )
 
 
 def measure(
-  setting: settings.Setting, merged: types.Delta, models: Models
+  setting: settings.Setting, merged: types.Delta, models: suite_training.Models
 ) -> dict[str, Any]:
   """Measures a merge of all seeds.
 
@@ -64,7 +57,7 @@ def measure(
 def _accuracy(
   setting: settings.Setting,
   merged: Any,
-  models: Models,
+  models: suite_training.Models,
   split: str,
   coefs: tuple[float, ...],
 ) -> np.ndarray:
@@ -78,7 +71,7 @@ def _accuracy(
 
 
 def family(
-  setting: settings.Setting, stack: types.Deltas, models: Models
+  setting: settings.Setting, stack: types.Deltas, models: suite_training.Models
 ) -> np.ndarray:
   """Returns test accuracies of one model for each task, ``[S, T]``."""
   own = suite_accuracy.Experts(stack)
@@ -86,7 +79,7 @@ def family(
 
 
 def merge_all(
-  setting: settings.Setting, label: str, models: Models
+  setting: settings.Setting, label: str, models: suite_training.Models
 ) -> types.Delta:
   """Merges the experts of each seed by a recipe, ``[S, ...]``."""
   recipe = setting.recipes[label]
@@ -102,7 +95,7 @@ def merge_all(
   return tree.stack(merged)
 
 
-def peer(name: str, models: Models) -> types.Delta:
+def peer(name: str, models: suite_training.Models) -> types.Delta:
   """Merges the experts of each seed without data, ``[S, ...]``."""
   options: dict[str, dict[str, Any]] = {'tsv': {'otherwise': 'mean'}}
   seeds = len(jax.tree.leaves(models.stack)[0])
@@ -116,7 +109,9 @@ def peer(name: str, models: Models) -> types.Delta:
 
 
 def _merge(
-  setting: settings.Setting, recipe: settings.Recipe, models: Models
+  setting: settings.Setting,
+  recipe: settings.Recipe,
+  models: suite_training.Models,
 ) -> types.Delta:
   """Merges the experts of one seed."""
   given = images(setting, recipe)
@@ -158,7 +153,7 @@ def images(
   return [batches.of_images(jnp.asarray(one, jnp.float32), size) for one in x]
 
 
-def experts(models: Models) -> list[types.Params]:
+def experts(models: suite_training.Models) -> list[types.Params]:
   """Returns the encoders of one seed."""
   count = len(jax.tree.leaves(models.stack)[0])
   return [
@@ -182,7 +177,7 @@ def _within_positions(name: str, x: types.Array, gram: Any) -> Any:
 def _reset_moments(
   setting: settings.Setting,
   merged: types.Delta,
-  models: Models,
+  models: suite_training.Models,
   given: list[list[types.Array]],
 ) -> types.Delta:
   """Gives every unit the mean moments of the experts on their own tasks."""

@@ -1,11 +1,11 @@
-"""The three trainings of a vision suite: base, experts, one model for all.
+"""The trainings of a vision suite: base, experts, one model for all.
 
 The base has initial encoders ``[S, ...]`` and frozen heads ``[S, T, ...]``.
 """
 
 from collections.abc import Iterable
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,28 @@ import optax
 from experiments._run import records
 from experiments._shared import side_by_side, suites
 from wsl import data, types
+
+
+class Models(NamedTuple):
+  """Base, task vectors and heads of all seeds.
+
+  Attributes:
+    base: encoders, ``[S, ...]``.
+    stack: task vectors, ``[S, T, ...]``.
+    heads: ``[S, T, ...]``, not merged.
+  """
+
+  base: types.Params
+  stack: types.Deltas
+  heads: types.Params
+
+
+def models(out: records.Run, suite: suites.Suite) -> Models:
+  """Trains a base, and an expert for each task; or reads them from the run."""
+  start = out.arrays('base', lambda: base(suite))
+  encoder, heads = start['encoder'], start['heads']
+  trained = out.arrays('experts', lambda: experts(suite, encoder, heads))
+  return Models(encoder, jax.jit(task_vectors)(encoder, trained), heads)
 
 
 def base(suite: suites.Suite) -> types.Params:
