@@ -24,7 +24,7 @@ def test_swiglu_against_numpy():
   sizes = {'gate': (4, 6), 'up': (4, 6), 'down': (6, 4)}
   kernels = {n: draw(*s, seed=i) for i, (n, s) in enumerate(sizes.items())}
   params = {name: {'kernel': kernel} for name, kernel in kernels.items()}
-  y = _language.SwiGLU(6).apply({'params': params}, x)
+  y = models.SwiGLU(6).apply({'params': params}, x)
   gate = np.asarray(x @ kernels['gate'])
   hidden = gate / (1 + np.exp(-gate)) * (x @ kernels['up'])
   np.testing.assert_allclose(y, hidden @ kernels['down'], rtol=1e-12)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.models import _layers
+from wsl.models import _experts, _feed_forward, _layers
 
 
 class LanguageModel(nn.Module):
@@ -32,6 +32,11 @@ class LanguageModel(nn.Module):
     hidden: hidden size of the mlp.
     tied: whether the embedding table is also the output map.
     wavelength: base of the rotary frequencies.
+    experts: number of experts of each mlp, see ``MoE``; 0 for one dense mlp.
+      Leaves are then ``block_0/mlp/router/kernel`` and
+      ``block_0/mlp/experts/gate/kernel`` ``[E, width, hidden]``, ...
+    top_k: number of experts that a token is routed to.
+    capacity: bound on the tokens of an expert, see ``MoE``.
 
   Example:
     >>> model = LanguageModel(vocabulary=256)
@@ -56,6 +61,9 @@ class LanguageModel(nn.Module):
   hidden: int = 176
   tied: bool = True
   wavelength: float = 10000.0
+  experts: int = 0
+  top_k: int = 2
+  capacity: float | None = None
 
   @nn.compact
   def __call__(self, tokens: types.ArrayLike) -> types.Array:
@@ -72,6 +80,9 @@ class LanguageModel(nn.Module):
         self.heads if self.groups is None else self.groups,
         self.hidden,
         self.wavelength,
+        self.experts,
+        self.top_k,
+        self.capacity,
         name=f'block_{i}',
       )(h)
     h = RMSNorm(name='norm')(h)
@@ -110,6 +121,9 @@ class Block(nn.Module):
   groups: int
   hidden: int
   wavelength: float
+  experts: int = 0
+  top_k: int = 2
+  capacity: float | None = None
 
   @nn.compact
   def __call__(self, h: types.Array) -> types.Array:
@@ -119,7 +133,14 @@ class Block(nn.Module):
       self.heads, self.groups, self.wavelength, name='attention'
     )(normal)
     normal = RMSNorm(name='mlp_norm')(h)
-    return h + SwiGLU(self.hidden, name='mlp')(normal)
+    mlp = _experts.mlp(
+      _feed_forward.SwiGLU,
+      self.hidden,
+      experts=self.experts,
+      top_k=self.top_k,
+      capacity=self.capacity,
+    )
+    return h + mlp(normal)
 
 
 class RMSNorm(nn.Module):
@@ -141,26 +162,6 @@ class RMSNorm(nn.Module):
     square = jnp.mean(jnp.square(x), -1, keepdims=True)
     normal = x * jax.lax.rsqrt(square + _layers.EPSILON)
     return normal * _layers.on_last(scale, x)
-
-
-class SwiGLU(nn.Module):
-  r"""A gated perceptron.
-
-  .. math:: y = (\mathrm{silu}(x W_g) \odot x W_u) W_d
-
-  Reference:
-    Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202.
-  """
-
-  hidden: int
-
-  @nn.compact
-  def __call__(self, x: types.ArrayLike) -> types.Array:
-    """Maps ``[..., width]`` to the same shape."""
-    gate = _layers.Dense(self.hidden, bias=False, name='gate')(x)
-    up = _layers.Dense(self.hidden, bias=False, name='up')(x)
-    down = _layers.Dense(jnp.shape(x)[-1], bias=False, name='down')
-    return down(jax.nn.silu(gate) * up)
 
 
 class Attention(nn.Module):

@@ -130,7 +130,16 @@ def _cifar_parts(module: _cifar_resnet.CifarResNet) -> Parts:
 
 def _vit_parts(module: _vit.ViT) -> Parts:
   """Cuts a ``ViT``: patch embedding, equal blocks, norm and output."""
-  block = Part(_functions.run, _vit.Block(module.heads, module.expansion))
+  block = Part(
+    _functions.run,
+    _vit.Block(
+      module.heads,
+      module.expansion,
+      module.experts,
+      module.top_k,
+      module.capacity,
+    ),
+  )
   return Parts(
     Part(_functions.vit_embed, module),
     ('embedding', 'position'),
@@ -144,7 +153,13 @@ def _language_parts(module: _language.LanguageModel) -> Parts:
   """Cuts a ``LanguageModel``; a tied table is in the embedding and the head."""
   groups = module.heads if module.groups is None else module.groups
   block = _language.Block(
-    module.heads, groups, module.hidden, module.wavelength
+    module.heads,
+    groups,
+    module.hidden,
+    module.wavelength,
+    module.experts,
+    module.top_k,
+    module.capacity,
   )
   return Parts(
     Part(_functions.language_embed, module),

@@ -1,11 +1,10 @@
 """A vision transformer."""
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.models import _layers
+from wsl.models import _experts, _feed_forward, _layers
 
 
 class ViT(nn.Module):
@@ -31,8 +30,14 @@ class ViT(nn.Module):
     heads: number of attention heads; it divides ``width``.
     expansion: hidden size of the mlp as a multiple of ``width``.
     pool: ``'flatten'`` or ``'mean'``: how tokens become one vector.
+    experts: number of experts of each mlp, see ``MoE``; 0 for one dense mlp.
+      Leaves are then ``block_0/mlp/router/kernel`` and
+      ``block_0/mlp/experts/up/kernel`` ``[E, width, hidden]``, ...
+    top_k: number of experts that a token is routed to.
+    capacity: bound on the tokens of an expert, see ``MoE``.
 
   Example:
+    >>> import jax
     >>> model = ViT(outputs=256)
     >>> x = jnp.ones((1, 28, 28, 1))
     >>> shapes = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -51,6 +56,9 @@ class ViT(nn.Module):
   heads: int = 4
   expansion: int = 2
   pool: str = 'flatten'
+  experts: int = 0
+  top_k: int = 2
+  capacity: float | None = None
 
   @nn.compact
   def __call__(self, x: types.ArrayLike) -> types.Array:
@@ -64,7 +72,14 @@ class ViT(nn.Module):
     h, position = tree.widen(h, position)
     h = h + position[None]
     for i in range(self.depth):
-      h = Block(self.heads, self.expansion, name=f'block_{i}')(h)
+      h = Block(
+        self.heads,
+        self.expansion,
+        self.experts,
+        self.top_k,
+        self.capacity,
+        name=f'block_{i}',
+      )(h)
     h = _layers.LayerNorm(name='norm')(h)
     h = pooled(h, pool=self.pool)
     return _layers.Dense(self.outputs, name='output')(h)
@@ -93,6 +108,9 @@ class Block(nn.Module):
 
   heads: int
   expansion: int
+  experts: int = 0
+  top_k: int = 2
+  capacity: float | None = None
 
   @nn.compact
   def __call__(self, h: types.Array) -> types.Array:
@@ -100,7 +118,14 @@ class Block(nn.Module):
     normal = _layers.LayerNorm(name='attention_norm')(h)
     h = h + Attention(self.heads, name='attention')(normal)
     normal = _layers.LayerNorm(name='mlp_norm')(h)
-    return h + Perceptron(self.expansion * h.shape[-1], name='mlp')(normal)
+    mlp = _experts.mlp(
+      _feed_forward.Perceptron,
+      self.expansion * h.shape[-1],
+      experts=self.experts,
+      top_k=self.top_k,
+      capacity=self.capacity,
+    )
+    return h + mlp(normal)
 
 
 class Attention(nn.Module):
@@ -122,16 +147,3 @@ class Attention(nn.Module):
     )
     mixed = _layers.attend(query, key, value)
     return _layers.Dense(width, name='out')(mixed)
-
-
-class Perceptron(nn.Module):
-  """``down(gelu(up(x)))``, with the exact GELU."""
-
-  hidden: int
-
-  @nn.compact
-  def __call__(self, x: types.Array) -> types.Array:
-    """Maps ``[..., width]`` to the same shape."""
-    h = _layers.Dense(self.hidden, name='up')(x)
-    h = jax.nn.gelu(h, approximate=False)
-    return _layers.Dense(x.shape[-1], name='down')(h)
