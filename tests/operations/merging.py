@@ -21,7 +21,16 @@ def _trees(dtype: Any) -> inputs.Table:
   stacks = deltas.stack(base, models)
   delta = jax.tree.map(lambda x: x[0], stacks)
   apply = lambda b, d, c: deltas.apply(b, d, coef=c)
+  pair = adapters.stack([{'w': _factors(dtype)} for _ in range(2)])
   return {
+    'adapters.lego': (lambda x: adapters.lego(x, rank=1), (pair,)),
+    'adapters.overlap': (adapters.overlap, (pair,)),
+    'adapters.orthogonal_bases': (
+      lambda x: adapters.orthogonal_bases(
+        x, rank=2, tasks=[0, 1], key=inputs.KEY
+      ),
+      (base,),
+    ),
     'deltas.stack': (deltas.stack, (base, models)),
     'deltas.apply': (apply, (base, delta, 0.4)),
     'deltas.dense': (deltas.dense, (_factors(dtype),)),

@@ -7,8 +7,11 @@ LoRAs from the task vector of any merge::
     checkpoint.save_lora('lora', found.factors, base=base)
 """
 
+from wsl.adapters._bases import orthogonal_bases as orthogonal_bases
+from wsl.adapters._bases import overlap as overlap
 from wsl.adapters._extract import extract as extract
 from wsl.adapters._extract import Extraction as Extraction
+from wsl.adapters._lego import lego as lego
 from wsl.adapters._stack import stack as stack
 from wsl.deltas import dense as dense
 from wsl.deltas import Factors as Factors
