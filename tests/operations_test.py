@@ -9,7 +9,7 @@ from tests import operations
 
 ROOMS = (
   *('deltas', 'merge', 'scale', 'stats', 'align', 'stitch', 'landscape'),
-  *('adapters', 'search', 'train'),
+  *('adapters', 'search', 'surgery', 'train'),
 )
 # Functions that are not traced by users, by reason. A new function is in the
 # table or here.
@@ -47,12 +47,18 @@ NOT_TRACED = {
     *('stats.matrix_views', 'stitch.check_anchors', 'stitch.check_route'),
     *('stitch.cost', 'stitch.cut', 'stitch.joints', 'stitch.route_cost'),
     *('stitch.routes', 'stitch.sn_net_routes', 'stitch.sn_net_v2_routes'),
+    *('surgery.block_clusters', 'surgery.check_program'),
+    *('surgery.compose_programs', 'surgery.crash', 'surgery.insert_identity'),
+    *('surgery.loop', 'surgery.passthrough', 'surgery.path_program'),
+    *('surgery.program_from_json', 'surgery.program_of'),
+    *('surgery.program_to_json', 'surgery.recursive', 'surgery.skip'),
+    'surgery.stack',
   ),
   'is a loop of compiled steps over batches': (
     *('align.reset_batch_stats', 'merge.frank_wolfe', 'merge.localize'),
     *('merge.regmean_plus', 'scale.fit', 'stitch.cut_errors'),
     *('stitch.fit_family', 'stitch.fit_pairs', 'stitch.joint_moments'),
-    *('stitch.moments', 'train.average'),
+    *('stitch.moments', 'surgery.block_similarities', 'train.average'),
   ),
   'rearranges what another operation computes': (
     *('align.assign_optax', 'align.repair_in_closed_form'),

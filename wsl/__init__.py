@@ -26,6 +26,7 @@ _ROOMS = (
   'scale',
   'stats',
   'stitch',
+  'surgery',
   'train',
   'tree',
   'types',
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
   from wsl import scale as scale
   from wsl import stats as stats
   from wsl import stitch as stitch
+  from wsl import surgery as surgery
   from wsl import train as train
   from wsl import tree as tree
   from wsl import types as types

@@ -1,0 +1,1 @@
+"""Layer programs: new networks from the blocks of one network."""
