@@ -88,9 +88,10 @@ def _padded(*leaves: types.Array, rank: int = 0, axis: int = 0) -> types.Array:
   """Stacks factors, each with zeros up to the rank on an axis."""
 
   def pad(x: types.Array) -> types.Array:
+    if not rank:
+      return x
     width = [(0, 0)] * x.ndim
-    if rank:
-      width[axis] = (0, rank - x.shape[axis])
+    width[axis] = (0, rank - x.shape[axis])
     return jnp.pad(x, width)
 
   return jnp.stack([pad(x) for x in leaves])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.deltas import _check
+from wsl.deltas import _check, _factors
 
 
 def apply(
@@ -24,8 +24,9 @@ def apply(
 
   Args:
     base: leaves ``[...]``.
-    delta: one task vector, leaves ``[...]``; ``None`` keeps the base's leaf, an
-      integer or a weight that is not merged.
+    delta: one task vector, leaves ``[...]`` or ``Factors``, whose products are
+      added leaf by leaf; ``None`` keeps the base's leaf, an integer or a weight
+      that is not merged.
     coef: the coefficient lambda, a number that may be traced; or one for each
       leaf of the base, by a dict of regular expressions that covers all leaves,
       ``{r'layers_(\d+)/attn': 0.3, '.*': 0.5}``, or a prefix tree,
@@ -59,18 +60,24 @@ def apply(
     arXiv:2212.04089.
   """
   is_none = lambda x: x is None
+  is_leaf = lambda x: x is None or _factors.is_factors(x)
   _check.arrays('apply: the base', base)
   _check.arrays('apply: the delta', delta)
   delta = tree.conform(
-    'apply: the delta', delta, 'the base', base, is_leaf=is_none
+    'apply: the delta', delta, 'the base', base, is_leaf=is_leaf
   )
   leaves = tree.named(base, is_leaf=is_none)
-  for name, d in tree.named(delta).items():
+  for name, d in tree.named(delta, is_leaf=_factors.is_factors).items():
     _check_fits(name, d, leaves[name])
   hyper = tree.output_dtype('apply', base, dtype)
   coefs = tree.scalars('apply', 'coef', coef, base)
 
   def add(x: Any, d: Any, c: Any) -> Any:
+    if _factors.is_factors(d):
+      factors = {'scale': d.scale, 'view': tree.Static(d.view)}
+      return tree.apply_kernel(
+        _add_product, x, d.a, d.b, coef=c, **factors, **hyper
+      )
     if d is not None:
       return tree.apply_kernel(_add, x, d, coef=c, **hyper)
     cast = hyper and x is not None and tree.is_float(x)
@@ -104,15 +111,30 @@ def _add(
   return added.astype(base.dtype if dtype is None else dtype)
 
 
-def _check_fits(name: str, delta: types.Array, base: Any) -> None:
+def _add_product(
+  base: types.Array,
+  a: types.Array,
+  b: types.Array,
+  *,
+  scale: types.Scalar,
+  view: tree.Matrix,
+  **hyper: Any,
+) -> types.Array:
+  """Adds the product of factors."""
+  delta = _factors.product(a, b, scale=scale, shape=base.shape, view=view)
+  return _add(base, delta, **hyper)
+
+
+def _check_fits(name: str, delta: Any, base: Any) -> None:
   """Checks one leaf of a delta against the base's leaf of that name."""
   if base is None or not tree.is_float(base):
     raise ValueError(
       f"apply: the base has no float leaf '{name}', the delta has: make it None"
     )
   found, wanted = tuple(delta.shape), tuple(base.shape)
-  if found != wanted:
-    stacked = found[1:] == wanted
+  stack = _factors.is_factors(delta) and delta.stacked
+  if found != wanted or stack:
+    stacked = stack or found[1:] == wanted
     remedy = 'merge the stack first' if stacked else 'it is of another model'
     raise ValueError(
       f"apply: delta leaf '{name}' has shape {found}, the base {wanted}: "

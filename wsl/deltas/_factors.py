@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
 
@@ -28,7 +30,8 @@ class Factors:
   Attributes:
     a: the map from the inputs, ``[r, in]`` or ``[G, r, in]``.
     b: the map to the outputs, ``[out, r]`` or ``[G, out, r]``.
-    scale: the factor s, a scalar; alpha / r in PEFT.
+    scale: the factor s, a scalar; alpha / r in PEFT. A stack of T task vectors
+      (``adapters.stack``) has ``[T]``, and factors with an axis of T in front.
     shape: the shape of the leaf.
     view: the leaf as matrices: its rows are the inputs, its columns the
       outputs.
@@ -57,36 +60,113 @@ class Factors:
     """Returns r."""
     return self.a.shape[-2]
 
+  @property
+  def stacked(self) -> bool:
+    """Returns True for the factors of a stack of task vectors."""
+    return bool(np.ndim(self.scale))
 
-def dense(factors: Factors) -> types.Array:
-  """Returns the task vector of a leaf, ``s B A`` in the leaf's layout.
+
+def is_factors(x: Any) -> bool:
+  """Returns True for a leaf in factors, as the ``is_leaf`` of tree functions.
 
   Args:
-    factors: of one leaf.
+    x: any node of a tree.
+
+  Example:
+    >>> is_factors(0.5)
+    False
+  """
+  return isinstance(x, Factors)
+
+
+def dense(delta: types.Tree) -> types.Tree:
+  """Replaces factors by their products, ``s B A`` in the leaf's layout.
+
+  Args:
+    delta: a task vector, or a stack of them by ``adapters.stack``, or one leaf.
 
   Returns:
-    An array of ``factors.shape``, in float32 or wider; on demand if the factors
-    are.
+    The tree with an array of ``shape``, or ``[T, *shape]``, for each leaf in
+    factors, in float32 or wider; on demand if the factors are. Other leaves
+    stay as they are.
 
   Example:
     >>> import jax.numpy as jnp
     >>> from wsl import tree
     >>> view = tree.Matrix(rows=(1,), columns=(0,))
     >>> a, b = jnp.asarray([[1.0, 2.0]]), jnp.asarray([[1.0], [3.0]])
-    >>> dense(Factors(a, b, 1.0, (2, 2), view)).tolist()
-    [[1.0, 2.0], [3.0, 6.0]]
+    >>> one = Factors(a, b, 1.0, (2, 2), view)
+    >>> {k: x.tolist() for k, x in dense({'w': one, 'b': b}).items()}
+    {'b': [[1.0], [3.0]], 'w': [[1.0, 2.0], [3.0, 6.0]]}
   """
+  leaf = lambda x: _product(x) if is_factors(x) else x
+  return jax.tree.map(leaf, delta, is_leaf=is_factors)
+
+
+def on_demand(delta: types.Tree) -> types.Tree:
+  """Replaces factors by their products on demand, and arrays by themselves."""
+
+  def leaf(x: Any) -> Any:
+    if is_factors(x):
+      return _product(dataclasses.replace(x, a=tree.defer(x.a)))
+    return tree.defer(x) if hasattr(x, 'dtype') else x
+
+  return jax.tree.map(leaf, delta, is_leaf=is_factors)
+
+
+def placeholders(delta: types.Tree) -> types.Tree:
+  """Returns the tree with one array for each leaf: B in place of factors.
+
+  A function of the names of leaves takes it: the factors of a leaf are leaves
+  of their own in a pytree, with longer names.
+
+  Args:
+    delta: a task vector, or a stack of them.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import tree
+    >>> view = tree.Matrix(rows=(1,), columns=(0,))
+    >>> one = Factors(jnp.ones((1, 2)), jnp.ones((2, 1)), 1.0, (2, 2), view)
+    >>> list(tree.named({'w': one})), list(tree.named(placeholders({'w': one})))
+    (['w/a', 'w/b', 'w/scale'], ['w'])
+  """
+  leaf = lambda x: x.b if is_factors(x) else x
+  return jax.tree.map(leaf, delta, is_leaf=is_factors)
+
+
+def times(factors: Factors, number: types.Scalar) -> Factors:
+  """Multiplies a task vector in factors by a number: its scale alone changes.
+
+  Args:
+    factors: of one leaf, or a stack.
+    number: may be traced.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> view = tree.Matrix(rows=(1,), columns=(0,))
+    >>> one = Factors(jnp.ones((1, 2)), jnp.ones((2, 1)), 2.0, (2, 2), view)
+    >>> float(times(one, 1.5).scale)
+    3.0
+  """
+  dtype = tree.Static(tree.wide_dtype(factors.a, factors.b))
+  scale = tree.apply_kernel(_scaled, factors.scale, number=number, dtype=dtype)
+  return dataclasses.replace(factors, scale=scale)
+
+
+def _product(x: Factors) -> Any:
+  """Returns the product of the factors of one leaf."""
   return tree.apply_kernel(
-    _dense,
-    factors.a,
-    factors.b,
-    scale=factors.scale,
-    shape=tree.Static(factors.shape),
-    view=tree.Static(factors.view),
+    product,
+    x.a,
+    x.b,
+    scale=x.scale,
+    shape=tree.Static(tuple(x.shape)),
+    view=tree.Static(x.view),
   )
 
 
-def _dense(
+def product(
   a: types.Array,
   b: types.Array,
   *,
@@ -94,8 +174,19 @@ def _dense(
   shape: tuple[int, ...],
   view: tree.Matrix,
 ) -> types.Array:
-  """Returns s B A in the layout of a leaf."""
+  """Returns s B A in the layout of a leaf, with the axis of models if s has."""
   wide = tree.wide_dtype(a, b)
-  product = tree.matmul(b.astype(wide), a.astype(wide))
-  matrices = jnp.matrix_transpose(product * jnp.asarray(scale).astype(wide))
+  scale = jnp.asarray(scale).astype(wide)
+  if scale.ndim:
+    one = functools.partial(product, shape=shape, view=view)
+    return jax.vmap(lambda a, b, s: one(a, b, scale=s))(a, b, scale)
+  found = tree.matmul(b.astype(wide), a.astype(wide))
+  matrices = jnp.matrix_transpose(found * scale)
   return view.join(matrices if a.ndim == 3 else matrices[None], shape)
+
+
+def _scaled(
+  scale: types.Scalar, *, number: types.Scalar, dtype: np.dtype
+) -> types.Array:
+  """Multiplies scales ``[]`` or ``[T]`` by a number."""
+  return jnp.asarray(scale).astype(dtype) * jnp.asarray(number).astype(dtype)

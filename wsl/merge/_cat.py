@@ -1,14 +1,10 @@
 """CAT: weighted sums of LoRAs by concatenation of their factors."""
 
-import dataclasses
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
+from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.merge import _checks, _linear, _stack
-from wsl.merge._spectral import low_rank
+from wsl.merge import _checks, _factored, _linear, _stack
 
 
 def cat(deltas: types.Deltas, *, weights: Any) -> types.Delta:
@@ -52,34 +48,13 @@ def cat(deltas: types.Deltas, *, weights: Any) -> types.Delta:
   there and B here; the product is the same.
   """
   models = _stack.count('cat', deltas)
-  named = tree.named(deltas, is_leaf=low_rank.is_factors)
-  one = {k: x.b if low_rank.is_factors(x) else x for k, x in named.items()}
-  values = _stack.per_leaf('cat: weights', weights, one)
+  named = tree.named(deltas_lib.placeholders(deltas))
+  values = _stack.per_leaf('cat: weights', weights, named)
   each = {k: _checks.weights('cat', w, models) for k, w in values.items()}
 
-  def join(x: Any, w: Any) -> Any:
-    if not low_rank.is_factors(x):
-      return tree.apply_kernel(_linear.weighted_sum, x, weights=w)
-    b = tree.apply_kernel(_joined_b, x.b, x.scale, weights=w)
-    a = tree.apply_kernel(_joined_a, x.a)
-    return dataclasses.replace(x, a=a, b=b, scale=1.0)
+  def join(name: str, x: Any) -> Any:
+    if deltas_lib.is_factors(x):
+      return _factored.join(x, each[name])
+    return tree.apply_kernel(_linear.weighted_sum, x, weights=each[name])
 
-  leaves = iter([join(x, each[name]) for name, x in named.items()])
-  is_leaf = low_rank.is_factors
-  return jax.tree.map(lambda _: next(leaves), deltas, is_leaf=is_leaf)
-
-
-def _joined_a(a: types.Array) -> types.Array:
-  """Joins A ``[T, ..., r, in]`` along the rank."""
-  a = jnp.moveaxis(a, 0, -3)
-  return a.reshape(*a.shape[:-3], -1, a.shape[-1])
-
-
-def _joined_b(
-  b: types.Array, scale: types.Array, *, weights: types.Array
-) -> types.Array:
-  """Joins w s B of ``[T, ..., out, r]`` along the rank."""
-  wide = _stack.weigh(b, weights)
-  wide = wide * _stack.expand_rank(scale.astype(wide.dtype), wide)
-  wide = jnp.moveaxis(wide, 0, -2)
-  return wide.reshape(*wide.shape[:-2], -1).astype(b.dtype)
+  return tree.map_named(join, deltas, is_leaf=deltas_lib.is_factors)

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _linear, _stack
 
 _ALL = tree.Entries(lead=1, neutral=0.0)
 
 
+@deltas_lib.on_stacks
 def fisher(
   deltas: types.Deltas,
   *,

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _stack
 
@@ -27,7 +28,7 @@ def layerwise(
   within leaves. ``search.layerwise`` finds parameters by evaluations.
 
   Args:
-    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    deltas: stacked task vectors, every leaf ``[T, ...]`` or in factors.
     method: ``method(part, phi)`` merges the leaves of one group, a dict of
       leaves ``[T, ...]`` by name, such as ``lambda x, phi: merge.ties(x,
       density=phi['density'], weights=phi['weights'], scope='leaf')``. A
@@ -71,7 +72,7 @@ def layerwise(
     raise ValueError(
       f'layerwise(granularity={granularity!r}): expected an integer >= 1'
     )
-  label, leaves = f"layerwise(depth='{depth}')", tree.named(deltas)
+  label, leaves = f"layerwise(depth='{depth}')", _leaves(deltas)
   layers = {name: tree.layer(label, depth, name) for name in leaves}
   if max(layers.values()) < 0:
     raise ValueError(
@@ -92,12 +93,20 @@ def layerwise(
     if not part:
       continue
     merged = method(part, jax.tree.map(lambda x, g=g: x[g], parameters))
-    named = tree.named(merged)
+    named = _leaves(merged)
     for name, x in part.items():
-      if name not in named or named[name].shape != x.shape[1:]:
+      shape = x.shape if deltas_lib.is_factors(x) else x.shape[1:]
+      if name not in named or named[name].shape != shape:
         raise ValueError(
-          f"layerwise: method returned no merge {x.shape[1:]} of leaf '{name}'"
-          ': give one such as merge.ties, or an edit and merge.sum'
+          f"layerwise: method returned no merge {shape} of leaf '{name}': give "
+          'one such as merge.ties, or an edit and merge.sum'
         )
     found |= named
-  return tree.map_named(lambda name, _: found[name], deltas)
+  return tree.map_named(
+    lambda name, _: found[name], deltas, is_leaf=deltas_lib.is_factors
+  )
+
+
+def _leaves(delta: types.Tree) -> dict[str, Any]:
+  """Returns leaves by name; one in factors is a leaf."""
+  return tree.named(delta, is_leaf=deltas_lib.is_factors)

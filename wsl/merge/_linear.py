@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.merge import _checks, _normal_equations, _stack
+from wsl.merge import _checks, _factored, _normal_equations, _stack
 from wsl.merge._spectral import spread
 
 
@@ -17,11 +18,13 @@ def sum(deltas: types.Deltas, *, weights: Any = None) -> types.Delta:
   .. math:: \tau = \sum_{t=1}^{T} w_t \tau_t
 
   Args:
-    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    deltas: stacked task vectors, every leaf ``[T, ...]`` or in factors.
     weights: w, one number for each model, of any sign; 1 by default.
 
   Returns:
-    The merged task vector, every leaf ``[...]``.
+    The merged task vector, every leaf ``[...]``. A leaf in factors of rank r is
+    exact as factors of rank T r, as in ``cat``; ``adapters.compress`` finds the
+    least rank.
 
   Raises:
     ValueError: if there is not one weight for each model.
@@ -40,9 +43,11 @@ def sum(deltas: types.Deltas, *, weights: Any = None) -> types.Delta:
   """
   models = _stack.count('sum', deltas)
   if weights is None:
-    return tree.map(_sum, deltas)
+    ones: Any = np.ones(models)
+    return _factored.linear(deltas, lambda x: tree.map(_sum, x), ones)
   weights = _checks.weights('sum', weights, models)
-  return tree.map(weighted_sum, deltas, weights=weights)
+  weigh = lambda x: tree.map(weighted_sum, x, weights=weights)
+  return _factored.linear(deltas, weigh, weights)
 
 
 def mean(deltas: types.Deltas) -> types.Delta:
@@ -51,10 +56,10 @@ def mean(deltas: types.Deltas) -> types.Delta:
   .. math:: \tau = \tfrac{1}{T} \sum_{t=1}^{T} \tau_t
 
   Args:
-    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    deltas: stacked task vectors, every leaf ``[T, ...]`` or in factors.
 
   Returns:
-    The merged task vector, every leaf ``[...]``.
+    The merged task vector, every leaf ``[...]``, or in factors as by ``sum``.
 
   Example:
     >>> import jax.numpy as jnp
@@ -68,8 +73,9 @@ def mean(deltas: types.Deltas) -> types.Delta:
 
   Differs from the official code, which averages integer buffers too.
   """
-  _stack.count('mean', deltas)
-  return tree.map(mean_leaf, deltas)
+  models = _stack.count('mean', deltas)
+  equal: Any = np.full(models, 1 / models)
+  return _factored.linear(deltas, lambda x: tree.map(mean_leaf, x), equal)
 
 
 def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
@@ -82,7 +88,7 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
   averaging task vectors and averaging models give the same model.
 
   Args:
-    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    deltas: stacked task vectors, every leaf ``[T, ...]`` or in factors.
     weights: ``[T]`` for all leaves, or a tree with one value for each leaf of
       ``deltas``: ``[T]`` (a weight for each model), ``[T, ...]`` (for each
       entry), a ``types.Gram`` with ``matrix [T, groups, d, d]`` (W_t multiplies
@@ -91,7 +97,8 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
   Returns:
     The merged task vector, every leaf ``[...]``. Entries whose weights sum to
     zero are zero: the base's value stays. An input that is zero on the diagonal
-    of every Gram matrix takes equal weights.
+    of every Gram matrix takes equal weights. A leaf in factors is merged as by
+    ``sum`` if its weights are ``[T]``, and is an array otherwise.
 
   Raises:
     ValueError: if a weight does not fit its leaf, naming the leaf.
@@ -109,10 +116,17 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
 
   No official code: ``fisher`` and ``regmean`` say how theirs differ.
   """
-  _stack.count('weighted_mean', deltas)
-  weights = _stack.per_leaf('weighted_mean: the weights', weights, deltas)
+  models = _stack.count('weighted_mean', deltas)
+  named = deltas_lib.placeholders(deltas)
+  weights = _stack.per_leaf('weighted_mean: the weights', weights, named)
 
-  def merge(name: str, x: types.Array, weight: Any) -> types.Array:
+  def merge(name: str, x: Any, weight: Any) -> Any:
+    if deltas_lib.is_factors(x):
+      if weight is None:
+        weight = np.ones(models)
+      if not isinstance(weight, types.Gram) and np.shape(weight) == (models,):
+        return _factored.join(x, _shares(weight))
+      x = deltas_lib.dense(x)
     if weight is None:
       return tree.apply_kernel(mean_leaf, x)
     if isinstance(weight, types.Gram):
@@ -133,7 +147,16 @@ def weighted_mean(deltas: types.Deltas, weights: Any) -> types.Delta:
       )
     return tree.apply_kernel(_weighted, x, weight)
 
-  return tree.map_named(merge, deltas, weights)
+  is_leaf = deltas_lib.is_factors
+  return tree.map_named(merge, deltas, weights, is_leaf=is_leaf)
+
+
+def _shares(weight: Any) -> Any:
+  """Divides weights ``[T]`` by their sum; zeros if that is zero."""
+  xp: Any = jnp if isinstance(weight, jax.Array) else np
+  weight = weight.astype(tree.wide_dtype(weight))
+  total = weight.sum()
+  return weight / xp.where(total == 0, xp.full_like(total, xp.inf), total)
 
 
 def _sum(x: types.Array) -> types.Array:

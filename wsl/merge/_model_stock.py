@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _linear, _stack
 
@@ -15,6 +16,7 @@ _PAIRED = 8
 _FLOOR = {'paper': 0.0, 'mergekit': 1e-6, 'fusionbench': 0.0}
 
 
+@deltas_lib.on_stacks
 def model_stock(
   deltas: types.Deltas, *, axis: int | None = None, dialect: str = 'paper'
 ) -> types.Delta:

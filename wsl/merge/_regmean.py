@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _linear, _stack
 
 
+@deltas_lib.on_stacks
 def regmean(
   deltas: types.Deltas,
   *,

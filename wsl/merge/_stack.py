@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 
 # At most so many models are unrolled. The size of a program is proportional to
@@ -23,14 +24,15 @@ def count(function: str, deltas: types.Deltas) -> int:
 
   Args:
     function: the public function, as the user called it.
-    deltas: stacked task vectors, every leaf ``[T, ...]``.
+    deltas: stacked task vectors, every leaf ``[T, ...]`` or in factors.
 
   Raises:
     ValueError: naming the leaf that is not a stack of floats, or whose T
       differs.
   """
+  deltas_lib.check_stacked(function, deltas)
   models = None
-  for name, leaf in tree.named(deltas).items():
+  for name, leaf in tree.named(deltas_lib.placeholders(deltas)).items():
     kind = getattr(leaf, 'dtype', type(leaf).__name__)
     if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.inexact):
       raise ValueError(

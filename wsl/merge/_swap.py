@@ -18,7 +18,7 @@ def passthrough(
   .. math:: \theta = s\, \theta_1
 
   Args:
-    model: leaves ``[...]``.
+    model: leaves ``[...]`` or in factors.
     scale: s: a number that may be traced; or one for each leaf, as in
       ``tree.scalars``, such as 0 for the output projections of layers that are
       to do nothing.
@@ -41,14 +41,18 @@ def passthrough(
 
   Equals mergekit 0.1.5.
   """
-  scales = tree.scalars('passthrough', 'scale', scale, model)
+  arrays = deltas.placeholders(model)
+  scales = tree.scalars('passthrough', 'scale', scale, arrays)
 
   def multiply(x: Any, s: Any) -> Any:
+    if deltas.is_factors(x):
+      return deltas.times(x, s)
     return tree.apply_kernel(_multiplied, x, scale=s) if tree.is_float(x) else x
 
-  return jax.tree.map(multiply, model, scales)
+  return jax.tree.map(multiply, model, scales, is_leaf=deltas.is_factors)
 
 
+@deltas.on_models
 def nearswap(
   a: types.Params, b: types.Params, *, t: types.Numbers
 ) -> types.Params:
@@ -92,6 +96,7 @@ def nearswap(
   return jax.tree.map(swap, a, b, parts)
 
 
+@deltas.on_models
 def arcee_fusion(a: types.Params, b: types.Params) -> types.Params:
   r"""Takes the entries of a second model whose importance is an outlier.
 

@@ -4,10 +4,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 
 
+@deltas_lib.on_stacks
 def variance_corrected(
   deltas: types.Deltas, *, self_weight: Any = None, target: str = 'others'
 ) -> types.Delta:

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from wsl import tree, types
+from wsl import deltas, tree, types
 
 
 def by_depth(
@@ -21,7 +20,8 @@ def by_depth(
   and to ``Deltas``, and commutes with every linear merge.
 
   Args:
-    delta: a task vector, or a stack of them.
+    delta: a task vector, or a stack of them. Of a leaf in factors the scale is
+      multiplied.
     depth: a regular expression, searched in each name, with one group that
       captures the number of the block: ``r'block_(\d+)/'``. L is one more than
       the largest number found.
@@ -55,15 +55,24 @@ def by_depth(
   remedy = 'give the two ends of the line, others by deltas.apply(coef={...})'
   tree.check_scalars('by_depth', remedy=remedy, start=start, end=end)
   label = f"by_depth(depth='{depth}')"
-  layers = tree.map_named(lambda name, _: tree.layer(label, depth, name), delta)
-  last = max(jax.tree.leaves(layers), default=-1)
+  named = tree.named(delta, is_leaf=deltas.is_factors)
+  layers = {name: tree.layer(label, depth, name) for name in named}
+  last = max(layers.values(), default=-1)
   if last < 1:
     raise ValueError(
       f'{label}: found {last + 1} block(s) in names such as '
-      f'{list(tree.named(delta))[:3]}, at least two are needed'
+      f'{list(named)[:3]}, at least two are needed'
     )
-  places = jax.tree.map(lambda layer: max(layer, 0) / last, layers)
-  return tree.map(_scale, delta, places, start=start, end=end)
+  places = {name: max(layer, 0) / last for name, layer in layers.items()}
+  arrays = {k: x for k, x in named.items() if not deltas.is_factors(x)}
+  among = {name: places[name] for name in arrays}
+  found = tree.map(_scale, arrays, among, start=start, end=end)
+  for name in named.keys() - arrays.keys():
+    number = start + (end - start) * places[name]
+    found[name] = deltas.times(named[name], number)
+  return tree.map_named(
+    lambda name, _: found[name], delta, is_leaf=deltas.is_factors
+  )
 
 
 def _scale(x: types.Array, place: Any, *, start: Any, end: Any) -> types.Array:

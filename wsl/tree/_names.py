@@ -56,7 +56,10 @@ def named(
 
 
 def map_named(
-  fn: Callable[..., Any], tree: types.Tree, *rest: types.Tree
+  fn: Callable[..., Any],
+  tree: types.Tree,
+  *rest: types.Tree,
+  is_leaf: Callable[[Any], bool] | None = None,
 ) -> types.Tree:
   """Maps ``fn(name, leaf, *rest)`` over a tree; ``fn`` runs on the host.
 
@@ -64,6 +67,7 @@ def map_named(
     fn: any function; leaves on demand are passed unread.
     tree: any pytree.
     *rest: trees of which ``tree``'s structure is a prefix.
+    is_leaf: nodes to stop at, as in ``jax.tree.map``.
 
   Returns:
     A tree of the results.
@@ -73,7 +77,10 @@ def map_named(
     {'a': {'b': 'a/b!'}}
   """
   return jax.tree_util.tree_map_with_path(
-    lambda path, *leaves: fn(name_of(path), *leaves), tree, *rest
+    lambda path, *leaves: fn(name_of(path), *leaves),
+    tree,
+    *rest,
+    is_leaf=is_leaf,
   )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 from wsl.merge._families import tall
@@ -13,6 +14,7 @@ from wsl.merge._sparse import elect, rank
 _ENTRIES = tree.Entries(lead=1, neutral=0.0)
 
 
+@deltas_lib.on_stacks
 def emr(deltas: types.Deltas, *, dialect: str = 'paper') -> tall.TallMasks:
   r"""Elects one task vector, with a mask and a scale for each task.
 

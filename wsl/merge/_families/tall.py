@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _linear, _stack
 
@@ -24,6 +25,7 @@ class TallMasks(NamedTuple):
   scales: Any = None
 
 
+@deltas_lib.on_stacks
 def tall_masks(
   deltas: types.Deltas,
   *,
@@ -71,6 +73,7 @@ def tall_masks(
   return TallMasks(jax.tree.map(masks, deltas, merged, bounds), merged)
 
 
+@deltas_lib.on_stacks
 def consensus(
   deltas: types.Deltas,
   *,

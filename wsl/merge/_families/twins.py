@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _linear, _stack
 from wsl.merge._sparse import dare, trim
@@ -25,6 +26,7 @@ class Twins(NamedTuple):
   exclusive: types.Deltas
 
 
+@deltas_lib.on_stacks
 def twins(
   deltas: types.Deltas,
   *,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 from wsl.merge._learned import adam
@@ -16,6 +17,7 @@ from wsl.merge._spectral import columns, matrix
 _EXTRA = {'paper': 0, 'official': 1}
 
 
+@deltas_lib.on_stacks
 def doge(
   deltas: types.Deltas,
   *,

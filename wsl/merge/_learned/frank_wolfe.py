@@ -5,11 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 from wsl.merge._learned import iterations, tasks
 
 
+@deltas_lib.on_stacks
 def frank_wolfe(
   deltas: types.Deltas,
   *,

@@ -6,12 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 from wsl.merge._learned import stitch, tasks
 from wsl.merge._sparse import trim
 
 
+@deltas_lib.on_stacks
 def localize(
   deltas: types.Deltas,
   *,

@@ -10,6 +10,7 @@ from wsl import stats, tree, types
 from wsl.merge import _regmean, _stack
 
 
+@deltas_lib.on_stacks
 def regmean_plus(
   deltas: types.Deltas,
   *,

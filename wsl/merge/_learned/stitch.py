@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _stack
 from wsl.merge._sparse import elect, trim
@@ -14,6 +15,7 @@ from wsl.merge._sparse import elect, trim
 EXTRA = {'paper': 0, 'official': -1}
 
 
+@deltas_lib.on_stacks
 def localize_and_stitch(
   deltas: types.Deltas,
   *,

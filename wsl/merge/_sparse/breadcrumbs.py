@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 from wsl.merge._sparse import rank, trim
 
 
+@deltas_lib.on_stacks
 def breadcrumbs(
   deltas: types.Deltas,
   *,

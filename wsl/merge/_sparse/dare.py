@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 from wsl.merge._sparse import rescale as rescale_lib
@@ -13,6 +14,7 @@ from wsl.merge._sparse import rescale as rescale_lib
 _RESCALES = ('inverse', 'l1', 'none')
 
 
+@deltas_lib.on_stacks
 def dare(
   deltas: types.Deltas,
   *,

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 
@@ -12,6 +13,7 @@ _ENTRIES = tree.Entries(lead=1, neutral=0.0)
 _VOTES = ('sum', 'count', 'share', 'largest')
 
 
+@deltas_lib.on_stacks
 def elect_sign(
   deltas: types.Deltas,
   *,
@@ -85,6 +87,7 @@ def elect_sign(
   return tree.map(_agreeing, deltas, cancelled=cancelled, **hyper)
 
 
+@deltas_lib.on_stacks
 def mean_nonzero(deltas: types.Deltas, *, weights: Any = None) -> types.Delta:
   r"""Averages the nonzero entries over the models: the disjoint mean of TIES.
 

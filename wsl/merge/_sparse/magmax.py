@@ -2,10 +2,12 @@
 
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _stack
 
 
+@deltas_lib.on_stacks
 def magmax(deltas: types.Deltas) -> types.Delta:
   r"""Takes each entry from the model that changed it most.
 

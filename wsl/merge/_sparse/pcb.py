@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 from wsl.merge._sparse import elect, rank, trim
 
 
+@deltas_lib.on_stacks
 def pcb(
   deltas: types.Deltas,
   *,

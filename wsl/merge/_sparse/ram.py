@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 
@@ -14,6 +15,7 @@ from wsl.merge import _checks, _stack
 _ENTRIES = tree.Entries(lead=1, neutral=0.0)
 
 
+@deltas_lib.on_stacks
 def ram(deltas: types.Deltas, *, threshold: Any = 1e-5) -> types.Delta:
   r"""Averages each entry over the models that changed it.
 
@@ -54,6 +56,7 @@ def ram(deltas: types.Deltas, *, threshold: Any = 1e-5) -> types.Delta:
   return jax.tree.map(merge, deltas, bounds)
 
 
+@deltas_lib.on_stacks
 def ram_plus(
   deltas: types.Deltas,
   *,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 
@@ -13,6 +14,7 @@ _LEAST = 1e-7
 _ENTRIES = tree.Entries(lead=1, neutral=0.0)
 
 
+@deltas_lib.on_stacks
 def rescale(
   edited: types.Deltas, deltas: types.Deltas, *, norm: str = 'l1'
 ) -> types.Deltas:

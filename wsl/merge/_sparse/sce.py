@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 
 
+@deltas_lib.on_stacks
 def sce(deltas: types.Deltas, *, select: float = 1.0) -> types.Delta:
   r"""Merges the entries of largest variance by weights of the models' energy.
 

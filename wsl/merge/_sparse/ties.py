@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from wsl import deltas as deltas_lib
 from wsl import types
 from wsl.merge import _checks, _linear, _stack
 from wsl.merge._sparse import elect, trim
@@ -13,6 +14,7 @@ _REDUCERS = {
 }
 
 
+@deltas_lib.on_stacks
 def ties(
   deltas: types.Deltas,
   *,

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 from wsl.merge._sparse import mass, rank
@@ -13,6 +14,7 @@ from wsl.merge._sparse import mass, rank
 EXTRA = {'paper': 0, 'official': 1, 'mergekit': 0, 'peft': 0}
 
 
+@deltas_lib.on_stacks
 def trim(
   deltas: types.Deltas,
   *,

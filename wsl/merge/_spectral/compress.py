@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 from wsl.merge._spectral import low_rank, matrix
 
 
+@deltas_lib.on_stacks
 def tsv_compress(
   deltas: types.Deltas,
   *,

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 from wsl.merge._spectral import columns, matrix
@@ -11,6 +12,7 @@ from wsl.merge._spectral import columns, matrix
 _ROUNDING = 64
 
 
+@deltas_lib.on_stacks
 def iso_c(
   deltas: types.Deltas,
   *,
@@ -66,6 +68,7 @@ def iso_c(
   )
 
 
+@deltas_lib.on_stacks
 def iso_cts(
   deltas: types.Deltas,
   *,

@@ -2,11 +2,13 @@
 
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _linear
 from wsl.merge._spectral import columns, matrix
 
 
+@deltas_lib.on_stacks
 def tsv(
   deltas: types.Deltas,
   *,

@@ -5,12 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _checks, _stack
 from wsl.merge._learned import adam
 from wsl.merge._spectral import matrix
 
 
+@deltas_lib.on_stacks
 def wudi(
   deltas: types.Deltas,
   *,

@@ -10,6 +10,7 @@ from wsl import deltas, tree, types
 from wsl.merge import _checks, _stack
 
 
+@deltas.on_models
 def multislerp(
   models: Sequence[types.Params],
   *,
@@ -73,6 +74,7 @@ def multislerp(
   return _map_floats(_multislerp, [*models, *origin], weights, hyper)
 
 
+@deltas.on_models
 def karcher(
   models: Sequence[types.Params],
   *,

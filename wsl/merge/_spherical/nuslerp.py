@@ -9,6 +9,7 @@ from wsl.merge import _checks
 from wsl.merge._spherical import slerp
 
 
+@deltas.on_models
 def nuslerp(
   a: types.Params,
   b: types.Params,

@@ -12,6 +12,7 @@ from wsl.merge import _checks, _stack
 _ENTRIES = tree.Entries(lead=0, neutral=0.0)
 
 
+@deltas.on_models
 def slerp(
   a: types.Params,
   b: types.Params,

@@ -6,6 +6,7 @@ from typing import Any, TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _stack
 
@@ -40,6 +41,7 @@ def zeros(function: str, params: types.Params) -> types.Delta:
       return None
     return jnp.zeros(x.shape, tree.wide_dtype(x))
 
+  params = deltas_lib.dense(params)
   tree.check_not_narrowed(function, params)
   found = jax.tree.map(zero, params)
   if not jax.tree.leaves(found):
@@ -54,7 +56,7 @@ def arrived(
 
   Args:
     function: the public function, as the user called it.
-    delta: the task vector, leaves ``[...]``.
+    delta: the task vector, leaves ``[...]`` or in factors.
     merged: the merge so far.
 
   Raises:
@@ -62,6 +64,7 @@ def arrived(
   """
   label = f'{function}: the task vector'
   is_none = lambda x: x is None
+  delta = deltas_lib.dense(delta)
   delta = tree.conform(label, delta, 'the state', merged, is_leaf=is_none)
 
   def cast(name: str, old: Any, new: Any) -> Any:

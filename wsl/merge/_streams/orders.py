@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.merge import _stack
 
@@ -28,6 +29,7 @@ class OrderSensitivity(NamedTuple):
   orders: types.Array
 
 
+@deltas_lib.on_stacks
 def fold(
   stream: 'optax.GradientTransformation',
   deltas: types.Deltas,
@@ -76,6 +78,7 @@ def fold(
   return jax.tree.map(lambda y, x: y.astype(x.dtype), last.merged, deltas)
 
 
+@deltas_lib.on_stacks
 def order_sensitivity(
   stream: 'optax.GradientTransformation',
   deltas: types.Deltas,
