@@ -41,6 +41,7 @@ NOT_TRACED = {
     *('stitch.route_probabilities', 'stitch.select_routes', 'stitch.simplex'),
   ),
   'traces a function, or reads shapes and names': (
+    *('adapters.mos', 'adapters.orthogonal_bases'),
     *('align.explain', 'align.find_symmetry', 'align.from_json'),
     *('align.to_json', 'deltas.check', 'deltas.unmatched', 'scale.as_bank'),
     *('scale.bank', 'scale.init', 'scale.subset', 'stats.linear_maps'),

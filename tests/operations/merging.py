@@ -23,14 +23,9 @@ def _trees(dtype: Any) -> inputs.Table:
   apply = lambda b, d, c: deltas.apply(b, d, coef=c)
   pair = adapters.stack([{'w': _factors(dtype)} for _ in range(2)])
   return {
+    **_adapters(dtype, base),
     'adapters.lego': (lambda x: adapters.lego(x, rank=1), (pair,)),
     'adapters.overlap': (adapters.overlap, (pair,)),
-    'adapters.orthogonal_bases': (
-      lambda x: adapters.orthogonal_bases(
-        x, rank=2, tasks=[0, 1], key=inputs.KEY
-      ),
-      (base,),
-    ),
     'deltas.stack': (deltas.stack, (base, models)),
     'deltas.apply': (apply, (base, delta, 0.4)),
     'deltas.dense': (deltas.dense, (_factors(dtype),)),
@@ -38,6 +33,26 @@ def _trees(dtype: Any) -> inputs.Table:
     'tree.norm, ord=1': (lambda x: tree.norm(x, ord=1), (base,)),
     'tree.kth_magnitude': (lambda x: tree.kth_magnitude(x, 5), (stacks,)),
     'tree.bernoulli': (lambda p: tree.bernoulli(inputs.KEY, p, (5,)), (0.3,)),
+  }
+
+
+def _adapters(dtype: Any, base: Any) -> inputs.Table:
+  """Returns the forward passes of LoRAs, and mixtures of shards."""
+  mos = functools.partial(
+    adapters.mos, rank=1, budget=1, key=inputs.KEY, leaves='a'
+  )
+  mixture = mos(base)
+  x, router = inputs.normal(dtype, 4, 5), inputs.normal(dtype, 2, 5)
+  smora = functools.partial(adapters.smora_gates, active=1)
+  mora = functools.partial(adapters.mora_gates, active=1)
+  one, gates = _factors(dtype), jnp.ones(2, dtype)
+  return {
+    'adapters.project': (adapters.project, (x, one)),
+    'adapters.gate': (adapters.gate, (one, gates)),
+    'adapters.smora_gates': (smora, (x, router)),
+    'adapters.mora_gates': (mora, (x, one)),
+    'adapters.balance': (adapters.balance, (gates, gates[None])),
+    'adapters.expand': (adapters.expand, (mixture.pools, mixture.tables)),
   }
 
 

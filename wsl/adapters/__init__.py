@@ -11,7 +11,16 @@ from wsl.adapters._bases import orthogonal_bases as orthogonal_bases
 from wsl.adapters._bases import overlap as overlap
 from wsl.adapters._extract import extract as extract
 from wsl.adapters._extract import Extraction as Extraction
+from wsl.adapters._gates import balance as balance
+from wsl.adapters._gates import mora_gates as mora_gates
+from wsl.adapters._gates import smora_gates as smora_gates
 from wsl.adapters._lego import lego as lego
+from wsl.adapters._project import gate as gate
+from wsl.adapters._project import project as project
+from wsl.adapters._shards import expand as expand
+from wsl.adapters._shards import mos as mos
+from wsl.adapters._shards import Shards as Shards
+from wsl.adapters._shards import ShardTable as ShardTable
 from wsl.adapters._stack import stack as stack
 from wsl.deltas import dense as dense
 from wsl.deltas import Factors as Factors
