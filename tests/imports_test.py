@@ -17,10 +17,10 @@ FLOORS = (
   {'tree'},
   {'auxiliary', 'batches', 'deltas', 'jaxprs', 'mesh', 'optimizers'},
   {'stats'},
-  {'merge', 'align', 'stitch', 'scale', 'adapters', 'codecs'}
+  {'merge', 'align', 'stitch', 'scale', 'adapters'}
   | {'landscape', 'models', 'data'},
   {'surgery', 'search', 'train', 'checkpoint'},
-  {'recipes'},
+  {'codecs', 'recipes'},
 )
 # Private modules that every experiment may import.
 SHARED = {'experiments._main', 'experiments._run', 'experiments._shared'}

@@ -16,6 +16,7 @@ _ROOMS = (
   'adapters',
   'align',
   'checkpoint',
+  'codecs',
   'data',
   'deltas',
   'landscape',
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
   from wsl import adapters as adapters
   from wsl import align as align
   from wsl import checkpoint as checkpoint
+  from wsl import codecs as codecs
   from wsl import data as data
   from wsl import deltas as deltas
   from wsl import landscape as landscape

@@ -23,4 +23,5 @@ from wsl.checkpoint._plan.rows import StatisticPlan as StatisticPlan
 from wsl.checkpoint._run import restore_run as restore_run
 from wsl.checkpoint._run import save_run as save_run
 from wsl.checkpoint._run import steps as steps
+from wsl.checkpoint._save import file_bytes as file_bytes
 from wsl.checkpoint._save import save as save

@@ -114,8 +114,7 @@ def save(
       name: leaf if hasattr(leaf, 'dtype') else np.asarray(leaf)
       for name, leaf in tree.named(params).items()
     }
-    notes = _metadata.inherited(like, params) | (metadata or {})
-    notes[_structure.KEY] = _structure.record(params, leaves)
+    notes = _notes(params, leaves, metadata, like)
     if hyper := tree.output_dtype('save', leaves, dtype):
       leaves = {name: _cast(leaf, hyper) for name, leaf in leaves.items()}
     files = files_lib.group(
@@ -150,6 +149,45 @@ def save(
         pieces.host(leaf)
   if jax.process_count() > 1:
     exchange.agree(error)
+
+
+def file_bytes(
+  params: types.Params, *, metadata: dict[str, str] | None = None
+) -> int:
+  """Returns the size of the file that ``save`` writes, without computing it.
+
+  Args:
+    params: as in ``save``.
+    metadata: as in ``save``.
+
+  Returns:
+    The bytes of the header and of all leaves.
+
+  Raises:
+    ValueError: as ``save``, for a dtype or a name.
+
+  Example:
+    >>> import numpy as np
+    >>> from wsl import checkpoint
+    >>> checkpoint.file_bytes({'w': np.ones(2, np.float32)})
+    136
+  """
+  leaves = tree.named(params)
+  notes = _notes(params, leaves, metadata, None)
+  (file,) = files_lib.group(leaves, notes, shard_bytes=None, checksums=False)
+  return len(file.header) + file.payload
+
+
+def _notes(
+  params: types.Params,
+  leaves: dict[str, Any],
+  metadata: dict[str, str] | None,
+  like: Any,
+) -> dict[str, str]:
+  """Returns the metadata of a file: inherited, given, and the structure."""
+  notes = _metadata.inherited(like, params) | (metadata or {})
+  notes[_structure.KEY] = _structure.record(params, leaves)
+  return notes
 
 
 def _cast(leaf: Any, hyper: dict[str, Any]) -> Any:

@@ -11,6 +11,8 @@ from wsl.tree._containers.convert import conform as conform
 from wsl.tree._containers.convert import like as like
 from wsl.tree._containers.nesting import flatten as flatten
 from wsl.tree._containers.nesting import nest as nest
+from wsl.tree._containers.record import rebuild as rebuild
+from wsl.tree._containers.record import record as record
 from wsl.tree._expression import evaluate as evaluate
 from wsl.tree._expression import inputs as inputs
 from wsl.tree._expression import spans_processes as spans_processes

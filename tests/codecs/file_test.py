@@ -1,0 +1,143 @@
+"""Packs in files."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from wsl import checkpoint, codecs, deltas, merge, tree
+
+
+def draw(*shape: int, seed: int = 0) -> np.ndarray:
+  return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def packs() -> dict[str, codecs.Packed]:
+  delta = {
+    'a': [draw(40, 9), None],
+    'b/c': (draw(5), draw(3).astype(np.float64)),
+  }
+  view = tree.Matrix(rows=(1,), columns=(0,))
+  lora = {'q': deltas.Factors(draw(2, 8), draw(9, 2), 0.5, (9, 8), view)}
+  stack = {'w': draw(3, 6, 4)}
+  return {
+    'compeft': codecs.compeft(delta, density=0.2),
+    'lora': codecs.compeft(lora, density=0.5),
+    'tall_masks': codecs.masks(merge.tall_masks(stack, threshold=0.4)),
+    'emr': codecs.masks(merge.emr(stack)),
+  }
+
+
+@pytest.fixture(scope='module')
+def made() -> dict[str, codecs.Packed]:
+  return packs()
+
+
+@pytest.mark.parametrize('lazy', [False, True])
+@pytest.mark.parametrize('kind', packs())
+def test_a_pack_is_restored(
+  kind: str,
+  lazy: bool,
+  made: dict[str, codecs.Packed],
+  tmp_path: pathlib.Path,
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  from wsl.codecs import _file
+
+  if lazy:  # small arrays have tensors of their own
+    monkeypatch.setattr(_file, '_OWN_TENSOR', 1)
+  packed, file = made[kind], tmp_path / 'a.safetensors'
+  codecs.save(file, packed, checksums=lazy)
+  found = codecs.load(file, lazy=lazy)
+  assert found.codec == packed.codec
+  assert tree.on_demand(found) == lazy
+  assert jax.tree.structure(found) == jax.tree.structure(packed)
+  for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(packed)):
+    np.testing.assert_array_equal(tree.read(x), y)
+  decoded = [tree.read(codecs.decode(p)) for p in (found, packed)]
+  for x, y in zip(*map(jax.tree.leaves, decoded)):
+    np.testing.assert_array_equal(x, y)
+  if not lazy:
+    size = codecs.size(found)
+    assert size == codecs.size(packed)
+    assert size.bits == 8 * os.path.getsize(file)
+    rows = size.leaves.values()
+    assert size.header == sum(row.header for row in rows)
+    assert size.bits == size.header + sum(row.bits for row in rows)
+
+
+def test_a_lazy_pack_streams_into_a_checkpoint(tmp_path: pathlib.Path) -> None:
+  delta, base = {'w': draw(700, 500)}, {'w': draw(700, 500, seed=1)}
+  packed = codecs.compeft(delta, density=0.2)
+  file = tmp_path / 'a.safetensors'
+  codecs.save(file, packed)
+  assert os.path.getsize(file) * 8 / 350_000 < 0.96
+  decoded = codecs.decode(codecs.load(file, lazy=True))
+  checkpoint.save(tmp_path / 'm.safetensors', deltas.apply(base, decoded))
+  wanted = base['w'] + tree.read(codecs.decode(packed))['w']
+  found = checkpoint.load(tmp_path / 'm.safetensors')['w']
+  np.testing.assert_array_equal(found, wanted)
+
+
+def test_lazy_families_are_written_leaf_by_leaf(tmp_path: pathlib.Path) -> None:
+  stack = {'w': draw(2, 300, 300)}
+  eager = codecs.masks(merge.tall_masks(stack, threshold=0.4))
+  lazy = codecs.masks(merge.tall_masks(tree.defer(stack), threshold=0.4))
+  for name, packed in {'a': eager, 'b': lazy}.items():
+    codecs.save(tmp_path / f'{name}.safetensors', packed)
+  one, other = ((tmp_path / f'{n}.safetensors').read_bytes() for n in 'ab')
+  assert one == other
+
+
+def rewrite(file: pathlib.Path, **notes: str) -> None:
+  tensors = checkpoint.load(file)
+  checkpoint.save(file, tensors, metadata=checkpoint.metadata(file) | notes)
+
+
+def test_foreign_and_damaged_files(
+  made: dict[str, codecs.Packed], tmp_path: pathlib.Path
+) -> None:
+  file = tmp_path / 'a.safetensors'
+  with pytest.raises(FileNotFoundError):
+    codecs.load(file)
+  checkpoint.save(file, {'w': np.ones(2)})
+  with pytest.raises(ValueError, match=r'is no pack of wsl\.codecs: check'):
+    codecs.load(file)
+  codecs.save(file, made['compeft'])
+  whole = file.read_bytes()
+  for end in (len(whole) - 1, len(whole) // 2, 100, 4):
+    file.write_bytes(whole[:end])
+    with pytest.raises(ValueError, match=r'a\.safetensors') as error:
+      codecs.load(file)
+    assert '\n' not in str(error.value)
+  file.write_bytes(whole)
+  rewrite(file, **{'wsl.codecs': 'compeft 2'})
+  with pytest.raises(ValueError, match=r'is of version 2 .* reads 1: update'):
+    codecs.load(file)
+  good: Any = json.loads(checkpoint.metadata(file)['wsl.codecs.tree'])
+  for bad in (
+    [],
+    {**good, 'leaves': good['leaves'][1:]},
+    {**good, 'leaves': [{'other': {}}, *good['leaves'][1:]]},
+    {**good, 'leaves': [['float32', [1]], *good['leaves'][1:]]},
+  ):
+    text = {'wsl.codecs': 'compeft 1', 'wsl.codecs.tree': json.dumps(bad)}
+    rewrite(file, **text)
+    with pytest.raises(ValueError, match='damaged, copy it again') as error:
+      codecs.load(file)
+    assert len(str(error.value)) < 300
+    assert '\n' not in str(error.value)
+
+
+def test_nothing_is_written_for_what_is_no_pack(tmp_path: pathlib.Path) -> None:
+  file = tmp_path / 'a.safetensors'
+  with pytest.raises(ValueError, match=r'save: got a dict, expected a cod'):
+    codecs.save(file, {'w': np.ones(2)})  # type: ignore[arg-type]
+  packed = codecs.compeft({'w': draw(4)}, density=0.5)
+  with pytest.raises(ValueError, match=r"has to end with '\.safetensors'"):
+    codecs.save(tmp_path / 'folder', packed)
+  assert not [*tmp_path.iterdir()]

@@ -1,0 +1,28 @@
+"""Compact task vectors: encoded to small files, decoded to leaves on demand.
+
+One file for each task, beside the base that all of them share::
+
+    packed = codecs.compeft(deltas, density=0.1)
+    print(codecs.size(packed))
+    codecs.save('task.safetensors', packed)
+
+    packs = [codecs.load(file, lazy=True) for file in files]
+    stack = tree.stack([codecs.decode(packed) for packed in packs])
+    checkpoint.save('merged', deltas.apply(base, merge.ties(stack,
+    density=0.2)))
+
+A pack is the tree of the task vector whose leaves are compressed; it is a
+pytree, and nothing in it depends on the base.
+"""
+
+from wsl.codecs._compeft import compeft as compeft
+from wsl.codecs._decode import decode as decode
+from wsl.codecs._file import load as load
+from wsl.codecs._file import save as save
+from wsl.codecs._masks import Bits as Bits
+from wsl.codecs._masks import masks as masks
+from wsl.codecs._packed import Packed as Packed
+from wsl.codecs._size import LeafSize as LeafSize
+from wsl.codecs._size import Size as Size
+from wsl.codecs._size import size as size
+from wsl.codecs._ternary import Ternary as Ternary

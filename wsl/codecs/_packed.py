@@ -1,0 +1,38 @@
+"""A compressed task vector, or family of them."""
+
+import dataclasses
+import functools
+
+import jax
+
+from wsl import types
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=('leaves',),
+  meta_fields=('codec',),
+)
+@dataclasses.dataclass(frozen=True)
+class Packed:
+  """The tree of a task vector, whose leaves are compressed.
+
+  A leaf is of ``Ternary``, ``Bits``, ``SignBlocks`` or ``Codes``, each a pytree
+  of arrays; or an array that is stored as it is. ``decode`` returns the task
+  vector, ``size`` the bits, and ``save`` writes a file.
+
+  Attributes:
+    leaves: the tree.
+    codec: the function that made it, such as ``'compeft'``.
+
+  Example:
+    >>> import numpy as np
+    >>> from wsl import codecs
+    >>> delta = {'w': np.asarray([1.0, -4.0], np.float32)}
+    >>> packed = codecs.compeft(delta, density=0.5)
+    >>> packed.codec, type(packed.leaves['w']).__name__
+    ('compeft', 'Ternary')
+  """
+
+  leaves: types.Tree
+  codec: str
