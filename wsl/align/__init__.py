@@ -39,6 +39,7 @@ from wsl.align._repair import repair as repair
 from wsl.align._repair_in_closed_form import (
   repair_in_closed_form as repair_in_closed_form,
 )
+from wsl.align._symmetry import check_leaves as check_leaves
 from wsl.align._symmetry import Factor as Factor
 from wsl.align._symmetry import from_json as from_json
 from wsl.align._symmetry import Symmetry as Symmetry

@@ -147,6 +147,11 @@ def check_leaves(
 
   Raises:
     ValueError: if a leaf is missing, unknown or of another shape.
+
+  Example:
+    >>> import numpy as np
+    >>> symmetry = Symmetry((Factor('w:0', 3),), (('w', ((('w:0',),),)),))
+    >>> check_leaves(symmetry, {'w': np.ones(3)}, 'f: params')
   """
   names = dict.fromkeys(symmetry.leaf, True)
   tree.check_names(argument, leaves, 'the symmetry', names)

@@ -31,6 +31,7 @@ Example:
   [171, 555, 467]
 """
 
+from wsl.stats import Cost as Cost
 from wsl.stitch._adapter import Adapter as Adapter
 from wsl.stitch._adapter import apply_adapter as apply_adapter
 from wsl.stitch._adapter import fold as fold
@@ -111,7 +112,6 @@ from wsl.stitch._penalty.penalty import penalty as penalty
 from wsl.stitch._penalty.penalty import Stitched as Stitched
 from wsl.stitch._relative import relative as relative
 from wsl.stitch._resize import resize as resize
-from wsl.stitch._routes.cost import Cost as Cost
 from wsl.stitch._routes.cost import cost as cost
 from wsl.stitch._routes.cost import Costs as Costs
 from wsl.stitch._routes.cost import route_cost as route_cost

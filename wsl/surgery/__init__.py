@@ -1,4 +1,4 @@
-r"""New networks cut from old ones: layers repeated, folded, left out.
+r"""New networks cut from old ones: layers repeated or left out, fewer units.
 
 A layer program is a value: a list of layers, each made of blocks of a network.
 It is stored as JSON and applies to any network of that depth, in memory or in
@@ -8,8 +8,48 @@ files::
     model = checkpoint.load('model', lazy=True)
     deep = surgery.apply_program(model, program, blocks=r'layers\.(\d+)\.')
     checkpoint.save('deep', deep)
+
+A slice is a smaller network in the leading units of each group. The groups are
+found by ``align.find_symmetry``, so that no operation names an architecture::
+
+    symmetry = align.find_symmetry(apply_fn, params, inputs)
+    table = surgery.weight_importance(params, symmetry=symmetry)
+    order = surgery.importance_order(table, symmetry=symmetry)
+    params = align.permute(params, order, symmetry=symmetry)
+    half = surgery.slice_size(symmetry, widths=0.5)
+    small = surgery.slice(params, half, symmetry=symmetry)
 """
 
+from wsl.surgery._nested.activation_importance import (
+  activation_importance as activation_importance,
+)
+from wsl.surgery._nested.draws import draw_size as draw_size
+from wsl.surgery._nested.granularities import gradual_choices as gradual_choices
+from wsl.surgery._nested.granularities import granularities as granularities
+from wsl.surgery._nested.granularities import mix_and_match as mix_and_match
+from wsl.surgery._nested.importance import (
+  fisher_importance as fisher_importance,
+)
+from wsl.surgery._nested.importance import (
+  gradient_importance as gradient_importance,
+)
+from wsl.surgery._nested.importance import (
+  weight_importance as weight_importance,
+)
+from wsl.surgery._nested.kernels import elastic_kernel as elastic_kernel
+from wsl.surgery._nested.kernels import kernel_transforms as kernel_transforms
+from wsl.surgery._nested.masks import masked as masked
+from wsl.surgery._nested.matryoshka import (
+  matryoshka_logits as matryoshka_logits,
+)
+from wsl.surgery._nested.matryoshka import matryoshka_loss as matryoshka_loss
+from wsl.surgery._nested.nested_loss import nested_loss as nested_loss
+from wsl.surgery._nested.order import importance_order as importance_order
+from wsl.surgery._nested.size import full_size as full_size
+from wsl.surgery._nested.size import Size as Size
+from wsl.surgery._nested.size import slice_size as slice_size
+from wsl.surgery._nested.slices import slice as slice
+from wsl.surgery._nested.slices import slice_symmetry as slice_symmetry
 from wsl.surgery._program.apply import apply_program as apply_program
 from wsl.surgery._program.compose import compose_programs as compose_programs
 from wsl.surgery._program.crash import block_clusters as block_clusters

@@ -48,7 +48,6 @@ def unit_gains(
     >>> unit_gains(a, b, symmetry=symmetry)['a:0'].tolist()
     [3.0, -2.0]
   """
-  a, b = tree.read(a), tree.read(b)
   tree.check_names('unit_gains: b', b, 'a', a)
   _symmetry.check_leaves(symmetry, tree.named(a), 'unit_gains: a')
   chosen, of_b = tree.named(tree.select(a, leaves)), tree.named(b)
@@ -62,7 +61,9 @@ def unit_gains(
   for name, x in tree.named(a).items():
     if chosen[name] and jnp.issubdtype(x.dtype, jnp.inexact):
       plan = symmetry.plan(name)
-      for group, gain in _leaf_gains(x, of_b[name], plan=plan):
+      # One leaf at a time, if the models are on demand.
+      y = tree.read(of_b[name])
+      for group, gain in _leaf_gains(tree.read(x), y, plan=plan):
         parts[group].append(gain)
   return {
     name: sum(found[1:], found[0])

@@ -1,29 +1,14 @@
 """Parameters and FLOPs of routes, as sums over their parts."""
 
-from collections.abc import Callable
 import dataclasses
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
 
-from wsl import jaxprs, types
+from wsl import stats
 from wsl.stitch import _adapter, _segmented
 from wsl.stitch._routes import routing
-
-
-class Cost(NamedTuple):
-  """The cost of a part of a network.
-
-  Attributes:
-    parameters: number of entries of its leaves, without an adapter's ``ridge``.
-    flops: two for each multiply-add of its matrix products and convolutions,
-      for the whole batch.
-  """
-
-  parameters: int
-  flops: int
 
 
 class Costs(NamedTuple):
@@ -38,9 +23,9 @@ class Costs(NamedTuple):
     adapters: the shapes of each adapter, by its name.
   """
 
-  embed: dict[str, Cost]
-  blocks: dict[str, tuple[Cost, ...]]
-  head: dict[str, Cost]
+  embed: dict[str, stats.Cost]
+  blocks: dict[str, tuple[stats.Cost, ...]]
+  head: dict[str, stats.Cost]
   shapes: dict[str, tuple[jax.ShapeDtypeStruct, ...]]
   adapters: dict[str, _adapter.Adapter]
 
@@ -79,14 +64,14 @@ def cost(family: routing.Family, inputs: Any) -> Costs:
   for name, model in family.models.items():
     params = model.params
     shapes[name] = jax.eval_shape(_segmented.features, model, inputs)
-    embed[name] = _part(model.embed, params['embed'], inputs)
+    embed[name] = stats.cost(model.embed, params['embed'], inputs)
     blocks[name] = _blocks(model, shapes[name])
-    head[name] = _part(model.head, params['head'], shapes[name][-1])
+    head[name] = stats.cost(model.head, params['head'], shapes[name][-1])
   adapters = jax.eval_shape(dict, family.adapters)
   return Costs(embed, blocks, head, shapes, adapters)
 
 
-def route_cost(costs: Costs, route: routing.Route) -> Cost:
+def route_cost(costs: Costs, route: routing.Route) -> stats.Cost:
   """Sums the costs of the parts of a route.
 
   Args:
@@ -115,63 +100,26 @@ def route_cost(costs: Costs, route: routing.Route) -> Cost:
   )
 
 
-def adapter_cost(costs: Costs, name: str, piece: routing.Piece) -> Cost:
+def adapter_cost(costs: Costs, name: str, piece: routing.Piece) -> stats.Cost:
   """Returns the cost of an adapter that follows a piece."""
   adapter = dataclasses.replace(costs.adapters[name], ridge=None)
   shape = costs.shapes[piece.model][piece.stop]
-  return _part(_adapter.apply_adapter, adapter, shape)
+  return stats.cost(_adapter.apply_adapter, adapter, shape)
 
 
-def total(parts: list[Cost]) -> Cost:
+def total(parts: list[stats.Cost]) -> stats.Cost:
   """Sums costs."""
-  return Cost(*(sum(column) for column in zip(*parts)))
+  return stats.Cost(*(sum(column) for column in zip(*parts)))
 
 
 def _blocks(
   model: _segmented.Segmented, shapes: tuple[jax.ShapeDtypeStruct, ...]
-) -> tuple[Cost, ...]:
+) -> tuple[stats.Cost, ...]:
   """Returns the cost of each block; stacked ones have that of the first."""
   found = []
   for i in range(1 if model.stacked else model.depth):
     one = jax.eval_shape(
       functools.partial(_segmented.block_params, index=i), model
     )
-    found.append(_part(_segmented.block_fn(model, i), one, shapes[i]))
+    found.append(stats.cost(_segmented.block_fn(model, i), one, shapes[i]))
   return tuple(found) * (model.depth if model.stacked else 1)
-
-
-def _part(fn: Callable[..., Any], params: types.Params, inputs: Any) -> Cost:
-  """Returns the cost of one function of parameters and inputs."""
-  leaves = jax.tree.leaves(params)
-  return Cost(
-    sum(math.prod(leaf.shape) for leaf in leaves),
-    _flops(jax.make_jaxpr(fn)(params, inputs).jaxpr),
-  )
-
-
-def _flops(jaxpr: Any) -> int:
-  """Counts two FLOPs for each multiply-add in the products of a jaxpr."""
-  count = 0
-  for eqn in jaxpr.eqns:
-    name, out = eqn.primitive.name, eqn.outvars[0].aval
-    if name == 'dot_general':
-      # Each output entry sums over the contracted axes.
-      (contracted, _), _ = eqn.params['dimension_numbers']
-      left = eqn.invars[0].aval.shape
-      count += 2 * out.size * math.prod(left[i] for i in contracted)
-    elif name == 'conv_general_dilated':
-      # Each output entry sums over the kernel, for one output feature.
-      kernel = eqn.invars[1].aval.shape
-      features = eqn.params['dimension_numbers'].rhs_spec[0]
-      count += 2 * out.size * (math.prod(kernel) // kernel[features])
-    elif name == 'while':
-      raise ValueError(
-        'cost: a while loop of unknown length: write it as a scan, or count '
-        'the parts around it'
-      )
-    elif name == 'cond':
-      count += max(map(_flops, jaxprs.inner(eqn)))
-    elif name != 'custom_linear_solve':  # a solve is not a product
-      times = eqn.params['length'] if name == 'scan' else 1
-      count += times * sum(map(_flops, jaxprs.inner(eqn)))
-  return count

@@ -1,0 +1,1 @@
+"""Nested slices: networks of all sizes in the leading units of one."""
