@@ -39,10 +39,12 @@ NOT_TRACED = {
     *('stitch.compatibility_matrix', 'stitch.pareto', 'stitch.partition'),
     *('stitch.penalty', 'stitch.reassemble', 'stitch.retrieval'),
     *('stitch.route_probabilities', 'stitch.select_routes', 'stitch.simplex'),
+    'surgery.importance_order',
   ),
   'traces a function, or reads shapes and names': (
     *('adapters.mos', 'adapters.orthogonal_bases'),
-    *('align.explain', 'align.find_symmetry', 'align.from_json'),
+    *('align.check_leaves', 'align.explain', 'align.find_symmetry'),
+    'align.from_json',
     *('align.to_json', 'deltas.check', 'deltas.unmatched', 'scale.as_bank'),
     *('scale.bank', 'scale.init', 'scale.subset', 'stats.cost'),
     'stats.linear_maps',
@@ -55,6 +57,9 @@ NOT_TRACED = {
     *('surgery.program_from_json', 'surgery.program_of'),
     *('surgery.program_to_json', 'surgery.recursive', 'surgery.skip'),
     'surgery.stack',
+    *('surgery.full_size', 'surgery.granularities', 'surgery.gradual_choices'),
+    *('surgery.kernel_transforms', 'surgery.mix_and_match'),
+    *('surgery.slice_size', 'surgery.slice_symmetry'),
   ),
   'is a loop of compiled steps over batches': (
     *('align.reset_batch_stats', 'merge.frank_wolfe', 'merge.localize'),
@@ -75,6 +80,7 @@ NOT_TRACED = {
     *('stitch.meta_model', 'stitch.random_basis', 'stitch.route_similarity'),
     *('stitch.set_norm_moments', 'stitch.split', 'stitch.stack_modules'),
     *('stitch.stitch', 'stitch.trainable', 'stitch.unstack_modules'),
+    'surgery.activation_importance',
     *('train.adamw', 'train.start'),
   ),
 }

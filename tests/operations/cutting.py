@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from tests.operations import inputs
+from tests.operations import inputs, slicing
 from wsl import surgery
 
 _BLOCKS = r'block_(\d+)/'
 
 
 def parts(dtype: Any) -> list[inputs.Table]:
-  return [_programs(dtype)]
+  return [_programs(dtype), *slicing.parts(dtype)]
 
 
 def _programs(dtype: Any) -> inputs.Table:

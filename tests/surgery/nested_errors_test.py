@@ -140,4 +140,5 @@ CASES: list[tuple[Callable[[], Any], str]] = [
 def test_one_line_names_the_mistake(call: Any, message: str) -> None:
   with pytest.raises(ValueError, match=message) as error:
     call()
-  assert '\n' not in str(error.value) and len(str(error.value)) <= 200
+  assert '\n' not in str(error.value)
+  assert len(str(error.value)) <= 200

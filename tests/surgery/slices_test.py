@@ -132,7 +132,8 @@ def test_dtypes_integers_and_leaves_on_demand() -> None:
     (surgery.masked, ([0, 1, 2, 0], [[0, 1, 2, 0], [4, 5, 6, 0]])),
   ):
     found = operation(params, size, symmetry=symmetry)
-    assert not reads and tree.on_demand(found)
+    assert not reads
+    assert tree.on_demand(found)
     whole = tree.read(found)
     assert (whole['n'].dtype, whole['w'].dtype) == (jnp.int8, jnp.float16)
     assert (whole['n'].tolist(), whole['w'].tolist()) == wanted
@@ -186,7 +187,8 @@ def test_depth_and_the_moments_of_normalisation() -> None:
   x = np.random.default_rng(1).normal(size=(5, 4))
   found = networks.to_numpy(surgery.slice(params, size, symmetry=symmetry))
   whole = networks.to_numpy(surgery.masked(params, size, symmetry=symmetry))
-  assert len(found['blocks']) == 2 and found['blocks'][1]['var'].shape == (3,)
+  assert len(found['blocks']) == 2
+  assert found['blocks'][1]['var'].shape == (3,)
   np.testing.assert_allclose(blocks(found, x), blocks(whole, x), rtol=1e-12)
   assert np.abs(blocks(found, x) - blocks(params, x)).max() > 0.1
   small = surgery.slice_symmetry(symmetry, size)
@@ -205,7 +207,8 @@ def test_depth_and_the_moments_of_normalisation() -> None:
       named, size._replace(depths={r'block_(\d+)': n}), symmetry=of_dict
     )
   )(1)
-  assert not np.any(kept['block_1']['up']) and np.all(kept['block_0']['up'])
+  assert not np.any(kept['block_1']['up'])
+  assert np.all(kept['block_0']['up'])
 
 
 def layer_norm(p: Any, x: Any) -> Any:

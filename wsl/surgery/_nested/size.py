@@ -119,9 +119,9 @@ def stack_sizes(sizes: Sequence[Size], caller: str) -> Size:
   """
   if not sizes:
     raise ValueError(f'{caller}: no sizes given, at least one is needed')
-  structure = jax.tree.structure(sizes[0])
-  for i, size in enumerate(sizes):
-    if jax.tree.structure(size) != structure:
+  names = [({*size.widths}, {*size.depths}) for size in sizes]
+  for i, found in enumerate(names):
+    if found != names[0]:
       raise ValueError(
         f'{caller}: size {i} names other groups or depths than size 0: make '
         'all with slice_size of one symmetry and the same depths'
