@@ -36,6 +36,8 @@ NOT_TRACED = {
     *('stats.leaf_differences', 'stats.ulps'),
     *('stitch.align_tokens', 'stitch.average_compatibility'),
     'stitch.map_vocabulary',
+    *('surgery.balanced_clusters', 'surgery.center_router'),
+    'surgery.unit_features',
     *('stitch.compatibility_matrix', 'stitch.pareto', 'stitch.partition'),
     *('stitch.penalty', 'stitch.reassemble', 'stitch.retrieval'),
     *('stitch.route_probabilities', 'stitch.select_routes', 'stitch.simplex'),
@@ -60,6 +62,7 @@ NOT_TRACED = {
     *('surgery.full_size', 'surgery.granularities', 'surgery.gradual_choices'),
     *('surgery.kernel_transforms', 'surgery.mix_and_match'),
     *('surgery.slice_size', 'surgery.slice_symmetry'),
+    *('surgery.brick_of_entries', 'surgery.brick_of_units'),
   ),
   'is a loop of compiled steps over batches': (
     *('align.reset_batch_stats', 'merge.frank_wolfe', 'merge.localize'),

@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from tests.operations import inputs, slicing
+from tests.operations import experts, inputs, slicing
 from wsl import surgery
 
 _BLOCKS = r'block_(\d+)/'
 
 
 def parts(dtype: Any) -> list[inputs.Table]:
-  return [_programs(dtype), *slicing.parts(dtype)]
+  return [
+    _programs(dtype), *slicing.parts(dtype), experts.table(dtype),
+  ]  # fmt: skip
 
 
 def _programs(dtype: Any) -> inputs.Table:

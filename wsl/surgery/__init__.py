@@ -18,8 +18,26 @@ found by ``align.find_symmetry``, so that no operation names an architecture::
     params = align.permute(params, order, symmetry=symmetry)
     half = surgery.slice_size(symmetry, widths=0.5)
     small = surgery.slice(params, half, symmetry=symmetry)
+
+A perceptron becomes experts by copies (``upcycle``) or by a division of its
+units (``split_units``). Bricks are named slices of leaves, which are exchanged
+between models.
 """
 
+from wsl.surgery._experts.brick_edits import grow_brick as grow_brick
+from wsl.surgery._experts.brick_edits import retrieve_brick as retrieve_brick
+from wsl.surgery._experts.brick_edits import update_brick as update_brick
+from wsl.surgery._experts.bricks import Brick as Brick
+from wsl.surgery._experts.bricks import brick_of_entries as brick_of_entries
+from wsl.surgery._experts.bricks import brick_of_units as brick_of_units
+from wsl.surgery._experts.bricks import BrickSlice as BrickSlice
+from wsl.surgery._experts.clusters import balanced_clusters as balanced_clusters
+from wsl.surgery._experts.clusters import center_router as center_router
+from wsl.surgery._experts.clusters import unit_features as unit_features
+from wsl.surgery._experts.split import apply_experts as apply_experts
+from wsl.surgery._experts.split import Experts as Experts
+from wsl.surgery._experts.split import split_units as split_units
+from wsl.surgery._experts.upcycle import upcycle as upcycle
 from wsl.surgery._nested.activation_importance import (
   activation_importance as activation_importance,
 )

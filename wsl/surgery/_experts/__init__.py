@@ -1,0 +1,1 @@
+"""Experts: from dense networks, of merged experts, and as bricks."""
