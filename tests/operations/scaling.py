@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tests.operations import cutting, inputs
+from tests.operations import cutting, inputs, landscapes
 from wsl import landscape, scale, train, tree
 
 BY = ('leaf', 'entry', ('channel', -1), ('random', 4))
@@ -15,7 +15,7 @@ BY = ('leaf', 'entry', ('channel', -1), ('random', 4))
 def parts(dtype: Any) -> list[inputs.Table]:
   return [
     _composed(dtype), _layers(dtype), _learning(dtype), _landscape(dtype),
-    _training(dtype), *cutting.parts(dtype),
+    _training(dtype), *cutting.parts(dtype), *landscapes.parts(dtype),
   ]  # fmt: skip
 
 

@@ -1,13 +1,34 @@
-"""The loss landscape between models: barriers, distances and spectra."""
+"""The loss between and around models: barriers, curves, planes, curvature."""
 
 from wsl.landscape._barrier import Barrier as Barrier
 from wsl.landscape._barrier import barrier as barrier
+from wsl.landscape._curves.connectivity import connectivity as connectivity
+from wsl.landscape._curves.loss import curve_loss as curve_loss
+from wsl.landscape._curves.loss import curve_path as curve_path
+from wsl.landscape._curves.points import bezier as bezier
+from wsl.landscape._curves.points import Curve as Curve
+from wsl.landscape._curves.points import curve as curve
+from wsl.landscape._curves.points import polygon as polygon
 from wsl.landscape._distance import l2_reduction as l2_reduction
+from wsl.landscape._hessian.density import Density as Density
+from wsl.landscape._hessian.density import hessian_density as hessian_density
+from wsl.landscape._hessian.top import Eigenpairs as Eigenpairs
+from wsl.landscape._hessian.top import hessian_top as hessian_top
+from wsl.landscape._hessian.trace import hessian_trace as hessian_trace
+from wsl.landscape._hessian.trace import Trace as Trace
 from wsl.landscape._interpolate import interpolate as interpolate
 from wsl.landscape._path import Heights as Heights
 from wsl.landscape._path import heights as heights
 from wsl.landscape._path import Path as Path
 from wsl.landscape._path import path as path
+from wsl.landscape._phases import PHASES as PHASES
+from wsl.landscape._phases import phases as phases
+from wsl.landscape._plane.plane import Plane as Plane
+from wsl.landscape._plane.plane import plane as plane
+from wsl.landscape._plane.plane import plane_coordinates as plane_coordinates
+from wsl.landscape._plane.plane import plane_point as plane_point
+from wsl.landscape._plane.random import random_plane as random_plane
+from wsl.landscape._plane.surface import surface as surface
 from wsl.landscape._spectra import singular_alignment as singular_alignment
 from wsl.landscape._spectra import SingularAlignment as SingularAlignment
 from wsl.landscape._variance import variance_ratio as variance_ratio

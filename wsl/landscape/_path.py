@@ -123,14 +123,7 @@ def heights(values: types.Tree, *, t: types.Array | None = None) -> types.Tree:
   Invariance in Linear Mode Connectivity of Neural Networks", 2021,
   arXiv:2110.06296 (above the chord).
   """
-  for name, leaf in tree.named(values).items():
-    points = jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0
-    if points < 2 or (t is not None and jnp.shape(t) != (points,)):
-      wanted = '2 or more' if t is None else f'{jnp.shape(t)[0]}, as t has'
-      place = f" '{name}'" if name else ''
-      raise ValueError(
-        f'heights: the values{place} have {points} points, expected {wanted}'
-      )
+  check_points('heights', values, t)
   return Heights(
     above_mean=jax.tree.map(_above_mean, values),
     above_chord=jax.tree.map(lambda x: _above_chord(x, t), values),
@@ -148,6 +141,20 @@ def check_line(
   _interpolate.check_alike(a, b, name=name)
 
 
+def check_points(
+  function: str, values: types.Tree, t: types.Array | None = None
+) -> None:
+  """Checks the number of points of values on a path."""
+  for name, leaf in tree.named(values).items():
+    points = jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0
+    if points < 2 or (t is not None and jnp.shape(t) != (points,)):
+      wanted = '2 or more' if t is None else f'{jnp.shape(t)[0]}, as t has'
+      place = f" '{name}'" if name else ''
+      raise ValueError(
+        f'{function}: the values{place} have {points} points, expected {wanted}'
+      )
+
+
 def evaluate(
   metric_fn: Callable[[types.Params], types.Tree],
   a: types.Params,
@@ -158,10 +165,22 @@ def evaluate(
 ) -> Path:
   """Evaluates a metric as ``path`` does, without its checks."""
   a, b = tree.read((a, b))
+  place = lambda t: _interpolate.interpolate(a, b, t)
+  return evaluate_on(metric_fn, place, points, edit, traced)
+
+
+def evaluate_on(
+  metric_fn: Callable[[types.Params], types.Tree],
+  place: Callable[[types.Array], types.Params],
+  points: int,
+  edit: Callable[[types.Params, types.Array], types.Params] | None = None,
+  traced: bool = True,
+) -> Path:
+  """Evaluates a metric at the models ``place(t)``, t from 0 to 1."""
   t = jnp.linspace(0.0, 1.0, points)
 
   def metric_at(t: types.Array) -> types.Tree:
-    params = _interpolate.interpolate(a, b, t)
+    params = place(t)
     if edit is not None:
       params = edit(params, t)
     return jax.tree.map(_as_float, metric_fn(params))

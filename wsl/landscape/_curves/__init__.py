@@ -1,0 +1,1 @@
+"""Curves between two models, of low loss after training."""

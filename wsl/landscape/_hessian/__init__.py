@@ -1,0 +1,1 @@
+"""Curvature of a loss: eigenvalues, trace and density of its Hessian."""

@@ -1,0 +1,166 @@
+"""Products of the Hessian of a loss over batches with directions.
+
+A direction is a list of arrays, one for each chosen leaf, in float32 or wider.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from wsl import batches as batches_lib
+from wsl import tree, types
+
+Direction: TypeAlias = list[types.Array]
+Product: TypeAlias = Callable[[Direction], Direction]
+
+
+class Problem(NamedTuple):
+  """The operands of a compiled function of a Hessian.
+
+  Attributes:
+    loss_fn: maps (params, batch) to the mean loss of a batch.
+    params: the model.
+    groups: batches of equal shapes, to be iterated over in one loop each.
+    key: of random directions.
+  """
+
+  loss_fn: Callable[[types.Params, Any], types.Array]
+  params: types.Params
+  groups: tuple[tuple[Any, ...], ...]
+  key: types.PRNGKey
+
+
+def problem(
+  name: str,
+  loss_fn: Callable[[types.Params, Any], types.Array],
+  params: types.Params,
+  batches: Iterable[Any],
+  leaves: types.Leaves | None,
+  key: types.PRNGKey,
+) -> tuple[Problem, tuple[bool, ...]]:
+  """Checks the arguments of a public function of a Hessian.
+
+  Args:
+    name: the public function, for messages.
+    loss_fn: its argument.
+    params: its argument.
+    batches: its argument.
+    leaves: its argument.
+    key: its argument.
+
+  Returns:
+    The operands, and which leaves are differentiated, which is static.
+
+  Raises:
+    ValueError: naming the argument or leaf.
+  """
+  params = tree.read(params)
+  tree.check_not_narrowed(name, params)
+  tree.check_real(name, params, 'the Hessian is that of real parameters')
+  wanted = tree.select(params, leaves or (lambda name, shape: True))
+  pairs = zip(jax.tree.leaves(params), jax.tree.leaves(wanted))
+  chosen = tuple(flag and tree.is_float(jnp.asarray(x)) for x, flag in pairs)
+  if not any(chosen):
+    raise ValueError(f'{name}: leaves= chooses no leaf of floats: choose one')
+  groups: dict[Any, list[Any]] = {}
+  for batch in batches_lib.stream(batches, name=name):
+    arrays, structure = jax.tree.flatten(batch)
+    shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in arrays)
+    groups.setdefault((structure, shapes), []).append(batch)
+  stacked = tuple(tuple(group) for group in groups.values())
+  return Problem(tree.partial(loss_fn), params, stacked, key), chosen
+
+
+def product(name: str, given: Problem, chosen: tuple[bool, ...]) -> Product:
+  r"""Returns the product with the Hessian of the mean loss over all examples.
+
+  .. math:: H v = \frac{1}{\sum_b n_b} \sum_b n_b \nabla^2 L_b(\theta) \, v
+
+  Each term is the derivative of the gradient along v: forward over reverse, at
+  a few times the cost of a gradient. Nothing of size n by n is computed.
+  """
+  values, rebuild = _split(given.params, chosen)
+
+  def of_batch(direction: Direction, batch: Any) -> Direction:
+    inputs = jax.tree.leaves(batches_lib.inputs_of(batch))
+    weight = inputs[0].shape[0] / examples
+
+    def loss(values: Direction) -> types.Array:
+      found = given.loss_fn(rebuild(values), batch)
+      if jnp.shape(found) != ():
+        raise ValueError(
+          f'{name}: loss_fn returns shape {jnp.shape(found)}, expected a '
+          'number, the mean loss of a batch'
+        )
+      return found
+
+    _, change = jax.jvp(jax.grad(loss), (values,), (direction,))
+    return [x * weight for x in change]
+
+  sizes = [
+    len(group) * jax.tree.leaves(batches_lib.inputs_of(group[0]))[0].shape[0]
+    for group in given.groups
+  ]
+  examples = sum(sizes)
+
+  def apply(direction: Direction) -> Direction:
+    total = [jnp.zeros_like(x) for x in direction]
+    for group in given.groups:
+      if len(group) == 1:
+        total = _add(total, of_batch(direction, group[0]))
+        continue
+      # One program for all batches of a shape.
+      rows = jax.tree.map(lambda *x: jnp.stack(x), *group)
+      add = lambda total, row: (_add(total, of_batch(direction, row)), None)
+      total = jax.lax.scan(add, total, rows)[0]
+    return total
+
+  return apply
+
+
+def directions(
+  params: types.Params, chosen: tuple[bool, ...]
+) -> tuple[list[str], Direction]:
+  """Returns names and zeros of the chosen leaves, in float32 or wider."""
+  named = [
+    (name, x) for (name, x), flag in zip(tree.named(params).items(), chosen)
+    if flag
+  ]  # fmt: skip
+  zeros = [jnp.zeros_like(tree.wide(jnp.asarray(x))) for _, x in named]
+  return [name for name, _ in named], zeros
+
+
+def as_tree(
+  params: types.Params, chosen: tuple[bool, ...], found: Sequence[types.Array]
+) -> types.Tree:
+  """Returns arrays of the chosen leaves as a tree, None at other leaves."""
+  rest = iter(found)
+  leaves = [next(rest) if flag else None for flag in chosen]
+  return jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
+def size(params: types.Params, chosen: tuple[bool, ...]) -> int:
+  """Returns n, the number of chosen parameters."""
+  leaves = jax.tree.leaves(params)
+  return sum(jnp.size(x) for x, flag in zip(leaves, chosen) if flag)
+
+
+def _split(
+  params: types.Params, chosen: tuple[bool, ...]
+) -> tuple[Direction, Callable[[Direction], types.Params]]:
+  """Returns the chosen leaves, widened, and the function that inserts them."""
+  leaves, structure = jax.tree.flatten(params)
+  values = [tree.wide(jnp.asarray(x)) for x, c in zip(leaves, chosen) if c]
+
+  def rebuild(values: Direction) -> types.Params:
+    rest = iter(values)
+    found = [next(rest) if c else x for x, c in zip(leaves, chosen)]
+    return jax.tree.unflatten(structure, found)
+
+  return values, rebuild
+
+
+def _add(x: Direction, y: Direction) -> Direction:
+  return [a + b for a, b in zip(x, y)]

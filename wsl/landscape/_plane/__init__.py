@@ -1,0 +1,1 @@
+"""Planes in parameter space, and values on them."""
