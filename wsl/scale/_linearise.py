@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from wsl import tree, types
+from wsl import deltas, tree, types
 from wsl.scale._bank import base_checks
 
 
@@ -28,7 +28,8 @@ def linearise(
 
   Returns:
     A function of (delta, inputs). A delta is the result of ``combine`` or of a
-    merge, ``None`` at leaves that do not change. The base is bound by a
+    merge, ``None`` at leaves that do not change; of factors it takes the
+    product. The base is bound by a
     ``jax.tree_util.Partial``, so that under ``jit`` it is an argument and not a
     constant.
 
@@ -96,6 +97,7 @@ def _tangent(
 ) -> Any:
   """Returns f(base) + J delta by forward-mode differentiation."""
   is_none = lambda x: x is None
+  delta = deltas.dense(delta)
   delta = tree.conform(
     'linearise: the delta', delta, 'the base', base, is_leaf=is_none
   )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl import merge, scale, tree
+from wsl import adapters, deltas, merge, scale, tree
 
 W = np.asarray([[1.0, 2.0], [3.0, 4.0]])
 
@@ -162,6 +162,51 @@ def test_a_leaf_may_mix_low_rank_and_dense_vectors() -> None:
   assert scale.compose(b, bank, coefs)['w'].tolist() == (W + 21).tolist()
   found = scale.pull_back(bank, {'w': jnp.ones((2, 2))}, coefs)
   assert found['w'].tolist() == [4.0, 8.0, 0.0]
+
+
+VIEWS = {
+  'in_out': ((4, 6), tree.Matrix(rows=(0,), columns=(1,))),
+  'out_in': ((6, 4), tree.Matrix(rows=(1,), columns=(0,))),
+  'layers': ((2, 4, 6), tree.Matrix(batch=(0,), rows=(1,), columns=(2,))),
+}
+
+
+def lora(seed: int, name: str, rank: int) -> adapters.Factors:
+  draw, (shape, view) = np.random.default_rng(seed).normal, VIEWS[name]
+  lead = (2,) if name == 'layers' else ()
+  a, b = draw(size=(*lead, rank, 4)), draw(size=(*lead, 6, rank))
+  return adapters.Factors(jnp.asarray(a), jnp.asarray(b), 0.5, shape, view)
+
+
+def test_adapters_are_vectors_and_stay_factored() -> None:
+  loras = [{k: lora(t, k, 1 + t) for k in VIEWS} for t in range(2)]
+  base = {
+    k: jnp.asarray(np.random.default_rng(9).normal(size=shape))
+    for k, (shape, _) in VIEWS.items()
+  }
+  found = scale.bank(base, loras).leaves
+  assert all(isinstance(found[k], scale.LowRank) for k in ('in_out', 'out_in'))
+  stacked = scale.as_bank(base, adapters.stack(loras))
+  coefs = jnp.asarray([0.3, -2.0])
+  composed = scale.compose(base, stacked, coefs)
+  for name, x in base.items():
+    rows = [np.asarray(deltas.dense(one[name])) for one in loras]
+    wanted = np.asarray(x) + 0.3 * rows[0] - 2.0 * rows[1]
+    np.testing.assert_allclose(composed[name], wanted, atol=1e-12)
+    same = zip(*(jax.tree.leaves(v[name]) for v in (found, stacked.leaves)))
+    if name != 'layers':  # factors of several matrices are multiplied
+      assert all(np.array_equal(u, v) for u, v in same)
+      continue
+    for row, wanted in zip(found[name], rows):
+      np.testing.assert_array_equal(row, wanted)
+  other = {'out_in': base['in_out']}
+  one = {'out_in': loras[0]['out_in']}
+  refuse(lambda: scale.bank(other, [one]), 'has factors (6, 1) and (1, 4)')
+  linear = scale.linearise(
+    lambda p, x: p['out_in'] @ x, {'out_in': base['out_in']}
+  )
+  moved = base['out_in'] + deltas.dense(one['out_in'])
+  np.testing.assert_allclose(linear(one, jnp.ones(4)), moved.sum(1), atol=1e-12)
 
 
 def test_factors_on_demand_are_read() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import deprecation, tree, types
 from wsl.scale._bank import bank_rows, base_checks, differences
 
@@ -73,8 +74,8 @@ def bank(
       Leaves that are the same array are tied.
     models: T >= 1 models of the base's names. A leaf that is ``None``, or the
       base's own array, is absent from that vector and takes no memory; a
-      ``LowRank`` denotes the base's leaf plus a product; leaves on demand stay
-      on demand.
+      ``LowRank``, or ``adapters.Factors``, denotes the base's leaf plus a
+      product; leaves on demand stay on demand.
     names: names of the vectors; ``'0'``, ``'1'``, ... by default.
     leaves: which leaves are scaled, a regular expression or a predicate on
       (name, shape); by default all floats.
@@ -104,7 +105,9 @@ def bank(
     )
   models = list(models)
   names = _names('bank', names, len(models))
-  is_vector = lambda x: x is None or isinstance(x, bank_rows.LowRank)
+  is_vector = lambda x: (
+    x is None or isinstance(x, bank_rows.LowRank) or deltas_lib.is_factors(x)
+  )
   labelled = {f"model '{name}'": model for name, model in zip(names, models)}
   for label, model in labelled.items():
     tree.check_names(
@@ -137,7 +140,8 @@ def as_bank(
 
   Args:
     base: leaves ``[...]``.
-    deltas: leaves ``[T, ...]`` as ``deltas.stack`` gives them, or ``None``.
+    deltas: leaves ``[T, ...]`` as ``deltas.stack`` gives them, factors of
+      ``adapters.stack``, which stay factored, or ``None``.
     names: names of the vectors; ``'0'``, ``'1'``, ... by default.
     dtype: storage dtype; by default unchanged.
 
@@ -152,31 +156,21 @@ def as_bank(
     >>> as_bank({'w': jnp.ones(2)}, {'w': jnp.ones((3, 2))}).names
     ('0', '1', '2')
   """
-  is_none = lambda x: x is None
+  deltas_lib.check_stacked('as_bank', deltas)
+  is_leaf = lambda x: x is None or deltas_lib.is_factors(x)
   tree.check_names(
-    'as_bank: the deltas', deltas, 'the base', base, is_leaf=is_none
+    'as_bank: the deltas', deltas, 'the base', base, is_leaf=is_leaf
   )
-  stacks = tree.named(deltas)
-  count = len(next(iter(stacks.values()))) if stacks else 0
+  stacks = tree.named(deltas, is_leaf=deltas_lib.is_factors)
+  arrays = list(tree.named(deltas_lib.placeholders(deltas)).values())
+  count = arrays[0].shape[0] if arrays else 0
   names = _names('as_bank', names, count)
   stored = {}
   for leaf, x in _scaled(base, None).items():
     stack = stacks.get(leaf)
     if stack is None:
       continue
-    wanted = (count, *x.shape)
-    if tuple(stack.shape) != wanted:
-      raise ValueError(
-        f"as_bank: leaf '{leaf}' has shape {tuple(stack.shape)}, expected "
-        f'{wanted}: T vectors of the shape of the base'
-      )
-    stored[leaf] = (
-      stack
-      if dtype is None
-      else tree.apply_kernel(
-        tree.cast_leaf, stack, dtype=tree.Static(np.dtype(dtype))
-      )
-    )
+    stored[leaf] = differences.of_stack(leaf, x, stack, count, dtype)
   return _make(base, stored, names)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.scale._bank import bank_rows
+from wsl.scale._bank import bank_rows, factors
 
 
 def of_leaf(
@@ -16,6 +16,9 @@ def of_leaf(
 ) -> Any:
   """Returns one leaf of T vectors as a bank stores it; None if none has it."""
   rows = [None if x is base else _factors(x) for _, x in found]
+  is_product = lambda x: (
+    isinstance(x, bank_rows.LowRank) or deltas_lib.is_factors(x)
+  )
   present = [x for x in rows if x is not None]
   if not present:
     return None
@@ -27,14 +30,35 @@ def of_leaf(
   low = [isinstance(x, bank_rows.LowRank) for x in present]
   if all(low) and len(present) == len(rows):
     return _pad_and_stack(present, dtype)
-  if any(low) or len(present) < len(rows):
+  if any(map(is_product, present)) or len(present) < len(rows):
     return tuple(_row(leaf, base, x, dtype) for x in rows)
   stack = deltas_lib.stack({leaf: base}, [{leaf: x} for x in rows])[leaf]
   return _narrow(stack, dtype)
 
 
+def of_stack(leaf: str, base: Any, stack: Any, count: int, dtype: Any) -> Any:
+  """Returns one leaf of a stack of T vectors as a bank stores it.
+
+  Raises:
+    ValueError: if it does not have the shape of T leaves of the base.
+  """
+  wanted, found = (count, *base.shape), tuple(stack.shape)
+  if deltas_lib.is_factors(stack):
+    found = (stack.a.shape[0], *found)
+  if found != wanted:
+    raise ValueError(
+      f"as_bank: leaf '{leaf}' has shape {found}, expected {wanted}: T vectors "
+      'of the shape of the base'
+    )
+  stack = deltas_lib.dense(factors.low_rank(stack))
+  if dtype is None:
+    return stack
+  return tree.map(tree.cast_leaf, stack, dtype=tree.Static(np.dtype(dtype)))
+
+
 def _factors(x: Any) -> Any:
   """Reads low-rank factors that are on demand, since they are small."""
+  x = factors.low_rank(x)
   return jax.tree.map(tree.read, x) if isinstance(x, bank_rows.LowRank) else x
 
 
@@ -44,6 +68,8 @@ def _row(leaf: str, base: Any, x: Any, dtype: Any) -> Any:
     return None
   if isinstance(x, bank_rows.LowRank):
     return jax.tree.map(lambda y: _narrow(y, dtype), x)
+  if deltas_lib.is_factors(x):
+    return _narrow(deltas_lib.dense(x), dtype)
   kernel_dtype = tree.Static(_stored(np.dtype(base.dtype), dtype))
   return tree.apply_kernel(_difference, base, x, dtype=kernel_dtype)
 
@@ -83,6 +109,13 @@ def _check_row(leaf: str, base: Any, name: str, x: Any) -> None:
         f"bank: model '{name}': leaf '{leaf}' has factors "
         f'{tuple(x.left.shape)} and {tuple(x.right.shape)}, their product must '
         f"have the base's shape {tuple(base.shape)}"
+      )
+    return
+  if deltas_lib.is_factors(x):
+    if x.shape != tuple(base.shape) or x.stacked:
+      raise ValueError(
+        f"bank: model '{name}': leaf '{leaf}' has factors of shape {x.shape}, "
+        f'the base {tuple(base.shape)}: give one LoRA of this base'
       )
     return
   deltas_lib.check(
