@@ -25,6 +25,7 @@ _ROOMS = (
   'models',
   'recipes',
   'scale',
+  'search',
   'stats',
   'stitch',
   'surgery',
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
   from wsl import models as models
   from wsl import recipes as recipes
   from wsl import scale as scale
+  from wsl import search as search
   from wsl import stats as stats
   from wsl import stitch as stitch
   from wsl import surgery as surgery

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.operations import experts, inputs, slicing
+from tests.operations import experts, inputs, pruning, slicing
 from wsl import surgery
 
 _BLOCKS = r'block_(\d+)/'
@@ -11,6 +11,7 @@ _BLOCKS = r'block_(\d+)/'
 def parts(dtype: Any) -> list[inputs.Table]:
   return [
     _programs(dtype), *slicing.parts(dtype), experts.table(dtype),
+    *pruning.parts(dtype),
   ]  # fmt: skip
 
 

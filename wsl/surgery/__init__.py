@@ -19,6 +19,13 @@ found by ``align.find_symmetry``, so that no operation names an architecture::
     half = surgery.slice_size(symmetry, widths=0.5)
     small = surgery.slice(params, half, symmetry=symmetry)
 
+A sparse model keeps its masks in the tree, so that merges keep them too::
+
+    masks = surgery.magnitude_masks(params, sparsity=0.5)
+    models = [train(surgery.mask(params, masks), seed) for seed in range(3)]
+    soup = deltas.apply(models[0], merge.mean(deltas.stack(models[0], models)))
+    apply_fn(surgery.unmask(soup), x)
+
 A perceptron becomes experts by copies (``upcycle``) or by a division of its
 units (``split_units``). Bricks are named slices of leaves, which are exchanged
 between models.
@@ -38,6 +45,20 @@ from wsl.surgery._experts.split import apply_experts as apply_experts
 from wsl.surgery._experts.split import Experts as Experts
 from wsl.surgery._experts.split import split_units as split_units
 from wsl.surgery._experts.upcycle import upcycle as upcycle
+from wsl.surgery._masks.adapters import add_sparse as add_sparse
+from wsl.surgery._masks.adapters import unit_factors as unit_factors
+from wsl.surgery._masks.magnitude import magnitude_masks as magnitude_masks
+from wsl.surgery._masks.magnitude import pattern_masks as pattern_masks
+from wsl.surgery._masks.masked import density as density
+from wsl.surgery._masks.masked import is_masked as is_masked
+from wsl.surgery._masks.masked import mask as mask
+from wsl.surgery._masks.masked import Masked as Masked
+from wsl.surgery._masks.masked import masks as masks
+from wsl.surgery._masks.masked import unmask as unmask
+from wsl.surgery._masks.reconstruct import reconstruct as reconstruct
+from wsl.surgery._masks.scores import wanda_scores as wanda_scores
+from wsl.surgery._masks.soups import phase_sparsities as phase_sparsities
+from wsl.surgery._masks.soups import sparse_soups as sparse_soups
 from wsl.surgery._nested.activation_importance import (
   activation_importance as activation_importance,
 )
@@ -89,3 +110,13 @@ from wsl.surgery._program.recursive import recursive as recursive
 from wsl.surgery._program.tie import tie as tie
 from wsl.surgery._program.tie import Tied as Tied
 from wsl.surgery._program.tie import untie as untie
+from wsl.surgery._recover.failures import Failures as Failures
+from wsl.surgery._recover.failures import simulate_failures as simulate_failures
+from wsl.surgery._recover.past import merge_past as merge_past
+from wsl.surgery._recover.reprogram import channel_patches as channel_patches
+from wsl.surgery._recover.reprogram import reprogrammed as reprogrammed
+from wsl.surgery._recover.signatures import (
+  robust_signatures as robust_signatures,
+)
+from wsl.surgery._recover.stages import recover_stages as recover_stages
+from wsl.surgery._recover.stages import swapped_order as swapped_order

@@ -1,0 +1,1 @@
+"""Sparse models: masks, adapters and averages that keep them."""

@@ -1,0 +1,1 @@
+"""Recovery of lost stages, memory of earlier tasks, patches of models."""
