@@ -15,6 +15,8 @@ A pack is the tree of the task vector whose leaves are compressed; it is a
 pytree, and nothing in it depends on the base.
 """
 
+from wsl.codecs._bitstack import bitstack as bitstack
+from wsl.codecs._bitstack import SignBlocks as SignBlocks
 from wsl.codecs._compeft import compeft as compeft
 from wsl.codecs._decode import decode as decode
 from wsl.codecs._file import load as load
@@ -26,3 +28,5 @@ from wsl.codecs._size import LeafSize as LeafSize
 from wsl.codecs._size import Size as Size
 from wsl.codecs._size import size as size
 from wsl.codecs._ternary import Ternary as Ternary
+from wsl.codecs._truncate import block_order as block_order
+from wsl.codecs._truncate import truncate as truncate

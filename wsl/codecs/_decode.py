@@ -6,9 +6,9 @@ import jax
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.codecs import _masks, _packed, _ternary
+from wsl.codecs import _bitstack, _masks, _packed, _ternary
 
-PACKED = (_ternary.Ternary, _masks.Bits)
+PACKED = (_ternary.Ternary, _masks.Bits, _bitstack.SignBlocks)
 
 
 def decode(packed: _packed.Packed, *, dense: bool = True) -> types.Tree:
@@ -42,10 +42,7 @@ def decode(packed: _packed.Packed, *, dense: bool = True) -> types.Tree:
   found = [_leaf(name, leaf) for name, leaf in named.items()]
   structure = jax.tree.structure(packed.leaves, is_leaf=is_packed)
   decoded = jax.tree.unflatten(structure, found)
-  if not dense:
-    return decoded
-  multiply = lambda x: deltas_lib.dense(x) if deltas_lib.is_factors(x) else x
-  return jax.tree.map(multiply, decoded, is_leaf=deltas_lib.is_factors)
+  return deltas_lib.dense(decoded) if dense else decoded
 
 
 def _leaf(name: str, leaf: Any) -> Any:
@@ -54,4 +51,6 @@ def _leaf(name: str, leaf: Any) -> Any:
     return _ternary.decode(name, leaf)
   if isinstance(leaf, _masks.Bits):
     return _masks.decode(leaf)
+  if isinstance(leaf, _bitstack.SignBlocks):
+    return _bitstack.decode(leaf)
   return leaf

@@ -12,7 +12,7 @@ import numpy as np
 
 from wsl import checkpoint, merge, tree
 from wsl import deltas as deltas_lib
-from wsl.codecs import _masks, _packed, _ternary
+from wsl.codecs import _bitstack, _masks, _packed, _ternary
 
 VERSION = 1
 _CODEC, _TREE = 'wsl.codecs', 'wsl.codecs.tree'
@@ -23,6 +23,7 @@ _OWN_TENSOR = 1 << 16
 _NODES: dict[str, Any] = {
   'ternary': _ternary.Ternary,
   'bits': _masks.Bits,
+  'sign_blocks': _bitstack.SignBlocks,
   'factors': deltas_lib.Factors,
 }
 _NAMES = {kind: name for name, kind in _NODES.items()}

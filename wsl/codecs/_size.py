@@ -6,7 +6,15 @@ import jax
 import numpy as np
 
 from wsl import checkpoint, merge, tree
-from wsl.codecs import _bits, _decode, _file, _masks, _packed, _ternary
+from wsl.codecs import (
+  _bits,
+  _bitstack,
+  _decode,
+  _file,
+  _masks,
+  _packed,
+  _ternary,
+)
 
 
 class LeafSize(NamedTuple):
@@ -96,6 +104,12 @@ def size(packed: _packed.Packed) -> Size:
   return Size(rows, entries, header, 8 * total, bound)
 
 
+def file_bytes(packed: _packed.Packed) -> int:
+  """Returns the size of the file of a pack."""
+  tensors, metadata = _file.layout(packed)
+  return checkpoint.file_bytes(tensors, metadata=metadata)
+
+
 def _is_packed(x: Any) -> bool:
   return isinstance(x, _decode.PACKED)
 
@@ -116,4 +130,6 @@ def _leaf(name: str, leaf: Any) -> LeafSize:
   if isinstance(leaf, _masks.Bits):
     entries = int(np.prod(leaf.shape, dtype=np.int64))
     return LeafSize(entries, bits, _masks.bound(leaf), 0)
+  if isinstance(leaf, _bitstack.SignBlocks):
+    return LeafSize(leaf.size, bits, _bitstack.bound(leaf), 0)
   return LeafSize(int(np.prod(np.shape(leaf))), bits, float(bits), 0)
