@@ -66,12 +66,14 @@ NOT_TRACED = {
     *('surgery.kernel_transforms', 'surgery.mix_and_match'),
     *('surgery.slice_size', 'surgery.slice_symmetry'),
     *('surgery.brick_of_entries', 'surgery.brick_of_units'),
+    *('surgery.fold', 'surgery.stack', 'surgery.widen'),
   ),
   'is a loop of compiled steps over batches': (
     *('align.reset_batch_stats', 'merge.frank_wolfe', 'merge.localize'),
     *('merge.regmean_plus', 'scale.fit', 'stitch.cut_errors'),
     *('stitch.fit_family', 'stitch.fit_pairs', 'stitch.joint_moments'),
     *('stitch.moments', 'surgery.block_similarities', 'train.average'),
+    *('surgery.block_gates', 'surgery.cola'),
   ),
   'rearranges what another operation computes': (
     *('align.assign_optax', 'align.repair_in_closed_form'),
@@ -88,6 +90,7 @@ NOT_TRACED = {
     *('stitch.stitch', 'stitch.trainable', 'stitch.unstack_modules'),
     'surgery.activation_importance',
     *('train.adamw', 'train.start'),
+    *('surgery.collapse', 'train.adamw', 'train.start'),
   ),
 }
 

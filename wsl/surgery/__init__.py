@@ -89,7 +89,12 @@ from wsl.surgery._nested.size import Size as Size
 from wsl.surgery._nested.size import slice_size as slice_size
 from wsl.surgery._nested.slices import slice as slice
 from wsl.surgery._nested.slices import slice_symmetry as slice_symmetry
+from wsl.surgery._paths.cola import cola as cola
+from wsl.surgery._paths.cola import PathSearch as PathSearch
+from wsl.surgery._paths.cola import PathValue as PathValue
+from wsl.surgery._paths.follow import follow as follow
 from wsl.surgery._program.apply import apply_program as apply_program
+from wsl.surgery._program.collapse import collapse as collapse
 from wsl.surgery._program.compose import compose_programs as compose_programs
 from wsl.surgery._program.crash import block_clusters as block_clusters
 from wsl.surgery._program.crash import block_similarities as block_similarities
@@ -100,6 +105,9 @@ from wsl.surgery._program.depth import passthrough as passthrough
 from wsl.surgery._program.depth import path_program as path_program
 from wsl.surgery._program.depth import skip as skip
 from wsl.surgery._program.depth import stack as stack
+from wsl.surgery._program.fold import fold as fold
+from wsl.surgery._program.gates import block_gates as block_gates
+from wsl.surgery._program.gates import gated_apply as gated_apply
 from wsl.surgery._program.program import check_program as check_program
 from wsl.surgery._program.program import Layer as Layer
 from wsl.surgery._program.program import Program as Program
@@ -120,3 +128,4 @@ from wsl.surgery._recover.signatures import (
 )
 from wsl.surgery._recover.stages import recover_stages as recover_stages
 from wsl.surgery._recover.stages import swapped_order as swapped_order
+from wsl.surgery._program.widen import widen as widen

@@ -1,6 +1,6 @@
 """The blocks of a program: shared weights, residuals, and what is whose own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from wsl import deltas, tree, types
 from wsl.surgery._program import blocks as blocks_lib
 from wsl.surgery._program import program as program_lib
+from wsl.surgery._program import residual
 
 
 @functools.partial(
@@ -179,7 +180,7 @@ def _mean(i: int, sources: Sequence[blocks_lib.Block]) -> blocks_lib.Block:
   if all(block is first for block in sources):
     return first
   for block in sources[1:]:
-    _check_alike(i, first, block)
+    residual.check_alike(i, first, block)
   return {
     place: tree.apply_kernel(_average, *(block[place] for block in sources))
     if tree.is_float(leaf)
@@ -214,62 +215,11 @@ def _own(
       f"{layer.own}, such as '{blocks_lib.name(next(iter(block)))}'"
     )
   if own or layer.rank:
-    _check_alike(i, shared, block)
+    residual.check_alike(i, shared, block)
   if layer.rank:
     rest = {place: leaf for place, leaf in block.items() if place not in own}
-    own |= _residual(layer.rank, rest, shared, matrices)
+    own |= residual.factors(layer.rank, rest, shared, matrices)
   return own
-
-
-def _residual(
-  rank: int,
-  block: blocks_lib.Block,
-  shared: blocks_lib.Block,
-  matrices: tree.Matrices | None,
-) -> blocks_lib.Block:
-  """Returns factors of the difference of a block to the shared weights."""
-  named = {blocks_lib.name(place): leaf for place, leaf in block.items()}
-  try:
-    views: Mapping[str, Any] = tree.views(named, matrices, otherwise='mean')
-  except ValueError as error:
-    raise ValueError(f'program: residual: {error}') from None
-  found: blocks_lib.Block = {}
-  for place, leaf in block.items():
-    view = views[blocks_lib.name(place)]
-    if view is None or not view.is_matrix or not tree.is_float(leaf):
-      continue
-    _, m, n = view.sizes(leaf.shape)
-    both = tree.apply_kernel(
-      _factorise,
-      leaf,
-      shared[place],
-      view=tree.Static(view),
-      rank=tree.Static(min(rank, m, n)),
-    )
-    a, b = (tree.apply_kernel(_pick, both, part=part) for part in ('a', 'b'))
-    shape = tuple(leaf.shape)
-    found[place] = deltas.Factors(a, b, 1.0, shape, view)
-  return found
-
-
-def _factorise(
-  own: types.Array, shared: types.Array, *, view: tree.Matrix, rank: int
-) -> dict[str, types.Array]:
-  """Returns A ``[G, r, in]`` and B ``[G, out, r]`` of a difference."""
-  own, shared = tree.widen(own, shared)
-  # The view has inputs in rows: x = (B A)^T = U S V^T, so that A = U^T and
-  # B = V S.
-  x = view.split(own - shared)
-  u, s, vt = tree.triplets(tree.leading(x, rank), x.shape)
-  a, b = jnp.matrix_transpose(u), jnp.matrix_transpose(vt) * s[..., None, :]
-  if view.batch or view.groups > 1:
-    return {'a': a, 'b': b}
-  return {'a': a[0], 'b': b[0]}
-
-
-def _pick(both: dict[str, types.Array], *, part: str) -> types.Array:
-  """Returns one of two factors."""
-  return both[part]
 
 
 def _average(*leaves: types.Array) -> types.Array:
@@ -288,19 +238,3 @@ def _scale(x: types.Array, *, gate: types.Scalar) -> types.Array:
   """Multiplies gated weights by their gate, in their dtype."""
   wide = tree.wide(x)
   return (wide * jnp.asarray(gate).astype(wide.dtype)).astype(x.dtype)
-
-
-def _check_alike(
-  i: int, one: Mapping[Any, Any], other: Mapping[Any, Any]
-) -> None:
-  """Checks that two blocks have the same leaves of the same shapes."""
-  for place in {**one, **other}:
-    shapes = [
-      tuple(block[place].shape) if place in block else 'absent'
-      for block in (one, other)
-    ]
-    if shapes[0] != shapes[1]:
-      raise ValueError(
-        f"program: layer {i}: leaf '{blocks_lib.name(place)}' is {shapes[0]} "
-        f'in one of its blocks and {shapes[1]} in another: they must be alike'
-      )

@@ -1,0 +1,1 @@
+"""Paths through the blocks of a network, which skip and repeat them."""
