@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from tests.operations import experts, inputs, pruning, slicing
-from wsl import surgery
 import jax
 import jax.numpy as jnp
 
-from tests.operations import inputs
+from tests.operations import experts, inputs, pruning, slicing
 from wsl import stitch, surgery
 
 _BLOCKS = r'block_(\d+)/'

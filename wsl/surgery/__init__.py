@@ -118,6 +118,7 @@ from wsl.surgery._program.recursive import recursive as recursive
 from wsl.surgery._program.tie import tie as tie
 from wsl.surgery._program.tie import Tied as Tied
 from wsl.surgery._program.tie import untie as untie
+from wsl.surgery._program.widen import widen as widen
 from wsl.surgery._recover.failures import Failures as Failures
 from wsl.surgery._recover.failures import simulate_failures as simulate_failures
 from wsl.surgery._recover.past import merge_past as merge_past
@@ -128,4 +129,3 @@ from wsl.surgery._recover.signatures import (
 )
 from wsl.surgery._recover.stages import recover_stages as recover_stages
 from wsl.surgery._recover.stages import swapped_order as swapped_order
-from wsl.surgery._program.widen import widen as widen
