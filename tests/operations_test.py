@@ -17,6 +17,7 @@ NOT_TRACED = {
   'chooses what to compute from values, on the host': (
     *(
       'adapters.extract',
+      'adapters.factorise',
       'adapters.stack',
       'align.activation_matching',
       'align.agreement',
@@ -44,7 +45,7 @@ NOT_TRACED = {
     'surgery.importance_order',
   ),
   'traces a function, or reads shapes and names': (
-    *('adapters.mos', 'adapters.orthogonal_bases'),
+    *('adapters.call', 'adapters.mos', 'adapters.orthogonal_bases'),
     *('align.check_leaves', 'align.explain', 'align.find_symmetry'),
     'align.from_json',
     *('align.to_json', 'deltas.check', 'deltas.unmatched', 'scale.as_bank'),

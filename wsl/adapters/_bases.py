@@ -201,7 +201,7 @@ def overlap(deltas: types.Deltas) -> dict[str, types.Array]:
     Björck and Golub, "Numerical methods for computing angles between linear
     subspaces", 1973.
   """
-  is_factors = lambda x: isinstance(x, deltas_lib.Factors)
+  is_factors = deltas_lib.is_factors
   found = {
     name: tree.read(tree.apply_kernel(_overlap, x.a))
     for name, x in tree.named(deltas, is_leaf=is_factors).items()

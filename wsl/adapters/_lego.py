@@ -10,8 +10,6 @@ from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.adapters import _clusters
 
-_IS_FACTORS = lambda x: isinstance(x, deltas_lib.Factors)
-
 
 def lego(
   deltas: types.Deltas,
@@ -81,8 +79,8 @@ def lego(
   """
   if rank is not None and (not isinstance(rank, int) or rank < 1):
     raise ValueError(f'lego(rank={rank!r}): expected an integer, at least 1')
-  leaves = jax.tree.leaves(deltas, is_leaf=_IS_FACTORS)
-  if not any(map(_IS_FACTORS, leaves)):
+  leaves = jax.tree.leaves(deltas, is_leaf=deltas_lib.is_factors)
+  if not any(map(deltas_lib.is_factors, leaves)):
     raise ValueError(
       'lego: no leaf is in factors: give adapters.stack of LoRAs, of '
       'adapters.extract if they are dense'
@@ -94,7 +92,7 @@ def lego(
   }
 
   def merge(x: Any) -> Any:
-    if not _IS_FACTORS(x):
+    if not deltas_lib.is_factors(x):
       return tree.apply_kernel(_mean, x)
     units = x.a.shape[0] * x.rank
     count = min(x.rank if rank is None else rank, units)
@@ -105,7 +103,7 @@ def lego(
     b = tree.apply_kernel(_mix, x.b, mixing, half=tree.Static(1))
     return dataclasses.replace(x, a=a, b=b, scale=1.0)
 
-  return jax.tree.map(merge, deltas, is_leaf=_IS_FACTORS)
+  return jax.tree.map(merge, deltas, is_leaf=deltas_lib.is_factors)
 
 
 def _mean(x: types.Array) -> types.Array:
