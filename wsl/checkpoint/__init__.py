@@ -25,3 +25,7 @@ from wsl.checkpoint._run import save_run as save_run
 from wsl.checkpoint._run import steps as steps
 from wsl.checkpoint._save import file_bytes as file_bytes
 from wsl.checkpoint._save import save as save
+from wsl.checkpoint._zoo.trials import load_trial as load_trial
+from wsl.checkpoint._zoo.trials import load_zoo as load_zoo
+from wsl.checkpoint._zoo.trials import Trial as Trial
+from wsl.checkpoint._zoo.vectors import split_vectors as split_vectors

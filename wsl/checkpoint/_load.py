@@ -38,9 +38,10 @@ def load(
   key as a string, and any other node as a dict of its fields. Another
   safetensors file, NPZ and GGUF return a flat dict under the file's own names,
   the numbers in them in order. PyTorch and Flax return the tree of the file, in
-  which numbers are arrays without axes, and strings stay. Orbax returns what it
-  has recorded: keys of dicts are strings, and tuples are lists. ``like`` sets
-  the structure instead, exactly. Dtypes are always the file's.
+  which numbers are arrays without axes, and strings stay (a data set of the
+  public model zoos is a dict of its attributes, see ``split_vectors``). Orbax
+  returns what it has recorded: keys of dicts are strings, and tuples are lists.
+  ``like`` sets the structure instead, exactly. Dtypes are always the file's.
 
   Args:
     path: a file; a folder with one, or with shards and an index in the format

@@ -50,7 +50,7 @@ def convert(
       return node
     if isinstance(node, _NUMBERS):
       return _number(path, name, node)
-    if type(node) is dict:
+    if isinstance(node, dict):  # or the attributes of an object
       _check_keys(path, name, node)
       return {key: build(_join(name, key), x) for key, x in node.items()}
     if type(node) in (list, tuple):

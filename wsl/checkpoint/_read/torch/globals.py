@@ -91,6 +91,10 @@ class Tensor(NamedTuple):
     return True
 
 
+class Attributes(dict[str, Any]):
+  """The attributes of an object, by name."""
+
+
 def storage_dtype(kind: Any) -> np.dtype:
   """Returns the dtype of a storage's class."""
   found = TABLE[kind.name]
@@ -181,6 +185,11 @@ def _ordered(pairs: Any = ()) -> dict[Any, Any]:
   return {key(name): value for name, value in pairs}
 
 
+def _object() -> Attributes:
+  """Describes an object before its attributes are set."""
+  return Attributes()
+
+
 def key(value: Any) -> Any:
   """Checks the key of a dict."""
   if not isinstance(value, _KEYS):
@@ -189,6 +198,8 @@ def key(value: Any) -> Any:
 
 
 TABLE: dict[str, Any] = {
+  # The data set of the public model zoos: only its attributes are read.
+  'checkpoints_to_datasets.dataset_base.ModelDatasetBase': _object,
   'collections.OrderedDict': _ordered,
   'torch._utils._rebuild_tensor': _tensor,
   'torch._utils._rebuild_tensor_v2': _tensor_v2,

@@ -132,8 +132,7 @@ class _Machine:
       function, arguments = self._pop(2)
       stack.append(_call(function, arguments))
     elif name == 'BUILD':
-      stack.pop()
-      self._container(dict)  # attributes of an OrderedDict are left out
+      self._build(stack.pop())
     elif name == 'BINPERSID':
       storage = _storage(stack.pop())
       self.named.storages[storage.key] = storage
@@ -180,6 +179,15 @@ class _Machine:
     if type(self.stack[-1]) is not kind:
       raise TypeError(kind)
     return self.stack[-1]
+
+  def _build(self, state: Any) -> None:
+    """Sets attributes of the object at the top; others have none here."""
+    if type(self.stack[-1]) is not globals_lib.Attributes:
+      self._container(dict)  # attributes of an OrderedDict are left out
+    elif type(state) is dict:
+      self.stack[-1].update(state)
+    else:
+      raise TypeError(state)
 
   def _set_items(self, items: list[Any]) -> None:
     """Adds keys and values to the dict at the top."""

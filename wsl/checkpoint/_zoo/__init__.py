@@ -1,0 +1,1 @@
+"""Public model zoos: folders of trials, and vectors of weights."""
