@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from tests.surgery import nested_networks as networks
-from wsl import align, surgery, train
+from wsl import align, models, surgery, train, tree
 
 SYMMETRY = networks.symmetry()
 SIZES = surgery.granularities(
@@ -82,3 +82,33 @@ def test_kernels_and_heads(dtype: Any) -> None:
   np.testing.assert_allclose(logits[0], a[:, :2] @ b[:2], rtol=1e-4, atol=1e-5)
   loss = surgery.matryoshka_loss(logits, jnp.zeros(3, jnp.int32))
   assert loss.dtype == jnp.float32
+
+
+def test_a_slice_of_a_vision_transformer_runs_in_a_smaller_one() -> None:
+  """Whole heads and hidden units, of each block its own number."""
+  whole = models.ViT(
+    outputs=3, patch=2, width=8, depth=2, heads=4, expansion=2, pool='mean'
+  )
+  x = np.random.default_rng(0).normal(size=(2, 4, 4, 1)).astype(np.float32)
+  shapes = jax.eval_shape(whole.init, jax.random.key(0), x)
+  rng = np.random.default_rng(1)
+  params = jax.tree.map(
+    lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes
+  )
+  symmetry = align.find_symmetry(whole.apply, shapes, x)
+  names = tree.in_order(g.name for g in symmetry.groups if not g.outer)
+  heads = [name for name in names if 'attention/key/bias' in name]
+  hidden = [name for name in names if 'mlp' in name]
+  widths = dict.fromkeys(heads, 3) | dict(zip(hidden, (5, 9)))
+  size = surgery.slice_size(symmetry, widths=widths)
+  small = whole.clone(heads=3, head_size=2, hidden=(5, 9))
+  found = jax.jit(
+    lambda p: small.apply(surgery.slice(p, size, symmetry=symmetry), x)
+  )(params)
+  wanted, other = jax.jit(
+    lambda p: jax.vmap(lambda p: whole.apply(p, x))(
+      tree.stack([surgery.masked(p, size, symmetry=symmetry), p])
+    )
+  )(params)
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+  assert np.abs(wanted - other).max() > 0.1

@@ -129,21 +129,14 @@ def _cifar_parts(module: _cifar_resnet.CifarResNet) -> Parts:
 
 
 def _vit_parts(module: _vit.ViT) -> Parts:
-  """Cuts a ``ViT``: patch embedding, equal blocks, norm and output."""
-  block = Part(
-    _functions.run,
-    _vit.Block(
-      module.heads,
-      module.expansion,
-      module.experts,
-      module.top_k,
-      module.capacity,
-    ),
+  """Cuts a ``ViT``: patch embedding, blocks, norm and output."""
+  blocks = tuple(
+    Part(_functions.run, _vit.block(module, i)) for i in range(module.depth)
   )
   return Parts(
     Part(_functions.vit_embed, module),
     ('embedding', 'position'),
-    (block,) * module.depth,
+    blocks,
     Part(_functions.vit_head, module),
     ('norm', 'output'),
   )

@@ -27,7 +27,8 @@ class ViT(nn.Module):
     patch: side of a patch; it divides the image's height and width.
     width: size of a token.
     depth: number of blocks.
-    heads: number of attention heads; it divides ``width``.
+    heads: number of attention heads; it divides ``width``, or ``head_size`` is
+      given.
     expansion: hidden size of the mlp as a multiple of ``width``.
     pool: ``'flatten'`` or ``'mean'``: how tokens become one vector.
     experts: number of experts of each mlp, see ``MoE``; 0 for one dense mlp.
@@ -35,6 +36,9 @@ class ViT(nn.Module):
       ``block_0/mlp/experts/up/kernel`` ``[E, width, hidden]``, ...
     top_k: number of experts that a token is routed to.
     capacity: bound on the tokens of an expert, see ``MoE``.
+    hidden: hidden size of the mlp of each block, in place of ``expansion``; a
+      slice of a model (``surgery.slice``) has such sizes.
+    head_size: size of a head; ``None`` for ``width / heads``.
 
   Example:
     >>> import jax
@@ -59,6 +63,8 @@ class ViT(nn.Module):
   experts: int = 0
   top_k: int = 2
   capacity: float | None = None
+  hidden: tuple[int, ...] | None = None
+  head_size: int | None = None
 
   @nn.compact
   def __call__(self, x: types.ArrayLike) -> types.Array:
@@ -72,17 +78,29 @@ class ViT(nn.Module):
     h, position = tree.widen(h, position)
     h = h + position[None]
     for i in range(self.depth):
-      h = Block(
-        self.heads,
-        self.expansion,
-        self.experts,
-        self.top_k,
-        self.capacity,
-        name=f'block_{i}',
-      )(h)
+      h = block(self, i, name=f'block_{i}')(h)
     h = _layers.LayerNorm(name='norm')(h)
     h = pooled(h, pool=self.pool)
     return _layers.Dense(self.outputs, name='output')(h)
+
+
+def block(model: ViT, i: int, name: str | None = None) -> 'Block':
+  """Returns the i-th block of a model."""
+  if model.hidden is not None and len(model.hidden) != model.depth:
+    raise ValueError(
+      f'hidden has {len(model.hidden)} sizes for {model.depth} blocks: give '
+      'one for each'
+    )
+  return Block(
+    model.heads,
+    model.expansion,
+    model.experts,
+    model.top_k,
+    model.capacity,
+    None if model.hidden is None else model.hidden[i],
+    model.head_size,
+    name=name,
+  )
 
 
 def tokenize(x: types.Array, *, patch: int) -> types.Array:
@@ -111,16 +129,19 @@ class Block(nn.Module):
   experts: int = 0
   top_k: int = 2
   capacity: float | None = None
+  hidden: int | None = None
+  head_size: int | None = None
 
   @nn.compact
   def __call__(self, h: types.Array) -> types.Array:
     """Maps tokens ``[batch, S, width]`` to the same shape."""
     normal = _layers.LayerNorm(name='attention_norm')(h)
-    h = h + Attention(self.heads, name='attention')(normal)
+    attention = Attention(self.heads, self.head_size, name='attention')
+    h = h + attention(normal)
     normal = _layers.LayerNorm(name='mlp_norm')(h)
     mlp = _experts.mlp(
       _feed_forward.Perceptron,
-      self.expansion * h.shape[-1],
+      self.hidden or self.expansion * h.shape[-1],
       experts=self.experts,
       top_k=self.top_k,
       capacity=self.capacity,
@@ -129,20 +150,22 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention with four square kernels."""
+  """Multi-head self-attention with four kernels, square by default."""
 
   heads: int
+  head_size: int | None = None
 
   @nn.compact
   def __call__(self, x: types.Array) -> types.Array:
     """Maps tokens ``[batch, S, width]`` to the same shape."""
     width = x.shape[-1]
-    if width % self.heads:
+    if self.head_size is None and width % self.heads:
       raise ValueError(
         f'heads={self.heads} does not divide width={width}: choose a divisor'
       )
+    inner = self.heads * (self.head_size or width // self.heads)
     query, key, value = (
-      _layers.heads(_layers.Dense(width, name=name)(x), self.heads)
+      _layers.heads(_layers.Dense(inner, name=name)(x), self.heads)
       for name in ('query', 'key', 'value')
     )
     mixed = _layers.attend(query, key, value)
