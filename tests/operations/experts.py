@@ -4,9 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tests.operations import inputs
-from wsl import align, surgery
+from wsl import align, deltas, surgery, tree
 
 
 def _mlp(p: Any, x: Any) -> Any:
@@ -23,6 +24,15 @@ _SYMMETRY = align.Symmetry(
 def table(dtype: Any) -> inputs.Table:
   draw = lambda *shape: inputs.normal(dtype, *shape)
   mlp = {'up': draw(6, 4), 'down': draw(4, 6)}
+  layer = {'experts': {'up': draw(3, 6, 4)}, 'router': {'kernel': draw(6, 3)}}
+  mlp_stack = {'up': draw(2, 6, 4)}
+  groups = surgery.Groups(np.asarray([0, 1, 0]), np.asarray([0, 1]))
+  view = tree.Matrix(batch=(0,), rows=(1,), columns=(2,))
+  compressed = surgery.CompressedExperts(
+    {'up': deltas.Factors(draw(2, 1, 6), draw(2, 4, 1), 1.0, (2, 6, 4), view)},
+    {'up': surgery.ResidualColumns(np.asarray([[0], [2]]), draw(2, 6, 1))},
+    {},
+  )
   brick = surgery.brick_of_units(_SYMMETRY, [0, 2])
   values = {'up': draw(6, 2), 'down': draw(2, 6)}
 
@@ -41,6 +51,21 @@ def table(dtype: Any) -> inputs.Table:
       ),
       (mlp, jnp.asarray(0.1, dtype)),
     ),
+    'surgery.merge_experts': (
+      lambda p: surgery.merge_experts(p, groups, usage=[0.5, 0.3, 0.2]),
+      (layer['experts'],),
+    ),
+    'surgery.tie_experts': (
+      lambda p: surgery.tie_experts(p, groups), (mlp_stack,)
+    ),
+    'surgery.drop_experts': (
+      lambda p: surgery.drop_experts(p, [0, 2]), (layer,)
+    ),
+    'surgery.restore_experts': (surgery.restore_experts, (compressed,)),
+    'surgery.domain_scores': (
+      surgery.domain_scores, (draw(2, 6), draw(3, 6))
+    ),
+    'surgery.router_loss': (surgery.router_loss, (draw(2, 3), draw(2, 3))),
     'surgery.retrieve_brick': (
       lambda p: surgery.retrieve_brick(p, brick), (mlp,)
     ),

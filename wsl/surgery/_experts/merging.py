@@ -1,0 +1,230 @@
+"""Experts aligned, merged by usage, and dropped."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import align, tree, types
+from wsl.surgery._experts import brick_edits, bricks, grouping
+
+
+def align_experts(
+  experts: types.Params,
+  *,
+  symmetry: align.Symmetry,
+  key: types.PRNGKey,
+  reference: int = 0,
+) -> types.Params:
+  r"""Permutes the hidden units of each expert to match those of one expert.
+
+  .. math:: \pi_e = \arg\max_\pi \langle \theta_r, \pi \theta_e \rangle
+
+  For a perceptron this is one assignment for each expert, with the gains
+  :math:`U_r U_e^\top + V_r^\top V_e` of its input and output weights. The
+  function of each expert stays the same. Experts are to be aligned before they
+  are merged, or compared by their weights.
+
+  Args:
+    experts: leaves ``[E, ...]``, or a sequence of E trees.
+    symmetry: of one expert, ``align.find_symmetry(apply_fn, expert, x)``.
+    key: a random key, for the order of visits if the symmetry has several
+      groups.
+    reference: r, the expert that stays as it is; 0 in M-SMoE.
+
+  Returns:
+    The experts in the form they were given in.
+
+  Raises:
+    ValueError: if there is no such expert, or as ``align.weight_matching``.
+
+  Example:
+    >>> from wsl import align
+    >>> symmetry = align.Symmetry(
+    ...   (align.Factor('a:0', 2),), (('a', ((('a:0',),),)),))
+    >>> experts = {'a': jnp.asarray([[1.0, 2.0], [2.5, 1.5]])}
+    >>> found = align_experts(experts, symmetry=symmetry, key=jax.random.key(0))
+    >>> found['a'].tolist()
+    [[1.0, 2.0], [1.5, 2.5]]
+
+  Reference:
+    Li et al., "Merge, Then Compress: Demystify Efficient SMoE with Hints from
+    Its Routing Policy", 2023, arXiv:2310.01334; Ainsworth et al., "Git
+    Re-Basin: Merging Models modulo Permutation Symmetries", 2022,
+    arXiv:2209.04836.
+  """
+  each = _each('align_experts', experts)
+  if not 0 <= reference < len(each):
+    raise ValueError(
+      f'align_experts(reference={reference}): expected 0 .. {len(each) - 1}'
+    )
+  fixed = each[reference]
+  for e, moving in enumerate(each):
+    if e != reference:
+      found = align.weight_matching(fixed, moving, symmetry=symmetry, key=key)
+      each[e] = align.permute(moving, found, symmetry=symmetry)
+  return each if isinstance(experts, (list, tuple)) else tree.stack(each)
+
+
+def merge_experts(
+  experts: types.Params, groups: grouping.Groups, *, usage: Any
+) -> types.Params:
+  r"""Averages the experts of each group, weighted by their usage.
+
+  .. math:: \theta_g = \frac{\sum_{e \in g} f_e \theta_e}{\sum_{e \in g} f_e}
+
+  The router stays as it is: its E columns point to G experts. ``tie_experts``
+  returns them in this form.
+
+  Args:
+    experts: leaves ``[E, ...]``, in memory, on demand or sharded; or a sequence
+      of E trees. Align them first.
+    groups: of the E experts.
+    usage: f, ``[E]``, such as ``Routing.usage``; equal numbers give the mean. A
+      group that is never used has the mean of its experts.
+
+  Returns:
+    The merged experts, leaves ``[G, ...]`` in the dtypes of the experts; a list
+    of trees for a sequence.
+
+  Raises:
+    ValueError: if usage, groups and experts have different numbers of experts.
+
+  Example:
+    >>> experts = {'w': jnp.asarray([[1.0], [5.0], [3.0]])}
+    >>> groups = grouping.Groups(np.asarray([0, 0, 1]), np.asarray([0, 2]))
+    >>> merge_experts(experts, groups, usage=[0.75, 0.25, 0.0])['w'].tolist()
+    [[2.0], [3.0]]
+
+  Reference:
+    Li et al., "Merge, Then Compress: Demystify Efficient SMoE with Hints from
+    Its Routing Policy", 2023, arXiv:2310.01334.
+  """
+  separate = isinstance(experts, (list, tuple))
+  stack = tree.stack(experts) if separate else experts
+  table = np.asarray(groups.table)
+  f = grouping.checked_usage('merge_experts', '', usage)
+  count = _count('merge_experts', stack)
+  if not len(f) == len(table) == count:
+    raise ValueError(
+      f'merge_experts: usage of {len(f)}, groups of {len(table)} and leaves of '
+      f'{count} experts: expected one number'
+    )
+  members = (table == np.arange(len(groups.dominant))[:, None]).astype(float)
+  used = members @ f > 0
+  weights = members * np.where(used[:, None], f, 1.0)
+  weights /= weights.sum(1, keepdims=True)
+  merged = tree.map(_average, stack, weights=weights)
+  return _each('merge_experts', merged) if separate else merged
+
+
+def tie_experts(merged: types.Params, groups: grouping.Groups) -> types.Params:
+  """Returns the expert of each router entry: merged experts, repeated.
+
+  A mixture with the E tied experts and the old router computes what one with G
+  stored experts and a table does.
+
+  Args:
+    merged: leaves ``[G, ...]``.
+    groups: the division of the E experts.
+
+  Returns:
+    Leaves ``[E, ...]``.
+
+  Example:
+    >>> groups = grouping.Groups(np.asarray([0, 0, 1]), np.asarray([0, 2]))
+    >>> tie_experts({'w': jnp.asarray([2.0, 3.0])}, groups)['w'].tolist()
+    [2.0, 2.0, 3.0]
+  """
+  count = _count('tie_experts', merged)
+  if count != len(groups.dominant):
+    raise ValueError(
+      f'tie_experts: leaves of {count} experts, groups has '
+      f'{len(groups.dominant)}: give merged experts'
+    )
+  return tree.map(_repeat, merged, table=np.asarray(groups.table, np.int32))
+
+
+def drop_experts(
+  layer: types.Params,
+  keep: Any,
+  *,
+  experts: types.Leaves = '^experts/',
+  router: types.Leaves = '^router/',
+) -> types.Params:
+  """Returns a mixture with some of its experts, and their router entries.
+
+  Tokens are routed to the best of those that are left. The most used ones are
+  ``np.argsort(-usage)[:count]``.
+
+  Args:
+    layer: the parameters of a mixture, such as ``block_0/mlp`` of a model of
+      ``models``; in memory or on demand.
+    keep: the experts to keep, integers, each once.
+    experts: the leaves ``[E, ...]``, by a regular expression or a predicate.
+    router: the leaves ``[..., E]``.
+
+  Returns:
+    The smaller mixture; other leaves, such as shared experts, are the same
+    arrays.
+
+  Raises:
+    ValueError: if no leaf matches, or an expert is out of range or occurs
+      twice.
+
+  Example:
+    >>> layer = {'router': jnp.arange(3.0)[None], 'experts': jnp.arange(3.0)}
+    >>> found = drop_experts(layer, [0, 2], experts='experts', router='router')
+    >>> found['router'].tolist(), found['experts'].tolist()
+    ([[0.0, 2.0]], [0.0, 2.0])
+
+  Reference:
+    Lu et al., "Not All Experts are Equal: Efficient Expert Pruning and Skipping
+    for Mixture-of-Experts Large Language Models", 2024, arXiv:2402.14800.
+
+  Differs from the official code, which selects the experts whose absence
+  changes the output of the layer least; here the caller does.
+  """
+  brick = {
+    **bricks.brick_of_entries(layer, experts, keep),
+    **bricks.brick_of_entries(layer, router, keep, axis=-1),
+  }
+  if not np.size(keep):
+    raise ValueError('drop_experts: keep is empty: keep one expert at least')
+  found = brick_edits.retrieve_brick(layer, brick)
+  return tree.map_named(lambda name, x: found.get(name, x), layer)
+
+
+def _each(caller: str, experts: Any) -> list[types.Params]:
+  """Returns experts as a list of trees."""
+  if isinstance(experts, (list, tuple)):
+    return list(experts)
+  count = _count(caller, experts)
+  return [tree.map(_pick, experts, e=e) for e in range(count)]
+
+
+def _count(caller: str, experts: types.Params) -> int:
+  """Returns E, the first axis of all leaves."""
+  sizes = {n: x.shape[:1] for n, x in tree.named(experts).items()}
+  if not sizes or len({*sizes.values()}) > 1 or () in sizes.values():
+    raise ValueError(
+      f'{caller}: experts have leaves with first axes '
+      f'{dict(list(sizes.items())[:3])}: expected [E, ...] in all, or a list'
+    )
+  return int(next(iter(sizes.values()))[0])
+
+
+def _pick(x: types.Array, *, e: types.Scalar) -> types.Array:
+  return jax.lax.dynamic_index_in_dim(x, e, 0, keepdims=False)
+
+
+def _average(x: types.Array, *, weights: types.Array) -> types.Array:
+  """Returns the weighted averages ``[G, ...]`` of a leaf ``[E, ...]``."""
+  wide = tree.wide(x)
+  w = weights.astype(wide.dtype)
+  return jnp.tensordot(w, wide, 1, precision='highest').astype(x.dtype)
+
+
+def _repeat(x: types.Array, *, table: types.Array) -> types.Array:
+  return jnp.take(x, table, axis=0)
