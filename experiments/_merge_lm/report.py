@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from experiments._merge_lm import claims, titles
-from experiments._merge_lm import corpus as corpus_lib
 from experiments._run import console, spreads
 from experiments._shared import protocols
+from experiments._shared.texts import corpus as corpus_lib
 
 
 def summarise(

@@ -10,10 +10,10 @@ import ml_collections
 import numpy as np
 import optax
 
-from experiments._merge_lm import corpus as corpus_lib
-from experiments._merge_lm import embedded
 from experiments._run import checks, public_calls
 from experiments._shared import merge_methods, protocols
+from experiments._shared.texts import corpus as corpus_lib
+from experiments._shared.texts import embedded
 from wsl import merge, models, stats, tree, types
 
 UNTUNED = 1.0  # the coefficient of subsets without validation

@@ -7,7 +7,8 @@ import pytest
 from configs import merge_lm as configs
 from experiments import merge_lm
 from experiments._merge_lm import claims as claims_lib
-from experiments._merge_lm import corpus, embedded, scoring
+from experiments._merge_lm import scoring
+from experiments._shared.texts import corpus, embedded
 from tests.experiments import battery
 
 MISTAKES = [

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from experiments._merge_lm import embedded
 from experiments._run import checks
+from experiments._shared.texts import embedded
 from wsl import data
 
 EMBEDDED = 'python'
