@@ -175,7 +175,7 @@ def _of_leaf(
     {
       'view': tree.Static(view),
       'most': tree.Static(most),
-      'energy': 1.0 if energy is None else float(energy),
+      'energy': float('inf') if energy is None else float(energy),
       'dtype': tree.Static(np.dtype(wide if dtype is None else dtype)),
       **sketch,
     },

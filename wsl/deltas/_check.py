@@ -6,6 +6,7 @@ import re
 import jax
 
 from wsl import tree, types
+from wsl.deltas import _factors
 
 # The factors of PEFT and of the JAX libraries that follow it.
 _FACTOR = re.compile(r'(^|[./])lora_(embedding_)?[abAB]([./]|$)')
@@ -60,7 +61,8 @@ def check(
 
 def arrays(label: str, model: types.Tree) -> None:
   """Checks that every leaf is an array that JAX reads, or on demand."""
-  for name, leaf in tree.named(model).items():
+  # The scale of factors is a number.
+  for name, leaf in tree.named(_factors.placeholders(model)).items():
     if not hasattr(leaf, 'dtype'):
       raise ValueError(
         f"{label}: leaf '{name}' is a {type(leaf).__name__}, not an array: "
