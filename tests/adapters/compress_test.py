@@ -112,7 +112,7 @@ def test_layers_traces_and_leaves_on_demand() -> None:
   wanted = np.asarray(deltas.dense(x))
   cut = jax.jit(lambda x: adapters.compress({'w': x}, rank=3))(x)
   np.testing.assert_allclose(dense(cut.factors['w']), wanted, atol=1e-12)
-  lazy = adapters.Factors(*tree.defer((a, b)), 2.0, (2, 4, 6), LAYERS)
+  lazy = adapters.Factors(*tree.defer((x.a, x.b)), 2.0, (2, 4, 6), LAYERS)
   found = adapters.compress({'w': lazy})
   np.testing.assert_allclose(dense(found.factors['w']), wanted, atol=1e-12)
   with pytest.raises(ValueError, match='traced: give rank='):
