@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from wsl import stitch, surgery
 
@@ -71,3 +72,18 @@ def test_similarities_are_the_cka_of_adjacent_outputs():
   np.testing.assert_allclose(found, wanted, rtol=1e-10)
   np.testing.assert_allclose(found[0], 1, rtol=1e-10)  # a scaled rotation
   assert found[1] < 0.99
+
+
+def test_sequences_are_pooled_to_a_row_of_each_example():
+  rng = np.random.default_rng(1)
+  blocks = jnp.asarray(rng.normal(size=(2, 4, 4)))
+  params = {'embed': {}, 'blocks': blocks, 'head': {}}
+  model = stitch.Segmented(params, same, turn, same)
+  x = jnp.asarray(rng.normal(size=(9, 5, 4)))
+  pooled = {'mean': x.mean(1), 'last': x[:, -1], 'none': x.reshape(-1, 4)}
+  for pool, rows in pooled.items():  # the blocks are linear
+    found = surgery.block_similarities(model, [x], pool=pool)
+    wanted = surgery.block_similarities(model, [rows])
+    np.testing.assert_allclose(found, wanted, rtol=1e-10)
+  with pytest.raises(ValueError, match="did you mean 'mean'"):
+    surgery.block_similarities(model, [x], pool='men')

@@ -143,6 +143,20 @@ def test_parallel_branches_have_one_input(groups):
     np.testing.assert_allclose(stitch.apply(shallow, X), wanted, rtol=1e-12)
 
 
+def test_a_block_that_changes_the_shape_is_a_group_of_its_own():
+  fns = (lambda p, h: h @ p, linear, linear)
+  wide, blocks = jnp.ones((3, 4)), jnp.ones((2, 4, 4))
+  params = {'embed': {}, 'blocks': (wide, *blocks), 'head': {}}
+  model = stitch.Segmented(params, same, fns, same)
+  shallow = surgery.collapse(model, groups=[(0, 1), (1, 3)])
+  h = X @ np.ones((3, 4))
+  wanted = h + 2 * h @ np.ones((4, 4))
+  np.testing.assert_allclose(stitch.apply(shallow, X), wanted, rtol=1e-12)
+  whole = surgery.collapse(model, groups=[(0, 3)])
+  with pytest.raises(ValueError, match=r'maps \(6, 3\) to \(6, 4\)'):
+    stitch.apply(whole, X)
+
+
 def test_groups_of_one_block_are_the_network():
   shallow = surgery.collapse(network(), groups=[(i, i + 1) for i in range(4)])
   wanted = stitch.apply(network(), X)

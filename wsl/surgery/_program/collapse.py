@@ -25,11 +25,16 @@ class Parallel:
     """Computes ``h + sum_i (block_i(h) - h)``."""
     if isinstance(self.block, tuple):
       outs = [fn(p, h) for fn, p in zip(self.block, params, strict=True)]
-      h = jnp.asarray(h).astype(outs[0].dtype)
-      return h + sum(out - h for out in outs)
-    outs = jax.vmap(self.block, (0, None))(params, h)
-    h = jnp.asarray(h).astype(outs.dtype)
-    return h + jnp.sum(outs - h[None], 0)
+    else:
+      outs = [*jax.vmap(self.block, (0, None))(params, h)]
+    for out in outs:
+      if out.shape != h.shape:
+        raise ValueError(
+          f'collapse: a block maps {h.shape} to {out.shape}: one that changes '
+          'the shape is a group of its own'
+        )
+    h = jnp.asarray(h).astype(outs[0].dtype)
+    return h + sum(out - h for out in outs)
 
 
 def collapse(
@@ -89,8 +94,13 @@ def collapse(
   blocks, block = model.params['blocks'], model.block
   sizes = {stop - start for start, stop in groups}
   if isinstance(block, tuple):
-    together: Any = tuple(tuple(blocks[a:b]) for a, b in groups)
-    fns: Any = tuple(Parallel(block[a:b]) for a, b in groups)
+    # A block by itself may change the shape.
+    together: Any = tuple(
+      blocks[a] if b - a == 1 else tuple(blocks[a:b]) for a, b in groups
+    )
+    fns: Any = tuple(
+      block[a] if b - a == 1 else Parallel(block[a:b]) for a, b in groups
+    )
   elif len(sizes) == 1:
     (size,) = sizes
     together = jax.tree.map(

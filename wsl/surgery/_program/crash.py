@@ -5,35 +5,40 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from wsl import stats, stitch, types
+from wsl import stats, stitch, tree, types
 from wsl.surgery._program import program as program_lib
 
 _MODES = ('remove', 'share')
 
 
 def block_similarities(
-  model: stitch.Segmented, batches: Iterable[Any], *, unbiased: bool = False
+  model: stitch.Segmented,
+  batches: Iterable[Any],
+  *,
+  pool: str = 'mean',
+  unbiased: bool = False,
 ) -> np.ndarray:
   r"""Computes the similarity of the outputs of adjacent blocks.
 
   .. math:: s_i = \operatorname{CKA}(h_{i+1}, h_{i+2}), \qquad
     i = 0 \dots L - 2
 
-  Every token or place is a row. Pool sequences before, by a head of your own,
-  for one row of each example, as the authors do.
-
   Args:
-    model: a network of L blocks.
+    model: a network of L blocks, h ``[B, ..., d]``.
     batches: any iterable of ``inputs``, or of tuples ``(inputs, ...)``.
+    pool: the row of an example: ``'mean'`` over its tokens or places,
+      ``'last'``, the last token; ``'none'``: each token is a row.
     unbiased: the estimate of ``stats.cka``; the authors' is biased.
 
   Returns:
     Similarities ``[L - 1]`` of block i to block i + 1, in float64.
 
   Raises:
-    ValueError: if there are fewer than two blocks, or no batches.
+    ValueError: if there are fewer than two blocks, no batches, or ``pool`` is
+      unknown.
 
   Example:
     >>> import jax.numpy as jnp
@@ -54,11 +59,35 @@ def block_similarities(
   depth = model.depth
   if depth < 2:
     raise ValueError('block_similarities: the network has fewer than 2 blocks')
-  features = jax.tree_util.Partial(stitch.features, model)
+  if pool not in _POOLS:
+    hint = tree.nearest(str(pool), list(_POOLS))
+    raise ValueError(
+      f'block_similarities: pool={pool!r}: expected one of {list(_POOLS)}{hint}'
+    )
+  features = jax.tree_util.Partial(_POOLS[pool], model)
   pairs = [(i + 1, i + 2) for i in range(depth - 1)]
   moments = stats.cross_moments(features, features, batches, pairs=pairs)
   found = [stats.cka(moments[pair], unbiased=unbiased) for pair in pairs]
   return np.asarray(found, np.float64)
+
+
+def _mean_rows(model: stitch.Segmented, inputs: Any) -> list[types.Array]:
+  """Returns the mean features of each example, ``[B, d]``."""
+  features = [tree.wide(h) for h in stitch.features(model, inputs)]
+  return [jnp.mean(h, tuple(range(1, h.ndim - 1))) for h in features]
+
+
+def _last_rows(model: stitch.Segmented, inputs: Any) -> list[types.Array]:
+  """Returns the features of the last place of each example, ``[B, d]``."""
+  features = stitch.features(model, inputs)
+  return [h.reshape(h.shape[0], -1, h.shape[-1])[:, -1] for h in features]
+
+
+_POOLS = {
+  'mean': _mean_rows,
+  'last': _last_rows,
+  'none': stitch.features,
+}
 
 
 def block_clusters(
