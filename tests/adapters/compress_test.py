@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wsl import adapters, deltas, merge, tree
-from wsl.adapters import _budget
+from wsl.adapters._decompose import budget
 
 VIEW = tree.Matrix(rows=(1,), columns=(0,))
 LAYERS = tree.Matrix(batch=(0,), rows=(1,), columns=(2,))
@@ -75,7 +75,7 @@ def test_a_budget_is_best_among_all_ranks() -> None:
   costs = dict.fromkeys('abc', 5)
   value = lambda ranks: sum(squares[k][: ranks[k]].sum() for k in 'abc')
   for parameters in (4, 5, 17, 30, 99):
-    ranks = _budget.by_parameters(squares, costs, parameters)
+    ranks = budget.by_parameters(squares, costs, parameters)
     assert 5 * sum(ranks.values()) <= parameters
     options = itertools.product(range(4), repeat=3)
     best = max(
@@ -84,7 +84,7 @@ def test_a_budget_is_best_among_all_ranks() -> None:
     assert value(ranks) == pytest.approx(best)
   # A direction that does not fit leaves room for those of other leaves.
   squares = {'wide': np.asarray([900.0]), 'thin': np.asarray([2.0, 1.0])}
-  ranks = _budget.by_parameters(squares, {'wide': 100, 'thin': 1}, 99)
+  ranks = budget.by_parameters(squares, {'wide': 100, 'thin': 1}, 99)
   assert ranks == {'wide': 0, 'thin': 2}
 
 

@@ -10,9 +10,9 @@ LoRAs from the task vector of any merge::
 from wsl.adapters._bases import orthogonal_bases as orthogonal_bases
 from wsl.adapters._bases import overlap as overlap
 from wsl.adapters._call import call as call
-from wsl.adapters._compress import compress as compress
-from wsl.adapters._extract import extract as extract
-from wsl.adapters._extract import Extraction as Extraction
+from wsl.adapters._decompose.compress import compress as compress
+from wsl.adapters._decompose.extract import extract as extract
+from wsl.adapters._decompose.extract import Extraction as Extraction
 from wsl.adapters._factorise import factorise as factorise
 from wsl.adapters._factorise import Factorised as Factorised
 from wsl.adapters._gates import balance as balance

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import deltas, tree, types
-from wsl.adapters import _budget, _extract
+from wsl.adapters._decompose import budget, extract
 
 
 def compress(
@@ -17,7 +17,7 @@ def compress(
   energy: float | None = None,
   parameters: int | None = None,
   dtype: Any = None,
-) -> _extract.Extraction:
+) -> extract.Extraction:
   r"""Finds factors of least or given rank of a task vector in factors.
 
   .. math:: s B A = Q_B \, (s R_B R_A^\top) \, Q_A^\top
@@ -92,7 +92,7 @@ def compress(
     errors[name], pair = _cut(parts.pop(name), kept, dtype)
     if kept:
       factors[name] = deltas.Factors(*pair, 1.0, x.shape, x.view)
-  return _extract.Extraction(factors, rest, errors)
+  return extract.Extraction(factors, rest, errors)
 
 
 def _check(rank: Any, energy: Any, parameters: Any) -> None:
@@ -154,13 +154,13 @@ def _ranks(
   squares, costs, ranks = {}, {}, {}
   for name, (a, b, s) in parts.items():
     of_matrices = np.square(np.asarray(s, np.float64)).reshape(-1, s.shape[-1])
-    kept = _budget.by_energy(of_matrices, energy)
+    kept = budget.by_energy(of_matrices, energy)
     ranks[name] = kept if rank is None else min(kept, rank)
     squares[name] = of_matrices.sum(0)[: ranks[name]]
     costs[name] = (a.size + b.size) // max(s.shape[-1], 1)
   if parameters is None:
     return ranks
-  return _budget.by_parameters(squares, costs, parameters)
+  return budget.by_parameters(squares, costs, parameters)
 
 
 def _cut(

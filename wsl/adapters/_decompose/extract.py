@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import deltas, tree, types
-from wsl.adapters import _sketch
+from wsl.adapters._decompose import sketch
 
 _ALIGN = 64
 
@@ -226,7 +226,7 @@ def _factorise(
   if words is None:
     u, core, v = tree.leading(x, most)
   else:
-    u, core, v = _sketch.leading(x, most, words, passes)
+    u, core, v = sketch.leading(x, most, words, passes)
   u, s, vt = tree.triplets(tree.Leading(u, core, v), x.shape)
   total = jnp.sum(jnp.square(x), (-2, -1))[:, None]
   # A direction counts as long as those before it represent too little.

@@ -1,0 +1,1 @@
+"""Factors of low rank: of matrices, and of products of factors."""
