@@ -24,17 +24,24 @@ class Parallel:
   def __call__(self, params: Any, h: types.Array) -> types.Array:
     """Computes ``h + sum_i (block_i(h) - h)``."""
     if isinstance(self.block, tuple):
-      outs = [fn(p, h) for fn, p in zip(self.block, params, strict=True)]
+      pairs = zip(self.block, params, strict=True)
+      outs = [_checked(fn(p, h), h) for fn, p in pairs]
     else:
-      outs = [*jax.vmap(self.block, (0, None))(params, h)]
-    for out in outs:
-      if out.shape != h.shape:
-        raise ValueError(
-          f'collapse: a block maps {h.shape} to {out.shape}: one that changes '
-          'the shape is a group of its own'
-        )
+      outs = [
+        _checked(x, h) for x in jax.vmap(self.block, (0, None))(params, h)
+      ]
     h = jnp.asarray(h).astype(outs[0].dtype)
     return h + sum(out - h for out in outs)
+
+
+def _checked(out: types.Array, h: types.Array) -> types.Array:
+  """Returns the output of a block, after checking that it keeps the shape."""
+  if out.shape != h.shape:
+    raise ValueError(
+      f'collapse: a block maps {h.shape} to {out.shape}: one that changes the '
+      'shape is a group of its own'
+    )
+  return out
 
 
 def collapse(
