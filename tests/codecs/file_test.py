@@ -27,6 +27,8 @@ def packs() -> dict[str, codecs.Packed]:
   return {
     'compeft': codecs.compeft(delta, density=0.2),
     'lora': codecs.compeft(lora, density=0.5),
+    'bitstack': codecs.bitstack({'w': draw(24, 18)}, blocks=4, rank=2),
+    'skillpack': codecs.skillpack({'w': draw(24, 18), 'b': draw(3)}, rank=6),
     'tall_masks': codecs.masks(merge.tall_masks(stack, threshold=0.4)),
     'emr': codecs.masks(merge.emr(stack)),
   }

@@ -15,18 +15,21 @@ A pack is the tree of the task vector whose leaves are compressed; it is a
 pytree, and nothing in it depends on the base.
 """
 
-from wsl.codecs._bitstack import bitstack as bitstack
-from wsl.codecs._bitstack import SignBlocks as SignBlocks
-from wsl.codecs._compeft import compeft as compeft
+from wsl.codecs._blocks.bitstack import bitstack as bitstack
+from wsl.codecs._blocks.leaf import SignBlocks as SignBlocks
+from wsl.codecs._blocks.truncate import block_order as block_order
+from wsl.codecs._blocks.truncate import truncate as truncate
 from wsl.codecs._decode import decode as decode
 from wsl.codecs._file import load as load
 from wsl.codecs._file import save as save
+from wsl.codecs._low_rank.codes import Codes as Codes
+from wsl.codecs._low_rank.codes import Segment as Segment
+from wsl.codecs._low_rank.skillpack import skillpack as skillpack
 from wsl.codecs._masks import Bits as Bits
 from wsl.codecs._masks import masks as masks
 from wsl.codecs._packed import Packed as Packed
 from wsl.codecs._size import LeafSize as LeafSize
 from wsl.codecs._size import Size as Size
 from wsl.codecs._size import size as size
-from wsl.codecs._ternary import Ternary as Ternary
-from wsl.codecs._truncate import block_order as block_order
-from wsl.codecs._truncate import truncate as truncate
+from wsl.codecs._ternary.compeft import compeft as compeft
+from wsl.codecs._ternary.leaf import Ternary as Ternary

@@ -6,9 +6,17 @@ import jax
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.codecs import _bitstack, _masks, _packed, _ternary
+from wsl.codecs import _masks, _packed
+from wsl.codecs._blocks import leaf as blocks_lib
+from wsl.codecs._low_rank import codes as codes_lib
+from wsl.codecs._ternary import leaf as ternary
 
-PACKED = (_ternary.Ternary, _masks.Bits, _bitstack.SignBlocks)
+PACKED = (
+  ternary.Ternary,
+  _masks.Bits,
+  blocks_lib.SignBlocks,
+  codes_lib.Codes,
+)
 
 
 def decode(packed: _packed.Packed, *, dense: bool = True) -> types.Tree:
@@ -47,10 +55,12 @@ def decode(packed: _packed.Packed, *, dense: bool = True) -> types.Tree:
 
 def _leaf(name: str, leaf: Any) -> Any:
   """Returns a leaf on demand; an array that is stored as it is stays."""
-  if isinstance(leaf, _ternary.Ternary):
-    return _ternary.decode(name, leaf)
+  if isinstance(leaf, ternary.Ternary):
+    return ternary.decode(name, leaf)
   if isinstance(leaf, _masks.Bits):
     return _masks.decode(leaf)
-  if isinstance(leaf, _bitstack.SignBlocks):
-    return _bitstack.decode(leaf)
+  if isinstance(leaf, blocks_lib.SignBlocks):
+    return blocks_lib.decode(leaf)
+  if isinstance(leaf, codes_lib.Codes):
+    return codes_lib.decode(leaf)
   return leaf

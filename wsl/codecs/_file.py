@@ -12,7 +12,10 @@ import numpy as np
 
 from wsl import checkpoint, merge, tree
 from wsl import deltas as deltas_lib
-from wsl.codecs import _bitstack, _masks, _packed, _ternary
+from wsl.codecs import _masks, _packed
+from wsl.codecs._blocks import leaf as blocks_lib
+from wsl.codecs._low_rank import codes as codes_lib
+from wsl.codecs._ternary import leaf as ternary
 
 VERSION = 1
 _CODEC, _TREE = 'wsl.codecs', 'wsl.codecs.tree'
@@ -21,9 +24,11 @@ _SMALL = '0'
 _OWN_TENSOR = 1 << 16
 # The nodes that a file may hold, by their names in it.
 _NODES: dict[str, Any] = {
-  'ternary': _ternary.Ternary,
+  'ternary': ternary.Ternary,
   'bits': _masks.Bits,
-  'sign_blocks': _bitstack.SignBlocks,
+  'codes': codes_lib.Codes,
+  'segment': codes_lib.Segment,
+  'sign_blocks': blocks_lib.SignBlocks,
   'factors': deltas_lib.Factors,
 }
 _NAMES = {kind: name for name, kind in _NODES.items()}
@@ -183,6 +188,8 @@ def _field(value: Any, place: Callable[[Any], Any]) -> Any:
   """Returns a field of a node as JSON: an array, a node, or a setting."""
   if isinstance(value, tree.Matrix):
     return {'view': dataclasses.astuple(value)}
+  if isinstance(value, tuple) and value and all(map(_is_node, value)):
+    return {'all': [_describe(x, place) for x in value]}
   if isinstance(value, (str, tuple, int)):
     return {'is': value}
   return _describe(value, place)
@@ -212,6 +219,8 @@ def _rebuild(record: Any, tensors: dict[str, Any], small: np.ndarray) -> Any:
     if name == 'view':
       rows, columns, batch, groups = value
       return tree.Matrix(tuple(rows), tuple(columns), tuple(batch), groups)
+    if name == 'all':
+      return tuple(map(leaf, value))
     if name == 'is':
       return _tuples(value)
     return _NODES[name](**{k: leaf(v) for k, v in value.items()})

@@ -6,15 +6,11 @@ import jax
 import numpy as np
 
 from wsl import checkpoint, merge, tree
-from wsl.codecs import (
-  _bits,
-  _bitstack,
-  _decode,
-  _file,
-  _masks,
-  _packed,
-  _ternary,
-)
+from wsl import deltas as deltas_lib
+from wsl.codecs import _bits, _decode, _file, _masks, _packed
+from wsl.codecs._blocks import leaf as blocks_lib
+from wsl.codecs._low_rank import codes as codes_lib
+from wsl.codecs._ternary import leaf as ternary
 
 
 class LeafSize(NamedTuple):
@@ -89,7 +85,8 @@ def size(packed: _packed.Packed) -> Size:
   tensors, metadata = _file.layout(packed)
   total = checkpoint.file_bytes(tensors, metadata=metadata)
   header = 8 * (total - sum(map(_nbytes, tensors.values())))
-  named = tree.named(packed.leaves, is_leaf=_is_packed)
+  stop = lambda x: _is_packed(x) or deltas_lib.is_factors(x)
+  named = tree.named(packed.leaves, is_leaf=stop)
   rows = {}
   for i, (name, leaf) in enumerate(named.items()):
     share = header * (i + 1) // len(named) - header * i // len(named)
@@ -119,17 +116,23 @@ def _nbytes(x: Any) -> int:
 
 
 def _leaf(name: str, leaf: Any) -> LeafSize:
-  """Returns the size of one leaf."""
+  """Returns the size of one leaf; that of factors adds up a, b and s."""
+  if deltas_lib.is_factors(leaf):
+    parts = [_leaf(name, x) for x in (leaf.a, leaf.b, leaf.scale)]
+    stored, least = (sum(x) for x in list(zip(*parts))[1:3])
+    return LeafSize(int(np.prod(leaf.shape)), stored, least, 0)
   arrays = [
     x if hasattr(x, 'dtype') else np.float32(x) for x in jax.tree.leaves(leaf)
   ]
   bits = 8 * sum(map(_nbytes, arrays))
-  if isinstance(leaf, _ternary.Ternary):
-    found = _bits.entropy(_ternary.counts(name, leaf))
+  if isinstance(leaf, ternary.Ternary):
+    found = _bits.entropy(ternary.counts(name, leaf))
     return LeafSize(leaf.size, bits, found + 8 * leaf.value.dtype.itemsize, 0)
   if isinstance(leaf, _masks.Bits):
     entries = int(np.prod(leaf.shape, dtype=np.int64))
     return LeafSize(entries, bits, _masks.bound(leaf), 0)
-  if isinstance(leaf, _bitstack.SignBlocks):
-    return LeafSize(leaf.size, bits, _bitstack.bound(leaf), 0)
+  if isinstance(leaf, blocks_lib.SignBlocks):
+    return LeafSize(leaf.size, bits, blocks_lib.bound(leaf), 0)
+  if isinstance(leaf, codes_lib.Codes):
+    return LeafSize(leaf.size, bits, codes_lib.bound(leaf), 0)
   return LeafSize(int(np.prod(np.shape(leaf))), bits, float(bits), 0)

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from wsl import deltas as deltas_lib
 from wsl import tree, types
 
 _OTHERWISE = {'refuse': 'refuse', 'keep': 'mean'}
@@ -35,7 +36,7 @@ def of(
 
   Args:
     function: the public function, for messages.
-    delta: leaves by name.
+    delta: leaves by name; those in factors have their own view.
     matrices: as in ``tree.views``.
     otherwise: ``'refuse'`` or ``'keep'``, for leaves of more than two axes.
     grams: a tree with a ``types.Gram`` or None for each leaf; or None.
@@ -57,7 +58,12 @@ def of(
         f"{function}: grams have a leaf '{name}' that the task vector does not "
         f'have{tree.nearest(name, list(delta))}: give grams of this model'
       )
-  rest = {name: x for name, x in delta.items() if name not in given}
+  factored = {
+    name: View(x.view) for name, x in delta.items() if deltas_lib.is_factors(x)
+  }
+  rest = {
+    name: x for name, x in delta.items() if name not in {*given, *factored}
+  }
   try:
     found = tree.views(rest, matrices, otherwise=_OTHERWISE[otherwise])
   except ValueError as error:
@@ -66,6 +72,8 @@ def of(
   for name, leaf in delta.items():
     if name in given:
       views[name] = _of_gram(function, name, leaf, given[name])
+    elif name in factored:
+      views[name] = factored[name]
     else:
       view = found[name]
       views[name] = View(view) if view is not None and view.is_matrix else None
@@ -86,6 +94,8 @@ def _of_gram(function: str, name: str, leaf: Any, gram: types.Gram) -> View:
     sizes = view.sizes(leaf.shape)
     view.fit(leaf.shape)
     fits = sizes[1] == shape[-1]
+    if deltas_lib.is_factors(leaf):
+      fits &= view.rows == leaf.view.rows
   except (ValueError, IndexError):
     fits = False
   if not fits:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.codecs import _rice
+from wsl.codecs._ternary import rice
 
 
 @functools.partial(
@@ -65,9 +65,9 @@ def decode(name: str, leaf: Ternary) -> tree.Stored:
 def counts(name: str, leaf: Ternary) -> np.ndarray:
   """Returns how many entries are 0, c and -c, ``[3]``."""
   positive = negative = 0
-  part = np.empty(min(leaf.size, _rice.CHUNK), np.int8)
+  part = np.empty(min(leaf.size, rice.CHUNK), np.int8)
   one = dataclasses.replace(leaf, value=np.int8(1), dtype='int8')
-  for start in range(0, leaf.size, _rice.CHUNK):
+  for start in range(0, leaf.size, rice.CHUNK):
     out = part[: leaf.size - start]
     _read_into(name, one, {}, start, out)
     positive += int(np.count_nonzero(out > 0))
@@ -88,16 +88,16 @@ def _read_into(
   the last chunk that was decoded in part is held.
   """
   index = np.asarray(tree.read(leaf.index))
-  offsets = _rice.starts(index)
-  if len(index) != -(-leaf.size // _rice.CHUNK) or (
+  offsets = rice.starts(index)
+  if len(index) != -(-leaf.size // rice.CHUNK) or (
     offsets[-1] != leaf.data.shape[0]
   ):
     raise _damaged(name, 'its index does not fit')
   value = np.asarray(tree.read(leaf.value)).astype(out.dtype)
   done = 0
   while done < len(out):
-    i, skip = divmod(start + done, _rice.CHUNK)
-    length = min(_rice.CHUNK, leaf.size - i * _rice.CHUNK)
+    i, skip = divmod(start + done, rice.CHUNK)
+    length = min(rice.CHUNK, leaf.size - i * rice.CHUNK)
     count = min(length - skip, len(out) - done)
     part = out[done : done + count]
     codes = functools.partial(
@@ -105,12 +105,12 @@ def _read_into(
     )
     try:
       if count == length:
-        _rice.decode(codes(), index[i], value, part)
+        rice.decode(codes(), index[i], value, part)
       else:
         if i not in held:
           held.clear()
           chunk = np.empty(length, out.dtype)
-          _rice.decode(codes(), index[i], value, chunk)
+          rice.decode(codes(), index[i], value, chunk)
           held[i] = chunk
         part[:] = held[i][skip : skip + count]
         if skip + count == length:
@@ -137,8 +137,8 @@ def encode(x: types.Array, value: Any, dtype: np.dtype) -> Ternary:
   """Returns the signs of an array, which the value multiplies."""
   flat = np.asarray(x).reshape(-1)
   chunks = (
-    np.sign(flat[at : at + _rice.CHUNK]).astype(np.int8)
-    for at in range(0, flat.size, _rice.CHUNK)
+    np.sign(flat[at : at + rice.CHUNK]).astype(np.int8)
+    for at in range(0, flat.size, rice.CHUNK)
   )
-  coded = _rice.encode(chunks)
+  coded = rice.encode(chunks)
   return Ternary(*coded, value, tuple(x.shape), dtype.name)

@@ -9,7 +9,8 @@ import numpy as np
 
 from wsl import deltas as deltas_lib
 from wsl import merge, tree, types
-from wsl.codecs import _packed, _ternary
+from wsl.codecs import _packed
+from wsl.codecs._ternary import leaf as ternary
 
 _ENTRIES = tree.Entries(lead=0, neutral=0.0)
 
@@ -97,7 +98,7 @@ def compeft(
     size = 0.0
     if scale != 'mean':
       size = float(scale) * (_deviation([x]) if spread is None else spread)
-    packed.append(_ternary.encode(found, size, np.dtype(x.dtype)))
+    packed.append(ternary.encode(found, size, np.dtype(x.dtype)))
   if scale == 'mean':
     means = _means(sums, scope)
     packed = [dataclasses.replace(p, value=m) for p, m in zip(packed, means)]
@@ -154,7 +155,7 @@ def _means(sums: list[Any], scope: str) -> list[float]:
   return [float(total / max(count, 1)) for total, count in table]
 
 
-def _rounded(leaf: _ternary.Ternary) -> _ternary.Ternary:
+def _rounded(leaf: ternary.Ternary) -> ternary.Ternary:
   """Stores the value in the dtype in which the leaf is computed."""
   wide = tree.wide_dtype(np.dtype(leaf.dtype))
   return dataclasses.replace(leaf, value=np.asarray(leaf.value, wide))

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.codecs import _bitstack, _packed, _size
+from wsl.codecs import _packed, _size
+from wsl.codecs._blocks import leaf as blocks_lib
 
 _SIZES = ('signs', 'left', 'right')
 
@@ -126,7 +127,7 @@ def truncate(
 
 
 def _is_blocks(x: Any) -> bool:
-  return isinstance(x, _bitstack.SignBlocks)
+  return isinstance(x, blocks_lib.SignBlocks)
 
 
 def _compressed(function: str, packed: _packed.Packed) -> types.Tree:
@@ -149,14 +150,14 @@ def _levels(name: str, blocks: int, losses: Mapping[str, Any]) -> list[Any]:
   return list(enumerate(np.where(np.isnan(found), np.inf, found)))
 
 
-def _block_bytes(leaf: _bitstack.SignBlocks) -> int:
+def _block_bytes(leaf: blocks_lib.SignBlocks) -> int:
   """Returns the bytes of one block, with its entry of the norms."""
   arrays = [getattr(leaf, name) for name in _SIZES]
   sizes = [int(np.prod(x.shape[1:])) * x.dtype.itemsize for x in arrays]
   return sum(sizes) + leaf.norms.dtype.itemsize
 
 
-def _first(leaf: _bitstack.SignBlocks, blocks: int) -> _bitstack.SignBlocks:
+def _first(leaf: blocks_lib.SignBlocks, blocks: int) -> blocks_lib.SignBlocks:
   """Returns the leaf with its first blocks."""
   ends = dict.fromkeys(_SIZES, blocks) | {'norms': blocks + 1}
   parts = {name: _prefix(getattr(leaf, name), n) for name, n in ends.items()}

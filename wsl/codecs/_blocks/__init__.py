@@ -1,0 +1,1 @@
+"""BitStack: blocks of signs, and prefixes of them."""

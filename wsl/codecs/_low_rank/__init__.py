@@ -1,0 +1,1 @@
+"""SkillPack: factors of low rank with few bits an entry."""

@@ -1,0 +1,1 @@
+"""ComPEFT: three values, as Rice codes."""
