@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from experiments._merge_lm import settings
 from experiments._shared import side_by_side
+from experiments._shared.texts import language
 from wsl import types
 
 
@@ -65,7 +66,7 @@ def _continue(
     def step(
       context: types.Array, key: types.PRNGKey
     ) -> tuple[types.Array, types.Array]:
-      logits = settings.apply_fn(model)(params, context)[:, -1]
+      logits = language.apply_fn(model)(params, context)[:, -1]
       drawn = jax.random.categorical(key, logits / temperature)
       drawn = drawn.astype(jnp.int32)
       return jnp.concatenate([context[:, 1:], drawn[:, None]], 1), drawn

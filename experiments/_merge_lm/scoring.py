@@ -1,8 +1,6 @@
 """Bits for each byte: of one model, of merges, of subsets of a pool."""
 
 from collections.abc import Callable, Sequence
-import functools
-import math
 from typing import Any
 
 import jax
@@ -12,7 +10,8 @@ import numpy as np
 from experiments._merge_lm import settings
 from experiments._run import console
 from experiments._shared import merge_methods, on_mesh, side_by_side
-from wsl import deltas, train, types
+from experiments._shared.texts import language
+from wsl import deltas, types
 from wsl import mesh as mesh_lib
 
 
@@ -30,7 +29,7 @@ def of_model(
     The mean cross-entropy in bits for each byte of each domain, ``[D]``.
   """
   batch_size = setting.config.evaluation.batch_size
-  found = _bits(setting.model, batch_size, params, jnp.asarray(windows))
+  found = language.bits(setting.model, batch_size, params, jnp.asarray(windows))
   return np.asarray(found, np.float64)
 
 
@@ -143,23 +142,8 @@ def _of_subset(
 
     def at(coef: types.Array) -> types.Array:
       params = deltas.apply(base, merged, coef=coef)
-      return _bits(model, batch_size, params, windows)
+      return language.bits(model, batch_size, params, windows)
 
     return jax.lax.map(at, jnp.asarray(coefs))
 
   return of_subset
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _bits(
-  model: Any, batch_size: int, params: types.Params, windows: types.Array
-) -> types.Array:
-  """Returns the cross-entropy in bits for each byte of each domain, ``[D]``."""
-  apply_fn = settings.apply_fn(model)
-
-  def of_domain(own: types.Array) -> types.Array:
-    data = settings.split(own)
-    loss = train.evaluate(apply_fn, params, data, batch_size=batch_size).loss
-    return loss / math.log(2)
-
-  return jax.lax.map(of_domain, windows)

@@ -1,6 +1,5 @@
 """Texts, the language model, methods and pool of experts of a run."""
 
-from collections.abc import Callable
 import functools
 from typing import Any, NamedTuple
 
@@ -8,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 
 from experiments._run import checks, public_calls
 from experiments._shared import merge_methods, protocols
 from experiments._shared.texts import corpus as corpus_lib
-from experiments._shared.texts import embedded
+from experiments._shared.texts import embedded, language
 from wsl import merge, models, stats, tree, types
 
 UNTUNED = 1.0  # the coefficient of subsets without validation
@@ -158,44 +156,8 @@ def shapes(setting: Setting) -> types.Params:
   return jax.eval_shape(draw, jax.random.key(0))
 
 
-# One function for each model: programs are kept as long as their functions.
-@functools.lru_cache(maxsize=4)
-def apply_fn(model: Any) -> Callable[[types.Params, types.Array], types.Array]:
-  """Returns the function from (params, tokens) to logits."""
-  return lambda params, tokens: model.apply({'params': params}, tokens)
-
-
-@functools.lru_cache(maxsize=4)
-def loss_fn(model: Any) -> Callable[..., types.Array]:
-  """Returns the training loss in nats for each byte.
-
-  It maps (windows ``[W, S + 1]``, params, rows ``[B]``, key) to a number.
-  """
-
-  def loss(
-    windows: types.Array,
-    params: types.Params,
-    rows: types.Array,
-    key: types.PRNGKey,
-  ) -> types.Array:
-    del key
-    inputs, targets = split(windows[rows])
-    logits = apply_fn(model)(params, inputs)
-    return optax.softmax_cross_entropy_with_integer_labels(
-      logits, targets
-    ).mean()
-
-  return loss
-
-
-def split(windows: types.Array) -> tuple[types.Array, types.Array]:
-  """Returns inputs and targets ``[..., S]`` of windows ``[..., S + 1]``."""
-  tokens = windows.astype(jnp.int32)
-  return tokens[..., :-1], tokens[..., 1:]
-
-
 def gram(
   setting: Setting, params: types.Params, tokens: types.Array
 ) -> types.Tree:
   """Computes the Gram matrices of an expert on tokens ``[B, S]``."""
-  return stats.gram(apply_fn(setting.model), params, [tokens])
+  return stats.gram(language.apply_fn(setting.model), params, [tokens])

@@ -10,6 +10,7 @@ import numpy as np
 from experiments._merge_lm import settings
 from experiments._run import console
 from experiments._shared import side_by_side
+from experiments._shared.texts import language
 from wsl import tree, types
 
 
@@ -53,7 +54,7 @@ def grams(setting: settings.Setting, experts: types.Params) -> types.Tree:
     for s, d in np.ndindex(seeds, count):
       params = side_by_side.pick(experts, s, d)
       rows = corpus.rows[d, : config.statistics.windows]
-      tokens, _ = settings.split(jnp.asarray(corpus.train[rows]))
+      tokens, _ = language.split(jnp.asarray(corpus.train[rows]))
       found.append(settings.gram(setting, params, tokens))
       tick('')
   return side_by_side.fold(tree.stack(found), seeds, count)
@@ -88,7 +89,7 @@ def _advance(
   """Trains R runs, each on its rows ``[R, ...]`` of the training windows."""
   return side_by_side.advance_all(
     label,
-    settings.loss_fn(setting.model),
+    language.loss_fn(setting.model),
     starts,
     keys,
     (setting.corpus.train, rows),
