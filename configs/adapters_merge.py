@@ -1,0 +1,96 @@
+"""Which merge of LoRAs keeps most of what they learned?
+
+python -m experiments.adapters_merge --config=configs/adapters_merge.py:VARIANT
+"""
+
+import ml_collections
+
+from configs import _variants, merge_lm
+
+
+def python() -> ml_collections.ConfigDict:
+  """Four texts that are part of every Python installation."""
+  config = ml_collections.ConfigDict(_lora())
+  texts = merge_lm.python()
+  for field in ('data', 'domains', 'length', 'bytes', 'model', 'at_once'):
+    config[field] = texts[field]
+  config.problem = 'language'
+  config.base = {'steps': 200, 'batch_size': 32, 'learning_rate': 3e-3}
+  config.evaluation = {'windows': 64, 'batch_size': 64}
+  return config
+
+
+def digits() -> ml_collections.ConfigDict:
+  """Four tasks made from the embedded digits."""
+  config = ml_collections.ConfigDict(_lora() | _variants.suite())
+  config.problem = 'vision'
+  config.tasks = ('upright', 'rotated', 'inverted', 'shuffled')
+  config.lora.update({'steps': 200, 'batch_size': 64, 'rate': 5e-3})
+  return config
+
+
+def tiny() -> ml_collections.ConfigDict:
+  """A test, in seconds."""
+  config = digits()
+  config.update(
+    {
+      'tasks': ('upright', 'inverted'),
+      'validation': 449,
+      'seeds': 2,
+      'pools': ('own', 'orthogonal'),
+      'merges': ('sum', 'separate', 'lego', 'rmm'),
+      'coefs': (0.5, 1.0),
+      'ranks': (4,),
+      'base': {
+        'steps': 40, 'batch_size': 32, 'learning_rate': 3e-3, 'examples': 20,
+      },
+    }
+  )  # fmt: skip
+  config.models.mlp.arguments = {'widths': (16,), 'outputs': 16}
+  config.lora.update({'rank': 2, 'steps': 40, 'batch_size': 32, 'rate': 2e-2})
+  return config
+
+
+def texts() -> ml_collections.ConfigDict:
+  """All texts of a folder of the user."""
+  config = python()
+  config.update({'data': 'data', 'domains': ()})
+  return config
+
+
+def suite8() -> ml_collections.ConfigDict:
+  """Eight real tasks of 28x28 images, from a folder of the user; an MLP."""
+  config = digits()
+  config.update(_variants.SUITE8)
+  config.base.learning_rate = 1e-3
+  return config
+
+
+def _lora() -> dict[str, object]:
+  """Returns what all variants have in common."""
+  return {
+    'variant': '',
+    'seeds': 3,
+    'seed': 0,
+    'pools': ('own', 'shared', 'frozen', 'orthogonal'),
+    'lora': {
+      'rank': 8,
+      'leaves': 'kernel$',
+      'steps': 80,
+      'batch_size': 32,
+      'rate': 1e-2,
+    },
+    'merges': (
+      *('sum', 'separate', 'ties', 'ties_factors', 'knots', 'tsv'),
+      *('lego', 'lego_invariant', 'truncated', 'rmm'),
+    ),
+    'coefs': (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.5, 2.0, 3.0),
+    'density': 0.2,  # of TIES
+    'basis': 2,  # directions of RMM, of T
+    'ranks': (4, 8, 16, 32),  # of LEGO and the truncated sum
+  }
+
+
+get_config = _variants.chooser(
+  tiny, python, digits, texts, suite8, default='python'
+)
