@@ -9,7 +9,7 @@ from tests import operations
 
 ROOMS = (
   *('deltas', 'merge', 'scale', 'stats', 'align', 'stitch', 'landscape'),
-  *('adapters', 'search', 'surgery', 'train'),
+  *('adapters', 'codecs', 'search', 'surgery', 'train'),
 )
 # Functions that are not traced by users, by reason. A new function is in the
 # table or here.
@@ -22,6 +22,9 @@ NOT_TRACED = {
       'align.activation_matching',
       'align.agreement',
     ),
+    *('codecs.bitstack', 'codecs.block_order', 'codecs.compeft'),
+    *('codecs.load', 'codecs.save', 'codecs.size', 'codecs.skillpack'),
+    'codecs.truncate',
     'align.assign_lapx',
     *('align.assign_scipy', 'align.check', 'align.match_many'),
     *('align.merge_many', 'align.mismatch', 'align.partial_cost'),

@@ -1,4 +1,4 @@
-"""Operations of ``tree``, ``deltas``, ``adapters``, ``merge``, ``search``."""
+"""Operations of trees, deltas, adapters, merges, searches and codecs."""
 
 import functools
 from typing import Any
@@ -9,11 +9,11 @@ import numpy as np
 
 from tests.merge import battery
 from tests.operations import inputs
-from wsl import adapters, deltas, merge, search, tree
+from wsl import adapters, codecs, deltas, merge, search, tree
 
 
 def parts(dtype: Any) -> list[inputs.Table]:
-  return [_trees(dtype), _methods(dtype), _searches(dtype)]
+  return [_trees(dtype), _packs(dtype), _methods(dtype), _searches(dtype)]
 
 
 def _trees(dtype: Any) -> inputs.Table:
@@ -54,6 +54,21 @@ def _adapters(dtype: Any, base: Any) -> inputs.Table:
     'adapters.balance': (adapters.balance, (gates, gates[None])),
     'adapters.expand': (adapters.expand, (mixture.pools, mixture.tables)),
   }
+
+
+def _packs(dtype: Any) -> inputs.Table:
+  """Returns the codecs that are decoded on the device."""
+  x = {'w': inputs.normal(dtype, 6, 5)}
+  family = merge.tall_masks({'w': inputs.normal(dtype, 2, 6, 5)}, threshold=0.4)
+  packs = {
+    'bitstack': codecs.bitstack(x, blocks=2, rank=2),
+    'skillpack': codecs.skillpack(x, rank=2),
+    'masks': codecs.masks(family),
+  }
+  rows = {
+    f'codecs.decode, {k}': (codecs.decode, (p,)) for k, p in packs.items()
+  }
+  return rows | {'codecs.masks': (codecs.masks, (family,))}
 
 
 def _factors(dtype: Any) -> adapters.Factors:
