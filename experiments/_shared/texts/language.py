@@ -13,13 +13,13 @@ from wsl import train, types
 
 
 # One function for each model: programs are kept as long as their functions.
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=16)
 def apply_fn(model: Any) -> Callable[[types.Params, types.Array], types.Array]:
   """Returns the function from (params, tokens) to logits."""
   return lambda params, tokens: model.apply({'params': params}, tokens)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=16)
 def loss_fn(model: Any) -> Callable[..., types.Array]:
   """Returns the training loss in nats for each byte.
 
@@ -34,12 +34,14 @@ def loss_fn(model: Any) -> Callable[..., types.Array]:
   ) -> types.Array:
     del key
     inputs, targets = split(windows[rows])
-    logits = apply_fn(model)(params, inputs)
-    return optax.softmax_cross_entropy_with_integer_labels(
-      logits, targets
-    ).mean()
+    return cross_entropy(apply_fn(model)(params, inputs), targets)
 
   return loss
+
+
+def cross_entropy(logits: types.Array, targets: types.Array) -> types.Array:
+  """Returns the mean cross-entropy in nats."""
+  return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
 
 
 def split(windows: types.Array) -> tuple[types.Array, types.Array]:
