@@ -26,7 +26,7 @@ def digits() -> ml_collections.ConfigDict:
     'model': {
       'module': 'ViT',  # or 'MLP', without normalisation of hidden units
       'arguments': {
-        'patch': 2, 'width': 24, 'depth': 3, 'heads': 4, 'expansion': 4,
+        'patch': 4, 'width': 32, 'depth': 3, 'heads': 4, 'expansion': 4,
         'pool': 'mean',
       },
     },

@@ -94,7 +94,9 @@ def elastic(setting: Setting) -> list[str]:
   """Returns the names of the elastic groups, in the order of the layers."""
   pattern = re.compile(setting.config.groups)
   return tree.in_order(
-    g.name for g in setting.symmetry.groups if pattern.search(g.name)
+    g.name
+    for g in setting.symmetry.groups
+    if pattern.search(g.name) and not g.outer
   )
 
 

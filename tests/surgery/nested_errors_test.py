@@ -105,7 +105,7 @@ CASES: list[tuple[Callable[[], Any], str]] = [
   ),
   (
     lambda: surgery.mix_and_match(networks.symmetry(), [1, 2]),
-    '2 choices for 5 groups',
+    '2 choices for 3 groups',
   ),
   (
     lambda: surgery.granularities(networks.symmetry(), factors=[0.5]),

@@ -5,10 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from wsl import align, surgery, train
+from wsl import align, surgery
 
 UNITS, ROWS = 8, 6
 LEAVES = (
@@ -129,31 +128,3 @@ def test_mixtures_in_the_order_of_layers() -> None:
   gradual = [*surgery.gradual_choices(3, factors=(1, 2, 4))]
   assert len(gradual) == 10
   assert all(a <= b <= c for a, b, c in gradual)
-
-
-def test_training_compiles_once_and_fits_every_width() -> None:
-  traces = []
-
-  def counted(p: Any, x: Any, key: Any) -> Any:
-    traces.append(1)
-    return jnp.mean(jnp.square(jnp.tanh(x @ p['up']) @ p['down'] - x[:, :2]))
-
-  loss = surgery.nested_loss(counted, SIZES, symmetry=SYMMETRY, draws=2)
-  optimizer = optax.sgd(0.1)
-  state = train.start(params(), optimizer=optimizer)
-  run = lambda state, loss: train.advance(
-    loss, state, data(), optimizer=optimizer, steps=60, batch_size=ROWS, key=KEY
-  )[0]
-  state = run(state, loss)
-  count = len(traces)
-  before, after = params(), run(state, loss).params
-  assert len(traces) == count <= 2  # advance traces the loss and its structure
-  for size in SIZES:
-    cut = lambda p, size=size: {
-      'up': p['up'][:, : size.widths['h']],
-      'down': p['down'][: size.widths['h']],
-    }
-    error = lambda p: np.square(
-      np.tanh(data() @ p['up']) @ p['down'] - data()[:, :2]
-    ).mean()
-    assert error(cut(jax.tree.map(np.asarray, after))) < error(cut(before))

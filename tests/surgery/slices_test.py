@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.surgery import nested_networks as networks
-from wsl import align, checkpoint, surgery, tree
+from wsl import align, checkpoint, models, surgery, tree
 
 SIZES = [
   {networks.OF_HIDDEN: 3},
@@ -66,6 +66,18 @@ def test_a_slice_has_the_leading_units_of_each_segment() -> None:
     for y, n, m in ((q, keys, 1), (k, keys, 1), (v, values, values))
   ]
   np.testing.assert_array_equal(found, np.concatenate(wanted, 1))
+
+
+def test_one_fraction_keeps_the_units_of_heads() -> None:
+  size = surgery.slice_size(networks.symmetry(), widths=0.5)
+  kept = {networks.OF_KEYS: networks.KEYS, networks.OF_VALUES: networks.VALUES}
+  halves = {
+    networks.OF_HEADS: networks.HEADS // 2,
+    networks.OF_HIDDEN: networks.HIDDEN // 2,
+    networks.OF_RESIDUAL: networks.RESIDUAL // 2,
+  }
+  assert size.widths == kept | halves
+  assert surgery.granularities(networks.symmetry(), factors=[2]) == (size,)
 
 
 def test_a_slice_of_a_slice_is_the_slice() -> None:
@@ -266,3 +278,33 @@ def test_a_checkpoint_is_cut_as_it_is_read(tmp_path: Any) -> None:
   found = checkpoint.load(tmp_path / 'small.safetensors')
   wanted = cut(params, {networks.OF_HEADS: 2})
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_a_slice_of_a_vision_transformer_runs_in_a_smaller_one() -> None:
+  """Whole heads and hidden units, of each block its own number."""
+  whole = models.ViT(
+    outputs=3, patch=2, width=8, depth=2, heads=4, expansion=2, pool='mean'
+  )
+  x = np.random.default_rng(0).normal(size=(2, 4, 4, 1)).astype(np.float32)
+  shapes = jax.eval_shape(whole.init, jax.random.key(0), x)
+  rng = np.random.default_rng(1)
+  params = jax.tree.map(
+    lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes
+  )
+  symmetry = align.find_symmetry(whole.apply, shapes, x)
+  names = tree.in_order(g.name for g in symmetry.groups if not g.outer)
+  heads = [name for name in names if 'attention/key/bias' in name]
+  hidden = [name for name in names if 'mlp' in name]
+  widths = dict.fromkeys(heads, 3) | dict(zip(hidden, (5, 9)))
+  size = surgery.slice_size(symmetry, widths=widths)
+  small = whole.clone(heads=3, head_size=2, hidden=(5, 9))
+  found = jax.jit(
+    lambda p: small.apply(surgery.slice(p, size, symmetry=symmetry), x)
+  )(params)
+  wanted, other = jax.jit(
+    lambda p: jax.vmap(lambda p: whole.apply(p, x))(
+      tree.stack([surgery.masked(p, size, symmetry=symmetry), p])
+    )
+  )(params)
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+  assert np.abs(wanted - other).max() > 0.1

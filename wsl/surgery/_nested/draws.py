@@ -33,7 +33,7 @@ def draw_size(
     >>> symmetry = align.Symmetry((h,), (('w', ((('w:0',),),)),))
     >>> sizes = surgery.granularities(symmetry)
     >>> int(draw_size(sizes, jax.random.key(0)).widths['w:0'])
-    16
+    8
 
   Reference:
     Valipour et al., "SortedNet: A Scalable and Generalized Framework for

@@ -24,6 +24,8 @@ def granularities(
     symmetry: the symmetry of the whole model.
     groups: the elastic groups, a regular expression searched in their names,
       such as ``'mlp'`` for the hidden units of a transformer; all by default.
+      Groups that depend on another one, such as the units of a head, are not
+      elastic: whole heads are.
     factors: F, each at least 1; 1 is the whole model.
 
   Returns:
@@ -131,10 +133,10 @@ def elastic_groups(
 ) -> list[str]:
   """Returns the names of the groups that match, in the order of layers."""
   pattern = tree.compiled(groups)
-  names = [g.name for g in symmetry.groups if pattern.search(g.name)]
+  known = size_lib.outermost(symmetry)
+  names = [name for name in known if pattern.search(name)]
   if not names:
-    found = [g.name for g in symmetry.groups][:3]
     raise ValueError(
-      f"{caller}: groups='{groups}' matches no group: the first are {found}"
+      f"{caller}: groups='{groups}' matches no group: the first are {known[:3]}"
     )
   return tree.in_order(names)

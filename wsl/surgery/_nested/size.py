@@ -48,8 +48,9 @@ def slice_size(
   Args:
     symmetry: the symmetry of the whole model.
     widths: for each group a fraction of its units, a float in (0, 1], or their
-      number, an int ``>= 1``; or one fraction for all groups. Groups that are
-      not named keep all units.
+      number, an int ``>= 1``; or one fraction for all groups that depend on no
+      other one (heads, but not the units within them). Groups that are not
+      named keep all units.
     depths: the number of leading blocks to keep, ``>= 0``, by a regular
       expression with one group that captures the number of a block, such as
       ``{r'block_(\d+)/': 2}``, or ``{r'stage_0/block_(\d+)/': 2}`` for a stage.
@@ -80,7 +81,7 @@ def slice_size(
         f'slice_size: widths={widths} is one count for all groups: give a '
         'fraction such as 0.5, or counts by group'
       )
-    given = dict.fromkeys(groups, widths)
+    given = dict.fromkeys(outermost(symmetry), widths)
   counts = {
     name: _count(given.get(name, 1.0), size, name)
     for name, size in groups.items()
@@ -109,6 +110,15 @@ def full_size(symmetry: align.Symmetry) -> Size:
     Size(widths={'w:0': 8}, depths={})
   """
   return slice_size(symmetry)
+
+
+def outermost(symmetry: align.Symmetry) -> list[str]:
+  """Returns the names of the groups that depend on no other group."""
+  return [
+    group.name
+    for group in symmetry.groups
+    if all(symmetry.factor[outer].pinned for outer in group.outer)
+  ]
 
 
 def stack_sizes(sizes: Sequence[Size], caller: str) -> Size:
