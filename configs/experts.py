@@ -5,7 +5,7 @@
 tiny: seconds, a test. Two domains, two seeds, briefly trained.
 
 python: minutes on two free cores. Four texts that are part of every Python
-installation, three seeds, two blocks of width 64 with eight experts.
+installation, three seeds, two blocks of width 32 with eight experts.
 
 texts: the same for all texts of a folder of yours, --config.data=FOLDER: files
 NAME.txt, or folders NAME of .txt files.
@@ -26,14 +26,14 @@ def python() -> ml_collections.ConfigDict:
       'domains': ('code', 'manual', 'licences', 'characters'),  # (): all
       'seeds': 3,
       'seed': 0,
-      'length': 64,  # bytes of a window
+      'length': 32,  # bytes of a window
       'bytes': 400_000,  # of each domain at most, from all over the text
       'at_once': 1,
-      'model': {'width': 64, 'depth': 2, 'heads': 4, 'hidden': 128},
+      'model': {'width': 32, 'depth': 2, 'heads': 4, 'hidden': 64},
       # An expert computes at most capacity * top_k / count of the tokens.
       'experts': {'count': 8, 'top_k': 2, 'capacity': 1.25, 'balance': 0.01},
       'batch_size': 32,
-      'base': {'steps': 200, 'rate': 3e-3},
+      'base': {'steps': 200, 'rate': 5e-3},
       'budgets': (0.5, 1.0, 2.0),  # of compute, relative to the base
       'evaluation': {'windows': 64, 'batch_size': 64},
       # Mean numbers of experts left, and windows of a domain for the routing.

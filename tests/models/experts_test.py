@@ -64,11 +64,10 @@ def test_an_expert_computes_no_more_than_its_capacity(drawn):
   wanted, used = oracle(params, x, top_k=2, slots=slots)
   assert max(used) == slots
   assert sum(used) < 2 * N  # some choices are dropped
-  y = layer(capacity=0.7).apply({'params': params}, x)
+  apply = lambda p: layer(capacity=0.7).apply({'params': p}, x)
+  total = lambda p: (jnp.sum(apply(p)), apply(p))
+  grads, y = jax.jit(jax.grad(total, has_aux=True))(params)
   np.testing.assert_allclose(y, wanted, rtol=1e-12, atol=1e-14)
-  grads = jax.grad(
-    lambda p: jnp.sum(layer(capacity=0.7).apply({'params': p}, x))
-  )(params)
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
@@ -95,31 +94,38 @@ def test_experts_and_their_units_are_permuted(drawn):
   np.testing.assert_allclose(symmetry.log10_order, math.log10(orders))
 
 
-@pytest.mark.parametrize(
-  ('module', 'x'),
-  [
-    (
-      models.LanguageModel(
-        vocabulary=5, width=4, heads=2, hidden=3, depth=1, experts=3, top_k=1
-      ),
-      np.zeros((1, 2), np.int32),
-    ),
-    (
-      models.ViT(outputs=2, width=4, heads=2, depth=1, experts=3, patch=2),
-      np.ones((1, 2, 4, 1)),
-    ),
-  ],
-  ids=['language', 'vit'],
-)
-def test_models_have_experts_in_their_blocks(module, x, draw_params):
+def test_a_language_model_has_experts_in_its_blocks(draw_params):
+  module = models.LanguageModel(
+    vocabulary=5, width=4, heads=2, hidden=3, depth=1, experts=3, top_k=1
+  )
+  x = np.zeros((1, 2), np.int32)
   params = draw_params(module, x)
-  y, logits = models.router_logits(module, params, x)
+
+  @jax.jit
+  def both(params):
+    y, logits = models.router_logits(module, params, x)
+    parts = models.segments(module, params)
+    h = parts.embed(parts.params['embed'], x)
+    block = jax.tree.map(lambda p: p[0], parts.params['blocks'])
+    return y, logits, parts.head(parts.params['head'], parts.block(block, h))
+
+  y, logits, cut = both(params)
   assert {n: s.shape for n, s in logits.items()} == {'block_0/mlp': (2, 3)}
-  parts = models.segments(module, params)
-  h = parts.embed(parts.params['embed'], x)
-  block = jax.tree.map(lambda p: p[0], parts.params['blocks'])
-  out = parts.head(parts.params['head'], parts.block(block, h))
-  np.testing.assert_allclose(out, y, rtol=1e-12)
+  np.testing.assert_allclose(cut, y, rtol=1e-12)
+
+
+def test_a_vision_transformer_has_experts_in_its_blocks():
+  module = models.ViT(outputs=2, width=4, heads=2, depth=2, experts=3, patch=2)
+  x = jax.ShapeDtypeStruct((1, 2, 4, 1), jnp.float32)
+  params = jax.eval_shape(module.init, jax.random.key(0), x)['params']
+  _, logits = jax.eval_shape(
+    lambda p, x: models.router_logits(module, p, x), params, x
+  )
+  wanted = {f'block_{i}/mlp': (2, 3) for i in range(2)}
+  assert {n: s.shape for n, s in logits.items()} == wanted
+  parts = jax.eval_shape(lambda p: models.segments(module, p).params, params)
+  up = parts['blocks']['mlp']['experts']['up']['kernel']
+  assert up.shape == (2, 3, 4, 8)
 
 
 def test_bad_arguments_are_named(drawn):

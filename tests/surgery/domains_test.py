@@ -26,6 +26,9 @@ SYMMETRY = align.Symmetry(
 )
 
 
+APPLY = jax.jit(surgery.apply_experts, static_argnums=0)
+
+
 def hidden(p, x):
   return jax.nn.relu(x @ p['up'])
 
@@ -51,7 +54,7 @@ def test_an_expert_and_the_shared_one_are_the_masked_perceptron():
   h = np.asarray(hidden(P, X))
   for c in range(C):
     gates = jnp.zeros((6, C)).at[:, c].set(1)
-    y = surgery.apply_experts(mlp, experts, gates, X)
+    y = APPLY(mlp, experts, gates, X)
     wanted = (h * masks[c]) @ np.asarray(P['down']) + np.asarray(P['bias'])
     np.testing.assert_allclose(y, wanted, rtol=1e-12, atol=1e-13)
     assert np.abs(y - mlp(P, X)).max() > 1e-3
@@ -71,14 +74,15 @@ def test_scores_and_loss_of_a_router_are_the_definition():
     u += h > np.sort(h, -1)[:, ::-1][:, q - 1 : q]
   o = u @ masks.T / (3 * N)
   o = 10 * (o - o.mean(-1, keepdims=True))
-  found = surgery.domain_scores(jnp.asarray(h), jnp.asarray(masks))
+  scores = jax.jit(surgery.domain_scores)
+  found = scores(jnp.asarray(h), jnp.asarray(masks))
   np.testing.assert_allclose(found, o, rtol=1e-12, atol=1e-13)
   logits = RNG.normal(size=(5, C))
   soft = lambda a: np.exp(a) / np.exp(a).sum(-1, keepdims=True)
   hard = 0.5 * np.eye(C)[o.argmax(-1)] + 0.5 / C
   logp = np.log(soft(logits))
   wanted = -(0.75 * hard * logp + 0.25 * soft(o) * logp).sum(-1).mean()
-  loss = surgery.router_loss(jnp.asarray(logits), found)
+  loss = jax.jit(surgery.router_loss)(jnp.asarray(logits), found)
   np.testing.assert_allclose(loss, wanted, rtol=1e-12)
 
 

@@ -124,12 +124,14 @@ class MoE(nn.Module):
     >>> from wsl import models
     >>> layer = models.MoE(models.SwiGLU, hidden=8, experts=4)
     >>> x = jnp.ones((2, 3, 5))
-    >>> params = layer.init(jax.random.key(0), x)['params']
+    >>> y, variables = jax.eval_shape(
+    ...   layer.init_with_output, jax.random.key(0), x)
+    >>> params = variables['params']
     >>> params['router']['kernel'].shape
     (5, 4)
     >>> params['experts']['up']['kernel'].shape
     (4, 5, 8)
-    >>> layer.apply({'params': params}, x).shape
+    >>> y.shape
     (2, 3, 5)
 
   Reference:
