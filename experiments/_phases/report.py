@@ -1,0 +1,236 @@
+"""Phases of a zoo: labels, claims, tables and the diagram.
+
+Arrays are ``[W, T, P]``: widths, rates and pairs of seeds. A metric of one
+network is averaged over the two of a pair, so that pairs are the repetitions.
+"""
+
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from experiments._phases import pairs
+from experiments._run import canvas, console, spreads, verdicts
+from wsl import landscape
+
+COLOURS = ('#8a8a8a', '#d8b365', '#c2559d', '#7fb1d9', '#2a8c4a')
+# Title, colour map, whether the scale is logarithmic.
+PANELS = {
+  'loss': ('training loss, nats', 'viridis_r', False),
+  'test': ('test accuracy, %', 'viridis', False),
+  'trace': ('Hessian trace', 'magma', True),
+  'top': ('largest eigenvalue', 'magma', True),
+  'connectivity': ('mode connectivity, nats', 'RdBu', False),
+  'similarity': ('CKA of outputs', 'viridis', False),
+  'gain': ('aligned average, points', 'RdBu', False),
+}
+
+
+def metrics(
+  config: ml_collections.ConfigDict,
+  single: dict[str, Any],
+  paired: dict[str, Any],
+  averages: dict[str, Any],
+) -> dict[str, np.ndarray]:
+  """Returns all metrics, ``[W, T, P]`` each.
+
+  Args:
+    config: of the run.
+    single: from ``zoo.measure``.
+    paired: from ``pairs.measure``.
+    averages: from ``pairs.average``.
+  """
+  both = pairs.of_seeds(config)
+  found = {
+    name: np.asarray(x)[..., both].mean(-1) for name, x in single.items()
+  }
+  found |= {name: np.asarray(x) for name, x in paired.items()}
+  for name, x in averages.items():
+    found[name] = np.asarray(x) - found['test']
+  found['gain'] = found.pop('aligned')
+  return found
+
+
+def label(
+  config: ml_collections.ConfigDict, found: dict[str, np.ndarray]
+) -> np.ndarray:
+  """Returns the codes of phases, of the shape of the metrics."""
+  return np.asarray(
+    landscape.phases(
+      found['loss'],
+      found['connectivity'],
+      found['similarity'],
+      **config.phases.to_dict(),
+    )
+  )
+
+
+def summarise(
+  config: ml_collections.ConfigDict, found: dict[str, np.ndarray]
+) -> dict[str, Any]:
+  """Summarises a zoo.
+
+  Args:
+    config: of the run.
+    found: from ``metrics``.
+
+  Returns:
+    ``cells``: a dict for each width and rate with its phase, from means over
+    pairs, and metrics ``[mean, standard deviation]``; ``phases``: by name the
+    number of cells and the mean of each metric; ``claims``: see ``_claims``.
+  """
+  means = {name: x.mean(-1) for name, x in found.items()}
+  codes = label(config, means)
+  cells = [
+    {
+      'width': config.widths[i],
+      'rate': config.rates[t],
+      'phase': landscape.PHASES[codes[i, t]],
+      **{name: spreads.spread(x[i, t]) for name, x in found.items()},
+    }
+    for i, t in np.ndindex(codes.shape)
+  ]
+  phases = {}
+  for code, name in enumerate(landscape.PHASES):
+    inside = codes == code
+    if inside.any():
+      of_phase = {key: float(x[inside].mean()) for key, x in means.items()}
+      phases[name] = {'cells': int(inside.sum()), **of_phase}
+  return {
+    'cells': cells,
+    'phases': phases,
+    'claims': _claims(codes, label(config, found), found),
+  }
+
+
+def _claims(
+  codes: np.ndarray, each: np.ndarray, found: dict[str, np.ndarray]
+) -> dict[str, Any]:
+  """Judges the published claims, pair by pair.
+
+  Args:
+    codes: the phase of each cell, ``[W, T]``.
+    each: the phase of each pair, ``[W, T, P]``.
+    found: from ``metrics``.
+
+  Returns:
+    By claim, as ``verdicts.judge`` does. A claim about a phase without a cell
+    is absent.
+  """
+  phase = {name: codes == i for i, name in enumerate(landscape.PHASES)}
+  low = phase['III'] | phase['IV-A'] | phase['IV-B']
+  inside = lambda name, where: found[name][where].mean(0)
+  gains: list[tuple[str, Any]] = [
+    (f'phase {name} exists (cells)', (each == i).sum((0, 1)))
+    for i, name in enumerate(landscape.PHASES)
+  ]
+
+  def compare(claim: str, name: str, first: np.ndarray, second: Any) -> None:
+    if first.any() and second.any():
+      gains.append((claim, inside(name, first) - inside(name, second)))
+
+  for name in ('trace', 'top'):
+    compare(
+      f'Hessian larger at high loss: {name} of I and II minus III and IV',
+      name, ~low, low,
+    )  # fmt: skip
+  compare(
+    'IV-B generalises better than IV-A', 'test', phase['IV-B'], phase['IV-A']
+  )
+  best = phase['IV-B']
+  if best.any():
+    for name in landscape.PHASES[:-1]:
+      if phase[name].any():
+        compare(
+          f'averages gain more in IV-B than in {name}',
+          'gain',
+          best,
+          phase[name],
+        )
+  return verdicts.judge(gains)
+
+
+def show(
+  title: str, config: ml_collections.ConfigDict, summary: dict[str, Any]
+) -> None:
+  """Prints a table of the phases, and the verdicts."""
+  limits = config.phases
+  rows = [
+    (
+      name,
+      str(x['cells']),
+      f'{x["loss"]:.3f}',
+      f'{100 * x["test"]:.1f}',
+      f'{x["trace"]:.1f}',
+      f'{x["top"]:.1f}',
+      f'{x["connectivity"]:+.3f}',
+      f'{x["line"]:.3f}',
+      f'{x["similarity"]:.2f}',
+      f'{100 * x["gain"]:+.1f}',
+      f'{100 * x["naive"]:+.1f}',
+    )
+    for name, x in summary['phases'].items()
+  ]
+  console.show_table(
+    title,
+    (
+      *('phase', 'cells', 'loss', 'test', 'trace', 'top', 'mc', 'line'),
+      *('CKA', 'aligned', 'naive'),
+    ),
+    [rows],
+    [
+      f'low loss: at most {limits.low_loss:g} nats; barrier: above '
+      f'{limits.barrier:g} nats; high CKA: at least {limits.similar:g}. line: '
+      'barrier of the straight line, nats; aligned, naive: test accuracy of '
+      'the average of two seeds minus their mean, points.',
+      *verdicts.lines(summary['claims']),
+    ],
+  )
+
+
+def draw(
+  path: pathlib.Path,
+  config: ml_collections.ConfigDict,
+  found: dict[str, np.ndarray],
+) -> None:
+  """Draws each metric over width and rate, and the phases."""
+  fig, panels = canvas.grid(16, 7.4, 2, 4)
+  places = [ax for row in panels for ax in row]
+  for ax, (name, (title, colours, is_log)) in zip(places, PANELS.items()):
+    values = found[name].mean(-1).T
+    values = 100 * values if name in ('test', 'gain') else values
+    values = np.log10(np.maximum(np.abs(values), 1e-3)) if is_log else values
+    limit = np.abs(values).max()
+    bounds = {'vmin': -limit, 'vmax': limit} if colours == 'RdBu' else {}
+    image = ax.imshow(
+      values, cmap=colours, origin='lower', aspect='auto', **bounds
+    )
+    fig.colorbar(image, ax=ax)
+    canvas.heading(ax, f'{title}, log10' if is_log else title)
+  means = {name: x.mean(-1) for name, x in found.items()}
+  codes = label(config, means).T
+  _draw_phases(places[-1], codes)
+  for ax in places:
+    ax.grid(visible=False)
+    ax.set_xticks(range(len(config.widths)), config.widths)
+    ax.set_yticks(range(len(config.rates)), [f'{x:g}' for x in config.rates])
+  for ax in panels[-1]:
+    ax.set_xlabel('width (load falls)')
+  for row in panels:
+    row[0].set_ylabel('learning rate (temperature)')
+  canvas.save(fig, path)
+
+
+def _draw_phases(ax: Any, codes: np.ndarray) -> None:
+  """Draws the phase of each cell, ``[T, W]``, by colour and name."""
+  channels = [
+    [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    for colour in (*COLOURS, '#ffffff')  # the last one for no phase
+  ]
+  ax.imshow(np.asarray(channels)[codes], origin='lower', aspect='auto')
+  for t, i in np.ndindex(codes.shape):
+    if codes[t, i] >= 0:
+      name = landscape.PHASES[codes[t, i]]
+      ax.text(i, t, name, ha='center', va='center', fontsize=10)
+  canvas.heading(ax, 'phase')

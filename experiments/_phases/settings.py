@@ -1,0 +1,91 @@
+"""Config and data of a zoo over temperature and load."""
+
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+from experiments._run import checks
+from experiments._shared import nets_training, one_task
+from wsl import data
+
+PAIRS = 2  # seeds, at least
+
+
+class Setting(NamedTuple):
+  """Config and data of a run.
+
+  Attributes:
+    config: of the run.
+    train: normalised training images and labels, some of them random.
+    test: normalised test images and labels.
+    classes: the number of classes.
+  """
+
+  config: ml_collections.ConfigDict
+  train: nets_training.Examples
+  test: nets_training.Examples
+  classes: int
+
+
+def load(config: ml_collections.ConfigDict) -> Setting:
+  """Reads the data and checks the config; see ``experiment.Run`` for errors."""
+  _check(config)
+  task = one_task.read(config)
+  scale = one_task.statistics(task.train)
+  classes = int(task.train.y.max()) + 1
+  count = min(config.examples, len(task.train.y))
+  checks.sizes(
+    {
+      'batch_size': (config.batch_size, 1, count),
+      'hessian.examples': (config.hessian.examples, 1, count),
+      'curve.batch_size': (config.curve.batch_size, 1, count),
+    }
+  )
+  rng = np.random.default_rng(config.seed)
+  rows = rng.permutation(len(task.train.y))[:count]
+  labels = task.train.y[rows]
+  wrong = rng.random(count) < config.noise
+  labels = np.where(wrong, rng.integers(classes, size=count), labels)
+  return Setting(
+    config,
+    one_task.normal(data.Split(task.train.x[rows], labels), *scale),
+    one_task.normal(task.test, *scale),
+    classes,
+  )
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+  """Checks the numbers that do not depend on the data."""
+  checks.sizes(
+    {
+      'seeds': (config.seeds, PAIRS, None),
+      'widths': (config.widths, 1, None),
+      'rates': (config.rates, 1e-6, 1e3),
+      'epochs': (config.epochs, 1, None),
+      'examples': (config.examples, 1, None),
+      'noise': (config.noise, 0, 1),
+      'at_once': (config.at_once, 1, None),
+      'hessian.steps': (config.hessian.steps, 1, None),
+      'hessian.probes': (config.hessian.probes, 1, None),
+      'curve.bends': (config.curve.bends, 1, None),
+      'curve.points': (config.curve.points, 3, None),
+      'curve.epochs': (config.curve.epochs, 1, None),
+      'phases.barrier': (config.phases.barrier, 0, None),
+    }
+  )
+  for field in ('widths', 'rates'):
+    values = list(config[field])
+    if values != sorted(set(values)):
+      raise ValueError(f'{field}={values}: expected different, growing numbers')
+
+
+def describe(setting: Setting) -> str:
+  """Returns the size of the zoo and its training in one line."""
+  config = setting.config
+  count = len(config.widths) * len(config.rates) * config.seeds
+  return (
+    f'{count} networks: widths {list(config.widths)}, learning rates '
+    f'{list(config.rates)}, {config.seeds} seeds; {len(setting.train[1])} '
+    f'images, {100 * config.noise:g} % random labels, {config.epochs} epochs'
+  )
