@@ -91,9 +91,13 @@ def _one(setting: settings.Setting, operands: Any) -> dict[str, types.Array]:
     'connectivity': landscape.connectivity(along),
     'barrier': landscape.heights(along).above_chord,
     'line': landscape.heights(line).above_chord,
-    # Networks of constant outputs (0 / 0) have nothing in common.
-    'similarity': jnp.nan_to_num(stats.cka(outputs[0, 0], unbiased=False)),
+    'similarity': _finite(stats.cka(outputs[0, 0], unbiased=False)),
   }
+
+
+def _finite(x: types.Array) -> types.Array:
+  """Returns 0 for the alignment of constant outputs, which is 0 / 0."""
+  return jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))
 
 
 @functools.cache

@@ -11,11 +11,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from experiments._phases import settings
 from experiments._shared import nets_training, side_by_side
-from wsl import landscape, models, train, types
+from wsl import landscape, models, train, tree, types
 
 
 def network(setting: settings.Setting) -> models.MLP:
@@ -41,23 +42,34 @@ def cross_entropy(
   ).mean()
 
 
-def starts(setting: settings.Setting, width: int) -> types.Params:
-  """Returns initial parameters of one width, padded by zeros, ``[S, ...]``."""
+def starts(setting: settings.Setting) -> types.Params:
+  """Returns initial parameters of each width and seed, ``[W, S, ...]``.
+
+  A narrow network is the first units of the widest one of its seed. Variances
+  of initial weights are 1 / inputs, so those of hidden units are scaled.
+  """
   config = setting.config
-  model = models.MLP(widths=(width, width), outputs=setting.classes, norm=False)
-  keys = side_by_side.keys(config.seed, width, config.seeds)
-  image = setting.train[0][:1]
-  init = lambda key: model.init(key, image)['params']
-  full = jax.eval_shape(
-    lambda key: network(setting).init(key, image)['params'], keys[0]
-  )
+  keys = side_by_side.keys(config.seed, 0, config.seeds)
+  init = lambda key: network(setting).init(key, setting.train[0][:1])['params']
+  full = jax.jit(jax.vmap(init))(keys)
+  widest = max(config.widths)
+  units = np.arange(widest) < np.array(config.widths)[:, None]
+  scales = np.sqrt(widest / np.array(config.widths))[:, None] * units
+  columns = {'block_0': units, 'block_1': units}
+  rows = {'block_1': scales, 'output': scales}
 
-  def pad(x: types.Array, like: Any) -> types.Array:
-    return jnp.pad(
-      x, [(0, 0), *((0, n - m) for n, m in zip(like.shape, x.shape[1:]))]
-    )
+  def cut(name: str, x: types.Array) -> types.Array:
+    block = name.split('/')[0]
+    x = jnp.broadcast_to(x[None], (len(units), *x.shape))
+    if not name.endswith('kernel'):
+      return x  # biases are zero
+    if block in columns:
+      x = x * columns[block][:, None, None, :].astype(x.dtype)
+    if block in rows:
+      x = x * rows[block][:, None, :, None].astype(x.dtype)
+    return x
 
-  return jax.tree.map(pad, jax.jit(jax.vmap(init))(keys), full)
+  return tree.map_named(cut, full)
 
 
 def networks(setting: settings.Setting) -> types.Params:
@@ -68,13 +80,12 @@ def networks(setting: settings.Setting) -> types.Params:
   """
   config = setting.config
   shape = (len(config.widths), len(config.rates), config.seeds)
-  each = [starts(setting, width) for width in config.widths]
   # All rates of a width and seed start from the same parameters.
   begin = jax.tree.map(
-    lambda *x: jnp.repeat(jnp.stack(x)[:, None], shape[1], 1).reshape(
-      -1, *x[0].shape[1:]
-    ),
-    *each,
+    lambda x: jnp.broadcast_to(
+      x[:, None], (len(x), shape[1], *x.shape[1:])
+    ).reshape(-1, *x.shape[2:]),
+    jax.jit(functools.partial(starts, setting))(),
   )
   rates = jnp.broadcast_to(
     jnp.asarray(config.rates, jnp.float32)[None, :, None], shape

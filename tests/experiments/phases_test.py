@@ -1,7 +1,6 @@
 """A zoo over temperature and load, end to end."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -45,15 +44,20 @@ def test_padding_leaves_a_narrow_network_as_it_is(finished):
   """Its units beyond the width stay zero in training, and on the curve."""
   del finished
   setting = settings.load(configs.get_config('tiny'))
-  wide, narrow = (zoo.starts(setting, w) for w in (8, 2))
-  assert jax.tree.map(jnp.shape, wide) == jax.tree.map(jnp.shape, narrow)
-  one = jax.tree.map(lambda x: x[0], narrow)
+  narrow, wide = (
+    jax.tree.map(lambda x, i=i: x[i, 0], zoo.starts(setting)) for i in (0, 1)
+  )
+  kernels = [p['block_1']['dense']['kernel'] for p in (narrow, wide)]
+  np.testing.assert_allclose(kernels[0][:2, :2], 2 * kernels[1][:2, :2])
+  one = narrow
   gradient = jax.jit(
     jax.grad(lambda p: zoo.cross_entropy(setting, p, setting.train))
   )(one)
   kernel = gradient['block_0']['dense']['kernel']
   assert np.any(kernel[:, :2])
   assert not np.any(kernel[:, 2:])
+  assert not np.any(kernels[0][2:])
+  assert not np.any(gradient['block_1']['dense']['kernel'][:, 2:])
   assert not np.any(gradient['output']['kernel'][2:])
 
 
