@@ -39,6 +39,7 @@ def digits() -> ml_collections.ConfigDict:
         'batch_size': 50,
         'learning_rate': 0.1,
       },
+      'plane': {'examples': 500, 'grid': 21},  # of figures
       # Thresholds: nats, nats, CKA.
       'phases': {'low_loss': 0.5, 'barrier': 0.05, 'similar': 0.8},
     }
@@ -54,6 +55,7 @@ def tiny() -> ml_collections.ConfigDict:
   config.epochs = 10
   config.hessian.update({'examples': 50, 'steps': 3, 'probes': 2})
   config.curve.update({'points': 3, 'epochs': 2})
+  config.plane.update({'examples': 50, 'grid': 9})
   return config
 
 

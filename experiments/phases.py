@@ -18,7 +18,7 @@ import functools
 from typing import Any
 
 from experiments import _main
-from experiments._phases import pairs, report, settings, zoo
+from experiments._phases import averages, curves, planes, report, settings, zoo
 from experiments._run import experiment, records
 
 NAME = 'phases'
@@ -34,14 +34,22 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   single = out.values('networks', lambda: zoo.measure(setting, networks))
 
   # Train curves between seeds, compare their outputs, and average them.
-  paired = out.values('pairs', lambda: pairs.measure(setting, networks))
-  averages = out.values('averages', lambda: pairs.average(setting, networks))
+  paired = out.arrays('curves', lambda: curves.measure(setting, networks))
+  bends = paired.pop('bends')
+  merged = out.values('averages', lambda: averages.measure(setting, networks))
 
-  # Write the diagram, a table and the record.
-  found = report.metrics(config, single, paired, averages)
+  # Evaluate the loss on a plane in each phase.
+  found = report.metrics(config, single, paired, merged)
+  codes = report.label_cells(config, found)
+  surfaces = out.values(
+    'planes', lambda: planes.measure(setting, networks, bends, codes)
+  )
+
+  # Write two figures, a table and the record.
   summary = report.summarise(config, found)
   out.log(*summary['cells'])
   report.draw(out.path / 'phases.png', config, found)
+  report.draw_planes(out.path / 'planes.png', surfaces)
   report.show(out.title, config, summary)
   return out.finish(summary)
 

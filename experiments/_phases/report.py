@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments._phases import pairs
+from experiments._phases import settings
 from experiments._run import canvas, console, spreads, verdicts
 from wsl import landscape
 
@@ -38,10 +38,10 @@ def metrics(
   Args:
     config: of the run.
     single: from ``zoo.measure``.
-    paired: from ``pairs.measure``.
-    averages: from ``pairs.average``.
+    paired: from ``curves.measure``.
+    averages: from ``averages.measure``.
   """
-  both = pairs.of_seeds(config)
+  both = settings.pairs(config)
   found = {
     name: np.asarray(x)[..., both].mean(-1) for name, x in single.items()
   }
@@ -66,6 +66,13 @@ def label(
   )
 
 
+def label_cells(
+  config: ml_collections.ConfigDict, found: dict[str, np.ndarray]
+) -> np.ndarray:
+  """Returns the phase of each cell from means over pairs, ``[W, T]``."""
+  return label(config, {name: x.mean(-1) for name, x in found.items()})
+
+
 def summarise(
   config: ml_collections.ConfigDict, found: dict[str, np.ndarray]
 ) -> dict[str, Any]:
@@ -81,7 +88,7 @@ def summarise(
     number of cells and the mean of each metric; ``claims``: see ``_claims``.
   """
   means = {name: x.mean(-1) for name, x in found.items()}
-  codes = label(config, means)
+  codes = label_cells(config, found)
   cells = [
     {
       'width': config.widths[i],
@@ -208,9 +215,7 @@ def draw(
     )
     fig.colorbar(image, ax=ax)
     canvas.heading(ax, f'{title}, log10' if is_log else title)
-  means = {name: x.mean(-1) for name, x in found.items()}
-  codes = label(config, means).T
-  _draw_phases(places[-1], codes)
+  _draw_phases(places[-1], label_cells(config, found).T)
   for ax in places:
     ax.grid(visible=False)
     ax.set_xticks(range(len(config.widths)), config.widths)
@@ -234,3 +239,26 @@ def _draw_phases(ax: Any, codes: np.ndarray) -> None:
       name = landscape.PHASES[codes[t, i]]
       ax.text(i, t, name, ha='center', va='center', fontsize=10)
   canvas.heading(ax, 'phase')
+
+
+def draw_planes(path: pathlib.Path, surfaces: dict[str, Any]) -> None:
+  """Draws the loss on the plane of a curve in each phase.
+
+  Args:
+    path: of the file.
+    surfaces: from ``planes.measure``.
+  """
+  fig, panels = canvas.grid(4.2 * len(surfaces) + 0.8, 4, 1, len(surfaces))
+  for ax, (name, found) in zip(panels[0], surfaces.items()):
+    losses = np.log10(np.maximum(found['losses'], 1e-4)).T
+    image = ax.contourf(found['x'], found['y'], losses, 24, cmap='viridis_r')
+    fig.colorbar(image, ax=ax)
+    places = np.asarray(found['places'])
+    ax.plot(*places.T, color='white', lw=2)
+    ax.plot(*places[[0, -1]].T, 'o', color='white', mec=canvas.INK, ms=8)
+    width, rate = found['cell']
+    canvas.heading(ax, f'{name}: width {width}, rate {rate:g}')
+    ax.grid(visible=False)
+    ax.set_xlabel('distance')
+  panels[0][0].set_ylabel('distance')
+  canvas.save(fig, path)

@@ -1,15 +1,17 @@
 """Config and data of a zoo over temperature and load."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+import functools
+import itertools
+from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 import numpy as np
 
 from experiments._run import checks
 from experiments._shared import nets_training, one_task
-from wsl import data
-
-PAIRS = 2  # seeds, at least
+from wsl import data, types
 
 
 class Setting(NamedTuple):
@@ -59,7 +61,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
   """Checks the numbers that do not depend on the data."""
   checks.sizes(
     {
-      'seeds': (config.seeds, PAIRS, None),
+      'seeds': (config.seeds, 2, None),
       'widths': (config.widths, 1, None),
       'rates': (config.rates, 1e-6, 1e3),
       'epochs': (config.epochs, 1, None),
@@ -68,6 +70,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
       'at_once': (config.at_once, 1, None),
       'hessian.steps': (config.hessian.steps, 1, None),
       'hessian.probes': (config.hessian.probes, 1, None),
+      'plane.examples': (config.plane.examples, 1, None),
+      'plane.grid': (config.plane.grid, 2, None),
       'curve.bends': (config.curve.bends, 1, None),
       'curve.points': (config.curve.points, 3, None),
       'curve.epochs': (config.curve.epochs, 1, None),
@@ -78,6 +82,27 @@ def _check(config: ml_collections.ConfigDict) -> None:
     values = list(config[field])
     if values != sorted(set(values)):
       raise ValueError(f'{field}={values}: expected different, growing numbers')
+
+
+def pairs(config: ml_collections.ConfigDict) -> np.ndarray:
+  """Returns all pairs of seeds, ``[P, 2]``."""
+  return np.array(list(itertools.combinations(range(config.seeds), 2)))
+
+
+def compiled(
+  setting: Setting, function: Callable[..., types.Tree]
+) -> Callable[..., types.Tree]:
+  """Compiles a function of (setting, ...) with the images as arguments.
+
+  Images in a closure are constants of the program: XLA computes with them while
+  it compiles, which takes minutes.
+  """
+
+  @jax.jit
+  def run(train: Any, test: Any, *operands: Any) -> types.Tree:
+    return function(setting._replace(train=train, test=test), *operands)
+
+  return functools.partial(run, setting.train, setting.test)
 
 
 def describe(setting: Setting) -> str:

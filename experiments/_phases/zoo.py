@@ -135,7 +135,18 @@ def _loss(
 def measure(setting: settings.Setting, params: types.Params) -> dict[str, Any]:
   """Returns loss, accuracy and curvature of each network, ``[W, T, S]``."""
   config = setting.config
-  few = config.hessian
+  shape = (len(config.widths), len(config.rates), config.seeds)
+  flat = jax.tree.map(lambda z: z.reshape(-1, *z.shape[3:]), params)
+  keys = side_by_side.keys(config.seed, 1 << 21, len(jax.tree.leaves(flat)[0]))
+  found = settings.compiled(setting, _measure)(flat, keys)
+  return {name: z.reshape(shape).tolist() for name, z in found.items()}
+
+
+def _measure(
+  setting: settings.Setting, params: types.Params, keys: types.PRNGKey
+) -> dict[str, types.Array]:
+  """Returns the measures of networks ``[R, ...]``, some side by side."""
+  few = setting.config.hessian
   x, y = (z[: few.examples] for z in setting.train)
   batch = few.batch_size
   batches = [
@@ -161,11 +172,5 @@ def measure(setting: settings.Setting, params: types.Params) -> dict[str, Any]:
       'top': top.values[0], 'trace': trace.value, 'error': trace.error,
     }  # fmt: skip
 
-  shape = (len(config.widths), len(config.rates), config.seeds)
-  flat = jax.tree.map(lambda z: z.reshape(-1, *z.shape[3:]), params)
-  keys = side_by_side.keys(config.seed, 1 << 21, len(jax.tree.leaves(flat)[0]))
-  run = jax.jit(
-    lambda *operands: jax.lax.map(one, operands, batch_size=config.at_once)
-  )
-  found = run(flat, keys)
-  return {name: z.reshape(shape).tolist() for name, z in found.items()}
+  at_once = setting.config.at_once
+  return jax.lax.map(one, (params, keys), batch_size=at_once)

@@ -6,7 +6,7 @@ import pytest
 
 from configs import phases as configs
 from experiments import phases
-from experiments._phases import pairs, report, settings, zoo
+from experiments._phases import averages, report, settings, zoo
 from tests.experiments import battery
 from wsl import landscape
 
@@ -17,9 +17,9 @@ MISTAKES = [
   ({'hessian.examples': 300}, r'hessian\.examples=300: expected 1 \.\. 200'),
   ({'data': 'no/such/folder'}, r'no data at no/such/folder.*--config\.data='),
 ]
-PARTS = ['zoo', 'networks', 'pairs', 'averages']
-FIGURES = {'phases.png': (1000, 2000)}
-INTERRUPT = (pairs, 'average', lambda *args: True, 3)
+PARTS = ['zoo', 'networks', 'curves', 'averages', 'planes']
+FIGURES = {'phases.png': (1000, 2000), 'planes.png': (500, 500)}
+INTERRUPT = (averages, 'measure', lambda *args: True, 3)
 ROW = battery.Row(
   phases, configs, PARTS, FIGURES, MISTAKES, INTERRUPT,
   {'images': {'task': 'fashion'}},

@@ -17,11 +17,17 @@ def _curved(dtype: Any) -> inputs.Table:
   """Returns curves, planes and phases."""
   a, b, c = (inputs.params(dtype, i) for i in (1, 2, 3))
   x = inputs.normal(dtype, inputs.N, 4, seed=3)
-  line = landscape.curve(a, b, bends=2)
-  flat = landscape.plane(a, b, c)
+  # Arguments without operations, which would be compiled.
+  wide = jnp.dtype(tree.wide_dtype(x))
+  steps = {n: inputs.normal(wide, 2, *v.shape, seed=4) for n, v in a.items()}
+  line = landscape.Curve(a, steps, b)
+  u, v = (
+    {n: inputs.normal(wide, *z.shape, seed=s) for n, z in a.items()}
+    for s in (5, 6)
+  )
+  flat = landscape.Plane(a, u, v)
   square = lambda p, x, key=None: jnp.mean(jnp.square(inputs.mlp(p, x)))
-  places = jnp.linspace(0, 1, 3)
-  metric = jnp.asarray([0.1, 0.2], tree.wide_dtype(x))
+  places = inputs.normal(wide, 3)
   return {
     'landscape.curve': (lambda a, b: landscape.curve(a, b, bends=2), (a, b)),
     'landscape.bezier': (landscape.bezier, (line, 0.3)),
@@ -53,7 +59,7 @@ def _curved(dtype: Any) -> inputs.Table:
     ),
     'landscape.phases': (
       lambda x: landscape.phases(x, x, x, low_loss=1, barrier=0, similar=1),
-      (metric,),
+      (places,),
     ),
   }  # fmt: skip
 
@@ -63,7 +69,8 @@ def _curvature(dtype: Any) -> inputs.Table:
   params = inputs.params(dtype, 1)
   x = inputs.normal(dtype, inputs.N, 4, seed=3)
   # Parameters are widened: the inputs of the user's product are too.
-  batches = [tree.wide(x[:5]), tree.wide(x[5:10]), tree.wide(x[10:])]
+  wide = jnp.dtype(tree.wide_dtype(x))
+  batches = [inputs.normal(wide, size, 4) for size in (5, 5, 2)]
   square = lambda p, x: jnp.mean(jnp.square(inputs.mlp(p, x)))
   return {
     f'landscape.{fn.__name__}': (

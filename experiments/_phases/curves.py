@@ -1,39 +1,34 @@
-"""Curves between seeds, similarity of their outputs, and their averages."""
+"""Curves between seeds, and similarity of their outputs."""
 
 import functools
-import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from experiments._phases import settings, zoo
 from experiments._run import console
 from experiments._shared import nets_training, side_by_side
-from wsl import align, landscape, stats, train, types
+from wsl import landscape, stats, train, types
 
 
-def of_seeds(config: Any) -> np.ndarray:
-  """Returns all pairs of seeds, ``[P, 2]``."""
-  return np.array(list(itertools.combinations(range(config.seeds), 2)))
+def measure(
+  setting: settings.Setting, params: types.Params
+) -> dict[str, types.Tree]:
+  """Trains a Bezier curve between the networks of each pair of seeds.
 
+  All curves of one width are trained side by side.
 
-def measure(setting: settings.Setting, params: types.Params) -> dict[str, Any]:
-  """Returns connectivity and similarity of pairs of seeds, ``[W, T, P]``.
-
-  A Bezier curve is trained between the two networks of each pair; all curves of
-  one width are trained side by side.
+  Returns:
+    ``bends`` of the curves, leaves ``[W, T, P, K, ...]``; ``connectivity``,
+    ``barrier`` of the curve and of the straight ``line``, and ``similarity`` of
+    the outputs, ``[W, T, P]``.
   """
   config = setting.config
-  pairs = of_seeds(config)
-  run = jax.jit(
-    lambda *operands: jax.lax.map(
-      functools.partial(_one, setting), operands, batch_size=config.at_once
-    )
-  )
-  rows: list[dict[str, types.Array]] = []
+  pairs = settings.pairs(config)
+  run = settings.compiled(setting, _all)
+  rows: list[dict[str, types.Tree]] = []
   shape = (len(config.rates), len(pairs))
   with console.progress('curves', len(config.widths)) as tick:
     for i, width in enumerate(config.widths):
@@ -44,13 +39,20 @@ def measure(setting: settings.Setting, params: types.Params) -> dict[str, Any]:
       keys = side_by_side.keys(config.seed, (1 << 22) + i, shape[0] * shape[1])
       rows.append(run(*ends, keys))
       tick(f'width {width}')
-  return {
-    name: [row[name].reshape(shape).tolist() for row in rows]
-    for name in rows[0]
-  }
+  return side_by_side.fold(
+    jax.tree.map(lambda *x: jnp.concatenate(x), *rows),
+    len(config.widths),
+    *shape,
+  )
 
 
-def _one(setting: settings.Setting, operands: Any) -> dict[str, types.Array]:
+def _all(setting: settings.Setting, *operands: Any) -> dict[str, types.Tree]:
+  """Trains curves between networks ``[R, ...]``, some side by side."""
+  one = functools.partial(_one, setting)
+  return jax.lax.map(one, operands, batch_size=setting.config.at_once)
+
+
+def _one(setting: settings.Setting, operands: Any) -> dict[str, types.Tree]:
   """Trains a curve between two networks, and measures the pair."""
   a, b, key = operands
   config = setting.config.curve
@@ -88,6 +90,7 @@ def _one(setting: settings.Setting, operands: Any) -> dict[str, types.Array]:
     [setting.test[0]],
   )
   return {
+    'bends': bent.bends,
     'connectivity': landscape.connectivity(along),
     'barrier': landscape.heights(along).above_chord,
     'line': landscape.heights(line).above_chord,
@@ -108,35 +111,3 @@ def _optimizer(rate: float, steps: int) -> optax.GradientTransformation:
 
 def _logits(classify: Any, params: types.Params, x: Any) -> list[types.Array]:
   return [classify(params, x)]
-
-
-def average(setting: settings.Setting, params: types.Params) -> dict[str, Any]:
-  """Returns test accuracies of averages of pairs, ``[W, T, P]``.
-
-  The second network is aligned to the first by its weights, or not at all.
-  """
-  config = setting.config
-  pairs = of_seeds(config)
-  classify = functools.partial(zoo.apply, setting)
-  one = side_by_side.pick(params, 0, 0, 0)
-  symmetry = align.find_symmetry(classify, one, setting.test[0][:1])
-
-  @jax.jit
-  def accuracy(a: types.Params, b: types.Params) -> types.Array:
-    middle = landscape.interpolate(a, b, 0.5)
-    found = train.evaluate(classify, middle, setting.test, batch_size=500)
-    return found.accuracy
-
-  shape = (len(config.widths), len(config.rates), len(pairs))
-  found = {'aligned': np.zeros(shape), 'naive': np.zeros(shape)}
-  with console.progress('averages', len(config.widths)) as tick:
-    for i, width in enumerate(config.widths):
-      for t, p in np.ndindex(shape[1:]):
-        a, b = (side_by_side.pick(params, i, t, s) for s in pairs[p])
-        key = jax.random.fold_in(jax.random.key(config.seed), t)
-        found['naive'][i, t, p] = accuracy(a, b)
-        match = align.weight_matching(a, b, symmetry=symmetry, key=key)
-        moved = align.permute(b, match, symmetry=symmetry)
-        found['aligned'][i, t, p] = accuracy(a, moved)
-      tick(f'width {width}')
-  return {name: z.tolist() for name, z in found.items()}
