@@ -41,7 +41,7 @@ def digits() -> ml_collections.ConfigDict:
       },
       'plane': {'examples': 500, 'grid': 21},  # of figures
       # Thresholds: nats, nats, CKA.
-      'phases': {'low_loss': 0.5, 'barrier': 0.05, 'similar': 0.8},
+      'phases': {'low_loss': 0.5, 'barrier': 0.1, 'similar': 0.8},
     }
   )
 
