@@ -74,6 +74,7 @@ def apply(
 
   def add(x: Any, d: Any, c: Any) -> Any:
     if _factors.is_factors(d):
+      d = _factors.ready(d) if tree.on_demand((x, d)) else d
       factors = {'scale': d.scale, 'view': tree.Static(d.view)}
       return tree.apply_kernel(
         _add_product, x, d.a, d.b, coef=c, **factors, **hyper

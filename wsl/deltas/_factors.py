@@ -108,10 +108,33 @@ def on_demand(delta: types.Tree) -> types.Tree:
 
   def leaf(x: Any) -> Any:
     if is_factors(x):
+      x = ready(x)
       return _product(dataclasses.replace(x, a=tree.defer(x.a)))
     return tree.defer(x) if hasattr(x, 'dtype') else x
 
   return jax.tree.map(leaf, delta, is_leaf=is_factors)
+
+
+def ready(x: Factors) -> Factors:
+  """Returns factors in float32 or wider, each an input of programs of its own.
+
+  A program computes a leaf in chunks if its product is of arrays, or of leaves
+  that are fetched: what is computed from files (a sum of LoRAs) is computed
+  when a leaf is read, and once for all of its chunks.
+  """
+  dtype = tree.wide_dtype(x.a, x.b)
+
+  def one(factor: Any) -> Any:
+    wide = factor
+    if factor.dtype != dtype:
+      cast = {'dtype': tree.Static(dtype)}
+      wide = tree.apply_kernel(tree.cast_leaf, factor, **cast)
+    if not tree.on_demand(wide) or tree.is_traced(wide):
+      return wide
+    fetch = lambda: np.asarray(tree.read(wide))
+    return tree.Stored(fetch, tuple(wide.shape), wide.dtype)
+
+  return dataclasses.replace(x, a=one(x.a), b=one(x.b))
 
 
 def placeholders(delta: types.Tree) -> types.Tree:
@@ -180,8 +203,17 @@ def product(
   if scale.ndim:
     one = functools.partial(product, shape=shape, view=view)
     return jax.vmap(lambda a, b, s: one(a, b, scale=s))(a, b, scale)
-  found = tree.matmul(b.astype(wide), a.astype(wide))
-  matrices = jnp.matrix_transpose(found * scale)
+  a, b = a.astype(wide), b.astype(wide)
+  view = view.fit(shape)
+  order = list(range(len(shape)))
+  # In the order of the axes of the leaf, so that nothing is transposed.
+  if a.ndim == 2 and [*view.columns, *view.rows] == order:
+    return (tree.matmul(b, a) * scale).reshape(shape)
+  if a.ndim == 2 and [*view.rows, *view.columns] == order:
+    contract = (((0,), (1,)), ((), ()))
+    found = jax.lax.dot_general(a, b, contract, precision='highest')
+    return (found * scale).reshape(shape)
+  matrices = jnp.matrix_transpose(tree.matmul(b, a) * scale)
   return view.join(matrices if a.ndim == 3 else matrices[None], shape)
 
 

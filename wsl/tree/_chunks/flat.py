@@ -10,6 +10,7 @@ refuse, it cannot be wrong.
 """
 
 from collections.abc import Sequence
+import math
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
 
-from wsl.tree._chunks import loops, structure, values
+from wsl.tree._chunks import loops, products, structure, values
 
 # ``jaxprs.interpret`` walks the same environment and calls, but that file
 # imports ``tree``, whose names of leaves it reports. Literals also differ: an
@@ -93,6 +94,10 @@ def _apply(
     return [values.iota(eqn)]
   if name in _ENTRYWISE:
     return [_entrywise(window, eqn, operands)]
+  if name == 'dot_general' and not any(isinstance(v, tuple) for v in operands):
+    size = math.prod(values.shape_of(eqn.outvars[0]))
+    if size > values.MOST_UNIFORM:
+      return [products.product(window, eqn, *operands)]
   first: Any = operands[0] if operands else None
   number = isinstance(first, values.Spread) and not np.ndim(first.value)
   if number and name in _SHAPES:

@@ -121,6 +121,7 @@ def run(
   """
   pool, reader = buffers.Buffers(), _reader(os.getpid())
   queue = cut.cut(items, chunk_bytes)
+  held: dict[int, Any] = {}
   ahead: collections.deque[Any] = collections.deque()
   running: collections.deque[Any] = collections.deque()
   try:
@@ -141,7 +142,8 @@ def run(
             yield running.popleft()
           yield window, read(window.name, window.leaf)
         else:
-          running.append((window, _start(window, fill.result())))
+          held = _uniform(window, held)
+          running.append((window, _start(window, fill.result(), held)))
         del fill
       elif not running:
         return
@@ -164,7 +166,21 @@ def _reader(pid: int) -> concurrent.futures.Executor:
   return concurrent.futures.ThreadPoolExecutor(1, 'wsl.tree.stream')
 
 
-def _start(window: windows.Window, arrays: list[np.ndarray]) -> Any:
+def _uniform(window: windows.Window, held: dict[int, Any]) -> dict[int, Any]:
+  """Reads the uniform inputs of a window on demand, once for all of a leaf.
+
+  Args:
+    window: what is computed next.
+    held: the leaf and the array by its identity, of the window before it.
+  """
+  nodes = {id(x): x for x in window.uniform if _on_demand.on_demand(x)}
+  read = lambda x: (x, _on_demand.read(x))
+  return {i: held[i] if i in held else read(x) for i, x in nodes.items()}
+
+
+def _start(
+  window: windows.Window, arrays: list[np.ndarray], held: dict[int, Any]
+) -> Any:
   """Starts the computation of a window."""
   if window.program is None:
     return arrays[0]
@@ -172,7 +188,7 @@ def _start(window: windows.Window, arrays: list[np.ndarray]) -> Any:
   assert program is not None
   given = iter(arrays)
   inputs = [
-    _on_demand.read(x) if lead is None else next(given)
+    (held[id(x)][1] if id(x) in held else x) if lead is None else next(given)
     for x, lead in zip(window.uniform, program.leads)
   ]
   start = window.pieces[0].start if program.positional else 0

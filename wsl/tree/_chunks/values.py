@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # A uniform value is computed again for each chunk: it must be small.
-_MOST_UNIFORM = 1 << 12
+MOST_UNIFORM = 1 << 12
 
 
 class NotFlatError(Exception):
@@ -83,7 +83,7 @@ def bind(eqn: core.JaxprEqn, operands: Sequence[Any]) -> Any:
 
 def uniform(eqn: core.JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
   """Evaluates an equation of uniform values as it is."""
-  require(all(math.prod(shape_of(v)) <= _MOST_UNIFORM for v in eqn.outvars))
+  require(all(math.prod(shape_of(v)) <= MOST_UNIFORM for v in eqn.outvars))
   results = bind(eqn, [whole(value) for value in values])
   return results if eqn.primitive.multiple_results else [results]
 
@@ -93,7 +93,7 @@ def whole(value: Any) -> Any:
   require(not isinstance(value, (Flat, Grid)))
   if not isinstance(value, Spread):
     return value
-  require(math.prod(value.shape) <= _MOST_UNIFORM)
+  require(math.prod(value.shape) <= MOST_UNIFORM)
   return jax.lax.broadcast_in_dim(value.value, value.shape, value.dims)
 
 
