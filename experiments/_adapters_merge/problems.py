@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 from experiments._run import checks, public_calls
 from experiments._shared import suites
 from experiments._shared.texts import corpus as corpus_lib
-from experiments._shared.texts import embedded
+from experiments._shared.texts import embedded, language
 from wsl import models, train, types
 
 
@@ -58,19 +57,17 @@ def _language(config: ml_collections.ConfigDict) -> Problem:
   model: Any = models.LanguageModel(vocabulary=256, **config.model)
   corpus = corpus_lib.load(config)
 
-  def apply_fn(body: types.Params, tokens: types.Array) -> types.Array:
-    logits: types.Array = model.apply({'params': body}, tokens)
-    return logits
+  apply_fn = language.apply_fn(model)
 
   def loss(body: types.Params, head: Any, windows: types.Array) -> types.Array:
     del head
-    tokens, targets = _shifted(windows)
-    return _cross_entropy(apply_fn(body, tokens), targets)
+    tokens, targets = language.split(windows)
+    return language.cross_entropy(apply_fn(body, tokens), targets)
 
   def score(body: types.Params, head: Any, windows: types.Array) -> types.Array:
     del head
-    size = min(config.evaluation.batch_size, len(windows))
-    found = train.evaluate(apply_fn, body, _shifted(windows), batch_size=size)
+    size, examples = config.evaluation.batch_size, language.split(windows)
+    found = train.evaluate(apply_fn, body, examples, batch_size=size)
     return -found.loss / math.log(2)
 
   def init(key: types.PRNGKey) -> types.Params:
@@ -84,12 +81,6 @@ def _language(config: ml_collections.ConfigDict) -> Problem:
   )  # fmt: skip
 
 
-def _shifted(windows: types.Array) -> tuple[types.Array, types.Array]:
-  """Returns inputs and targets ``[..., S]`` of windows ``[..., S + 1]``."""
-  tokens = jnp.asarray(windows).astype(jnp.int32)
-  return tokens[..., :-1], tokens[..., 1:]
-
-
 def _vision(config: ml_collections.ConfigDict) -> Problem:
   """Returns the tasks of a suite, an encoder and heads."""
   suite = suites.load(config)
@@ -97,10 +88,10 @@ def _vision(config: ml_collections.ConfigDict) -> Problem:
 
   def loss(body: types.Params, head: types.Params, batch: Any) -> types.Array:
     logits = suite.classify({'encoder': body, 'head': head}, batch.x)
-    return _cross_entropy(logits, batch.y)
+    return language.cross_entropy(logits, batch.y)
 
   def score(body: types.Params, head: types.Params, split: Any) -> types.Array:
-    size = min(config.evaluation.batch_size, len(split.y))
+    size = config.evaluation.batch_size
     params = {'encoder': body, 'head': head}
     found = train.evaluate(
       suite.classify, params, tuple(split), batch_size=size
@@ -116,11 +107,6 @@ def _vision(config: ml_collections.ConfigDict) -> Problem:
     tuple(tasks.names), 'accuracy, %', tasks.train, few, tasks.validation,
     tasks.test, init, loss, score,
   )  # fmt: skip
-
-
-def _cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:
-  """Returns the mean over a batch."""
-  return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 _PROBLEMS: dict[str, Callable[[ml_collections.ConfigDict], Problem]] = {

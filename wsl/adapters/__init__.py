@@ -5,6 +5,16 @@ LoRAs from the task vector of any merge::
     found = adapters.extract(delta, rank=16, matrices=tree.torch)
     print(max(found.errors.values()))
     checkpoint.save_lora('lora', found.factors, base=base)
+
+LoRAs of different ranks and scales, merged in factor space::
+
+    merged = adapters.lego(adapters.stack(loras), rank=16)
+
+A model of low rank, with the least error of its outputs, applied without the
+products of factors::
+
+    small = adapters.factorise(params, ratio=0.5, grams=stats.gram(...))
+    logits = jax.jit(partial(adapters.call, apply_fn))(small.params, inputs)
 """
 
 from wsl.adapters._bases import orthogonal_bases as orthogonal_bases
