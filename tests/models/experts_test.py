@@ -76,13 +76,12 @@ def test_balance_is_the_definition_and_least_for_even_use():
   p = np.exp(np.asarray(s))
   p /= p.sum(-1, keepdims=True)
   share = np.bincount(np.argsort(-s, -1)[:, :2].ravel(), minlength=3) / 10
-  found = models.load_balance(s, top_k=2)
+  balance = jax.jit(models.load_balance, static_argnames='top_k')
+  found = balance(s, top_k=2)
   np.testing.assert_allclose(found, 3 * share @ p.mean(0), rtol=1e-12)
   # Every expert is chosen equally often, with equal probability.
   rolled = jnp.stack([jnp.roll(jnp.arange(3.0), i) for i in range(3)])
-  np.testing.assert_allclose(
-    models.load_balance(rolled, top_k=1), 1, rtol=1e-12
-  )
+  np.testing.assert_allclose(balance(rolled, top_k=1), 1, rtol=1e-12)
 
 
 def test_experts_and_their_units_are_permuted(drawn):
@@ -132,7 +131,7 @@ def test_bad_arguments_are_named(drawn):
   params, x = drawn
   for k in (0, 5, 1.0, True):
     with pytest.raises(ValueError, match=rf'top_k={k!r}: .* <= 4 experts'):
-      layer(top_k=k).apply({'params': params}, x)
+      jax.eval_shape(layer(top_k=k).apply, {'params': params}, x)
   dense = models.MLP(widths=(2,), outputs=1)
   with pytest.raises(ValueError, match='router_logits: MLP has no MoE layer'):
     models.router_logits(dense, dense.init(jax.random.key(0), x)['params'], x)

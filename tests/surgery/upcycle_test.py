@@ -81,6 +81,11 @@ def test_a_flat_dict_of_torch_names_stays_flat():
     'layers.0.mlp.experts.up.weight': ((3, 6, 4), 'bfloat16'),
     'layers.0.mlp.router.kernel': ((4, 3), 'bfloat16'),
   }
+  bert = {'layer.0.output.dense': jnp.ones((6, 4)), 'layer.0.norm': jnp.ones(4)}
+  found = upcycle(bert, mlps=r'^(layer\.\d+\.)(intermediate|output)\.dense')
+  assert sorted(found) == [
+    'layer.0.experts.output.dense', 'layer.0.norm', 'layer.0.router.kernel'
+  ]  # fmt: skip
   lazy = upcycle(tree.defer(flat), mlps=r'\.mlp\.')
   assert tree.on_demand(lazy['layers.0.mlp.experts.up.weight'])
 

@@ -39,8 +39,10 @@ def upcycle(
     width: the size d of a token, which is the input of the routers.
     key: a random key.
     mlps: a regular expression. The leaves whose names it matches are copied;
-      the name up to the end of the match is that of a perceptron, and ends with
-      ``/`` (``.`` in flat dicts of PyTorch). ``''`` if ``params`` is one.
+      the name up to the end of the match, or of its first group, is that of a
+      perceptron, and ends with ``/`` (``.`` in flat dicts of PyTorch):
+      ``r'^(encoder\.layer\.\d+\.)(intermediate|output)\.dense'`` for BERT.
+      ``''`` if ``params`` is one.
     deviation: the standard deviation sigma of the routers, ``>= 0``. With 0 all
       experts tie, and every token is routed to the first k.
     noise: nu, the relative standard deviation of noise in the experts,
@@ -128,7 +130,7 @@ def _prefix(pattern: re.Pattern[str], name: str) -> str | None:
   match = pattern.search(name)
   if match is None:
     return None
-  prefix = name[: match.end()]
+  prefix = name[: match.end(1 if pattern.groups else 0)]
   if prefix and prefix[-1] not in '/.':
     raise ValueError(
       f"upcycle: mlps matches '{prefix}' of leaf '{name}': end the expression "
