@@ -17,6 +17,7 @@ FILES = (
   '--ignore=tests/checkpoint/fuzz_test.py',
   *('tests/leaves/wide_test.py', 'tests/stats/leaf_statistics_test.py'),
   'tests/surgery/nested_settings_test.py',
+  'tests/surgery/experts_settings_test.py',
 )
 
 
