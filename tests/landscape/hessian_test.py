@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.operations import inputs
 from wsl import landscape, mesh
+from wsl.landscape._hessian import product, top
 
 N = 7
 KEY = jax.random.key(3)
@@ -148,15 +150,23 @@ def test_half_precision_and_a_choice_of_leaves():
 
 
 @pytest.mark.needs_devices(8)
-def test_sharded_batches():
-  placed = mesh.make(8, 'data')
-  draw = np.random.default_rng(0).normal(size=(8, N, N))
-  whole = jnp.asarray(draw + draw.transpose(0, 2, 1))
-  found = landscape.hessian_top(
-    quadratic, PARAMS, [mesh.shard(whole, jax.P('data'), placed)], key=KEY
-  )
-  wanted = np.linalg.eigvalsh(whole.mean(0))[-1]
+def test_nothing_is_gathered_on_a_mesh():
+  placed = mesh.make('data:4,model:2')
+  x = np.random.default_rng(0).normal(size=(16, 8))
+  params = mesh.shard({'w': jnp.ones((8, 2))}, jax.P('model'), placed)
+  batch = mesh.shard(jnp.asarray(x), jax.P('data'), placed)
+  square = lambda p, x: jnp.mean(jnp.square(inputs.dense(p['w'], x)))
+  found = landscape.hessian_top(square, params, [batch], steps=16, key=KEY)
+  # The Hessian is X'X / 16 for each of the two columns.
+  wanted = np.linalg.eigvalsh(x.T @ x / 16)[-1]
   np.testing.assert_allclose(found.values, [wanted], rtol=1e-12)
+  assert found.vectors['w'].sharding.spec == jax.P(None, 'model')
+  given, chosen = product.problem('', square, params, [batch], None, KEY)
+  text = top._top.lower(given, chosen, 16, 1, 'value').compile().as_text()
+  assert 'all-reduce' in text
+  assert 'all-gather' not in text
+  assert 'f64[16,4,2]' in text  # the basis on each device
+  assert 'f64[16,8,2]' not in text
 
 
 @pytest.mark.parametrize(

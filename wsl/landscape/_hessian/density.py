@@ -85,7 +85,7 @@ def hessian_density(
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _density(
-  given: product.Problem, chosen: tuple[bool, ...], probes: int, steps: int
+  given: product.Problem, chosen: product.Chosen, probes: int, steps: int
 ) -> Density:
   """Runs Lanczos from each probe; nodes and weights are of its T."""
   names, zeros = product.directions(given.params, chosen)
@@ -93,7 +93,8 @@ def _density(
 
   def of_probe(key: types.PRNGKey) -> tuple[types.Array, types.Array]:
     # With z = V e_1, z' f(H) z = e_1' f(T) e_1 = sum_k y_1k^2 f(theta_k).
-    found = lanczos.krylov(apply, lanczos.random(key, names, zeros, steps))
+    drawn = lanczos.random(key, names, zeros, steps)
+    found = lanczos.krylov(apply, drawn, chosen)
     nodes, vectors = lanczos.ritz(found)
     return nodes, jnp.square(vectors[0]) / probes
 

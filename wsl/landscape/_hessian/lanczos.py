@@ -32,7 +32,11 @@ class Krylov(NamedTuple):
   basis: product_lib.Direction
 
 
-def krylov(apply: product_lib.Product, drawn: product_lib.Direction) -> Krylov:
+def krylov(
+  apply: product_lib.Product,
+  drawn: product_lib.Direction,
+  chosen: product_lib.Chosen,
+) -> Krylov:
   """Runs Lanczos from the first of m random directions.
 
   Where the Krylov space is exhausted (a start in an invariant subspace,
@@ -43,6 +47,7 @@ def krylov(apply: product_lib.Product, drawn: product_lib.Direction) -> Krylov:
     apply: the product with H.
     drawn: random directions, leaves ``[m, ...]``; m is the number of steps, at
       most that of parameters.
+    chosen: the leaves; the basis is sharded as they are.
 
   Returns:
     A ``Krylov``.
@@ -53,7 +58,9 @@ def krylov(apply: product_lib.Product, drawn: product_lib.Direction) -> Krylov:
   def step(carry: _Carry, i: types.Array) -> tuple[_Carry, Any]:
     # Rows up to i are the basis, the others are random directions.
     basis, vector, scale = carry
-    basis = [b.at[i].set(v) for b, v in zip(basis, vector)]
+    basis = product_lib.keep(
+      [b.at[i].set(v) for b, v in zip(basis, vector)], chosen
+    )
     known = jnp.arange(steps) <= i
     image = apply(vector)
     alpha = _directions.inner(vector, image)
@@ -70,6 +77,7 @@ def krylov(apply: product_lib.Product, drawn: product_lib.Direction) -> Krylov:
     beta = jnp.where(exhausted, jnp.zeros_like(beta), beta)
     return (basis, _directions.unit(ahead), scale), (alpha, beta)
 
+  drawn = product_lib.keep(drawn, chosen)
   start = _directions.unit([x[0] for x in drawn])
   (basis, _, _), (alphas, betas) = jax.lax.scan(
     step, (drawn, start, jnp.zeros((), dtype)), jnp.arange(steps)

@@ -16,6 +16,19 @@ Direction: TypeAlias = list[types.Array]
 Product: TypeAlias = Callable[[Direction], Direction]
 
 
+class Chosen(NamedTuple):
+  """Which leaves are differentiated, and where they are; static.
+
+  Attributes:
+    leaves: for each leaf of the model, whether it is chosen.
+    places: for each chosen leaf its sharding on a mesh; None if it is on one
+      device, or traced: there, XLA decides.
+  """
+
+  leaves: tuple[bool, ...]
+  places: tuple[jax.sharding.NamedSharding | None, ...]
+
+
 class Problem(NamedTuple):
   """The operands of a compiled function of a Hessian.
 
@@ -39,7 +52,7 @@ def problem(
   batches: Iterable[Any],
   leaves: types.Leaves | None,
   key: types.PRNGKey,
-) -> tuple[Problem, tuple[bool, ...]]:
+) -> tuple[Problem, Chosen]:
   """Checks the arguments of a public function of a Hessian.
 
   Args:
@@ -51,7 +64,7 @@ def problem(
     key: its argument.
 
   Returns:
-    The operands, and which leaves are differentiated, which is static.
+    The operands, and the chosen leaves.
 
   Raises:
     ValueError: naming the argument or leaf.
@@ -60,9 +73,12 @@ def problem(
   tree.check_not_narrowed(name, params)
   tree.check_real(name, params, 'the Hessian is that of real parameters')
   wanted = tree.select(params, leaves or (lambda name, shape: True))
-  pairs = zip(jax.tree.leaves(params), jax.tree.leaves(wanted))
-  chosen = tuple(flag and tree.is_float(jnp.asarray(x)) for x, flag in pairs)
-  if not any(chosen):
+  leaves_of = jax.tree.leaves(params)
+  flags = tuple(
+    flag and tree.is_float(jnp.asarray(x))
+    for x, flag in zip(leaves_of, jax.tree.leaves(wanted))
+  )
+  if not any(flags):
     raise ValueError(f'{name}: leaves= chooses no leaf of floats: choose one')
   groups: dict[Any, list[Any]] = {}
   for batch in batches_lib.stream(batches, name=name):
@@ -70,10 +86,12 @@ def problem(
     shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in arrays)
     groups.setdefault((structure, shapes), []).append(batch)
   stacked = tuple(tuple(group) for group in groups.values())
-  return Problem(tree.partial(loss_fn), params, stacked, key), chosen
+  places = tuple(_place(x) for x, flag in zip(leaves_of, flags) if flag)
+  given = Problem(tree.partial(loss_fn), params, stacked, key)
+  return given, Chosen(flags, places)
 
 
-def product(name: str, given: Problem, chosen: tuple[bool, ...]) -> Product:
+def product(name: str, given: Problem, chosen: Chosen) -> Product:
   r"""Returns the product with the Hessian of the mean loss over all examples.
 
   .. math:: H v = \frac{1}{\sum_b n_b} \sum_b n_b \nabla^2 L_b(\theta) \, v
@@ -121,42 +139,64 @@ def product(name: str, given: Problem, chosen: tuple[bool, ...]) -> Product:
 
 
 def directions(
-  params: types.Params, chosen: tuple[bool, ...]
+  params: types.Params, chosen: Chosen
 ) -> tuple[list[str], Direction]:
   """Returns names and zeros of the chosen leaves, in float32 or wider."""
-  named = [
-    (name, x) for (name, x), flag in zip(tree.named(params).items(), chosen)
-    if flag
-  ]  # fmt: skip
-  zeros = [jnp.zeros_like(tree.wide(jnp.asarray(x))) for _, x in named]
-  return [name for name, _ in named], zeros
+  items = zip(tree.named(params).items(), chosen.leaves)
+  named = dict(item for item, flag in items if flag)
+  zeros = [jnp.zeros_like(tree.wide(jnp.asarray(x))) for x in named.values()]
+  return list(named), zeros
 
 
 def as_tree(
-  params: types.Params, chosen: tuple[bool, ...], found: Sequence[types.Array]
+  params: types.Params, chosen: Chosen, found: Sequence[types.Array]
 ) -> types.Tree:
   """Returns arrays of the chosen leaves as a tree, None at other leaves."""
   rest = iter(found)
-  leaves = [next(rest) if flag else None for flag in chosen]
+  leaves = [next(rest) if flag else None for flag in chosen.leaves]
   return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
-def size(params: types.Params, chosen: tuple[bool, ...]) -> int:
+def size(params: types.Params, chosen: Chosen) -> int:
   """Returns n, the number of chosen parameters."""
   leaves = jax.tree.leaves(params)
-  return sum(jnp.size(x) for x, flag in zip(leaves, chosen) if flag)
+  return sum(jnp.size(x) for x, flag in zip(leaves, chosen.leaves) if flag)
+
+
+def keep(rows: Direction, chosen: Chosen) -> Direction:
+  """Constrains stacked directions ``[m, ...]`` to be sharded as the model."""
+  found = []
+  for x, place in zip(rows, chosen.places, strict=True):
+    if place is not None:
+      spec = jax.sharding.PartitionSpec(None, *place.spec)
+      where = jax.sharding.NamedSharding(place.mesh, spec)
+      x = jax.lax.with_sharding_constraint(x, where)
+    found.append(x)
+  return found
+
+
+def _place(x: Any) -> jax.sharding.NamedSharding | None:
+  """Returns the sharding of a leaf on a mesh of several devices."""
+  sharding = getattr(x, 'sharding', None)
+  if isinstance(x, jax.core.Tracer) or not isinstance(
+    sharding, jax.sharding.NamedSharding
+  ):
+    return None
+  return sharding if sharding.num_devices > 1 else None
 
 
 def _split(
-  params: types.Params, chosen: tuple[bool, ...]
+  params: types.Params, chosen: Chosen
 ) -> tuple[Direction, Callable[[Direction], types.Params]]:
   """Returns the chosen leaves, widened, and the function that inserts them."""
   leaves, structure = jax.tree.flatten(params)
-  values = [tree.wide(jnp.asarray(x)) for x, c in zip(leaves, chosen) if c]
+  values = [
+    tree.wide(jnp.asarray(x)) for x, c in zip(leaves, chosen.leaves) if c
+  ]
 
   def rebuild(values: Direction) -> types.Params:
     rest = iter(values)
-    found = [next(rest) if c else x for x, c in zip(leaves, chosen)]
+    found = [next(rest) if c else x for x, c in zip(leaves, chosen.leaves)]
     return jax.tree.unflatten(structure, found)
 
   return values, rebuild

@@ -112,7 +112,7 @@ def hessian_top(
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def _top(
   given: product.Problem,
-  chosen: tuple[bool, ...],
+  chosen: product.Chosen,
   steps: int,
   count: int,
   order: str,
@@ -121,12 +121,14 @@ def _top(
   names, zeros = product.directions(given.params, chosen)
   drawn = lanczos.random(given.key, names, zeros, steps)
   apply = product.product('hessian_top', given, chosen)
-  found = lanczos.krylov(apply, drawn)
+  found = lanczos.krylov(apply, drawn, chosen)
   values, vectors = lanczos.ritz(found)
   rank = jnp.abs(values) if order == 'magnitude' else values
   leading = jnp.argsort(-rank)[:count]
   values, vectors = values[leading], vectors[:, leading]
-  pairs = [lanczos.combine(b, vectors) for b in found.basis]
+  pairs = product.keep(
+    [lanczos.combine(b, vectors) for b in found.basis], chosen
+  )
   return Eigenpairs(
     values=values,
     vectors=product.as_tree(given.params, chosen, pairs),

@@ -92,7 +92,7 @@ def hessian_trace(
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _trace(
-  given: product.Problem, chosen: tuple[bool, ...], probes: int, deflate: int
+  given: product.Problem, chosen: product.Chosen, probes: int, deflate: int
 ) -> Trace:
   """Deflates, then averages the quadratic forms of the probes."""
   names, zeros = product.directions(given.params, chosen)
@@ -101,7 +101,7 @@ def _trace(
   basis, known = None, jnp.zeros((), _directions.inner(zeros, zeros).dtype)
   if deflate:
     drawn = lanczos.random(of_basis, names, zeros, deflate)
-    found = lanczos.krylov(apply, drawn)
+    found = lanczos.krylov(apply, drawn, chosen)
     basis, known = found.basis, jnp.sum(found.alphas)
 
   def sample(key: types.PRNGKey) -> types.Array:
