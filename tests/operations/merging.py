@@ -21,6 +21,7 @@ def _trees(dtype: Any) -> inputs.Table:
   stacks = deltas.stack(base, models)
   delta = jax.tree.map(lambda x: x[0], stacks)
   apply = lambda b, d, c: deltas.apply(b, d, coef=c)
+  one = {'w': _factors(dtype)}
   pair = adapters.stack([{'w': _factors(dtype)} for _ in range(2)])
   return {
     **_adapters(dtype, base),
@@ -29,6 +30,8 @@ def _trees(dtype: Any) -> inputs.Table:
     'deltas.stack': (deltas.stack, (base, models)),
     'deltas.apply': (apply, (base, delta, 0.4)),
     'deltas.dense': (deltas.dense, (_factors(dtype),)),
+    'deltas.apply, factors': (apply, (deltas.dense(one), one, 0.4)),
+    'adapters.compress': (lambda x: adapters.compress(x, rank=1), (one,)),
     'tree.norm': (tree.norm, (base,)),
     'tree.norm, ord=1': (lambda x: tree.norm(x, ord=1), (base,)),
     'tree.kth_magnitude': (lambda x: tree.kth_magnitude(x, 5), (stacks,)),

@@ -101,6 +101,21 @@ def test_a_stack_of_factors_is_merged_without_products():
     np.testing.assert_allclose(product, x[0] - 0.5 * x[1], atol=1e-5)
 
 
+@pytest.mark.same_under_defaults('factors are of float32 in both runs')
+def test_factors_beside_modules_of_dora_are_stacked_as_products():
+  base = checkpoint.load(GOLDEN / 'base.safetensors')
+  folders = [GOLDEN / 'plain', GOLDEN / 'dora', GOLDEN / 'bias']
+  stacked = checkpoint.load_lora(base, folders, form='factors')
+  wanted = tree.named(tree.read(checkpoint.load_lora(base, folders)))
+  leaves = tree.named(stacked, is_leaf=deltas.is_factors)
+  kinds = {type(x).__name__ for x in leaves.values()}
+  assert kinds == {'Factors', 'Computed'}
+  merged = tree.read(deltas.dense(merge.sum(stacked, weights=[1, 2, -1])))
+  for name, x in wanted.items():
+    total = np.einsum('t,t...->...', [1, 2, -1], x)
+    np.testing.assert_allclose(merged[name], total, atol=1e-5)
+
+
 def test_averages_of_factors_are_wrong_and_refused():
   file = GOLDEN / 'plain' / 'adapter_model.safetensors'
   factors = checkpoint.load(file, lazy=True)

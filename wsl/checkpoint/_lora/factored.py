@@ -30,8 +30,15 @@ def of_module(
 
 
 def stack(base: types.Params, loras: Sequence[dict[str, Any]]) -> types.Deltas:
-  """Stacks LoRAs; one that does not change a leaf has zeros there."""
+  """Stacks LoRAs; one that does not change a leaf has zeros there.
+
+  A leaf that is an array in one of them, a module of DoRA, is one in the stack.
+  """
   names = {name for lora in loras for name in lora}
+  is_factors = lambda x: isinstance(x, adapters.Factors)
+  whole = {k for lora in loras for k, x in lora.items() if not is_factors(x)}
+  product = lambda k, x: adapters.dense(x) if k in whole else x
+  loras = [{k: product(k, x) for k, x in lora.items()} for lora in loras]
   wanted = {
     name: next(lora[name] for lora in loras if name in lora) for name in names
   }
