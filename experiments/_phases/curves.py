@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from experiments._phases import settings, zoo
@@ -32,10 +33,7 @@ def measure(
   shape = (len(config.rates), len(pairs))
   with console.progress('curves', len(config.widths)) as tick:
     for i, width in enumerate(config.widths):
-      ends = [
-        side_by_side.flat(side_by_side.pick(params, i, slice(None), own))
-        for own in pairs.T
-      ]
+      ends = ends_of(side_by_side.pick(params, i), pairs)
       keys = side_by_side.keys(config.seed, (1 << 22) + i, shape[0] * shape[1])
       rows.append(run(*ends, keys))
       tick(f'width {width}')
@@ -44,6 +42,22 @@ def measure(
     len(config.widths),
     *shape,
   )
+
+
+def ends_of(
+  params: types.Params, pairs: np.ndarray
+) -> tuple[types.Params, types.Params]:
+  """Returns both networks of each rate and pair, ``[T * P, ...]``.
+
+  Args:
+    params: of one width, ``[T, S, ...]``.
+    pairs: of seeds, ``[P, 2]``.
+  """
+  first, second = (
+    side_by_side.flat(side_by_side.pick(params, slice(None), own))
+    for own in pairs.T
+  )
+  return first, second
 
 
 def _all(setting: settings.Setting, *operands: Any) -> dict[str, types.Tree]:

@@ -133,28 +133,25 @@ def _claims(
     for i, name in enumerate(landscape.PHASES)
   ]
 
-  def compare(claim: str, name: str, first: np.ndarray, second: Any) -> None:
+  def compare(
+    claim: str, name: str, first: np.ndarray, second: np.ndarray
+  ) -> None:
     if first.any() and second.any():
-      gains.append((claim, inside(name, first) - inside(name, second)))
+      factor = 100 if name in ('test', 'gain') else 1
+      by = inside(name, first) - inside(name, second)
+      gains.append((claim, factor * by))
 
   for name in ('trace', 'top'):
     compare(
       f'Hessian larger at high loss: {name} of I and II minus III and IV',
       name, ~low, low,
     )  # fmt: skip
-  compare(
-    'IV-B generalises better than IV-A', 'test', phase['IV-B'], phase['IV-A']
-  )
   best = phase['IV-B']
-  if best.any():
-    for name in landscape.PHASES[:-1]:
-      if phase[name].any():
-        compare(
-          f'averages gain more in IV-B than in {name}',
-          'gain',
-          best,
-          phase[name],
-        )
+  claim = 'IV-B generalises better than IV-A (points)'
+  compare(claim, 'test', best, phase['IV-A'])
+  for name in landscape.PHASES[:-1]:
+    claim = f'averages gain more in IV-B than in {name} (points)'
+    compare(claim, 'gain', best, phase[name])
   return verdicts.judge(gains)
 
 
@@ -252,7 +249,7 @@ def draw_planes(path: pathlib.Path, surfaces: dict[str, Any]) -> None:
   for ax, (name, found) in zip(panels[0], surfaces.items()):
     losses = np.log10(np.maximum(found['losses'], 1e-4)).T
     image = ax.contourf(found['x'], found['y'], losses, 24, cmap='viridis_r')
-    fig.colorbar(image, ax=ax)
+    bar = fig.colorbar(image, ax=ax)
     places = np.asarray(found['places'])
     ax.plot(*places.T, color='white', lw=2)
     ax.plot(*places[[0, -1]].T, 'o', color='white', mec=canvas.INK, ms=8)
@@ -261,4 +258,5 @@ def draw_planes(path: pathlib.Path, surfaces: dict[str, Any]) -> None:
     ax.grid(visible=False)
     ax.set_xlabel('distance')
   panels[0][0].set_ylabel('distance')
+  bar.set_label('training loss, log10 of nats', color=canvas.INK)
   canvas.save(fig, path)

@@ -1,12 +1,13 @@
 """A zoo over temperature and load, end to end."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import phases as configs
 from experiments import phases
-from experiments._phases import averages, report, settings, zoo
+from experiments._phases import averages, curves, report, settings, zoo
 from tests.experiments import battery
 from wsl import landscape
 
@@ -61,6 +62,16 @@ def test_padding_leaves_a_narrow_network_as_it_is(finished):
   assert not np.any(gradient['output']['kernel'][2:])
 
 
+def test_the_ends_of_curves_are_in_the_order_of_cells():
+  config = configs.get_config('digits')
+  rate, seed = np.meshgrid(np.arange(2), np.arange(3), indexing='ij')
+  planted = {'rate': jnp.asarray(rate), 'seed': jnp.asarray(seed)}
+  first, second = curves.ends_of(planted, settings.pairs(config))
+  assert first['rate'].tolist() == second['rate'].tolist() == [0] * 3 + [1] * 3
+  assert first['seed'].tolist() == [0, 0, 1] * 2
+  assert second['seed'].tolist() == [1, 2, 2] * 2
+
+
 def test_claims_of_a_planted_zoo():
   """Cells of four phases, three pairs; the second claim fails in one pair."""
   ones = np.ones((2, 2, 3))
@@ -79,7 +90,7 @@ def test_claims_of_a_planted_zoo():
   holds = {claim: x['holds'] for claim, x in summary['claims'].items()}
   assert holds['phase III exists (cells)']
   assert not holds['phase IV-A exists (cells)']
-  assert holds['averages gain more in IV-B than in III']
+  assert holds['averages gain more in IV-B than in III (points)']
   (trace, top) = (x for claim, x in holds.items() if 'Hessian' in claim)
   assert trace
   assert not top
