@@ -12,11 +12,8 @@ from wsl import align, models, surgery
 
 E, WIDTH, HIDDEN = 4, 3, 8
 RNG = np.random.default_rng(0)
-SHAPES = {
-  'down': (HIDDEN, WIDTH),
-  'gate': (WIDTH, HIDDEN),
-  'up': (WIDTH, HIDDEN),
-}
+UP = (WIDTH, HIDDEN)
+SHAPES = {'down': UP[::-1], 'gate': UP, 'up': UP}
 EXPERTS = {
   n: {'kernel': RNG.normal(size=(E, *s)).astype(np.float32)}
   for n, s in SHAPES.items()
@@ -67,7 +64,9 @@ def test_experts_compute_and_merge_in_float32(dtype):
 
 def test_a_perceptron_is_split_and_routing_is_measured():
   mlp = jax.tree.map(lambda x: jnp.asarray(x[0]), EXPERTS)
-  one = lambda p, x: models.SwiGLU(HIDDEN).apply({'params': p}, x)
+  one = lambda p, x: models.SwiGLU(p['up']['kernel'].shape[-1]).apply(
+    {'params': p}, x
+  )
   symmetry = align.find_symmetry(one, mlp, X)
   features = surgery.unit_features(mlp, symmetry=symmetry, leaves='gate')
   assert features.shape == (HIDDEN, WIDTH)

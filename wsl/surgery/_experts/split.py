@@ -53,7 +53,8 @@ def split_units(
       ``jax.random.permutation(key, n).reshape(E, -1)`` (LLaMA-MoE), clusters
       are ``balanced_clusters`` (MoEfication), domains ``split_domains``.
     symmetry: of the perceptron alone, see ``align.find_symmetry``.
-    shared: the units S of the shared expert, integers ``[s]``; none by default.
+    shared: the units S of the shared expert, integers ``[s]``. None by default:
+      it then has one unit of zeros, as most modules need a unit.
     group: the name of the group; not needed if there is only one.
 
   Returns:
@@ -96,8 +97,10 @@ def split_units(
     )
   bricks.check_fits('split_units', mlp, symmetry)
   routed = bricks.brick_of_units(symmetry, index, group=found.name)
+  own = np.asarray(shared, np.int32)
+  empty = not own.size
   common = bricks.brick_of_units(
-    symmetry, np.asarray(shared, np.int32), group=found.name
+    symmetry, np.zeros(1, np.int32) if empty else own, group=found.name
   )
   for name, leaf in tree.named(mlp).items():
     if name not in routed and len(leaf.shape) > 1:
@@ -107,6 +110,8 @@ def split_units(
       )
   mine = brick_edits.retrieve_brick(mlp, routed)
   theirs = brick_edits.retrieve_brick(mlp, common)
+  if empty:
+    theirs = tree.map(jnp.zeros_like, theirs)
   count = tree.Static(len(index))
   return Experts(
     tree.map_named(lambda name, x: theirs.get(name, x), mlp),
@@ -136,7 +141,9 @@ def apply_experts(
   the only communication.
 
   Args:
-    apply_fn: the function of one expert, ``(params, x [N, d]) -> [N, d']``.
+    apply_fn: the function of one expert, ``(params, x [N, d]) -> [N, d']``, for
+      any number of units: ``lambda p, x:
+      models.SwiGLU(p['up']['kernel'].shape[-1]).apply({'params': p}, x)``.
     experts: the parameters.
     gates: g, ``[N, E]``, such as ``models.top_k_gates`` or ``merge.route``.
     x: tokens, ``[N, d]``.
