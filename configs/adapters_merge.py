@@ -39,6 +39,7 @@ def tiny() -> ml_collections.ConfigDict:
       'seeds': 2,
       'pools': ('own', 'orthogonal'),
       'merges': ('sum', 'separate', 'lego', 'rmm'),
+      'frozen_merges': ('sum',),
       'coefs': (0.5, 1.0),
       'ranks': (4,),
       'base': {
@@ -84,7 +85,9 @@ def _lora() -> dict[str, object]:
       *('sum', 'separate', 'ties', 'ties_factors', 'knots', 'tsv'),
       *('lego', 'lego_invariant', 'truncated', 'rmm'),
     ),
-    'coefs': (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.5, 2.0, 3.0),
+    # Of the pools whose A is frozen.
+    'frozen_merges': ('sum', 'separate', 'ties', 'lego'),
+    'coefs': (0.1, 0.25, 0.4, 0.55, 0.7, 1.0, 1.5, 2.0),
     'density': 0.2,  # of TIES
     'basis': 2,  # directions of RMM, of T
     'ranks': (4, 8, 16, 32),  # of LEGO and the truncated sum

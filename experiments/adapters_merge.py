@@ -42,24 +42,23 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   results: dict[str, dict[str, Any]] = {}
   for pool, stack in pools.items():
     measure = functools.partial(merging.measure, setting, base, stack)
+    names = settings.merges_of(setting, pool)
     jobs = {
-      'experts': (merging.call(setting, 'experts'), (0.0, 1.0)),
-      **{
-        name: (
-          merging.call(setting, name),
-          (1.0,) if name == 'rmm' else tuple(config.coefs),
-        )
-        for name in config.merges
-      },
+      name: (merging.call(setting, name), tuple(config.coefs)) for name in names
     }
-    if pool == config.pools[0]:
-      for name in ('lego', 'truncated'):
-        for rank in config.ranks:
-          merged = merging.call(setting, name, rank)
-          jobs[f'{name} {rank}'] = merged, tuple(config.coefs)
+    jobs['experts'] = merging.call(setting, 'experts'), (0.0, 1.0)
+    if 'rmm' in jobs:
+      jobs['rmm'] = merging.call(setting, 'rmm'), (1.0,)
+    for name in settings.BY_RANK if pool == config.pools[0] else ():
+      for rank in config.ranks:
+        merged = merging.call(setting, name, rank)
+        jobs[f'{name} {rank}'] = merged, tuple(config.coefs)
     results[pool] = {
       name: out.values(
-        f'{pool} {name}', functools.partial(measure, merged, coefs)
+        f'{pool} {name}',
+        functools.partial(
+          measure, merged, coefs, every=name in ('sum', 'experts')
+        ),
       )
       for name, (merged, coefs) in jobs.items()
     }

@@ -96,6 +96,7 @@ def measure(
   stack: Stack,
   merged: Callable[[Stack], Any],
   coefs: Sequence[float],
+  every: bool = False,
 ) -> dict[str, Any]:
   """Scores a merge at every coefficient, seed and task.
 
@@ -107,28 +108,30 @@ def measure(
     stack: the LoRAs, ``[S, T, ...]``.
     merged: from ``call``.
     coefs: L coefficients.
+    every: whether the test has all coefficients, not the chosen one alone.
 
   Returns:
-    ``validation`` and ``test`` scores ``[L][S][T]``, and the chosen ``coef``.
+    ``validation`` scores ``[L][S][T]``, the chosen ``coef``, and ``test``
+    scores of the ``tested`` coefficients.
   """
   problem = setting.problem
   delta = jax.jit(jax.vmap(merged))(stack)
   score = _scores(problem.score)
   heads = problems.heads_of(problem, base)
-  values = jnp.asarray(coefs, jnp.float32)
-  found = {
-    split: np.asarray(
-      score(base['body'], delta, heads, examples, values), np.float64
-    )
-    for split, examples in (
-      ('validation', problem.validation),
-      ('test', problem.test),
-    )
-  }
-  best = int(found['validation'].mean((1, 2)).argmax())
+
+  def of(coefs: Sequence[float], examples: Any) -> np.ndarray:
+    values = jnp.asarray(coefs, jnp.float32)
+    found = score(base['body'], delta, heads, examples, values)
+    return np.asarray(found, np.float64)
+
+  validation = of(coefs, problem.validation)
+  coef = float(coefs[int(validation.mean((1, 2)).argmax())])
+  tested = list(coefs) if every else [coef]
   return {
-    'coef': float(coefs[best]),
-    **{split: x.tolist() for split, x in found.items()},
+    'coef': coef,
+    'tested': tested,
+    'validation': validation.tolist(),
+    'test': of(tested, problem.test).tolist(),
   }
 
 

@@ -75,7 +75,7 @@ def summarise(
       if name == 'experts':
         continue
       test = np.asarray(result['test']).mean(-1)  # [L, S]
-      chosen = _chosen(setting, name, result)
+      chosen = result['tested'].index(result['coef'])
       parts = (test - ends[0]) / gain
       retained[pool, name] = parts[chosen]
       if name == 'sum':
@@ -109,15 +109,6 @@ def summarise(
     'own': own,
     'overlap': overlap,
   }
-
-
-def _chosen(
-  setting: settings.Setting, name: str, result: dict[str, Any]
-) -> int:
-  """Returns the place of the chosen coefficient."""
-  return (
-    0 if name == 'rmm' else list(setting.config.coefs).index(result['coef'])
-  )
 
 
 def _claims(
@@ -205,10 +196,12 @@ def draw(
   for k, pool in enumerate(config.pools):
     title, colour = POOLS[pool]
     found = {r['merge']: r for r in summary['rows'] if r['pool'] == pool}
-    pairs = 100 * np.asarray([found[name]['retained'] for name in names])
+    own = [name for name in names if name in found]
+    pairs = 100 * np.asarray([found[name]['retained'] for name in own])
+    places = np.asarray([len(names) - 1 - names.index(name) for name in own])
     shift = 0.18 * ((len(config.pools) - 1) / 2 - k)
     merges.errorbar(
-      pairs[:, 0], np.arange(len(names))[::-1] + shift, xerr=pairs[:, 1],
+      pairs[:, 0], places + shift, xerr=pairs[:, 1],
       fmt='o', ms=5, color=colour, label=title,
     )  # fmt: skip
     mean, spread = 100 * np.transpose(

@@ -36,6 +36,10 @@ MERGES = (
 )
 
 
+# Merges that are measured at other ranks too, of the first pool.
+BY_RANK = ('lego', 'truncated')
+
+
 class Setting(NamedTuple):
   """Tasks and config of a run.
 
@@ -51,7 +55,8 @@ class Setting(NamedTuple):
 def load(config: ml_collections.ConfigDict) -> Setting:
   """Reads the data and checks the config; see ``experiment.Run`` for errors."""
   checks.choices('pools', config.pools, tuple(POOLS))
-  checks.choices('merges', config.merges, MERGES)
+  for field in ('merges', 'frozen_merges'):
+    checks.choices(field, config[field], MERGES)
   checks.sizes(
     {
       'seeds': (config.seeds, 1, None),
@@ -80,6 +85,13 @@ def adapted(config: ml_collections.ConfigDict, body: Any) -> dict[str, Any]:
   """Returns the adapted leaves of a body by name."""
   chosen = tree.named(tree.select(body, config.lora.leaves))
   return {k: x for k, x in tree.named(body).items() if chosen[k]}
+
+
+def merges_of(setting: Setting, pool: str) -> tuple[str, ...]:
+  """Returns the merges of a pool."""
+  config = setting.config
+  frozen = POOLS[pool].frozen
+  return tuple(config.frozen_merges if frozen else config.merges)
 
 
 def describe(setting: Setting) -> str:
