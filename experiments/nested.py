@@ -17,7 +17,6 @@ is set against the FLOPs of the slices.
 import functools
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments import _main
@@ -66,7 +65,7 @@ def measure(
   and ``separate``, which has the uniform sizes only; and ``difference``, the
   largest one between the logits of a cut and of a masked slice.
   """
-  seeds, uniform = range(setting.config.seeds), networks.uniform(setting)
+  uniform = networks.uniform(setting)
   ordinary = side_by_side.pick(widths, 0)
   results: dict[str, Any] = {}
   orders = networks.ORDERS
@@ -79,11 +78,7 @@ def measure(
     for kind, params in found.items():
       note(kind, accuracy.of_slices(setting, params, setting.sizes))
     for order in orders:
-      one = [
-        networks.sorted_units(setting, side_by_side.pick(ordinary, s), order)
-        for s in seeds
-      ]
-      stacked = jax.tree.map(lambda *x: np.stack(x), *one)
+      stacked = networks.sorted_units(setting, ordinary, order)
       note(order, accuracy.of_slices(setting, stacked, setting.sizes))
     alone = [
       accuracy.of_slices(setting, side_by_side.pick(widths, i), setting.sizes)

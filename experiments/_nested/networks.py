@@ -121,32 +121,66 @@ def _one_width(
 
 
 def sorted_units(
-  setting: settings.Setting, params: types.Params, order: str
+  setting: settings.Setting, networks: types.Params, order: str
 ) -> types.Params:
-  """Sorts the hidden units of one network by their importance."""
-  symmetry, batch = setting.symmetry, setting.images.held_out
+  """Sorts the hidden units of networks ``[S, ...]`` by their importance."""
   if order == 'stored':
-    return params
-  if order == 'weights':
-    table = surgery.weight_importance(params, symmetry=symmetry)
-  elif order == 'gradients':
-    slopes = _gradients(
-      functools.partial(cross_entropy, setting), params, batch
-    )
-    table = surgery.gradient_importance(
-      params, slopes, symmetry=symmetry, leaves=setting.config.readers
-    )
+    return networks
+  each = [side_by_side.pick(networks, s) for s in range(setting.config.seeds)]
+  if order == 'gradients':
+    stacked = _gradient_tables(setting, networks)
+    tables = [side_by_side.pick(stacked, s) for s in range(len(each))]
   else:
-    grams = stats.gram(
-      setting.module.apply, params, [batch[0]], leaves=setting.config.readers
+    tables = [_table(setting, params, order) for params in each]
+  names = settings.elastic(setting)
+  moved = []
+  for params, table in zip(each, tables):
+    found = surgery.importance_order(
+      {name: table[name] for name in names}, symmetry=setting.symmetry
     )
-    table = surgery.activation_importance(params, grams, symmetry=symmetry)
-  table = {name: table[name] for name in settings.elastic(setting)}
-  found = surgery.importance_order(table, symmetry=symmetry)
-  return align.permute(params, found, symmetry=symmetry)
+    moved.append(align.permute(params, found, symmetry=setting.symmetry))
+  return tree.stack(moved)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _gradients(loss: Any, params: types.Params, batch: Any) -> types.Params:
-  """Returns the gradient of the loss on held-out images."""
-  return jax.grad(loss)(params, batch, None)
+def _table(
+  setting: settings.Setting, params: types.Params, order: str
+) -> dict[str, types.Array]:
+  """Returns the importance of the units of one network."""
+  if order == 'weights':
+    return surgery.weight_importance(params, symmetry=setting.symmetry)
+  grams = stats.gram(
+    setting.module.apply,
+    params,
+    [setting.images.held_out[0]],
+    leaves=setting.config.readers,
+  )
+  return surgery.activation_importance(params, grams, symmetry=setting.symmetry)
+
+
+def _gradient_tables(
+  setting: settings.Setting, networks: types.Params
+) -> dict[str, types.Array]:
+  """Returns the mean importance by the gradients of single images, ``[S]``.
+
+  The gradient of the mean loss is near zero after training; those of images
+  are not.
+  """
+
+  def of_image(params: types.Params, image: Any) -> dict[str, types.Array]:
+    batch = jax.tree.map(lambda x: x[None], image)
+    slopes = jax.grad(functools.partial(cross_entropy, setting))(
+      params, batch, None
+    )
+    return surgery.gradient_importance(
+      params,
+      slopes,
+      symmetry=setting.symmetry,
+      leaves=setting.config.readers,
+    )
+
+  def of_network(params: types.Params) -> dict[str, types.Array]:
+    one = functools.partial(of_image, params)
+    tables = jax.lax.map(one, setting.images.held_out, batch_size=32)
+    return jax.tree.map(lambda x: jnp.mean(x, 0), tables)
+
+  return jax.jit(lambda p: jax.lax.map(of_network, p))(networks)

@@ -56,11 +56,12 @@ def _gains(
   found = {k: np.asarray(v) for k, v in results.items()}
   smaller = {k: v[:, 1:count].mean(1) for k, v in found.items() if v.ndim}
   sorted_ = np.max([smaller[k] for k in networks.ORDERS[1:]], axis=0)
+  one = _of_one_layer(setting)
+  by_activations = found['activations'][:, one] - found['stored'][:, one]
   claims = [
     ('sorted slices above unsorted', sorted_ - smaller['stored']),
-    ('by activations above by weights',
-     smaller['activations'] - smaller['weights']),
-  ]  # fmt: skip
+    ('by activations above unsorted, one layer', by_activations.mean(1)),
+  ]
   for kind in setting.config.kinds:
     claims += [
       (f'{kind} above sorted slices', smaller[kind] - sorted_),
@@ -80,6 +81,13 @@ def _gains(
         ),
       ]
   return claims
+
+
+def _of_one_layer(setting: settings.Setting) -> np.ndarray:
+  """Returns which slices cut a single layer, to its next smaller size."""
+  q = setting.config.factors[1]
+  alone = [1] * (len(setting.choices[0]) - 1) + [q]
+  return np.asarray([sorted(c) == alone for c in setting.choices])
 
 
 def _above_the_line(

@@ -70,7 +70,9 @@ def gradient_importance(
   .. math:: I_i = \Big| \sum_{W \ni i} \sum_{e \in W_i}
     e\,\frac{\partial L}{\partial e} \Big|
 
-  the first order of the Taylor series in the weights of the unit.
+  the first order of the Taylor series in the weights of the unit. At a minimum
+  the gradient of the mean loss vanishes, and the table is noise: average tables
+  of single examples or of small batches.
 
   Args:
     params: the model.
