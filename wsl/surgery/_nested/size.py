@@ -54,6 +54,8 @@ def slice_size(
     depths: the number of leading blocks to keep, ``>= 0``, by a regular
       expression with one group that captures the number of a block, such as
       ``{r'block_(\d+)/': 2}``, or ``{r'stage_0/block_(\d+)/': 2}`` for a stage.
+      Blocks that are stacked in one leaf are cut by ``skip`` and
+      ``apply_program``.
 
   Returns:
     The size, with a number for each group.

@@ -46,7 +46,9 @@ def slice(
     The slice, of the same dtypes; leaves on demand give leaves on demand. Its
     function is the model's with smaller sizes: for a Flax model a module with
     the attributes of the slice. Dropped blocks are removed from their dict or
-    list. Its symmetry is ``slice_symmetry(symmetry, size)``.
+    list. Its symmetry is ``slice_symmetry(symmetry, size)``. Running statistics
+    of units that read cut ones are those of the whole: see
+    ``align.reset_batch_stats``.
 
   Raises:
     ValueError: if the model or the size belongs to another symmetry, the size
