@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import operations
+from tests import operations, traces
 from wsl import tree
 from wsl.tree import _recompute
 
@@ -120,11 +120,11 @@ def test_leaves_are_recomputed_alike_on_every_backend(monkeypatch: Any) -> None:
   branches = {p: 'stablehlo.compare' in text for p, text in texts.items()}
   assert branches == {'cpu': True, 'cuda': False}
   wanted = jax.jit(both)(x, by)
-  jax.clear_caches()
   monkeypatch.setattr(
     jax.lax, 'platform_dependent', lambda *xs, cpu, default: default(*xs)
   )
-  found = jax.jit(lambda x, by: both(x, by))(x, by)
+  with traces.fresh():
+    found = jax.jit(both)(x, by)
   jax.tree.map(
     lambda a, b: (a == b).all() or pytest.fail('differ'), found, wanted
   )
@@ -147,7 +147,6 @@ def test_branches_for_accelerators_compute_the_same(
   table = operations.room(room, 'float32')
   cases = [table[name] for name in BRANCHED[room]]
   wanted = [jax.jit(fn)(*args) for fn, args in cases]
-  jax.clear_caches()
   taken = []
 
   def branch(*args: Any, cpu: Any, default: Any) -> Any:
@@ -155,9 +154,8 @@ def test_branches_for_accelerators_compute_the_same(
     return default(*args)
 
   monkeypatch.setattr(jax.lax, 'platform_dependent', branch)
-  found = [jax.jit(lambda *x, fn=fn: fn(*x))(*args) for fn, args in cases]
+  with traces.fresh():
+    found = [jax.jit(fn)(*args) for fn, args in cases]
   assert taken
-  monkeypatch.undo()
-  jax.clear_caches()
   for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wanted)):
     np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)

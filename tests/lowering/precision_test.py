@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests import operations
+from tests import operations, traces
 from tests.operations import aligning, inputs
 from tests.operations.inputs import KEY, mlp, T
 from wsl import align, jaxprs, landscape, merge, scale, stats, tree
@@ -143,7 +143,6 @@ def test_products_of_traced_functions_ask_for_the_highest_precision(room):
 def asked(monkeypatch):
   """Collects the precision of each product that is traced or computed."""
   found = []
-  jax.clear_caches()
 
   def watch(primitive):
     bind = primitive.bind
@@ -156,11 +155,13 @@ def asked(monkeypatch):
 
   watch(lax.dot_general_p)
   watch(lax.conv_general_dilated_p)
-  return found
+  # What one test traces, the next need not: its products have been checked.
+  with traces.fresh('watched'):
+    yield found
 
 
 def _with_a_lower_default(run):
-  jax.clear_caches()
+  """Calls a function that is traced again: the default is part of its key."""
   with jax.default_matmul_precision('bfloat16'):
     return run()
 
@@ -171,17 +172,21 @@ def _equal(found, wanted):
 
 
 @pytest.mark.parametrize('name', HOST)
-def test_products_on_the_host_ask_for_the_highest_precision(name, asked):
+def test_products_on_the_host_ask_for_the_highest_precision(name, request):
   """So a lower default changes no result."""
   wanted = HOST[name]()
-  assert all(map(_at, asked)), asked
+  asked = request.getfixturevalue('asked')
   _equal(_with_a_lower_default(HOST[name]), wanted)
   assert all(map(_at, asked)), asked
 
 
 def test_the_watch_sees_products(asked):
-  jax.jit(jnp.matmul)(X.T, Y)
+  run = lambda: jax.jit(jnp.matmul)(X.T, Y)
+  run()
   assert asked == [None]
+  _with_a_lower_default(run)
+  assert len(asked) == 2
+  assert not any(map(_at, asked))
   program = jax.make_jaxpr(jax.jit(jnp.matmul))(X.T, Y)
   assert [eqn.params['precision'] for eqn in products(program)] == [None]
 
@@ -210,7 +215,6 @@ def _compiled(room: str, table: Any) -> list[Any]:
 
 @pytest.mark.parametrize('room', COMPILED)
 def test_a_lower_default_changes_no_result(room):
-  jax.clear_caches()
   wanted = _compiled(room, operations.room(room, 'float32'))
   # The arguments, too, are computed with the lower default.
   run = lambda: _compiled(room, operations.build(room, 'float32'))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import traces
 from tests.merge import svd_test
 from wsl import jaxprs, merge, tree
 from wsl.merge._spectral import matrix, programs
@@ -29,11 +30,9 @@ CHOOSE = svd.choose
 @pytest.fixture(autouse=True, scope='module')
 def products() -> Iterator[None]:
   """Takes the path of accelerators in all tests of the file."""
-  with pytest.MonkeyPatch.context() as patch:
+  with pytest.MonkeyPatch.context() as patch, traces.fresh():
     patch.setattr(svd, 'choose', _products_of_float32)
-    jax.clear_caches()
     yield
-  jax.clear_caches()
 
 
 def _products_of_float32(x: Any, lapack: Any, products: Any) -> Any:

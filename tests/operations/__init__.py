@@ -30,12 +30,19 @@ room = functools.cache(build)
 
 
 @functools.cache
+def trace(name: str, dtype: Any, op: str) -> jax.stages.Traced:
+  """Traces an operation, once for all tests."""
+  fn, args = room(name, dtype)[op]
+  return jax.jit(fn).trace(*args)
+
+
 def traced(
   name: str, dtype: Any, first: int = 0, step: int = 1
 ) -> dict[str, jax.stages.Traced]:
   """Returns the traced operations of related rooms, or each ``step``-th."""
-  some = list(room(name, dtype).items())[first::step]
-  return {op: jax.jit(fn).trace(*args) for op, (fn, args) in some}
+  return {
+    op: trace(name, dtype, op) for op in [*room(name, dtype)][first::step]
+  }
 
 
 def table(dtype: Any) -> inputs.Table:

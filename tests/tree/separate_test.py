@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import traces
 from wsl import tree
 from wsl.tree import _separate
 
@@ -78,12 +79,12 @@ def test_hyperparameters_are_copied_if_they_are_small_arrays():
 
 
 @pytest.mark.parametrize('loop', [False, True])
+@traces.fresh()
 def test_known_arrays_are_copied_for_leaves_in_a_trace(loop, monkeypatch):
   if loop:
     monkeypatch.setattr(
       jax.lax, 'platform_dependent', lambda *xs, cpu, default: default(*xs)
     )
-    jax.clear_caches()
   given = np.asarray([0.5, -0.0, 3.0], np.float32)
   rows = jax.jit(lambda x: tree.at_leaves(given, [x, x, tree.defer(x)]))
   text = rows.trace(jnp.ones((2, 1), jnp.bfloat16))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import traces
 from wsl import tree
 from wsl.tree._ranks import batches as batches_lib
 from wsl.tree._ranks import reductions
@@ -54,6 +55,7 @@ def test_the_check_detects_a_gather():
 
 
 @pytest.mark.parametrize('stacked', [False, True])
+@traces.fresh()
 def test_several_ranks_of_several_leaves_are_those_of_sorting(
   stacked, monkeypatch
 ):
@@ -61,7 +63,6 @@ def test_several_ranks_of_several_leaves_are_those_of_sorting(
     monkeypatch.setattr(
       jax.lax, 'platform_dependent', lambda *xs, cpu, default: default(*xs)
     )
-    jax.clear_caches()
   x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 150, 190)))
   wanted = np.sort(np.abs(np.asarray(x)).reshape(2, -1), axis=1)[:, -5000]
   found = jax.jit(lambda x: tree.kth_magnitude(x, 5000))(x)
