@@ -46,6 +46,14 @@ def digits() -> ml_collections.ConfigDict:
   )
 
 
+def clean() -> ml_collections.ConfigDict:
+  """Without random labels."""
+  config = digits()
+  config.noise = 0.0
+  config.phases.low_loss = 0.1
+  return config
+
+
 def tiny() -> ml_collections.ConfigDict:
   """A test, in seconds."""
   config = digits()
@@ -68,4 +76,4 @@ def images() -> ml_collections.ConfigDict:
   return config
 
 
-get_config = _variants.chooser(tiny, digits, images)
+get_config = _variants.chooser(tiny, digits, clean, images)

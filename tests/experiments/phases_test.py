@@ -90,7 +90,7 @@ def test_claims_of_a_planted_zoo():
   holds = {claim: x['holds'] for claim, x in summary['claims'].items()}
   assert holds['phase III exists (cells)']
   assert not holds['phase IV-A exists (cells)']
-  assert holds['averages gain more in IV-B than in III (points)']
+  assert holds['networks average better in IV-B than in III (points)']
   (trace, top) = (x for claim, x in holds.items() if 'Hessian' in claim)
   assert trace
   assert not top
