@@ -1,0 +1,1 @@
+"""Growth, cuts and paths of a language model, for ``depth_surgery``."""
