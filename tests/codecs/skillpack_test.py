@@ -115,6 +115,13 @@ def test_sizes_are_bits_of_codes_and_steps() -> None:
   assert size.entries == 24 * 18
 
 
+def test_codes_are_never_larger_than_the_matrix() -> None:
+  x = draw(3, 2)
+  pack = lambda bits: codecs.skillpack({'w': x}, rank=2, bits=[(None, bits)])
+  assert pack(2).leaves['w'] is not x
+  assert pack(16).leaves['w'] is x
+
+
 def test_codes_are_decoded_in_a_trace() -> None:
   x = draw(24, 18).astype(np.float32)
   packed = codecs.skillpack({'w': x}, rank=6)

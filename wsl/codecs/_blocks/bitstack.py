@@ -44,7 +44,8 @@ def bitstack(
   Args:
     delta: one task vector, every leaf ``[...]``, on demand or not; factors of
       low rank are multiplied.
-    blocks: n >= 1, the most blocks of a matrix.
+    blocks: n >= 1, the most blocks of a matrix; it has fewer if they would take
+      as many bytes as its entries, and is stored as it is if one block does.
     rank: k >= 1, limited by the sides of a matrix.
     grams: ``stats.gram`` of the model on calibration data, or None: the error
       is then that of the outputs, if the inputs were independent.
@@ -95,14 +96,20 @@ def _leaf(leaf: Any, view: _views.View | None, blocks: int, rank: int) -> Any:
   if view is None:
     return leaf
   gram = () if view.gram is None else (jnp.asarray(view.gram),)
-  _, m, n = view.view.sizes(leaf.shape)
+  groups, m, n = view.view.sizes(leaf.shape)
+  rank = min(rank, m, n)
+  each = groups * (_bits.nbytes(m * n) + 2 * rank * (m + n))
+  nbytes = leaf.size * leaf.dtype.itemsize
+  blocks = min(blocks, (nbytes - 1) // max(each, 1))
+  if blocks < 1:
+    return leaf
   node = tree.Computed(
     _decompose,
     (leaf, *gram),
     {
       'view': tree.Static(view.view),
       'blocks': tree.Static(blocks),
-      'rank': tree.Static(min(rank, m, n)),
+      'rank': tree.Static(rank),
     },
   )
   signs, left, right, scale, weights, norms = map(np.asarray, tree.read(node))

@@ -65,7 +65,8 @@ def skillpack(
 
   Returns:
     The pack, whose matrices are ``deltas.Factors`` of ``codecs.Codes``;
-    ``decode(dense=False)`` returns the factors.
+    ``decode(dense=False)`` returns the factors. A matrix whose codes would take
+    more bytes than its entries is stored as it is.
 
   Raises:
     ValueError: if neither rank nor energy is given for a matrix, the bits are
@@ -105,10 +106,18 @@ def skillpack(
     if view is None:
       leaves.append(leaf)
       continue
-    if not is_factors(leaf):
-      leaf = _extract(name, leaf, view.view, rank, energy)
-    leaves.append(_round_factors(name, leaf, view.gram, layout, run))
+    if is_factors(leaf):
+      leaves.append(_round_factors(name, leaf, view.gram, layout, run))
+      continue
+    factors = _extract(name, leaf, view.view, rank, energy)
+    codes = _round_factors(name, factors, view.gram, layout, run)
+    leaves.append(codes if _nbytes(codes) < _nbytes(leaf) else leaf)
   return _packed.Packed(jax.tree.unflatten(structure, leaves), 'skillpack')
+
+
+def _nbytes(x: Any) -> int:
+  """Returns the bytes of the arrays of a leaf."""
+  return sum(int(y.size) * y.dtype.itemsize for y in jax.tree.leaves(x))
 
 
 def _layout(bits: Sequence[tuple[int | None, int]]) -> list[tuple[int, int]]:
