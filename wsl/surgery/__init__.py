@@ -63,6 +63,8 @@ from wsl.surgery._experts.routing import routing as routing
 from wsl.surgery._experts.split import apply_experts as apply_experts
 from wsl.surgery._experts.split import Experts as Experts
 from wsl.surgery._experts.split import split_units as split_units
+from wsl.surgery._experts.stacks import stack_experts as stack_experts
+from wsl.surgery._experts.stacks import unstack_experts as unstack_experts
 from wsl.surgery._experts.upcycle import upcycle as upcycle
 from wsl.surgery._masks.adapters import add_sparse as add_sparse
 from wsl.surgery._masks.adapters import unit_factors as unit_factors

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wsl import align, tree, types
-from wsl.surgery._experts import brick_edits, bricks, grouping
+from wsl.surgery._experts import brick_edits, bricks, grouping, stacks
 
 
 def align_experts(
@@ -201,7 +200,7 @@ def _each(caller: str, experts: Any) -> list[types.Params]:
   if isinstance(experts, (list, tuple)):
     return list(experts)
   count = _count(caller, experts)
-  return [tree.map(_pick, experts, e=e) for e in range(count)]
+  return [tree.map(stacks.pick, experts, e=e) for e in range(count)]
 
 
 def _count(caller: str, experts: types.Params) -> int:
@@ -213,10 +212,6 @@ def _count(caller: str, experts: types.Params) -> int:
       f'{dict(list(sizes.items())[:3])}: expected [E, ...] in all, or a list'
     )
   return int(next(iter(sizes.values()))[0])
-
-
-def _pick(x: types.Array, *, e: types.Scalar) -> types.Array:
-  return jax.lax.dynamic_index_in_dim(x, e, 0, keepdims=False)
 
 
 def _average(x: types.Array, *, weights: types.Array) -> types.Array:
