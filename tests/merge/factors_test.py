@@ -93,6 +93,45 @@ def test_a_derivative_passes_through_the_products() -> None:
   np.testing.assert_allclose(slope.a, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.same_under_defaults('what is called does not depend on dtypes')
+def test_compositions_take_factors() -> None:
+  x, dense = factored(T), battery.stacked(T)
+  fold = lambda x: merge.fold(merge.running_mean(), x, order=[2, 0])
+  layers = lambda x: merge.layerwise(
+    x,
+    method=lambda part, w: merge.sum(part, weights=w),
+    parameters=jnp.arange(2.0 * T, dtype=battery.FLOAT).reshape(2, T),
+    depth=r'block_(\d+)',
+  )
+  scaled = lambda x: merge.passthrough(merge.sum(x), scale={'w$': 2, '.*': 1})
+  for call in (fold, layers, scaled):
+    found, wanted = call(x), call(dense)
+    battery.same(deltas.dense(found), wanted, atol=1e-11)
+  assert deltas.is_factors(layers(x)['block_0']['w'])
+
+
+def test_factors_are_added_to_a_base() -> None:
+  base = jax.tree.map(lambda v: v[0], battery.stacked(T))
+  base['step'] = jnp.asarray(3)
+  coef = {'block_0': 0.5, '.*': 2.0}
+  delta = merge.sum(factored(T))
+  found = deltas.apply(base, delta, coef=coef)
+  wanted = deltas.apply(base, deltas.dense(delta), coef=coef)
+  battery.same(found, wanted, atol=1e-12)
+  half = jax.tree.map(lambda v: v.astype(jnp.bfloat16), {'w': base['block_0']})
+  found = deltas.apply(half, {'w': delta['block_0']})
+  assert found['w']['w'].dtype == jnp.bfloat16
+  other = base | {'block_0': {'w': base['block_0']['w'].T}}
+  for start, given, message in (
+    (base, factored(T), "'block_0/w' has shape (4, 8), the base (4, 8): merge"),
+    (other, delta, "'block_0/w' has shape (4, 8), the base (8, 4): it is of"),
+    (other | {'block_0': {'w': base['step']}}, delta, 'the base has no float'),
+  ):
+    with pytest.raises(ValueError) as caught:
+      deltas.apply(start, given)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize('method', [merge.sum, merge.magmax, merge.iso_c])
 def test_factors_that_are_not_stacked_are_refused(method: Any) -> None:
   one = adapters.Factors(jnp.ones((2, 8)), jnp.ones((4, 2)), 1.0, (4, 8), VIEW)

@@ -1,4 +1,11 @@
-"""Merging: task vectors in, one task vector out."""
+"""Merging: task vectors in, one task vector out.
+
+Leaves may be factors of LoRAs (``adapters.stack``). ``sum``, ``mean``, ``cat``,
+and ``weighted_mean`` with a weight for each model, give factors of a higher
+rank, exactly; ``knots``, ``rmm`` and ``materialize`` work on factors as they
+say. All other methods act on the products: one leaf at a time is computed,
+together with the method, and no product of the whole model is stored.
+"""
 
 from wsl.merge._cat import cat as cat
 from wsl.merge._families.emr import emr as emr

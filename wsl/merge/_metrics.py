@@ -28,8 +28,8 @@ def metric_weighted(
   published formula may differ.
 
   Args:
-    deltas: stacked task vectors, every leaf ``[T, ...]``, one for each
-      checkpoint. The two factors of a LoRA are to be merged as their product.
+    deltas: stacked task vectors, every leaf ``[T, ...]`` or in factors, one for
+      each checkpoint. The products of factors are averaged, as by ``sum``.
     metrics: L or S, ``[T]``, positive: smoothed losses, or numbers of steps.
     penalty: ``p >= 0``, a number that may be traced. At 0 the weights are
       equal; for large p the best checkpoint has them all.

@@ -44,7 +44,8 @@ def compress(
   Returns:
     The factors by the name of the leaf, with scale 1, equal norms of A and B,
     and orthogonal directions in descending order; arrays in ``rest``; and the
-    errors of the leaves in factors. In a trace the ranks are ``rank`` or what
+    errors of the leaves in factors: what a limit leaves out, and the rounding
+    to a narrower ``dtype``. In a trace the ranks are ``rank`` or what
     shapes allow, and no zeros are left out.
 
   Raises:
