@@ -39,6 +39,7 @@ def align_experts(
     ValueError: if there is no such expert, or as ``align.weight_matching``.
 
   Example:
+    >>> import jax
     >>> from wsl import align
     >>> symmetry = align.Symmetry(
     ...   (align.Factor('a:0', 2),), (('a', ((('a:0',),),)),))
