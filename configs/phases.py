@@ -1,6 +1,19 @@
 """Which phases does a zoo over temperature and load have?
 
-python -m experiments.phases --config=configs/phases.py:VARIANT
+  python -m experiments.phases --config=configs/phases.py:VARIANT
+
+tiny: seconds, a test.
+
+digits: four minutes on two shared cores. Perceptrons 64-W-W-10 on 1000 digits;
+108 networks, and 108 curves between seeds. Expect 3 cells of phase I, 22 of II,
+5 of IV-A (test 94.5 %, CKA 0.73), 6 of IV-B (96.4 %, 0.88), and averages of
+aligned seeds that lose 10.1, 14.4, 13.0 and 2.3 points.
+
+noisy: the same with a tenth of the labels random. Expect 27 cells of phase II,
+8 of III and 1 of IV-B.
+
+images: a task of a folder of yours, --config.data=FOLDER --config.task=NAME
+(see wsl.data.folder).
 """
 
 import ml_collections
@@ -9,14 +22,14 @@ from configs import _variants
 
 
 def digits() -> ml_collections.ConfigDict:
-  """Perceptrons of seven widths on the embedded digits."""
+  """Perceptrons of six widths on the embedded digits."""
   return ml_collections.ConfigDict(
     {
       'variant': '',
       'data': 'digits',  # the embedded ones, or a path for wsl.data.folder
       'task': '',  # in the folder
       'examples': 1000,  # training images, at most
-      'noise': 0.1,  # fraction of training labels that are random
+      'noise': 0.0,  # fraction of training labels that are random
       'seeds': 3,
       'seed': 0,
       'widths': (2, 4, 8, 16, 32, 64),  # the load: of both hidden layers
@@ -41,16 +54,16 @@ def digits() -> ml_collections.ConfigDict:
       },
       'plane': {'examples': 500, 'grid': 21},  # of figures
       # Thresholds: nats, nats, CKA.
-      'phases': {'low_loss': 0.5, 'barrier': 0.1, 'similar': 0.8},
+      'phases': {'low_loss': 0.1, 'barrier': 0.1, 'similar': 0.8},
     }
   )
 
 
-def clean() -> ml_collections.ConfigDict:
-  """Without random labels."""
+def noisy() -> ml_collections.ConfigDict:
+  """With random labels."""
   config = digits()
-  config.noise = 0.0
-  config.phases.low_loss = 0.1
+  config.noise = 0.1
+  config.phases.low_loss = 0.5
   return config
 
 
@@ -76,4 +89,4 @@ def images() -> ml_collections.ConfigDict:
   return config
 
 
-get_config = _variants.chooser(tiny, digits, clean, images)
+get_config = _variants.chooser(tiny, digits, noisy, images)
