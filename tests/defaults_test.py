@@ -18,6 +18,7 @@ FILES = (
   *('tests/leaves/wide_test.py', 'tests/stats/leaf_statistics_test.py'),
   'tests/surgery/nested_settings_test.py',
   'tests/surgery/experts_settings_test.py',
+  'tests/surgery/program_settings_test.py',
 )
 
 

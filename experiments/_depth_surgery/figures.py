@@ -23,14 +23,14 @@ def growth(path: pathlib.Path, summary: dict[str, Any]) -> None:
   for name, title in report.GROWN.items():
     own = [x for x in rows if x['name'] == name]
     mean, spread = np.asarray([x['bits'] for x in own]).T
-    compute = [x['compute'] / 1e12 for x in own]
+    compute = [x['compute'] / 1e9 for x in own]
     canvas.curve(ax, compute, mean, spread, colour=_COLOURS[name], label=title)
   canvas.log_ticks(
     ax,
-    [float(f'{x["compute"] / 1e12:.2g}') for x in rows if x['name'] == 'stack'],
+    [float(f'{x["compute"] / 1e9:.2g}') for x in rows if x['name'] == 'stack'],
     base=2,
   )
-  ax.set_xlabel('compute of the training, 10^12 operations')
+  ax.set_xlabel('compute of the training, 10^9 operations')
   ax.set_ylabel('test loss, bits for each byte')
   canvas.legend(ax, 'deep network')
   canvas.save(fig, path)
@@ -68,7 +68,7 @@ def cuts(path: pathlib.Path, summary: dict[str, Any]) -> None:
     'test loss, bits for each byte: cut (open), trained (filled), whole '
     'network (dashed)'
   )
-  canvas.heading(ax, 'of layers one after the other')
+  canvas.heading(ax, 'cut, and the number of layers in sequence')
   canvas.save(fig, path)
 
 

@@ -215,7 +215,7 @@ def _widen(x: types.Array, *, copies: tuple[Copies, ...]) -> types.Array:
   """Copies the units of a leaf, and divides those that are contracted."""
   wide = tree.wide(x)
   for axis, units, shares in copies:
-    wide = jnp.take(wide, np.asarray(units), axis=axis)
+    wide = jnp.take(wide, jnp.asarray(units, jnp.int32), axis=axis, mode='clip')
     if shares is not None:
       shape = [-1 if i == axis else 1 for i in range(wide.ndim)]
       wide = wide * jnp.asarray(shares, wide.dtype).reshape(shape)
