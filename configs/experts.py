@@ -4,8 +4,14 @@
 
 tiny: seconds, a test. Two domains, two seeds, briefly trained.
 
-python: minutes on two free cores. Four texts that are part of every Python
-installation, three seeds, two blocks of width 32 with eight experts.
+python: about three minutes on two free cores. Four texts that are part of every
+Python installation, three seeds, two blocks of width 32 with eight experts.
+Expect (test bits for each byte, mean over domains, +- over seeds, at the
+largest budget):
+
+  base 4.007 +- 0.015, dense, continued 3.268 +- 0.009, upcycled 3.343 +- 0.005,
+  from scratch 3.367 +- 0.026; with four of eight experts left, merged and
+  dropped: upcycled 3.486 and 3.567, from scratch 4.013 and 4.064
 
 texts: the same for all texts of a folder of yours, --config.data=FOLDER: files
 NAME.txt, or folders NAME of .txt files.
