@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments._depth_surgery import report, settings
+from experiments._depth_surgery import claims, report, settings
 from experiments._run import canvas
 
 _COLOURS = {
@@ -39,7 +39,7 @@ def growth(path: pathlib.Path, summary: dict[str, Any]) -> None:
 def cuts(path: pathlib.Path, summary: dict[str, Any]) -> None:
   """Draws the loss of each cut before and after training."""
   rows = {x['name']: x for x in summary['rows'] if x['section'] == 'cuts'}
-  names = [name for name in report.CUT if name in rows]
+  names = [name for name in claims.CUT if name in rows]
   fig, ax = canvas.single(9.2, 0.42 * len(names) + 1.6)
   places = np.arange(len(names))[::-1]
   for place, name in zip(places, names, strict=True):
@@ -61,7 +61,7 @@ def cuts(path: pathlib.Path, summary: dict[str, Any]) -> None:
       )
   ax.axvline(summary['deep'][0], color=canvas.INK, lw=1, ls=(0, (4, 3)))
   ax.set_yticks(
-    places, [f'{report.CUT[n]} ({rows[n]["layers"]})' for n in names]
+    places, [f'{claims.CUT[n]} ({rows[n]["layers"]})' for n in names]
   )
   ax.grid(visible=False)
   ax.set_xlabel(

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments._depth_surgery import paths, settings
+from experiments._depth_surgery import claims, settings
 from experiments._run import console, spreads, verdicts
 
 GROWN = {
@@ -13,32 +13,6 @@ GROWN = {
   'each': 'each block repeated',
   'identity': 'identity blocks (G_zero)',
 }
-CUT = {
-  'crash': 'CRaSh',
-  'fold': 'gates (FoldGPT)',
-  'last': 'the last left out',
-  'best': 'best by validation',
-  'scratch': 'random weights',
-  'stepwise': 'shared, stepwise',
-  'stepwise_rank': 'shared, stepwise, low rank',
-  'average': 'shared, average',
-  'average_rank': 'shared, average, low rank',
-  'fold_tied': 'shared in pairs (FoldGPT)',
-  'parallel': 'pairs in parallel',
-}
-
-
-# A cut and one that its paper, or its cost, says it is better than.
-_BELOW = (
-  ('fold', 'crash'),
-  ('fold', 'last'),
-  ('crash', 'last'),
-  ('crash', 'scratch'),
-  ('stepwise', 'average'),
-  ('average_rank', 'stepwise_rank'),
-  ('stepwise_rank', 'stepwise'),
-  ('average_rank', 'average'),
-)
 
 
 def summarise(
@@ -64,16 +38,11 @@ def summarise(
     name: np.mean([x['after'] for x in found], 0).tolist()
     for name, found in results['paths'].items()
   }
-  gains = [
-    *_growth_claims(results['growth']),
-    *_cut_claims(results['cuts']),
-    *_path_claims(setting.config.depth, results['paths']),
-  ]
   return {
     'rows': rows,
     'after': after,
     'deep': spreads.spread(results['cuts']['deep']),
-    'claims': verdicts.judge(gains),
+    'claims': claims.judge(setting.config.depth, results),
   }
 
 
@@ -117,7 +86,7 @@ def _cut_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
       if 'trained' in found[name]
       else None,
     }
-    for name in CUT
+    for name in claims.CUT
     if name in found
   ]
 
@@ -126,7 +95,7 @@ def _path_rows(depth: int, found: dict[str, Any]) -> list[dict[str, Any]]:
   """Returns a row for each target of the search."""
   rows = []
   for name, seeds in found.items():
-    shares = [_shares(depth, x) for x in seeds]
+    shares = [claims.shares(depth, x) for x in seeds]
     rows.append(
       {
         'section': 'paths',
@@ -135,76 +104,6 @@ def _path_rows(depth: int, found: dict[str, Any]) -> list[dict[str, Any]]:
       }
     )
   return rows
-
-
-def _shares(depth: int, one: dict[str, Any]) -> dict[str, float]:
-  """Returns shares of windows: right, found, shortened, corrected."""
-  base = np.asarray(one['base']) == 1
-  shortest = np.asarray(one['shortest'])
-  found = np.asarray(one['found'])
-  mean = lambda x: float(np.mean(x)) if len(x) else 0.0
-  return {
-    'base': mean(base),
-    'found': mean(found),
-    'shortened': mean(shortest[base] < depth),
-    'corrected': mean(found[~base]),
-  }
-
-
-def _growth_claims(found: dict[str, Any]) -> list[tuple[str, Any]]:
-  """Compares ways of growth at the largest budget, and stacking at each."""
-  gains = []
-  for budget, one in found.items():
-    stack = np.asarray(one['programs']['stack']['bits'])
-    gains.append(
-      (
-        f'stacking below scratch at equal compute, {budget} steps',
-        np.asarray(one['scratch']) - stack,
-      )
-    )
-  last = found[max(found, key=int)]['programs']
-  bits = {name: np.asarray(x['bits']) for name, x in last.items()}
-  gains.append(('stacking below repeated blocks', bits['each'] - bits['stack']))
-  gains.append(
-    ('stacking below identity blocks', bits['identity'] - bits['stack'])
-  )
-  return gains
-
-
-def _cut_claims(found: dict[str, Any]) -> list[tuple[str, Any]]:
-  """Compares cuts, before and after the training."""
-  return [
-    (
-      f'{CUT[better]} below {CUT[other]}, {when}',
-      np.asarray(found[other][when]) - np.asarray(found[better][when]),
-    )
-    for better, other in _BELOW
-    if better in found and other in found
-    for when in ('cut', 'trained')
-  ]
-
-
-def _path_claims(depth: int, found: dict[str, Any]) -> list[tuple[str, Any]]:
-  """Judges the shares of the abstract, and the control."""
-  shares = {
-    name: [_shares(depth, x) for x in seeds] for name, seeds in found.items()
-  }
-  of = lambda name, what: np.asarray([x[what] for x in shares[name]])
-  label, wrong = paths.TARGETS
-  return [
-    (
-      'more than 75 % of right windows have a shorter right path (oracle)',
-      of(label, 'shortened') - 0.75,
-    ),
-    (
-      'more than 60 % of wrong windows have a right path (oracle)',
-      of(label, 'corrected') - 0.6,
-    ),
-    (
-      'right bytes are found more often than wrong ones',
-      of(label, 'corrected') - of(wrong, 'corrected'),
-    ),
-  ]
 
 
 def show(label: str, summary: dict[str, Any]) -> None:
@@ -233,7 +132,7 @@ def show(label: str, summary: dict[str, Any]) -> None:
     [
       [
         (
-          CUT[row['name']],
+          claims.CUT[row['name']],
           f'{row["layers"]}',
           f'{row["parameters"]:,}',
           text(row['cut']),

@@ -5,7 +5,7 @@ import pytest
 
 from configs import depth_surgery as configs
 from experiments import depth_surgery
-from experiments._depth_surgery import cuts, report
+from experiments._depth_surgery import claims, cuts
 from tests.experiments import battery
 
 MISTAKES = [
@@ -81,7 +81,7 @@ def test_shares_of_windows():
     'found': [True, True, True, False],
     'shortest': [4, 3, 5, 0],
   }
-  assert report._shares(4, one) == {
+  assert claims.shares(4, one) == {
     'base': 0.5,
     'found': 0.75,
     'shortened': 0.5,
