@@ -64,7 +64,12 @@ NOT_TRACED = {
     *('surgery.channel_patches', 'surgery.is_masked', 'surgery.masks'),
     *('surgery.phase_sparsities', 'surgery.sparse_soups'),
     *('surgery.swapped_order', 'surgery.unit_factors'),
-    *('surgery.compose_programs', 'surgery.crash', 'surgery.insert_identity'),
+    *(
+      'surgery.compose_programs',
+      'surgery.concatenate_blocks',
+      'surgery.crash',
+      'surgery.insert_identity',
+    ),
     *('surgery.loop', 'surgery.passthrough', 'surgery.path_program'),
     *('surgery.program_from_json', 'surgery.program_of'),
     *('surgery.program_to_json', 'surgery.recursive', 'surgery.skip'),

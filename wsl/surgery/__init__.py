@@ -117,6 +117,9 @@ from wsl.surgery._paths.follow import follow as follow
 from wsl.surgery._program.apply import apply_program as apply_program
 from wsl.surgery._program.collapse import collapse as collapse
 from wsl.surgery._program.compose import compose_programs as compose_programs
+from wsl.surgery._program.concatenate import (
+  concatenate_blocks as concatenate_blocks,
+)
 from wsl.surgery._program.crash import block_clusters as block_clusters
 from wsl.surgery._program.crash import block_similarities as block_similarities
 from wsl.surgery._program.crash import crash as crash

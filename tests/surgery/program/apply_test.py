@@ -309,21 +309,37 @@ def test_files_are_read_leaf_by_leaf_and_written_renumbered(tmp_path):
 
 
 def test_passthrough_is_that_of_recipes(tmp_path):
-  params = {f'model.layers.{i}.w': np.full(2, i + 0.5) for i in range(4)}
-  params |= {'model.embed_tokens.w': np.ones(2), 'lm_head.w': np.zeros(2)}
-  slices = [(0, 3), (1, 2), (2, 4)]
-  recipe = recipes.parse(
-    {
-      'merge_method': 'passthrough',
-      'slices': [
-        {'sources': [{'model': 'a', 'layer_range': list(x)}]} for x in slices
-      ],
+  layers = {f'model.layers.{i}.w': np.full(2, i + 0.5) for i in range(4)}
+  ends = {'model.embed_tokens.w': np.ones(2), 'lm_head.w': np.zeros(2)}
+  both = {'a': layers | ends}
+  both['b'] = {name: x + 10 for name, x in both['a'].items()}
+  for slices in ([(0, 3), (1, 2), (2, 4)], [(0, 3), (5, 7), (2, 4)]):
+    # Blocks 4 .. 7 are those of the second network.
+    sources = [('ab'[a >= 4], [a % 4, (b - 1) % 4 + 1]) for a, b in slices]
+    parts = [[{'model': m, 'layer_range': x}] for m, x in sources]
+    recipe = recipes.parse(
+      {
+        'merge_method': 'passthrough',
+        'slices': [{'sources': part} for part in parts],
+      }
+    )
+    folders = {
+      model: recipes.Folder(tmp_path, both[model.path], None)
+      for model in recipes.models(recipe)
     }
-  )
-  folder = recipes.Folder(tmp_path, params, None)
-  built = recipes.build(recipe, {recipes.Model('a'): folder}).params
-  program = surgery.passthrough(4, slices=slices)
-  new = surgery.apply_program(params, program, blocks=r'layers\.(\d+)\.')
-  assert {k: list(x) for k, x in new.items()} == {
-    k: list(tree.read(x)) for k, x in built.items()
-  }
+    built = recipes.build(recipe, folders).params
+    blocks = r'layers\.(\d+)\.'
+    whole = surgery.concatenate_blocks([*both.values()], blocks=blocks)
+    program = surgery.passthrough(8, slices=slices)
+    new = surgery.apply_program(whole, program, blocks=blocks)
+    assert {k: list(x) for k, x in new.items()} == {
+      k: list(tree.read(x)) for k, x in built.items()
+    }
+
+
+def test_networks_of_another_kind_are_not_concatenated():
+  other = {'block_0': {'gate': np.ones(2)}}
+  with pytest.raises(ValueError, match="leaf 'block_#/gate' of network 1"):
+    surgery.concatenate_blocks([deep(), other], blocks=BLOCKS)
+  with pytest.raises(ValueError, match='no networks given'):
+    surgery.concatenate_blocks([], blocks=BLOCKS)
