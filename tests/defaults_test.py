@@ -16,6 +16,7 @@ FILES = (
   '--ignore=tests/checkpoint/saving',
   '--ignore=tests/checkpoint/fuzz_test.py',
   *('tests/leaves/wide_test.py', 'tests/stats/leaf_statistics_test.py'),
+  *('tests/merge/factors_test.py', 'tests/adapters/compress_test.py'),
   'tests/surgery/nested_settings_test.py',
   'tests/surgery/experts_settings_test.py',
   'tests/surgery/program_settings_test.py',

@@ -10,9 +10,10 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from wsl.tree import _on_demand
+from wsl.tree import _on_demand, _program
 from wsl.tree._chunks import buffers, cut, windows
 
 AHEAD = 2  # windows that are read ahead
@@ -174,7 +175,13 @@ def _uniform(window: windows.Window, held: dict[int, Any]) -> dict[int, Any]:
     held: the leaf and the array by its identity, of the window before it.
   """
   nodes = {id(x): x for x in window.uniform if _on_demand.on_demand(x)}
-  read = lambda x: (x, _on_demand.read(x))
+
+  def read(x: Any) -> tuple[Any, Any]:
+    array = _on_demand.read(x)
+    # An array of JAX is not copied again for each chunk.
+    keep = _program.narrowed(array.dtype)
+    return x, array if keep else jnp.asarray(array)
+
   return {i: held[i] if i in held else read(x) for i, x in nodes.items()}
 
 
