@@ -1,9 +1,11 @@
 """Packs in files."""
 
+import base64
 import json
 import os
 import pathlib
 from typing import Any
+import zlib
 
 import jax
 import numpy as np
@@ -48,10 +50,10 @@ def test_a_pack_is_restored(
   tmp_path: pathlib.Path,
   monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-  from wsl.codecs import _file
+  from wsl.codecs import _layout
 
   if lazy:  # small arrays have tensors of their own
-    monkeypatch.setattr(_file, '_OWN_TENSOR', 1)
+    monkeypatch.setattr(_layout, '_OWN_TENSOR', 1)
   packed, file = made[kind], tmp_path / 'a.safetensors'
   codecs.save(file, packed, checksums=lazy)
   found = codecs.load(file, lazy=lazy)
@@ -120,25 +122,44 @@ def test_foreign_and_damaged_files(
   rewrite(file, **{'wsl.codecs': 'compeft 2'})
   with pytest.raises(ValueError, match=r'is of version 2 .* reads 1: update'):
     codecs.load(file)
-  good: Any = json.loads(checkpoint.metadata(file)['wsl.codecs.tree'])
+  text = checkpoint.metadata(file)['wsl.codecs.tree']
+  good: Any = json.loads(zlib.decompress(base64.b85decode(text)))
   for bad in (
+    good,  # truncated
     [],
     {**good, 'leaves': good['leaves'][1:]},
     {**good, 'leaves': [{'other': {}}, *good['leaves'][1:]]},
     {**good, 'leaves': [['float32', [1]], *good['leaves'][1:]]},
   ):
-    text = {'wsl.codecs': 'compeft 1', 'wsl.codecs.tree': json.dumps(bad)}
-    rewrite(file, **text)
+    record = zlib.compress(json.dumps(bad).encode())
+    text = base64.b85encode(record[: -1 if bad is good else None]).decode()
+    rewrite(file, **{'wsl.codecs': 'compeft 1', 'wsl.codecs.tree': text})
     with pytest.raises(ValueError, match='damaged, copy it again') as error:
       codecs.load(file)
     assert len(str(error.value)) < 300
     assert '\n' not in str(error.value)
 
 
+def test_headers_of_loras_are_a_few_percent() -> None:
+  view = tree.Matrix(rows=(1,), columns=(0,))
+  lora = {
+    f'model.layers.{i}.self_attn.{name}.weight': deltas.Factors(
+      draw(16, 512, seed=i), draw(512, 16, seed=i), 2.0, (512, 512), view
+    )
+    for i in range(8)
+    for name in ('q_proj', 'v_proj')
+  }
+  size = codecs.size(codecs.compeft(lora, density=0.1))
+  assert size.header < 0.12 * size.bits
+
+
 def test_nothing_is_written_for_what_is_no_pack(tmp_path: pathlib.Path) -> None:
   file = tmp_path / 'a.safetensors'
   with pytest.raises(ValueError, match=r'save: got a dict, expected a cod'):
     codecs.save(file, {'w': np.ones(2)})  # type: ignore[arg-type]
+  for function in (codecs.size, codecs.decode, codecs.block_order):
+    with pytest.raises(ValueError, match=r': got a dict, expected a cod'):
+      function({'w': np.ones(2)})  # type: ignore[arg-type]
   packed = codecs.compeft({'w': draw(4)}, density=0.5)
   with pytest.raises(ValueError, match=r"has to end with '\.safetensors'"):
     codecs.save(tmp_path / 'folder', packed)

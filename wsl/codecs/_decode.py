@@ -45,6 +45,7 @@ def decode(packed: _packed.Packed, *, dense: bool = True) -> types.Tree:
     >>> tree.read(merge.sum(stack))['w'].tolist()
     [3.0, -4.0]
   """
+  _packed.check('decode', packed)
   is_packed = lambda x: isinstance(x, PACKED)
   named = tree.named(packed.leaves, is_leaf=is_packed)
   found = [_leaf(name, leaf) for name, leaf in named.items()]

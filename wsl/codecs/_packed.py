@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 
@@ -36,3 +37,12 @@ class Packed:
 
   leaves: types.Tree
   codec: str
+
+
+def check(function: str, packed: Any) -> None:
+  """Checks that an argument is a pack; task vectors are easily given."""
+  if not isinstance(packed, Packed):
+    raise ValueError(
+      f'{function}: got a {type(packed).__name__}, expected a codecs.Packed, '
+      'as compeft and the other codecs return'
+    )

@@ -7,7 +7,7 @@ import numpy as np
 
 from wsl import checkpoint, merge, tree
 from wsl import deltas as deltas_lib
-from wsl.codecs import _bits, _decode, _file, _masks, _packed
+from wsl.codecs import _bits, _decode, _layout, _masks, _packed
 from wsl.codecs._blocks import leaf as blocks_lib
 from wsl.codecs._low_rank import codes as codes_lib
 from wsl.codecs._ternary import leaf as ternary
@@ -82,7 +82,8 @@ def size(packed: _packed.Packed) -> Size:
     >>> found.leaves['w'].entries, round(found.leaves['w'].bound)
     (4, 38)
   """
-  tensors, metadata = _file.layout(packed)
+  _packed.check('size', packed)
+  tensors, metadata = _layout.layout(packed)
   total = checkpoint.file_bytes(tensors, metadata=metadata)
   header = 8 * (total - sum(map(_nbytes, tensors.values())))
   stop = lambda x: _is_packed(x) or deltas_lib.is_factors(x)
@@ -103,7 +104,7 @@ def size(packed: _packed.Packed) -> Size:
 
 def file_bytes(packed: _packed.Packed) -> int:
   """Returns the size of the file of a pack."""
-  tensors, metadata = _file.layout(packed)
+  tensors, metadata = _layout.layout(packed)
   return checkpoint.file_bytes(tensors, metadata=metadata)
 
 

@@ -132,6 +132,7 @@ def _is_blocks(x: Any) -> bool:
 
 def _compressed(function: str, packed: _packed.Packed) -> types.Tree:
   """Returns the leaves that are blocks, by name."""
+  _packed.check(function, packed)
   named = tree.named(packed.leaves, is_leaf=_is_blocks)
   found = {name: leaf for name, leaf in named.items() if _is_blocks(leaf)}
   if not found:
