@@ -189,8 +189,14 @@ def test_wrong_arguments_are_named(options, message):
 
 def test_wrong_losses_and_batches_are_named():
   vector = lambda p, batch: p['b']
-  with pytest.raises(ValueError, match=r'loss_fn returns shape \(3,\)'):
-    landscape.hessian_trace(vector, PARAMS, [jnp.ones(1)], key=KEY)
+  losses = {
+    r'float64\[3\]': vector,
+    'tuple': lambda p, batch: (jnp.sum(p['b']), batch),
+    r'int64\[\]': lambda p, batch: jnp.sum(p['n']),
+  }
+  for what, loss in losses.items():
+    with pytest.raises(ValueError, match=f'loss_fn returns {what}, expected'):
+      landscape.hessian_trace(loss, PARAMS, [jnp.ones(1)], key=KEY)
   with pytest.raises(ValueError, match='hessian_trace: no batches given'):
     landscape.hessian_trace(vector, PARAMS, [], key=KEY)
   with pytest.raises(ValueError, match="leaf 'b' is complex"):

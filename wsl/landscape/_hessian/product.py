@@ -106,13 +106,7 @@ def product(name: str, given: Problem, chosen: Chosen) -> Product:
     weight = inputs[0].shape[0] / examples
 
     def loss(values: Direction) -> types.Array:
-      found = given.loss_fn(rebuild(values), batch)
-      if jnp.shape(found) != ():
-        raise ValueError(
-          f'{name}: loss_fn returns shape {jnp.shape(found)}, expected a '
-          'number, the mean loss of a batch'
-        )
-      return found
+      return _number(name, given.loss_fn(rebuild(values), batch))
 
     _, change = jax.jvp(jax.grad(loss), (values,), (direction,))
     return [x * weight for x in change]
@@ -183,6 +177,19 @@ def _place(x: Any) -> jax.sharding.NamedSharding | None:
   ):
     return None
   return sharding if sharding.num_devices > 1 else None
+
+
+def _number(name: str, found: Any) -> types.Array:
+  """Checks the result of a loss."""
+  is_array = hasattr(found, 'dtype')
+  if not is_array or found.shape or not tree.is_float(found):
+    what = type(found).__name__
+    what = f'{found.dtype}{list(found.shape)}' if is_array else what
+    raise ValueError(
+      f'{name}: loss_fn returns {what}, expected a float without axes, the '
+      'mean loss of a batch'
+    )
+  return jnp.asarray(found)
 
 
 def _split(
