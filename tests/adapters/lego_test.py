@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl import adapters, tree
+from wsl import adapters, mesh, tree
 
 STRICT = pytest.mark.skipif(
   not jax.config.jax_enable_x64, reason='compares in float64'
@@ -231,3 +231,25 @@ def test_mistakes(given: str, rank: Any, message: str) -> None:
   with pytest.raises(ValueError, match=message) as found:
     adapters.lego(pool, rank=rank)
   assert len(str(found.value)) < 200
+
+
+@pytest.mark.needs_devices(2)
+def test_sharded_loras_are_not_gathered() -> None:
+  """Only the Gram matrix of the units is summed over devices."""
+  devices = mesh.make('model:2', devices=jax.devices()[:2])
+  spec = {'a': jax.P(None, None, 'model'), 'b': jax.P(None, 'model', None)}
+  shapes = {'a': (2, 2, 64), 'b': (2, 32, 2)}
+  leaves = {
+    k: jax.ShapeDtypeStruct(
+      shape, 'float32', sharding=jax.NamedSharding(devices, spec[k])
+    )
+    for k, shape in shapes.items()
+  }
+  scale = jax.ShapeDtypeStruct((2,), 'float32')
+  stack = {
+    'w': adapters.Factors(**leaves, scale=scale, shape=(64, 32), view=VIEW)
+  }
+  text = jax.jit(adapters.lego).lower(stack).compile().as_text()
+  assert 'all-gather' not in text
+  assert 'all-reduce' in text
+  assert 'f32[4,4]' in text
