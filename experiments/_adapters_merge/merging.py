@@ -81,13 +81,14 @@ def _on_factors(stack: Stack, *, method: Callable[..., Any]) -> Any:
 
 def _truncated(stack: Stack, *, rank: int) -> Any:
   """Returns the nearest matrices of a rank to the exact sums."""
-
-  def leading(x: types.Array) -> types.Array:
-    part = tree.leading(x, rank)
+  found, before = {}, jnp.zeros(0)
+  for name, x in adapters.dense(merge.sum(stack)).items():
+    # Decompositions of one program have to follow each other on a CPU.
+    part = tree.leading(tree.after(x, before), rank)
     left = tree.matmul(part.u, part.core)
-    return tree.matmul(left, jnp.matrix_transpose(part.v))
-
-  return jax.tree.map(leading, adapters.dense(merge.sum(stack)))
+    found[name] = tree.matmul(left, jnp.matrix_transpose(part.v))
+    before = found[name]
+  return found
 
 
 def measure(

@@ -83,6 +83,7 @@ def orthogonal_bases(
   _check(rank, numbers, kind)
   views = _leaves.matrices('orthogonal_bases', params, leaves, matrices)
   found: dict[str, Any] = {}
+  last_a = jnp.zeros(0)
   for name, (leaf, view) in views.items():
     groups, n, out = view.sizes(leaf.shape)
     last = max(numbers)
@@ -95,7 +96,8 @@ def orthogonal_bases(
     dtype = jax.dtypes.canonicalize_dtype(tree.wide_dtype(leaf.dtype))
     own = jax.random.split(tree.name_key(key, name), groups)
     places = jnp.asarray(numbers, jnp.int32)
-    a = _rows(own, places, last, rank, n, kind, dtype)
+    a = _rows(own, places, last_a, last, rank, n, kind, dtype)
+    last_a = a
     b = jnp.zeros((len(numbers), groups, out, rank), dtype)
     if not view.batch and view.groups == 1:
       a, b = a[:, 0], b[:, 0]
@@ -119,24 +121,29 @@ def _check(rank: int, tasks: list[int], kind: str) -> None:
     )
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
+@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6, 7))
 def _rows(
   keys: types.PRNGKey,
   tasks: types.Array,
+  before: types.Array,
   last: int,
   rank: int,
   n: int,
   kind: str,
   dtype: Any,
 ) -> types.Array:
-  """Returns the bases of tasks for each of G keys, ``[T, G, r, n]``."""
-  of_key = lambda key: _rows_of(key, tasks, last, rank, n, kind, dtype)
+  """Returns the bases of tasks for each of G keys, ``[T, G, r, n]``.
+
+  ``before`` is the result for another leaf; those of a trace follow each other.
+  """
+  of_key = lambda key: _rows_of(key, tasks, before, last, rank, n, kind, dtype)
   return jax.vmap(of_key, out_axes=1)(keys)
 
 
 def _rows_of(
   key: types.PRNGKey,
   tasks: types.Array,
+  before: types.Array,
   last: int,
   rank: int,
   n: int,
@@ -155,7 +162,8 @@ def _rows_of(
   # basis does not depend on tasks of higher numbers.
   blocks = last + 1 if kind == 'disjoint' else -(-n // rank)
   draws = jax.vmap(of_block)(jnp.arange(blocks, dtype=jnp.int32))
-  q, r = jnp.linalg.qr(draws.reshape(-1, n)[:n].T)
+  columns = draws.reshape(-1, n)[:n].T
+  q, r = jnp.linalg.qr(tree.after(columns, before))
   # Signs by which R has a positive diagonal make Q unique, and uniform.
   q = (q * jnp.sign(jnp.diagonal(r))[None]).T
   if kind == 'disjoint':
@@ -202,19 +210,20 @@ def overlap(deltas: types.Deltas) -> dict[str, types.Array]:
     subspaces", 1973.
   """
   is_factors = deltas_lib.is_factors
-  found = {
-    name: tree.read(tree.apply_kernel(_overlap, x.a))
-    for name, x in tree.named(deltas, is_leaf=is_factors).items()
-    if is_factors(x)
-  }
+  found: dict[str, types.Array] = {}
+  before = jnp.zeros(0)
+  for name, x in tree.named(deltas, is_leaf=is_factors).items():
+    if is_factors(x):
+      found[name] = tree.read(tree.apply_kernel(_overlap, x.a, before))
+      before = found[name]
   if not found:
     raise ValueError('overlap: no leaf is in factors: give adapters.stack')
   return found
 
 
-def _overlap(a: types.Array) -> types.Array:
+def _overlap(a: types.Array, before: types.Array) -> types.Array:
   """Returns the overlap of the row spans of ``[T, ..., r, in]``."""
-  a = tree.wide(a)
+  a = tree.after(tree.wide(a), before)
   a = a if a.ndim == 4 else a[:, None]
   _, s, vt = jnp.linalg.svd(a, full_matrices=False)
   # Directions of zero singular values are arbitrary.

@@ -75,6 +75,7 @@ from wsl.tree._separate import separate as separate
 from wsl.tree._spectral.leading import Leading as Leading
 from wsl.tree._spectral.leading import leading as leading
 from wsl.tree._spectral.leading import triplets as triplets
+from wsl.tree._spectral.order import after as after
 from wsl.tree._spectral.polar import polar as polar
 from wsl.tree._spectral.svd import significant as significant
 from wsl.tree._spectral.svd import Svd as Svd

@@ -9,7 +9,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.merge import _linear, _stack
-from wsl.merge._spectral import columns, factor_knots, low_rank
+from wsl.merge._spectral import factor_knots, low_rank
 
 
 def knots(
@@ -100,7 +100,7 @@ def knots(
   for (_, _, view, _), leaves in alike.items():
     stacks = list(leaves.values())
     if last is not None and tree.is_traced([last, stacks]):
-      stacks[0] = tree.apply_kernel(columns.after, stacks[0], last)
+      stacks[0] = tree.apply_kernel(tree.after, stacks[0], last)
     bases = _bases_of(stacks, view=tree.Static(view), rank=tree.Static(rank))
     for name, x, basis in zip(leaves, stacks, bases):
       parts[name] = _Part(x, basis, view)

@@ -8,7 +8,7 @@ import jax
 
 from wsl import tree, types
 from wsl.merge import _linear, _stack
-from wsl.merge._spectral import columns, programs, spread
+from wsl.merge._spectral import programs, spread
 
 # Names of leaves, those of one shape and view together.
 _Kinds: TypeAlias = list[list[str]]
@@ -73,7 +73,7 @@ def on_matrices(
     leaves = {name: x for some in kinds.values() for name, x in some.items()}
     if last is not None and tree.is_traced([last, leaves]):
       name, x = next(iter(leaves.items()))
-      leaves[name] = tree.apply_kernel(columns.after, x, last)
+      leaves[name] = tree.apply_kernel(tree.after, x, last)
     hyper['block'] = tree.Static(block)
     names = [list(some) for some in kinds.values()]
     found = _map_alike(leaves, names, found_views, **hyper)
