@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsl import checkpoint, recipes, stitch, surgery, tree
+from wsl import checkpoint, mesh, recipes, stitch, surgery, tree
 
 BLOCKS = r'block_(\d+)/'
 SHAPES = {
@@ -286,6 +286,26 @@ def test_programs_compose():
   found = apply(both, params=deep(5))
   for x, y in zip(*map(jax.tree.leaves, (found, wanted))):
     np.testing.assert_allclose(x, y, rtol=1e-12)
+
+
+@pytest.mark.needs_devices(8)
+def test_sharded_leaves_stay_sharded():
+  on = mesh.make({'model': 8})
+  spread = jax.NamedSharding(on, jax.P(None, 'model'))
+  blocks = {f'block_{i}': {'w': np.ones((3, 8)) * i} for i in range(4)}
+  sharded = jax.device_put(blocks, spread)
+  for rank in (0, 1):
+    program = surgery.recursive(4, loops=2, init='average', rank=rank)
+    new = surgery.apply_program(sharded, program, blocks=BLOCKS)
+    wanted = surgery.apply_program(blocks, program, blocks=BLOCKS)
+    for i in range(4):
+      leaf = new[f'block_{i}']['w']
+      assert leaf.sharding.is_equivalent_to(spread, 2)
+      np.testing.assert_allclose(leaf, wanted[f'block_{i}']['w'], rtol=1e-12)
+  copies = surgery.apply_program(
+    sharded, surgery.stack(4, times=2), blocks=BLOCKS
+  )
+  assert copies['block_5']['w'] is sharded['block_1']['w']
 
 
 def test_files_are_read_leaf_by_leaf_and_written_renumbered(tmp_path):
