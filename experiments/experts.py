@@ -21,7 +21,7 @@ import functools
 from typing import Any
 
 from experiments import _main
-from experiments._experts import merging, report, settings, training
+from experiments._experts import measuring, report, settings, training
 from experiments._run import experiment, records
 
 NAME = 'experts'
@@ -53,9 +53,9 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   # Merge and drop the experts of the largest budget; train them further.
   merges, tuned = {}, {}
   for kind in settings.KINDS:
-    measure = functools.partial(merging.measure, setting, kind, largest[kind])
+    measure = functools.partial(measuring.measure, setting, kind, largest[kind])
     merges[kind] = out.values(f'merges.{kind}', measure)
-    tune = functools.partial(merging.tune, setting, kind, largest[kind])
+    tune = functools.partial(measuring.tune, setting, kind, largest[kind])
     tuned[kind] = out.values(f'tuned.{kind}', tune)
 
   # Write figures, tables and the record.

@@ -6,7 +6,7 @@ import pytest
 
 from configs import experts as configs
 from experiments import experts
-from experiments._experts import merging, settings, training
+from experiments._experts import measuring, merging, settings, training
 from tests.experiments import battery
 
 MISTAKES = [
@@ -28,7 +28,7 @@ ROW = battery.Row(
   PARTS,
   {'budgets.png': (400, 700), 'merges.png': (400, 1500)},
   MISTAKES,
-  (merging, 'tune', lambda *_: True, 5),
+  (measuring, 'tune', lambda *_: True, 5),
   {'texts': {'domains': ()}},
   default='python',
 )

@@ -13,12 +13,12 @@ from wsl.models._cifar_resnet_torch import (
 from wsl.models._cifar_resnet_torch import (
   cifar_resnet_to_torch as cifar_resnet_to_torch,
 )
-from wsl.models._experts import load_balance as load_balance
 from wsl.models._experts import MoE as MoE
 from wsl.models._experts import router_logits as router_logits
-from wsl.models._experts import top_k_gates as top_k_gates
 from wsl.models._feed_forward import Perceptron as Perceptron
 from wsl.models._feed_forward import SwiGLU as SwiGLU
+from wsl.models._gates import load_balance as load_balance
+from wsl.models._gates import top_k_gates as top_k_gates
 from wsl.models._language import LanguageModel as LanguageModel
 from wsl.models._mlp import MLP as MLP
 from wsl.models._resnet import ResNet as ResNet

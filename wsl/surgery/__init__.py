@@ -46,8 +46,6 @@ from wsl.surgery._experts.compress import CompressedExperts as CompressedExperts
 from wsl.surgery._experts.compress import ResidualColumns as ResidualColumns
 from wsl.surgery._experts.compress import restore_experts as restore_experts
 from wsl.surgery._experts.domains import domain_masks as domain_masks
-from wsl.surgery._experts.domains import domain_scores as domain_scores
-from wsl.surgery._experts.domains import router_loss as router_loss
 from wsl.surgery._experts.domains import split_domains as split_domains
 from wsl.surgery._experts.domains import unit_activity as unit_activity
 from wsl.surgery._experts.grouping import group_counts as group_counts
@@ -57,6 +55,8 @@ from wsl.surgery._experts.merging import align_experts as align_experts
 from wsl.surgery._experts.merging import drop_experts as drop_experts
 from wsl.surgery._experts.merging import merge_experts as merge_experts
 from wsl.surgery._experts.merging import tie_experts as tie_experts
+from wsl.surgery._experts.pregating import domain_scores as domain_scores
+from wsl.surgery._experts.pregating import router_loss as router_loss
 from wsl.surgery._experts.routing import router_similarity as router_similarity
 from wsl.surgery._experts.routing import Routing as Routing
 from wsl.surgery._experts.routing import routing as routing

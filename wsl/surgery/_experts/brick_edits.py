@@ -181,6 +181,7 @@ def _check_values(
 
 def _in_parts(x: types.Array, axis: int, parts: int) -> types.Array:
   """Splits an axis into ``[parts, n]``, at ``axis`` and ``axis + 1``."""
+  # Fused projections have the units once in each part of the axis.
   shape = (*x.shape[:axis], parts, -1, *x.shape[axis + 1 :])
   size = x.shape[axis] // parts
   return x.reshape(*shape[: axis + 1], size, *shape[axis + 2 :])

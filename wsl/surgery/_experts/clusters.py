@@ -144,6 +144,7 @@ def _descend(
     if (new == labels).all():
       break
     labels = new
+    # Clusters have equal sizes, so that all centres are means of n / E points.
     hot = labels == np.arange(len(centres))[:, None]
     centres = hot @ x / size
     total = float(np.square(x - centres[labels]).sum())

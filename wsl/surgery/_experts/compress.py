@@ -84,6 +84,10 @@ def compress_experts(
     Structured Compression of Large Language Models based on Low-Rank and Sparse
     Approximation", 2023, arXiv:2306.11222.
 
+  What an expert loses in a merge has a low-rank form too: ``compress_experts``
+  of the differences of ``experts`` and ``tie_experts(merged, groups)``, with
+  ``keep=0``, gives each expert factors of its own.
+
   Differs from the official code, which prunes S gradually in training, by the
   sensitivity of the loss; here by norms, at once.
   """
@@ -162,6 +166,8 @@ def _columns(
   x: types.Array, low: types.Array, *, view: tree.Matrix, count: int
 ) -> ResidualColumns:
   """Returns the columns of largest norm of the residual."""
+  # Of all sets of k columns those of largest norm leave the least error: the
+  # squared error is the sum over the columns that are left out.
   low = low.astype(tree.wide_dtype(x, low))
   residual = view.split(x.astype(low.dtype) - low)
   _, best = jax.lax.top_k(jnp.sum(jnp.square(residual), -2), count)

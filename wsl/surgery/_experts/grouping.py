@@ -144,6 +144,8 @@ def group_experts(
       f'group_experts(capacity={capacity}): {count} groups do not hold '
       f'{len(f)} experts'
     )
+  # The most used experts keep the function of most tokens; the similarity of
+  # router logits tells which of them the tokens of another expert would use.
   order = np.argsort(-f, kind='stable')
   dominant, others = order[:count], order[count:]
   table = np.empty(len(f), np.int32)

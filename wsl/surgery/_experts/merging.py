@@ -59,6 +59,9 @@ def align_experts(
     raise ValueError(
       f'align_experts(reference={reference}): expected 0 .. {len(each) - 1}'
     )
+  # Of a perceptron V s(U x) the agreement with a permutation P of the units of
+  # e is <U_r, P U_e> + <V_r, V_e P^T> = sum_j C[j, P(j)], which is linear in P:
+  # with one group of units the first assignment is the optimum.
   fixed = each[reference]
   for e, moving in enumerate(each):
     if e != reference:
@@ -111,6 +114,7 @@ def merge_experts(
       f'merge_experts: usage of {len(f)}, groups of {len(table)} and leaves of '
       f'{count} experts: expected one number'
     )
+  # Row g of the weights is f_e / sum f over its members, 0 elsewhere.
   members = (table == np.arange(len(groups.dominant))[:, None]).astype(float)
   used = members @ f > 0
   weights = members * np.where(used[:, None], f, 1.0)

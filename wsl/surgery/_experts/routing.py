@@ -103,6 +103,8 @@ def router_similarity(routing: Routing) -> np.ndarray:
     Li et al., "Merge, Then Compress: Demystify Efficient SMoE with Hints from
     Its Routing Policy", 2023, arXiv:2310.01334.
   """
+  # The columns of the token x expert matrix of logits have the products G and
+  # the norms sqrt(G_ee), up to 1 / N: no logits have to be kept.
   gram = np.asarray(routing.gram, np.float64)
   norm = np.sqrt(np.diag(gram))
   scale = norm[:, None] * norm

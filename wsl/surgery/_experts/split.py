@@ -108,6 +108,8 @@ def split_units(
         f"split_units: leaf '{name}' of shape {tuple(leaf.shape)} has no axis "
         f"of the units '{found.name}': give the perceptron alone"
       )
+  # A leaf without units is an output bias: f(x) - b is a sum over units, and b
+  # is counted once, by the shared expert.
   mine = brick_edits.retrieve_brick(mlp, routed)
   theirs = brick_edits.retrieve_brick(mlp, common)
   if empty:

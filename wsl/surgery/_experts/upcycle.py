@@ -84,6 +84,8 @@ def upcycle(
   for name, scale in (('deviation', deviation), ('noise', noise)):
     if not tree.is_traced(scale) and scale < 0:
       raise ValueError(f'upcycle({name}={scale}): expected a number >= 0')
+  # sum_e g_e f(x) = f(x) sum_e g_e: copies weighted by gates that sum to 1 are
+  # the perceptron, whatever the router.
   pattern = tree.compiled(mlps)
   leaves = tree.named(params)
   prefixes = {name: _prefix(pattern, name) for name in leaves}
