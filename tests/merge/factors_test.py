@@ -132,6 +132,33 @@ def test_factors_are_added_to_a_base() -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+  'shapes',
+  [
+    ((2, 8), (4, 3)),
+    ((2, 4), (8, 2)),
+    ((3, 2, 8), (3, 4, 2)),
+    ((8,), (4, 2)),
+  ],
+)
+@pytest.mark.same_under_defaults('shapes do not depend on dtypes')
+def test_ranks_and_shapes_that_disagree_are_named(shapes: Any) -> None:
+  bad = adapters.Factors(*map(jnp.ones, shapes), 1.0, (4, 8), VIEW)
+  for call in (
+    deltas.dense,
+    adapters.compress,
+    lambda x: adapters.stack([x, x]),
+    lambda x: deltas.apply({'w': jnp.ones((4, 8))}, x),
+    lambda x: merge.nearswap(x, x, t=1.0),
+    lambda x: merge.ties(x, density=0.5),
+  ):
+    with pytest.raises(ValueError, match="leaf 'w': factors A") as caught:
+      call({'w': bad})
+    message = str(caught.value)
+    assert '\n' not in message
+    assert len(message) <= 200
+
+
 @pytest.mark.parametrize('method', [merge.sum, merge.magmax, merge.iso_c])
 def test_factors_that_are_not_stacked_are_refused(method: Any) -> None:
   one = adapters.Factors(jnp.ones((2, 8)), jnp.ones((4, 2)), 1.0, (4, 8), VIEW)

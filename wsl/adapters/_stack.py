@@ -71,6 +71,8 @@ def _stack_leaf(name: str, leaves: Sequence[Any]) -> Any:
       )
   if not isinstance(first, deltas.Factors):
     return tree.apply_kernel(_padded, *leaves)
+  for leaf in leaves:
+    deltas.check_shapes('adapters.stack', name, leaf)
   rank, dtype = max(x.rank for x in leaves), tree.wide_dtype(first.a)
   of_a = {'rank': tree.Static(rank), 'axis': tree.Static(-2)}
   of_b = of_a | {'axis': tree.Static(-1)}

@@ -15,14 +15,15 @@ are numpy arrays; inside ``jit`` they are an error.
 
 from wsl.deltas._apply import apply as apply
 from wsl.deltas._check import check as check
-from wsl.deltas._factors import dense as dense
+from wsl.deltas._dense import dense as dense
+from wsl.deltas._factors import check_shapes as check_shapes
 from wsl.deltas._factors import Factors as Factors
 from wsl.deltas._factors import is_factors as is_factors
 from wsl.deltas._factors import placeholders as placeholders
 from wsl.deltas._factors import times as times
-from wsl.deltas._products import check_stacked as check_stacked
-from wsl.deltas._products import on_models as on_models
-from wsl.deltas._products import on_stacks as on_stacks
+from wsl.deltas._methods import check_stacked as check_stacked
+from wsl.deltas._methods import on_models as on_models
+from wsl.deltas._methods import on_stacks as on_stacks
 from wsl.deltas._stack import stack as stack
 from wsl.deltas._unmatched import Unmatched as Unmatched
 from wsl.deltas._unmatched import unmatched as unmatched

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.deltas import _check, _factors
+from wsl.deltas import _check, _dense, _factors
 
 
 def apply(
@@ -74,7 +74,7 @@ def apply(
 
   def add(x: Any, d: Any, c: Any) -> Any:
     if _factors.is_factors(d):
-      d = _factors.ready(d) if tree.on_demand((x, d)) else d
+      d = _dense.ready(d) if tree.on_demand((x, d)) else d
       factors = {'scale': d.scale, 'view': tree.Static(d.view)}
       return tree.apply_kernel(
         _add_product, x, d.a, d.b, coef=c, **factors, **hyper
@@ -122,7 +122,7 @@ def _add_product(
   **hyper: Any,
 ) -> types.Array:
   """Adds the product of factors."""
-  delta = _factors.product(a, b, scale=scale, shape=base.shape, view=view)
+  delta = _dense.product(a, b, scale=scale, shape=base.shape, view=view)
   return _add(base, delta, **hyper)
 
 
@@ -132,6 +132,8 @@ def _check_fits(name: str, delta: Any, base: Any) -> None:
     raise ValueError(
       f"apply: the base has no float leaf '{name}', the delta has: make it None"
     )
+  if _factors.is_factors(delta):
+    _factors.check_shapes('apply', name, delta)
   found, wanted = tuple(delta.shape), tuple(base.shape)
   stack = _factors.is_factors(delta) and delta.stacked
   if found != wanted or stack:

@@ -79,62 +79,25 @@ def is_factors(x: Any) -> bool:
   return isinstance(x, Factors)
 
 
-def dense(delta: types.Tree) -> types.Tree:
-  """Replaces factors by their products, ``s B A`` in the leaf's layout.
+def check_shapes(function: str, name: str, x: Factors) -> None:
+  """Checks that factors are those of a leaf of their shape and view.
 
-  Args:
-    delta: a task vector, or a stack of them by ``adapters.stack``, or one leaf.
-
-  Returns:
-    The tree with an array of ``shape``, or ``[T, *shape]``, for each leaf in
-    factors, in float32 or wider; on demand if the factors are. Other leaves
-    stay as they are.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> from wsl import tree
-    >>> view = tree.Matrix(rows=(1,), columns=(0,))
-    >>> a, b = jnp.asarray([[1.0, 2.0]]), jnp.asarray([[1.0], [3.0]])
-    >>> one = Factors(a, b, 1.0, (2, 2), view)
-    >>> {k: x.tolist() for k, x in dense({'w': one, 'b': b}).items()}
-    {'b': [[1.0], [3.0]], 'w': [[1.0, 2.0], [3.0, 6.0]]}
+  Raises:
+    ValueError: naming the function, the leaf and the shapes.
   """
-  leaf = lambda x: _product(x) if is_factors(x) else x
-  return jax.tree.map(leaf, delta, is_leaf=is_factors)
-
-
-def on_demand(delta: types.Tree) -> types.Tree:
-  """Replaces factors by their products on demand, and arrays by themselves."""
-
-  def leaf(x: Any) -> Any:
-    if is_factors(x):
-      x = ready(x)
-      return _product(dataclasses.replace(x, a=tree.defer(x.a)))
-    return tree.defer(x) if hasattr(x, 'dtype') else x
-
-  return jax.tree.map(leaf, delta, is_leaf=is_factors)
-
-
-def ready(x: Factors) -> Factors:
-  """Returns factors in float32 or wider, each an input of programs of its own.
-
-  A program computes a leaf in chunks if its product is of arrays, or of leaves
-  that are fetched: what is computed from files (a sum of LoRAs) is computed
-  when a leaf is read, and once for all of its chunks.
-  """
-  dtype = tree.wide_dtype(x.a, x.b)
-
-  def one(factor: Any) -> Any:
-    wide = factor
-    if factor.dtype != dtype:
-      cast = {'dtype': tree.Static(dtype)}
-      wide = tree.apply_kernel(tree.cast_leaf, factor, **cast)
-    if not tree.on_demand(wide) or tree.is_traced(wide):
-      return wide
-    fetch = lambda: np.asarray(tree.read(wide))
-    return tree.Stored(fetch, tuple(wide.shape), wide.dtype)
-
-  return dataclasses.replace(x, a=one(x.a), b=one(x.b))
+  matrices, inputs, outputs = x.view.fit(x.shape).sizes(x.shape)
+  lead = np.shape(x.scale)
+  lead = (*lead, matrices) if len(x.a.shape) == len(lead) + 3 else lead
+  rank = tuple(x.a.shape)[-2:-1]
+  a, b = (*lead, *rank, inputs), (*lead, outputs, *rank)
+  single = matrices == 1 or len(lead) > len(np.shape(x.scale))
+  if (tuple(x.a.shape), tuple(x.b.shape), single) != (a, b, True):
+    label = f"{function}: leaf '{name}'" if name else function
+    raise ValueError(
+      f'{label}: factors A {tuple(x.a.shape)} and B {tuple(x.b.shape)} do not '
+      f'make {x.shape} from {inputs} inputs to {outputs} outputs: they are of '
+      'other ranks, or of another model'
+    )
 
 
 def placeholders(delta: types.Tree) -> types.Tree:
@@ -175,46 +138,6 @@ def times(factors: Factors, number: types.Scalar) -> Factors:
   dtype = tree.Static(tree.wide_dtype(factors.a, factors.b))
   scale = tree.apply_kernel(_scaled, factors.scale, number=number, dtype=dtype)
   return dataclasses.replace(factors, scale=scale)
-
-
-def _product(x: Factors) -> Any:
-  """Returns the product of the factors of one leaf."""
-  return tree.apply_kernel(
-    product,
-    x.a,
-    x.b,
-    scale=x.scale,
-    shape=tree.Static(tuple(x.shape)),
-    view=tree.Static(x.view),
-  )
-
-
-def product(
-  a: types.Array,
-  b: types.Array,
-  *,
-  scale: types.Scalar,
-  shape: tuple[int, ...],
-  view: tree.Matrix,
-) -> types.Array:
-  """Returns s B A in the layout of a leaf, with the axis of models if s has."""
-  wide = tree.wide_dtype(a, b)
-  scale = jnp.asarray(scale).astype(wide)
-  if scale.ndim:
-    one = functools.partial(product, shape=shape, view=view)
-    return jax.vmap(lambda a, b, s: one(a, b, scale=s))(a, b, scale)
-  a, b = a.astype(wide), b.astype(wide)
-  view = view.fit(shape)
-  order = list(range(len(shape)))
-  # In the order of the axes of the leaf, so that nothing is transposed.
-  if a.ndim == 2 and [*view.columns, *view.rows] == order:
-    return (tree.matmul(b, a) * scale).reshape(shape)
-  if a.ndim == 2 and [*view.rows, *view.columns] == order:
-    contract = (((0,), (1,)), ((), ()))
-    found = jax.lax.dot_general(a, b, contract, precision='highest')
-    return (found * scale).reshape(shape)
-  matrices = jnp.matrix_transpose(tree.matmul(b, a) * scale)
-  return view.join(matrices if a.ndim == 3 else matrices[None], shape)
 
 
 def _scaled(

@@ -115,6 +115,7 @@ def _decompose(name: str, x: deltas.Factors) -> tuple[Any, Any, Any]:
     raise ValueError(
       f"compress: leaf '{name}' is a stack of factors: merge it by merge.sum"
     )
+  deltas.check_shapes('compress', name, x)
   tree.check_real('compress', {name: x.b}, 'only real ones are decomposed')
   node = tree.apply_kernel(_balanced, x.a, x.b, scale=x.scale)
   a, b, s = tree.read(node)

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 
 from wsl import tree, types
-from wsl.deltas import _factors
+from wsl.deltas import _dense, _factors
 
 P = ParamSpec('P')
 R = TypeVar('R')
@@ -35,8 +35,9 @@ def on_stacks(method: Callable[P, R]) -> Callable[P, R]:
 
   Example:
     >>> import jax.numpy as jnp
+    >>> from wsl import adapters, tree
     >>> view = tree.Matrix(rows=(1,), columns=(0,))
-    >>> stack = _factors.Factors(jnp.asarray([[[1.0, 2.0]], [[3.0, 0.0]]]),
+    >>> stack = adapters.Factors(jnp.asarray([[[1.0, 2.0]], [[3.0, 0.0]]]),
     ...   jnp.ones((2, 1, 1)), jnp.ones(2), (1, 2), view)
     >>> largest = lambda x: jax.tree.map(lambda v: tree.read(v).max(0), x)
     >>> on_stacks(largest)({'w': stack})['w'].tolist()
@@ -63,8 +64,9 @@ def on_models(method: Callable[P, R]) -> Callable[P, R]:
 
   Example:
     >>> import jax.numpy as jnp
+    >>> from wsl import adapters, tree
     >>> view = tree.Matrix(rows=(1,), columns=(0,))
-    >>> one = _factors.Factors(jnp.ones((1, 2)), jnp.ones((1, 1)), 3.0, (1, 2),
+    >>> one = adapters.Factors(jnp.ones((1, 2)), jnp.ones((1, 1)), 3.0, (1, 2),
     ...                        view)
     >>> on_models(lambda x: tree.read(x['w']) + 1)({'w': one}).tolist()
     [[4.0, 4.0]]
@@ -78,7 +80,7 @@ def on_models(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_stacked(function: str, deltas: types.Tree) -> None:
-  """Checks that all factors are those of stacks.
+  """Checks that all factors are those of stacks, and fit their leaves.
 
   Args:
     function: the public function, as the user called it.
@@ -91,7 +93,10 @@ def check_stacked(function: str, deltas: types.Tree) -> None:
     >>> check_stacked('ties', {'w': 0.5})
   """
   for name, x in tree.named(deltas, is_leaf=_factors.is_factors).items():
-    if _factors.is_factors(x) and not x.stacked:
+    if not _factors.is_factors(x):
+      continue
+    _factors.check_shapes(function, name, x)
+    if not x.stacked:
       raise ValueError(
         f"{function}: leaf '{name}' holds the factors of one task vector: "
         'stack those of all by adapters.stack'
@@ -106,7 +111,7 @@ def _call(method: Callable[..., R], args: Any, kwargs: dict[str, Any]) -> R:
     return method(*args, **kwargs)
   # In a trace the compiler decides what is stored.
   traced = tree.is_traced(factored)
-  replace = _factors.dense if traced else _factors.on_demand
+  replace = _dense.dense if traced else _dense.on_demand
   given = [replace(x) if _has_factors(x) else x for x in values]
   result = method(
     *given[: len(args)], **dict(zip(kwargs, given[len(args) :], strict=True))
