@@ -2,14 +2,15 @@
 
   python -m experiments.nested --config=configs/nested.py:digits
 
-The hidden units of the blocks of a vision transformer are cut to a half, a
-quarter, an eighth (MatFormer, Devvrit et al., 2023, arXiv:2310.07707). A nested
-network is trained at these sizes, all in each step, or random ones (SortedNet,
-Valipour et al., 2023, arXiv:2309.00255). It is compared with a network trained
-at each size, and with slices of an ordinary network whose units were sorted by
-importance. All networks take the same number of steps on the same batches.
+The hidden units of all layers are cut to a half, a quarter, an eighth. A nested
+network is trained at these sizes, all in each step (MatFormer, Devvrit et al.,
+2023, arXiv:2310.07707), or random ones (SortedNet, Valipour et al., 2023,
+arXiv:2309.00255). It is compared with a network trained at each size, and with
+slices of an ordinary network whose units were sorted by importance. All networks
+take the same number of steps on the same batches; with all sizes in a step, a
+step costs as much as those of all widths.
 
-Every mixture of sizes over the blocks is a slice too (Mix'n'Match). Nested
+Every mixture of sizes over the layers is a slice too (Mix'n'Match). Nested
 networks were not trained at mixtures, except for the kind ``mixed``. Accuracy
 is set against the FLOPs of the slices.
 """

@@ -119,14 +119,17 @@ def draw(
   fig, panels = canvas.grid(13, 5.2, 1, 2, share=True)
   kinds = [k for k in STYLES if k in setting.config.kinds]
   groups = ([*kinds, 'separate'], ['separate', *networks.ORDERS])
-  heads = ('Nested training', 'Slices of an ordinary network')
+  heads = (
+    'Nested training (points: mixtures)',
+    'Slices of an ordinary network (points: mixtures)',
+  )
   for ax, names, head in zip(panels[0], groups, heads):
     for name in names:
       text, colour, ls = STYLES[name]
       values = np.asarray(results[name])
       mean = values.mean(0)
       spread = values.std(0, ddof=1) if len(values) > 1 else 0 * mean
-      if values.shape[1] > count and name in (kinds[0], 'activations'):
+      if values.shape[1] > count and name in (kinds[0], 'mixed', 'activations'):
         ax.plot(share[count:], mean[count:], '.', color=colour, alpha=0.45)
       canvas.curve(
         ax, share[:count], mean[:count], spread[:count],

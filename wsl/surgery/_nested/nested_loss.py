@@ -39,6 +39,8 @@ def nested_loss(
 
   Args:
     loss_fn: maps (params, batch, key) to a scalar, as for ``train.advance``.
+      To distil the whole network into its slices (Once-for-All), compute its
+      logits before and give them as a part of the batch.
     sizes: K sizes, from ``granularities`` or ``slice_size``.
     symmetry: the symmetry of the model.
     weights: c, K numbers; ``None`` for 1.
