@@ -6,9 +6,9 @@ The hidden units of all layers are cut to a half, a quarter, an eighth. A nested
 network is trained at these sizes, all in each step (MatFormer, Devvrit et al.,
 2023, arXiv:2310.07707), or random ones (SortedNet, Valipour et al., 2023,
 arXiv:2309.00255). It is compared with a network trained at each size, and with
-slices of an ordinary network whose units were sorted by importance. All networks
-take the same number of steps on the same batches; with all sizes in a step, a
-step costs as much as those of all widths.
+slices of an ordinary network whose units were sorted by importance. All
+networks take the same number of steps on the same batches; with all sizes in a
+step, a step costs as much as those of all widths.
 
 Every mixture of sizes over the layers is a slice too (Mix'n'Match). Nested
 networks were not trained at mixtures, except for the kind ``mixed``. Accuracy
