@@ -6,8 +6,7 @@ merges and checkpoints a second time in this way, without those that are marked
 ``same_under_defaults(reason)``.
 
 The time of the tests is mostly the compilation of small programs. XLA and LLVM
-optimise less here; the programs compute the same to rounding. A context of MLIR
-serves many programs, and no key of JAX's cache on disk is computed without one.
+optimise less here; the programs compute the same to rounding.
 
 ``JAX_PLATFORMS=cuda`` runs the tests on a GPU, with XLA's own flags. Tests that
 need more devices than there are, or that are about a CPU, are skipped there:
@@ -16,7 +15,6 @@ they are marked ``needs_devices(8)`` and ``cpu_only(reason)``.
 
 import gc
 import importlib.metadata
-import itertools
 import os
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -48,34 +46,9 @@ os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 import jax
 import pytest
 
-try:
-  from jax._src.interpreters import mlir
-except ImportError:
-  mlir = None
+from tests import fewer_programs
 
-if not jax.config.jax_compilation_cache_dir:
-  jax.config.update('jax_enable_compilation_cache', False)
-
-
-def share_contexts(programs: int = 200) -> None:
-  """Lets the next ``programs`` lowerings share a context of MLIR.
-
-  JAX makes one for each program: a sixth of the time of a small one. A context
-  keeps all types and names that it has seen, so it is renewed.
-  """
-  make, numbers, current = mlir.make_ir_context, itertools.count(), []
-
-  def shared() -> mlir.ir.Context:
-    if next(numbers) % programs == 0:
-      current[:] = [make()]
-    return current[0]
-
-  mlir.make_ir_context = shared
-
-
-# A private name of JAX. Without it the tests are slower, and the same.
-if hasattr(mlir, 'make_ir_context'):
-  share_contexts()
+fewer_programs.install()
 
 # Modules, tests and cached programs are millions of objects in each process.
 # Searching all of them for cycles again and again took a tenth of the time: see

@@ -23,15 +23,17 @@ from wsl import (
 )
 
 KEY = jax.random.key(0)
-FLOAT = jnp.ones(()).dtype
-BASE = {
-  'layers_0': {'attn': jnp.ones(2), 'mlp': jnp.ones((3, 2))},
-  'layers_1': {'attn': jnp.ones(2), 'mlp': jnp.ones((3, 2))},
-  'head': jnp.ones((2, 2)),
+FLOAT = jnp.result_type(float)
+_ONES = {
+  'layers_0': {'attn': np.ones(2), 'mlp': np.ones((3, 2))},
+  'layers_1': {'attn': np.ones(2), 'mlp': np.ones((3, 2))},
+  'head': np.ones((2, 2)),
 }
-DELTA = jax.tree.map(lambda x: 2 * x, BASE)
-OTHER = jax.tree.map(lambda x: x.at[0].set(3), BASE)
-STACK = jax.tree.map(lambda x: jnp.stack([x, 2 * x, -x]), BASE)
+_FIRST = lambda x: np.arange(len(x)).reshape(-1, *[1] * (x.ndim - 1)) == 0
+BASE = jax.tree.map(jnp.asarray, _ONES)
+DELTA = jax.tree.map(lambda x: jnp.asarray(2 * x), _ONES)
+OTHER = jax.tree.map(lambda x: jnp.asarray(np.where(_FIRST(x), 3, x)), _ONES)
+STACK = jax.tree.map(lambda x: jnp.asarray(np.stack([x, 2 * x, -x])), _ONES)
 GRAMS = jax.tree.map(lambda x: None, BASE)
 SYMMETRY = align.Symmetry((), ())
 

@@ -221,7 +221,7 @@ def tasks(seed: int, models: int, m: int, n: int) -> np.ndarray:
 
 @pytest.mark.parametrize('name', METHODS)
 @pytest.mark.parametrize(
-  'shape', [(8, 64, 64), (8, 48, 128), (3, 128, 48), (1, 20, 30), (5, 16, 3)]
+  'shape', [(8, 64, 64), (8, 24, 64), (3, 64, 24), (1, 20, 30), (5, 16, 3)]
 )
 def test_float32_is_near_float64(name: str, shape: tuple[int, ...]) -> None:
   x = tasks(1, *shape)
@@ -395,9 +395,8 @@ def test_programs_for_a_gpu_have_no_svd(name: str) -> None:
   method = METHODS[name][0]
 
   def lowered(platform: str, dtype: Any) -> str:
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, traces.fresh():
       patch.setattr(svd, 'choose', CHOOSE)
-      jax.clear_caches()
       export = jax.export.export(jax.jit(method), platforms=[platform])
       return str(export(many(1, dtype)).mlir_module())
 
@@ -409,14 +408,15 @@ def test_programs_for_a_gpu_have_no_svd(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', METHODS)
+@traces.fresh()
 def test_blocks_change_no_result(
   name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   x, method = many(5), METHODS[name][0]
-  wanted = method(x)
+  with traces.fresh():
+    wanted = method(x)
   # Two matrices in a block: the last block of five repeats one.
   monkeypatch.setattr(programs, 'BLOCK', 2 * 2 * 8 * 12)
-  jax.clear_caches()
   compiled = _program._run._cache_size()
   found = method(x)
   assert _program._run._cache_size() - compiled <= 3

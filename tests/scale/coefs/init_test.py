@@ -16,10 +16,10 @@ DEPTH = r'block_(\d+)/'
 
 
 def make_bank() -> scale.Bank:
-  block = lambda: {'w': jnp.zeros((2, 4)), 'b': jnp.zeros(4)}
-  base = {'embed': jnp.zeros(3), 'block_0': block(), 'block_2': block()}
-  base['step'] = jnp.asarray(1)
-  models = [jax.tree.map(lambda x: x + jnp.ones((), x.dtype), base)] * T
+  block = lambda: {'w': np.zeros((2, 4)), 'b': np.zeros(4)}
+  base = {'embed': np.zeros(3), 'block_0': block(), 'block_2': block()}
+  base['step'] = np.asarray(1)
+  models = [jax.tree.map(lambda x: x + np.ones((), x.dtype), base)] * T
   return scale.bank(base, models)
 
 

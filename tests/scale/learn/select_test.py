@@ -10,9 +10,9 @@ import pytest
 
 from wsl import scale
 
-BASE = {'a': jnp.zeros(2), 'b': jnp.zeros(1)}
+BASE = {'a': np.zeros(2), 'b': np.zeros(1)}
 ROWS = ([3.0, 0.0, 0.0], [-1.0, -1.0, 4.0], [0.0, 2.0, -5.0])
-MODELS = [{'a': jnp.asarray(r[:2]), 'b': jnp.asarray(r[2:])} for r in ROWS]
+MODELS = [{'a': np.asarray(r[:2]), 'b': np.asarray(r[2:])} for r in ROWS]
 BANK = scale.bank(BASE, MODELS, names=['x', 'y', 'z'])
 GRADIENT = {'a': jnp.asarray([1.0, 2.0]), 'b': jnp.asarray([0.5])}
 # |<g, tau>|: a: 3, 3, 4; b: 0, 2, 2.5
