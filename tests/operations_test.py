@@ -90,7 +90,8 @@ NOT_TRACED = {
   ),
   'rearranges what another operation computes': (
     *('align.assign_optax', 'align.repair_in_closed_form'),
-    *('surgery.stack_experts', 'surgery.unstack_experts'),
+    *('surgery.random_clusters', 'surgery.stack_experts'),
+    'surgery.unstack_experts',
     'merge.layerwise',
     *('merge.exponential_mean', 'merge.fold', 'merge.order_sensitivity'),
     *('merge.running_mean', 'scale.identity'),

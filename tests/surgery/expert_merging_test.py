@@ -130,6 +130,17 @@ def test_alignment_keeps_the_function_and_is_the_best_assignment():
   np.testing.assert_allclose(inner(first, second), best, rtol=1e-12)
 
 
+def test_experts_are_matched_to_each_other():
+  joint = surgery.align_experts(
+    EXPERTS, symmetry=SYMMETRY, key=KEY, reference=None
+  )
+  np.testing.assert_allclose(apply(joint), apply(EXPERTS), rtol=1e-10)
+  square = lambda p: sum(
+    np.square(np.asarray(x).sum(0)).sum() for x in jax.tree.leaves(p)
+  )
+  assert square(joint) > 1.02 * square(EXPERTS)
+
+
 def test_a_merge_does_not_depend_on_the_order_of_units():
   usage, table = [0.4, 0.3, 0.2, 0.1], groups(0, 0, 1, 0)
   # The reference keeps its order: permute the others only.

@@ -58,10 +58,11 @@ def test_all_experts_are_the_perceptron(name, cut):
       features, clusters=3, key=jax.random.key(0)
     )
   else:
-    index = np.random.default_rng(1).permutation(HIDDEN)
+    key = jax.random.key(1)
+    index = np.asarray(surgery.random_clusters(HIDDEN, clusters=3, key=key))
+    assert sorted(index.ravel()) == list(range(HIDDEN))
     if cut == 'shared':
-      shared, index = index[:4], index[4:]
-    index = index.reshape(2, -1)
+      shared, index = index[0], index[1:]
   experts = surgery.split_units(p, index, symmetry=symmetry, shared=shared)
   gates = jnp.ones((N, len(index)))
   y = APPLY(fn, experts, gates, X)
@@ -157,6 +158,10 @@ def test_bad_arguments_are_named():
     (
       lambda: surgery.balanced_clusters(np.ones((12, 2)), clusters=5, key=key),
       'clusters=5 does not divide 12 units: choose a divisor',
+    ),
+    (
+      lambda: surgery.random_clusters(12, clusters=7, key=key),
+      'clusters=7 does not divide 12 units: choose a divisor',
     ),
     (
       lambda: surgery.balanced_clusters(np.ones(12), clusters=2, key=key),

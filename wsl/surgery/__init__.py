@@ -40,6 +40,7 @@ from wsl.surgery._experts.bricks import brick_of_units as brick_of_units
 from wsl.surgery._experts.bricks import BrickSlice as BrickSlice
 from wsl.surgery._experts.clusters import balanced_clusters as balanced_clusters
 from wsl.surgery._experts.clusters import center_router as center_router
+from wsl.surgery._experts.clusters import random_clusters as random_clusters
 from wsl.surgery._experts.clusters import unit_features as unit_features
 from wsl.surgery._experts.compress import compress_experts as compress_experts
 from wsl.surgery._experts.compress import CompressedExperts as CompressedExperts

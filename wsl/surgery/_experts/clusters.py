@@ -62,6 +62,34 @@ def unit_features(
   )
 
 
+def random_clusters(
+  units: int, *, clusters: int, key: types.PRNGKey
+) -> types.Array:
+  """Divides units into clusters of equal size at random.
+
+  Args:
+    units: their number n.
+    clusters: E, which divides n.
+    key: a random key.
+
+  Returns:
+    The units of each cluster, ``[E, n / E]``.
+
+  Raises:
+    ValueError: if E does not divide n.
+
+  Example:
+    >>> random_clusters(6, clusters=2, key=jax.random.key(0)).shape
+    (2, 3)
+
+  Reference:
+    Zhu et al., "LLaMA-MoE: Building Mixture-of-Experts from LLaMA with
+    Continual Pre-training", 2024, arXiv:2406.16554.
+  """
+  split.check_divides('random_clusters', units, clusters, 'clusters')
+  return jax.random.permutation(key, units).reshape(clusters, -1)
+
+
 def balanced_clusters(
   features: Any,
   *,

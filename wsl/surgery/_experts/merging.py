@@ -14,7 +14,7 @@ def align_experts(
   *,
   symmetry: align.Symmetry,
   key: types.PRNGKey,
-  reference: int = 0,
+  reference: int | None = 0,
 ) -> types.Params:
   r"""Permutes the hidden units of each expert to match those of one expert.
 
@@ -29,8 +29,9 @@ def align_experts(
     experts: leaves ``[E, ...]``, or a sequence of E trees.
     symmetry: of one expert, ``align.find_symmetry(apply_fn, expert, x)``.
     key: a random key, for the order of visits if the symmetry has several
-      groups.
-    reference: r, the expert that stays as it is; 0 in M-SMoE.
+      groups, and for ``reference=None``.
+    reference: r, the expert that stays as it is; 0 in M-SMoE. None matches all
+      experts to each other (``align.match_many``), for merges of many.
 
   Returns:
     The experts in the form they were given in.
@@ -52,9 +53,17 @@ def align_experts(
     Li et al., "Merge, Then Compress: Demystify Efficient SMoE with Hints from
     Its Routing Policy", 2023, arXiv:2310.01334; Ainsworth et al., "Git
     Re-Basin: Merging Models modulo Permutation Symmetries", 2022,
-    arXiv:2209.04836.
+    arXiv:2209.04836; Crisostomi et al., "C2M3: Cycle-Consistent Multi-Model
+    Merging", 2024, arXiv:2405.17897 (``reference=None``).
   """
   each = _each('align_experts', experts)
+  if reference is None:
+    tables = align.match_many(each, symmetry=symmetry, key=key)
+    each = [
+      align.permute(x, table, symmetry=symmetry)
+      for x, table in zip(each, tables, strict=True)
+    ]
+    return each if isinstance(experts, (list, tuple)) else tree.stack(each)
   if not 0 <= reference < len(each):
     raise ValueError(
       f'align_experts(reference={reference}): expected 0 .. {len(each) - 1}'

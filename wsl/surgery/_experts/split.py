@@ -49,9 +49,8 @@ def split_units(
   Args:
     mlp: the parameters of a perceptron with n hidden units, such as the subtree
       ``block_0/mlp`` of a transformer; in memory or on demand.
-    index: the units of each expert, integers ``[E, m]``. Random experts are
-      ``jax.random.permutation(key, n).reshape(E, -1)`` (LLaMA-MoE), clusters
-      are ``balanced_clusters`` (MoEfication), domains ``split_domains``.
+    index: the units of each expert, integers ``[E, m]``: ``random_clusters``
+      (LLaMA-MoE), or ``balanced_clusters`` (MoEfication).
     symmetry: of the perceptron alone, see ``align.find_symmetry``.
     shared: the units S of the shared expert, integers ``[s]``. None by default:
       it then has one unit of zeros, as most modules need a unit.
