@@ -38,10 +38,10 @@ class Factors:
 
   Example:
     >>> import jax.numpy as jnp
-    >>> from wsl import tree
+    >>> from wsl import adapters, tree
     >>> one = Factors(jnp.ones((1, 3)), jnp.ones((2, 1)), 0.5, (3, 2),
     ...               tree.Matrix(rows=(0,), columns=(1,)))
-    >>> one.rank, dense(one).tolist()
+    >>> one.rank, adapters.dense(one).tolist()
     (1, [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]])
 
   Reference:
