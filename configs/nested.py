@@ -26,7 +26,10 @@ matters: networks of each width have 94.7 to 95.0 %, nested ones 94.1 to 95.7 %,
 their mixtures 94.6 to 95.1 %, and an eighth of an ordinary one 77.4 to 80.3 %.
 
 images: wider perceptrons on larger images, from a folder of the user:
---config.data=FOLDER with a task 'fashion' (see wsl.data.folder).
+--config.data=FOLDER with a task 'fashion' (see wsl.data.folder). Expect, by
+size: separate 84.4, 84.1, 82.5, 80.3; summed 83.2, 82.2, 80.0, 76.1, mixtures
+70.5 +- 1.7; mixed 80.6, 80.2, 79.4, 75.5, mixtures 79.1 +- 0.4; a half by
+activations 67.0 +- 5.1, unsorted 43.2 +- 11.9.
 """
 
 import ml_collections
