@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from wsl import landscape, train, tree
+from wsl import align, landscape, train, tree
 
 A = {'w': jnp.asarray([0.0, 2.0]), 'n': jnp.asarray([1, 2])}
 B = {'w': jnp.asarray([4.0, 0.0]), 'n': jnp.asarray([1, 2])}
@@ -87,6 +87,28 @@ def test_a_point_is_edited_before_the_metric():
   )  # fmt: skip
   assert found.t.tolist() == [0.0, 0.5, 1.0]
   assert found.values.tolist() == [0.0, 7.5, 5.0]
+
+
+def test_running_moments_are_estimated_on_the_curve():
+  """The mean of w^2 x is not the average of those of the ends."""
+  x = jnp.asarray([[1.0, 2.0], [3.0, 5.0]])
+  features = lambda w, x: w[None] ** 2 * x
+  ends = [
+    {'w': end['w'], 'mean': features(end['w'], x).mean(0)} for end in (A, B)
+  ]
+
+  def reset(p, t):
+    update = lambda mean, x: 0.9 * mean + 0.1 * features(p['w'], x).mean(0)
+    return {**p, 'mean': align.reset_batch_stats(update, p['mean'], [x])}
+
+  shift = lambda p: jnp.abs(features(p['w'], x).mean(0) - p['mean']).max()
+  line = landscape.curve(*ends, bends=1)
+  plain, mended = (
+    landscape.curve_path(shift, line, points=3, edit=edit).values
+    for edit in (None, reset)
+  )
+  assert plain[1] > 1
+  np.testing.assert_allclose(mended, 0.0, atol=1e-12)
 
 
 def test_connectivity_against_its_definition():

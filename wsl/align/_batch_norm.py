@@ -108,8 +108,10 @@ def _update_and_momenta(
 
 
 def _check_momenta(names: list[str], momenta: list[types.Array]) -> None:
-  """Checks that every momentum is in [0, 1), as in a moving average."""
+  """Checks that known momenta are in [0, 1), as in a moving average."""
   for name, momentum in zip(names, momenta):
+    if isinstance(momentum, jax.core.Tracer):
+      continue
     m = np.asarray(momentum, np.float64)
     if not ((m >= 0) & (m < 1)).all():
       raise ValueError(
