@@ -18,6 +18,7 @@ FILES = (
   *('tests/leaves/wide_test.py', 'tests/stats/leaf_statistics_test.py'),
   *('tests/merge/factors_test.py', 'tests/adapters/compress_test.py'),
   'tests/surgery/nested_settings_test.py',
+  *('tests/codecs/masks_test.py', 'tests/codecs/file_test.py'),
   'tests/surgery/experts_settings_test.py',
   'tests/surgery/program_settings_test.py',
 )

@@ -45,7 +45,8 @@ def compeft(
       try 0.05 ... 0.5.
     scale: a > 0, tuned on validation data in the paper, from 0.5 ... 10; or
       ``'mean'``, which takes the mean magnitude of the kept entries in place of
-      :math:`a \sigma`: of all numbers it has the least squared error. The
+      :math:`a \sigma`: of all numbers it has the least squared error (sparse
+      ternary compression, a baseline of the paper). The
       coefficient of ``deltas.apply`` multiplies it, so that a sweep over a
       needs one pack.
     scope: ``'global'`` ranks over the whole model, with one :math:`\sigma` (the
