@@ -66,7 +66,9 @@ def find(
     jax.tree.map(lambda x, i=i: x[:, i], networks) for i in (0, 1)
   )
   still = tree.stack([align.identity(symmetry)] * config.pairs)
-  draw = jax.vmap(functools.partial(align.random, symmetry))
+  draw = jax.vmap(
+    functools.partial(align.random, symmetry, gauges=('permutation',))
+  )
   found = [
     Pairing('naive', second, still),
     Pairing('random', second, draw(settings.keys(setting, 1))),

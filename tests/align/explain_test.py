@@ -33,6 +33,9 @@ def test_a_literal_table():
     'o:2    5     3, twice in one block              2.1',
     'o:1    4     2                      o:0         2.8',
     '',
+    'action    leaves  dimension  no linear map, because of',
+    'sign o:1  2       signs      tanh of its entries',
+    '',
     '3 groups, order 10^5.1',
   ]
 

@@ -20,7 +20,7 @@ def _params(seed=0):
 
 
 def _draw(seed):
-  return align.random(SYMMETRY, jax.random.key(seed))
+  return align.random(SYMMETRY, jax.random.key(seed), gauges=('permutation',))
 
 
 def _equal(a, b):
@@ -87,7 +87,7 @@ def test_composition_is_associative():
 
 
 def test_random_draws_each_table_independently():
-  g = align.random(SYMMETRY, jax.random.key(0))
+  g = align.random(SYMMETRY, jax.random.key(0), gauges=('permutation',))
   assert {n: x.shape for n, x in g.items()} == {
     'q:1.0': (3,),
     'q:1.1': (3, 4),

@@ -7,6 +7,6 @@ from wsl import align
 
 def permuted(params, symmetry, *, seed):
   """Returns a randomly permuted model and the permutation that restores it."""
-  g = align.random(symmetry, jax.random.key(seed))
+  g = align.random(symmetry, jax.random.key(seed), gauges=('permutation',))
   moving = align.permute(params, g, symmetry=symmetry)
   return moving, align.invert(g, symmetry=symmetry)

@@ -153,7 +153,7 @@ def test_the_merge_with_a_permuted_copy_is_a_fixed_point():
       ('w2', (one('b1:0'), one('out'))),
     ),
   )
-  g = align.random(symmetry, jax.random.key(0))
+  g = align.random(symmetry, jax.random.key(0), gauges=('permutation',))
   inverse = align.invert(g, symmetry=symmetry)
   b = align.permute(a, g, symmetry=symmetry)
   aligned = align.permute(b, inverse, symmetry=symmetry)

@@ -59,7 +59,7 @@ def test_shapes_pair_new_and_old_indices_of_free_outer_factors():
 
 @pytest.mark.parametrize('seed', range(3))
 def test_hard_matrices_permute(seed):
-  g = align.random(SYMMETRY, jax.random.key(seed))
+  g = align.random(SYMMETRY, jax.random.key(seed), gauges=('permutation',))
   matrices = _soft.harden(g, symmetry=SYMMETRY, dtype=np.float64)
   wanted = align.permute(_params(), g, symmetry=SYMMETRY)
   jax.tree.map(
@@ -68,7 +68,7 @@ def test_hard_matrices_permute(seed):
 
 
 def test_only_pairs_of_the_outer_permutation_contribute():
-  g = align.random(SYMMETRY, jax.random.key(3))
+  g = align.random(SYMMETRY, jax.random.key(3), gauges=('permutation',))
   matrices = _soft.harden(g, symmetry=SYMMETRY, dtype=np.float64)
   used = matrices['q:1.0'][:, :, None, None]
   noise = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 4, 4)))
@@ -135,7 +135,7 @@ def test_jit_vmap_and_gradient():
 
 
 def test_rounding_inverts_hardening():
-  g = align.random(SYMMETRY, jax.random.key(7))
+  g = align.random(SYMMETRY, jax.random.key(7), gauges=('permutation',))
   matrices = _soft.harden(g, symmetry=SYMMETRY)
   noise = jax.tree.map(lambda x: 0.1 * x.astype(np.float32), _matrices(3))
   blurred = jax.tree.map(jnp.add, matrices, noise)

@@ -141,7 +141,7 @@ def _match(case: str) -> dict[str, Any]:
   moving = resnet50.draw(shapes, 1)
   inverse = None
   if case == 'planted':
-    planted = align.random(symmetry, jax.random.key(1))
+    planted = align.random(symmetry, jax.random.key(1), gauges=('permutation',))
     inverse = align.invert(planted, symmetry=symmetry)
     moved = align.permute(fixed, planted, symmetry=symmetry)
     moving = jax.tree.map(np.asarray, moved)

@@ -53,7 +53,7 @@ Y = np.arange(24, dtype=np.int32) % 3
 SYMMETRY = align.find_symmetry(net, A, X)
 KEY = jax.random.key(0)
 GIVEN = {'symmetry': SYMMETRY, 'key': KEY}
-ORDER = align.random(SYMMETRY, KEY)
+ORDER = align.random(SYMMETRY, KEY, gauges=('permutation',))
 SGD = optax.sgd(0.1)
 BANK = scale.bank(A, [B, C])
 COEFS = scale.init(BANK, by='leaf', value=1 / 3)

@@ -25,7 +25,7 @@ def _permutations(dtype: Any) -> inputs.Table:
   a, b = (inputs.params(dtype, i) for i in (1, 2))
   found = symmetry()
   (group,) = found.groups
-  pi = align.random(found, inputs.KEY)
+  pi = align.random(found, inputs.KEY, gauges=('permutation',))
   free = inputs.normal(dtype, inputs.H, inputs.H)
 
   def soft(free: Any, b: Any) -> Any:
@@ -39,7 +39,7 @@ def _permutations(dtype: Any) -> inputs.Table:
       lambda p, q: align.compose(p, q, symmetry=found), (pi, pi)
     ),
     'align.identity': (lambda: align.identity(found), ()),
-    'align.random': (lambda key: align.random(found, key), (inputs.KEY,)),
+    'align.random': (functools.partial(align.random, found), (inputs.KEY,)),
     'align.invert': (lambda p: align.invert(p, symmetry=found), (pi,)),
     'align.unit_gains': (
       lambda a, b: align.unit_gains(a, b, symmetry=found), (a, b)

@@ -128,7 +128,7 @@ def test_aligned_networks_have_equal_slices() -> None:
   """Sorting undoes a permutation, and so does aligning."""
   symmetry = networks.symmetry()
   params = networks.params()
-  pi = align.random(symmetry, jax.random.key(3))
+  pi = align.random(symmetry, jax.random.key(3), gauges=('permutation',))
   moved = networks.to_numpy(align.permute(params, pi, symmetry=symmetry))
   size = surgery.slice_size(
     symmetry, widths={networks.OF_HEADS: 2, networks.OF_HIDDEN: 3}

@@ -9,6 +9,10 @@ from wsl.align._check import check as check
 from wsl.align._check import Report as Report
 from wsl.align._explain import explain as explain
 from wsl.align._find.find import find_symmetry as find_symmetry
+from wsl.align._gauges.absorb import absorb_norms as absorb_norms
+from wsl.align._gauges.absorb import Absorbed as Absorbed
+from wsl.align._gauges.compose import compose as compose
+from wsl.align._gauges.compose import invert as invert
 from wsl.align._match.activation_matching import (
   activation_matching as activation_matching,
 )
@@ -24,9 +28,7 @@ from wsl.align._partial.unit_gains import mismatch as mismatch
 from wsl.align._partial.unit_gains import unit_gains as unit_gains
 from wsl.align._partial.width_weights import width_weights as width_weights
 from wsl.align._partial.widths import widths as widths
-from wsl.align._permutation import compose as compose
 from wsl.align._permutation import identity as identity
-from wsl.align._permutation import invert as invert
 from wsl.align._permutation import Permutation as Permutation
 from wsl.align._permutation import permute as permute
 from wsl.align._permutation import random as random
@@ -39,8 +41,10 @@ from wsl.align._repair import repair as repair
 from wsl.align._repair_in_closed_form import (
   repair_in_closed_form as repair_in_closed_form,
 )
+from wsl.align._symmetry import Action as Action
 from wsl.align._symmetry import check_leaves as check_leaves
 from wsl.align._symmetry import Factor as Factor
 from wsl.align._symmetry import from_json as from_json
+from wsl.align._symmetry import Power as Power
 from wsl.align._symmetry import Symmetry as Symmetry
 from wsl.align._symmetry import to_json as to_json

@@ -12,6 +12,7 @@ import numpy as np
 
 from wsl import jaxprs, tree, types
 from wsl.align import _blocks, _permutation, _symmetry
+from wsl.align._gauges import elements
 
 
 class Report(NamedTuple):
@@ -75,8 +76,13 @@ def check(
   run = compile_outputs(apply_fn, inputs)
   drawn = perturb(params, draw_key, caller='check')
   wanted = run(drawn)
-  moving = _permutation.random(symmetry, move_key)
-  elements = {name: {name: table} for name, table in moving.items()}
+  moving = _permutation.random(symmetry, move_key, gauges=('permutation',))
+  moving |= _actions(symmetry, move_key)
+  elements = {g.name: {g.name: moving[g.name]} for g in symmetry.groups}
+  for kind in _symmetry.KINDS:
+    names_of = [a.name for a in symmetry.actions if a.kind == kind]
+    if names_of:
+      elements[f'every {kind}'] = {name: moving[name] for name in names_of}
   elements |= {'all': moving}
   errors = {
     name: difference(
@@ -86,6 +92,19 @@ def check(
   }
   worst = max(errors, key=lambda name: errors[name])
   return Report(errors[worst], worst, errors)
+
+
+def _actions(
+  symmetry: _symmetry.Symmetry, key: types.PRNGKey
+) -> dict[str, Any]:
+  """Draws actions on the host: there is nothing to compile for each shape."""
+  seed = np.asarray(jax.random.key_data(key)).tolist()
+
+  def normal(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    words = np.random.default_rng([*seed, zlib.crc32(name.encode())])
+    return words.standard_normal(shape)
+
+  return elements.draw(symmetry, normal, np)
 
 
 def compile_outputs(
@@ -111,7 +130,7 @@ def permute_on_host(
 
   Groups without a table in ``permutation`` are not permuted.
   """
-  tables = {name: np.asarray(table) for name, table in permutation.items()}
+  tables: Any = {name: np.asarray(x) for name, x in permutation.items()}
 
   def source(factors: _blocks.Factors, names: list[str]) -> list[np.ndarray]:
     # The block is gathered at one index array for each factor; the array of a
@@ -129,13 +148,18 @@ def permute_on_host(
     plan = symmetry.plan(name)
     out = x.copy()
     ends = [np.cumsum([0, *map(_symmetry.width, axis)]) for axis in plan]
-    for choice in itertools.product(*(range(len(axis)) for axis in plan)):
+    acts = elements.acts_of(symmetry, name, tables)
+    choices = itertools.product(*(range(len(axis)) for axis in plan))
+    for k, choice in enumerate(choices):
       window = tuple(slice(e[k], e[k + 1]) for e, k in zip(ends, choice))
       factors = tuple(f for axis, k in zip(plan, choice) for f in axis[k])
       names = [f.name for f in factors]
-      if not tables.keys().isdisjoint(names):
+      here = tuple(a for a in acts if a.block == k)
+      if here or not tables.keys().isdisjoint(names):
         block = x[window].reshape([f.size for f in factors])
         block = block[tuple(source(factors, names))]
+        if here:
+          block = np.asarray(elements.act(block, factors, here, tables, np))
         out[window] = block.reshape(out[window].shape)
     return out
 

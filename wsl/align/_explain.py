@@ -18,7 +18,8 @@ def explain(symmetry: _symmetry.Symmetry) -> str:
   Returns:
     Lines of text: for each axis its size and its groups, or why it is pinned;
     for each group its size, the number of axes it permutes, its outer factors
-    and the decimal logarithm of its order.
+    and the decimal logarithm of its order; for each action its dimension, and
+    the operation that allows no linear map.
 
   Example:
     >>> hidden = _symmetry.Factor('a:1', 3)
@@ -57,11 +58,49 @@ def explain(symmetry: _symmetry.Symmetry) -> str:
         f'{order:.1f}',
       )
     )
+  parts = ['\n'.join(_table(rows)), '\n'.join(_table(groups))]
+  if symmetry.actions:
+    parts.append('\n'.join(_table(_actions(symmetry))))
   many = len(symmetry.groups)
   total = (
     f'{many} group{"s" * (many != 1)}, order 10^{symmetry.log10_order:.1f}'
   )
-  return '\n'.join([*_table(rows), '', *_table(groups), '', total])
+  dimension = sum(
+    _dimension(action, symmetry.action_shape(action.name))
+    for action in symmetry.actions
+  )
+  if dimension:
+    total += f', and a continuous group of dimension {dimension}'
+  return '\n\n'.join([*parts, total])
+
+
+def _actions(symmetry: _symmetry.Symmetry) -> list[tuple[str, ...]]:
+  """Returns the rows of the actions: where each acts, and its dimension."""
+  limits = dict(symmetry.limits)
+  rows: list[tuple[str, ...]] = [
+    ('action', 'leaves', 'dimension', 'no linear map, because of')
+  ]
+  for action in symmetry.actions:
+    leaves = dict.fromkeys(p.leaf for p in action.powers)
+    shape = symmetry.action_shape(action.name)
+    note = ' that fix the mean' if action.ones else ''
+    rows.append(
+      (
+        action.name + note,
+        str(len(leaves)),
+        'signs' if action.kind == 'sign' else str(_dimension(action, shape)),
+        limits.get(action.factor, ''),
+      )
+    )
+  return rows
+
+
+def _dimension(action: _symmetry.Action, shape: tuple[int, ...]) -> int:
+  """Returns the dimension of the group of an action; 0 of signs."""
+  n = shape[-1] - action.ones
+  if action.kind == 'rotation':
+    return math.prod(shape[:-2]) * n * (n - 1) // 2
+  return 0 if action.kind == 'sign' else math.prod(shape)
 
 
 def _axis(axis: tuple[tuple[_symmetry.Factor, ...], ...]) -> str:

@@ -9,6 +9,8 @@ so a table :math:`\tau` that depends on an outer factor is indexed by the NEW
 outer index i.
 """
 
+from collections.abc import Sequence
+import dataclasses
 from typing import TypeAlias
 
 import jax
@@ -17,6 +19,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import _blocks, _symmetry
+from wsl.align._gauges import elements
 
 Permutation: TypeAlias = dict[str, types.Array]
 
@@ -33,11 +36,14 @@ def permute(
 
   Args:
     params: a model, in memory or on demand.
-    permutation: a table of indices ``[*outer sizes, size]`` for each group.
+    permutation: a table of indices ``[*outer sizes, size]`` for each group;
+      and of actions, by name, signs or scales ``[*outer sizes, size]``,
+      rotations or linear maps ``[*outer sizes, size, size]``, applied after the
+      permutation.
     symmetry: the symmetry of the model.
 
   Returns:
-    The permuted model.
+    The permuted model, in its dtypes.
 
   Raises:
     ValueError: if the permutation or the model belongs to another symmetry.
@@ -58,9 +64,13 @@ def permute(
     plan = symmetry.plan(name)
     used = {f.name for axis in plan for segment in axis for f in segment}
     tables = {g: table for g, table in permutation.items() if g in used}
+    acts = elements.acts_of(symmetry, name, permutation)
+    tables |= {a.name: permutation[a.name] for a in acts}
     if not tables:
       return x
-    return tree.apply_kernel(_permute, x, tables, plan=tree.Static(plan))
+    return tree.apply_kernel(
+      _permute, x, tables, plan=tree.Static(plan), acts=tree.Static(acts)
+    )
 
   return tree.map_named(one, params)
 
@@ -76,15 +86,25 @@ def identity(symmetry: _symmetry.Symmetry) -> Permutation:
   return {name: jax.device_put(table) for name, table in tables.items()}
 
 
-def random(symmetry: _symmetry.Symmetry, key: types.PRNGKey) -> Permutation:
-  """Draws a permutation uniformly from the group.
+def random(
+  symmetry: _symmetry.Symmetry,
+  key: types.PRNGKey,
+  *,
+  gauges: Sequence[str] = _symmetry.GAUGES,
+) -> Permutation:
+  """Draws an element of the group: permutations uniformly, and actions.
+
+  Scales are log-normal, rotations uniform, linear maps well conditioned.
 
   Args:
     symmetry: the group.
     key: a random key; the key of each group is folded in by its name.
+    gauges: the kinds of maps to draw; ``('permutation',)`` for permutations
+      only.
 
   Returns:
-    A permutation.
+    A table for each group and action; without ``'permutation'`` groups have the
+    identity.
 
   Example:
     >>> import jax
@@ -99,85 +119,15 @@ def random(symmetry: _symmetry.Symmetry, key: types.PRNGKey) -> Permutation:
     name_key = tree.name_key(key, name)
     return jax.random.permutation(name_key, start, axis=-1, independent=True)
 
-  return {name: draw(name, x) for name, x in identity(symmetry).items()}
-
-
-def compose(
-  first: Permutation,
-  second: Permutation,
-  *,
-  symmetry: _symmetry.Symmetry,
-) -> Permutation:
-  r"""Returns the composition of two permutations.
-
-  .. math:: (\pi_2 \circ \pi_1)\,\theta = \pi_2 (\pi_1 \theta)
-
-  Args:
-    first: the permutation that is applied first.
-    second: the permutation that is applied to the result.
-    symmetry: the symmetry of both.
-
-  Returns:
-    The composition.
-
-  Raises:
-    ValueError: if one of them belongs to another symmetry.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> from wsl import align
-    >>> hidden = align.Factor('a:0', 3)
-    >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
-    >>> turn = {'a:0': jnp.asarray([1, 2, 0])}
-    >>> compose(turn, turn, symmetry=symmetry)['a:0'].tolist()
-    [2, 0, 1]
-  """
-  check_permutation(first, symmetry, 'compose: first')
-  check_permutation(second, symmetry, 'compose: second')
-
-  def one(group: _symmetry.Factor) -> types.Array:
-    # Let s, t be the tables of the outer factor and of this group. The first
-    # permutation gives y[i, j] = x[s1(i), t1(i, j)], the second
-    # z[i, j] = y[s2(i), t2(i, j)] = x[s1(s2(i)), t1(s2(i), t2(i, j))]: reindex
-    # the rows of t1 by s2, then take its columns at t2.
-    table = _reindex(first[group.name], group, second, symmetry)
-    return jnp.take_along_axis(table, second[group.name], axis=-1)
-
-  return {group.name: one(group) for group in symmetry.groups}
-
-
-def invert(
-  permutation: Permutation, *, symmetry: _symmetry.Symmetry
-) -> Permutation:
-  r"""Returns the inverse permutation, :math:`\pi^{-1}`.
-
-  Args:
-    permutation: a permutation.
-    symmetry: its symmetry.
-
-  Returns:
-    Its inverse.
-
-  Raises:
-    ValueError: if it belongs to another symmetry.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> from wsl import align
-    >>> hidden = align.Factor('a:0', 3)
-    >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
-    >>> invert({'a:0': jnp.asarray([1, 2, 0])},
-    ...        symmetry=symmetry)['a:0'].tolist()
-    [2, 0, 1]
-  """
-  check_permutation(permutation, symmetry, 'invert: permutation')
-  inverse: Permutation = {}
-  # y[i, j] = x[s(i), t(i, j)] gives x[s(i), k] = y[i, t_i^-1(k)]. The rows of
-  # t^-1 are indexed by i; the inverse of s, computed before, reindexes them.
-  for group in symmetry.groups:  # outer groups first
-    table = jnp.argsort(permutation[group.name], axis=-1).astype(np.int32)
-    inverse[group.name] = _reindex(table, group, inverse, symmetry)
-  return inverse
+  moved = identity(symmetry)
+  if 'permutation' in gauges:
+    moved = {name: draw(name, x) for name, x in moved.items()}
+  actions = tuple(a for a in symmetry.actions if a.kind in gauges)
+  symmetry = dataclasses.replace(symmetry, actions=actions)
+  normal = lambda name, shape: jax.random.normal(
+    tree.name_key(key, name), shape
+  )
+  return moved | elements.draw(symmetry, normal)
 
 
 def check_permutation(
@@ -194,8 +144,15 @@ def check_permutation(
     ValueError: if a group is missing, unknown or its table of another shape.
   """
   names = [group.name for group in symmetry.groups]
-  for name in permutation:
-    if name not in names:
+  for name, table in permutation.items():
+    if name in symmetry.action:
+      wanted = symmetry.action_shape(name)
+      if np.shape(table) != wanted:
+        raise ValueError(
+          f"{argument} of action '{name}' has shape {np.shape(table)}, "
+          f'expected {wanted}: it was made for another symmetry'
+        )
+    elif name not in names:
       raise ValueError(
         f"{argument} has a group '{name}' that the symmetry does not have"
         f'{tree.nearest(name, names)}: it was made for another symmetry'
@@ -214,13 +171,22 @@ def check_permutation(
 
 
 def _permute(
-  x: types.Array, tables: Permutation, *, plan: _symmetry.Plan
+  x: types.Array,
+  tables: Permutation,
+  *,
+  plan: _symmetry.Plan,
+  acts: tuple[elements.Act, ...],
 ) -> types.Array:
-  """Permutes one leaf block by block."""
-  blocks = _blocks.to_blocks(x, plan)
-  return _blocks.from_blocks(
-    [_gather(*block, tables) for block in blocks], plan
-  )
+  """Permutes one leaf block by block, then applies actions."""
+  blocks = []
+  for k, (block, factors) in enumerate(_blocks.to_blocks(x, plan)):
+    block = _gather(block, factors, tables)
+    here = tuple(a for a in acts if a.block == k)
+    if here:
+      wide = elements.act(tree.wide(block), factors, here, tables)
+      block = wide.astype(x.dtype)
+    blocks.append(block)
+  return _blocks.from_blocks(blocks, plan)
 
 
 def _gather(
@@ -237,19 +203,3 @@ def _gather(
       index = _blocks.spread(tables[names[i]], places, block.ndim)
       block = jnp.take_along_axis(block, index, axis=i)
   return block
-
-
-def _reindex(
-  table: types.Array,
-  group: _symmetry.Factor,
-  permutation: Permutation,
-  symmetry: _symmetry.Symmetry,
-) -> types.Array:
-  """Permutes the outer indices of a table ``[*outer sizes, size]``."""
-  for i, outer in enumerate(group.outer):
-    if outer in permutation:
-      nest = (*symmetry.factor[outer].outer, outer)
-      places = [group.outer.index(name) for name in nest]
-      index = _blocks.spread(permutation[outer], places, table.ndim)
-      table = jnp.take_along_axis(table, index, axis=i)
-  return table

@@ -41,6 +41,47 @@ class Factor(NamedTuple):
   outer: tuple[str, ...] = ()
 
 
+class Power(NamedTuple):
+  """Where a gauge acts on a leaf.
+
+  Attributes:
+    leaf: its name.
+    axis: the axis.
+    segment: the position of the segment in the axis.
+    factor: the position of the factor in the segment.
+    power: of a scale, the exponent; of a linear map A, 1 for A and -1 for the
+      inverse transpose; 1 for signs and rotations.
+  """
+
+  leaf: str
+  axis: int
+  segment: int
+  factor: int
+  power: float
+
+
+class Action(NamedTuple):
+  """A continuous gauge, or signs, of one factor.
+
+  Attributes:
+    name: its key in a gauge: kind and factor, and a number if there are more.
+    kind: ``'sign'``, ``'scale'``, ``'rotation'`` or ``'linear'``.
+    factor: the name of the factor. Each index of it has its own sign or scale;
+      rotations and linear maps mix its indices. As a permutation, the gauge may
+      depend on the factor's outer ones.
+    powers: where and how it acts.
+    ones: whether a rotation has to fix the vector of ones.
+  """
+
+  name: str
+  kind: str
+  factor: str
+  powers: tuple[Power, ...]
+  ones: bool = False
+
+
+KINDS = ('sign', 'scale', 'rotation', 'linear')
+GAUGES = ('permutation', *KINDS)
 Plan: TypeAlias = tuple[tuple[tuple[Factor, ...], ...], ...]
 
 
@@ -57,10 +98,15 @@ class Symmetry:
   Attributes:
     factors: all factors, in the order in which leaves name them.
     axes: for each leaf, in tree order, its name and the axes.
+    actions: signs, scales, rotations and linear maps.
+    limits: for factors that no linear map or rotation acts on, the operation
+      that prevents it.
   """
 
   factors: tuple[Factor, ...]
   axes: tuple[tuple[str, tuple[Axis, ...]], ...]
+  actions: tuple[Action, ...] = ()
+  limits: tuple[tuple[str, str], ...] = ()
 
   @functools.cached_property
   def factor(self) -> dict[str, Factor]:
@@ -83,6 +129,22 @@ class Symmetry:
     factor = self.factor[name]
     outer = (self.factor[other].size for other in factor.outer)
     return (*outer, factor.size)
+
+  @functools.cached_property
+  def action(self) -> dict[str, Action]:
+    """All actions by name."""
+    return {action.name: action for action in self.actions}
+
+  def action_shape(self, name: str) -> tuple[int, ...]:
+    """Returns the shape of an action's table.
+
+    It is ``[*outer sizes, size]`` of signs and scales, and ``[*outer sizes,
+    size, size]`` of rotations and linear maps.
+    """
+    action = self.action[name]
+    shape = self.table_shape(action.factor)
+    matrix = action.kind in ('rotation', 'linear')
+    return (*shape, shape[-1]) if matrix else shape
 
   def plan(self, name: str) -> Plan:
     """Returns the axes of a leaf as factors, not names."""
@@ -110,7 +172,10 @@ def to_json(symmetry: Symmetry) -> str:
     True
   """
   factors = [factor._asdict() for factor in symmetry.factors]
-  return json.dumps({'factors': factors, 'axes': symmetry.axes}, indent=1)
+  content: dict[str, Any] = {'factors': factors, 'axes': symmetry.axes}
+  if symmetry.actions or symmetry.limits:
+    content |= {'actions': symmetry.actions, 'limits': symmetry.limits}
+  return json.dumps(content, indent=1)
 
 
 def from_json(text: str) -> Symmetry:
@@ -125,7 +190,13 @@ def from_json(text: str) -> Symmetry:
       Factor(x['name'], int(x['size']), x['pinned'], tuple(x['outer']))
       for x in content['factors']
     ]
-    symmetry = Symmetry(tuple(factors), _tuples(content['axes']))
+    actions = [
+      Action(name, kind, factor, tuple(Power(*p) for p in powers), bool(ones))
+      for name, kind, factor, powers, ones in content.get('actions', [])
+    ]
+    axes = _tuples(content['axes'])
+    limits = _tuples(content.get('limits', []))
+    symmetry = Symmetry(tuple(factors), axes, tuple(actions), limits)
     for name in symmetry.leaf:
       symmetry.plan(name)
   except (KeyError, TypeError, ValueError) as error:

@@ -37,6 +37,18 @@ def test_a_literal_symmetry():
       ('b', ((('a:1',),),)),
       ('c', ((('a:1',),), (('c:1',),))),
     ),
+    actions=(
+      align.Action(
+        'sign a:1',
+        'sign',
+        'a:1',
+        tuple(
+          align.Power(n, i, 0, 0, 1.0)
+          for n, i in (('a', 1), ('b', 0), ('c', 0))
+        ),
+      ),
+    ),
+    limits=(('a:1', 'tanh of its entries'),),
   )
 
 

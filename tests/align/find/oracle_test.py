@@ -98,7 +98,7 @@ def test_units_exchanged_between_heads_fail():
 def test_index_arithmetic_equals_permute(name):
   symmetry = BY_HAND[name]()
   params = harness.build(name).params
-  g = align.random(symmetry, jax.random.key(0))
+  g = align.random(symmetry, jax.random.key(0), gauges=('permutation',))
   moved = align.permute(params, g, symmetry=symmetry)
   wanted = oracle.move(params, g, symmetry)
   jax.tree.map(np.testing.assert_array_equal, moved, wanted)

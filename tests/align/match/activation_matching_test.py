@@ -174,7 +174,7 @@ def test_gains_of_independent_outer_groups_are_averaged():
     (F('w:0', 2), F('w:1', 3), F('w:2', 2, outer=('w:0', 'w:1'))),
     (('w', ((('w:0',),), (('w:1',),), (('w:2',),))),),
   )
-  truth = align.random(symmetry, jax.random.key(1))
+  truth = align.random(symmetry, jax.random.key(1), gauges=('permutation',))
   rng = np.random.default_rng(3)
   x = rng.normal(size=(50, 2, 3, 2))
   back = align.invert(truth, symmetry=symmetry)
@@ -244,7 +244,7 @@ def test_planted_recovery_at_the_sites_of_a_function(name):
   run = lambda params, inputs: model.apply(params, *inputs['x'])
   inputs = {'x': model.inputs}
   symmetry = align.find_symmetry(run, model.params, inputs)
-  g = align.random(symmetry, jax.random.key(0))
+  g = align.random(symmetry, jax.random.key(0), gauges=('permutation',))
   moving = align.permute(model.params, g, symmetry=symmetry)
   rng = np.random.default_rng(0)
   another = lambda x: (

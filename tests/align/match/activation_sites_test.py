@@ -32,7 +32,7 @@ def test_activations_are_permuted_with_their_units(name):
       symmetry, model.apply, p, *model.inputs
     )
   )
-  g = align.random(symmetry, jax.random.key(0))
+  g = align.random(symmetry, jax.random.key(0), gauges=('permutation',))
   original = activations(model.params)
   permuted = activations(align.permute(model.params, g, symmetry=symmetry))
   assert list(original) == [group.name for group in symmetry.groups]

@@ -214,7 +214,7 @@ def test_nothing_separate_without_refit_is_the_average():
 @pytest.mark.parametrize('separate', [0.0, HALF, 1.0])
 def test_merging_a_permuted_copy_is_the_identity_at_any_width(separate):
   a = draw(1)
-  g = align.random(SYMMETRY, jax.random.key(3))
+  g = align.random(SYMMETRY, jax.random.key(3), gauges=('permutation',))
   b = align.permute(a, g, symmetry=SYMMETRY)
   inverse = align.invert(g, symmetry=SYMMETRY)
   aligned = align.permute(b, inverse, symmetry=SYMMETRY)
@@ -319,7 +319,7 @@ def draw_conv(seed):
 @pytest.mark.parametrize('separate', [0.5, 1.0])
 def test_convolutions_depthwise_convolutions_and_flattening(separate):
   a, x = draw_conv(1), normal(0, 20, 3, 3, 2)
-  g = align.random(CONV, jax.random.key(1))
+  g = align.random(CONV, jax.random.key(1), gauges=('permutation',))
   moved = align.permute(a, g, symmetry=CONV)
   close(conv(moved, x), conv(a, x))
   back = align.permute(moved, align.invert(g, symmetry=CONV), symmetry=CONV)
@@ -396,7 +396,7 @@ def test_units_of_a_head_follow_the_head():
   assert both.widths == {'h': 8, 'a': 2, 'c': 2}
   mean = (attention(a, x) + attention(b, x)) / 2
   close(attention(both.params, x), mean)
-  g = align.random(ATTENTION, jax.random.key(0))
+  g = align.random(ATTENTION, jax.random.key(0), gauges=('permutation',))
   moved = align.permute(a, g, symmetry=ATTENTION)
   inverse = align.invert(g, symmetry=ATTENTION)
   back = align.permute(moved, inverse, symmetry=ATTENTION)
@@ -424,7 +424,7 @@ def test_scanned_layers_separate_different_units():
     {'i': normal(s, 3, 2, 4), 'o': normal(s + 1, 3, 4, 2) / 4} for s in (1, 5)
   )
   x = normal(0, 30, 2)
-  g = align.random(symmetry, jax.random.key(0))
+  g = align.random(symmetry, jax.random.key(0), gauges=('permutation',))
   back = align.permute(
     align.permute(a, g, symmetry=symmetry),
     align.invert(g, symmetry=symmetry),

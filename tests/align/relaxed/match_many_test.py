@@ -117,7 +117,10 @@ def test_gradients_equal_those_of_the_sum_over_pairs():
 def test_line_form_and_line_search_along_a_segment(chosen):
   symmetry = NESTED
   models, matrices = _models(symmetry, 3), _matrices(symmetry, 3, 1)
-  draws = [align.random(symmetry, jax.random.key(i)) for i in chosen]
+  draws = [
+    align.random(symmetry, jax.random.key(i), gauges=('permutation',))
+    for i in chosen
+  ]
   ends = frank_wolfe.harden_each(draws, symmetry, np.dtype(np.float64))
   sums = objective.universe_sum(models, matrices, symmetry=symmetry)
   chosen, grid = np.asarray(chosen), np.linspace(0.0, 1.0, 201)
@@ -197,7 +200,10 @@ def test_sweeps_never_decrease_the_objective(symmetry, schedule):
 @each_symmetry
 def test_planted_recovery(symmetry):
   base = _params(symmetry, 0)
-  draws = [align.random(symmetry, jax.random.key(i)) for i in range(3)]
+  draws = [
+    align.random(symmetry, jax.random.key(i), gauges=('permutation',))
+    for i in range(3)
+  ]
   models = [align.permute(base, g, symmetry=symmetry) for g in draws]
   found = align.match_many(
     models, symmetry=symmetry, key=jax.random.key(0), starts=2
@@ -246,7 +252,9 @@ def test_two_tiny_models_against_brute_force(seed):
 @pytest.mark.parametrize('update', ['in turn', 'at once'])
 def test_unrelated_models_agree_better_than_at_random(update):
   models = [_params(PLAIN, i) for i in range(3)]
-  draw = lambda i: align.random(PLAIN, jax.random.key(i))
+  draw = lambda i: align.random(
+    PLAIN, jax.random.key(i), gauges=('permutation',)
+  )
   random = [
     _aligned(models, [draw(3 * i + p) for p in range(3)], PLAIN)
     for i in range(20)
@@ -282,7 +290,10 @@ def test_soft_matrices_are_a_start(symmetry):
   assert [s.sweep for s in sweeps] == [*range(len(sweeps))]
   assert _aligned(models, found, symmetry) > begun
   # Hard matrices are the permutations.
-  draws = [align.random(symmetry, jax.random.key(p)) for p in range(3)]
+  draws = [
+    align.random(symmetry, jax.random.key(p), gauges=('permutation',))
+    for p in range(3)
+  ]
   hard = [_soft.harden(g, symmetry=symmetry, dtype=np.float64) for g in draws]
   jax.tree.map(
     np.testing.assert_array_equal, match(initial=hard), match(initial=draws)

@@ -48,7 +48,7 @@ def test_planted_orders_are_found(count):
     for t in range(count)
   ]
   keys = jax.random.split(jax.random.key(1), count)
-  draws = [align.random(symmetry, key) for key in keys]
+  draws = [align.random(symmetry, key, gauges=('permutation',)) for key in keys]
   found = find(permuted(near, draws, symmetry), symmetry)
   jax.tree.map(
     np.testing.assert_array_equal, found[0], align.identity(symmetry)
@@ -128,7 +128,7 @@ def test_integer_leaves_and_half_precision_are_kept():
   symmetry = align.Symmetry(mlp(4, 6, 5, 3).factors, (*LEAVES, ('n', ())))
   base = params(symmetry, 0) | {'n': jnp.asarray(3)}
   low = {k: x.astype(jnp.bfloat16) if k != 'n' else x for k, x in base.items()}
-  draw = align.random(symmetry, jax.random.key(4))
+  draw = align.random(symmetry, jax.random.key(4), gauges=('permutation',))
   models = [low, align.permute(low, draw, symmetry=symmetry)]
   aligned = permuted(models, find(models, symmetry), symmetry)
   jax.tree.map(np.testing.assert_array_equal, aligned[1], low)

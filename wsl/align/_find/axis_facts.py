@@ -1,7 +1,10 @@
 """Facts about the axes of a function, collected equation by equation."""
 
 from collections.abc import Sequence
+import itertools
 from typing import NamedTuple, TypeAlias
+
+from jax.extend import core
 
 from wsl.align._find import axis_tree, known_constants, refinement
 from wsl.align._find.generic import operands as operands_lib
@@ -39,6 +42,7 @@ class Value(NamedTuple):
     components: the arrays that are concatenated along the last axis, if some
       of them are indices: together they index several axes.
     traits: what its entries satisfy almost surely.
+    number: identifies the array in ``Facts.steps``; 0 if it has no number.
   """
 
   axes: Axes
@@ -49,6 +53,25 @@ class Value(NamedTuple):
   index_of: Index | None = None
   components: tuple['Value', ...] = ()
   traits: traits_lib.Traits = traits_lib.Traits()
+  number: int = 0
+
+
+class Step(NamedTuple):
+  """An equation that was interpreted, or a step of a loop.
+
+  Attributes:
+    name: of the primitive; or ``'loop tie'``, for arrays that are the same in a
+      loop, ``'loop take'`` for the slice of a stack in one step of a scan, and
+      ``'put'`` for the stack of slices.
+    eqn: the equation.
+    args: its operands.
+    results: its results.
+  """
+
+  name: str
+  eqn: core.JaxprEqn
+  args: tuple[Value, ...]
+  results: tuple[Value, ...]
 
 
 Values: TypeAlias = Sequence[Value]
@@ -74,6 +97,9 @@ class Facts:
     layers: the axes along which the enclosing scans iterate.
     path: the position of the current equation, one number for each call.
     products: the operands of products and convolutions, by their path.
+    steps: the equations in the order in which they were interpreted.
+    leaves: the arrays of the parameters.
+    fixed: inputs and outputs of the function.
   """
 
   def __init__(self) -> None:
@@ -84,6 +110,14 @@ class Facts:
     self.layers: Axes = ()
     self.path: tuple[int, ...] = ()
     self.products: dict[tuple[int, ...], list[Tensor]] = {}
+    self.steps: list[Step] = []
+    self.leaves: list[Value] = []
+    self.fixed: list[Value] = []
+    self._numbers = itertools.count(1)
+
+  def number(self, values: Sequence[Value]) -> list[Value]:
+    """Gives new numbers to arrays."""
+    return [value._replace(number=next(self._numbers)) for value in values]
 
   def record_value(self, value: Value) -> None:
     """Records the axes of a value, of each of its pieces if they differ.

@@ -22,6 +22,7 @@ import itertools
 import math
 
 MANY = 64  # the largest number of segments that are distinguished
+UNUSED = 'the function does not use it'
 ONE_BY_ONE = 'its parts are used one by one'
 
 

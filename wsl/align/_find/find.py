@@ -1,6 +1,7 @@
 """Finds the permutation symmetries of a function from its jaxpr."""
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import itertools
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,6 +20,8 @@ from wsl.align._find import (
 )
 from wsl.align._find.generic import table as generic_table
 from wsl.align._find.generic import traits as traits_lib
+from wsl.align._gauges import absorb
+from wsl.align._gauges import actions as gauge_actions
 
 _ROUNDS = 4  # passes; each may split fused projections once more
 Hints: TypeAlias = dict[tuple[str, int], list[int]]
@@ -30,6 +33,8 @@ def find_symmetry(
   *inputs: Any,
   rules: jaxpr_reader.References | None = None,
   certify: types.PRNGKey | None = None,
+  gauges: Sequence[str] = _symmetry.GAUGES,
+  ones: types.Leaves | None = None,
 ) -> _symmetry.Symmetry:
   r"""Finds the permutations of a model's units that leave its function alone.
 
@@ -61,6 +66,12 @@ def find_symmetry(
       an axis is freed if random permutations of it leave the outputs for
       random parameters unchanged. The inputs must then be arrays. This is
       evidence, not a proof, and covers only code that these inputs reach.
+    gauges: the kinds of maps to find beside permutations: signs, scales,
+      rotations, invertible linear maps. ``('permutation',)`` finds permutations
+      only.
+    ones: leaves whose entries are all 1, such as the gains of norms after
+      ``absorb_norms``, by a regular expression or a predicate. The symmetry is
+      that of models with ones there, which rotations then act on.
 
   Returns:
     The symmetry; ``explain`` writes it as a table.
@@ -80,19 +91,38 @@ def find_symmetry(
     >>> symmetry.leaf['b']
     ((('a:1',),), (('b:1',),))
   """
+  if ones is not None:
+    apply_fn = absorb.with_ones(apply_fn, params, ones)
   found = analyse(
     apply_fn, params, inputs, rules=rules or {}, caller='find_symmetry'
   )
+  unknown = [kind for kind in gauges if kind not in _symmetry.GAUGES]
+  if unknown:
+    hint = tree.nearest(unknown[0], _symmetry.GAUGES)
+    raise ValueError(
+      f'find_symmetry: gauges has {unknown[0]!r}: expected some of '
+      f'{list(_symmetry.GAUGES)}{hint}'
+    )
+  outer = {factor.name: factor.outer for factor in found.symmetry.factors}
+  actions, limits = gauge_actions.find(
+    gauges, found.facts, list(tree.named(params)), found.names, outer
+  )
+  symmetry = dataclasses.replace(
+    found.symmetry, actions=tuple(actions), limits=tuple(limits.items())
+  )
   if certify is None:
-    return found.symmetry
+    return symmetry
   tree.check_not_narrowed('find_symmetry', params)
   pairs = [
     tuple(found.names.get(axis_tree.find(x), '') for x in pair)
     for pair in found.facts.suspects
   ]
   suspects = [(a, b) for a, b in pairs if a and b]
-  return certification.certify(
+  certified = certification.certify(
     found.symmetry, suspects, apply_fn, params, inputs, certify
+  )
+  return dataclasses.replace(
+    certified, actions=symmetry.actions, limits=symmetry.limits
   )
 
 
@@ -171,13 +201,15 @@ def _propagate(
     args.append(axis_facts.fresh(jaxprs.shape_of(var), 'an axis of the input'))
   ranked = bool(rules) or generic_table.needed(program)
   reader = jaxpr_reader.Reader(facts, rules, ranked=ranked)
-  values = [axis_facts.Value(axes) for axes in args]
+  values = facts.number([axis_facts.Value(axes) for axes in args])
   if ranked:
     for k, var in enumerate(jaxpr.invars):
       dtype = getattr(var.aval, 'dtype', bool)
       traits = traits_lib.root(k, jaxprs.shape_of(var), dtype)
       values[k] = values[k]._replace(traits=traits)
   results = reader.read(program, values)
+  facts.leaves = values[: len(shapes)]
+  facts.fixed = [*values[len(shapes) :], *results]
   for value in results:
     for axis in facts.operand(value):
       axis_tree.pin(axis, 'an axis of the output')
@@ -201,7 +233,7 @@ def _pin_unused(
   for axis in itertools.chain(*leaves.values()):
     for atom in axis_tree.atoms(axis):
       if atom not in used:
-        axis_tree.pin(atom, 'the function does not use it')
+        axis_tree.pin(atom, axis_tree.UNUSED)
 
 
 def _fused(leaves: dict[str, axis_facts.Axes]) -> Hints:

@@ -79,7 +79,8 @@ class Reader:
   def _value(self, constant: known_constants.Constant) -> axis_facts.Value:
     """Returns a value with new axes for a constant."""
     axes = axis_facts.fresh(constant.shape)
-    return axis_facts.Value(axes, constant, traits=traits_lib.Traits(0))
+    value = axis_facts.Value(axes, constant, traits=traits_lib.Traits(0))
+    return self.facts.number([value])[0]
 
   def _equation(
     self, eqn: core.JaxprEqn, args: list[axis_facts.Value]
@@ -101,7 +102,10 @@ class Reader:
     constants = self._fold(eqn, args)
     if constants is not None:
       return [self._value(constant) for constant in constants]
-    return self._apply(eqn, args)
+    results = self.facts.number(self._apply(eqn, args))
+    step = axis_facts.Step(name, eqn, tuple(args), tuple(results))
+    self.facts.steps.append(step)
+    return results
 
   def _fold(
     self, eqn: core.JaxprEqn, args: list[axis_facts.Value]

@@ -33,7 +33,7 @@ def scan(
   consts, carry, stacks = map(list, jaxprs.split_scan(eqn, args))
   parts = ([*map(axis_facts.as_operand, x)] for x in (consts, carry, stacks))
   step = loops.first(*parts)
-  carry, stacks = _plain(facts, carry), _plain(facts, stacks)
+  carry, stacks = _plain(facts, eqn, carry), _plain(facts, eqn, stacks)
   count = len(carry)
   layer = axis_tree.Axis(eqn.params['length'], 'the steps of a scan')
   for value in stacks:
@@ -43,14 +43,18 @@ def scan(
   outside = facts.layers
   facts.layers = (*outside, layer)
   results, step = _steps(facts, read, eqn, step, consts, carry, stacks)
-  outs = _plain(facts, results[count:])
+  outs = _plain(facts, eqn, results[count:])
   facts.layers = outside
   rest = _roots(args)
   last = [
     value._replace(traits=traits._replace(roots=rest.roots))
     for value, traits in zip(carry, step.carry)
   ]
-  stacked = [axis_facts.Value((layer, *out.axes), traits=rest) for out in outs]
+  stacked = facts.number(
+    [axis_facts.Value((layer, *out.axes), traits=rest) for out in outs]
+  )
+  put = axis_facts.Step('loop put', eqn, tuple(outs), tuple(stacked))
+  facts.steps.append(put)
   return [*last, *stacked]
 
 
@@ -69,12 +73,16 @@ def _steps(
   """
   body, count = eqn.params['jaxpr'], len(carry)
   start = [v._replace(traits=t) for v, t in zip(carry, step.carry)]
-  slices = [
-    axis_facts.Value(value.axes[1:], traits=t)
-    for value, t in zip(stacks, step.slices)
-  ]
+  slices = facts.number(
+    [
+      axis_facts.Value(value.axes[1:], traits=t)
+      for value, t in zip(stacks, step.slices)
+    ]
+  )
+  take = axis_facts.Step('loop take', eqn, tuple(stacks), tuple(slices))
+  facts.steps.append(take)
   results = read(body, [*consts, *start, *slices])
-  _tie(facts, carry, results[:count])
+  _tie(facts, eqn, carry, results[:count])
   found = [axis_facts.as_operand(value) for value in results[:count]]
   weaker = loops.common(step, found)
   if step == weaker:
@@ -91,14 +99,14 @@ def while_loop(
   """Interprets condition and body once; the carry is tied to its result."""
   p = eqn.params
   test, body, carry = map(list, jaxprs.split_while(eqn, args))
-  carry = _plain(facts, carry, _roots(args))
+  carry = _plain(facts, eqn, carry, _roots(args))
   for value in carry:
     facts.record(value.axes)
   here = facts.path
   facts.path = (*here, 0)
   read(p['cond_jaxpr'], [*test, *carry])
   facts.path = (*here, 1)
-  _tie(facts, carry, read(p['body_jaxpr'], [*body, *carry]))
+  _tie(facts, eqn, carry, read(p['body_jaxpr'], [*body, *carry]))
   return carry
 
 
@@ -115,7 +123,7 @@ def cond(
     facts.path = (*here, k)
     outs.append(read(branch, args[1:]))
   for other in outs[1:]:
-    _tie(facts, outs[0], other)
+    _tie(facts, eqn, outs[0], other)
   roots = traits_lib.union([arg.traits for arg in args])
   traits = [
     functools.reduce(traits_lib.common, (value.traits for value in column))
@@ -123,27 +131,35 @@ def cond(
   ]
   return [
     value._replace(traits=t._replace(roots=roots))
-    for value, t in zip(_plain(facts, outs[0]), traits)
+    for value, t in zip(_plain(facts, eqn, outs[0]), traits)
   ]
 
 
 def _plain(
   facts: axis_facts.Facts,
+  eqn: core.JaxprEqn,
   values: axis_facts.Values,
   traits: traits_lib.Traits | None = None,
 ) -> list[axis_facts.Value]:
   """Drops constants and pieces: a carry changes from step to step."""
   known = traits or traits_lib.Traits()
-  return [
-    axis_facts.Value(facts.operand(value), traits=known) for value in values
-  ]
+  out = facts.number(
+    [axis_facts.Value(facts.operand(value), traits=known) for value in values]
+  )
+  for value, plain in zip(values, out):
+    facts.steps.append(axis_facts.Step('loop tie', eqn, (value,), (plain,)))
+  return out
 
 
 def _tie(
-  facts: axis_facts.Facts, xs: axis_facts.Values, ys: axis_facts.Values
+  facts: axis_facts.Facts,
+  eqn: core.JaxprEqn,
+  xs: axis_facts.Values,
+  ys: axis_facts.Values,
 ) -> None:
   """Ties the axes of two lists of values."""
   for x, y in zip(xs, ys):
+    facts.steps.append(axis_facts.Step('loop tie', eqn, (x,), (y,)))
     for a, b in zip(facts.operand(x), facts.operand(y)):
       refinement.tie(a, b)
 

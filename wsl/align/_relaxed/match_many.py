@@ -15,6 +15,7 @@ from wsl.align import (
   _soft,
   _symmetry,
 )
+from wsl.align._gauges import compose
 from wsl.align._match import weight_gains
 from wsl.align._relaxed import frank_wolfe, objective
 
@@ -151,8 +152,8 @@ def match_many(
       best, found = value, rounded
   # The objective is invariant to a permutation of the universe: choose the one
   # that makes the basis of the first model the universe.
-  back = _permutation.invert(found[0], symmetry=symmetry)
-  return [_permutation.compose(g, back, symmetry=symmetry) for g in found]
+  back = compose.invert(found[0], symmetry=symmetry)
+  return [compose.compose(g, back, symmetry=symmetry) for g in found]
 
 
 def _reporter(

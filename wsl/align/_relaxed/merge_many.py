@@ -13,6 +13,7 @@ from wsl.align import (
   _permutation,
   _symmetry,
 )
+from wsl.align._gauges import compose
 from wsl.align._match import weight_gains, weight_matching
 
 
@@ -120,8 +121,8 @@ def merge_many(
     if not changed:
       break
   # The agreement is the same in any common order: choose that of model 0.
-  back = _permutation.invert(found[0], symmetry=symmetry)
-  return [_permutation.compose(g, back, symmetry=symmetry) for g in found]
+  back = compose.invert(found[0], symmetry=symmetry)
+  return [compose.compose(g, back, symmetry=symmetry) for g in found]
 
 
 def _mean(models: Sequence[types.Params]) -> types.Params:

@@ -1,0 +1,1 @@
+"""Signs, scales, rotations and linear maps of axes, found from the trace."""

@@ -1,0 +1,137 @@
+"""Products and inverses of permutations and actions."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import types
+from wsl.align import _blocks, _permutation, _symmetry
+from wsl.align._gauges import elements
+
+
+def compose(
+  first: _permutation.Permutation,
+  second: _permutation.Permutation,
+  *,
+  symmetry: _symmetry.Symmetry,
+) -> _permutation.Permutation:
+  r"""Returns the composition of two permutations.
+
+  .. math:: (\pi_2 \circ \pi_1)\,\theta = \pi_2 (\pi_1 \theta)
+
+  Args:
+    first: the permutation that is applied first.
+    second: the permutation that is applied to the result.
+    symmetry: the symmetry of both.
+
+  Returns:
+    The composition.
+
+  Raises:
+    ValueError: if one of them belongs to another symmetry.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import align
+    >>> hidden = align.Factor('a:0', 3)
+    >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
+    >>> turn = {'a:0': jnp.asarray([1, 2, 0])}
+    >>> compose(turn, turn, symmetry=symmetry)['a:0'].tolist()
+    [2, 0, 1]
+  """
+  _permutation.check_permutation(first, symmetry, 'compose: first')
+  _permutation.check_permutation(second, symmetry, 'compose: second')
+
+  def one(group: _symmetry.Factor) -> types.Array:
+    # Let s, t be the tables of the outer factor and of this group. The first
+    # permutation gives y[i, j] = x[s1(i), t1(i, j)], the second
+    # z[i, j] = y[s2(i), t2(i, j)] = x[s1(s2(i)), t1(s2(i), t2(i, j))]: reindex
+    # the rows of t1 by s2, then take its columns at t2.
+    table = _reindex(first[group.name], group, second, symmetry)
+    return jnp.take_along_axis(table, second[group.name], axis=-1)
+
+  found = {group.name: one(group) for group in symmetry.groups}
+  for name in {**first, **second}:
+    if name in symmetry.action:
+      # s2 P2 s1 P1 = (s2 (P2 s1)) P2 P1, with P2 s1 the reindexed table.
+      if name not in first:
+        found[name] = second[name]
+        continue
+      found[name] = _reindex_action(first[name], name, second, symmetry)
+      if name in second:
+        found[name] = elements.times(symmetry, name, found[name], second[name])
+  return found
+
+
+def invert(
+  permutation: _permutation.Permutation, *, symmetry: _symmetry.Symmetry
+) -> _permutation.Permutation:
+  r"""Returns the inverse permutation, :math:`\pi^{-1}`.
+
+  Args:
+    permutation: a permutation.
+    symmetry: its symmetry.
+
+  Returns:
+    Its inverse.
+
+  Raises:
+    ValueError: if it belongs to another symmetry.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from wsl import align
+    >>> hidden = align.Factor('a:0', 3)
+    >>> symmetry = align.Symmetry((hidden,), (('a', ((('a:0',),),)),))
+    >>> invert({'a:0': jnp.asarray([1, 2, 0])},
+    ...        symmetry=symmetry)['a:0'].tolist()
+    [2, 0, 1]
+  """
+  _permutation.check_permutation(permutation, symmetry, 'invert: permutation')
+  inverse: _permutation.Permutation = {}
+  # y[i, j] = x[s(i), t(i, j)] gives x[s(i), k] = y[i, t_i^-1(k)]. The rows of
+  # t^-1 are indexed by i; the inverse of s, computed before, reindexes them.
+  for group in symmetry.groups:  # outer groups first
+    table = jnp.argsort(permutation[group.name], axis=-1).astype(np.int32)
+    inverse[group.name] = _reindex(table, group, inverse, symmetry)
+  for name, table in permutation.items():
+    if name in symmetry.action:
+      # (s P)^-1 = P^-1 s^-1 = (P^-1 s^-1) P^-1.
+      undone = elements.inverse(symmetry, name, table)
+      inverse[name] = _reindex_action(undone, name, inverse, symmetry)
+  return inverse
+
+
+def _reindex(
+  table: types.Array,
+  group: _symmetry.Factor,
+  permutation: _permutation.Permutation,
+  symmetry: _symmetry.Symmetry,
+) -> types.Array:
+  """Permutes the outer indices of a table ``[*outer sizes, size]``."""
+  for i, outer in enumerate(group.outer):
+    if outer in permutation:
+      nest = (*symmetry.factor[outer].outer, outer)
+      places = [group.outer.index(name) for name in nest]
+      index = _blocks.spread(permutation[outer], places, table.ndim)
+      table = jnp.take_along_axis(table, index, axis=i)
+  return table
+
+
+def _reindex_action(
+  table: types.Array,
+  name: str,
+  permutation: _permutation.Permutation,
+  symmetry: _symmetry.Symmetry,
+) -> types.Array:
+  """Permutes the indices of an action's table, those it mixes included."""
+  action = symmetry.action[name]
+  factor = symmetry.factor[action.factor]
+  table = _reindex(table, factor, permutation, symmetry)
+  if factor.name in permutation:
+    count = len(factor.outer)
+    own = permutation[factor.name]
+    for axis in range(count, table.ndim):
+      places = [*range(count), axis]
+      index = _blocks.spread(own, places, table.ndim)
+      table = jnp.take_along_axis(table, index, axis=axis)
+  return table

@@ -1,0 +1,183 @@
+"""Signs, scales, rotations and linear maps of a gauge, block by block."""
+
+from collections.abc import Callable, Mapping
+import itertools
+from typing import Any, NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.align import _blocks, _symmetry
+
+Gauge: TypeAlias = dict[str, types.Array]
+
+
+class Act(NamedTuple):
+  """An action on one axis of one block of a leaf.
+
+  Attributes:
+    name: the key of its table.
+    kind: of the action.
+    block: the position of the block among those of the leaf.
+    dim: the dimension of the block.
+    power: see ``Power``.
+  """
+
+  name: str
+  kind: str
+  block: int
+  dim: int
+  power: float
+
+
+def acts_of(
+  symmetry: _symmetry.Symmetry, leaf: str, names: Mapping[str, Any]
+) -> tuple[Act, ...]:
+  """Returns how the named actions act on the blocks of a leaf."""
+  plan = symmetry.plan(leaf)
+  blocks = [*itertools.product(*(range(len(axis)) for axis in plan))]
+  found = []
+  for action in symmetry.actions:
+    if action.name not in names:
+      continue
+    for p in action.powers:
+      if p.leaf != leaf:
+        continue
+      for k, segments in enumerate(blocks):
+        if segments[p.axis] == p.segment:
+          before = zip(plan[: p.axis], segments[: p.axis])
+          dim = sum(len(axis[s]) for axis, s in before) + p.factor
+          found.append(Act(action.name, action.kind, k, dim, p.power))
+  return tuple(found)
+
+
+def act(
+  block: types.Array,
+  factors: _blocks.Factors,
+  acts: tuple[Act, ...],
+  tables: Gauge,
+  xp: Any = jnp,
+) -> types.Array:
+  """Applies actions to one block ``[*sizes of factors]``.
+
+  Args:
+    block: the block, in float32 or wider.
+    factors: its factors.
+    acts: the actions on it.
+    tables: by the names of actions.
+    xp: ``numpy`` on the host, else ``jax.numpy``.
+  """
+  names = [factor.name for factor in factors]
+  for one in acts:
+    outer = [names.index(name) for name in factors[one.dim].outer]
+    table = tables[one.name].astype(block.dtype)
+    if one.kind in ('sign', 'scale'):
+      if one.power != 1:
+        table = table**one.power
+      places = [*outer, one.dim]
+      table = xp.transpose(table, np.argsort(places).tolist())
+      rest = [i for i in range(block.ndim) if i not in places]
+      block = block * xp.expand_dims(table, rest)
+    else:
+      block = _multiply(block, table, outer, one, xp)
+  return block
+
+
+def _multiply(
+  block: types.Array,
+  table: types.Array,
+  outer: list[int],
+  one: Act,
+  xp: Any,
+) -> types.Array:
+  """Multiplies an axis by matrices, which may depend on outer axes."""
+  if one.power == -1 and one.kind == 'linear':
+    table = xp.matrix_transpose(xp.linalg.inv(table))
+  # [*outer, i, j] times [*outer, j, rest]: bring the outer axes to the front.
+  moved = [*outer, one.dim]
+  front = xp.moveaxis(block, moved, range(len(moved)))
+  lead, size = front.shape[: len(outer)], front.shape[len(outer)]
+  flat = front.reshape(*lead, size, -1)
+  result = _product(table, flat).reshape(front.shape)
+  return xp.moveaxis(result, range(len(moved)), moved)
+
+
+def draw(
+  symmetry: _symmetry.Symmetry,
+  normal: Callable[[str, tuple[int, ...]], Any],
+  xp: Any = jnp,
+) -> Gauge:
+  """Draws the tables of all actions, well conditioned.
+
+  Args:
+    symmetry: the symmetry.
+    normal: draws normal numbers, by a name and a shape.
+    xp: ``numpy`` on the host, else ``jax.numpy``.
+  """
+  found: Gauge = {}
+  for action in symmetry.actions:
+    shape, name = symmetry.action_shape(action.name), action.name
+    noise = normal(name, shape)
+    if action.kind == 'sign':
+      found[name] = xp.where(noise < 0, -1, 1).astype(noise.dtype)
+    elif action.kind == 'scale':
+      found[name] = xp.exp(noise / 2)
+    elif action.kind == 'rotation' and action.ones:
+      inner = (*shape[:-2], shape[-1] - 1, shape[-1] - 1)
+      found[name] = _fixing_ones(_rotation(normal(name, inner), xp), xp)
+    elif action.kind == 'rotation':
+      found[name] = _rotation(noise, xp)
+    else:
+      right = _rotation(normal(f'{name} right', shape), xp)
+      scale = xp.exp(normal(f'{name} scale', shape[:-1]) / 2)
+      found[name] = _product(_rotation(noise, xp) * scale[..., None, :], right)
+  return found
+
+
+def _rotation(noise: Any, xp: Any) -> Any:
+  """Returns a uniformly drawn orthogonal matrix from normal numbers."""
+  q, r = xp.linalg.qr(noise)
+  # Without the signs of the diagonal the draw would not be uniform.
+  return q * xp.sign(xp.diagonal(r, 0, -2, -1))[..., None, :]
+
+
+def _fixing_ones(inner: Any, xp: Any) -> Any:
+  """Returns a rotation of n units that fixes ones, from one of n - 1.
+
+  The reflection H = I - 2 v v^T with v along e_1 - u maps e_1 to the unit
+  vector u of ones: H diag(1, R) H fixes u.
+  """
+  n = inner.shape[-1] + 1
+  e = np.eye(n)[0]
+  v = e - n**-0.5
+  h = np.eye(n) - 2 * np.outer(v, v) / (v @ v)
+  widths = [(0, 0)] * (inner.ndim - 2) + [(1, 0), (1, 0)]
+  whole = xp.pad(inner, widths) + np.outer(e, e).astype(inner.dtype)
+  h = xp.broadcast_to(h.astype(inner.dtype), whole.shape)
+  return _product(_product(h, whole), h)
+
+
+def _product(x: Any, y: Any) -> Any:
+  """Multiplies matrices, on the host or not."""
+  host = isinstance(x, np.ndarray) and isinstance(y, np.ndarray)
+  return np.matmul(x, y) if host else tree.matmul(x, y)
+
+
+def inverse(symmetry: _symmetry.Symmetry, name: str, table: Any) -> Any:
+  """Returns the table of the inverse of an action."""
+  kind = symmetry.action[name].kind
+  if kind == 'sign':
+    return table
+  if kind == 'scale':
+    return 1 / table
+  if kind == 'rotation':
+    return jnp.matrix_transpose(table)
+  return jnp.linalg.inv(table)
+
+
+def times(symmetry: _symmetry.Symmetry, name: str, x: Any, y: Any) -> Any:
+  """Returns the table of the action y after x."""
+  if symmetry.action[name].kind in ('sign', 'scale'):
+    return y * x
+  return tree.matmul(y, x)

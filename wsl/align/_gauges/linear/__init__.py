@@ -1,0 +1,1 @@
+"""Vectors and covectors: axes on which rotations and linear maps act."""

@@ -1,0 +1,143 @@
+"""What each primitive does to vectors along an axis."""
+
+from typing import Any
+
+from wsl.align._find import axis_facts
+from wsl.align._find.rules import elementwise as elementwise_lib
+from wsl.align._gauges import layout
+from wsl.align._gauges.linear import elementwise as entrywise
+from wsl.align._gauges.linear import types as types_lib
+from wsl.align._gauges.powers import charges as charges_lib
+from wsl.align._gauges.powers import products, rules
+
+Types = types_lib.Types
+
+
+def dot(c: Types, step: axis_facts.Step) -> bool:
+  """Contracts vectors with covectors; other axes are kept."""
+  x, y, r = (c.blocks(v) for v in (*step.args, step.results[0]))
+  if any(len(z.pieces) > 1 for z in (x, y, r)):
+    return False
+  (cx, cy), (bx, by) = step.eqn.params['dimension_numbers']
+  (a,), (b,), (out,) = x.pieces, y.pieces, r.pieces
+  for i, j in zip(cx, cy):
+    pairs = layout.same(a[i], b[j])
+    if pairs is None:
+      c.zero([*products.every(a[i]), *products.every(b[j])])
+    for p, q in pairs or []:
+      c.contract(p, q)
+  k = 0
+  for i, j in zip(bx, by):
+    pairs, results = layout.same(a[i], b[j]), layout.same(a[i], out[k])
+    if pairs is None or results is None:
+      return False
+    for (p, q), (_, s) in zip(pairs, results):
+      c.multiply(p, q, s)
+    k += 1
+  free = [a[i] for i in range(len(a)) if i not in (*cx, *bx)]
+  free += [b[j] for j in range(len(b)) if j not in (*cy, *by)]
+  for dimension in free:
+    c.equal(dimension, out[k])
+    k += 1
+  return True
+
+
+def convolution(c: Types, step: axis_facts.Step) -> bool:
+  """Contracts channels; along positions nothing may act."""
+  p = step.eqn.params
+  spec = p['dimension_numbers']
+  x, kernel, r = (c.blocks(v) for v in (*step.args, step.results[0]))
+  many = any(len(z.pieces) > 1 for z in (x, kernel, r))
+  if many or p['batch_group_count'] != 1 or p['feature_group_count'] != 1:
+    return False
+  (a,), (k,), (out,) = x.pieces, kernel.pieces, r.pieces
+  pairs = layout.same(a[spec.lhs_spec[1]], k[spec.rhs_spec[1]])
+  if pairs is None:
+    return False
+  for s, t in pairs:
+    c.contract(s, t)
+  c.equal(a[spec.lhs_spec[0]], out[spec.out_spec[0]])
+  c.equal(k[spec.rhs_spec[0]], out[spec.out_spec[1]])
+  specs = (spec.lhs_spec, spec.rhs_spec, spec.out_spec)
+  for dims, piece in zip(specs, (a, k, out)):
+    for i in dims[2:]:
+      for spot in products.every(piece[i]):
+        c.fail(spot)
+  return True
+
+
+def reduce_sum(c: Types, step: axis_facts.Step) -> bool:
+  """Adds up entries along axes and keeps vectors along others."""
+  x, r = c.blocks(step.args[0]), c.blocks(step.results[0])
+  axes = step.eqn.params['axes']
+  if len(x.pieces) > 1 and (x.dim in axes or len(r.pieces) == 1):
+    return False
+  for a, out in zip(x.pieces, r.pieces, strict=True):
+    for i in axes:
+      for spot in products.every(a[i]):
+        c.add_up(spot)
+    kept = [a[i] for i in range(len(a)) if i not in axes]
+    for dims in zip(kept, out):
+      c.equal(*dims)
+  return True
+
+
+def reduce_any(c: Types, step: axis_facts.Step) -> bool:
+  """Keeps only what does not vary along an axis."""
+  x, r = c.blocks(step.args[0]), c.blocks(step.results[0])
+  axes = step.eqn.params['axes']
+  if len(x.pieces) > 1 or len(r.pieces) > 1:
+    return False
+  c.pin(step.args[0])
+  kept = [a for i, a in enumerate(x.pieces[0]) if i not in axes]
+  for dims in zip(kept, r.pieces[0]):
+    c.equal(*dims)
+  return True
+
+
+def tie(c: Types, step: axis_facts.Step) -> bool:
+  """Joins an array before, in and after a loop; it may start as zeros."""
+  (x,), (y,) = step.args, step.results
+  a, r = c.blocks(x), c.blocks(y)
+  if len(a.pieces) != len(r.pieces):
+    return False
+  for p, q in zip(a.pieces, r.pieces):
+    for dims in zip(p, q):
+      if not charges_lib.is_zero(x):
+        c.equal(*dims)
+        continue
+      for spot in products.every(dims[1]):
+        c.states.setdefault(spot, types_lib.ZERO)
+  return True
+
+
+MOVES = (
+  'broadcast_in_dim', 'concatenate', 'dynamic_slice', 'dynamic_update_slice',
+  'expand_dims', 'gather', 'loop put', 'loop take', 'pad', 'reshape', 'slice',
+  'split', 'squeeze', 'transpose',
+)  # fmt: skip
+RULES: dict[str, Any] = {
+  **{name: rules.RULES[name] for name in MOVES},
+  **dict.fromkeys(('add', 'sub', 'add_any'), entrywise.add),
+  **dict.fromkeys(
+    ('integer_pow', 'square', *entrywise.LINEAR),
+    entrywise.unary,
+  ),
+  'conv_general_dilated': convolution,
+  'div': entrywise.divide,
+  'dot_general': dot,
+  'mul': entrywise.multiply,
+  'reduce_sum': reduce_sum,
+  'select_n': entrywise.select,
+  'loop tie': tie,
+  **dict.fromkeys(('reduce_max', 'reduce_min'), reduce_any),
+}
+
+
+def rule_of(step: axis_facts.Step) -> Any:
+  """Returns the rule of a step; other functions act on each entry."""
+  if step.name in RULES:
+    return RULES[step.name]
+  return (
+    entrywise.any_function if step.name in elementwise_lib.ELEMENTWISE else None
+  )

@@ -1,0 +1,1 @@
+"""Powers of scales and parities of signs: dimensional analysis."""

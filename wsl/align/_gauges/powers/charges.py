@@ -1,0 +1,90 @@
+"""Powers of scales and parities of signs: the equations of a traced function.
+
+Let each unit u of an atom have a factor s_u, and let every array that holds the
+atom be multiplied by s_u^c along it, with an unknown power c for each
+occurrence. A sum needs equal powers, a product adds them, a contraction needs
+powers that add up to 0, relu keeps them and exp needs 0. Inputs and outputs
+have the power 0. Every solution in which leaves have powers is a gauge: it
+changes leaves and no output. This is dimensional analysis with one unit of
+measurement for each atom. For signs the same holds modulo 2, with odd and even
+functions in place of homogeneous ones.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from wsl.align._find import axis_facts
+from wsl.align._gauges import layout
+from wsl.align._gauges.powers import system
+
+
+class Charges:
+  """Collects the equations of both domains.
+
+  Attributes:
+    domains: the systems of scales and of signs.
+  """
+
+  def __init__(self) -> None:
+    self.domains = (system.System(0), system.System(2))
+    self.layouts: dict[int, layout.Layout] = {}
+
+  def blocks(self, value: axis_facts.Value) -> layout.Layout:
+    """Returns the blocks of an array."""
+    if value.number not in self.layouts:
+      self.layouts[value.number] = layout.of(value)
+    return self.layouts[value.number]
+
+  def pin(self, value: axis_facts.Value) -> None:
+    """Requires that an array does not change."""
+    self.zero(layout.spots(self.blocks(value)))
+
+  def repeat(self, spots: Sequence[layout.Spot]) -> None:
+    """Requires powers of 0 where entries are repeated."""
+    self.zero(spots)
+
+  def zero(self, spots: Sequence[layout.Spot], domains: Any = (0, 1)) -> None:
+    """Requires powers of 0."""
+    for spot in spots:
+      for d in domains:
+        self.domains[d].zero(spot)
+
+  def equal(
+    self, xs: layout.Dimension, ys: layout.Dimension, domains: Any = (0, 1)
+  ) -> None:
+    """Requires equal powers along two dimensions; 0 where they differ."""
+    pairs = layout.same(xs, ys)
+    if pairs is None:
+      both = [spot for segment in (*xs, *ys) for spot in segment]
+      self.zero(both, domains)
+      return
+    for x, y in pairs:
+      for d in domains:
+        self.domains[d].equal(x, y)
+
+  def combine(
+    self,
+    dimensions: Sequence[layout.Dimension],
+    signs: Sequence[Any],
+    domains: Any = (0, 1),
+  ) -> None:
+    """Requires that powers along several dimensions add up to 0."""
+    first = dimensions[0]
+    pairs = [layout.same(first, other) for other in dimensions[1:]]
+    if any(p is None for p in pairs):
+      every = [spot for d in dimensions for seg in d for spot in seg]
+      self.zero(every, domains)
+      return
+    own = [spot for segment in first for spot in segment]
+    for i, spot in enumerate(own):
+      others = [p[i][1] for p in pairs if p is not None]
+      for d in domains:
+        self.domains[d].sums_to_zero(zip([spot, *others], signs))
+
+
+def is_zero(value: axis_facts.Value) -> bool:
+  """Returns True for a constant of zeros, which has any power."""
+  if value.constant is None:
+    return False
+  array = value.constant.array()
+  return array is not None and array.dtype.kind in 'biufc' and not array.any()

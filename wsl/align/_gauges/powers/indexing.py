@@ -1,0 +1,68 @@
+"""The equations of primitives that read or write at computed positions."""
+
+from wsl.align._find import axis_facts
+from wsl.align._gauges.powers import charges as charges_lib
+from wsl.align._gauges.powers import moves, products
+
+Charges = charges_lib.Charges
+
+
+def update(c: Charges, step: axis_facts.Step) -> bool:
+  """Writes an update of equal powers, 0 where it fills a dimension partly."""
+  whole, new = step.args[:2]
+  for index in step.args[2:]:
+    c.pin(index)
+  values = [v for v in (whole, new) if not charges_lib.is_zero(v)]
+  if any(len(c.blocks(v).pieces) > 1 for v in (*values, step.results[0])):
+    return False
+  (r,) = c.blocks(step.results[0]).pieces
+  for value in values:
+    if value.constant is not None:
+      c.pin(value)
+    (a,) = c.blocks(value).pieces
+    for i, dims in enumerate(zip(a, r)):
+      if whole.axes[i].size == new.axes[i].size:
+        c.equal(*dims)
+      else:
+        c.zero([s for d in dims for s in products.every(d)])
+  return True
+
+
+def gather(c: Charges, step: axis_facts.Step) -> bool:
+  """Looks up slices that are whole along some dimensions: these are kept."""
+  p, value = step.eqn.params, step.args[0]
+  numbers = p['dimension_numbers']
+  for indices in step.args[1:]:
+    c.pin(indices)
+  x, out = c.blocks(value), c.blocks(step.results[0])
+  if len(x.pieces) > 1 or len(out.pieces) > 1:
+    return False
+  (a,), (r,) = x.pieces, out.pieces
+  gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+  kept = [i for i in range(len(a)) if i not in gone]
+  used = set()
+  for i, k in zip(kept, numbers.offset_dims):
+    if p['slice_sizes'][i] == value.axes[i].size:
+      c.equal(a[i], r[k])
+      used.add(k)
+    else:
+      c.zero([*products.every(a[i]), *products.every(r[k])])
+  for i in gone:
+    c.zero(products.every(a[i]))
+  for k, dimension in enumerate(r):
+    if k not in used:
+      c.zero(products.every(dimension))
+  if value.constant is not None:
+    c.pin(value)
+  return True
+
+
+def dynamic_slice(c: Charges, step: axis_facts.Step) -> bool:
+  """Keeps the dimensions that are taken whole."""
+  value, sizes = step.args[0], step.eqn.params['slice_sizes']
+  for index in step.args[1:]:
+    c.pin(index)
+  whole = [i for i, a in enumerate(value.axes) if a.size == sizes[i]]
+  return moves.same_but(
+    lambda eqn: [i for i in range(len(sizes)) if i not in whole]
+  )(c, step)

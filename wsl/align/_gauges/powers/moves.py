@@ -1,0 +1,199 @@
+"""The equations of primitives that move entries without changing them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from wsl import jaxprs
+from wsl.align._find import axis_facts
+from wsl.align._find.rules import reshape as reshape_lib
+from wsl.align._gauges import layout
+from wsl.align._gauges.powers import charges as charges_lib
+from wsl.align._gauges.powers import products
+
+Charges = charges_lib.Charges
+Rule = Callable[[Charges, axis_facts.Step], bool]
+
+
+def moved(
+  places: Callable[[Any, int], Sequence[int | None]],
+  new: Callable[[Any, Any], None] = lambda c, spots: c.zero(spots),
+) -> Rule:
+  """Moves whole dimensions: ``places`` gives the operand's, None if new."""
+
+  def rule(c: Charges, step: axis_facts.Step) -> bool:
+    x, out = c.blocks(step.args[0]), c.blocks(step.results[0])
+    if len(x.pieces) != len(out.pieces):
+      return False
+    for a, r in zip(x.pieces, out.pieces):
+      old = places(step.eqn, len(a))
+      for i, dimension in enumerate(a):
+        if i not in old:
+          c.zero(products.every(dimension))
+      for place, dimension in zip(old, r, strict=True):
+        if place is None:
+          new(c, products.every(dimension))
+        else:
+          c.equal(a[place], dimension)
+    return True
+
+  return rule
+
+
+def repeated(c: Any, spots: Any) -> None:
+  """Marks occurrences along which entries are repeated."""
+  c.repeat(spots)
+
+
+def transposed(eqn: Any, rank: int) -> list[int | None]:
+  """Returns the operand's dimension of each dimension of the result."""
+  return list(eqn.params['permutation'])
+
+
+def squeezed(eqn: Any, rank: int) -> list[int | None]:
+  """Returns the dimensions that are kept."""
+  return [i for i in range(rank) if i not in eqn.params['dimensions']]
+
+
+def expanded(eqn: Any, rank: int) -> list[int | None]:
+  """Returns the operand's dimensions, None for new ones."""
+  count = len(jaxprs.shape_of(eqn.outvars[0]))
+  rest = iter(range(rank))
+  dims = eqn.params['dimensions']
+  return [None if k in dims else next(rest) for k in range(count)]
+
+
+def broadcast(eqn: Any, rank: int) -> list[int | None]:
+  """Returns the operand's dimensions, None for new and repeated ones."""
+  shape = eqn.params['shape']
+  old = jaxprs.shape_of(eqn.invars[0])
+  out: list[int | None] = [None] * len(shape)
+  for i, k in enumerate(eqn.params['broadcast_dimensions']):
+    out[k] = i if old[i] == shape[k] else None
+  return out
+
+
+def same_but(axes: Callable[[Any], Sequence[int]]) -> Rule:
+  """Powers are 0 along some dimensions and kept along others."""
+
+  def places(eqn: Any, rank: int) -> list[int | None]:
+    return [None if i in axes(eqn) else i for i in range(rank)]
+
+  return moved(places)
+
+
+def sliced(c: Charges, step: axis_facts.Step) -> bool:
+  """Keeps whole segments of the sliced dimensions."""
+  p = step.eqn.params
+  if set(p['strides'] or (1,)) != {1}:
+    return False
+  limits = list(zip(p['start_indices'], p['limit_indices']))
+  return _part(c, step.args[0], step.results[0], limits)
+
+
+def split(c: Charges, step: axis_facts.Step) -> bool:
+  """Distributes the segments of one dimension over the results."""
+  axis, start = step.eqn.params['axis'], 0
+  sizes = [a.size for a in step.args[0].axes]
+  for result, size in zip(step.results, step.eqn.params['sizes']):
+    limits = [(0, n) for n in sizes]
+    limits[axis] = start, start + size
+    if not _part(c, step.args[0], result, limits):
+      return False
+    start += size
+  return True
+
+
+def _part(
+  c: Charges,
+  value: axis_facts.Value,
+  result: axis_facts.Value,
+  limits: Sequence[tuple[int, int]],
+) -> bool:
+  """Equates a result with a range of each dimension of an operand."""
+  x, out = c.blocks(value), c.blocks(result)
+  sizes = [a.size for a in value.axes]
+  if len(x.pieces) > 1:
+    whole = all(
+      limit == (0, n) or i == x.dim
+      for i, (limit, n) in enumerate(zip(limits, sizes))
+    )
+    taken = layout.between(x, *limits[x.dim])
+    if not whole or taken is None:
+      return False
+    spread = layout.like(out, taken)
+    if spread is None:
+      return False
+    for a, r in zip(taken.pieces, spread.pieces):
+      for dims in zip(a, r):
+        c.equal(*dims)
+    return True
+  if len(out.pieces) > 1:
+    return False
+  for b, s, (start, stop), n in zip(x.pieces[0], out.pieces[0], limits, sizes):
+    cut = layout.cut(b, [k for k in (start, stop - start, n - stop) if k])
+    if cut is None:
+      c.zero([*products.every(b), *products.every(s)])
+    else:
+      c.equal(cut[1 if start else 0], s)
+  return True
+
+
+def concatenate(c: Charges, step: axis_facts.Step) -> bool:
+  """Joins segments along one dimension; others have equal powers."""
+  axis, out = step.eqn.params['dimension'], c.blocks(step.results[0])
+  values = [v for v in step.args if v.axes[axis].size]
+  if len(out.pieces) > 1 or any(len(c.blocks(v).pieces) > 1 for v in values):
+    return False
+  result = out.pieces[0]
+  parts = layout.cut(result[axis], [v.axes[axis].size for v in values])
+  if parts is None:
+    return False
+  for value, part in zip(values, parts):
+    if charges_lib.is_zero(value):
+      continue
+    if value.constant is not None:
+      c.pin(value)
+    for i, (a, r) in enumerate(zip(c.blocks(value).pieces[0], result)):
+      c.equal(a, part if i == axis else r)
+  return True
+
+
+def reshape(c: Charges, step: axis_facts.Step) -> bool:
+  """Equates the occurrences of atoms in the order of the entries."""
+  x, out = c.blocks(step.args[0]), c.blocks(step.results[0])
+  if len(step.args) > 1 or step.eqn.params['dimensions'] is not None:
+    return False
+  old = jaxprs.shape_of(step.eqn.invars[0])
+  new = jaxprs.shape_of(step.eqn.outvars[0])
+  for before, after in reshape_lib.independent_groups(old, new):
+    if len(x.pieces) == len(out.pieces):
+      for a, r in zip(x.pieces, out.pieces):
+        xs = layout.flat([a[i] for i in before])
+        c.equal(tuple(xs), tuple(layout.flat([r[j] for j in after])))
+      continue
+    for xs in layout.joined(x, before, old):
+      for ys in layout.joined(out, after, new):
+        c.equal(tuple(xs), tuple(ys))
+  return True
+
+
+def pad(c: Charges, step: axis_facts.Step) -> bool:
+  """Keeps dimensions that are not padded; others keep their segments."""
+  value, fill = step.args
+  x, out = c.blocks(value), c.blocks(step.results[0])
+  if len(x.pieces) > 1 or len(out.pieces) > 1:
+    return False
+  if not charges_lib.is_zero(fill):
+    c.pin(value)
+  config = step.eqn.params['padding_config']
+  for a, r, axis, (low, high, inner) in zip(
+    x.pieces[0], out.pieces[0], value.axes, config
+  ):
+    cut = None
+    if min(low, high, inner) >= 0 and not inner:
+      cut = layout.cut(r, [n for n in (low, axis.size, high) if n])
+    if cut is None:
+      c.zero([*products.every(a), *products.every(r)])
+    else:
+      c.equal(a, cut[1 if low else 0])
+  return True

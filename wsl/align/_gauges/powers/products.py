@@ -1,0 +1,125 @@
+"""The equations of products, convolutions, windows and reductions."""
+
+from typing import Any
+
+from wsl.align._find import axis_facts
+from wsl.align._gauges import layout
+from wsl.align._gauges.powers import charges as charges_lib
+from wsl.align._gauges.powers import elementwise
+
+Charges = charges_lib.Charges
+BOTH = (0, 1)
+
+
+def dot(c: Charges, step: axis_facts.Step) -> bool:
+  """Contracted powers add up to 0; those of batch axes are added."""
+  x, y = (c.blocks(v) for v in step.args)
+  out = c.blocks(step.results[0])
+  if any(len(z.pieces) > 1 for z in (x, y, out)):
+    return False
+  for value in step.args:
+    if value.constant is not None:
+      c.pin(value)
+  (cx, cy), (bx, by) = step.eqn.params['dimension_numbers']
+  (a,), (b,), (r,) = x.pieces, y.pieces, out.pieces
+  for i, j in zip(cx, cy):
+    c.combine((a[i], b[j]), (1, 1))
+  k = 0
+  for i, j in zip(bx, by):
+    c.combine((a[i], b[j], r[k]), (1, 1, -1))
+    k += 1
+  free = [a[i] for i in range(len(a)) if i not in (*cx, *bx)]
+  free += [b[j] for j in range(len(b)) if j not in (*cy, *by)]
+  for dimension in free:
+    c.equal(dimension, r[k])
+    k += 1
+  return True
+
+
+def convolution(c: Charges, step: axis_facts.Step) -> bool:
+  """Channels are contracted; positions and the window do not change.
+
+  With G feature groups input channels are ``[G, inner]`` and outputs ``[G,
+  units]``: the powers of the groups of both operands are added.
+  """
+  p = step.eqn.params
+  spec, groups = p['dimension_numbers'], p['feature_group_count']
+  x, kernel = (c.blocks(v) for v in step.args)
+  out = c.blocks(step.results[0])
+  many = any(len(z.pieces) > 1 for z in (x, kernel, out))
+  if many or p['batch_group_count'] != 1:
+    return False
+  for value in step.args:
+    if value.constant is not None:
+      c.pin(value)
+  (a,), (k,), (r,) = x.pieces, kernel.pieces, out.pieces
+  for i in spec.lhs_spec[2:]:
+    c.zero(every(a[i]))
+  for i in spec.rhs_spec[2:]:
+    c.zero(every(k[i]))
+  for i in spec.out_spec[2:]:
+    c.zero(every(r[i]))
+  c.equal(a[spec.lhs_spec[0]], r[spec.out_spec[0]])
+  inputs, inner = a[spec.lhs_spec[1]], k[spec.rhs_spec[1]]
+  kernels, outputs = k[spec.rhs_spec[0]], r[spec.out_spec[1]]
+  if groups == 1:
+    c.combine((inputs, inner), (1, 1))
+    c.equal(kernels, outputs)
+  elif inner == ((),) and layout.same(inputs, kernels) is not None:
+    c.combine((inputs, kernels, outputs), (1, 1, -1))  # depthwise
+  else:
+    for dimension in (inputs, inner, kernels, outputs):
+      c.zero(every(dimension))
+  return True
+
+
+def every(dimension: layout.Dimension) -> list[layout.Spot]:
+  """Returns the occurrences of atoms in a dimension."""
+  return [spot for segment in dimension for spot in segment]
+
+
+def window(domains: Any) -> elementwise.Rule:
+  """Windows along some dimensions: powers are 0 there and kept elsewhere."""
+
+  def rule(c: Charges, step: axis_facts.Step) -> bool:
+    if len(step.results) != 1:
+      return False
+    x, out = c.blocks(step.args[0]), c.blocks(step.results[0])
+    if len(x.pieces) > 1 or len(out.pieces) > 1:
+      return False
+    others = tuple(d for d in BOTH if d not in domains)
+    sizes = step.eqn.params['window_dimensions']
+    for a, r, n in zip(x.pieces[0], out.pieces[0], sizes):
+      c.zero([*every(a), *every(r)], BOTH if n > 1 else others)
+      if n == 1:
+        c.equal(a, r, domains)
+    return True
+
+  return rule
+
+
+def reduction(domains: Any, forget: bool = False) -> elementwise.Rule:
+  """Sums and extremes along axes: powers are 0 there and kept elsewhere.
+
+  Args:
+    domains: those in which the kept powers may differ from 0.
+    forget: whether the result is an index, which no factor changes.
+  """
+
+  def rule(c: Charges, step: axis_facts.Step) -> bool:
+    x, out = c.blocks(step.args[0]), c.blocks(step.results[0])
+    axes = step.eqn.params['axes']
+    if len(x.pieces) > 1 and (x.dim in axes or len(out.pieces) == 1):
+      return False
+    others = tuple(d for d in BOTH if d not in domains)
+    c.zero(layout.spots(x), others)
+    c.zero(layout.spots(out), BOTH if forget else others)
+    for a, r in zip(x.pieces, out.pieces, strict=True):
+      kept = [a[i] for i in range(len(a)) if i not in axes]
+      c.zero([s for i in axes for s in every(a[i])])
+      if not forget:
+        for dims in zip(kept, r):
+          c.equal(*dims, domains)
+    return True
+
+  return rule

@@ -1,0 +1,125 @@
+"""Linear equations between powers, over the rationals or modulo 2."""
+
+from collections.abc import Hashable, Iterable, Mapping
+import fractions
+from typing import Any, TypeAlias
+
+Row: TypeAlias = dict[Hashable, Any]
+_ZERO = object()
+
+
+class System:
+  """Equations of the variables of one domain.
+
+  Most equations say that two variables are equal, or one is zero: these are
+  merged as they come (union-find). Sums are kept and eliminated at the end.
+
+  Attributes:
+    modulus: 2 for parities, 0 for rational powers.
+    rows: the sums that are zero, as coefficients by variable.
+  """
+
+  def __init__(self, modulus: int) -> None:
+    self.modulus = modulus
+    self.rows: list[Row] = []
+    self._parent: dict[Any, Any] = {}
+
+  def find(self, x: Hashable) -> Any:
+    """Returns the representative of all variables equal to x."""
+    path = []
+    while x in self._parent:
+      path.append(x)
+      x = self._parent[x]
+    for y in path:
+      self._parent[y] = x
+    return x
+
+  def equal(self, x: Hashable, y: Hashable) -> None:
+    """Requires x = y."""
+    x, y = self.find(x), self.find(y)
+    if x is _ZERO:
+      x, y = y, x
+    if x != y:
+      self._parent[x] = y
+
+  def zero(self, x: Hashable) -> None:
+    """Requires x = 0."""
+    self.equal(x, _ZERO)
+
+  def sums_to_zero(self, terms: Iterable[tuple[Hashable, Any]]) -> None:
+    """Requires that the sum of coefficients times variables is 0."""
+    row: Row = {}
+    for x, c in terms:
+      row[x] = row.get(x, 0) + fractions.Fraction(c)
+    self.rows.append(row)
+
+  def solutions(self, wanted: Iterable[Hashable]) -> list[Row]:
+    """Returns a basis of the solutions, restricted to some variables.
+
+    Other variables are eliminated first. Of the wanted ones, the first in their
+    order are free, and each basis vector has one of them equal to 1 and the
+    other free ones 0.
+    """
+    order: dict[Any, int] = {}
+    members: dict[Any, list[Hashable]] = {}
+    for x in wanted:
+      root = self.find(x)
+      if root is not _ZERO:
+        order.setdefault(root, len(order))
+        members.setdefault(root, []).append(x)
+    pivots = self._eliminate(order)
+    free = [x for x in order if x not in pivots]
+    solved: list[Row] = []
+    for x in free:
+      value: Row = {x: 1}
+      # A pivot row contains wanted variables only, those before the pivot.
+      for pivot in sorted((p for p in pivots if p in order), key=order.get):  # type: ignore[arg-type]
+        row = pivots[pivot]
+        total = sum(c * value.get(y, 0) for y, c in row.items() if y != pivot)
+        value[pivot] = self._reduce(-total / row[pivot])
+      solved.append(
+        {y: c for root, c in value.items() if c for y in members[root]}
+      )
+    return solved
+
+  def _eliminate(self, order: Mapping[Any, int]) -> dict[Any, Row]:
+    """Returns the reduced rows by their pivots.
+
+    The pivot of a row is a variable that is not wanted, if it has one, and else
+    the last of its variables.
+    """
+    # The order is total, so that each step removes the last variable of a row.
+    rest: dict[Any, int] = {}
+
+    def rank(x: Any) -> int:
+      if x in order:
+        return order[x]
+      return rest.setdefault(x, len(order) + len(rest))
+
+    pivots: dict[Any, Row] = {}
+    for given in self.rows:
+      row = self._merged(given)
+      while row:
+        pivot = max(row, key=rank)
+        if pivot not in pivots:
+          pivots[pivot] = row
+          break
+        other = pivots[pivot]
+        factor = row[pivot] / other[pivot]
+        row = self._merged(row, other, -factor)
+    return pivots
+
+  def _merged(self, row: Row, other: Row | None = None, factor: Any = 0) -> Row:
+    """Returns a row in representatives, plus a multiple of another one."""
+    out: Row = {}
+    for source, scale in ((row, 1), (other or {}, factor)):
+      for x, c in source.items():
+        root = self.find(x)
+        if root is not _ZERO:
+          out[root] = out.get(root, 0) + c * scale
+    return {x: r for x, c in out.items() if (r := self._reduce(c))}
+
+  def _reduce(self, c: Any) -> Any:
+    """Returns a coefficient, modulo 2 for parities."""
+    c = fractions.Fraction(c)
+    return c % self.modulus if self.modulus else c
