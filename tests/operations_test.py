@@ -52,7 +52,10 @@ NOT_TRACED = {
   ),
   'traces a function, or reads shapes and names': (
     *('adapters.call', 'adapters.mos', 'adapters.orthogonal_bases'),
-    *('align.check_leaves', 'align.explain', 'align.find_symmetry'),
+    *('align.absorb_norms', 'align.check_leaves', 'align.explain'),
+    'align.find_symmetry',
+    *('deltas.check_stacked', 'deltas.is_factors', 'deltas.on_models'),
+    *('deltas.on_stacks', 'deltas.placeholders', 'deltas.times'),
     'align.from_json',
     *('align.to_json', 'deltas.check', 'deltas.unmatched', 'scale.as_bank'),
     *('scale.bank', 'scale.init', 'scale.subset', 'stats.cost'),
