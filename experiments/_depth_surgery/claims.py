@@ -53,6 +53,35 @@ def judge(depth: int, results: dict[str, Any]) -> dict[str, dict[str, Any]]:
   )
 
 
+def speedups(found: dict[str, Any]) -> dict[str, list[Any]]:
+  """Returns how much more compute networks from scratch need, by program.
+
+  The compute at which a grown network reaches the last loss of one from scratch
+  is interpolated between budgets, in the logarithm of the compute.
+
+  Args:
+    found: of ``growth.measure`` by budget.
+
+  Returns:
+    For each program and seed ``C_scratch / C_grown - 1``; None where no
+    budget reaches that loss, or all do.
+  """
+  ordered = [found[budget] for budget in sorted(found, key=int)]
+  last = ordered[-1]
+  grown = np.log([one['compute'][1] for one in ordered])
+  result = {}
+  for name in last['programs']:
+    bits = np.asarray([one['programs'][name]['bits'] for one in ordered])
+    # The loss falls with the compute: reversed, it rises as np.interp needs.
+    reached = [
+      np.interp(goal, bits[::-1, s], grown[::-1], left=np.nan, right=np.nan)
+      for s, goal in enumerate(last['scratch'])
+    ]
+    ratio = last['compute'][0] / np.exp(reached)
+    result[name] = [None if np.isnan(x) else float(x) - 1 for x in ratio]
+  return result
+
+
 def shares(depth: int, one: dict[str, Any]) -> dict[str, float]:
   """Returns shares of windows: right, found, shortened, corrected."""
   base = np.asarray(one['base']) == 1

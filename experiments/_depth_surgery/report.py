@@ -27,7 +27,8 @@ def summarise(
 
   Returns:
     ``rows``: a dict for each way of growth and budget, each cut, and each
-    target of the search, with spreads over seeds; ``claims``: verdicts.
+    target of the search, with spreads over seeds; ``speedups`` of growth;
+    ``claims``: verdicts.
   """
   rows = [
     *_growth_rows(results['growth']),
@@ -41,6 +42,7 @@ def summarise(
   return {
     'rows': rows,
     'after': after,
+    'speedups': claims.speedups(results['growth']),
     'deep': spreads.spread(results['cuts']['deep']),
     'claims': claims.judge(setting.config.depth, results),
   }
@@ -124,7 +126,14 @@ def show(label: str, summary: dict[str, Any]) -> None:
         for row in pick('growth')
       ]
     ],
-    ['budgets in steps of the deep network; ±: over seeds.'],
+    [
+      'budgets in steps of the deep network; ±: over seeds.',
+      'further compute that networks from scratch need for their last loss: '
+      + '; '.join(
+        f'{GROWN[name]} {", ".join(_percent(x) for x in by)}'
+        for name, by in summary['speedups'].items()
+      ),
+    ],
   )
   console.show_table(
     f'{label}: cuts of networks of {text(summary["deep"])}',
@@ -159,6 +168,11 @@ def show(label: str, summary: dict[str, Any]) -> None:
       *verdicts.lines(summary['claims'], factor=100),
     ],
   )
+
+
+def _percent(gain: float | None) -> str:
+  """Formats a speed-up."""
+  return 'unknown' if gain is None else f'{100 * gain:+.0f} %'
 
 
 _SHARES = ('base', 'found', 'shortened', 'corrected')

@@ -75,6 +75,22 @@ def test_searches_find_more_with_more_simulations(finished):
       assert (lengths[np.asarray(one['base']) == 1] <= depth).all()
 
 
+def test_speedups_are_interpolated_in_the_logarithm_of_compute():
+  one = lambda compute, scratch, grown: {
+    'compute': [compute, compute],
+    'scratch': scratch,
+    'programs': {'stack': {'bits': grown}},
+  }
+  found = {
+    '80': one(1.0, [5.0, 5.0], [4.0, 3.0]),
+    '160': one(4.0, [3.0, 3.5], [2.0, 2.0]),
+  }
+  # Seed 0 reaches 3.0 after half the way from 1 to 4; seed 1 before the first.
+  first, second = claims.speedups(found)['stack']
+  assert np.isclose(first, 4 / 2 - 1)
+  assert second is None
+
+
 def test_shares_of_windows():
   one = {
     'base': [1.0, 1.0, 0.0, 0.0],
