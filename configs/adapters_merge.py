@@ -1,6 +1,22 @@
 """Which merge of LoRAs keeps most of what they learned?
 
-python -m experiments.adapters_merge --config=configs/adapters_merge.py:VARIANT
+  python -m experiments.adapters_merge --config=configs/adapters_merge.py:VARIANT
+
+tiny: seconds, a test. Two tasks, two seeds, two pools.
+
+python: five minutes of a processor. The four texts and the transformer of
+merge_lm, LoRAs of rank 8 on its linear maps, three seeds.
+
+digits: three minutes of a processor. The four tasks of merge_vision on the
+digits, an MLP. Expect (retained part of the gain of the LoRAs, %, of A drawn
+for each task, +- over seeds):
+
+  exact sum 63.1 +- 7.9, sums of A and of B 20.7, TIES on products 43.1, on A
+  and B 1.5, KnOTS 42.4, TSV-M 64.4 +- 3.9, LoRA-LEGO 30.3 +- 11.2, truncated
+  sum 43.6 +- 12.4, RMM 74.6 +- 3.8
+
+texts, suite8: all texts, or eight tasks of 28x28 images, from a folder of
+yours, --config.data=FOLDER. They were not run.
 """
 
 import ml_collections
@@ -89,7 +105,7 @@ def _lora() -> dict[str, object]:
     'frozen_merges': ('sum', 'separate', 'ties', 'lego'),
     'coefs': (0.1, 0.25, 0.4, 0.55, 0.7, 1.0, 1.5, 2.0),
     'density': 0.2,  # of TIES
-    'basis': 2,  # directions of RMM, of T
+    'basis': 1,  # directions of RMM: 62.5 % of the size of four LoRAs of rank 8
     'ranks': (4, 8, 16, 32),  # of LEGO and the truncated sum
   }
 
