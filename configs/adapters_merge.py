@@ -1,6 +1,7 @@
-"""Which merge of LoRAs keeps most of what they learned?
+r"""Which merge of LoRAs keeps most of what they learned?
 
-  python -m experiments.adapters_merge --config=configs/adapters_merge.py:VARIANT
+  python -m experiments.adapters_merge \
+    --config=configs/adapters_merge.py:VARIANT
 
 tiny: seconds, a test. Two tasks, two seeds, two pools.
 
