@@ -145,6 +145,7 @@ COMPUTED: dict[str, Callable[..., Any]] = {
   'subset': lambda: scale.subset(BANK, ['0']).leaves,
   'unit_gains': lambda: align.unit_gains(A, B, symmetry=SYMMETRY),
 }
+OF_LOSS = (lambda p, batch: loss(p, batch, None), A, [(X, Y)])
 # One line under JAX's defaults; float64 under the suite's settings.
 REFUSED: dict[str, Callable[..., Any]] = {
   'activation_matching': lambda: align.activation_matching(
@@ -159,6 +160,20 @@ REFUSED: dict[str, Callable[..., Any]] = {
   ),
   'check': lambda: align.check(SYMMETRY, net, A, X, key=KEY).errors,
   'cross_moments': lambda: stats.cross_moments(features(A), features(B), [X]),
+  'curve': lambda: landscape.curve(A, B, bends=1),
+  'curve_loss': lambda: landscape.curve_loss(loss, A, B)(
+    landscape.curve(A, B, bends=1).bends, (X, Y), KEY
+  ),
+  'hessian_density': lambda: landscape.hessian_density(
+    *OF_LOSS, probes=1, steps=2, key=KEY
+  ),
+  'hessian_top': lambda: landscape.hessian_top(*OF_LOSS, steps=2, key=KEY),
+  'hessian_trace': lambda: landscape.hessian_trace(*OF_LOSS, probes=2, key=KEY),
+  'plane': lambda: landscape.plane(A, B, C),
+  'plane_coordinates': lambda: landscape.plane_coordinates(
+    landscape.plane(A, B, C), A
+  ),
+  'random_plane': lambda: landscape.random_plane(A, key=KEY),
   'evaluate': lambda: train.evaluate(net, A, (X, Y), batch_size=8),
   'find_symmetry': lambda: len(
     align.find_symmetry(net, A, X, certify=KEY).groups
@@ -213,7 +228,7 @@ REFUSED: dict[str, Callable[..., Any]] = {
   'Segmented': lambda: stitch.apply(blocks(A), X),
 }
 # Values are of no effect, or no array is returned.
-SHAPES = {'linear_maps', 'matrix_views', 'partial_cost', 'widths'}
+SHAPES = {'cost', 'linear_maps', 'matrix_views', 'partial_cost', 'widths'}
 # On the host in the dtype of the leaves; see the planted order below.
 TABLES = {'weight_matching', 'merge_many'}
 PARAMETERS = {
@@ -257,7 +272,7 @@ def test_float64_is_refused_or_computed_in_float64(name: str) -> None:
   message = str(error.value)
   assert '\n' not in message
   assert len(message) <= 200
-  inner = {'advance': 'start'}.get(name, name)
+  inner = {'advance': 'start', 'plane_coordinates': 'plane'}.get(name, name)
   assert message.startswith(f'{inner}: leaf')
 
 
