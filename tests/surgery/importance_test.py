@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -163,3 +164,33 @@ def test_slices_are_kept_where_sorting_is_within_their_bands(
     )
     assert np.allclose(a, b, rtol=1e-9) == banded
   assert np.abs(found['up'] - params['up']).max() > 0.1
+
+
+def scanned(p: Any, x: Any) -> Any:
+  """Residual perceptrons whose layers are stacked in each leaf."""
+
+  def layer(h: Any, w: Any) -> Any:
+    return h + jnp.tanh(h @ w['up']) @ w['down'], None
+
+  return jax.lax.scan(layer, x, p)[0]
+
+
+def test_stacked_layers_are_sorted_one_by_one_and_cut_alike() -> None:
+  rng = np.random.default_rng(0)
+  params = {
+    'down': rng.normal(size=(2, 6, 3)), 'up': rng.normal(size=(2, 3, 6))
+  }  # fmt: skip
+  x = rng.normal(size=(4, 3))
+  symmetry = align.find_symmetry(scanned, params, x)
+  (group,) = symmetry.groups
+  table = surgery.weight_importance(params, symmetry=symmetry)
+  order = surgery.importance_order(table, symmetry=symmetry)
+  found = networks.to_numpy(align.permute(params, order, symmetry=symmetry))
+  kept = surgery.slice_size(symmetry, widths=0.5)
+  assert kept.widths == {group.name: 3}
+  cut = networks.to_numpy(surgery.slice(found, kept, symmetry=symmetry))
+  for i in range(2):
+    sums = np.abs(params['up'][i]).sum(0) + np.abs(params['down'][i]).sum(1)
+    best = np.argsort(-sums)[:3]
+    np.testing.assert_array_equal(cut['up'][i], params['up'][i][:, best])
+    np.testing.assert_array_equal(cut['down'][i], params['down'][i][best])

@@ -125,6 +125,8 @@ def test_mixtures_in_the_order_of_layers() -> None:
   found = surgery.mix_and_match(symmetry, choices, groups='mlp')
   wanted = dict.fromkeys(names, 8) | {'block_10/mlp:0': 1, 'head:0': 4}
   assert found.widths == wanted
+  (whole,) = surgery.granularities(symmetry, factors=[1])
+  assert whole == surgery.full_size(symmetry)
   gradual = [*surgery.gradual_choices(3, factors=(1, 2, 4))]
   assert len(gradual) == 10
   assert all(a <= b <= c for a, b, c in gradual)

@@ -95,6 +95,10 @@ def test_a_slice_of_a_slice_is_the_slice() -> None:
   )
   wanted = surgery.slice(networks.params(), smaller, symmetry=symmetry)
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
+  params = networks.params()
+  whole = surgery.full_size(symmetry)
+  same = surgery.slice(params, whole, symmetry=symmetry)
+  jax.tree.map(np.testing.assert_array_equal, same, params)
 
 
 def test_the_symmetry_of_a_slice_is_that_of_its_function() -> None:

@@ -110,6 +110,7 @@ def _transform(
   x = jnp.moveaxis(tree.wide(kernel), axes, range(len(axes)))
   largest = x.shape[0]
   for side in steps:
+    # M acts on the flattened positions, [s^n, s^n] @ [s^n, channels].
     margin = (x.shape[0] - side) // 2
     x = x[(slice(margin, margin + side),) * len(axes)]
     matrix = transforms[str(side)].astype(x.dtype)

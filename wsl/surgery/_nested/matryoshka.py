@@ -52,6 +52,7 @@ def matryoshka_logits(
   if kernel.ndim == 3:
     logits = [tree.matmul(h[..., :m], w[:m]) for m, w in zip(sizes, kernel)]
   else:
+    # W_{1:m}^T h_{1:m} is a running sum over the bands between sizes.
     starts = (0, *sizes[:-1])
     parts = [
       tree.matmul(h[..., a:b], kernel[a:b]) for a, b in zip(starts, sizes)

@@ -68,6 +68,7 @@ def importance_order(
     # Tables are indexed by the new outer index: reorder them by the outer
     # groups that are sorted already.
     table = _reordered(tables[name], groups[name], order, symmetry)
+    # A slice keeps its units if no unit crosses its end: sort by (band, -I).
     bands = np.zeros(table.shape[-1], int)
     for size in within:
       if name in size.widths:
