@@ -66,7 +66,7 @@ def activation_importance(
         f'have{tree.nearest(name, list(leaves))}'
       )
   # With W scaled to diag(sqrt(E h^2)) W, the squared norm of row i is
-  # E[h_i^2] |W_i|^2 = E |h_i W_i|^2: the gains of the scaled maps with themselves.
+  # E[h_i^2] |W_i|^2 = E |h_i W_i|^2: the gain of the map with itself.
   scaled = {
     name: tree.apply_kernel(
       _scale_inputs, leaves[name], gram.matrix, axes=tree.Static(gram.axes)

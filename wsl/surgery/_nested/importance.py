@@ -102,8 +102,8 @@ def gradient_importance(
     Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019,
     arXiv:1906.10771.
   """
-  # With the weights of a unit scaled by 1 - t, dL/dt at t = 0 is minus the sum of
-  # e dL/de, and the first-order change from t = 0 to t = 1.
+  # With the weights of a unit scaled by 1 - t, dL/dt at t = 0 is minus the sum
+  # of e dL/de: to first order the change of L from t = 0 to t = 1.
   found = _gains(params, gradients, symmetry, leaves)
   return {name: jnp.abs(table) for name, table in found.items()}
 

@@ -76,9 +76,8 @@ def _mask(
 ) -> types.Array:
   """Sets the entries of a leaf outside of a slice to zero."""
   # A product of masks of axes: a factor is cut alike in every axis it is in. A
-  # unit outside has zero weights both where it is computed and where it is read.
-  # The second makes its value irrelevant, also where the activation of 0 is not
-  # 0; by the first it gets no gradient from weights that are kept.
+  # unit outside has zero weights where it is computed and where it is read. The
+  # second makes its value irrelevant, also where the activation of 0 is not 0.
   kept = [
     jnp.expand_dims(mask, [i for i in range(x.ndim) if i != axis])
     for axis, mask in enumerate(_axis_mask(a, widths) for a in plan)

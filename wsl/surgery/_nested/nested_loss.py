@@ -144,8 +144,8 @@ def _nested(
     more = ones if plan.mixed else jnp.asarray(weights)[places]
     factors = jnp.concatenate([factors, more])
 
-  # The gradient is sum_k c_k m_k * grad l(theta * m_k): the units of the smallest
-  # size receive one term of each slice, those of the largest alone a single one.
+  # The gradient is sum_k c_k m_k * grad l(theta * m_k): units of the smallest
+  # size receive a term of each slice, those of the largest alone a single one.
   def loss(size: size_lib.Size) -> types.Array:
     part = masks.masked(params, size, symmetry=symmetry)
     return loss_fn(part, batch, loss_key)
