@@ -12,7 +12,7 @@ from wsl import adapters, checkpoint, deltas, merge, tree
 
 # Folders and merged models were written by peft 0.21.2, from one base.
 GOLDEN = pathlib.Path(__file__).parents[2] / 'golden' / 'lora'
-CASES = ('plain', 'patterns', 'dora', 'bias', 'lora_only')
+CASES = ('plain', 'patterns', 'dora', 'bias', 'lora_only', 'tokens')
 
 
 @pytest.mark.parametrize('nested', [False, True])
@@ -99,6 +99,25 @@ def test_a_stack_of_factors_is_merged_without_products():
     is_factors = isinstance(found, adapters.Factors)
     product = adapters.dense(found) if is_factors else found
     np.testing.assert_allclose(product, x[0] - 0.5 * x[1], atol=1e-5)
+
+
+@pytest.mark.same_under_defaults('messages do not depend on dtypes')
+def test_new_rows_of_an_embedding_are_named_by_a_list_too(tmp_path):
+  base = checkpoint.load(GOLDEN / 'base.safetensors')
+  wanted = checkpoint.load(GOLDEN / 'tokens' / 'merged.safetensors')
+  folder = _copy(tmp_path, 'tokens', trainable_token_indices=[1, 4, 2])
+  delta = tree.read(checkpoint.load_lora(base, folder))
+  merged = deltas.apply(base, delta)
+  np.testing.assert_allclose(
+    merged['emb.weight'], wanted['emb.weight'], atol=1e-6
+  )
+  changed = np.flatnonzero(np.asarray(delta['emb.weight']).any(1))
+  assert changed.tolist() == [1, 2, 4]
+  for rows, message in (([1, 4], 'names 2'), ([1, 2, 7], 'the base has 7')):
+    options = {'trainable_token_indices': {'emb': rows}}
+    bad = _copy(tmp_path / str(len(rows)), 'tokens', **options)
+    with pytest.raises(ValueError, match=f"'emb' has 3 new rows, .*{message}"):
+      checkpoint.load_lora(base, bad)
 
 
 @pytest.mark.same_under_defaults('factors are of float32 in both runs')

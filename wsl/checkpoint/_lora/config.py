@@ -11,7 +11,7 @@ from wsl.checkpoint._read import messages
 FILE = 'adapter_config.json'
 # Options by which the weights are not W + s B A.
 _OTHER = (
-  ('layer_replication', 'target_parameters', 'trainable_token_indices')
+  ('layer_replication', 'target_parameters')
   + ('alora_invocation_tokens', 'megatron_config', 'use_qalora', 'use_bdlora')
   + ('arrow_config', 'monteclora_config', 'kasa_config')
 )
@@ -29,6 +29,8 @@ class Config(NamedTuple):
     alphas: numerator by a pattern.
     root: whether the scale is ``alpha / sqrt(r)`` (rsLoRA), not ``alpha / r``.
     transposed: whether square weights are ``[in, out]``.
+    tokens: the rows of embeddings that are replaced, by the end of the
+      module's name; by an empty one, those of any.
   """
 
   rank: int
@@ -37,6 +39,29 @@ class Config(NamedTuple):
   alphas: dict[str, float]
   root: bool
   transposed: bool
+  tokens: dict[str, tuple[int, ...]]
+
+  def rows(self, module: str, shape: tuple[int, ...], size: int) -> list[int]:
+    """Returns the rows of an embedding that are replaced.
+
+    Args:
+      module: its name.
+      shape: the shape of the new rows.
+      size: the number of rows of the base.
+
+    Raises:
+      ValueError: if the file has another number of rows, or the base lacks one.
+    """
+    fits = lambda end: not end or f'.{module}'.endswith(f'.{end}')
+    rows = [
+      row for end, some in self.tokens.items() if fits(end) for row in some
+    ]
+    if len(rows) != shape[0] or not all(0 <= row < size for row in rows):
+      raise ValueError(
+        f'load_lora: {messages.quote(module)} has {shape[0]} new rows, {FILE} '
+        f'names {len(rows)}, the base has {size}: it is of another model'
+      )
+    return rows
 
   def scale(self, module: str, rank: int) -> float:
     """Returns the factor of B A for a module.
@@ -74,6 +99,7 @@ def read(folder: pathlib.Path) -> Config:
       {k: float(v) for k, v in (found.get('alpha_pattern') or {}).items()},
       bool(found.get('use_rslora')),
       bool(found.get('fan_in_fan_out')),
+      _tokens(found.get('trainable_token_indices') or {}),
     )
     for pattern in (*config.ranks, *config.alphas):
       re.compile(pattern)
@@ -105,6 +131,12 @@ def _check_options(folder: pathlib.Path, found: dict[str, Any]) -> None:
       f'init_lora_weights={start[:20]!r} changed: save it again with '
       'path_initial_model_for_weight_conversion'
     )
+
+
+def _tokens(found: Any) -> dict[str, tuple[int, ...]]:
+  """Returns rows by the end of a module's name; a list is of any module."""
+  by_end = found if isinstance(found, dict) else {'': found}
+  return {end: tuple(map(int, rows)) for end, rows in by_end.items()}
 
 
 def _by_pattern(patterns: dict[str, Any], module: str, default: Any) -> Any:

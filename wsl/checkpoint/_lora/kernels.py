@@ -82,6 +82,15 @@ def difference(base: types.Array, other: types.Array) -> types.Array:
   return other.astype(wide) - base.astype(wide)
 
 
+def replaced_rows(
+  base: types.Array, rows: types.Array, *, index: types.Array
+) -> types.Array:
+  """Returns the task vector of an embedding some of whose rows are replaced."""
+  wide = tree.wide_dtype(base, rows)
+  moved = rows.astype(wide) - base[index].astype(wide)
+  return jnp.zeros(base.shape, wide).at[index].set(moved)
+
+
 def scaled(
   bias: types.Array, *, scale: types.Scalar, dtype: np.dtype
 ) -> types.Array:

@@ -5,6 +5,8 @@ import os
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from wsl import tree, types
 from wsl.checkpoint._lora import config as config_lib
 from wsl.checkpoint._lora import factored, kernels, modules, peft
@@ -25,10 +27,11 @@ def load_lora(
 
   .. math:: \tau = s B A, \qquad s = \alpha / r \text{ or } \alpha / \sqrt r
 
-  Ranks and alphas by module, biases, weights that are saved whole, and DoRA are
-  exact too: ``deltas.apply`` with the result is the model that PEFT merges,
-  computed in float32 and rounded once. Averages of the factors are not: they
-  have products of one model's A with another's B.
+  Ranks and alphas by module, biases, weights that are saved whole, new rows of
+  embeddings (``trainable_token_indices``) and DoRA are exact too:
+  ``deltas.apply`` with the result is the model that PEFT merges, computed in
+  float32 and rounded once. Averages of the factors are not: they have products
+  of one model's A with another's B.
 
   Args:
     base: the model under the names of PyTorch, dotted or nested, from which the
@@ -114,8 +117,8 @@ def _load(
       f'load_lora: {folder} holds none of {", ".join(_FILES)}: copy it again'
     )
   opened = door.open_path(file, finite=finite, free=[])
-  parts, replaced = modules.sort(folder, tree.flatten(opened.params))
-  weights = _Weights(base, [*parts, *replaced])
+  parts, replaced, tokens = modules.sort(folder, tree.flatten(opened.params))
+  weights = _Weights(base, [*parts, *replaced, *tokens])
   for head in opened.metadata.get(peft.TIED, '').split():
     if f'{head}.weight' not in weights.names:
       del parts[head]  # the same factors as those of an embedding
@@ -133,6 +136,16 @@ def _load(
   for key, leaf in replaced.items():
     name, weight = weights.find(key, leaf.shape)
     found[name] = tree.Computed(kernels.difference, (weight, leaf), {})
+  for module, leaf in tokens.items():
+    name, weight = weights.find(f'{module}.weight')
+    if name in found:
+      raise ValueError(
+        f'load_lora: {messages.quote(module)} has new rows and another change, '
+        'which is not supported: merge it with PEFT'
+      )
+    rows = config.rows(module, tuple(leaf.shape), weight.shape[0])
+    index = {'index': np.asarray(rows, np.int32)}
+    found[name] = tree.Computed(kernels.replaced_rows, (weight, leaf), index)
   return found
 
 

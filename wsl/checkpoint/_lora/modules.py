@@ -14,13 +14,14 @@ _PART = re.compile(
 )
 _SAVED = re.compile(r'(.*)\.(modules_to_save(\.default)?|base_layer)\.([^.]+)')
 _ORIGINAL = '.original_module.'
+_TOKENS = re.compile(r'(.+)\.token_adapter\.trainable_tokens_delta(\.[^.]+)?')
 _PAIRS = ({'A', 'B'}, {'embedding_A', 'embedding_B'})
 _FACTORS = set.union(*_PAIRS)
 
 
 def sort(
   path: pathlib.Path, leaves: dict[str, Any]
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any], dict[str, Any]]:
   """Sorts the leaves of a LoRA.
 
   Args:
@@ -29,14 +30,15 @@ def sort(
 
   Returns:
     The parts of each module (``'A'``, ``'B'``, ``'embedding_A'``,
-    ``'embedding_B'``, ``'magnitude_vector'``, ``'bias'`` of B); and the weights
-    that replace the base's, under its names.
+    ``'embedding_B'``, ``'magnitude_vector'``, ``'bias'`` of B); the weights
+    that replace the base's, under its names; new rows of embeddings by module.
 
   Raises:
     ValueError: if a leaf belongs to none of them, or a factor lacks the other.
   """
   modules: dict[str, dict[str, Any]] = {}
   replaced: dict[str, Any] = {}
+  tokens: dict[str, Any] = {}
   for full, leaf in leaves.items():
     name = _PREFIX.sub('', full, count=1)
     if _ORIGINAL in name:
@@ -45,6 +47,9 @@ def sort(
     if part is not None:
       kind = 'bias' if part['end'] == 'bias' else part['part']
       modules.setdefault(part['module'], {})[kind] = leaf
+      continue
+    if (embedding := _TOKENS.fullmatch(name)) is not None:
+      tokens[embedding[1]] = leaf
       continue
     if 'lora_' in name or 'token_adapter' in name:
       raise ValueError(
@@ -62,4 +67,4 @@ def sort(
         f'load_lora: {path} lacks a factor of {messages.quote(module)}, it has '
         f'{sorted(parts)}: copy it again'
       )
-  return modules, replaced
+  return modules, replaced, tokens
