@@ -198,7 +198,7 @@ def _dense_loss(model: Any) -> Callable[..., types.Array]:
 def _of_run(
   shared: tuple[types.Array, types.Array, types.Tree], run: types.Array
 ) -> tuple[tuple[types.Array, types.Tree], types.Array]:
-  """Returns the windows with what is bound to a run, and the rows."""
+  """Returns the windows with the bound arrays of a run, and the rows."""
   windows, rows, bound = shared
   return (windows, tree.map(_pick, bound, run=run)), rows
 

@@ -1,4 +1,4 @@
-"""Upcycled models compute what the dense ones do, where that is exact."""
+"""Upcycled models are equal to the dense ones, where that is exact."""
 
 import jax
 import jax.numpy as jnp

@@ -33,8 +33,8 @@ class MoE(nn.Module):
     normalise: whether the gates of a token sum to 1.
     capacity: None computes every expert on all tokens, and weights with the
       gates. A number c is a bound of ``ceil(c k N / E)`` of the N tokens for
-      each expert: what exceeds it, in the order of choices and then of tokens,
-      contributes nothing, and an expert computes no more tokens than that.
+      each expert, which computes no more. Choices beyond it, in the order of
+      first to last choices and then of tokens, are dropped: they contribute 0.
       ``c >= E / k`` drops none. A dropped choice depends on all tokens of the
       batch, so that a causal model is not exactly causal.
 

@@ -1,4 +1,4 @@
-"""What is done with bricks: retrieve, update, grow."""
+"""Operations on bricks: retrieve, update, grow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -53,7 +53,7 @@ def update_brick(
   Args:
     params: a model, in memory or on demand.
     brick: slices by name of the leaf; the indices are one row ``[m]``.
-    values: for each leaf of the brick what ``retrieve_brick`` returns.
+    values: an array for each leaf of the brick, as of ``retrieve_brick``.
 
   Returns:
     The model with these values, in its own dtypes. Leaves that are not in the
@@ -103,8 +103,8 @@ def grow_brick(
   Args:
     params: a model, in memory or on demand.
     brick: slices by name of the leaf, of which only axes and parts are used.
-    values: for each leaf of the brick what ``retrieve_brick`` returns for one
-      row of indices, such as a copy of a part of this or another model.
+    values: an array for each leaf of the brick, as of ``retrieve_brick`` with
+      one row of indices, such as a copy of a part of this or another model.
 
   Returns:
     The larger model, in its own dtypes. Leaves that are not in the brick are

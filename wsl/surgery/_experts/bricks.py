@@ -12,9 +12,9 @@ update    ``update_brick(params, brick, values)``: all else bit-identical
 grow      ``grow_brick(params, brick, values)``: more units, layers, experts
 ========  ====================================================================
 
-All but route need weights alone, and no data. An update with what was retrieved
-restores every bit. Grow is undone by the retrieval of the old indices; a merge
-cannot be undone.
+All but route need weights alone, and no data. An update with the retrieved
+values restores every bit. Grow is undone by the retrieval of the old indices; a
+merge cannot be undone.
 """
 
 from collections.abc import Mapping

@@ -84,9 +84,9 @@ def compress_experts(
     Structured Compression of Large Language Models based on Low-Rank and Sparse
     Approximation", 2023, arXiv:2306.11222.
 
-  What an expert loses in a merge has a low-rank form too: ``compress_experts``
-  of the differences of ``experts`` and ``tie_experts(merged, groups)``, with
-  ``keep=0``, gives each expert factors of its own.
+  The difference of an expert and its merge can be factored too:
+  ``compress_experts`` of ``experts`` minus ``tie_experts(merged, groups)``,
+  with ``keep=0``, gives each expert factors of its own.
 
   Differs from the official code, which prunes S gradually in training, by the
   sensitivity of the loss; here by norms, at once.

@@ -105,7 +105,7 @@ def split_domains(
   symmetry: align.Symmetry,
   group: str | None = None,
 ) -> split.Experts:
-  r"""Cuts a perceptron into one expert for each domain, and what all share.
+  r"""Cuts a perceptron into one expert for each domain, and a shared one.
 
   .. math:: S = \bigcap_c m_c, \qquad I_c = m_c \setminus S
 

@@ -135,8 +135,8 @@ def merge_experts(
 def tie_experts(merged: types.Params, groups: grouping.Groups) -> types.Params:
   """Returns the expert of each router entry: merged experts, repeated.
 
-  A mixture with the E tied experts and the old router computes what one with G
-  stored experts and a table does.
+  A mixture with the E tied experts and the old router is equal to one with G
+  stored experts and a table.
 
   Args:
     merged: leaves ``[G, ...]``.

@@ -113,7 +113,7 @@ def unstack_experts(
 
 
 def _without_number(experts: str, name: str) -> str:
-  """Returns a name without the number of the expert and what follows it."""
+  """Returns a name without the number of the expert and its separator."""
   match = tree.compiled(experts).search(name)
   assert match is not None
   return name[: match.start(1)] + name[match.end(1) + 1 :]

@@ -123,7 +123,7 @@ def upcycle(
 
 
 def _separator(prefix: str) -> str:
-  """Returns what joins the keys of a name: ``/``, or ``.`` in flat dicts."""
+  """Returns the separator of a name: ``/``, or ``.`` in flat dicts."""
   return prefix[-1:] or '/'
 
 
