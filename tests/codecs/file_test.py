@@ -167,3 +167,18 @@ def test_nothing_is_written_for_what_is_no_pack(tmp_path: pathlib.Path) -> None:
   with pytest.raises(ValueError, match=r"has to end with '\.safetensors'"):
     codecs.save(tmp_path / 'folder', packed)
   assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize('kind', packs())
+def test_leaves_are_decoded_when_they_are_read(
+  kind: str, made: dict[str, codecs.Packed]
+) -> None:
+  packed = made[kind].leaves
+  nodes = jax.tree.leaves(packed, is_leaf=lambda x: hasattr(x, 'shape'))
+  found = codecs.decode(made[kind])
+  decoded = found.masks if kind in ('tall_masks', 'emr') else found
+  on_demand = [tree.on_demand(x) for x in jax.tree.leaves(decoded)]
+  assert any(on_demand)
+  # Only what is stored as it is can be in memory.
+  plain = sum(isinstance(x, np.ndarray) for x in nodes)
+  assert len(on_demand) - sum(on_demand) <= plain

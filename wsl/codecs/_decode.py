@@ -29,8 +29,8 @@ def decode(packed: _packed.Packed, *, dense: bool = True) -> types.Tree:
 
   Returns:
     The task vector in the structure that was compressed; or the family, a
-    ``merge.TallMasks``. A leaf is decoded when it is read. ``tree.stack`` makes
-    a stack for ``merge`` of several task vectors.
+    ``merge.TallMasks``. A leaf is decoded when it is read; in a trace at once.
+    ``tree.stack`` makes a stack for ``merge`` of several task vectors.
 
   Raises:
     ValueError: if leaves that the host decodes are traced; when a leaf is read,
@@ -58,6 +58,8 @@ def _leaf(name: str, leaf: Any) -> Any:
   """Returns a leaf on demand; an array that is stored as it is stays."""
   if isinstance(leaf, ternary.Ternary):
     return ternary.decode(name, leaf)
+  if isinstance(leaf, PACKED) and not tree.is_traced(leaf):
+    leaf = tree.defer(leaf)
   if isinstance(leaf, _masks.Bits):
     return _masks.decode(leaf)
   if isinstance(leaf, blocks_lib.SignBlocks):

@@ -65,7 +65,7 @@ def masks(family: merge.TallMasks) -> _packed.Packed:
     >>> packed = codecs.masks(merge.tall_masks(deltas, threshold=1))
     >>> packed.leaves.masks['w'].data.tolist()
     [[64], [128]]
-    >>> merge.materialize(codecs.decode(packed), 0)['w'].tolist()
+    >>> tree.read(merge.materialize(codecs.decode(packed), 0))['w'].tolist()
     [0.0, 2.0]
 
   Reference:
