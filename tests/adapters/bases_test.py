@@ -57,7 +57,7 @@ def test_gaussian_bases_are_nearly_orthogonal() -> None:
   a = np.asarray(draw('gaussian', range(40))['w'].a)
   common = np.square(np.einsum('trn,usn->turs', a, a)).sum((-2, -1))
   others = common[~np.eye(40, dtype=bool)]
-  assert others.mean() == pytest.approx(R**2 / N, rel=0.1)
+  assert others.mean() == pytest.approx(R**2 / N, rel=0.25)
 
 
 def test_overlap() -> None:
