@@ -54,7 +54,12 @@ NOT_TRACED = {
     *('adapters.call', 'adapters.mos', 'adapters.orthogonal_bases'),
     *('align.absorb_norms', 'align.check_leaves', 'align.explain'),
     'align.find_symmetry',
-    *('deltas.check_stacked', 'deltas.is_factors', 'deltas.on_models'),
+    *(
+      'deltas.check_shapes',
+      'deltas.check_stacked',
+      'deltas.is_factors',
+      'deltas.on_models',
+    ),
     *('deltas.on_stacks', 'deltas.placeholders', 'deltas.times'),
     'align.from_json',
     *('align.to_json', 'deltas.check', 'deltas.unmatched', 'scale.as_bank'),
