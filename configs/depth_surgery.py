@@ -4,8 +4,20 @@
 
 tiny: seconds, a test.
 
-python: minutes on two free cores. Four texts that are part of every Python
-installation, three seeds, transformers of 6 blocks.
+python: about five minutes on two free cores (estimated). Four texts that are
+part of every Python installation (the record has their hashes), three seeds,
+transformers of 6 blocks, 334,656 parameters. Expect (test bits for each byte,
++- over seeds):
+
+  budget, steps              80              160             320
+  from scratch               4.473 +- 0.036  3.923 +- 0.026  3.291 +- 0.019
+  stacked whole (G_stack)    4.182 +- 0.041  3.671 +- 0.042  3.146 +- 0.028
+  each block repeated        4.201 +- 0.046  3.691 +- 0.031  3.193 +- 0.022
+  identity blocks (G_zero)   4.045 +- 0.042  3.580 +- 0.050  3.086 +- 0.025
+
+Of the last networks 4 of 6 blocks, cut and after 40 steps: CRaSh 3.70 and 3.42,
+gates 3.64 and 3.40, the first four 3.61 and 3.39. Paths to the label, which the
+search knows: 67 % of windows, to a wrong byte 33 %; the network itself 40 %.
 
 texts: all texts of a folder of yours, --config.data=FOLDER: files NAME.txt, or
 folders NAME of .txt files.

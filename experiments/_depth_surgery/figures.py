@@ -64,11 +64,11 @@ def cuts(path: pathlib.Path, summary: dict[str, Any]) -> None:
     places, [f'{claims.CUT[n]} ({rows[n]["layers"]})' for n in names]
   )
   ax.grid(visible=False)
-  ax.set_xlabel(
-    'test loss, bits for each byte: cut (open), trained (filled), whole '
-    'network (dashed)'
+  ax.set_xlabel('test loss, bits for each byte')
+  canvas.heading(
+    ax,
+    'open: cut; filled: trained; dashed: whole network; (layers in sequence)',
   )
-  canvas.heading(ax, 'cut, and the number of layers in sequence')
   canvas.save(fig, path)
 
 
