@@ -10,8 +10,21 @@ def inner(x: types.Tree, y: types.Tree) -> types.Array:
   """Returns the inner product of two trees of floats, in the widest dtype."""
   pairs = list(zip(jax.tree.leaves(x), jax.tree.leaves(y)))
   dtype = tree.wide_dtype(*(a for a, _ in pairs))
-  parts = [jnp.sum(a * b).astype(dtype) for a, b in pairs]
-  return sum(parts, jnp.zeros((), dtype))
+  if not pairs:
+    return jnp.zeros((), dtype)
+  return total([jnp.sum(a * b).astype(dtype) for a, b in pairs])
+
+
+def total(parts: list[types.Array]) -> types.Array:
+  """Adds small arrays of one shape in a loop.
+
+  XLA would copy a plain sum of L parts into every kernel that uses it, so that
+  a program compiles in a time that grows as L^2.
+  """
+  if len(parts) == 1:
+    return parts[0]
+  stack = jnp.stack(parts)
+  return jax.lax.fori_loop(1, len(parts), lambda i, x: x + stack[i], stack[0])
 
 
 def scaled(x: types.Tree, factor: types.Array) -> types.Tree:

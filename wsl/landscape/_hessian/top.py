@@ -77,7 +77,7 @@ def hessian_top(
 
   Example:
     >>> import jax, jax.numpy as jnp
-    >>> loss = lambda p, x: jnp.mean((x * p['w']) ** 2)
+    >>> loss = lambda p, x: jnp.mean((x * p['w'][None]) ** 2)
     >>> x = jnp.asarray([[1.0, 2.0]])  # H = diag(1, 4)
     >>> found = hessian_top(
     ...   loss, {'w': jnp.ones(2)}, [x], count=2, key=jax.random.key(0))

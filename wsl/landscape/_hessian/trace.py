@@ -66,7 +66,7 @@ def hessian_trace(
 
   Example:
     >>> import jax, jax.numpy as jnp
-    >>> loss = lambda p, x: jnp.mean((x * p['w']) ** 2)
+    >>> loss = lambda p, x: jnp.mean((x * p['w'][None]) ** 2)
     >>> x = jnp.asarray([[1.0, 2.0]])  # H = diag(1, 4)
     >>> found = hessian_trace(
     ...   loss, {'w': jnp.ones(2)}, [x], probes=2, key=jax.random.key(0))
@@ -107,7 +107,9 @@ def _trace(
   def sample(key: types.PRNGKey) -> types.Array:
     probe = lanczos.signs(key, names, zeros)
     if basis is not None:
-      probe = lanczos.project_off(basis, lanczos.project_off(basis, probe))
+      rows = [x[None] for x in probe]
+      rows = lanczos.project_off(basis, lanczos.project_off(basis, rows))
+      probe = [x[0] for x in rows]
     return known + _directions.inner(probe, apply(probe))
 
   samples = jax.lax.map(sample, jax.random.split(of_probes, probes))
