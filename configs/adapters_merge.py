@@ -5,14 +5,14 @@ r"""Which merge of LoRAs keeps most of what they learned?
 
 tiny: seconds, a test. Two tasks, two seeds, two pools.
 
-python: five minutes of a processor. The four texts and the transformer of
+python: six minutes of a processor. The four texts and the transformer of
 merge_lm, LoRAs of rank 8 on its linear maps, three seeds. Expect (retained part
 of the gain of the LoRAs, %, of A drawn for each task, +- over seeds):
 
   exact sum 8.9 +- 1.1, sums of A and of B 2.6, TIES on products 6.1, on A and B
   1.0, KnOTS 4.9, TSV-M 7.1, LoRA-LEGO 4.9 +- 1.3, truncated sum 6.3, RMM 46.4
 
-digits: five minutes of a processor. The four tasks of merge_vision on the
+digits: three minutes of a processor. The four tasks of merge_vision on the
 digits, an MLP. Expect:
 
   exact sum 63.1 +- 7.9, sums of A and of B 20.7, TIES on products 43.1, on A

@@ -74,13 +74,12 @@ def factorise(
 
   Example:
     >>> import jax.numpy as jnp
-    >>> from wsl import adapters
     >>> w = jnp.outer(jnp.arange(1.0, 9.0), jnp.ones(8))
     >>> small = factorise({'w': w, 'b': jnp.ones(8)}, rank=1)
     >>> small.sizes, round(small.errors['w'], 4)
     ((72, 24), 0.0)
-    >>> float(abs(adapters.dense(small.params)['w'] - w).max()) < 1e-5
-    True
+    >>> small.params['w'].rank
+    1
 
   Reference:
     Chen et al., "DRONE: Data-aware Low-rank Compression for Large NLP Models",

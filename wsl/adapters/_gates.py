@@ -1,5 +1,7 @@
 """LoRAs whose ranks are weighted for each input: SMoRA and MoRA."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -161,11 +163,23 @@ def mora_gates(
   """
   x = jnp.asarray(x)
   _project.check_inputs('mora_gates', x, factors)
-  x, a = tree.widen(x, factors.a)
-  if not 1 <= active <= len(a):
+  if not 1 <= active <= factors.rank:
     raise ValueError(
-      f'mora_gates(active={active}): expected 1 .. {len(a)} ranks'
+      f'mora_gates(active={active}): expected 1 .. {factors.rank} ranks'
     )
+  x, a = tree.widen(x, factors.a)
+  return _mora(x, a, temperature, threshold, active)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _mora(
+  x: types.Array,
+  a: types.Array,
+  temperature: types.Scalar,
+  threshold: types.Scalar,
+  active: int,
+) -> types.Array:
+  """Returns the gates ``[..., r]`` of inputs in one dtype with A."""
   scores = jnp.abs(tree.matmul(x, tree.unit(a).T))
   scores = scores / jnp.asarray(temperature).astype(scores.dtype)
   real = jnp.broadcast_to(jnp.any(a != 0, -1), scores.shape)
