@@ -23,8 +23,9 @@ def of_module(
   axes = tuple(range(len(shape)))
   rows, columns = ((0,), (1,)) if turned else (axes[1:], (0,))
   rank = tree.Static(int(first.shape[0]))
-  a = tree.apply_kernel(_flat_a, first, rank=rank)
-  b = tree.apply_kernel(_flat_b, second, rank=rank)
+  is_matrix = len(first.shape) == len(second.shape) == 2
+  a = first if is_matrix else tree.apply_kernel(_flat_a, first, rank=rank)
+  b = second if is_matrix else tree.apply_kernel(_flat_b, second, rank=rank)
   view = tree.Matrix(rows=rows, columns=columns)
   return adapters.Factors(a, b, float(scale), shape, view)
 
@@ -43,7 +44,7 @@ def stack(base: types.Params, loras: Sequence[dict[str, Any]]) -> types.Deltas:
     name: next(lora[name] for lora in loras if name in lora) for name in names
   }
   filled = [
-    {name: lora.get(name, _zeros(x)) for name, x in wanted.items()}
+    {k: lora[k] if k in lora else _zeros(x) for k, x in wanted.items()}
     for lora in loras
   ]
   stacked = adapters.stack(filled) if wanted else {}
