@@ -29,10 +29,10 @@ def test_many_bits_and_full_rank_are_exact() -> None:
   x = draw(24, 18)
   bits = [(None, 16)]
   assert error(x, rank=18, bits=bits, run=8) < 1e-4
-  errors = [error(x, rank=r, bits=bits) for r in (2, 6, 12)]
+  errors = [error(x, rank=r, bits=bits) for r in (6, 18)]
   s = np.linalg.svd(x, compute_uv=False)
-  wanted = [np.sqrt(np.sum(s[r:] ** 2) / np.sum(s**2)) for r in (2, 6, 12)]
-  np.testing.assert_allclose(errors, wanted, rtol=1e-4)
+  wanted = [np.sqrt(np.sum(s[r:] ** 2) / np.sum(s**2)) for r in (6, 18)]
+  np.testing.assert_allclose(errors, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_leading_directions_deserve_the_bits() -> None:
@@ -98,10 +98,8 @@ def test_layers_small_values_and_zeros() -> None:
   np.testing.assert_array_equal(
     decoded(codecs.skillpack({'w': 0 * x}, **settings)), 0 * x
   )
-  half = jnp.asarray(draw(24, 18), jnp.bfloat16)
-  packed = codecs.skillpack({'w': half, 'b': draw(3)}, rank=2)
-  assert packed.leaves['b'].shape == (3,)
-  assert codecs.size(packed).leaves['b'].bits == 3 * 64
+  vector = {'b': draw(3).astype(np.float32)}
+  assert codecs.size(codecs.skillpack(vector)).leaves['b'].bits == 3 * 32
 
 
 def test_sizes_are_bits_of_codes_and_steps() -> None:
