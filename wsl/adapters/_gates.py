@@ -155,7 +155,7 @@ def mora_gates(
     [0.5, 1.5, 0.0]
 
   Reference:
-    "Little By Little: Continual Learning via Self-Activated Sparse
+    Lu et al., "Little By Little: Continual Learning via Self-Activated Sparse
     Mixture-of-Rank Adaptive Learning", 2025, arXiv:2506.21035.
 
   No official code was found: a reconstruction. That scores are divided by the
