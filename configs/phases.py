@@ -4,7 +4,7 @@
 
 tiny: seconds, a test.
 
-digits: four minutes on two shared cores. Perceptrons 64-W-W-10 on 1000 digits;
+digits: three minutes on two shared cores. Perceptrons 64-W-W-10 on 1000 digits;
 108 networks, and 108 curves between seeds. Expect 3 cells of phase I, 22 of II,
 5 of IV-A (test 94.5 %, CKA 0.73), 6 of IV-B (96.4 %, 0.88), and averages of
 aligned seeds that lose 10.1, 14.4, 13.0 and 2.3 points.
