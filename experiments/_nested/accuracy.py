@@ -41,7 +41,7 @@ def difference(
   @jax.jit
   def of(params: types.Params) -> types.Array:
     cut = surgery.slice(params, size, symmetry=setting.symmetry)
-    whole = surgery.masked(params, size, symmetry=setting.symmetry)
+    whole = surgery.mask_units(params, size, symmetry=setting.symmetry)
     return jnp.abs(small.apply(cut, x) - setting.module.apply(whole, x)).max()
 
   return float(of(params))
@@ -54,7 +54,7 @@ def _program(module: Any, symmetry: Any) -> Any:
   @jax.jit
   def of(networks: types.Params, sizes: Any, test: Any) -> types.Array:
     def one(params: types.Params, size: surgery.Size) -> types.Array:
-      part = surgery.masked(params, size, symmetry=symmetry)
+      part = surgery.mask_units(params, size, symmetry=symmetry)
       found = jnp.argmax(module.apply(part, test[0]), -1)
       return jnp.mean(found == test[1].astype(found.dtype))
 

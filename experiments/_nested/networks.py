@@ -116,7 +116,7 @@ def _one_width(
   key: Any,
 ) -> types.Array:
   """Returns the loss of a slice."""
-  part = surgery.masked(params, size, symmetry=setting.symmetry)
+  part = surgery.mask_units(params, size, symmetry=setting.symmetry)
   return cross_entropy(setting, part, batch, key)
 
 

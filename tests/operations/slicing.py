@@ -31,7 +31,9 @@ def _slices(dtype: Any) -> inputs.Table:
     'surgery.slice': (
       lambda p: surgery.slice(p, sizes[1], symmetry=symmetry), (a,)
     ),
-    'surgery.masked': (of(surgery.masked, symmetry=symmetry), (a, sizes[1])),
+    'surgery.mask_units': (
+      of(surgery.mask_units, symmetry=symmetry), (a, sizes[1])
+    ),
     'surgery.draw_size': (of(surgery.draw_size, sizes), (inputs.KEY,)),
     'surgery.nested_loss': (jax.grad(loss), (a, x, inputs.KEY)),
     'surgery.weight_importance': (

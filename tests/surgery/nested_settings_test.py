@@ -32,7 +32,7 @@ def test_slices_equal_masks_and_keep_the_dtype() -> None:
   params = align.permute(params, order, symmetry=SYMMETRY)
   cut, whole = (
     fn(params, SIZES[1], symmetry=SYMMETRY)
-    for fn in (surgery.slice, surgery.masked)
+    for fn in (surgery.slice, surgery.mask_units)
   )
   assert {x.dtype for x in cut.values()} == {jnp.dtype(dtype)}
   wide = lambda p: {n: np.asarray(x, np.float64) for n, x in p.items()}

@@ -30,7 +30,7 @@ def cut(params: Any, widths: Any) -> Any:
 def mask(params: Any, widths: Any) -> Any:
   size = surgery.slice_size(networks.symmetry(), widths=widths)
   return networks.to_numpy(
-    surgery.masked(params, size, symmetry=networks.symmetry())
+    surgery.mask_units(params, size, symmetry=networks.symmetry())
   )
 
 
@@ -116,7 +116,7 @@ def test_a_traced_size_compiles_once() -> None:
   @jax.jit
   def squares(params: Any, size: surgery.Size) -> Any:
     traces.append(1)
-    part = surgery.masked(params, size, symmetry=symmetry)
+    part = surgery.mask_units(params, size, symmetry=symmetry)
     return jax.tree.map(lambda x: (x * x).sum(), part)
 
   params = networks.params()
@@ -145,7 +145,7 @@ def test_dtypes_integers_and_leaves_on_demand() -> None:
   params = {'n': jnp.arange(4, dtype=jnp.int8), 'w': leaf}
   for operation, wanted in (
     (surgery.slice, ([0, 1, 2], [[0, 1, 2], [4, 5, 6]])),
-    (surgery.masked, ([0, 1, 2, 0], [[0, 1, 2, 0], [4, 5, 6, 0]])),
+    (surgery.mask_units, ([0, 1, 2, 0], [[0, 1, 2, 0], [4, 5, 6, 0]])),
   ):
     found = operation(params, size, symmetry=symmetry)
     assert not reads
@@ -202,7 +202,7 @@ def test_depth_and_the_moments_of_normalisation() -> None:
   size = surgery.slice_size(symmetry, widths=0.5, depths={r'blocks/(\d+)/': 2})
   x = np.random.default_rng(1).normal(size=(5, 4))
   found = networks.to_numpy(surgery.slice(params, size, symmetry=symmetry))
-  whole = networks.to_numpy(surgery.masked(params, size, symmetry=symmetry))
+  whole = networks.to_numpy(surgery.mask_units(params, size, symmetry=symmetry))
   assert len(found['blocks']) == 2
   assert found['blocks'][1]['var'].shape == (3,)
   np.testing.assert_allclose(blocks(found, x), blocks(whole, x), rtol=1e-12)
@@ -219,7 +219,7 @@ def test_depth_and_the_moments_of_normalisation() -> None:
   cut_dict = surgery.slice(named, size, symmetry=of_dict)
   assert list(cut_dict) == ['block_0']
   kept = jax.jit(
-    lambda n: surgery.masked(
+    lambda n: surgery.mask_units(
       named, size._replace(depths={r'block_(\d+)': n}), symmetry=of_dict
     )
   )(1)
@@ -264,7 +264,7 @@ def test_norms_that_count_units_and_groups_that_are_whole() -> None:
   )
   size = surgery.slice_size(symmetry, widths={'g': 2})
   found = networks.to_numpy(surgery.slice(params, size, symmetry=symmetry))
-  whole = networks.to_numpy(surgery.masked(params, size, symmetry=symmetry))
+  whole = networks.to_numpy(surgery.mask_units(params, size, symmetry=symmetry))
   np.testing.assert_allclose(
     group_norm(found, x), group_norm(whole, x), rtol=1e-12
   )
@@ -307,7 +307,7 @@ def test_a_slice_of_a_vision_transformer_runs_in_a_smaller_one() -> None:
   )(params)
   wanted, other = jax.jit(
     lambda p: jax.vmap(lambda p: whole.apply(p, x))(
-      tree.stack([surgery.masked(p, size, symmetry=symmetry), p])
+      tree.stack([surgery.mask_units(p, size, symmetry=symmetry), p])
     )
   )(params)
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)

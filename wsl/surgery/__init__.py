@@ -99,7 +99,6 @@ from wsl.surgery._nested.importance import (
 )
 from wsl.surgery._nested.kernels import elastic_kernel as elastic_kernel
 from wsl.surgery._nested.kernels import kernel_transforms as kernel_transforms
-from wsl.surgery._nested.masks import masked as masked
 from wsl.surgery._nested.matryoshka import (
   matryoshka_logits as matryoshka_logits,
 )
@@ -111,6 +110,7 @@ from wsl.surgery._nested.size import Size as Size
 from wsl.surgery._nested.size import slice_size as slice_size
 from wsl.surgery._nested.slices import slice as slice
 from wsl.surgery._nested.slices import slice_symmetry as slice_symmetry
+from wsl.surgery._nested.unit_masks import mask_units as mask_units
 from wsl.surgery._paths.cola import cola as cola
 from wsl.surgery._paths.cola import PathSearch as PathSearch
 from wsl.surgery._paths.cola import PathValue as PathValue

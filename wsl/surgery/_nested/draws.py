@@ -21,7 +21,7 @@ def draw_size(
       own, as in Mix'n'Match.
 
   Returns:
-    The size as int32 arrays ``[]``, for ``masked``; also inside ``jit``.
+    The size as int32 arrays ``[]``, for ``mask_units``; also inside ``jit``.
 
   Raises:
     ValueError: if there is no size, or they name different groups.

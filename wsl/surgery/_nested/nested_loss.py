@@ -10,8 +10,8 @@ import numpy as np
 
 from wsl import align, tree, types
 from wsl.surgery._nested import draws as draws_lib
-from wsl.surgery._nested import masks
 from wsl.surgery._nested import size as size_lib
+from wsl.surgery._nested import unit_masks
 
 
 def nested_loss(
@@ -147,7 +147,7 @@ def _nested(
   # The gradient is sum_k c_k m_k * grad l(theta * m_k): units of the smallest
   # size receive a term of each slice, those of the largest alone a single one.
   def loss(size: size_lib.Size) -> types.Array:
-    part = masks.masked(params, size, symmetry=symmetry)
+    part = unit_masks.mask_units(params, size, symmetry=symmetry)
     return loss_fn(part, batch, loss_key)
 
   # A loop rather than vmap: masked weights would become batched products.

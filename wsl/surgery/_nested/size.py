@@ -170,8 +170,8 @@ def check(
     align.check_leaves(symmetry, tree.named(params), f'{caller}: params')
   if not traced and tree.is_traced(size):
     raise ValueError(
-      f'{caller}: the size is traced, but shapes depend on it: use masked, or '
-      'a size of numbers'
+      f'{caller}: the size is traced, but shapes depend on it: use mask_units, '
+      'or a size of numbers'
     )
   check_groups(size.widths, symmetry, f'{caller}: widths')
   for name, count in size.widths.items():

@@ -31,7 +31,7 @@ def slice(
   the leading heads are kept. Sort the units first (``importance_order`` and
   ``align.permute``).
 
-  The slice computes what the masked whole (``masked``) computes, unless the
+  The slice computes what the masked whole (``mask_units``) computes, unless the
   function counts the units of a group: a normalisation over them, a mean or a
   softmax over them, or the scale of attention if units of a head are cut.
   Hidden units between two linear maps, channels between convolutions, whole
@@ -52,7 +52,7 @@ def slice(
 
   Raises:
     ValueError: if the model or the size belongs to another symmetry, the size
-      is traced (use ``masked``), or blocks are not in a dict or list.
+      is traced (use ``mask_units``), or blocks are not in a dict or list.
 
   Example:
     >>> import jax.numpy as jnp

@@ -10,7 +10,7 @@ from wsl import align, tree, types
 from wsl.surgery._nested import size as size_lib
 
 
-def masked(
+def mask_units(
   params: types.Params, size: size_lib.Size, *, symmetry: align.Symmetry
 ) -> types.Params:
   r"""Sets all entries outside of a slice to zero, at the shapes of the whole.
@@ -40,14 +40,14 @@ def masked(
     >>> h = align.Factor('w:0', 3)
     >>> symmetry = align.Symmetry((h,), (('w', ((('w:0',),),)),))
     >>> size = surgery.slice_size(symmetry, widths={'w:0': 2})
-    >>> masked({'w': jnp.ones(3)}, size, symmetry=symmetry)['w'].tolist()
+    >>> mask_units({'w': jnp.ones(3)}, size, symmetry=symmetry)['w'].tolist()
     [1.0, 1.0, 0.0]
 
   Reference:
     Devvrit et al., "MatFormer: Nested Transformer for Elastic Inference", 2023,
     arXiv:2310.07707.
   """
-  size_lib.check(params, size, symmetry, 'masked', traced=True)
+  size_lib.check(params, size, symmetry, 'mask_units', traced=True)
 
   def one(name: str, x: Any) -> Any:
     plan = symmetry.plan(name)
