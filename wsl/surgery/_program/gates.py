@@ -94,7 +94,8 @@ def block_gates(
     loss_fn: maps outputs and the batch to a loss ``[]``; one that is hashable
       compiles once.
     batches: any iterable of batches ``(inputs, ...)``, one step each.
-    optimizer: any optax transformation.
+    optimizer: any optax transformation. Adam begins with steps of one size for
+      all gates: take enough of them to separate gates.
     keep: the share k of blocks that the budget allows, 0 .. 1.
     budget: the weight :math:`\mu`.
     polarise: the weight :math:`\nu`.
