@@ -272,6 +272,28 @@ def test_elements_form_a_group(name):
   )
 
 
+@pytest.mark.parametrize('act', [jax.nn.relu, lambda h: h])
+@pytest.mark.parametrize(
+  'mix',
+  [
+    lambda h, ones: jax.lax.scan(lambda c, _: (ones, c), h, length=2)[0],
+    lambda h, ones: jax.lax.scan(lambda c, _: (ones, c), h, length=2)[1][1],
+    lambda h, ones: jax.lax.cond(h[0, 0] > 0, lambda: h, lambda: ones),
+    lambda h, ones: jax.lax.cond(h[0, 0] > 0, lambda: ones, lambda: h),
+    lambda h, ones: ones.at[:2].set(h[:2]),
+  ],
+)
+def test_constants_in_loops_and_branches_do_not_scale(mix, act):
+  apply = lambda p, x: mix(act(x @ p['a']), jnp.ones((4, 5))) @ p['b']
+  params, key = shapes(a=(3, 5), b=(5, 2)), jax.random.key(0)
+  symmetry = align.find_symmetry(apply, params, X)
+  # Rotations that fix the vector of ones are left where units are linear.
+  left = [] if act is jax.nn.relu else ['rotation']
+  assert [a.kind for a in symmetry.actions] == left
+  for x in (X, -X):
+    assert align.check(symmetry, apply, params, x, key=key).error < 1e-12
+
+
 def test_signs_and_scales_by_literal_arrays():
   (apply, params, x), *_ = BY_HAND['reglu']
   symmetry = align.find_symmetry(apply, params, x)

@@ -119,6 +119,23 @@ class Facts:
     """Gives new numbers to arrays."""
     return [value._replace(number=next(self._numbers)) for value in values]
 
+  def separate(self, values: Sequence[Value]) -> list[Value]:
+    """Gives each use of a constant axes of its own.
+
+    A constant does not change, so its uses share no permutation: an array of
+    zeros that starts the caches of keys and of values may be permuted as keys
+    in one and as values in the other. Each use is constrained by its entries.
+    """
+    return [
+      value
+      if value.constant is None or not value.axes
+      else value._replace(
+        axes=fresh([axis.size for axis in value.axes]),
+        number=next(self._numbers),
+      )
+      for value in values
+    ]
+
   def record_value(self, value: Value) -> None:
     """Records the axes of a value, of each of its pieces if they differ.
 

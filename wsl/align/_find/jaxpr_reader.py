@@ -61,7 +61,7 @@ class Reader:
       k: int, eqn: core.JaxprEqn, values: list[axis_facts.Value]
     ) -> list[axis_facts.Value]:
       self.facts.path = (*outside, k)
-      results = self._equation(eqn, values)
+      results = self._equation(eqn, self.facts.separate(values))
       for result in results:
         if result.constant is None:
           self.facts.record_value(result)
@@ -69,7 +69,7 @@ class Reader:
 
     results = jaxprs.interpret(program, args, visit, lift=self._constant)
     self.facts.path = outside
-    return results
+    return self.facts.separate(results)
 
   def _constant(self, value: Any) -> axis_facts.Value:
     """Returns the abstract value of a literal or constant of the program."""
@@ -143,7 +143,8 @@ class Reader:
         axis_facts.Value(axis_facts.fresh(jaxprs.shape_of(v)))
         for v in eqn.outvars
       ]
-    if name in table.RULES and (_filled(eqn) or name in _EMPTY):
+    covered = _filled(eqn) or name in _EMPTY or _whole_window(eqn)
+    if name in table.RULES and covered:
       values = self._results(eqn, args)
       if values is not None and all(map(_fits, values, eqn.outvars)):
         values = suspects.propagate(self.facts, eqn, args, values)
@@ -219,6 +220,15 @@ def _keys(args: Sequence[axis_facts.Value]) -> tuple[Any, ...]:
 def _filled(eqn: core.JaxprEqn) -> bool:
   """Returns True if no operand or result is empty; tokens count as empty."""
   return not any(map(_empty, [*eqn.invars, *eqn.outvars]))
+
+
+def _whole_window(eqn: core.JaxprEqn) -> bool:
+  """Returns True for a window of all entries: its index has no components."""
+  name, shapes = eqn.primitive.name, [*map(jaxprs.shape_of, eqn.invars)]
+  if name.split('-')[0].split('_')[0] not in ('gather', 'scatter'):
+    return False
+  rest = [*shapes[:1], *shapes[2:], *map(jaxprs.shape_of, eqn.outvars)]
+  return shapes[1][-1:] == (0,) and not any(0 in shape for shape in rest)
 
 
 def _empty(var: Any) -> bool:

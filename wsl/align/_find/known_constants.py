@@ -15,6 +15,7 @@ from wsl import jaxprs
 from wsl.align._find import axis_tree, refinement
 
 LIMIT = 1 << 22  # entries; larger constants are not evaluated
+_UNKNOWN = 'a constant that is too large or cannot be evaluated'
 _REASON = 'a constant that varies along it'
 
 
@@ -28,7 +29,7 @@ class Constant:
     index: which of the equation's results it is.
   """
 
-  __slots__ = ('_value', 'eqn', 'index', 'operands', 'shape')
+  __slots__ = ('_labels', '_value', 'eqn', 'index', 'operands', 'shape')
 
   def __init__(
     self,
@@ -40,6 +41,7 @@ class Constant:
     index: int = 0,
   ) -> None:
     self.shape = shape
+    self._labels: dict[int, np.ndarray] = {}
     self._value = value
     self.eqn = eqn
     self.operands = operands
@@ -68,6 +70,16 @@ class Constant:
     except TypeError:  # such as typed random keys
       return None
 
+  def labels(self, i: int) -> np.ndarray | None:
+    """Labels the slices along an axis; equal slices have equal labels."""
+    if i not in self._labels:
+      array = self.array()
+      if array is None:
+        return None
+      rows = np.moveaxis(array, i, 0).reshape(self.shape[i], -1)
+      self._labels[i] = _labels(rows)
+    return self._labels[i]
+
 
 def constrain(axes: Sequence[axis_tree.Axis], constant: Constant) -> None:
   """Pins the axes along which a constant varies.
@@ -78,15 +90,13 @@ def constrain(axes: Sequence[axis_tree.Axis], constant: Constant) -> None:
   """
   if all(axis_tree.pinned(axis) for axis in axes):
     return
-  array = constant.array()
-  if array is None:
-    for axis in axes:
-      axis_tree.pin(axis, 'a constant that is too large or cannot be evaluated')
-    return
   for i, axis in enumerate(axes):
     if not axis_tree.pinned(axis):
-      rows = np.moveaxis(array, i, 0).reshape(axis.size, -1)
-      _pin_labels(axis, _labels(rows))
+      labels = constant.labels(i)
+      if labels is None:
+        axis_tree.pin(axis, _UNKNOWN)
+      else:
+        _pin_labels(axis, labels)
 
 
 def _labels(rows: np.ndarray) -> np.ndarray:

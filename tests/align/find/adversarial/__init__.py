@@ -2,6 +2,7 @@
 
 from tests.align.find.adversarial import (
   features,
+  finer,
   loops,
   mixing,
   rare,
@@ -14,5 +15,6 @@ PARTS = (
   mixing.CASES,
   loops.CASES,
   rare.CASES,
+  finer.CASES,
 )
 CASES = {name: case for part in PARTS for name, case in part.items()}

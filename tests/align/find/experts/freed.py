@@ -26,7 +26,6 @@ _NESTED = [
   routers.load_balance,
   routers.branched,
   routers.looped,
-  routers.differentiated,
   routers.scanned_experts,
   routers.softplus,
   routers.log_sigmoid,
@@ -46,6 +45,14 @@ FREED = {
     router.__name__: (router, moe.draw(*moe.ROUTED, 'bias'), moe.X, moe.NESTED)
     for router in (routers.deepseek, routers.sorted_pairs)
   },
+  # The cotangent of a sum is constant: the outputs of the last weights, which
+  # it multiplies, may be permuted.
+  'differentiated': (
+    routers.differentiated,
+    moe.draw(*moe.ROUTED),
+    moe.X,
+    moe.NESTED * base.factorial(moe.W),
+  ),
   'jittered': (
     routers.jittered,
     moe.draw(*moe.ROUTED),

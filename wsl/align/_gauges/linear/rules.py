@@ -8,7 +8,7 @@ from wsl.align._gauges import layout
 from wsl.align._gauges.linear import elementwise as entrywise
 from wsl.align._gauges.linear import types as types_lib
 from wsl.align._gauges.powers import charges as charges_lib
-from wsl.align._gauges.powers import products, rules
+from wsl.align._gauges.powers import primitives, products, rules
 
 Types = types_lib.Types
 
@@ -114,7 +114,7 @@ def tie(c: Types, step: axis_facts.Step) -> bool:
 MOVES = (
   'broadcast_in_dim', 'concatenate', 'dynamic_slice', 'dynamic_update_slice',
   'expand_dims', 'gather', 'loop put', 'loop take', 'pad', 'reshape', 'slice',
-  'split', 'squeeze', 'transpose',
+  'split', 'squeeze', 'transpose', *primitives.SCATTERS,
 )  # fmt: skip
 RULES: dict[str, Any] = {
   **{name: rules.RULES[name] for name in MOVES},

@@ -36,6 +36,7 @@ class Types:
 
   def __init__(self) -> None:
     self.states: dict[layout.Spot, str] = {}
+    self._constants: dict[layout.Spot, str] = {}
     self.factors: dict[layout.Spot, tuple[layout.Spot, layout.Spot]] = {}
     self.failed: dict[axis_tree.Axis, str] = {}
     self.ones: set[axis_tree.Axis] = set()
@@ -45,7 +46,12 @@ class Types:
     self._reason = ''
 
   def restart(self) -> None:
-    """Forgets contradictions, and keeps the states, for another pass."""
+    """Forgets contradictions, and keeps the states, for another pass.
+
+    A constant joined with a vector, as by a branch that returns one or the
+    other, does not vary in this pass either.
+    """
+    self.states |= self._constants
     self.failed, self.ones, self.mixed = {}, set(), set()
     self._colour = {}
 
@@ -57,7 +63,7 @@ class Types:
       if value.constant is not None:
         state = ZERO if charges_lib.is_zero(value) else UNIFORM
         for spot in layout.spots(found):
-          self.states[spot] = state
+          self.states[spot] = self._constants[spot] = state
     return self._layouts[value.number]
 
   def fail(self, spot: layout.Spot) -> None:

@@ -28,6 +28,39 @@ def update(c: Charges, step: axis_facts.Step) -> bool:
   return True
 
 
+def scatter(c: Charges, step: axis_facts.Step) -> bool:
+  """Writes or adds slices that are whole along some dimensions."""
+  numbers = step.eqn.params['dimension_numbers']
+  whole, index, new = step.args
+  c.pin(index)
+  values = [v for v in (whole, new) if not charges_lib.is_zero(v)]
+  if any(len(c.blocks(v).pieces) > 1 for v in (*values, step.results[0])):
+    return False
+  (r,) = c.blocks(step.results[0]).pieces
+  by_index = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+  windows = [i for i in range(len(r)) if i not in by_index]
+  pairs = list(zip(windows, numbers.update_window_dims))
+  kept = [
+    (i, j) for i, j in pairs if whole.axes[i].size == new.axes[j].size
+  ]  # the others start at computed positions
+  for value, side in ((whole, 0), (new, 1)):
+    if value not in values:
+      continue
+    if value.constant is not None:
+      c.pin(value)
+    (a,) = c.blocks(value).pieces
+    own = [pair[side] for pair in kept]
+    for pair in kept:
+      c.equal(a[pair[side]], r[pair[0]])
+    for k, dimension in enumerate(a):
+      if k not in own:
+        c.zero(products.every(dimension))
+  for i, dimension in enumerate(r):
+    if i not in [pair[0] for pair in kept]:
+      c.zero(products.every(dimension))
+  return True
+
+
 def gather(c: Charges, step: axis_facts.Step) -> bool:
   """Looks up slices that are whole along some dimensions: these are kept."""
   p, value = step.eqn.params, step.args[0]

@@ -38,6 +38,10 @@ SUMS = ('add', 'sub', 'add_any')
 EXTREMES = ('max', 'min')  # keep positive factors, but not signs
 COMPARISONS = ('lt', 'le', 'gt', 'ge', 'lt_to', 'le_to')
 EQUALITIES = ('eq', 'ne', 'eq_to')
+# Write or add updates; a product of them adds powers.
+SCATTERS = (
+  'scatter', 'scatter-add', 'scatter-sub', 'scatter_add', 'scatter_sub',
+)  # fmt: skip
 REDUCED_EXTREMES = ('reduce_max', 'reduce_min', 'argmax', 'argmin')
 
 

@@ -19,7 +19,14 @@ SCALE, SIGN, BOTH = (0,), (1,), (0, 1)
 
 
 def apply(c: Charges, step: axis_facts.Step) -> None:
-  """Adds the equations of one step; without a rule all powers are 0."""
+  """Adds the equations of one step; without a rule all powers are 0.
+
+  A constant does not change, so its powers are 0 in every step that reads or
+  returns it, such as a branch or a step of a loop; zeros have any power.
+  """
+  for value in (*step.args, *step.results):
+    if value.constant is not None and not charges_lib.is_zero(value):
+      c.pin(value)
   rule = RULES.get(step.name, elementwise.unary)
   if not rule(c, step):
     for value in (*step.args, *step.results):
@@ -28,7 +35,7 @@ def apply(c: Charges, step: axis_facts.Step) -> None:
 
 def _tie(c: Charges, step: axis_facts.Step) -> bool:
   """Equates an array before, in and after a loop."""
-  if charges_lib.is_zero(step.args[0]):
+  if any(map(charges_lib.is_zero, (*step.args, *step.results))):
     return True
   return moves.moved(lambda eqn, rank: list(range(rank)))(c, step)
 
@@ -79,6 +86,7 @@ RULES = {
   'reduce_window_min': products.window(SCALE),
   'reduce_window_sum': products.window(BOTH),
   'reshape': moves.reshape,
+  **dict.fromkeys(primitives.SCATTERS, indexing.scatter),
   'select_n': elementwise.select,
   'slice': moves.sliced,
   'split': moves.split,
