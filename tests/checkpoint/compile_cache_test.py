@@ -14,7 +14,9 @@ CODE = """
   import collections, pathlib, sys
   import jax
   from jax import monitoring
-  from wsl import checkpoint, deltas, merge
+  import jax.numpy as jnp
+  import numpy as np
+  from wsl import checkpoint, deltas, merge, tree
 
   events = collections.Counter()
   monitoring.register_event_listener(lambda name, **_: events.update([name]))
@@ -24,8 +26,12 @@ CODE = """
   tau = merge.dare(deltas.stack(base, others), rate=0.5, key=jax.random.key(0))
   merged = deltas.apply(base, merge.ties(tau, density=0.5))
   checkpoint.save(folder / 'out', merged)
-  print(events['/jax/compilation_cache/cache_hits'])
-  print(events['/jax/compilation_cache/cache_misses'])
+  found = lambda: [
+    events[f'/jax/compilation_cache/cache_{name}'] for name in ('hits', 'misses')
+  ]
+  before = sum(found())
+  tree.apply_kernel(jnp.take, np.arange(3.0), np.arange(3, dtype=np.int32))
+  print(sum(found()) - before, *found())
 """
 
 
@@ -50,7 +56,8 @@ def test_another_process_compiles_nothing(tmp_path):
       env=environment,
     )
     counts.append([int(number) for number in run.stdout.split()])
-  (hits, misses), (hits_again, misses_again) = counts
+  (programs, hits, misses), (_, hits_again, misses_again) = counts
+  assert programs == 1, 'constants of a float64 kernel compile programs'
   assert misses > 3
   assert misses_again == 0
   assert hits_again == hits + misses

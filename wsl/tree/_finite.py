@@ -97,7 +97,7 @@ def is_finite(x: Any) -> bool:
   if not isinstance(x, jax.Array) or _on_one_cpu(x):
     return all_finite(np.asarray(x))
   # Constants of a trace are concrete; compute on them outside of it.
-  with jax.ensure_compile_time_eval():
+  with jax.core.eval_context():
     return not int(_on_demand.apply_kernel(_count_bad, x))
 
 

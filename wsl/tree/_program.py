@@ -77,8 +77,10 @@ def _run_wide(program: Program, inputs: list[Any]) -> Any:
     _check_first(program, inputs)
     return _run(program, inputs)
   execute = _run_on_gpu if on_gpu else _run
-  # Constants of a trace are concrete; compute on them outside of it.
-  with jax.ensure_compile_time_eval():
+  # Constants of a trace are concrete; compute on them outside of it. Under
+  # jax.ensure_compile_time_eval the kernel's own constants would be computed
+  # while it is traced and lowered, each by a program that is compiled for it.
+  with jax.core.eval_context():
     if not wide:
       return execute(program, inputs)
     with jax.enable_x64(True):

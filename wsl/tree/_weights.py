@@ -223,7 +223,7 @@ def _same(x: Any, y: Any) -> bool:
   if any(
     isinstance(v, jax.Array) and not v.is_fully_addressable for v in (x, y)
   ):
-    with jax.ensure_compile_time_eval():
+    with jax.core.eval_context():
       return bool(_on_demand.apply_kernel(_equal, x, y))
   x, y = (np.ascontiguousarray(v) for v in (x, y))
   bits = [v.reshape(-1).view(np.uint8) for v in (x, y)]

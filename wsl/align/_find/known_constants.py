@@ -53,7 +53,7 @@ class Constant:
       try:
         operands = [x.value() for x in self.operands]
         if all(x is not None for x in operands):
-          with jax.ensure_compile_time_eval():
+          with jax.core.eval_context():
             self._value = jaxprs.evaluate(self.eqn, operands)[self.index]
       except (Exception, RecursionError):  # whatever the primitive raises
         self._value = None

@@ -41,7 +41,7 @@ def checksums(base: types.Params) -> np.ndarray:
   It depends on every bit and its position, not on the sharding. 0 denotes a
   leaf with unknown values: traced, or on demand.
   """
-  with jax.ensure_compile_time_eval():  # a constant in a trace is known
+  with jax.core.eval_context():  # a constant in a trace is known
     sums = [
       _checksum(x) if _is_known(x) else np.uint32(0)
       for x in tree.named(base).values()

@@ -123,7 +123,7 @@ _VARYING = (values.Flat, values.Grid)
 
 def _branch(eqn: core.JaxprEqn) -> Any:
   """Returns the branch of ``platform_dependent`` for the default device."""
-  with jax.ensure_compile_time_eval():
+  with jax.core.eval_context():
     (device,) = jnp.zeros(()).devices()
   names = {'gpu': ('cuda', 'rocm')}.get(device.platform, (device.platform,))
   each = zip(eqn.params['branches_platforms'], eqn.params['branches'])
