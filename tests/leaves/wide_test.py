@@ -99,6 +99,20 @@ def scanned(base: Any) -> Any:
   return scale.scan(block, np.ones((1, 6)), layers, bank, 0.5)
 
 
+def absorbed(p: Any) -> Any:
+  """Absorbs gains b of features that are normalised."""
+
+  def gated(p: Any, x: Any) -> Any:
+    x = jnp.matmul(x, p['l0']['w'])
+    x = x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True))
+    return jnp.matmul(x * p['l0']['b'][None], p['l1']['w'])
+
+  symmetry = align.find_symmetry(gated, p, X)
+  found = align.absorb_norms(p, symmetry=symmetry, leaves='l0/b')
+  assert found.gains == '^l0/b$'
+  return found.params, found.gauge
+
+
 def features(p: Any) -> Any:
   return jax.tree_util.Partial(lambda p, x: [net(p, x)], p)
 
@@ -111,6 +125,7 @@ def repaired(p: Any) -> Any:
 
 # Results are float64, or numbers of float64 sums, under either setting.
 COMPUTED: dict[str, Callable[..., Any]] = {
+  'absorb_norms': lambda: absorbed(A),
   'box': lambda: scale.box(COEFS, high=0.5).values,
   'line': lambda: (
     scale.line(

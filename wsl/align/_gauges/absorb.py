@@ -98,7 +98,9 @@ def absorb_norms(
   moved = _permutation.permute(
     params, _permutation.identity(symmetry) | gauge, symmetry=symmetry
   )
-  one = lambda name, x: jnp.ones_like(x) if name in done else x
+  one = lambda name, x: (
+    tree.apply_kernel(jnp.ones_like, x) if name in done else x
+  )
   moved = tree.map_named(one, moved)
   pattern = '|'.join(f'^{re.escape(n)}$' for n in done) or None
   return Absorbed(moved, gauge, pattern, kept)
@@ -174,7 +176,7 @@ def _solve(
         table = table * (np.sign(value) if kind == 'sign' else size)
       if np.any(table != 1):
         wide = tree.wide_dtype(*(values[n] for _, n in able))
-        gauge[action.name] = jnp.asarray(table.astype(wide))
+        gauge[action.name] = tree.apply_kernel(jnp.array, table.astype(wide))
   return [name for _, name in able]
 
 
