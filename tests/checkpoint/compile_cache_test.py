@@ -26,9 +26,8 @@ CODE = """
   tau = merge.dare(deltas.stack(base, others), rate=0.5, key=jax.random.key(0))
   merged = deltas.apply(base, merge.ties(tau, density=0.5))
   checkpoint.save(folder / 'out', merged)
-  found = lambda: [
-    events[f'/jax/compilation_cache/cache_{name}'] for name in ('hits', 'misses')
-  ]
+  names = [f'/jax/compilation_cache/cache_{x}' for x in ('hits', 'misses')]
+  found = lambda: [events[name] for name in names]
   before = sum(found())
   tree.apply_kernel(jnp.take, np.arange(3.0), np.arange(3, dtype=np.int32))
   print(sum(found()) - before, *found())
