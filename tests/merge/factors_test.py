@@ -164,3 +164,16 @@ def test_factors_that_are_not_stacked_are_refused(method: Any) -> None:
   one = adapters.Factors(jnp.ones((2, 8)), jnp.ones((4, 2)), 1.0, (4, 8), VIEW)
   with pytest.raises(ValueError, match="leaf 'w' holds the factors of one tas"):
     method({'w': one})
+
+
+def test_sums_over_entries_refuse_factors():
+  view = tree.Matrix(rows=(0,), columns=(1,))
+  one = deltas.Factors(jnp.ones((1, 3)), jnp.ones((2, 1)), 1.0, (3, 2), view)
+  for call in (
+    lambda: tree.norm({'w': one}),
+    lambda: tree.total(jnp.sum, {'w': one}),
+    lambda: tree.kth_magnitude({'w': one}, 1),
+  ):
+    with pytest.raises(ValueError, match=r'a leaf is Factors.*deltas.dense'):
+      call()
+  assert float(tree.norm(deltas.dense({'w': one}))) == 6**0.5

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,8 @@ class Factors:
   scale: types.Scalar
   shape: tuple[int, ...]
   view: tree.Matrix
+  # Sums over entries refuse it: those of the factors are not those of the leaf.
+  is_product: ClassVar[bool] = True
 
   @property
   def rank(self) -> int:

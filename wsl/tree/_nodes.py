@@ -217,3 +217,26 @@ def _abstract(x: Any) -> Any:
   if isinstance(x, (Stored, Statistic)):
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
   return x
+
+
+def check_no_products(function: str, tree: Any) -> None:
+  """Checks that no leaf is given by the factors of a product.
+
+  The leaves of such a node are its factors, whose entries are not those of the
+  leaf that it stands for.
+
+  Args:
+    function: the public function to name in the message.
+    tree: any pytree; nodes that are products have an attribute ``is_product``.
+
+  Raises:
+    ValueError: naming the type of the node.
+  """
+  is_product = lambda x: getattr(x, 'is_product', False)
+  nodes = jax.tree.leaves(tree, is_leaf=is_product)
+  found = next(filter(is_product, nodes), None)
+  if found is not None:
+    raise ValueError(
+      f'{function}: a leaf is {type(found).__name__}, whose entries are not '
+      'those of the product: give deltas.dense(tree)'
+    )

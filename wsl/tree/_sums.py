@@ -54,6 +54,7 @@ def total(
     >>> int(total(count, {'a': jnp.ones(3), 'b': -jnp.ones(2)}))
     3
   """
+  _nodes.check_no_products('total', tree)
   nodes: list[_nodes.Computed] = []
   each = iter(_separate.hyper_for_leaves(hyper, jax.tree.leaves(tree)))
   jax.tree.map(
@@ -188,6 +189,7 @@ def norm(tree: types.Tree, *, ord: int = 2) -> Any:
   """
   if ord not in (1, 2):
     raise ValueError(f'norm(ord={ord}): expected 1 or 2')
+  _nodes.check_no_products('norm', tree)
   tree = jax.tree.map(lambda x: x if _counts(x) else None, tree)
   if ord == 1:
     return total(_magnitudes, tree, entries=_ALL)

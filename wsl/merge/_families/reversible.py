@@ -134,8 +134,11 @@ def rmm(
       place = '' if isinstance(x.a, jax.core.Tracer) else name
       kind = (x.a.shape, x.a.dtype, x.b.shape, x.b.dtype, place)
       alike.setdefault(kind, {})[name] = x
+  last: Any = None
   for leaves in alike.values():
-    found |= _reversible(leaves, basis)
+    done = _reversible(leaves, basis, last)
+    last = next(iter(done.values())).b.vectors
+    found |= done
   each = iter([found[name] for name in found])
   return jax.tree.map(lambda _: next(each), deltas, is_leaf=is_leaf)
 
@@ -163,12 +166,23 @@ def _check_no_matrix(
       )
 
 
-def _reversible(leaves: dict[str, Any], basis: int) -> dict[str, Reversible]:
-  """Returns leaves of stacked factors of one shape in shared bases."""
+def _reversible(
+  leaves: dict[str, Any], basis: int, last: Any
+) -> dict[str, Reversible]:
+  """Returns leaves of stacked factors of one shape in shared bases.
+
+  Decompositions of one trace follow each other: the first one follows ``last``.
+  """
   some = list(leaves.values())
-  a = _bases_of([x.a for x in some], [], basis=basis, swap=True)
+  rows, columns = [x.a for x in some], [x.b for x in some]
+  traced = isinstance(rows[0], jax.core.Tracer)
+  if traced and last is not None:
+    rows[0] = tree.after(rows[0], last)
+  a = _bases_of(rows, [], basis=basis, swap=True)
+  if traced:
+    columns[0] = tree.after(columns[0], a[0].vectors)
   scales = [x.scale for x in some]
-  b = _bases_of([x.b for x in some], scales, basis=basis, swap=False)
+  b = _bases_of(columns, scales, basis=basis, swap=False)
   return {
     name: Reversible(p, q, tuple(x.shape), x.view)
     for (name, x), p, q in zip(leaves.items(), a, b)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _names, _separate
+from wsl.tree import _names, _nodes, _separate
 from wsl.tree._ranks import bits, search
 
 
@@ -55,6 +55,7 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
     >>> kth_magnitude(tree, 2).tolist()
     [3.0]
   """
+  _nodes.check_no_products('kth_magnitude', tree)
   # Skip empty leaves.
   full = {name: x for name, x in _names.named(tree).items() if x.size}
   leaves, roles = list(full.values()), [_names.role(name) for name in full]
