@@ -127,6 +127,7 @@ def test_loras_of_the_language_model_under_vmap() -> None:
   ('delta', 'message'),
   [
     ({'other': FACTORS['plain']}, 'no such leaf'),
+    (adapters.stack([{'plain': FACTORS['plain']}]), 'is a stack'),
     ({'plain': FACTORS['torch']}, r'shape \(11, 13\), the model \(13, 11\)'),
   ],
 )

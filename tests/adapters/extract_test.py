@@ -201,6 +201,7 @@ def test_zero_and_none_leaves() -> None:
     ((3, 3), {'rank': 1.5}, 'rank=1.5'),
     ((3, 3), {'energy': 1.5}, 'energy=1.5'),
     ((3, 3), {'rank': 1, 'otherwise': 'kep'}, "'keep'"),
+    ((3, 3), {'rank': 1, 'dtype': np.int8}, 'dtype=int8'),
     ((3, 3, 3), {'rank': 1}, "extract: leaf 'w' of shape"),
   ],
 )
@@ -216,3 +217,13 @@ def test_values_that_are_not_finite_are_named() -> None:
     adapters.extract({'w': x}, rank=1)
   with pytest.raises(ValueError, match='complex'):
     adapters.extract({'w': jnp.ones((2, 2), jnp.complex64)}, rank=1)
+
+
+def test_traced_leaves_and_leaves_in_factors_are_refused() -> None:
+  with pytest.raises(ValueError, match="leaf 'w' is traced"):
+    jax.eval_shape(
+      lambda x: adapters.extract({'w': x}, rank=1), jnp.ones((2, 2))
+    )
+  found = adapters.extract({'w': np.ones((2, 2), np.float32)}, rank=1).factors
+  with pytest.raises(ValueError, match="leaf 'w' is in factors"):
+    adapters.extract(found, rank=1)

@@ -85,6 +85,15 @@ def test_ranks_by_energy_and_ratio() -> None:
   assert isinstance(whole.params['w'], jax.Array)
 
 
+def test_a_small_direction_is_kept_without_a_limit_of_energy() -> None:
+  # Its square is below the rounding of the sum of squares in float32.
+  u, v = (np.linalg.qr(DRAW((n, 2)))[0] for n in (N, OUT))
+  w = np.float32(u * [1.0, 1e-4] @ v.T)
+  found = run(w, rank=2)
+  assert found.params['w'].rank == 2
+  assert found.errors['w'] < 1e-6
+
+
 def test_a_model_with_the_grams_of_its_inputs() -> None:
   draw = lambda *shape: jnp.asarray(DRAW(shape), jnp.float32)
   params = {'a': draw(N, 12), 'b': draw(12), 'c': draw(12, OUT)}
@@ -132,6 +141,8 @@ def test_blocks_have_ranks_each() -> None:
     ({}, 'give rank=, energy= or ratio='),
     ({'rank': 0}, 'rank=0'),
     ({'ratio': 1.5}, 'ratio=1.5'),
+    ({'rank': 1, 'dtype': np.int8}, 'dtype=int8'),
+    ({'rank': 1, 'w': np.zeros((N, OUT), np.int32)}, 'no leaf is a matrix'),
     ({'energy': 0}, 'energy=0'),
     ({'rank': 1, 'gram': np.ones((8, 8))}, "leaf 'w' has 1 matrices of 10"),
     ({'rank': 1, 'leaves': 'v'}, 'factorise'),

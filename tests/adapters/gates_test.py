@@ -168,6 +168,20 @@ def test_narrow_inputs_are_computed_in_float32() -> None:
       r'bias has shape \(3,\)',
     ),
     (lambda: adapters.mora_gates(X, factors(), active=0), 'active=0'),
+    (
+      lambda: adapters.mora_gates(X, factors(), active=1, temperature=0.0),
+      'temperature=0.0',
+    ),
+    (
+      lambda: adapters.mora_gates(X, factors(), active=1, threshold=2.0),
+      'threshold=2.0',
+    ),
+    (
+      lambda: adapters.project(X, factors(), gates=jnp.ones((len(X), 1))),
+      'give one gate for each rank',
+    ),
+    (lambda: adapters.gate(factors(), jnp.ones(1)), r'gates have shape \(1,\)'),
+    (lambda: adapters.balance(jnp.zeros(3), jnp.ones((5, 1))), 'for each rank'),
     (lambda: adapters.project(X[:, 1:], factors()), 'have 6 inputs'),
     (
       lambda: adapters.project(X, factors(A[None], B[None])),

@@ -222,12 +222,18 @@ def test_blocks_dtypes_and_leaves_on_demand() -> None:
 
 @pytest.mark.parametrize(
   ('given', 'rank', 'message'),
-  [('lora', 0, 'rank=0'), ('lora', 1.5, 'rank=1.5'), ('array', 1, 'no leaf')],
+  [
+    ('lora', 0, 'rank=0'),
+    ('lora', 1.5, 'rank=1.5'),
+    ('array', 1, 'no leaf'),
+    ('single', 1, "leaf 'w' is of one LoRA: give adapters.stack"),
+  ],
 )
 def test_mistakes(given: str, rank: Any, message: str) -> None:
   pool = {'w': jnp.ones((2, 3))}
-  if given == 'lora':
-    pool = adapters.stack([lora(0, 1, dtype=np.float32)])
+  if given != 'array':
+    pool = lora(0, 1, dtype=np.float32)
+    pool = adapters.stack([pool]) if given == 'lora' else pool
   with pytest.raises(ValueError, match=message) as found:
     adapters.lego(pool, rank=rank)
   assert len(str(found.value)) < 200

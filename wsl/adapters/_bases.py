@@ -10,7 +10,7 @@ import numpy as np
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.adapters import _leaves
+from wsl.adapters import _checks, _leaves
 
 _KINDS = ('disjoint', 'subset', 'gaussian')
 
@@ -78,8 +78,8 @@ def orthogonal_bases(
   No official code was found: a reconstruction. The paper draws random subsets,
   whose tasks may collide; ``'disjoint'`` takes turns instead.
   """
+  _check(rank, tasks, kind)
   numbers = [int(t) for t in tasks]
-  _check(rank, numbers, kind)
   views = _leaves.matrices('orthogonal_bases', params, leaves, matrices)
   found: dict[str, Any] = {}
   last_a = jnp.zeros(0)
@@ -105,13 +105,14 @@ def orthogonal_bases(
   return found
 
 
-def _check(rank: int, tasks: list[int], kind: str) -> None:
+def _check(rank: int, tasks: Sequence[int], kind: str) -> None:
   """Checks the arguments of ``orthogonal_bases``."""
-  if rank < 1:
-    raise ValueError(f'orthogonal_bases(rank={rank}): expected at least 1')
-  if not tasks or min(tasks) < 0 or len(set(tasks)) < len(tasks):
+  _checks.whole('orthogonal_bases', rank=rank)
+  right = [isinstance(t, (int, np.integer)) and t >= 0 for t in tasks]
+  if not right or not all(right) or len(set(tasks)) < len(tasks):
     raise ValueError(
-      f'orthogonal_bases(tasks={tasks}): expected different numbers, 0 or more'
+      f'orthogonal_bases(tasks={[*tasks][:8]}): expected different numbers, '
+      'integers of 0 or more'
     )
   if kind not in _KINDS:
     hint = tree.nearest(str(kind), _KINDS)
@@ -192,7 +193,7 @@ def overlap(deltas: types.Deltas) -> dict[str, types.Array]:
     A is zero has no overlap.
 
   Raises:
-    ValueError: if no leaf is in factors.
+    ValueError: if no leaf is in factors, or one is no stack.
 
   Example:
     >>> import jax.numpy as jnp
@@ -213,6 +214,10 @@ def overlap(deltas: types.Deltas) -> dict[str, types.Array]:
   before = jnp.zeros(0)
   for name, x in tree.named(deltas, is_leaf=is_factors).items():
     if is_factors(x):
+      if not x.stacked:
+        raise ValueError(
+          f"overlap: leaf '{name}' is of one LoRA: give adapters.stack of them"
+        )
       found[name] = tree.read(tree.apply_kernel(_overlap, x.a, before))
       before = found[name]
   if not found:

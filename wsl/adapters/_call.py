@@ -42,8 +42,9 @@ def call(
     The outputs, as of ``deltas.apply`` and ``dense``, to rounding.
 
   Raises:
-    ValueError: if the delta has a leaf that the model lacks, or of another
-      shape; or if the function depends on values.
+    ValueError: if the delta has a leaf that is not in the model, of another
+      shape, of integers there, or a stack; or if the function depends on
+      values.
 
   Example:
     >>> import jax.numpy as jnp
@@ -70,6 +71,15 @@ def call(
       has = tuple(leaves[name].shape) if name in leaves else 'no such leaf'
       raise ValueError(
         f"call: delta leaf '{name}' has shape {tuple(x.shape)}, the model {has}"
+      )
+    if is_leaf(x) and x.stacked:
+      raise ValueError(
+        f"call: delta leaf '{name}' is a stack: jax.vmap over it, or merge it"
+      )
+    if not is_leaf(leaves[name]) and not tree.is_float(leaves[name]):
+      raise ValueError(
+        f"call: leaf '{name}' of the model is {leaves[name].dtype}, no float: "
+        'leave it out of the delta'
       )
   weights = [_factored.weight(x, added.get(name)) for name, x in leaves.items()]
   shapes = [jax.ShapeDtypeStruct(w.shape, w.dtype) for w in weights]

@@ -7,7 +7,7 @@ import numpy as np
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.adapters import _leaves
+from wsl.adapters import _checks, _leaves
 
 
 class Factorised(NamedTuple):
@@ -56,8 +56,8 @@ def factorise(
     energy: the part of :math:`|G^{1/2} W|^2` that the factors keep at least,
       0 < energy <= 1.
     ratio: the largest part of its parameters that a matrix keeps,
-      0 < ratio < 1: :math:`r = \rho m n / (m + n)`, at least 1. At least one of
-      the three is given; the smallest rank holds.
+      0 < ratio <= 1: :math:`r = \rho m n / (m + n)`, at least 1. At least one
+      of the three is given; the smallest rank holds.
     grams: a tree like params of ``types.Gram`` or None, of ``stats.gram``, for
       errors of outputs. A leaf without one is decomposed by its entries.
     leaves: the leaves that are factorised, by a regular expression or a
@@ -70,7 +70,8 @@ def factorise(
 
   Raises:
     ValueError: if a number is out of range, none is given, a Gram matrix does
-      not fit its leaf, or a matrix is complex or not finite.
+      not fit its leaf, or a matrix is complex, not finite, traced, or in
+      factors.
 
   Example:
     >>> import jax.numpy as jnp
@@ -92,6 +93,8 @@ def factorise(
   factors after the decomposition.
   """
   _check(rank, energy, ratio)
+  _checks.dtype('factorise', dtype)
+  _checks.arrays('factorise', params, 'give adapters.dense of the model')
   found = _leaves.matrices('factorise', params, leaves, matrices)
   given = _grams(params, grams)
   factors: dict[str, deltas_lib.Factors] = {}
@@ -118,11 +121,8 @@ def _check(rank: Any, energy: Any, ratio: Any) -> None:
   """Checks the numbers of ``factorise``."""
   if rank is None and energy is None and ratio is None:
     raise ValueError('factorise: give rank=, energy= or ratio=')
-  if rank is not None and (not isinstance(rank, int) or rank < 1):
-    raise ValueError(f'factorise(rank={rank!r}): expected an integer >= 1')
-  for name, value in (('energy', energy), ('ratio', ratio)):
-    if value is not None and not 0 < value <= 1:
-      raise ValueError(f'factorise({name}={value!r}): expected 0 < {name} <= 1')
+  _checks.whole('factorise', rank=rank)
+  _checks.share('factorise', energy=energy, ratio=ratio)
 
 
 def _grams(params: types.Params, grams: types.Tree) -> dict[str, types.Gram]:
@@ -174,7 +174,6 @@ def _of_leaf(
   dtype: Any,
 ) -> tuple[deltas_lib.Factors, float]:
   """Returns the factors of a leaf and their error."""
-  tree.check_real('factorise', {name: leaf}, 'only real ones are decomposed')
   operands = (leaf,) if gram is None else (leaf, gram.matrix)
   a, b, kept, error = tree.read(
     tree.apply_kernel(
@@ -182,7 +181,7 @@ def _of_leaf(
       *operands,
       view=tree.Static(view),
       most=tree.Static(most),
-      energy=1.0 if energy is None else float(energy),
+      energy=float('inf') if energy is None else float(energy),
       dtype=tree.Static(np.dtype(leaf.dtype if dtype is None else dtype)),
     )
   )

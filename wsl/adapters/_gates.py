@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.adapters import _project
+from wsl.adapters import _checks, _project
 
 
 def smora_gates(
@@ -54,6 +54,7 @@ def smora_gates(
   As in the official code, the biased score is also the weight. That code
   updates the bias within the forward pass; here ``balance`` does.
   """
+  _checks.whole('smora_gates', active=active, partition=partition)
   x, router = tree.widen(x, router)
   ranks = len(router) * partition
   if not 1 <= active <= ranks or active % partition:
@@ -69,6 +70,7 @@ def smora_gates(
   score = jax.nn.sigmoid(tree.matmul(x, router.T))
   score = jnp.repeat(score, partition, axis=-1)
   if bias is not None:
+    bias = jnp.asarray(bias)
     if bias.shape != (ranks,):
       raise ValueError(
         f'smora_gates: bias has shape {bias.shape}, expected ({ranks},)'
@@ -95,6 +97,13 @@ def balance(
     gates: of a batch of inputs, ``[..., r]``.
     rate: u > 0.
 
+  Returns:
+    The bias after one step, ``[r]``.
+
+  Raises:
+    ValueError: if the bias and the gates are of different ranks, or the rate is
+      not above 0.
+
   Example:
     >>> import jax.numpy as jnp
     >>> gates = jnp.asarray([[1.0, 0.0], [2.0, 0.0]])
@@ -105,6 +114,11 @@ def balance(
     as ``smora_gates``; Wang et al., "Auxiliary-Loss-Free Load Balancing
     Strategy for Mixture-of-Experts", 2024, arXiv:2408.15664.
   """
+  if bias.shape != gates.shape[-1:] or not rate > 0:
+    raise ValueError(
+      f'balance: bias {bias.shape}, gates {gates.shape}, rate={rate}: expected '
+      'one number for each rank, and a rate above 0'
+    )
   active = (gates != 0).reshape(-1, gates.shape[-1])
   counts = jnp.sum(active, 0).astype(bias.dtype)
   return bias + rate * jnp.sign(jnp.mean(counts, keepdims=True) - counts)
@@ -141,7 +155,7 @@ def mora_gates(
     ``[..., r]``, in float32 or wider.
 
   Raises:
-    ValueError: if ``active`` is out of range, or the factors are of several
+    ValueError: if a number is out of range, or the factors are of several
       matrices, or of other inputs.
 
   Example:
@@ -163,10 +177,21 @@ def mora_gates(
   """
   x = jnp.asarray(x)
   _project.check_inputs('mora_gates', x, factors)
-  if not 1 <= active <= factors.rank:
+  _checks.whole('mora_gates', active=active)
+  if active > factors.rank:
     raise ValueError(
       f'mora_gates(active={active}): expected 1 .. {factors.rank} ranks'
     )
+  tree.check_scalars('mora_gates', temperature=temperature, threshold=threshold)
+  for name, value, right in (
+    ('temperature', temperature, lambda t: t > 0),
+    ('threshold', threshold, lambda t: 0 <= t <= 1),
+  ):
+    if not tree.is_traced(value) and not right(float(value)):
+      raise ValueError(
+        f'mora_gates({name}={value}): expected temperature > 0, 0 <= threshold '
+        '<= 1'
+      )
   x, a = tree.widen(x, factors.a)
   return _mora(x, a, temperature, threshold, active)
 

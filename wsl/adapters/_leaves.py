@@ -13,6 +13,8 @@ def matrices(
 ) -> dict[str, tuple[Any, tree.Matrix]]:
   """Returns the chosen leaves that are matrices, with their views, by name.
 
+  Integers and bools are no matrices.
+
   Args:
     function: the public function, as the user called it.
     params: the model.
@@ -20,7 +22,7 @@ def matrices(
     rules: which of them are matrices, as in ``tree.views``.
 
   Raises:
-    ValueError: as ``tree.views``, or if there is none.
+    ValueError: as ``tree.views``, or if there is none, or one is complex.
   """
   try:
     chosen = tree.named(tree.select(params, leaves))
@@ -32,8 +34,10 @@ def matrices(
   found = {
     name: (named[name], view)
     for name, view in tree.named(views, is_leaf=is_leaf).items()
-    if view is not None and view.is_matrix
+    if view is not None and view.is_matrix and tree.is_float(named[name])
   }
   if not found:
     raise ValueError(f'{function}: no leaf is a matrix: take other leaves=')
+  only = {name: leaf for name, (leaf, _) in found.items()}
+  tree.check_real(function, only, 'only real ones have factors')
   return found

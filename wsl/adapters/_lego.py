@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.adapters import _clusters
+from wsl.adapters import _checks, _clusters
 
 
 def lego(
@@ -55,7 +55,8 @@ def lego(
     A tree of ``Factors`` with scale 1; means of arrays.
 
   Raises:
-    ValueError: if ``rank`` is out of range or no leaf is in factors.
+    ValueError: if ``rank`` is out of range, no leaf is in factors, or one is
+      complex or not a stack.
 
   Example:
     >>> import jax.numpy as jnp
@@ -77,14 +78,20 @@ def lego(
   variance. ``invariant`` and the choice of the first centres are of this
   library.
   """
-  if rank is not None and (not isinstance(rank, int) or rank < 1):
-    raise ValueError(f'lego(rank={rank!r}): expected an integer, at least 1')
-  leaves = jax.tree.leaves(deltas, is_leaf=deltas_lib.is_factors)
-  if not any(map(deltas_lib.is_factors, leaves)):
+  _checks.whole('lego', rank=rank)
+  leaves = tree.named(deltas, is_leaf=deltas_lib.is_factors)
+  factored = {k: x for k, x in leaves.items() if deltas_lib.is_factors(x)}
+  if not factored:
     raise ValueError(
       'lego: no leaf is in factors: give adapters.stack of LoRAs, of '
       'adapters.extract if they are dense'
     )
+  for name, x in factored.items():
+    if not x.stacked:
+      raise ValueError(
+        f"lego: leaf '{name}' is of one LoRA: give adapters.stack of them"
+      )
+    tree.check_real('lego', {name: x.a}, 'only real units are clustered')
   hyper = {
     'invariant': tree.Static(invariant),
     'norms': tree.Static(norms),

@@ -29,7 +29,8 @@ def project(
     ``[..., out]`` in the dtype of x, computed in float32 or wider.
 
   Raises:
-    ValueError: if the factors are of several matrices, or of other inputs.
+    ValueError: if the factors are of several matrices, of other inputs, or of
+      another rank than the gates.
 
   Example:
     >>> import jax.numpy as jnp
@@ -50,6 +51,12 @@ def project(
   a, b = factors.a.astype(wide), factors.b.astype(wide)
   ranks = tree.matmul(x.astype(wide), a.T)
   if gates is not None:
+    gates = jnp.asarray(gates)
+    if gates.shape[-1:] != ranks.shape[-1:]:
+      raise ValueError(
+        f'project: gates have shape {gates.shape}, the rank is {factors.rank}: '
+        'give one gate for each rank, last'
+      )
     ranks = ranks * gates.astype(wide)
   scale = jnp.asarray(factors.scale).astype(wide)
   return (scale * tree.matmul(ranks, b.T)).astype(x.dtype)
@@ -64,6 +71,12 @@ def gate(factors: deltas_lib.Factors, gates: types.Array) -> deltas_lib.Factors:
     factors: of one matrix, or G of them.
     gates: g, ``[r]``.
 
+  Returns:
+    The factors, b in its dtype.
+
+  Raises:
+    ValueError: if there is not one gate for each rank.
+
   Example:
     >>> import jax.numpy as jnp
     >>> from wsl import adapters, tree
@@ -76,6 +89,12 @@ def gate(factors: deltas_lib.Factors, gates: types.Array) -> deltas_lib.Factors:
   Reference:
     as ``smora_gates`` and ``mora_gates``.
   """
+  gates = jnp.asarray(gates)
+  if gates.shape != (factors.rank,):
+    raise ValueError(
+      f'gate: gates have shape {gates.shape}, expected ({factors.rank},): give '
+      'those of one input'
+    )
   gates = gates.reshape(*[1] * (factors.b.ndim - 1), -1)
   wide = tree.wide(factors.b)
   b = (wide * gates.astype(wide.dtype)).astype(factors.b.dtype)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.adapters import _leaves
+from wsl.adapters import _checks, _leaves
 
 
 @functools.partial(
@@ -220,10 +220,7 @@ def _table(key: types.PRNGKey, counts: _Counts) -> types.Array:
 
 def _check(rank: int, budget: int, private: int, shards: int) -> None:
   """Checks the arguments of ``mos``."""
-  numbers = {'rank': rank, 'budget': budget, 'shards': shards}
-  for name, value in numbers.items():
-    if not isinstance(value, int) or value < 1:
-      raise ValueError(f'mos({name}={value!r}): expected an integer >= 1')
+  _checks.whole('mos', rank=rank, budget=budget, shards=shards)
   if not 0 <= private <= min(rank, budget):
     raise ValueError(
       f'mos(private={private}): expected 0 .. {min(rank, budget)}, at most '

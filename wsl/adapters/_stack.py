@@ -43,6 +43,10 @@ def stack(loras: Sequence[types.Tree]) -> types.Deltas:
     >>> both.a.shape, both.b.shape, both.scale.tolist()
     ((2, 4, 3), (2, 2, 4), [0.5, 0.5])
   """
+  if not isinstance(loras, Sequence):
+    raise ValueError(
+      f'adapters.stack: got a {type(loras).__name__}, expected a list of LoRAs'
+    )
   if not loras:
     raise ValueError('adapters.stack: no LoRAs given, at least one is needed')
   named = [tree.named(x, is_leaf=_IS_FACTORS) for x in loras]

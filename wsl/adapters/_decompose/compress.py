@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import deltas, tree, types
+from wsl.adapters import _checks
 from wsl.adapters._decompose import budget, extract
 
 
@@ -72,6 +73,7 @@ def compress(
     randomness", 2011, arXiv:0909.4061, section 5, for the SVD of a product.
   """
   _check(rank, energy, parameters)
+  _checks.dtype('compress', dtype)
   named = tree.named(delta, is_leaf=deltas.is_factors)
   factored = {k: x for k, x in named.items() if deltas.is_factors(x)}
   rest = {k: x for k, x in named.items() if k not in factored}
@@ -98,15 +100,8 @@ def compress(
 
 def _check(rank: Any, energy: Any, parameters: Any) -> None:
   """Checks the limits of ``compress``."""
-  for name, value in (('rank', rank), ('parameters', parameters)):
-    whole = isinstance(value, (int, np.integer)) and value >= 1
-    if value is not None and not whole:
-      raise ValueError(f'compress({name}={value!r}): expected an integer >= 1')
-  if energy is not None and not 0 < energy <= 1:
-    raise ValueError(
-      f'compress(energy={energy!r}): expected a part of the squared norm, '
-      '0 < energy <= 1'
-    )
+  _checks.whole('compress', rank=rank, parameters=parameters)
+  _checks.share('compress', energy=energy)
 
 
 def _decompose(name: str, x: deltas.Factors) -> tuple[Any, Any, Any]:

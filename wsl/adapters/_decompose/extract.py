@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import deltas, tree, types
+from wsl.adapters import _checks
 from wsl.adapters._decompose import sketch
 
 _ALIGN = 64
@@ -83,7 +84,8 @@ def extract(
 
   Raises:
     ValueError: if neither rank nor energy is given, or one is out of range; if
-      a matrix is complex or not finite; or as ``tree.views``, naming the leaf.
+      a matrix is complex, not finite, traced, or in factors; or as
+      ``tree.views``, naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -103,6 +105,8 @@ def extract(
     Large Language Models", 2021, arXiv:2106.09685.
   """
   _check(rank, energy, otherwise)
+  _checks.dtype('extract', dtype)
+  _checks.arrays('extract', delta, 'compress() reduces its rank')
   if key is not None and (rank is None or passes < 1):
     raise ValueError('extract(key=): give rank= too, and passes >= 1')
   keep = {'refuse': 'refuse', 'keep': 'mean'}[otherwise]
@@ -142,13 +146,8 @@ def _check(rank: Any, energy: Any, otherwise: str) -> None:
   """Checks the arguments of ``extract``."""
   if rank is None and energy is None:
     raise ValueError('extract: give rank=, energy= or both')
-  if rank is not None and (not isinstance(rank, int) or rank < 1):
-    raise ValueError(f'extract(rank={rank!r}): expected an integer, at least 1')
-  if energy is not None and not 0 < energy <= 1:
-    raise ValueError(
-      f'extract(energy={energy!r}): expected a part of the squared norm, '
-      '0 < energy <= 1'
-    )
+  _checks.whole('extract', rank=rank)
+  _checks.share('extract', energy=energy)
   if otherwise not in ('refuse', 'keep'):
     hint = tree.nearest(str(otherwise), ['refuse', 'keep'])
     raise ValueError(
@@ -167,6 +166,8 @@ def _of_leaf(
 ) -> tuple[deltas.Factors, float] | None:
   """Returns the factors of a leaf and their error; None if it is zero."""
   tree.check_real('extract', {name: leaf}, 'only real ones are decomposed')
+  if not leaf.size:
+    return None
   _, m, n = view.sizes(leaf.shape)
   most = min(m, n) if rank is None else min(m, n, rank)
   wide = tree.wide_dtype(leaf)
