@@ -176,6 +176,12 @@ def test_blocks_are_decoded_in_a_trace(packed: codecs.Packed) -> None:
   np.testing.assert_array_equal(found['w'], first(packed, 'w', 4))
 
 
+def test_integers_are_stored_as_they_are() -> None:
+  x = np.arange(32 * 64, dtype=np.int32).reshape(32, 64)
+  for packed in (codecs.bitstack({'n': x}), codecs.skillpack({'n': x}, rank=1)):
+    assert packed.leaves['n'] is x
+
+
 def test_bad_arguments(packed: codecs.Packed) -> None:
   for change in ({'blocks': 0}, {'rank': 1.5}):
     with pytest.raises(ValueError, match=r'expected an integer >= 1'):
@@ -187,6 +193,9 @@ def test_bad_arguments(packed: codecs.Packed) -> None:
   gram = types.Gram(jnp.eye(4)[None])
   with pytest.raises(ValueError, match=r"on axes \(0,\) does not fit leaf 'w'"):
     codecs.bitstack({'w': draw(3, 3)}, grams={'w': gram})
+  bad = types.Gram(jnp.full((1, 3, 3), np.nan))
+  with pytest.raises(ValueError, match=r"matrix of leaf 'w' is not finite"):
+    codecs.bitstack({'w': draw(3, 3)}, grams={'w': bad})
   with pytest.raises(ValueError, match=r"a leaf 'q' that the task vector does"):
     codecs.bitstack({'w': draw(3, 3)}, grams={'q': gram})
   with pytest.raises(ValueError, match=r"block 1 of 'w' out of turn"):

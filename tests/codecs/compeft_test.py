@@ -47,6 +47,15 @@ def test_it_is_the_formula_of_the_paper(dtype: Any) -> None:
     np.testing.assert_allclose(x.astype(np.float64), y, rtol=tight)
 
 
+@pytest.mark.parametrize('size', [1e-30, 1e30])
+def test_squares_beyond_the_range_of_float32(size: float) -> None:
+  delta = {'w': draw(9) * np.float32(size)}
+  packed = codecs.compeft(delta, density=0.5)
+  (wanted,) = oracle([delta['w']], 0.5, 1.0)
+  found = tree.read(codecs.decode(packed))['w']
+  np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
 def test_scope_leaf_ranks_and_scales_in_each_leaf() -> None:
   delta = model()
   packed = codecs.compeft(delta, density=0.4, scope='leaf')
@@ -163,6 +172,7 @@ def test_merges_take_decoded_leaves() -> None:
     ({'density': 0.0}, 'density'),
     ({'density': 1.5}, 'density'),
     ({'scale': 0.0}, r'compeft\(scale=0.0\): expected a number above 0'),
+    ({'scale': np.inf}, r'compeft\(scale=inf\): expected a number above 0'),
     ({'scale': 'mode'}, "scale='mode'.*: expected a number or 'mean'"),
     ({'scope': 'layer'}, 'scope'),
   ],
@@ -179,6 +189,10 @@ def test_bad_leaves_are_named() -> None:
     codecs.compeft({'w': np.ones(3, np.complex64)}, density=0.5)
   with pytest.raises(ValueError, match=r"'w' has 1 NaN"):
     codecs.compeft({'w': np.asarray([1.0, np.nan])}, density=0.5)
+  with pytest.raises(ValueError, match="'w' is traced"):
+    jax.eval_shape(lambda x: codecs.compeft({'w': x}, density=0.5), draw(9))
+  with pytest.raises(ValueError, match=r"'w' has the value .* float16"):
+    codecs.compeft({'w': draw(9, dtype=np.float16)}, density=0.5, scale=1e6)
   packed = codecs.compeft({'w': draw(9)}, density=0.5)
   with pytest.raises(ValueError, match=r"decode: leaf 'w' is ternary.* outs"):
     jax.jit(lambda p: tree.read(codecs.decode(p)))(packed)

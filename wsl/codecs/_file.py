@@ -91,10 +91,10 @@ def load(path: str | os.PathLike[str], *, lazy: bool = False) -> _packed.Packed:
       f'reads {_layout.VERSION}: update wsl, or save it again'
     )
   tensors = checkpoint.load(path, lazy=True)
-  small = np.asarray(tree.read(tensors[_layout.SMALL]))
   if not lazy:
     tensors = tree.read(tensors)
   try:
+    small = np.asarray(tree.read(tensors[_layout.SMALL]))
     leaves = _layout.rebuild(notes[_layout.TREE], tensors, small)
     if codec in ('tall_masks', 'emr'):
       leaves = merge.TallMasks(**leaves)

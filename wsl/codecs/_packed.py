@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from wsl import types
+from wsl import tree, types
 
 
 @functools.partial(
@@ -37,6 +37,16 @@ class Packed:
 
   leaves: types.Tree
   codec: str
+
+
+def check_known(function: str, delta: types.Delta) -> None:
+  """Checks that leaves are arrays that are not traced, naming one."""
+  for name, leaf in tree.named(delta).items():
+    if tree.is_traced(leaf):
+      raise ValueError(
+        f"{function}: leaf '{name}' is traced, but the host encodes: call it "
+        'outside of jit'
+      )
 
 
 def check(function: str, packed: Any) -> None:

@@ -29,7 +29,7 @@ def of(
   otherwise: str,
   grams: types.Tree | None,
 ) -> dict[str, View | None]:
-  """Returns the view of each leaf, None where it is no matrix.
+  """Returns the view of each leaf, None where it is no matrix of floats.
 
   A leaf with a Gram matrix has the axes that it names; others are viewed by
   ``tree.views``.
@@ -68,12 +68,17 @@ def of(
     found = tree.views(rest, matrices, otherwise=_OTHERWISE[otherwise])
   except ValueError as error:
     raise ValueError(f'{function}: {error}') from None
+  numbers = [
+    k for k, x in rest.items() if hasattr(x, 'dtype') and not tree.is_float(x)
+  ]
   views: dict[str, View | None] = {}
   for name, leaf in delta.items():
     if name in given:
       views[name] = _of_gram(function, name, leaf, given[name])
     elif name in factored:
       views[name] = factored[name]
+    elif name in numbers:
+      views[name] = None
     else:
       view = found[name]
       views[name] = View(view) if view is not None and view.is_matrix else None
@@ -103,4 +108,10 @@ def _of_gram(function: str, name: str, leaf: Any, gram: types.Gram) -> View:
       f'{function}: the Gram matrix {tuple(shape)} on axes {gram.axes} does '
       f"not fit leaf '{name}' {tuple(leaf.shape)}: give that of this model"
     )
-  return View(view, gram.matrix.reshape(-1, *shape[-2:]))
+  matrix = tree.read(gram.matrix)
+  if not np.all(np.isfinite(matrix)):
+    raise ValueError(
+      f"{function}: the Gram matrix of leaf '{name}' is not finite: leave out "
+      'the batches that make it so'
+    )
+  return View(view, matrix.reshape(-1, *shape[-2:]))

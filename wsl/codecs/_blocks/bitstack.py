@@ -50,7 +50,7 @@ def bitstack(
     grams: ``stats.gram`` of the model on calibration data, or None: the error
       is then that of the outputs, if the inputs were independent.
     matrices: which leaves are matrices, as in ``tree.views``; those with a Gram
-      matrix are. Vectors are stored as they are.
+      matrix are. Vectors and integers are stored as they are.
     otherwise: leaves of more than two axes without a rule: ``'refuse'``, or
       ``'keep'``, which stores them as they are.
 
@@ -84,14 +84,19 @@ def bitstack(
       raise ValueError(f'bitstack({name}={value!r}): expected an integer >= 1')
   structure = jax.tree.structure(delta, is_leaf=deltas_lib.is_factors)
   named = tree.named(deltas_lib.dense(delta))
+  _packed.check_known('bitstack', named)
   tree.check_real('bitstack', named, 'only real ones have signs')
   tree.check_finite('bitstack', named, remedy='leave this model out')
   views = _views.of('bitstack', named, matrices, otherwise, grams)
-  leaves = [_leaf(x, views[name], blocks, rank) for name, x in named.items()]
+  leaves = [
+    _leaf(name, x, views[name], blocks, rank) for name, x in named.items()
+  ]
   return _packed.Packed(jax.tree.unflatten(structure, leaves), 'bitstack')
 
 
-def _leaf(leaf: Any, view: _views.View | None, blocks: int, rank: int) -> Any:
+def _leaf(
+  name: str, leaf: Any, view: _views.View | None, blocks: int, rank: int
+) -> Any:
   """Returns the blocks of a leaf; vectors are returned as they are."""
   if view is None:
     return leaf
@@ -113,6 +118,11 @@ def _leaf(leaf: Any, view: _views.View | None, blocks: int, rank: int) -> Any:
     },
   )
   signs, left, right, scale, weights, norms = map(np.asarray, tree.read(node))
+  if not np.all(np.isfinite(norms)):
+    raise ValueError(
+      f"bitstack: leaf '{name}' has values that are not finite: leave this "
+      'model out'
+    )
   return leaf_lib.SignBlocks(
     signs,
     left,

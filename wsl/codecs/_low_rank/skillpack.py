@@ -58,15 +58,16 @@ def skillpack(
     grams: ``stats.gram`` of the model on calibration data; None rounds to the
       nearest.
     matrices: which leaves are matrices, as in ``tree.views``; those with a Gram
-      matrix are. Vectors are stored as they are: give embeddings and heads to
-      ``compeft``, as the paper prunes them.
+      matrix are. Vectors and integers are stored as they are: give embeddings
+      and heads to ``compeft``, as the paper prunes them.
     otherwise: leaves of more than two axes without a rule: ``'refuse'``, or
       ``'keep'``, which stores them as they are.
 
   Returns:
     The pack, whose matrices are ``deltas.Factors`` of ``codecs.Codes``;
-    ``decode(dense=False)`` returns the factors. A matrix whose codes would take
-    more bytes than its entries is stored as it is.
+    ``decode(dense=False)`` returns the factors. Matrices are decoded in float32
+    or wider. One whose codes would take more bytes than its entries is stored
+    as it is.
 
   Raises:
     ValueError: if neither rank nor energy is given for a matrix, the bits are
@@ -98,6 +99,7 @@ def skillpack(
   is_factors = deltas_lib.is_factors
   structure = jax.tree.structure(delta, is_leaf=is_factors)
   named = tree.named(delta, is_leaf=is_factors)
+  _packed.check_known('skillpack', named)
   tree.check_finite('skillpack', named, remedy='leave this model out')
   views = _views.of('skillpack', named, matrices, otherwise, grams)
   leaves = []
@@ -122,10 +124,12 @@ def _nbytes(x: Any) -> int:
 
 def _layout(bits: Sequence[tuple[int | None, int]]) -> list[tuple[int, int]]:
   """Returns counts and bits, with a large count for None."""
+  whole = lambda x: isinstance(x, (int, np.integer)) and x >= 1
   found = []
-  for count, width in bits:
-    if not 1 <= width <= codes_lib.MOST_BITS or (
-      count is not None and count < 1
+  for pair in bits if isinstance(bits, Sequence) else [bits]:
+    count, width = pair if np.shape(pair) == (2,) else (pair, None)
+    if not (count is None or whole(count)) or not (
+      whole(width) and width <= codes_lib.MOST_BITS
     ):
       raise ValueError(
         f'skillpack: bits has ({count}, {width}): expected (count >= 1 or '

@@ -13,6 +13,8 @@ from wsl.codecs import _packed
 from wsl.codecs._ternary import leaf as ternary
 
 _ENTRIES = tree.Entries(lead=0, neutral=0.0)
+# Mean and sum of squares that float32 holds with small parts of them.
+_LEAST, _MOST = 1e-28, 1e37
 
 
 def compeft(
@@ -57,8 +59,8 @@ def compeft(
     memory besides. ``codecs.decode`` returns the task vector.
 
   Raises:
-    ValueError: if an argument is out of range, or a leaf is complex or has
-      values that are not finite, naming it.
+    ValueError: if an argument is out of range, or a leaf is complex, or has
+      values that are not finite or that its dtype does not hold, naming it.
 
   Example:
     >>> import numpy as np
@@ -79,7 +81,9 @@ def compeft(
   is_factors = deltas_lib.is_factors
   opened = lambda x: {'a': x.a, 'b': x.b} if is_factors(x) else x
   weights = jax.tree.map(opened, delta, is_leaf=is_factors)
-  _check(weights, scale)
+  _check_scale(scale)
+  _check_leaves(weights)
+  _packed.check_known('compeft', weights)
   tree.check_real('compeft', weights, 'only real ones have signs')
   tree.check_finite('compeft', weights, remedy='leave this model out')
   lazy = tree.defer(weights)
@@ -103,8 +107,10 @@ def compeft(
   if scale == 'mean':
     means = _means(sums, scope)
     packed = [dataclasses.replace(p, value=m) for p, m in zip(packed, means)]
+  names = tree.named(weights)
   leaves = jax.tree.unflatten(
-    jax.tree.structure(weights), [_rounded(leaf) for leaf in packed]
+    jax.tree.structure(weights),
+    [_rounded(name, leaf) for name, leaf in zip(names, packed, strict=True)],
   )
   close = lambda old, new: (
     dataclasses.replace(old, **new) if is_factors(old) else new
@@ -113,14 +119,24 @@ def compeft(
   return _packed.Packed(leaves, 'compeft')
 
 
-def _check(delta: types.Delta, scale: float | str) -> None:
-  """Checks the scale, and that the leaves are floats."""
+def _check_scale(scale: float | str) -> None:
+  """Checks the scale."""
   if isinstance(scale, str):
     if scale != 'mean':
       raise ValueError(f"compeft(scale={scale!r}): expected a number or 'mean'")
-  elif not scale > 0:
+    return
+  tree.check_scalars('compeft', scale=scale)
+  if not 0 < scale < np.inf:
     raise ValueError(f'compeft(scale={scale}): expected a number above 0')
+
+
+def _check_leaves(delta: types.Delta) -> None:
+  """Checks that the leaves are arrays of floats."""
   for name, leaf in tree.named(delta).items():
+    if not hasattr(leaf, 'dtype'):
+      raise ValueError(
+        f"compeft: leaf '{name}' is a {type(leaf).__name__}, no array"
+      )
     if not tree.is_float(leaf):
       raise ValueError(
         f"compeft: leaf '{name}' has dtype {leaf.dtype}, no float: make it None"
@@ -136,13 +152,22 @@ def _deviation(leaves: list[Any]) -> float:
   size = sum(int(x.size) for x in leaves)
   if size < 2:
     return 0.0
-  first, second = tree.total(_moments, leaves, entries=_ENTRIES)
-  return float(np.sqrt(max(second - first * first / size, 0.0) / (size - 1)))
+  unit = 1.0
+  first, second = tree.total(_moments, leaves, entries=_ENTRIES, unit=unit)
+  if not _LEAST < second / size < second < _MOST:
+    # Squares leave the range of float32: take a power of two as the unit.
+    read = lambda x: np.asarray(tree.read(x), np.float64)
+    largest = max(np.max(np.abs(read(x)), initial=0.0) for x in leaves)
+    unit = float(np.ldexp(1.0, int(np.frexp(largest)[1])))
+    first, second = tree.total(_moments, leaves, entries=_ENTRIES, unit=unit)
+  square = max(second - first * first / size, 0.0) / (size - 1)
+  return float(np.sqrt(square)) * unit
 
 
-def _moments(x: types.Array) -> types.Array:
-  """Returns the sum of entries and that of their squares."""
+def _moments(x: types.Array, *, unit: types.Scalar) -> types.Array:
+  """Returns the sum of entries and that of their squares, in a unit."""
   wide = tree.wide(x)[None]
+  wide = wide / jnp.asarray(unit).astype(wide.dtype)
   return jnp.concatenate(
     [tree.sum_entries(wide), tree.sum_entries(jnp.square(wide))]
   )
@@ -156,7 +181,14 @@ def _means(sums: list[Any], scope: str) -> list[float]:
   return [float(total / max(count, 1)) for total, count in table]
 
 
-def _rounded(leaf: ternary.Ternary) -> ternary.Ternary:
+def _rounded(name: str, leaf: ternary.Ternary) -> ternary.Ternary:
   """Stores the value in the dtype in which the leaf is computed."""
   wide = tree.wide_dtype(np.dtype(leaf.dtype))
+  with np.errstate(over='ignore'):
+    held = np.asarray(leaf.value).astype(np.dtype(leaf.dtype))
+  if not np.isfinite(held):
+    raise ValueError(
+      f"compeft: leaf '{name}' has the value {float(leaf.value):.3g}, which "
+      f'{leaf.dtype} does not hold: lower scale=, or leave this model out'
+    )
   return dataclasses.replace(leaf, value=np.asarray(leaf.value, wide))
