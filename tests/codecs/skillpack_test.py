@@ -133,7 +133,7 @@ def test_codes_are_decoded_in_a_trace() -> None:
     ({'rank': None}, r'skillpack: extract: give rank='),
     ({'bits': [(None, 17)]}, r'bits has \(None, 17\): expected'),
     ({'bits': [(None, 2.5)]}, r'bits has \(None, 2.5\): expected'),
-    ({'bits': 4}, r'bits has \(4, None\): expected'),
+    ({'bits': 4}, r'bits has \(4, 0\): expected'),
     ({'bits': [(2, 4)]}, r"do not cover the rank 3 of leaf 'w': end with"),
     ({'run': 0}, r'skillpack\(run=0\): expected an integer >= 1'),
     ({'matrices': 'q'}, r'skillpack: matrices'),

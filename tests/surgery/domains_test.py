@@ -98,6 +98,10 @@ def test_bad_arguments_are_named():
       'the same number of units',
     ),
     (
+      lambda: surgery.router_loss(jnp.ones((2, 3)), jnp.ones(3)),
+      'one score for each logit',
+    ),
+    (
       lambda: surgery.domain_scores(jnp.ones((2, 4)), jnp.ones((2, 4))),
       'n >= 5',
     ),

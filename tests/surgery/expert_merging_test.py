@@ -247,6 +247,12 @@ def test_bad_arguments_are_named():
       ),
       r'reference=4\): expected 0 \.\. 3',
     ),
+    (
+      lambda: surgery.tie_experts(
+        {'w': jnp.ones(2)}, surgery.Groups(np.asarray([0, 2]), np.arange(2))
+      ),
+      r'name each of 0 \.\. 1 and no other',
+    ),
     (lambda: surgery.drop_experts(LAYER, [4]), r'index is 4 \.\. 4'),
     (lambda: surgery.drop_experts(LAYER, []), 'keep one expert at least'),
     (

@@ -49,6 +49,11 @@ def test_an_earlier_mask_stays_and_counts() -> None:
   once = surgery.magnitude_masks(PARAMS, sparsity=0.75)
   for name, mask in second.items():
     np.testing.assert_array_equal(mask, once[name])
+  # So are scores outside of the mask.
+  scores = {'a/w': jnp.where(first['a/w'], W, 99.0), 'v': PARAMS['v']}
+  scored = surgery.magnitude_masks(sparse, sparsity=0.75, scores=scores)
+  for name, mask in scored.items():
+    np.testing.assert_array_equal(mask, once[name])
   again = surgery.magnitude_masks(sparse, sparsity=0.1)
   assert all((again[k] == first[k]).all() for k in first)
 
@@ -199,6 +204,9 @@ def test_soups_of_phases() -> None:
 
 KEEP = {'w': jnp.ones((4, 2), bool)}
 ONE = {'w': jnp.ones((4, 2))}
+BAD = {'w': np.full((2, 2), np.nan)}
+INTEGERS = {'w': np.ones((2, 2), int)}
+GRAM = types.Gram(np.ones((1, 3, 3)))
 
 
 @pytest.mark.parametrize(
@@ -213,6 +221,20 @@ ONE = {'w': jnp.ones((4, 2))}
       lambda: surgery.magnitude_masks({'b': jnp.ones(3)}, sparsity=0.5),
       'no leaf to prune',
     ),
+    (
+      lambda: surgery.magnitude_masks(
+        {'w': np.full((2, 2), np.nan)}, sparsity=0.5
+      ),
+      "leaf 'w' has 4 NaN",
+    ),
+    (
+      lambda: surgery.magnitude_masks(
+        {'w': np.ones((2, 2), int)}, sparsity=0.5
+      ),
+      'no leaf to prune',
+    ),
+    (lambda: surgery.wanda_scores(ONE, {'x': GRAM}), "no leaf 'x' of the Gram"),
+    (lambda: surgery.wanda_scores(ONE, {'w': GRAM}), "'w' .* has other inputs"),
     (lambda: surgery.pattern_masks(ONE, keep=2, of=3), 'does not divide the 4'),
     (lambda: surgery.mask(ONE, {'x': KEEP['w']}), "'x' is no leaf"),
     (lambda: surgery.mask(ONE, {'w': ONE['w']}), "mask of 'w' is float"),

@@ -215,6 +215,7 @@ ONE = {'w': jnp.ones((2, 3))}
       lambda: surgery.recover_stages(STAGES, 1, weights=[1.0, 2.0]),
       'expected 5 numbers',
     ),
+    (lambda: surgery.recover_stages(STAGES, 1.5), 'lost=1.5'),
     (lambda: simulate(rate=1.5), 'rate=1.5'),
     (lambda: simulate(rate=0.1, recovery='mean'), "recovery='mean'"),
     (lambda: simulate(rate=0.1, blocks='layers'), "no subtree 'layers'"),

@@ -41,9 +41,11 @@ def matrix_views(
   Returns:
     Rules for ``matrices=`` of ``merge.tsv`` and others: for each float leaf of
     two or more axes, by its name as a regular expression, a ``tree.Matrix``, or
-    None for vectors. A leaf whose use is not clear has no rule: it is used in
-    several products in different ways, or altered before its product
-    (``linear_maps`` reports how). Add a rule, or the merge takes its default.
+    None for vectors; and for a vector that a product contracts, a
+    ``tree.Matrix`` without columns, which merges take as a vector. A leaf whose
+    use is not clear has no rule: it is used in several products in different
+    ways, or altered before its product (``linear_maps`` reports how). Add a
+    rule, or the merge takes its default.
 
   Example:
     >>> import jax.numpy as jnp
@@ -56,11 +58,12 @@ def matrix_views(
   rules: dict[str, tree.Matrix | None] = {}
   for name, leaf in tree.named(params).items():
     floats = jnp.issubdtype(leaf.dtype, jnp.inexact)
-    if not floats or len(leaf.shape) < 2 or not math.prod(leaf.shape):
+    if not floats or not leaf.shape or not math.prod(leaf.shape):
       continue
     record, position = found[name]
     known, view = _view(record, position, leaf.shape)
-    if known:
+    # A vector needs a rule only if a product contracts it.
+    if known and (view is not None or len(leaf.shape) > 1):
       rules[f'^{re.escape(name)}$'] = view
   return rules
 

@@ -31,6 +31,10 @@ BAD_TEXTS = {
     '{"format": "wsl.surgery.program", "version": 1, "depth": 1, '
     '"layers": [0], "tie": 3}'
   ),
+  'half a depth': (
+    '{"format": "wsl.surgery.program", "version": 1, "depth": 1, '
+    '"layers": [0.5]}'
+  ),
   'a word for a layer': (
     '{"format": "wsl.surgery.program", "version": 1, "depth": 1, '
     '"layers": ["a"]}'
@@ -151,6 +155,11 @@ ERRORS = {
     r"did you mean 'whole'",
   ),
   'skip all': (lambda: surgery.skip(3, start=0, stop=3), 'no layers'),
+  'half a block': (lambda: surgery.program_of(3, [0.5]), '0.5 where a whole'),
+  'an empty cluster': (
+    lambda: surgery.crash([(0, 0), (0, 3)]),
+    'follow each other from 0',
+  ),
   'an empty range': (lambda: surgery.skip(3, start=2, stop=2), 'not among'),
   'loop times': (
     lambda: surgery.loop(3, start=0, stop=1, times=0),

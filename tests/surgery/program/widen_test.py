@@ -97,6 +97,22 @@ def test_a_normalised_group_needs_equally_many_copies(found):
   assert np.max(np.abs(forward(new, X) - forward(PARAMS, X))) > 1e-3
 
 
+def test_a_vector_that_a_product_contracts_is_divided():
+  def fn(p, x):
+    h = jnp.tanh(x @ p['a'] + p['b'][None])
+    return h @ p['v'] + jnp.sum(h @ p['c'], -1)
+
+  shapes = {'a': (6, 4), 'b': (4,), 'c': (4, 2), 'v': (4,)}
+  params = {name: DRAW(size=shape) for name, shape in shapes.items()}
+  x = X[0]
+  views = stats.matrix_views(fn, params, x)
+  assert '^b$' not in views
+  symmetry = align.find_symmetry(fn, params, x)
+  name = symmetry.leaf['b'][0][0][0]
+  new = surgery.widen(params, {name: 7}, symmetry=symmetry, views=views)
+  np.testing.assert_allclose(fn(new, x), fn(params, x), rtol=1e-12)
+
+
 def test_leaves_keep_their_dtype(found):
   params = jax.tree.map(lambda x: x.astype('float32'), PARAMS)
   name = group(found, 'gate', 1)

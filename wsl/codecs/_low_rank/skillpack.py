@@ -125,9 +125,10 @@ def _nbytes(x: Any) -> int:
 def _layout(bits: Sequence[tuple[int | None, int]]) -> list[tuple[int, int]]:
   """Returns counts and bits, with a large count for None."""
   whole = lambda x: isinstance(x, (int, np.integer)) and x >= 1
-  found = []
-  for pair in bits if isinstance(bits, Sequence) else [bits]:
-    count, width = pair if np.shape(pair) == (2,) else (pair, None)
+  found: list[tuple[int, int]] = []
+  pairs: Any = bits if isinstance(bits, Sequence) else [bits]
+  for pair in pairs:
+    count, width = pair if isinstance(pair, Sequence) else (pair, 0)
     if not (count is None or whole(count)) or not (
       whole(width) and width <= codes_lib.MOST_BITS
     ):

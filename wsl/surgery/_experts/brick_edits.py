@@ -150,10 +150,18 @@ def _leaves(
 ) -> dict[str, Any]:
   """Returns the leaves by name, after a check that the brick's are there."""
   leaves = tree.named(params)
-  for name in brick:
+  for name, part in brick.items():
     if name not in leaves:
       hint = tree.nearest(name, list(leaves))
       raise ValueError(f"{caller}: the model has no leaf '{name}'{hint}")
+    shape = leaves[name].shape
+    size = shape[part.axis] if part.axis < len(shape) else 0
+    largest = np.max(part.entries, initial=-1)
+    if size % part.parts or largest >= size // part.parts:
+      raise ValueError(
+        f"{caller}: leaf '{name}' of shape {tuple(shape)} has no entry "
+        f'{largest} on axis {part.axis} in {part.parts} parts'
+      )
   return leaves
 
 

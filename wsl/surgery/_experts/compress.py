@@ -114,7 +114,10 @@ def compress_experts(
     _, m, n = view.sizes(leaf.shape)
     rank = min(math.ceil(ratio * m * n / (m + n)), m, n)
     one = {name: leaf}
-    found = adapters.extract(one, rank=rank, matrices=lambda *_, v=view: v)
+    try:
+      found = adapters.extract(one, rank=rank, matrices=lambda *_, v=view: v)
+    except ValueError as error:
+      raise ValueError(f'compress_experts: {error}') from None
     whole = tree.read(leaf)
     if name not in found.factors:  # the leaf is zero
       rest[name] = whole

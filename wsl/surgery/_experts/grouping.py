@@ -159,6 +159,16 @@ def group_experts(
   return Groups(table, dominant.astype(np.int32))
 
 
+def check_table(caller: str, groups: Groups) -> None:
+  """Checks that each expert is in a group, and no group is empty."""
+  count = len(groups.dominant)
+  if {*np.ravel(groups.table).tolist()} != {*range(count)}:
+    raise ValueError(
+      f'{caller}: the table of groups has to name each of 0 .. {count - 1} '
+      'and no other: take group_experts'
+    )
+
+
 def checked_usage(caller: str, layer: str, usage: Any) -> np.ndarray:
   """Returns the usage of the experts of a layer in float64, after checks."""
   f = np.asarray(usage, np.float64)

@@ -123,6 +123,7 @@ def merge_experts(
       f'merge_experts: usage of {len(f)}, groups of {len(table)} and leaves of '
       f'{count} experts: expected one number'
     )
+  grouping.check_table('merge_experts', groups)
   # Row g of the weights is f_e / sum f over its members, 0 elsewhere.
   members = (table == np.arange(len(groups.dominant))[:, None]).astype(float)
   used = members @ f > 0
@@ -145,6 +146,9 @@ def tie_experts(merged: types.Params, groups: grouping.Groups) -> types.Params:
   Returns:
     Leaves ``[E, ...]``.
 
+  Raises:
+    ValueError: if leaves and groups have different numbers of groups.
+
   Example:
     >>> groups = grouping.Groups(np.asarray([0, 0, 1]), np.asarray([0, 2]))
     >>> tie_experts({'w': jnp.asarray([2.0, 3.0])}, groups)['w'].tolist()
@@ -156,6 +160,7 @@ def tie_experts(merged: types.Params, groups: grouping.Groups) -> types.Params:
       f'tie_experts: leaves of {count} experts, groups has '
       f'{len(groups.dominant)}: give merged experts'
     )
+  grouping.check_table('tie_experts', groups)
   return tree.map(_repeat, merged, table=np.asarray(groups.table, np.int32))
 
 
@@ -183,8 +188,8 @@ def drop_experts(
     arrays.
 
   Raises:
-    ValueError: if no leaf matches, or an expert is out of range or occurs
-      twice.
+    ValueError: if no leaf matches, leaves have different numbers of experts, or
+      an expert is out of range or occurs twice.
 
   Example:
     >>> layer = {'router': jnp.arange(3.0)[None], 'experts': jnp.arange(3.0)}
@@ -203,6 +208,10 @@ def drop_experts(
     **bricks.brick_of_entries(layer, experts, keep),
     **bricks.brick_of_entries(layer, router, keep, axis=-1),
   }
+  leaves = tree.named(layer)
+  counts = {leaves[name].shape[part.axis] for name, part in brick.items()}
+  if len(counts) > 1:
+    raise ValueError(f'drop_experts: leaves of {sorted(counts)} experts match')
   if not np.size(keep):
     raise ValueError('drop_experts: keep is empty: keep one expert at least')
   found = brick_edits.retrieve_brick(layer, brick)

@@ -75,6 +75,9 @@ def router_loss(logits: types.Array, scores: types.Array) -> types.Array:
   Returns:
     The mean over tokens.
 
+  Raises:
+    ValueError: if the shapes differ.
+
   Example:
     >>> scores = jnp.asarray([[4.0, 0.0]])
     >>> good, bad = jnp.asarray([[2.0, 0.0]]), jnp.asarray([[0.0, 2.0]])
@@ -86,6 +89,11 @@ def router_loss(logits: types.Array, scores: types.Array) -> types.Array:
     Experts with System Co-Design", 2024, arXiv:2410.19123; constants as in the
     official code.
   """
+  if logits.shape != scores.shape:
+    raise ValueError(
+      f'router_loss: logits {logits.shape} and scores {scores.shape}: expected '
+      'one score for each logit'
+    )
   logits, scores = tree.widen(logits, scores)
   count = logits.shape[-1]
   best = jax.nn.one_hot(jnp.argmax(scores, -1), count, dtype=logits.dtype)

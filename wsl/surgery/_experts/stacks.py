@@ -78,8 +78,8 @@ def unstack_experts(
     The model in nested dicts, with ``E`` leaves for each that matches.
 
   Raises:
-    ValueError: if no leaf matches, or the expression does not end with a
-      separator.
+    ValueError: if no leaf matches, one is no stack, or the expression does not
+      end with a separator.
 
   Example:
     >>> params = {'experts.w': jnp.asarray([[0.0], [1.0]])}
@@ -100,6 +100,11 @@ def unstack_experts(
       raise ValueError(
         f"unstack_experts: experts matches '{before}' of leaf '{name}': end "
         "the expression with '.' or '/'"
+      )
+    if not leaf.shape:
+      raise ValueError(
+        f"unstack_experts: leaf '{name}' is a number, no stack of experts: "
+        'match other leaves'
       )
     for e in range(leaf.shape[0]):
       one = tree.apply_kernel(pick, leaf, e=e)

@@ -9,7 +9,7 @@ from wsl import deltas, tree, types
 from wsl.surgery._masks import masked as masked_lib
 
 RULES = ('add', 'scale')
-_IS_FACTORS = lambda x: isinstance(x, deltas.Factors)
+_IS_FACTORS = deltas.is_factors
 
 
 def add_sparse(
@@ -63,6 +63,11 @@ def add_sparse(
       raise ValueError(
         f"add_sparse: '{name}' is no masked leaf of the parameters{hint}"
       )
+    if _IS_FACTORS(one) and one.stacked:
+      raise ValueError(
+        f"add_sparse: the factors of '{name}' are a stack: merge it by "
+        'merge.sum, or take one'
+      )
     if tuple(node.values.shape) != tuple(one.shape):
       raise ValueError(
         f"add_sparse: the factors of '{name}' are of a leaf {one.shape}, the "
@@ -114,8 +119,8 @@ def unit_factors(
     Zimmer et al., "PERP: Rethinking the Prune-Retrain Paradigm in the Era of
     LLMs", 2023, arXiv:2312.15230.
   """
-  if rank < 1:
-    raise ValueError(f'unit_factors: rank={rank}: expected at least 1')
+  if not isinstance(rank, int) or rank < 1:
+    raise ValueError(f'unit_factors: rank={rank!r}: expected an integer >= 1')
   nodes = tree.named(params, is_leaf=masked_lib.is_masked)
   values = {k: x.values for k, x in nodes.items() if masked_lib.is_masked(x)}
   try:

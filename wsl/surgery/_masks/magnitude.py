@@ -33,11 +33,11 @@ def magnitude_masks(
     scope: where magnitudes are compared: ``'global'``, in all chosen leaves
       together; ``'leaf'``; or ``'output'``, among the inputs of each output
       unit, as Wanda does.
-    leaves: the leaves to prune, by a regular expression or a predicate. By
-      default those of two axes or more that are no biases or norm scales by
-      name.
-    scores: scores to compare instead of magnitudes, by the names of leaves,
-      such as those of ``wanda_scores``.
+    leaves: the leaves of floats to prune, by a regular expression or a
+      predicate. By default those of two axes or more that are no biases or norm
+      scales by name.
+    scores: scores whose magnitudes are compared instead of those of the
+      weights, by the names of leaves, such as those of ``wanda_scores``.
     matrices: for ``'output'``, which axes are inputs, as in ``tree.views``.
 
   Returns:
@@ -45,7 +45,7 @@ def magnitude_masks(
 
   Raises:
     ValueError: if the sparsity or the scope is out of range, no leaf is chosen,
-      or a score is missing or of another shape.
+      or a score is missing, of another shape or not finite.
 
   Example:
     >>> import jax.numpy as jnp
@@ -138,7 +138,7 @@ def pattern_masks(
     Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021,
     arXiv:2104.08378.
   """
-  if not 1 <= keep <= of:
+  if not (isinstance(keep, int) and isinstance(of, int) and 1 <= keep <= of):
     raise ValueError(f'pattern_masks: keep={keep}: expected 1 to of={of}')
   found = scores_lib.of_leaves('pattern_masks', params, leaves, scores)
   masks = scores_lib.masks_of(params, found)

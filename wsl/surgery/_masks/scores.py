@@ -1,5 +1,6 @@
 """Scores by which entries are pruned, and the matrices they belong to."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def wanda_scores(params: types.Params, grams: types.Tree) -> dict[str, Any]:
     ``magnitude_masks(scores=, scope='output')``.
 
   Raises:
-    ValueError: if no leaf has a Gram matrix.
+    ValueError: if no leaf has a Gram matrix, or one does not fit its leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -51,10 +52,26 @@ def with_grams(
   is_gram = lambda x: isinstance(x, types.Gram)
   of = tree.named(grams, is_leaf=is_gram)
   weights = tree.named(masked_lib.unmask(params))
-  found = {k: (weights[k], g) for k, g in of.items() if is_gram(g)}
-  if not found:
+  given = {k: g for k, g in of.items() if is_gram(g)}
+  if not given:
     raise ValueError(f'{function}: no leaf has a Gram matrix: give stats.gram')
-  return found
+  for name, gram in given.items():
+    if name not in weights:
+      raise ValueError(
+        f"{function}: the model has no leaf '{name}' of the Gram matrices"
+        f'{tree.nearest(name, list(weights))}'
+      )
+    shape = tuple(weights[name].shape)
+    groups, d = gram.matrix.shape[-3], gram.matrix.shape[-1]
+    inside = all(a < len(shape) for a in gram.axes)
+    inputs = math.prod(shape[a] for a in gram.axes) if inside else 0
+    if inputs != d or math.prod(shape) % max(d * groups, 1):
+      raise ValueError(
+        f"{function}: leaf '{name}' {shape} has other inputs than its Gram "
+        f'matrix {tuple(gram.matrix.shape)} of axes {tuple(gram.axes)}: take '
+        'stats.gram of this model'
+      )
+  return {name: (weights[name], gram) for name, gram in given.items()}
 
 
 def gram_view(shape: tuple[int, ...], gram: types.Gram) -> tree.Matrix:
@@ -70,13 +87,22 @@ def of_leaves(
   leaves: types.Leaves | None,
   scores: types.Tree | None,
 ) -> dict[str, Any]:
-  """Returns the score of each entry of the chosen leaves, at least 0."""
+  """Returns the score of each entry of the chosen leaves, at least 0.
+
+  Entries that an earlier mask removed have the score 0.
+  """
   plain = tree.named(masked_lib.unmask(params))
-  chosen = tree.select(plain, _prunable if leaves is None else leaves)
-  names = [name for name in plain if chosen[name]]
+  try:
+    chosen = tree.select(plain, _prunable if leaves is None else leaves)
+  except ValueError as error:
+    raise ValueError(f'{function}: {error}') from None
+  names = [
+    name for name in plain if chosen[name] and tree.is_float(plain[name])
+  ]
   if not names:
     raise ValueError(f'{function}: no leaf to prune: choose some by leaves=')
   given = plain if scores is None else tree.named(scores)
+  masks = masks_of(params, dict.fromkeys(names))
   found = {}
   for name in names:
     if name not in given or given[name].shape != plain[name].shape:
@@ -84,7 +110,10 @@ def of_leaves(
         f"{function}: leaf '{name}' of shape {tuple(plain[name].shape)} has no "
         'score of its shape: choose leaves that have by leaves='
       )
-    found[name] = tree.apply_kernel(_magnitude, given[name])
+    found[name] = tree.apply_kernel(_magnitude, given[name], *masks[name])
+  tree.check_finite(
+    function, {k: given[k] for k in names}, remedy='leave it out by leaves='
+  )
   return found
 
 
@@ -117,9 +146,10 @@ def _prunable(name: str, shape: tuple[int, ...]) -> bool:
   return len(shape) > 1 and not tree.is_vectors(name)
 
 
-def _magnitude(x: types.Array) -> types.Array:
-  """Returns magnitudes in float32 or wider."""
-  return jnp.abs(tree.wide(x))
+def _magnitude(x: types.Array, *mask: types.Array) -> types.Array:
+  """Returns magnitudes in float32 or wider, 0 outside an earlier mask."""
+  found = jnp.abs(tree.wide(x))
+  return jnp.where(mask[0], found, jnp.zeros_like(found)) if mask else found
 
 
 def _wanda(

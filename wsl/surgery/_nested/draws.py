@@ -24,7 +24,7 @@ def draw_size(
     The size as int32 arrays ``[]``, for ``mask_units``; also inside ``jit``.
 
   Raises:
-    ValueError: if there is no size, or they name different groups.
+    ValueError: if there is no size, they name different groups, or none.
 
   Example:
     >>> import jax

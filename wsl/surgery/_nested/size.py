@@ -127,11 +127,17 @@ def stack_sizes(sizes: Sequence[Size], caller: str) -> Size:
   """Stacks K sizes to one of arrays ``[K]``, int32.
 
   Raises:
-    ValueError: if there is none, or their groups or expressions differ.
+    ValueError: if there is none, their groups or expressions differ, or they
+      have no numbers.
   """
   if not sizes:
     raise ValueError(f'{caller}: no sizes given, at least one is needed')
   names = [({*size.widths}, {*size.depths}) for size in sizes]
+  if names[0] == (set(), set()):
+    raise ValueError(
+      f'{caller}: the sizes name no group and no blocks: all units are pinned, '
+      'see align.explain'
+    )
   for i, found in enumerate(names):
     if found != names[0]:
       raise ValueError(

@@ -171,7 +171,9 @@ def crash(
   one is replaced by that one; a note in the code leaves this case open.
   """
   edges = [0, *(stop for _, stop in clusters)]
-  if not clusters or [*clusters] != [*itertools.pairwise(edges)]:
+  ranges = [*itertools.pairwise(edges)]
+  empty = any(start >= stop for start, stop in ranges)
+  if not clusters or empty or [*clusters] != ranges:
     raise ValueError(
       f'crash: clusters={list(clusters)[:4]}: expected ranges (start, stop) '
       'that follow each other from 0'

@@ -5,6 +5,8 @@ import json
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from wsl import tree
 
 _FORMAT = 'wsl.surgery.program'
@@ -75,7 +77,7 @@ def program_of(depth: int, blocks: Iterable[int]) -> Program:
     >>> program_of(3, [0, 2, 2]).layers[2]
     Layer(sources=(2,), tied=None, own=None, rank=0, gate=1.0)
   """
-  layers = tuple(Layer((int(i),)) for i in blocks)
+  layers = tuple(Layer((int(i) if _is_whole(i) else i,)) for i in blocks)
   return check_program(Program(depth, layers))
 
 
@@ -98,7 +100,7 @@ def check_program(program: Program) -> Program:
     ...
     ValueError: program: layer 1 names block 5: there are blocks 0..1
   """
-  if not isinstance(program.depth, int) or program.depth < 1:
+  if not _is_whole(program.depth) or program.depth < 1:
     raise ValueError(f'program: depth={program.depth!r}: expected 1 or more')
   if not program.layers:
     raise ValueError('program: it has no layers: keep one at least')
@@ -120,6 +122,12 @@ def check_program(program: Program) -> Program:
 
 def _check_layer(i: int, layer: Layer, program: Program) -> None:
   """Checks the fields of one layer."""
+  optional = [x for x in (layer.own, layer.tied) if x is not None]
+  for value in (*layer.sources, *optional, layer.rank):
+    if not _is_whole(value):
+      raise ValueError(
+        f'program: layer {i} has {value!r} where a whole number is expected'
+      )
   named = [*layer.sources, *([] if layer.own is None else [layer.own])]
   if not layer.sources:
     raise ValueError(f'program: layer {i} has no sources: name a block')
@@ -134,8 +142,8 @@ def _check_layer(i: int, layer: Layer, program: Program) -> None:
       f'program: layer {i} has rank={layer.rank} and own={layer.own}: a '
       'residual needs a rank >= 1 and its own block'
     )
-  if not math.isfinite(layer.gate):
-    raise ValueError(f'program: layer {i} has gate={layer.gate}: not finite')
+  if not isinstance(layer.gate, (int, float)) or not math.isfinite(layer.gate):
+    raise ValueError(f'program: layer {i} has gate={layer.gate!r}: not finite')
   if layer.gate != 1 and program.gated is None:
     raise ValueError(
       f'program: layer {i} has gate={layer.gate}: gated= must say which leaves '
@@ -156,8 +164,8 @@ def program_to_json(program: Program) -> str:
   names = {'untied': program.untied, 'gated': program.gated}
   rules = {k: v for k, v in names.items() if v is not None}
   head = {'format': _FORMAT, 'version': _VERSION, 'depth': program.depth}
-  start = json.dumps({**head, **rules})[:-1]
-  return f'{start},\n "layers": {json.dumps(layers)}}}'
+  start = json.dumps({**head, **rules}, default=int)[:-1]
+  return f'{start},\n "layers": {json.dumps(layers, default=int)}}}'
 
 
 def program_from_json(text: str) -> Program:
@@ -183,7 +191,7 @@ def program_from_json(text: str) -> Program:
       raise ValueError(f"unknown field '{min(unknown)}'")
     layers = tuple(_from_value(value) for value in content['layers'])
     program = Program(
-      int(content['depth']),
+      content['depth'],
       layers,
       content.get('untied'),
       content.get('gated'),
@@ -208,4 +216,9 @@ def _from_value(value: Any) -> Layer:
   """Inverts ``_to_value``."""
   if isinstance(value, int):
     return Layer((value,))
-  return Layer(**{**value, 'sources': tuple(map(int, value['sources']))})
+  return Layer(**{**value, 'sources': tuple(value['sources'])})
+
+
+def _is_whole(value: Any) -> bool:
+  """Returns True for an integer that is no bool."""
+  return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -159,10 +159,10 @@ def _rows(
   units: Mapping[str, np.ndarray],
 ) -> tuple[int, ...]:
   """Returns the axes of a leaf that its product contracts."""
-  if len(leaf.shape) < 2:
-    return ()
   view = next((v for pattern, v in rules if pattern.search(name)), 'none')
   if isinstance(view, str):
+    if len(leaf.shape) < 2:  # a bias or a scale
+      return ()
     raise ValueError(
       f"widen: leaf '{name}' has no rule in views=: it has several uses, as a "
       'tied table, or is altered first; untie it, or add a rule'

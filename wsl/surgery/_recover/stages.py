@@ -57,10 +57,11 @@ def recover_stages(
   number = len(stages) if listed else count('recover_stages', stages)
   failed = _failed(lost, number)
   strength = np.ones(number) if weights is None else np.asarray(weights, float)
-  if strength.shape != (number,) or not np.all(strength >= 0):
+  fine = np.isfinite(strength) & (strength >= 0)
+  if strength.shape != (number,) or not fine.all():
     raise ValueError(
       f'recover_stages: weights={weights}: expected {number} numbers, one for '
-      'each stage, at least 0'
+      'each stage, finite and at least 0'
     )
   below, above, share = neighbours(np, failed, strength)
   if not listed:
@@ -174,9 +175,9 @@ def count(function: str, stages: types.Params) -> int:
 
 def _failed(lost: int | Sequence[int], count: int) -> np.ndarray:
   """Returns a bool for each stage."""
-  positions = [lost] if isinstance(lost, int) else list(lost)
+  positions = [lost] if np.ndim(lost) == 0 else list(lost)  # type: ignore[arg-type]
   for i in positions:
-    if not 0 <= i < count:
+    if not isinstance(i, (int, np.integer)) or not 0 <= i < count:
       raise ValueError(
         f'recover_stages: lost={i}: expected a position from 0 to {count - 1}'
       )
