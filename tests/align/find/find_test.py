@@ -127,7 +127,7 @@ def test_inputs_that_are_not_arrays_are_passed_on():
 def test_a_user_rule_replaces_an_opaque_function():
   @jax.jit
   def opaque(x):
-    return jnp.real(jnp.fft.ifft(jnp.fft.fft(x)))
+    return jax.lax.approx_max_k(x, 5)[0]
 
   apply = lambda p, x: opaque(jnp.tanh(x @ p['a'])) @ p['c']
   params = _shapes(a=(3, 5), c=(5, 2))

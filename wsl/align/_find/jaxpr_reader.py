@@ -14,6 +14,8 @@ from wsl.align._find import (
   known_constants,
   loop_reader,
   pieces,
+  shards,
+  solves,
 )
 from wsl.align._find.generic import functions
 from wsl.align._find.generic import table as generic_table
@@ -24,6 +26,11 @@ from wsl.align._find.rules import table
 
 References: TypeAlias = Mapping[str, Callable[..., Any]]
 
+_INNER: Mapping[str, Callable[..., list[axis_facts.Value] | None]] = {
+  **loop_reader.LOOPS,
+  'custom_linear_solve': solves.solve,
+  'shard_map': shards.shard_map,
+}
 _EMPTY = ('concatenate', 'pad')  # have rules for empty operands
 _WRITES = ('addupdate', 'swap')  # write into a reference, their real result
 
@@ -55,12 +62,14 @@ class Reader:
     args: Sequence[axis_facts.Value],
   ) -> list[axis_facts.Value]:
     """Interprets a program: records its arrays, returns its results."""
-    outside = self.facts.path
+    outside, unread = self.facts.path, solves.only_solve(program)
 
     def visit(
       k: int, eqn: core.JaxprEqn, values: list[axis_facts.Value]
     ) -> list[axis_facts.Value]:
       self.facts.path = (*outside, k)
+      if k in unread:
+        return [*map(_unknown, eqn.outvars)]
       results = self._equation(eqn, self.facts.separate(values))
       for result in results:
         if result.constant is None:
@@ -73,8 +82,7 @@ class Reader:
 
   def _constant(self, value: Any) -> axis_facts.Value:
     """Returns the abstract value of a literal or constant of the program."""
-    constant = known_constants.Constant(np.shape(value), value=value)
-    return self._value(constant)
+    return self._value(known_constants.Constant(np.shape(value), value=value))
 
   def _value(self, constant: known_constants.Constant) -> axis_facts.Value:
     """Returns a value with new axes for a constant."""
@@ -97,8 +105,10 @@ class Reader:
       if known is not None:
         results = [results[0]._replace(traits=known)]
       return results
-    if name in loop_reader.LOOPS and _filled(eqn):
-      return loop_reader.LOOPS[name](self.facts, self.read, eqn, args)
+    if name in _INNER and _filled(eqn):
+      found = _INNER[name](self.facts, self.read, eqn, args)
+      if found is not None:
+        return found
     constants = self._fold(eqn, args)
     if constants is not None:
       return [self._value(constant) for constant in constants]
@@ -139,12 +149,9 @@ class Reader:
     """Applies the rule of a primitive; without a rule, pins all axes."""
     name = eqn.primitive.name
     if all(map(_empty, eqn.outvars)) and name not in _WRITES:
-      return [
-        axis_facts.Value(axis_facts.fresh(jaxprs.shape_of(v)))
-        for v in eqn.outvars
-      ]
-    covered = _filled(eqn) or name in _EMPTY or _whole_window(eqn)
-    if name in table.RULES and covered:
+      return [*map(_unknown, eqn.outvars)]
+    filled = _filled(eqn) or name in _EMPTY or _whole_window(eqn)
+    if name in table.RULES and filled:
       values = self._results(eqn, args)
       if values is not None and all(map(_fits, values, eqn.outvars)):
         values = suspects.propagate(self.facts, eqn, args, values)
@@ -224,15 +231,19 @@ def _filled(eqn: core.JaxprEqn) -> bool:
 
 def _whole_window(eqn: core.JaxprEqn) -> bool:
   """Returns True for a window of all entries: its index has no components."""
-  name, shapes = eqn.primitive.name, [*map(jaxprs.shape_of, eqn.invars)]
-  if name.split('-')[0].split('_')[0] not in ('gather', 'scatter'):
+  if not eqn.primitive.name.startswith(('gather', 'scatter')):
     return False
+  shapes = [*map(jaxprs.shape_of, eqn.invars)]
   rest = [*shapes[:1], *shapes[2:], *map(jaxprs.shape_of, eqn.outvars)]
   return shapes[1][-1:] == (0,) and not any(0 in shape for shape in rest)
 
 
 def _empty(var: Any) -> bool:
   return 0 in jaxprs.shape_of(var)
+
+
+def _unknown(var: Any) -> axis_facts.Value:
+  return axis_facts.Value(axis_facts.fresh(jaxprs.shape_of(var)))
 
 
 def _fits(value: axis_facts.Value, var: Any) -> bool:

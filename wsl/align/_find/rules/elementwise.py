@@ -24,6 +24,7 @@ UNCHANGED = ('optimization_barrier', 'device_put')
 REDUCTIONS = tuple(
   f'reduce_{name}' for name in ('sum', 'max', 'min', 'prod', 'and', 'or', 'xor')
 )
+COLLECTIVES = ('psum', 'pmax', 'pmin')
 CUMULATIVE = tuple(f'cum{name}' for name in ('sum', 'max', 'min', 'prod')) + (
   'cumlogsumexp',
 )
@@ -67,6 +68,16 @@ def reduction(
   """Drops the reduced axes: the reduction is invariant to their order."""
   facts.reduce(args[0].axes, eqn.params['axes'])
   return [_without(args[0].axes, eqn.params['axes'])]
+
+
+def collective(
+  facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
+) -> list[axis_facts.Axes] | None:
+  """Reduces over axes that ``vmap`` has given positions, as of ``psum``."""
+  named = any(isinstance(i, str) for i in eqn.params['axes'])
+  if named or eqn.params['axis_index_groups'] is not None or len(args) > 1:
+    return None
+  return reduction(facts, eqn, args)
 
 
 def any_reduction(

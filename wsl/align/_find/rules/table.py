@@ -12,7 +12,14 @@ from typing import TypeAlias
 from jax.extend import core
 
 from wsl.align._find import axis_facts
-from wsl.align._find.rules import elementwise, indexing, linear, reshape, shape
+from wsl.align._find.rules import (
+  batched,
+  elementwise,
+  indexing,
+  linear,
+  reshape,
+  shape,
+)
 
 Results: TypeAlias = Sequence[axis_facts.Axes | axis_facts.Value] | None
 Rule: TypeAlias = Callable[
@@ -24,6 +31,8 @@ RULES: dict[str, Rule] = {
   **dict.fromkeys(elementwise.UNCHANGED, elementwise.unchanged),
   **dict.fromkeys(elementwise.REDUCTIONS, elementwise.reduction),
   **dict.fromkeys(elementwise.CUMULATIVE, elementwise.cumulative),
+  **dict.fromkeys(elementwise.COLLECTIVES, elementwise.collective),
+  **dict.fromkeys(batched.DECOMPOSITIONS, batched.decomposition),
   'argmax': elementwise.arg_reduction,
   'argmin': elementwise.arg_reduction,
   'broadcast_in_dim': shape.broadcast,
@@ -33,9 +42,11 @@ RULES: dict[str, Rule] = {
   'dynamic_slice': indexing.dynamic_slice,
   'dynamic_update_slice': indexing.dynamic_update_slice,
   'expand_dims': shape.expand_dims,
+  'fft': batched.fft,
   'gather': indexing.gather,
   'iota': shape.iota,
   'pad': shape.pad,
+  'ragged_dot_general': batched.ragged_dot,
   'reduce': elementwise.any_reduction,
   'reduce_window': linear.window,
   'reduce_window_max': linear.window,
@@ -63,5 +74,6 @@ RULES: dict[str, Rule] = {
   'tile': shape.tile,
   'top_k': elementwise.top_k,
   'transpose': shape.transpose,
+  'triangular_solve': batched.triangular_solve,
   'unstack': shape.unstack,
 }

@@ -15,11 +15,17 @@ Types = types_lib.Types
 
 def dot(c: Types, step: axis_facts.Step) -> bool:
   """Contracts vectors with covectors; other axes are kept."""
-  x, y, r = (c.blocks(v) for v in (*step.args, step.results[0]))
+  x, y, r = (c.blocks(v) for v in (*step.args[:2], step.results[0]))
   if any(len(z.pieces) > 1 for z in (x, y, r)):
     return False
-  (cx, cy), (bx, by) = step.eqn.params['dimension_numbers']
+  numbers = products.contraction(step.eqn)
+  if numbers is None:
+    return False
+  (cx, cy), (bx, by), groups = numbers
   (a,), (b,), (out,) = x.pieces, y.pieces, r.pieces
+  c.zero([spot for j in groups for spot in products.every(b[j])])
+  for sizes in step.args[2:]:
+    c.pin(sizes)
   for i, j in zip(cx, cy):
     pairs = layout.same(a[i], b[j])
     if pairs is None:
@@ -35,7 +41,7 @@ def dot(c: Types, step: axis_facts.Step) -> bool:
       c.multiply(p, q, s)
     k += 1
   free = [a[i] for i in range(len(a)) if i not in (*cx, *bx)]
-  free += [b[j] for j in range(len(b)) if j not in (*cy, *by)]
+  free += [b[j] for j in range(len(b)) if j not in (*cy, *by, *groups)]
   for dimension in free:
     c.equal(dimension, out[k])
     k += 1
@@ -70,6 +76,8 @@ def reduce_sum(c: Types, step: axis_facts.Step) -> bool:
   """Adds up entries along axes and keeps vectors along others."""
   x, r = c.blocks(step.args[0]), c.blocks(step.results[0])
   axes = step.eqn.params['axes']
+  if any(isinstance(i, str) for i in axes):
+    return False
   if len(x.pieces) > 1 and (x.dim in axes or len(r.pieces) == 1):
     return False
   for a, out in zip(x.pieces, r.pieces, strict=True):
@@ -86,6 +94,8 @@ def reduce_any(c: Types, step: axis_facts.Step) -> bool:
   """Keeps only what does not vary along an axis."""
   x, r = c.blocks(step.args[0]), c.blocks(step.results[0])
   axes = step.eqn.params['axes']
+  if any(isinstance(i, str) for i in axes):
+    return False
   if len(x.pieces) > 1 or len(r.pieces) > 1:
     return False
   c.pin(step.args[0])
@@ -113,8 +123,9 @@ def tie(c: Types, step: axis_facts.Step) -> bool:
 
 MOVES = (
   'broadcast_in_dim', 'concatenate', 'dynamic_slice', 'dynamic_update_slice',
-  'expand_dims', 'gather', 'loop put', 'loop take', 'pad', 'reshape', 'slice',
-  'split', 'squeeze', 'transpose', *primitives.SCATTERS,
+  'expand_dims', 'fft', 'gather', 'loop put', 'loop take', 'pad', 'reshape',
+  'slice', 'split', 'squeeze', 'transpose', 'triangular_solve',
+  *primitives.SCATTERS,
 )  # fmt: skip
 RULES: dict[str, Any] = {
   **{name: rules.RULES[name] for name in MOVES},
@@ -127,10 +138,11 @@ RULES: dict[str, Any] = {
   'div': entrywise.divide,
   'dot_general': dot,
   'mul': entrywise.multiply,
-  'reduce_sum': reduce_sum,
+  **dict.fromkeys(('reduce_sum', 'psum'), reduce_sum),
+  'ragged_dot_general': dot,
   'select_n': entrywise.select,
   'loop tie': tie,
-  **dict.fromkeys(('reduce_max', 'reduce_min'), reduce_any),
+  **dict.fromkeys(('reduce_max', 'reduce_min', 'pmax', 'pmin'), reduce_any),
 }
 
 

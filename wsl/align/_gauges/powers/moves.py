@@ -81,6 +81,12 @@ def same_but(axes: Callable[[Any], Sequence[int]]) -> Rule:
   return moved(places)
 
 
+def transformed(eqn: Any) -> range:
+  """Returns the axes of a Fourier transform, the last ones."""
+  rank = len(jaxprs.shape_of(eqn.invars[0]))
+  return range(rank - len(eqn.params['fft_lengths']), rank)
+
+
 def sliced(c: Charges, step: axis_facts.Step) -> bool:
   """Keeps whole segments of the sliced dimensions."""
   p = step.eqn.params

@@ -13,15 +13,22 @@ BOTH = (0, 1)
 
 def dot(c: Charges, step: axis_facts.Step) -> bool:
   """Contracted powers add up to 0; those of batch axes are added."""
-  x, y = (c.blocks(v) for v in step.args)
+  x, y = (c.blocks(v) for v in step.args[:2])
   out = c.blocks(step.results[0])
   if any(len(z.pieces) > 1 for z in (x, y, out)):
     return False
   for value in step.args:
     if value.constant is not None:
       c.pin(value)
-  (cx, cy), (bx, by) = step.eqn.params['dimension_numbers']
+  numbers = contraction(step.eqn)
+  if numbers is None:
+    return False
+  (cx, cy), (bx, by), groups = numbers
   (a,), (b,), (r,) = x.pieces, y.pieces, out.pieces
+  for j in groups:
+    c.zero(every(b[j]))
+  for sizes in step.args[2:]:
+    c.pin(sizes)
   for i, j in zip(cx, cy):
     c.combine((a[i], b[j]), (1, 1))
   k = 0
@@ -29,11 +36,26 @@ def dot(c: Charges, step: axis_facts.Step) -> bool:
     c.combine((a[i], b[j], r[k]), (1, 1, -1))
     k += 1
   free = [a[i] for i in range(len(a)) if i not in (*cx, *bx)]
-  free += [b[j] for j in range(len(b)) if j not in (*cy, *by)]
+  free += [b[j] for j in range(len(b)) if j not in (*cy, *by, *groups)]
   for dimension in free:
     c.equal(dimension, r[k])
     k += 1
   return True
+
+
+def contraction(eqn: Any) -> tuple[Any, Any, Any] | None:
+  """Returns contracted axes, batch axes and axes of groups of a product.
+
+  It is None for a ragged product whose groups are not of rows.
+  """
+  if eqn.primitive.name == 'dot_general':
+    return (*eqn.params['dimension_numbers'], ())
+  numbers = eqn.params['ragged_dot_dimension_numbers']
+  contract, batch = numbers.dot_dimension_numbers
+  groups = numbers.rhs_group_dimensions
+  if not groups or {*numbers.lhs_ragged_dimensions} & {*contract[0], *batch[0]}:
+    return None
+  return contract, batch, groups
 
 
 def convolution(c: Charges, step: axis_facts.Step) -> bool:
@@ -73,6 +95,22 @@ def convolution(c: Charges, step: axis_facts.Step) -> bool:
   return True
 
 
+def triangular_solve(c: Charges, step: axis_facts.Step) -> bool:
+  """Keeps the right-hand sides, on which the solution depends linearly."""
+  x, out = c.blocks(step.args[1]), c.blocks(step.results[0])
+  if len(x.pieces) > 1 or len(out.pieces) > 1:
+    return False
+  c.pin(step.args[0])
+  (a,), (r,) = x.pieces, out.pieces
+  solved = len(a) - (2 if step.eqn.params['left_side'] else 1)
+  for i, dims in enumerate(zip(a, r)):
+    if i == solved:
+      c.zero([spot for d in dims for spot in every(d)])
+    else:
+      c.equal(*dims)
+  return True
+
+
 def every(dimension: layout.Dimension) -> list[layout.Spot]:
   """Returns the occurrences of atoms in a dimension."""
   return [spot for segment in dimension for spot in segment]
@@ -109,6 +147,8 @@ def reduction(domains: Any, forget: bool = False) -> elementwise.Rule:
   def rule(c: Charges, step: axis_facts.Step) -> bool:
     x, out = c.blocks(step.args[0]), c.blocks(step.results[0])
     axes = step.eqn.params['axes']
+    if any(isinstance(i, str) for i in axes):
+      return False
     if len(x.pieces) > 1 and (x.dim in axes or len(out.pieces) == 1):
       return False
     others = tuple(d for d in BOTH if d not in domains)
