@@ -40,10 +40,9 @@ def find_symmetry(
 
   .. math:: f(\pi\theta, x) = f(\theta, x) \quad \text{for all } \theta, x
 
-  The function is traced, and each axis is propagated through each primitive;
-  no specification of the architecture is needed. A primitive without a rule
-  pins its operands' axes, so every symmetry returned holds exactly. The
-  function may have further symmetries.
+  The function is traced, and each axis is propagated through each primitive. A
+  primitive without a rule pins its operands' axes, so every symmetry returned
+  holds exactly. The function may have further symmetries.
 
   Experts that are selected by rank (``top_k``, ``argmax``, ``argsort``) are
   permuted with their columns of the router, if their indices are only looked up
@@ -62,10 +61,10 @@ def find_symmetry(
       primitive or of the jitted function.
     certify: a random key, or ``None``. With a key, pinned axes whose indices
       are selected by rank and looked up, such as those of experts whose scores
-      may be equal, are tested:
-      an axis is freed if random permutations of it leave the outputs for
-      random parameters unchanged. The inputs must then be arrays. This is
-      evidence, not a proof, and covers only code that these inputs reach.
+      may be equal, are tested: an axis is freed if random permutations of it
+      leave the outputs for random parameters unchanged. The inputs must then be
+      arrays. This is evidence, not a proof, and covers only code that these
+      inputs reach.
     gauges: the kinds of maps to find beside permutations: signs, scales,
       rotations, invertible linear maps. ``('permutation',)`` finds permutations
       only.
@@ -214,7 +213,8 @@ def _propagate(
     for axis in facts.operand(value):
       axis_tree.pin(axis, 'an axis of the output')
   for axes, constant in facts.constants.values():
-    known_constants.constrain(axes, constant)
+    if known_constants.constrain(axes, constant):
+      facts.record(axes)
   _pin_unused(leaves, facts)
   return leaves, facts
 
@@ -224,8 +224,8 @@ def _pin_unused(
 ) -> None:
   """Pins atoms of leaves that no array of the function holds.
 
-  Embeddings of positions beyond the last token have no effect on these inputs,
-  but on longer ones they have: permuting them is no symmetry of the model.
+  Embeddings of positions beyond the last token affect only longer inputs:
+  permuting them is no symmetry of the model.
   """
   seen = [axis for tensor in facts.tensors.values() for axis in tensor.axes]
   seen += [axis for axis, _ in facts.mixed]
@@ -240,8 +240,7 @@ def _fused(leaves: dict[str, axis_facts.Axes]) -> Hints:
   """Returns the widths of the segments of fused projections, by leaf and axis.
 
   These are axes whose major factor is a sum, such as ``(q + k + v) * units``.
-  In the next pass they start as sums, so that each segment can be factorized in
-  its own way.
+  In the next pass they start as sums, so that each segment has its own factors.
   """
   found: Hints = {}
   for name, axes in leaves.items():

@@ -5,6 +5,7 @@ along which they vary. Along any other axis they leave it intact.
 """
 
 from collections.abc import Sequence
+import itertools
 from typing import Any
 
 import jax
@@ -29,7 +30,15 @@ class Constant:
     index: which of the equation's results it is.
   """
 
-  __slots__ = ('_labels', '_value', 'eqn', 'index', 'operands', 'shape')
+  __slots__ = (
+    '_labels',
+    '_pairs',
+    '_value',
+    'eqn',
+    'index',
+    'operands',
+    'shape',
+  )
 
   def __init__(
     self,
@@ -42,6 +51,7 @@ class Constant:
   ) -> None:
     self.shape = shape
     self._labels: dict[int, np.ndarray] = {}
+    self._pairs: list[tuple[int, int]] | None = None
     self._value = value
     self.eqn = eqn
     self.operands = operands
@@ -80,23 +90,66 @@ class Constant:
       self._labels[i] = _labels(rows)
     return self._labels[i]
 
+  def diagonal(self) -> list[tuple[int, int]]:
+    r"""Returns pairs of axes along which it is :math:`a I + b 1 1^T`.
 
-def constrain(axes: Sequence[axis_tree.Axis], constant: Constant) -> None:
+    These are the matrices that commute with all permutations, and a and b may
+    depend on the other indices. Axes along which it does not vary are in no
+    pair.
+    """
+    if self._pairs is None:
+      self._pairs = _diagonal(self)
+    return self._pairs
+
+
+def _diagonal(constant: Constant) -> list[tuple[int, int]]:
+  """Finds the pairs of axes of ``Constant.diagonal``; none has two partners."""
+  shape = constant.shape
+  found: list[tuple[int, int]] = []
+  left = [i for i, n in enumerate(shape) if n > 1]
+  if not any(shape.count(shape[i]) > 1 for i in left):
+    return []
+  array = constant.array()
+  if array is None:
+    return []
+  for i, j in itertools.combinations(left, 2):
+    if shape[i] != shape[j] or {i, j} & {k for pair in found for k in pair}:
+      continue
+    rows = np.moveaxis(array, (i, j), (-2, -1))
+    off, on = rows[..., :1, 1:2], rows[..., :1, :1]
+    wanted = np.where(np.eye(shape[i], dtype=bool), on, off)
+    # Bytes differ between zeros of both signs, which division distinguishes.
+    if wanted.tobytes() == rows.tobytes() and (off != on).any():
+      found.append((i, j))
+  return found
+
+
+def constrain(axes: Sequence[axis_tree.Axis], constant: Constant) -> bool:
   """Pins the axes along which a constant varies.
 
   Index i of an axis may be exchanged with j if the constant's slices at i and
   j are equal. Slices are labelled, equal slices alike; an axis is refined so
-  that its free atoms are runs, or factors, of equal labels.
+  that its free atoms are runs, or factors, of equal labels. Two axes along
+  which it is a multiple of the identity, up to a number, may be permuted alike:
+  they are tied.
+
+  Returns:
+    Whether axes were tied.
   """
   if all(axis_tree.pinned(axis) for axis in axes):
-    return
+    return False
+  tied = constant.diagonal()
+  for i, j in tied:
+    refinement.tie(axes[i], axes[j])
+  both = {i for pair in tied for i in pair}
   for i, axis in enumerate(axes):
-    if not axis_tree.pinned(axis):
+    if i not in both and not axis_tree.pinned(axis):
       labels = constant.labels(i)
       if labels is None:
         axis_tree.pin(axis, _UNKNOWN)
       else:
         _pin_labels(axis, labels)
+  return bool(tied)
 
 
 def _labels(rows: np.ndarray) -> np.ndarray:

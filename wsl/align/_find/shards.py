@@ -28,9 +28,8 @@ def shard_map(
 ) -> list[axis_facts.Value] | None:
   """Reads the body as a function of all shards; ``None`` if it cannot be."""
   try:
-    shapes = [
-      jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars
-    ]
+    avals: list[Any] = [var.aval for var in eqn.invars]
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
     program = jax.make_jaxpr(_over_shards(eqn))(*shapes)
   except Exception:  # collectives that vmap does not cover raise many kinds
     return None
@@ -47,10 +46,12 @@ def _over_shards(eqn: core.JaxprEqn) -> Callable[..., list[Any]]:
   manual = p.get('manual_axes', p.get('newly_manual_axes', ()))
   names = [name for name in sizes if name in manual]
   ins = [
-    _spread(x, len(v.aval.shape)) for x, v in zip(p['in_specs'], eqn.invars)
+    _spread(x, len(jaxprs.shape_of(v)))
+    for x, v in zip(p['in_specs'], eqn.invars)
   ]
   outs = [
-    _spread(x, len(v.aval.shape)) for x, v in zip(p['out_specs'], eqn.outvars)
+    _spread(x, len(jaxprs.shape_of(v)))
+    for x, v in zip(p['out_specs'], eqn.outvars)
   ]
 
   def apply(*args: Any) -> list[Any]:
@@ -68,7 +69,7 @@ def _over_shards(eqn: core.JaxprEqn) -> Callable[..., list[Any]]:
       for x, dims in zip(args, ins)
     ]
     results = fn(*split)
-    return [y.reshape(v.aval.shape) for y, v in zip(results, eqn.outvars)]
+    return [y.reshape(jaxprs.shape_of(v)) for y, v in zip(results, eqn.outvars)]
 
   return apply
 

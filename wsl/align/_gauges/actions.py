@@ -144,6 +144,7 @@ def _linear(
       break
   else:
     return [], {}
+  c.fail_varying()
   for value in facts.fixed:
     c.pin(value)
   place = {v.number: name for v, name in zip(facts.leaves, leaves)}

@@ -89,6 +89,7 @@ def _in_lower_triangle(p, h):
 _SPEC = jax.sharding.PartitionSpec
 _COLUMNS = (_SPEC(), _SPEC(None, 'd'), _SPEC('d'))
 _SHARDS = min(2, jax.device_count())
+_TWO_AXES = np.einsum('nN,mM->nNmM', np.eye(6) + 1, np.eye(2) + 1)
 _ZEROS = np.zeros((4, 3, 5))
 
 CASES = {
@@ -107,6 +108,35 @@ CASES = {
   ),
   'carries_of_zeros_exchanged': case(
     _carries(lambda p, h, g: (g, h)), _TWO, f(5)
+  ),
+  'identity_is_added': hidden(
+    lambda p, h: jnp.tanh(h @ (p['w'] + jnp.eye(6))), f(6), w=(6, 6)
+  ),
+  'identity_of_linear_units': case(
+    lambda p, x: x @ p['a'] @ (p['w'] + jnp.eye(6)) @ p['b'],
+    {'a': (3, 6), 'w': (6, 6), 'b': (6, 2)},
+    f(6),
+  ),
+  'identity_with_a_mean': hidden(
+    lambda p, h: jnp.tanh(h @ (np.eye(6) - 1 / 6)), f(6)
+  ),
+  # Units are exchanged within their block; both blocks might be, too.
+  'identity_of_blocks': hidden(
+    lambda p, h: jnp.tanh(h @ (p['w'] + np.kron(np.eye(2), np.ones((3, 3))))),
+    2 * f(3) ** 4,
+    least=f(3) ** 4,
+    w=(6, 6),
+  ),
+  'identity_shifted': hidden(
+    lambda p, h: jnp.tanh(h @ (p['w'] + jnp.eye(6, k=1))), 1, w=(6, 6)
+  ),
+  'identity_of_two_axes': hidden(
+    lambda p, h: jnp.tanh(
+      jnp.einsum('bn,nm,nNmM->bNM', h, p['w'], _TWO_AXES)
+    ).reshape(4, 12),
+    f(6) * 2,
+    b=(12, 2),
+    w=(6, 2),
   ),
   'fourier_transform_over_rows': hidden(
     lambda p, h: jnp.real(jnp.fft.fft(h, axis=0)), f(6)

@@ -270,7 +270,7 @@ SHARED = {
     t=(6, 6, 2), b=NONE,
   ),
   'inverse': hidden(
-    lambda p, h: h @ jnp.linalg.inv(p['w']), f(6), least=1, w=(6, 6)
+    lambda p, h: h @ jnp.linalg.inv(p['w']), f(6) ** 2, w=(6, 6)
   ),
   'eigenvalues': hidden(
     lambda p, h: h * jnp.linalg.eigvalsh(h.T @ h).max(), f(6), least=1

@@ -12,6 +12,7 @@ a LayerNorm, rotations remain that fix the vector of ones.
 """
 
 from collections.abc import Sequence
+import itertools
 from typing import Any
 
 from wsl.align._find import axis_facts, axis_tree
@@ -43,7 +44,13 @@ class Types:
     self.mixed: set[axis_tree.Axis] = set()
     self._layouts: dict[int, layout.Layout] = {}
     self._colour: dict[layout.Spot, tuple[layout.Spot, int]] = {}
+    self._varying: set[axis_tree.Axis] = set()
     self._reason = ''
+
+  def fail_varying(self) -> None:
+    """Records that constants vary along some atoms, as an identity does."""
+    for atom in self._varying:
+      self.failed.setdefault(atom, 'a constant that varies along it')
 
   def restart(self) -> None:
     """Forgets contradictions, and keeps the states, for another pass.
@@ -64,6 +71,9 @@ class Types:
         state = ZERO if charges_lib.is_zero(value) else UNIFORM
         for spot in layout.spots(found):
           self.states[spot] = self._constants[spot] = state
+        for i in itertools.chain(*value.constant.diagonal()):
+          for spot in (s for p in found.pieces for g in p[i] for s in g):
+            self._varying.add(spot.atom)
     return self._layouts[value.number]
 
   def fail(self, spot: layout.Spot) -> None:
