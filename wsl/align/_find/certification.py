@@ -17,6 +17,7 @@ missed with probability :math:`(1 - p)^4`.
 
 from collections.abc import Callable, Sequence
 import itertools
+import math
 from typing import Any
 
 import jax
@@ -162,7 +163,8 @@ def _passes(
 
   Returns:
     True if all trials find an unchanged output, and each leaf with the factor,
-    permuted alone, changes it in some trial.
+    permuted alone, changes it in some trial. A single leaf, such as a codebook
+    whose nearest row is looked up, is permuted in half of its columns.
   """
   counts = {
     leaf: sum(s.count(factor.name) for axis in rows for s in axis)
@@ -170,9 +172,10 @@ def _passes(
   }
   places = [leaf for leaf, count in counts.items() if count]
   inner = any(factor.name in f.outer for f in symmetry.factors)
-  # In a single leaf the two tests contradict each other. A factor that others
-  # depend on has to occur once in a block (``Factor.outer``).
-  if len(places) < 2 or (inner and max(counts.values()) > 1):
+  # A factor that others depend on has to occur once in a block
+  # (``Factor.outer``), and one that is permuted in parts, once in all.
+  single = len(places) == 1
+  if not places or ((inner or single) and max(counts.values()) > 1):
     return False
   moving = set()
   for trial in range(_TRIALS):
@@ -192,11 +195,47 @@ def _passes(
     # Tightness: without this test, units that the inputs never reach would
     # pass, since permuting them changes nothing.
     for leaf in places:
-      pick = lambda name, x, y, leaf=leaf: y if name == leaf else x
-      alone = run(tree.map_named(pick, drawn, moved))
+      plan = symmetry.plan(leaf)
+      columns = _columns(plan, factor, move_key) if single else None
+      alone = run(_only(leaf, drawn, moved, columns))
       if change(alone) > 10 * bound:
         moving.add(leaf)
   return len(moving) == len(places)
+
+
+def _only(
+  leaf: str, drawn: types.Params, moved: types.Params, columns: Any
+) -> types.Params:
+  """Takes one leaf, or these columns of it, from the permuted model."""
+
+  def pick(name: str, x: Any, y: Any) -> Any:
+    if name != leaf:
+      return x
+    return y if columns is None else np.where(columns, y, x)
+
+  return tree.map_named(pick, drawn, moved)
+
+
+def _columns(
+  plan: _symmetry.Plan, factor: _symmetry.Factor, key: types.PRNGKey
+) -> np.ndarray:
+  """Draws half of the columns of a leaf whose rows are those of the factor.
+
+  A permutation of these columns alone makes other rows of the same columns, so
+  a function of the set of rows changes and one of sums over rows does not.
+  """
+  shape = [
+    1
+    if any(factor in segment for segment in axis)
+    else sum(map(_symmetry.width, axis))
+    for axis in plan
+  ]
+  count = math.prod(shape)
+  seed = np.asarray(
+    jax.random.bits(jax.random.fold_in(key, 1), (4,), np.uint32)
+  )
+  order = np.random.default_rng(seed).permutation(count)
+  return (order < count // 2).reshape(shape)
 
 
 def _cycles(key: types.PRNGKey, shape: tuple[int, ...]) -> types.Array:

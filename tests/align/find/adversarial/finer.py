@@ -86,6 +86,20 @@ def _in_lower_triangle(p, h):
   return jax.scipy.linalg.solve_triangular(triangle, h, lower=True)
 
 
+def _nearest(distance, order):
+  """Looks up the nearest row of a codebook; certification tests its axis."""
+
+  def apply(p, x):
+    h = x @ p['a']
+    far = -2 * h @ p['c'].T + (p['c'] ** 2).sum(1)[None]
+    best = jnp.argmin(distance(far), 1)
+    return p['c'][best] @ p['b']
+
+  shapes = {'a': (3, 4), 'c': (6, 4), 'b': (4, 2)}
+  found = case(apply, shapes, order)
+  return found._replace(model=found.model._replace(certified=True))
+
+
 _SPEC = jax.sharding.PartitionSpec
 _COLUMNS = (_SPEC(), _SPEC(None, 'd'), _SPEC('d'))
 _SHARDS = min(2, jax.device_count())
@@ -138,6 +152,8 @@ CASES = {
     b=(12, 2),
     w=(6, 2),
   ),
+  'nearest_codes': _nearest(lambda far: far, f(4) * f(6)),
+  'nearest_codes_by_position': _nearest(jnp.sign, f(4)),
   'fourier_transform_over_rows': hidden(
     lambda p, h: jnp.real(jnp.fft.fft(h, axis=0)), f(6)
   ),
