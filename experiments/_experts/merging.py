@@ -79,7 +79,7 @@ def layers(setting: settings.Setting, params: types.Params) -> Layers:
 
 def merge(
   found: Layers, variant: Variant, average: int, *, seed: int
-) -> list[tuple[types.Params, surgery.Groups]]:
+) -> list[tuple[types.Params, surgery.ExpertGroups]]:
   """Returns merged experts ``[G, ...]`` and groups of each layer."""
   numbers = dict(enumerate(found.usage))
   counts = {str(i): average for i in numbers}
@@ -102,7 +102,7 @@ def merge(
 
 
 def tied(
-  params: types.Params, merged: list[tuple[types.Params, surgery.Groups]]
+  params: types.Params, merged: list[tuple[types.Params, surgery.ExpertGroups]]
 ) -> types.Params:
   """Returns the model in which the merged experts are repeated."""
   return with_experts(params, [surgery.tie_experts(*pair) for pair in merged])

@@ -26,7 +26,7 @@ def table(dtype: Any) -> inputs.Table:
   mlp = {'up': draw(6, 4), 'down': draw(4, 6)}
   layer = {'experts': {'up': draw(3, 6, 4)}, 'router': {'kernel': draw(6, 3)}}
   mlp_stack = {'up': draw(2, 6, 4)}
-  groups = surgery.Groups(np.asarray([0, 1, 0]), np.asarray([0, 1]))
+  groups = surgery.ExpertGroups(np.asarray([0, 1, 0]), np.asarray([0, 1]))
   view = tree.Matrix(batch=(0,), rows=(1,), columns=(2,))
   compressed = surgery.CompressedExperts(
     {'up': deltas.Factors(draw(2, 1, 6), draw(2, 4, 1), 1.0, (2, 6, 4), view)},

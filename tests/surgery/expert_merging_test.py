@@ -56,7 +56,7 @@ def aligned(experts):
 
 def groups(*table):
   found, dominant = np.unique(table, return_index=True)
-  return surgery.Groups(np.searchsorted(found, table), dominant)
+  return surgery.ExpertGroups(np.searchsorted(found, table), dominant)
 
 
 def test_routing_is_that_of_all_tokens():
@@ -249,7 +249,8 @@ def test_bad_arguments_are_named():
     ),
     (
       lambda: surgery.tie_experts(
-        {'w': jnp.ones(2)}, surgery.Groups(np.asarray([0, 2]), np.arange(2))
+        {'w': jnp.ones(2)},
+        surgery.ExpertGroups(np.asarray([0, 2]), np.arange(2)),
       ),
       r'name each of 0 \.\. 1 and no other',
     ),

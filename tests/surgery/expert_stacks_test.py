@@ -46,7 +46,7 @@ def test_missing_and_unequal_experts_are_named():
   other = FLAT | {'layers.0.experts.1.w1.weight': jnp.ones((4, 3))}
   for params, message in (
     ({'a': jnp.ones(2)}, 'no leaf matches'),
-    (lack, "'layers.1.experts.w1.weight' lacks expert 1 of 3"),
+    (lack, "'layers.1.experts.w1.weight' has no expert 1 of 3"),
     (last, "has 3 experts, 'layers.1.experts.w2.weight' 2"),
     (other, r"'layers.0.experts.w1.weight' have shapes \[\(4, 2\), \(4, 3\)\]"),
   ):

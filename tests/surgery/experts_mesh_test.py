@@ -44,7 +44,7 @@ def test_sharded_experts_compute_what_whole_ones_do(capacity):
 
 def test_sharded_experts_are_merged_and_split():
   sharded = mesh.shard(LAYER, RULES, mesh.make('expert:8'))
-  groups = surgery.Groups(np.repeat(np.arange(2), 4), np.asarray([0, 4]))
+  groups = surgery.ExpertGroups(np.repeat(np.arange(2), 4), np.asarray([0, 4]))
   usage = RNG.dirichlet(np.ones(E))
   merge = lambda p: surgery.merge_experts(p['experts'], groups, usage=usage)
   for x, y in zip(

@@ -49,7 +49,7 @@ def test_experts_compute_and_merge_in_float32(dtype):
   y = jax.jit(module.apply)({'params': layer}, X)
   assert y.dtype == jnp.float32
   np.testing.assert_allclose(y, oracle(experts, router, X), atol=3e-5)
-  groups = surgery.Groups(np.asarray([0, 1, 0, 1]), np.asarray([0, 1]))
+  groups = surgery.ExpertGroups(np.asarray([0, 1, 0, 1]), np.asarray([0, 1]))
   usage = np.asarray([0.4, 0.3, 0.2, 0.1])
   merged = surgery.merge_experts(experts, groups, usage=usage)
   up = np.asarray(experts['up']['kernel'], np.float64)

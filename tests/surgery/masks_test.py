@@ -204,8 +204,6 @@ def test_soups_of_phases() -> None:
 
 KEEP = {'w': jnp.ones((4, 2), bool)}
 ONE = {'w': jnp.ones((4, 2))}
-BAD = {'w': np.full((2, 2), np.nan)}
-INTEGERS = {'w': np.ones((2, 2), int)}
 GRAM = types.Gram(np.ones((1, 3, 3)))
 
 

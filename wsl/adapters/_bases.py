@@ -76,7 +76,7 @@ def orthogonal_bases(
     Models", 2023, arXiv:2312.02432.
 
   No official code was found: a reconstruction. The paper draws random subsets,
-  whose tasks may collide; ``'disjoint'`` takes turns instead.
+  whose tasks may share columns; ``'disjoint'`` assigns consecutive columns.
   """
   _check(rank, tasks, kind)
   numbers = [int(t) for t in tasks]

@@ -39,7 +39,7 @@ Value: TypeAlias = Any  # an array, or a Weight
 
 
 def weight(leaf: Any, added: Any) -> Value:
-  """Returns a leaf and what is added to it."""
+  """Returns a weight: a leaf, plus a delta of it if there is one."""
   both = [x for x in (leaf, added) if x is not None]
   terms = tuple(x for x in both if deltas_lib.is_factors(x))
   arrays = [tree.read(x) for x in both if not deltas_lib.is_factors(x)]

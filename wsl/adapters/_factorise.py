@@ -8,6 +8,7 @@ import numpy as np
 from wsl import deltas as deltas_lib
 from wsl import tree, types
 from wsl.adapters import _checks, _leaves
+from wsl.adapters._decompose import budget
 
 
 class Factorised(NamedTuple):
@@ -220,10 +221,7 @@ def _decompose(
   part = tree.leading(y, most)
   _, s, vt = tree.triplets(part, y.shape)
   total = jnp.sum(jnp.square(y), (-2, -1))[:, None]
-  # A direction counts as long as those before it represent too little.
-  before = jnp.cumsum(jnp.square(s), -1) - jnp.square(s)
-  real = tree.significant(s, y.shape, s[..., :1])
-  wanted = (real > 0) & (before < energy * total)
+  wanted = budget.needed(jnp.square(s), total, energy)
   v = jnp.matrix_transpose(vt) * wanted[..., None, :].astype(vt.dtype)
   left = tree.matmul(w, v)  # [G, in, r]
   # Both factors get the root of the norm.

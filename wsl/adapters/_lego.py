@@ -56,7 +56,7 @@ def lego(
 
   Raises:
     ValueError: if ``rank`` is out of range, no leaf is in factors, or one is
-      complex or not a stack.
+      complex or not a stack; or an array is of integers.
 
   Example:
     >>> import jax.numpy as jnp
@@ -86,6 +86,12 @@ def lego(
       'lego: no leaf is in factors: give adapters.stack of LoRAs, of '
       'adapters.extract if they are dense'
     )
+  for name, x in leaves.items():
+    if name not in factored and not tree.is_float(x):
+      raise ValueError(
+        f"lego: leaf '{name}' is {x.dtype}: only floats are averaged, make it "
+        'None'
+      )
   for name, x in factored.items():
     if not x.stacked:
       raise ValueError(

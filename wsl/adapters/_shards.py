@@ -19,9 +19,12 @@ from wsl.adapters import _checks, _leaves
 )
 @dataclasses.dataclass(frozen=True)
 class ShardTable:
-  """The places in a pool of the parts of A and of B, ``[G, r, l]``, of a leaf.
+  """The places in a pool of the parts of the factors of a leaf.
 
-  ``pool`` is the name of the pool; the rest is as in ``Factors``.
+  Attributes:
+    a, b: those of the rows of A and of the columns of B, ``[G, r, l]``, int32.
+    scale, shape, view: as in ``Factors``.
+    pool: the name of the pool.
   """
 
   a: types.Array
@@ -33,7 +36,12 @@ class ShardTable:
 
 
 class Shards(NamedTuple):
-  """Pools by role, ``a [P, in / l]`` and ``b [P, out / l]``; tables by leaf."""
+  """A mixture of shards.
+
+  Attributes:
+    pools: by role, ``a [P, in / l]`` and ``b [P, out / l]``.
+    tables: by the name of the leaf.
+  """
 
   pools: dict[str, dict[str, types.Array]]
   tables: dict[str, ShardTable]
@@ -69,8 +77,8 @@ def mos(
     budget: e, the rank that is paid for.
     private: p, ranks of a layer that no other layer shares,
       0 <= p <= min(r, e).
-    shards: l >= 1, the number of parts of a row of A and of a column of B. The
-      last part is cut where l does not divide the size.
+    shards: l >= 1, the parts of a row of A and of a column of B. The last one
+      is cut where l does not divide the size.
     key: a random key.
     scale: s; alpha / r.
     leaves: the leaves that are adapted, by a regular expression or a predicate
@@ -78,12 +86,10 @@ def mos(
     matrices: as in ``tree.views``; leaves that are no matrices are left out.
 
   Returns:
-    Pools, with A uniform in :math:`\pm in^{-1/2}` and B zero, and tables.
-    ``expand`` returns plain LoRAs, and is differentiable in the pools.
+    Pools, A uniform in :math:`\pm in^{-1/2}` and B zero; tables for ``expand``.
 
   Raises:
-    ValueError: if a number is out of range, or the public part of a pool has
-      fewer ranks than a layer needs.
+    ValueError: if a number is out of range, or a pool too small for a layer.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -151,7 +157,7 @@ def expand(
   Reference:
     as ``mos``.
   """
-  for pool in {table.pool for table in tables.values()} - set(pools):
+  for pool in {x.pool for x in tables.values()} - set(pools):
     raise ValueError(f"expand: no pool '{pool}': give both parts of one mos")
   return {k: _expand(pools[table.pool], table) for k, table in tables.items()}
 

@@ -33,12 +33,12 @@ def unpack_codes(data: types.Array, size: int) -> types.Array:
 
 
 def entropy(counts: np.ndarray) -> float:
-  """Returns n times the order-0 entropy of symbols that occur so often."""
+  """Returns n times the order-0 entropy of symbols with these counts."""
   counts = np.asarray(counts, np.float64)
   counts = counts[counts > 0]
   return -float(np.sum(counts * np.log2(counts / counts.sum())))
 
 
 def nbytes(size: int) -> int:
-  """Returns the bytes of so many bits."""
+  """Returns the number of bytes that hold a number of bits."""
   return math.ceil(size / 8)

@@ -49,11 +49,11 @@ from wsl.surgery._experts.compress import restore_experts as restore_experts
 from wsl.surgery._experts.domains import domain_masks as domain_masks
 from wsl.surgery._experts.domains import split_domains as split_domains
 from wsl.surgery._experts.domains import unit_activity as unit_activity
+from wsl.surgery._experts.drop import drop_experts as drop_experts
+from wsl.surgery._experts.grouping import ExpertGroups as ExpertGroups
 from wsl.surgery._experts.grouping import group_counts as group_counts
 from wsl.surgery._experts.grouping import group_experts as group_experts
-from wsl.surgery._experts.grouping import Groups as Groups
 from wsl.surgery._experts.merging import align_experts as align_experts
-from wsl.surgery._experts.merging import drop_experts as drop_experts
 from wsl.surgery._experts.merging import merge_experts as merge_experts
 from wsl.surgery._experts.merging import tie_experts as tie_experts
 from wsl.surgery._experts.pregating import domain_scores as domain_scores

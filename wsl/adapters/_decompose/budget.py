@@ -1,8 +1,22 @@
 """Ranks of leaves: by a share of the energy, or by a number of parameters."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+
+
+def needed(squares: Any, total: Any, energy: Any) -> Any:
+  """Marks the directions that a share of the squared norm needs.
+
+  Args:
+    squares: squared singular values ``[..., k]`` in descending order.
+    total: the squared norms, ``[..., 1]``.
+    energy: the share, 0 < energy <= 1; infinity for all that are not zero.
+  """
+  # A direction counts as long as those before it represent too little.
+  before = squares.cumsum(-1) - squares
+  return (squares > 0) & (before < energy * total)
 
 
 def by_energy(squares: np.ndarray, energy: float | None) -> int:
@@ -14,9 +28,7 @@ def by_energy(squares: np.ndarray, energy: float | None) -> int:
   """
   if energy is None:
     return int((squares > 0).sum(-1).max(initial=0))
-  # A direction counts as long as those before it represent too little.
-  before = np.cumsum(squares, -1) - squares
-  wanted = (squares > 0) & (before < energy * squares.sum(-1, keepdims=True))
+  wanted = needed(squares, squares.sum(-1, keepdims=True), energy)
   return int(wanted.sum(-1).max(initial=0))
 
 

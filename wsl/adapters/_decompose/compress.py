@@ -27,7 +27,7 @@ def compress(
 
   by QR decompositions of the factors and an SVD of the small
   :math:`s R_B R_A^\top = U S V^\top`: the product is never computed. Without a
-  limit it is exact, and leaves out what is zero: a sum of T LoRAs of rank r
+  limit it is exact, and drops zero directions: a sum of T LoRAs of rank r
   (``merge.sum``) has the rank T r or less. With a limit it is nearest to the
   product among all factors of that rank.
 

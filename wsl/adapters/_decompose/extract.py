@@ -8,7 +8,7 @@ import numpy as np
 
 from wsl import deltas, tree, types
 from wsl.adapters import _checks
-from wsl.adapters._decompose import sketch
+from wsl.adapters._decompose import budget, sketch
 
 _ALIGN = 64
 
@@ -231,9 +231,7 @@ def _factorise(
     u, core, v = sketch.leading(x, most, words, passes)
   u, s, vt = tree.triplets(tree.Leading(u, core, v), x.shape)
   total = jnp.sum(jnp.square(x), (-2, -1))[:, None]
-  # A direction counts as long as those before it represent too little.
-  before = jnp.cumsum(jnp.square(s), -1) - jnp.square(s)
-  wanted = (s > 0) & (before < energy * total)
+  wanted = budget.needed(jnp.square(s), total, energy)
   root = jnp.sqrt(jnp.where(wanted, s, 0) * size[0])[..., None, :]
   a = jnp.matrix_transpose(u * root).astype(dtype)
   b = (jnp.matrix_transpose(vt) * root).astype(dtype)

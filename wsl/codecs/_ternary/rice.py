@@ -134,5 +134,5 @@ def _decode(
 
 
 def _bytes(bits: np.ndarray | int) -> np.ndarray | int:
-  """Returns the number of bytes that hold so many bits."""
+  """Returns the number of bytes that hold a number of bits."""
   return -(-bits // 8)

@@ -22,7 +22,7 @@ def retrieve_brick(params: types.Params, brick: bricks.Brick) -> dict[str, Any]:
     ``[..., *leaf]`` with m entries along the axis.
 
   Raises:
-    ValueError: if the model lacks a leaf.
+    ValueError: if a leaf or an entry is not in the model.
 
   Example:
     >>> import jax.numpy as jnp

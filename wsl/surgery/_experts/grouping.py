@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
-class Groups(NamedTuple):
+class ExpertGroups(NamedTuple):
   """A division of the E experts of a layer into G groups.
 
   Attributes:
@@ -96,7 +96,7 @@ def group_experts(
   *,
   count: int,
   capacity: int | None = None,
-) -> Groups:
+) -> ExpertGroups:
   r"""Groups experts around the most used ones.
 
   .. math:: D = \text{the } G \text{ experts of largest } f, \qquad
@@ -156,10 +156,10 @@ def group_experts(
     group = np.where(room, s[e, dominant], -np.inf).argmax()
     table[e] = group
     members[group] += 1
-  return Groups(table, dominant.astype(np.int32))
+  return ExpertGroups(table, dominant.astype(np.int32))
 
 
-def check_table(caller: str, groups: Groups) -> None:
+def check_table(caller: str, groups: ExpertGroups) -> None:
   """Checks that each expert is in a group, and no group is empty."""
   count = len(groups.dominant)
   if {*np.ravel(groups.table).tolist()} != {*range(count)}:

@@ -1,4 +1,4 @@
-"""Experts aligned, merged by usage, and dropped."""
+"""Experts aligned, and merged by usage."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import align, tree, types
-from wsl.surgery._experts import brick_edits, bricks, grouping, stacks
+from wsl.surgery._experts import grouping, stacks
 
 
 def align_experts(
@@ -57,30 +57,31 @@ def align_experts(
     Merging", 2024, arXiv:2405.17897 (``reference=None``).
   """
   each = _each('align_experts', experts)
-  if reference is None:
-    tables = align.match_many(each, symmetry=symmetry, key=key)
-    each = [
-      align.permute(x, table, symmetry=symmetry)
-      for x, table in zip(each, tables, strict=True)
-    ]
-    return each if isinstance(experts, (list, tuple)) else tree.stack(each)
-  if not 0 <= reference < len(each):
+  if reference is not None and not 0 <= reference < len(each):
     raise ValueError(
       f'align_experts(reference={reference}): expected 0 .. {len(each) - 1}'
     )
   # Of a perceptron V s(U x) the agreement with a permutation P of the units of
   # e is <U_r, P U_e> + <V_r, V_e P^T> = sum_j C[j, P(j)], which is linear in P:
   # with one group of units the first assignment is the optimum.
-  fixed = each[reference]
-  for e, moving in enumerate(each):
-    if e != reference:
-      found = align.weight_matching(fixed, moving, symmetry=symmetry, key=key)
-      each[e] = align.permute(moving, found, symmetry=symmetry)
+  fixed = None if reference is None else each[reference]
+  if fixed is None:
+    tables = align.match_many(each, symmetry=symmetry, key=key)
+  else:
+    match = lambda x: align.weight_matching(
+      fixed, x, symmetry=symmetry, key=key
+    )
+    same = align.identity(symmetry)
+    tables = [same if x is fixed else match(x) for x in each]
+  each = [
+    x if x is fixed else align.permute(x, table, symmetry=symmetry)
+    for x, table in zip(each, tables, strict=True)
+  ]
   return each if isinstance(experts, (list, tuple)) else tree.stack(each)
 
 
 def merge_experts(
-  experts: types.Params, groups: grouping.Groups, *, usage: Any
+  experts: types.Params, groups: grouping.ExpertGroups, *, usage: Any
 ) -> types.Params:
   r"""Averages the experts of each group, weighted by their usage.
 
@@ -105,7 +106,7 @@ def merge_experts(
 
   Example:
     >>> experts = {'w': jnp.asarray([[1.0], [5.0], [3.0]])}
-    >>> groups = grouping.Groups(np.asarray([0, 0, 1]), np.asarray([0, 2]))
+    >>> groups = grouping.ExpertGroups(np.asarray([0, 0, 1]), np.arange(2))
     >>> merge_experts(experts, groups, usage=[0.75, 0.25, 0.0])['w'].tolist()
     [[2.0], [3.0]]
 
@@ -124,6 +125,9 @@ def merge_experts(
       f'{count} experts: expected one number'
     )
   grouping.check_table('merge_experts', groups)
+  for name, x in tree.named(stack).items():
+    if not tree.is_float(x):
+      raise ValueError(f"merge_experts: leaf '{name}' is {x.dtype}, no float")
   # Row g of the weights is f_e / sum f over its members, 0 elsewhere.
   members = (table == np.arange(len(groups.dominant))[:, None]).astype(float)
   used = members @ f > 0
@@ -133,7 +137,9 @@ def merge_experts(
   return _each('merge_experts', merged) if separate else merged
 
 
-def tie_experts(merged: types.Params, groups: grouping.Groups) -> types.Params:
+def tie_experts(
+  merged: types.Params, groups: grouping.ExpertGroups
+) -> types.Params:
   """Returns the expert of each router entry: merged experts, repeated.
 
   A mixture with the E tied experts and the old router is equal to one with G
@@ -150,7 +156,7 @@ def tie_experts(merged: types.Params, groups: grouping.Groups) -> types.Params:
     ValueError: if leaves and groups have different numbers of groups.
 
   Example:
-    >>> groups = grouping.Groups(np.asarray([0, 0, 1]), np.asarray([0, 2]))
+    >>> groups = grouping.ExpertGroups(np.asarray([0, 0, 1]), np.arange(2))
     >>> tie_experts({'w': jnp.asarray([2.0, 3.0])}, groups)['w'].tolist()
     [2.0, 2.0, 3.0]
   """
@@ -162,60 +168,6 @@ def tie_experts(merged: types.Params, groups: grouping.Groups) -> types.Params:
     )
   grouping.check_table('tie_experts', groups)
   return tree.map(_repeat, merged, table=np.asarray(groups.table, np.int32))
-
-
-def drop_experts(
-  layer: types.Params,
-  keep: Any,
-  *,
-  experts: types.Leaves = '^experts/',
-  router: types.Leaves = '^router/',
-) -> types.Params:
-  """Returns a mixture with some of its experts, and their router entries.
-
-  Tokens are routed to the best of those that are left. The most used ones are
-  ``np.argsort(-usage)[:count]``.
-
-  Args:
-    layer: the parameters of a mixture, such as ``block_0/mlp`` of a model of
-      ``models``; in memory or on demand.
-    keep: the experts to keep, integers, each once.
-    experts: the leaves ``[E, ...]``, by a regular expression or a predicate.
-    router: the leaves ``[..., E]``.
-
-  Returns:
-    The smaller mixture; other leaves, such as shared experts, are the same
-    arrays.
-
-  Raises:
-    ValueError: if no leaf matches, leaves have different numbers of experts, or
-      an expert is out of range or occurs twice.
-
-  Example:
-    >>> layer = {'router': jnp.arange(3.0)[None], 'experts': jnp.arange(3.0)}
-    >>> found = drop_experts(layer, [0, 2], experts='experts', router='router')
-    >>> found['router'].tolist(), found['experts'].tolist()
-    ([[0.0, 2.0]], [0.0, 2.0])
-
-  Reference:
-    Lu et al., "Not All Experts are Equal: Efficient Expert Pruning and Skipping
-    for Mixture-of-Experts Large Language Models", 2024, arXiv:2402.14800.
-
-  Differs from the official code, which selects the experts whose absence
-  changes the output of the layer least; here the caller does.
-  """
-  brick = {
-    **bricks.brick_of_entries(layer, experts, keep),
-    **bricks.brick_of_entries(layer, router, keep, axis=-1),
-  }
-  leaves = tree.named(layer)
-  counts = {leaves[name].shape[part.axis] for name, part in brick.items()}
-  if len(counts) > 1:
-    raise ValueError(f'drop_experts: leaves of {sorted(counts)} experts match')
-  if not np.size(keep):
-    raise ValueError('drop_experts: keep is empty: keep one expert at least')
-  found = brick_edits.retrieve_brick(layer, brick)
-  return tree.map_named(lambda name, x: found.get(name, x), layer)
 
 
 def _each(caller: str, experts: Any) -> list[types.Params]:

@@ -23,7 +23,7 @@ def stack_experts(
     number: ``'layers.0.mlp.experts.w1.weight'``.
 
   Raises:
-    ValueError: if no leaf matches, an expert lacks a leaf, or shapes differ.
+    ValueError: if no leaf matches, an expert misses a leaf, or shapes differ.
 
   Example:
     >>> params = {'experts.0.w': jnp.zeros(2), 'experts.1.w': jnp.ones(2)}
@@ -51,7 +51,8 @@ def stack_experts(
     if numbers != list(range(len(numbers))):
       missing = next(i for i in range(len(numbers)) if i != numbers[i])
       raise ValueError(
-        f"stack_experts: '{joined}' lacks expert {missing} of {numbers[-1] + 1}"
+        f"stack_experts: '{joined}' has no expert {missing} of "
+        f'{numbers[-1] + 1}'
       )
     shapes = {tuple(x.shape) for x in members.values()}
     if len(shapes) > 1:

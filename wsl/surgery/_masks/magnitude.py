@@ -60,8 +60,8 @@ def magnitude_masks(
     Networks", 2015, arXiv:1506.02626; Sun et al., "A Simple and Effective
     Pruning Approach for Large Language Models", 2023, arXiv:2306.11695.
 
-  Differs from the official code of PERP, which prunes one entry more, and takes
-  for pruned what is zero: an entry that is zero by chance is kept here.
+  Differs from the official code of PERP, which prunes one entry more, and
+  treats zeros as pruned: an entry that is zero by chance is kept here.
   """
   if not 0 <= sparsity < 1:
     raise ValueError(

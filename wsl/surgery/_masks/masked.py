@@ -45,6 +45,12 @@ class Masked:
 def is_masked(node: Any) -> bool:
   """Returns True for a ``Masked`` node, for ``is_leaf`` of ``jax.tree.map``.
 
+  Args:
+    node: any node of a tree.
+
+  Returns:
+    Whether it is ``Masked``.
+
   Example:
     >>> is_masked({'w': 1})
     False
@@ -128,6 +134,12 @@ def unmask(params: types.Params) -> types.Params:
 def masks(params: types.Params) -> dict[str, types.Array]:
   """Returns the masks by the names of their leaves.
 
+  Args:
+    params: any pytree with ``Masked`` nodes.
+
+  Returns:
+    Bools by name; dense leaves are not named.
+
   Example:
     >>> import jax.numpy as jnp
     >>> keep = jnp.asarray([True, False])
@@ -143,6 +155,9 @@ def density(params: types.Params) -> float:
 
   Args:
     params: any pytree; at least one leaf is ``Masked``.
+
+  Returns:
+    The density, 0 to 1.
 
   Raises:
     ValueError: if none is.

@@ -19,6 +19,9 @@ def phase_sparsities(sparsity: float, phases: int) -> list[float]:
     sparsity: S, after the last phase, 0 <= S < 1.
     phases: n >= 1.
 
+  Returns:
+    The sparsities of the n phases, ascending.
+
   Raises:
     ValueError: if one is out of range.
 

@@ -29,10 +29,10 @@ def importance_order(
       ``weight_importance``, ``gradient_importance``, ``fisher_importance`` or
       ``activation_importance``; groups that are not named keep their order.
     symmetry: the symmetry of the model.
-    within: sizes whose slices keep their units: sorted is only among the units
-      between two neighbouring sizes. With the sizes that were trained before,
-      their units keep precedence (Once-for-All), and all of their slices
-      compute what they did.
+    within: sizes whose slices keep their units: only the units between two
+      neighbouring sizes are sorted. With the sizes that were trained before,
+      their units keep precedence (Once-for-All), and the functions of their
+      slices do not change.
 
   Returns:
     A permutation.

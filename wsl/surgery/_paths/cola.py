@@ -13,7 +13,12 @@ Path = tuple[int, ...]
 
 
 class PathValue(NamedTuple):
-  """A path through the blocks, and its value."""
+  """A path through the blocks, and its value.
+
+  Attributes:
+    path: the numbers of blocks in the order of evaluation.
+    value: as ``evaluate`` returned it.
+  """
 
   path: Path
   value: float

@@ -32,12 +32,13 @@ class Form:
   Attributes:
     stacked: whether the leaves of all blocks are stacked ``[D, ...]``.
     paths: for each leaf of a block its key path, the index of the key that has
-      the number, and the text of the key before and after the number.
+      the number, the text of the key before and after the number, and the
+      digits of the number, more than one if it begins with a zero.
     outside: the key path of each leaf outside the blocks.
   """
 
   stacked: bool
-  paths: tuple[tuple[Place, tuple[Any, ...], int, str, str], ...]
+  paths: tuple[tuple[Place, tuple[Any, ...], int, str, str, int], ...]
   outside: tuple[tuple[Any, ...], ...]
 
 
@@ -75,7 +76,7 @@ def cut(label: str, params: types.Params, blocks: str) -> Cut:
     )
   leaves = jax.tree_util.tree_leaves_with_path(params)
   found: dict[int, Block] = {}
-  paths: dict[Place, tuple[tuple[Any, ...], int, str, str]] = {}
+  paths: dict[Place, tuple[tuple[Any, ...], int, str, str, int]] = {}
   outside, outside_paths = [], []
   for path, leaf in leaves:
     keys = _keys(label, params, path)
@@ -87,7 +88,7 @@ def cut(label: str, params: types.Params, blocks: str) -> Cut:
       continue
     if not pattern.groups:
       place = (name, '')
-      paths[place] = (keys, -1, '', '')
+      paths[place] = (keys, -1, '', '', 1)
       for i, x in enumerate(_unstack(label, name, leaf)):
         found.setdefault(i, {})[place] = x
       continue
@@ -115,14 +116,14 @@ def join(
 ) -> types.Params:
   """Inverts ``cut``: returns the tree with other blocks, numbered from 0."""
   leaves: dict[tuple[Any, ...], Any] = dict(zip(form.outside, outside))
-  for place, keys, at, before, after in form.paths:
+  for place, keys, at, before, after, digits in form.paths:
     if form.stacked:
       columns = [block[place] for block in blocks]
       leaves[keys] = tree.apply_kernel(_stack, *columns)
       continue
     for i, block in enumerate(blocks):
       if place in block:
-        key = _renumber(keys[at], f'{before}{i}{after}')
+        key = _renumber(keys[at], f'{before}{i:0{digits}}{after}')
         leaves[(*keys[:at], key, *keys[at + 1 :])] = block[place]
   return _nested(leaves)
 
@@ -135,7 +136,7 @@ def name(place: Place) -> str:
 
 def _numbered(
   label: str, name: str, keys: tuple[Any, ...], match: re.Match[str]
-) -> tuple[Place, int, tuple[int, str, str]]:
+) -> tuple[Place, int, tuple[int, str, str, int]]:
   """Returns a leaf's place, its number, and the key that has the number."""
   if not match[1].isdecimal():
     raise ValueError(
@@ -148,7 +149,8 @@ def _numbered(
     text = str(key)
     if start < offset + len(text):
       cut_at = start - offset, stop - offset
-      parts = text[: cut_at[0]], text[cut_at[1] :]
+      digits = len(match[1]) if match[1][0] == '0' else 1
+      parts = text[: cut_at[0]], text[cut_at[1] :], digits
       return (name[:start], name[stop:]), int(match[1]), (i, *parts)
     offset += len(text) + 1
   raise AssertionError(name)

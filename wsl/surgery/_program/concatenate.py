@@ -22,7 +22,7 @@ def concatenate_blocks(
       ``apply_program``.
 
   Returns:
-    The tree, whose blocks are numbered through.
+    The tree, whose blocks are numbered consecutively.
 
   Raises:
     ValueError: if there are no networks, or the blocks of one have leaves that

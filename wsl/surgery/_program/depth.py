@@ -114,7 +114,7 @@ def skip(depth: int, *, start: int, stop: int) -> program_lib.Program:
 def loop(
   depth: int, *, start: int, stop: int, times: int
 ) -> program_lib.Program:
-  """Runs the blocks ``start, ..., stop - 1`` several times, with one weight.
+  """Repeats the blocks ``start, ..., stop - 1`` with shared weights.
 
   Args:
     depth: the number of blocks.

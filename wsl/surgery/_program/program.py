@@ -1,4 +1,4 @@
-"""A layer program: the blocks of a network, listed anew; no arrays."""
+"""A layer program: the blocks of which each layer of a new network is made."""
 
 from collections.abc import Iterable
 import json
@@ -69,6 +69,9 @@ def program_of(depth: int, blocks: Iterable[int]) -> Program:
   Args:
     depth: the number of blocks of the network.
     blocks: their numbers, 0 .. depth - 1, with repetitions.
+
+  Returns:
+    The program, whose copies are independent.
 
   Raises:
     ValueError: if there is no such block, or none is given.
@@ -154,6 +157,15 @@ def _check_layer(i: int, layer: Layer, program: Program) -> None:
 def program_to_json(program: Program) -> str:
   """Returns a program as JSON; a layer that copies a block is its number.
 
+  Args:
+    program: any program.
+
+  Returns:
+    The text, with the version of the format.
+
+  Raises:
+    ValueError: as ``check_program``.
+
   Example:
     >>> print(program_to_json(program_of(2, [0, 1, 1])))
     {"format": "wsl.surgery.program", "version": 1, "depth": 2,
@@ -170,6 +182,12 @@ def program_to_json(program: Program) -> str:
 
 def program_from_json(text: str) -> Program:
   """Returns the program that ``program_to_json`` has written.
+
+  Args:
+    text: JSON.
+
+  Returns:
+    The program, checked.
 
   Raises:
     ValueError: in one line, if the text is no such program.

@@ -1,4 +1,4 @@
-"""The blocks of a program: shared weights, residuals, and what is whose own."""
+"""Shared weights of the layers of a program, residuals, and own leaves."""
 
 from collections.abc import Sequence
 import dataclasses
