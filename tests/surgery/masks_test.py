@@ -179,6 +179,22 @@ def test_reconstruction_of_groups_and_of_unseen_inputs() -> None:
     )
 
 
+def test_systems_are_solved_in_turn(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+  # Three steps, the last of them filled up: one batch of systems at a time.
+  from wsl.surgery._masks import reconstruct
+
+  x = RNG.normal(size=(30, 6))
+  gram = types.Gram(jnp.asarray(x.T @ x)[None])
+  masks = {'a/w': jnp.asarray(RNG.random((6, 4)) < 0.5)}
+  params = surgery.mask(PARAMS, masks)
+  grams = {'a': {'w': gram}, 'v': None}
+  whole = surgery.reconstruct(params, PARAMS, grams)['a']['w'].values
+  monkeypatch.setattr(reconstruct, '_ENTRIES', 3 * 36)
+  solve = jax.jit(lambda p: surgery.reconstruct(p, PARAMS, grams))
+  parts = solve(params)['a']['w'].values
+  np.testing.assert_allclose(parts, whole, 1e-12, 1e-14)
+
+
 def test_soups_of_phases() -> None:
   phases = []
 

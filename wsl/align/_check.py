@@ -131,6 +131,7 @@ def permute_on_host(
   Groups without a table in ``permutation`` are not permuted.
   """
   tables: Any = {name: np.asarray(x) for name, x in permutation.items()}
+  tables = elements.with_duals(symmetry, tables, np)
 
   def source(factors: _blocks.Factors, names: list[str]) -> list[np.ndarray]:
     # The block is gathered at one index array for each factor; the array of a

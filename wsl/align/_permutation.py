@@ -59,13 +59,15 @@ def permute(
   """
   _symmetry.check_leaves(symmetry, tree.named(params), 'permute: params')
   check_permutation(permutation, symmetry, 'permute: permutation')
+  gauge = elements.with_duals(symmetry, permutation, jnp)
 
   def one(name: str, x: types.Array) -> types.Array:
     plan = symmetry.plan(name)
     used = {f.name for axis in plan for segment in axis for f in segment}
     tables = {g: table for g, table in permutation.items() if g in used}
     acts = elements.acts_of(symmetry, name, permutation)
-    tables |= {a.name: permutation[a.name] for a in acts}
+    keys = [k for a in acts for k in (a.name, elements.dual_of(a.name))]
+    tables |= {key: gauge[key] for key in keys if key in gauge}
     if not tables:
       return x
     return tree.apply_kernel(

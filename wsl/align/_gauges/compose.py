@@ -1,5 +1,7 @@
 """Products and inverses of permutations and actions."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -93,10 +95,12 @@ def invert(
   for group in symmetry.groups:  # outer groups first
     table = jnp.argsort(permutation[group.name], axis=-1).astype(np.int32)
     inverse[group.name] = _reindex(table, group, inverse, symmetry)
+  last: Any = None
   for name, table in permutation.items():
     if name in symmetry.action:
       # (s P)^-1 = P^-1 s^-1 = (P^-1 s^-1) P^-1.
-      undone = elements.inverse(symmetry, name, table)
+      undone = elements.inverse(symmetry, name, table, last)
+      last = undone if symmetry.action[name].kind == 'linear' else last
       inverse[name] = _reindex_action(undone, name, inverse, symmetry)
   return inverse
 

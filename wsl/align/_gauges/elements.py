@@ -71,7 +71,9 @@ def act(
   names = [factor.name for factor in factors]
   for one in acts:
     outer = [names.index(name) for name in factors[one.dim].outer]
-    table = tables[one.name].astype(block.dtype)
+    dual = one.kind == 'linear' and one.power == -1
+    key = dual_of(one.name) if dual else one.name
+    table = tables[key].astype(block.dtype)
     if one.kind in ('sign', 'scale'):
       if one.power != 1:
         table = table**one.power
@@ -80,25 +82,46 @@ def act(
       rest = [i for i in range(block.ndim) if i not in places]
       block = block * xp.expand_dims(table, rest)
     else:
-      block = _multiply(block, table, outer, one, xp)
+      block = _multiply(block, table, [*outer, one.dim], xp)
   return block
 
 
+def dual_of(name: str) -> str:
+  """Returns the key of the inverse transpose of a linear map."""
+  return f'{name}, dual'
+
+
+def with_duals(symmetry: _symmetry.Symmetry, gauge: Gauge, xp: Any) -> Gauge:
+  """Adds the inverse transpose of each linear map, with which covectors move.
+
+  Args:
+    symmetry: the symmetry.
+    gauge: tables by name.
+    xp: ``numpy`` on the host, else ``jax.numpy``.
+  """
+  found, last = dict(gauge), None
+  for action in symmetry.actions:
+    if action.kind == 'linear' and action.name in gauge:
+      table = _in_turn(gauge[action.name], last)
+      last = xp.matrix_transpose(xp.linalg.inv(table))
+      found[dual_of(action.name)] = last
+  return found
+
+
+def _in_turn(x: Any, last: Any) -> Any:
+  """Returns the operand of a decomposition; those of a trace follow another."""
+  if last is None or not tree.is_traced([x, last]):
+    return x
+  return tree.after(x, last)
+
+
 def _multiply(
-  block: types.Array,
-  table: types.Array,
-  outer: list[int],
-  one: Act,
-  xp: Any,
+  block: types.Array, table: types.Array, moved: list[int], xp: Any
 ) -> types.Array:
-  """Multiplies an axis by matrices, which may depend on outer axes."""
-  if one.power == -1 and one.kind == 'linear':
-    table = xp.matrix_transpose(xp.linalg.inv(table))
-  # [*outer, i, j] times [*outer, j, rest]: bring the outer axes to the front.
-  moved = [*outer, one.dim]
+  """Multiplies the last of some axes by matrices that depend on the others."""
+  # [*outer, i, j] times [*outer, j, rest]: bring the axes to the front.
   front = xp.moveaxis(block, moved, range(len(moved)))
-  lead, size = front.shape[: len(outer)], front.shape[len(outer)]
-  flat = front.reshape(*lead, size, -1)
+  flat = front.reshape(*front.shape[: len(moved)], -1)
   result = _product(table, flat).reshape(front.shape)
   return xp.moveaxis(result, range(len(moved)), moved)
 
@@ -116,6 +139,7 @@ def draw(
     xp: ``numpy`` on the host, else ``jax.numpy``.
   """
   found: Gauge = {}
+  last: Any = None
   for action in symmetry.actions:
     shape, name = symmetry.action_shape(action.name), action.name
     noise = normal(name, shape)
@@ -125,13 +149,17 @@ def draw(
       found[name] = xp.exp(noise / 2)
     elif action.kind == 'rotation' and action.ones:
       inner = (*shape[:-2], shape[-1] - 1, shape[-1] - 1)
-      found[name] = _fixing_ones(_rotation(normal(name, inner), xp), xp)
+      small = _rotation(_in_turn(normal(name, inner), last), xp)
+      last = found[name] = _fixing_ones(small, xp)
     elif action.kind == 'rotation':
-      found[name] = _rotation(noise, xp)
+      last = found[name] = _rotation(_in_turn(noise, last), xp)
     else:
-      right = _rotation(normal(f'{name} right', shape), xp)
+      left = _rotation(_in_turn(noise, last), xp)
+      last = right = _rotation(
+        _in_turn(normal(f'{name} right', shape), left), xp
+      )
       scale = xp.exp(normal(f'{name} scale', shape[:-1]) / 2)
-      found[name] = _product(_rotation(noise, xp) * scale[..., None, :], right)
+      found[name] = _product(left * scale[..., None, :], right)
   return found
 
 
@@ -164,8 +192,10 @@ def _product(x: Any, y: Any) -> Any:
   return np.matmul(x, y) if host else tree.matmul(x, y)
 
 
-def inverse(symmetry: _symmetry.Symmetry, name: str, table: Any) -> Any:
-  """Returns the table of the inverse of an action."""
+def inverse(
+  symmetry: _symmetry.Symmetry, name: str, table: Any, last: Any
+) -> Any:
+  """Returns the table of the inverse of an action; ``last`` is another one."""
   kind = symmetry.action[name].kind
   if kind == 'sign':
     return table
@@ -173,7 +203,7 @@ def inverse(symmetry: _symmetry.Symmetry, name: str, table: Any) -> Any:
     return 1 / table
   if kind == 'rotation':
     return jnp.matrix_transpose(table)
-  return jnp.linalg.inv(table)
+  return jnp.linalg.inv(_in_turn(table, last))
 
 
 def times(symmetry: _symmetry.Symmetry, name: str, x: Any, y: Any) -> Any:

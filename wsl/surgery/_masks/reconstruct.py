@@ -91,30 +91,34 @@ def reconstruct(
         'weights before pruning'
       )
 
+  last: Any = None
+
   def solved(name: str, node: Any) -> Any:
+    nonlocal last
     if name not in of:
       return node
-    gram = of[name]
+    gram, matrix = of[name], of[name].matrix
+    if last is not None and tree.is_traced([last, matrix]):
+      matrix = tree.after(matrix, last)
     values = tree.apply_kernel(
       _solve,
       node.values,
       node.mask,
       targets[name],
-      gram.matrix,
+      matrix,
       view=tree.Static(scores.gram_view(node.values.shape, gram)),
       damping=damping,
     )
-    return dataclasses.replace(node, values=values)
-
-  found = masked_lib.map_nodes(solved, params)
-  for name, node in tree.named(found, is_leaf=masked_lib.is_masked).items():
-    known = not tree.on_demand(node) and not tree.is_traced(node)
-    if name in of and known and not np.all(np.isfinite(node.values)):
+    known = not tree.on_demand(values) and not tree.is_traced(values)
+    if known and not np.all(np.isfinite(values)):
       raise FloatingPointError(
         f"reconstruct: the Gram matrix of leaf '{name}' is singular on a "
         'support: give more examples, or damping=0.01'
       )
-  return found
+    last = values
+    return dataclasses.replace(node, values=values)
+
+  return masked_lib.map_nodes(solved, params)
 
 
 def _solve(
@@ -141,21 +145,42 @@ def _solve(
   added = jnp.where(unseen, 1, 0) + damping.astype(dtype) * mean
   g = g + added[..., None] * jnp.eye(g.shape[-1], dtype=dtype)[None]
   right = tree.matmul(g, whole)
-  found = [_by_columns(g[b], right[b].T, keep[b].T).T for b in range(len(g))]
-  return view.join(jnp.stack(found), x.shape).astype(x.dtype)
+  turn = jnp.matrix_transpose
+  found = _by_outputs(g, turn(right), turn(keep))
+  return view.join(turn(found), x.shape).astype(x.dtype)
 
 
-def _by_columns(
+def _by_outputs(
   g: types.Array, right: types.Array, keep: types.Array
 ) -> types.Array:
-  """Solves one system for each output, ``[n, d]``, some at a time."""
+  """Solves one system for each output, ``[B, n, d]``, some at a time.
 
-  def one(given: tuple[types.Array, types.Array]) -> types.Array:
-    b, m = given
-    both = m[:, None] & m[None, :]
-    a = jnp.where(both, g, jnp.diag(jnp.where(m, 0, 1).astype(g.dtype)))
-    factor = jax.scipy.linalg.cho_factor(a, lower=True)
-    return jax.scipy.linalg.cho_solve(factor, jnp.where(m, b, 0))
+  The steps follow each other, each with one batch of decompositions: two at
+  once would occupy the threads in which they wait, see ``tree.after``.
+  """
+  groups, n, d = right.shape
+  count = groups * n
+  size = max(1, min(count, _ENTRIES // d**2))
 
-  size = max(1, min(len(right), _ENTRIES // g.size))
-  return jax.lax.map(one, (right, keep), batch_size=size)
+  def step(given: tuple[types.Array, ...]) -> types.Array:
+    b, m, group = given
+    both = m[:, :, None] & m[:, None, :]
+    rest = (
+      jnp.where(m, 0, 1).astype(g.dtype)[..., None]
+      * jnp.eye(d, dtype=g.dtype)[None]
+    )
+    factor = jax.scipy.linalg.cho_factor(
+      jnp.where(both, g[group], rest), lower=True
+    )
+    wanted = jnp.where(m, b, 0)[..., None]
+    return jax.scipy.linalg.cho_solve(factor, wanted)[..., 0]
+
+  # Outputs without inputs fill the last step: their system is the identity.
+  fill = -count % size
+  chunks = lambda x: jnp.pad(x, [(0, fill), *[(0, 0)] * (x.ndim - 1)]).reshape(
+    -1, size, *x.shape[1:]
+  )
+  group = jnp.repeat(jnp.arange(groups), n)
+  given = (right.reshape(count, d), keep.reshape(count, d), group)
+  found = jax.lax.map(step, tuple(map(chunks, given)))
+  return found.reshape(-1, d)[:count].reshape(right.shape)
