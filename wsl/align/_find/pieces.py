@@ -13,7 +13,7 @@ import math
 from jax.extend import core
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find import axis_facts, axis_tree, refinement
 from wsl.align._find.rules import elementwise, reshape, shape, table
 
 
@@ -202,5 +202,46 @@ def _as_pieces(
   parts = axis_tree.segments(axes[i])
   if len(parts) < 2 or len(parts) > axis_tree.MANY:
     return None
-  pieces = [(*axes[:i], part, *axes[i + 1 :]) for part in parts]
+  dim = next(j for j in after if new[j] > 1)
+  inner = math.prod(axes[j].size for j in before if j > i)
+  rows = _whole_rows(parts, math.prod(new[j] for j in after if j > dim), inner)
+  if rows is None:
+    return None
+  pieces = [(*axes[:i], row, *axes[i + 1 :]) for row in rows]
   return axis_facts.from_pieces(i, pieces)
+
+
+def _whole_rows(
+  parts: Sequence[axis_tree.Axis], width: int, inner: int
+) -> Sequence[axis_tree.Axis] | None:
+  """Joins segments that end within a row, and cuts them at the ends of rows.
+
+  Groups of 4 channels of a concatenation of 6 and 2 are ``4`` and ``2 + 2``.
+
+  Args:
+    parts: the segments of the major axis.
+    width: the number of entries of a row of the result.
+    inner: the number of entries for each index of the major axis.
+
+  Returns:
+    Segments of whole rows; ``None`` if a segment cannot be cut there.
+  """
+  out: list[axis_tree.Axis] = []
+  rest: list[axis_tree.Axis] = []
+  for part in parts:
+    rest.append(part)
+    size = sum(x.size for x in rest)
+    if size * inner % width:
+      continue
+    rows = [axis_tree.total(rest)]
+    if len(rest) > 1:
+      if width % inner:
+        return None
+      count = size * inner // width
+      cut = refinement.slices(rows[0], [width // inner] * count)
+      if cut is None:
+        return None
+      rows = cut
+    out += rows
+    rest = []
+  return None if rest or len(out) > axis_tree.MANY else out

@@ -86,6 +86,19 @@ def _in_lower_triangle(p, h):
   return jax.scipy.linalg.solve_triangular(triangle, h, lower=True)
 
 
+def _groups(read):
+  """Normalises two groups of 4 of the 6 + 2 units of two layers."""
+
+  def apply(p, x):
+    h = jnp.concatenate([jnp.tanh(x @ p['a']), jnp.sin(x @ p['c'])], 1)
+    y = h.reshape(4, 2, 4)
+    y = y - y.mean(2, keepdims=True)
+    y = y * jax.lax.rsqrt((y * y).mean(2, keepdims=True) + 0.1)
+    return read(p, y) @ p['b']
+
+  return apply
+
+
 def _nearest(distance, order):
   """Looks up the nearest row of a codebook; certification tests its axis."""
 
@@ -151,6 +164,17 @@ CASES = {
     f(6) * 2,
     b=(12, 2),
     w=(6, 2),
+  ),
+  # Units 0-3 of the first layer; its units 4 and 5; the second layer.
+  'groups_of_unequal_layers': case(
+    _groups(lambda p, y: y.reshape(4, 8)),
+    {'a': (3, 6), 'c': (3, 2), 'b': (8, 2)},
+    f(4) * f(2) * f(2),
+  ),
+  'groups_that_share_gains': case(
+    _groups(lambda p, y: (y * p['s'][None, None]).reshape(4, 8)),
+    {'a': (3, 6), 'c': (3, 2), 'b': (8, 2), 's': (4,)},
+    f(2) * f(2),
   ),
   'nearest_codes': _nearest(lambda far: far, f(4) * f(6)),
   'nearest_codes_by_position': _nearest(jnp.sign, f(4)),
