@@ -92,11 +92,12 @@ def _restrict(together: Together, axes: Sequence[Blocks]) -> None:
     return
   for block in blocks:
     # An atom that occurs twice, as in a square map, is no index of a row: its
-    # two indices differ. So it neither has partners nor is one.
+    # two indices differ. So it is no partner, but may have partners: w[h, u, v]
+    # becomes w[h, t_h(u), t_h(v)], as in gates that are diagonal in heads.
     once = {a for a in block if block.count(a) == 1}
     for atom in block:
       if atom in together:
-        together[atom] &= once if atom in once else set()
+        together[atom] &= once
 
 
 def _combine(axes: Sequence[Blocks]) -> Blocks | None:

@@ -1,6 +1,7 @@
 """Functions designed to mislead the reader, by name."""
 
 from tests.align.find.adversarial import (
+  batched,
   features,
   finer,
   loops,
@@ -16,5 +17,6 @@ PARTS = (
   loops.CASES,
   rare.CASES,
   finer.CASES,
+  batched.CASES,
 )
 CASES = {name: case for part in PARTS for name, case in part.items()}

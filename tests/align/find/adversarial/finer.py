@@ -50,42 +50,6 @@ def _all(cache, h):
   return cache.at[:, :].set(jnp.stack([h, h], 1))
 
 
-def _solved(left, right, read):
-  """Solves equations whose matrix and right-hand sides are given."""
-
-  def apply(p, x):
-    h = jnp.tanh(x @ p['a'])
-    return read(jnp.linalg.solve(left(p, x, h), right(p, x, h)), p)
-
-  return apply
-
-
-def _grouped_rows(p, x):
-  """Rows 0 and 1 are multiplied by one matrix, rows 2 and 3 by the other."""
-  h = jnp.tanh(x @ p['a'])
-  counts = jnp.asarray([2, 2], jnp.int32)
-  return jnp.tanh(jax.lax.ragged_dot(h, p['e'], counts)) @ p['b']
-
-
-def _sharded(body, ins, out, check=True):
-  """Runs a body on two devices, or on one if there are no more."""
-
-  def apply(p, x):
-    count = min(2, jax.device_count())
-    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:count]), ('d',))
-    fn = jax.shard_map(
-      body, mesh=mesh, in_specs=ins, out_specs=out, check_vma=check
-    )
-    return fn(x, p['a'], p['b'])
-
-  return apply
-
-
-def _in_lower_triangle(p, h):
-  triangle = jnp.tril(h @ h.T) + 3 * jnp.eye(4)
-  return jax.scipy.linalg.solve_triangular(triangle, h, lower=True)
-
-
 def _groups(read):
   """Normalises two groups of 4 of the 6 + 2 units of two layers."""
 
@@ -97,6 +61,16 @@ def _groups(read):
     return read(p, y) @ p['b']
 
   return apply
+
+
+def _gates(mix, order, **shapes):
+  """Two heads of 3 units with gates ``w [h, u, v]``, diagonal in heads."""
+
+  def use(p, h):
+    y = h.reshape(4, 2, 3)
+    return mix(p, y, jnp.einsum('bhi,hij->bhj', y, p['w'])).reshape(4, -1)
+
+  return hidden(use, order, w=(2, 3, 3), **shapes)
 
 
 def _nearest(distance, order):
@@ -113,9 +87,6 @@ def _nearest(distance, order):
   return found._replace(model=found.model._replace(certified=True))
 
 
-_SPEC = jax.sharding.PartitionSpec
-_COLUMNS = (_SPEC(), _SPEC(None, 'd'), _SPEC('d'))
-_SHARDS = min(2, jax.device_count())
 _TWO_AXES = np.einsum('nN,mM->nNmM', np.eye(6) + 1, np.eye(2) + 1)
 _ZEROS = np.zeros((4, 3, 5))
 
@@ -176,78 +147,24 @@ CASES = {
     {'a': (3, 6), 'c': (3, 2), 'b': (8, 2), 's': (4,)},
     f(2) * f(2),
   ),
+  # Units depend on their head, though the gates hold them twice.
+  'gates_of_heads': _gates(lambda p, y, g: jnp.tanh(g) * y, f(2) * f(3) ** 2),
+  'gates_and_their_transposes': _gates(
+    lambda p, y, g: jnp.tanh(g + jnp.einsum('bhi,hji->bhj', y, p['w'])) * y,
+    f(2) * f(3) ** 2,
+  ),
+  'gates_with_shared_gains': _gates(
+    lambda p, y, g: jnp.tanh(g) * y * p['s'][None, None], f(2) * f(3), s=(3,)
+  ),
+  'gates_of_other_heads': _gates(
+    lambda p, y, g: jnp.einsum('bhi,gij->bgj', jnp.tanh(g), p['w']) * y,
+    f(2) * f(3),
+  ),
+  'gates_across_heads': _gates(
+    lambda p, y, g: jnp.tanh(jnp.einsum('bhj,bgj->bhg', g, y)),
+    f(2) * f(3),
+    b=(4, 2),
+  ),
   'nearest_codes': _nearest(lambda far: far, f(4) * f(6)),
   'nearest_codes_by_position': _nearest(jnp.sign, f(4)),
-  'fourier_transform_over_rows': hidden(
-    lambda p, h: jnp.real(jnp.fft.fft(h, axis=0)), f(6)
-  ),
-  'fourier_transform_over_units': hidden(
-    lambda p, h: jnp.real(jnp.fft.fft(h)), 1
-  ),
-  'triangle_of_rows': hidden(_in_lower_triangle, f(6)),
-  'triangle_of_units': hidden(
-    lambda p, h: _in_lower_triangle(p, h[:, :4].T).T, f(2), b=(4, 2)
-  ),
-  'factors_of_rows': hidden(
-    lambda p, h: jnp.linalg.cholesky(h @ h.T + 3 * jnp.eye(4)) @ h, f(6)
-  ),
-  'factors_of_units': hidden(
-    lambda p, h: h @ jnp.linalg.cholesky(h.T @ h + jnp.eye(6)), 1
-  ),
-  # The equations m y = r may be listed in any order, and so may unknowns.
-  'solutions_by_parameters': case(
-    _solved(
-      lambda p, x, h: p['m'],
-      lambda p, x, h: p['r'],
-      lambda y, p: jnp.sin(y.T @ p['c']),
-    ),
-    {'a': (3, 2), 'm': (5, 5), 'r': (5, 2), 'c': (5, 3)},
-    f(5) ** 2,
-  ),
-  'solutions_by_features': case(
-    _solved(
-      lambda p, x, h: h.T @ h + p['m'],
-      lambda p, x, h: p['r'],
-      lambda y, p: y.T @ p['c'],
-    ),
-    {'a': (3, 5), 'm': (5, 5), 'r': (5, 2), 'c': (5, 2)},
-    f(5),
-  ),
-  'solutions_read_as_factors': case(
-    lambda p, x: jnp.tanh(x @ p['a']) @ jax.scipy.linalg.lu_factor(p['m'])[0],
-    {'a': (3, 5), 'm': (5, 5)},
-    1,
-  ),
-  'rows_in_groups': case(
-    _grouped_rows, {'a': (3, 5), 'e': (2, 5, 4), 'b': (4, 2)}, f(5) * f(4)
-  ),
-  # Units of all shards may be exchanged; a shard counts as a head here.
-  'shards_of_units': case(
-    _sharded(
-      lambda x, a, b: jax.lax.psum(jnp.tanh(x @ a) @ b, 'd'), _COLUMNS, _SPEC()
-    ),
-    {'a': (3, 6), 'b': (6, 2)},
-    f(6),
-    least=f(6 // _SHARDS) ** _SHARDS * _SHARDS,
-  ),
-  'shards_by_position': case(
-    _sharded(
-      lambda x, a, b: jax.lax.psum(
-        jnp.tanh(x @ a) @ b * (1 + jax.lax.axis_index('d')).astype(x.dtype), 'd'
-      ),
-      _COLUMNS,
-      _SPEC(),
-    ),
-    {'a': (3, 6), 'b': (6, 2)},
-    f(6 // _SHARDS) ** _SHARDS,
-  ),
-  'shards_of_rows': case(
-    _sharded(
-      lambda x, a, b: jnp.tanh(x @ a) @ b,
-      (_SPEC('d'), _SPEC(), _SPEC()),
-      _SPEC('d'),
-    ),
-    {'a': (3, 6), 'b': (6, 2)},
-    f(6),
-  ),
 }
