@@ -110,7 +110,14 @@ def absorbed(p: Any) -> Any:
   symmetry = align.find_symmetry(gated, p, X)
   found = align.absorb_norms(p, symmetry=symmetry, leaves='l0/b')
   assert found.gains == '^l0/b$'
-  return found.params, found.gauge
+  gauge = align.identity(symmetry) | found.gauge
+  undo = align.invert(gauge, symmetry=symmetry)
+  none = align.compose(gauge, undo, symmetry=symmetry)
+  for name in found.gauge:
+    np.testing.assert_allclose(none[name], 1, 1e-14)
+  back = align.permute(found.params, undo, symmetry=symmetry)
+  np.testing.assert_allclose(back['l0']['b'], p['l0']['b'], 1e-14)
+  return found.params, found.gauge, undo, none
 
 
 def features(p: Any) -> Any:

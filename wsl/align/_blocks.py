@@ -51,7 +51,9 @@ def from_blocks(blocks: list[types.Array], plan: _symmetry.Plan) -> types.Array:
   return parts[0]
 
 
-def spread(table: types.Array, places: list[int], ndim: int) -> types.Array:
+def spread(
+  table: types.Array, places: list[int], ndim: int, xp: Any = jnp
+) -> types.Array:
   """Moves the axes of a table to ``places`` among ``ndim`` axes."""
-  table = jnp.transpose(table, np.argsort(places).tolist())
-  return jnp.expand_dims(table, [i for i in range(ndim) if i not in places])
+  table = xp.transpose(table, np.argsort(places).tolist())
+  return xp.expand_dims(table, [i for i in range(ndim) if i not in places])

@@ -141,7 +141,8 @@ def descend(
       index = np.expand_dims(index, missing)
       table = np.take_along_axis(table, index, new).squeeze(new)
     permutation[group.name] = table
-  return {name: jnp.asarray(table) for name, table in permutation.items()}
+  # jnp.asarray would compile a program for each shape.
+  return {name: jax.device_put(table) for name, table in permutation.items()}
 
 
 def groups_of(plan: _symmetry.Plan) -> list[str]:

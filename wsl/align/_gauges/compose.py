@@ -1,7 +1,12 @@
-"""Products and inverses of permutations and actions."""
+"""Products and inverses of permutations and actions.
+
+Tables with values are computed on the host: they are small, and JAX would
+compile a program for each operation and shape.
+"""
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,14 +47,15 @@ def compose(
   """
   _permutation.check_permutation(first, symmetry, 'compose: first')
   _permutation.check_permutation(second, symmetry, 'compose: second')
+  xp, (first, second) = _to_host(first, second)
 
   def one(group: _symmetry.Factor) -> types.Array:
     # Let s, t be the tables of the outer factor and of this group. The first
     # permutation gives y[i, j] = x[s1(i), t1(i, j)], the second
     # z[i, j] = y[s2(i), t2(i, j)] = x[s1(s2(i)), t1(s2(i), t2(i, j))]: reindex
     # the rows of t1 by s2, then take its columns at t2.
-    table = _reindex(first[group.name], group, second, symmetry)
-    return jnp.take_along_axis(table, second[group.name], axis=-1)
+    table = _reindex(first[group.name], group, second, symmetry, xp)
+    return xp.take_along_axis(table, second[group.name], axis=-1)
 
   found = {group.name: one(group) for group in symmetry.groups}
   for name in {**first, **second}:
@@ -58,10 +64,10 @@ def compose(
       if name not in first:
         found[name] = second[name]
         continue
-      found[name] = _reindex_action(first[name], name, second, symmetry)
+      found[name] = _reindex_action(first[name], name, second, symmetry, xp)
       if name in second:
         found[name] = elements.times(symmetry, name, found[name], second[name])
-  return found
+  return _to_device(found)
 
 
 def invert(
@@ -89,20 +95,48 @@ def invert(
     [2, 0, 1]
   """
   _permutation.check_permutation(permutation, symmetry, 'invert: permutation')
+  xp, (permutation,) = _to_host(permutation)
   inverse: _permutation.Permutation = {}
   # y[i, j] = x[s(i), t(i, j)] gives x[s(i), k] = y[i, t_i^-1(k)]. The rows of
   # t^-1 are indexed by i; the inverse of s, computed before, reindexes them.
   for group in symmetry.groups:  # outer groups first
-    table = jnp.argsort(permutation[group.name], axis=-1).astype(np.int32)
-    inverse[group.name] = _reindex(table, group, inverse, symmetry)
+    table = xp.argsort(permutation[group.name], axis=-1).astype(np.int32)
+    inverse[group.name] = _reindex(table, group, inverse, symmetry, xp)
   last: Any = None
   for name, table in permutation.items():
     if name in symmetry.action:
       # (s P)^-1 = P^-1 s^-1 = (P^-1 s^-1) P^-1.
-      undone = elements.inverse(symmetry, name, table, last)
+      undone = elements.inverse(symmetry, name, table, last, xp)
       last = undone if symmetry.action[name].kind == 'linear' else last
-      inverse[name] = _reindex_action(undone, name, inverse, symmetry)
-  return inverse
+      inverse[name] = _reindex_action(undone, name, inverse, symmetry, xp)
+  return _to_device(inverse)
+
+
+def _to_host(
+  *given: _permutation.Permutation,
+) -> tuple[Any, list[_permutation.Permutation]]:
+  """Returns ``numpy`` and copies on the host, or ``jax.numpy`` and the tables.
+
+  The latter if a table is traced, spread over processes, or of a dtype in which
+  numpy computes no products.
+  """
+  for x in jax.tree.leaves(given):
+    traced = isinstance(x, jax.core.Tracer)
+    if traced or not getattr(x, 'is_fully_addressable', True):
+      return jnp, list(given)
+    if x.dtype.kind not in 'iu' and x.dtype not in (np.float32, np.float64):
+      return jnp, list(given)
+  return np, [{name: np.asarray(x) for name, x in g.items()} for g in given]
+
+
+def _to_device(tables: _permutation.Permutation) -> _permutation.Permutation:
+  """Returns JAX arrays; a float64 action stays in numpy if x64 is off."""
+  keep = lambda x: (
+    x.dtype == np.float64 and not jax.config.read('jax_enable_x64')
+  )
+  return {
+    name: x if keep(x) else jax.device_put(x) for name, x in tables.items()
+  }
 
 
 def _reindex(
@@ -110,14 +144,15 @@ def _reindex(
   group: _symmetry.Factor,
   permutation: _permutation.Permutation,
   symmetry: _symmetry.Symmetry,
+  xp: Any,
 ) -> types.Array:
   """Permutes the outer indices of a table ``[*outer sizes, size]``."""
   for i, outer in enumerate(group.outer):
     if outer in permutation:
       nest = (*symmetry.factor[outer].outer, outer)
       places = [group.outer.index(name) for name in nest]
-      index = _blocks.spread(permutation[outer], places, table.ndim)
-      table = jnp.take_along_axis(table, index, axis=i)
+      index = _blocks.spread(permutation[outer], places, table.ndim, xp)
+      table = xp.take_along_axis(table, index, axis=i)
   return table
 
 
@@ -126,16 +161,17 @@ def _reindex_action(
   name: str,
   permutation: _permutation.Permutation,
   symmetry: _symmetry.Symmetry,
+  xp: Any,
 ) -> types.Array:
   """Permutes the indices of an action's table, those it mixes included."""
   action = symmetry.action[name]
   factor = symmetry.factor[action.factor]
-  table = _reindex(table, factor, permutation, symmetry)
+  table = _reindex(table, factor, permutation, symmetry, xp)
   if factor.name in permutation:
     count = len(factor.outer)
     own = permutation[factor.name]
     for axis in range(count, table.ndim):
       places = [*range(count), axis]
-      index = _blocks.spread(own, places, table.ndim)
-      table = jnp.take_along_axis(table, index, axis=axis)
+      index = _blocks.spread(own, places, table.ndim, xp)
+      table = xp.take_along_axis(table, index, axis=axis)
   return table

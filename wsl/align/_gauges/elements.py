@@ -193,7 +193,7 @@ def _product(x: Any, y: Any) -> Any:
 
 
 def inverse(
-  symmetry: _symmetry.Symmetry, name: str, table: Any, last: Any
+  symmetry: _symmetry.Symmetry, name: str, table: Any, last: Any, xp: Any
 ) -> Any:
   """Returns the table of the inverse of an action; ``last`` is another one."""
   kind = symmetry.action[name].kind
@@ -202,12 +202,12 @@ def inverse(
   if kind == 'scale':
     return 1 / table
   if kind == 'rotation':
-    return jnp.matrix_transpose(table)
-  return jnp.linalg.inv(_in_turn(table, last))
+    return xp.matrix_transpose(table)
+  return xp.linalg.inv(table if xp is np else _in_turn(table, last))
 
 
 def times(symmetry: _symmetry.Symmetry, name: str, x: Any, y: Any) -> Any:
   """Returns the table of the action y after x."""
   if symmetry.action[name].kind in ('sign', 'scale'):
     return y * x
-  return tree.matmul(y, x)
+  return _product(y, x)

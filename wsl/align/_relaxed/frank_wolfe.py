@@ -11,6 +11,7 @@ its maximum on each polytope is at a vertex, a permutation matrix (Birkhoff
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -135,19 +136,27 @@ def initial_matrices(
       [_permutation.identity(symmetry)] * count, symmetry, dtype
     )
 
-  # At the barycentre all units of the universe are equal, so the rows of each
-  # gradient are equal and every permutation solves the linear problem: the
-  # random half breaks the symmetry.
-  def center(group: _symmetry.Factor, key: types.PRNGKey) -> types.Array:
-    shape = (count, *_soft.shape(group, symmetry))
-    logits = jax.random.normal(key, shape, dtype)
-    drawn = projection.sinkhorn_project(logits, temperature=1.0, iterations=50)
-    return (drawn + 1 / group.size) / 2
-
   keys = jax.random.split(key, len(symmetry.groups))
+  shapes = {g.name: (count, *_soft.shape(g, symmetry)) for g in symmetry.groups}
   return {
-    group.name: center(group, k) for group, k in zip(symmetry.groups, keys)
+    name: _near_center(k, shape, dtype)
+    for (name, shape), k in zip(shapes.items(), keys)
   }
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _near_center(
+  key: types.PRNGKey, shape: tuple[int, ...], dtype: np.dtype
+) -> types.Array:
+  """Draws doubly stochastic matrices and averages them with the barycentre.
+
+  At the barycentre all units of the universe are equal, so the rows of each
+  gradient are equal and every permutation solves the linear problem: the random
+  half breaks the symmetry.
+  """
+  logits = _permutation.normal(key, shape, dtype)
+  drawn = projection.sinkhorn_project(logits, temperature=1.0, iterations=50)
+  return (drawn + 1 / shape[-1]) / 2
 
 
 def check_initial(

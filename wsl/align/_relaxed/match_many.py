@@ -201,11 +201,19 @@ def _stack(
   """Stacks the named leaves of all models, ``[N, ...]``."""
   every = [tree.named(model) for model in models]
   return {
-    name: jnp.stack(
-      [jnp.asarray(tree.read(leaves[name])).astype(dtype) for leaves in every]
+    name: tree.read(
+      tree.apply_kernel(
+        _stack_leaf,
+        *(leaves[name] for leaves in every),
+        dtype=tree.Static(dtype),
+      )
     )
     for name in names
   }
+
+
+def _stack_leaf(*leaves: types.Array, dtype: np.dtype) -> types.Array:
+  return jnp.stack([x.astype(dtype) for x in leaves])
 
 
 def _check_arguments(

@@ -114,7 +114,7 @@ def sinkhorn(
   dtype = _soft.matrix_dtype(fixed, moving)
   draw, run = jax.random.split(key)
   logits = {
-    group.name: jax.random.normal(k, _soft.shape(group, symmetry), dtype)
+    group.name: _permutation.normal(k, _soft.shape(group, symmetry), dtype)
     for group, k in zip(
       symmetry.groups, jax.random.split(draw, len(symmetry.groups))
     )
