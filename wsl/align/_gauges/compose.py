@@ -126,17 +126,18 @@ def _to_host(
       return jnp, list(given)
     if x.dtype.kind not in 'iu' and x.dtype not in (np.float32, np.float64):
       return jnp, list(given)
-  return np, [{name: np.asarray(x) for name, x in g.items()} for g in given]
+  host: list[Any] = [{k: np.asarray(x) for k, x in g.items()} for g in given]
+  return np, host
 
 
 def _to_device(tables: _permutation.Permutation) -> _permutation.Permutation:
   """Returns JAX arrays; a float64 action stays in numpy if x64 is off."""
-  keep = lambda x: (
-    x.dtype == np.float64 and not jax.config.read('jax_enable_x64')
-  )
-  return {
-    name: x if keep(x) else jax.device_put(x) for name, x in tables.items()
-  }
+
+  def one(x: Any) -> Any:
+    narrowed = x.dtype == np.float64 and not jax.config.read('jax_enable_x64')
+    return x if narrowed else jax.device_put(x)
+
+  return {name: one(x) for name, x in tables.items()}
 
 
 def _reindex(
