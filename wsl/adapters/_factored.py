@@ -132,6 +132,8 @@ def _term(
   if view.batch or view.groups > 1:
     return None
   a, b = term.a, term.b.T
+  # W = (B A)^T: x W = (x A^T) B^T contracts the inputs, x W^T = (x B) A the
+  # outputs; either has r (m + n) products an example in place of m n.
   if set(own) == set(view.rows):
     inner, outer, source, target = a, b, view.rows, view.columns
   elif set(own) == set(view.columns):

@@ -215,6 +215,8 @@ def _mora(
     jnp.asarray(threshold).astype(share.dtype),
     jnp.max(share, -1, keepdims=True),
   )
+  # exp(s_j) / sum_S exp(s_i) is a ratio of shares of all ranks, so that one
+  # softmax serves the threshold and the gates.
   kept = _largest(scores, active) & real & (share >= least)
   number = jnp.sum(kept, -1, keepdims=True).astype(share.dtype)
   chosen = jnp.where(kept, share, 0)

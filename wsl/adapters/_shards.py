@@ -165,7 +165,7 @@ def expand(
 def _expand(
   pool: dict[str, types.Array], table: ShardTable
 ) -> deltas_lib.Factors:
-  """Joins the shards of one leaf."""
+  """Joins l shards to each row of A and column of B; the last may be cut."""
   _, n, out = table.view.sizes(table.shape)
 
   def join(shards: types.Array, places: types.Array, size: int) -> types.Array:

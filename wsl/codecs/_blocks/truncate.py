@@ -58,6 +58,8 @@ def block_order(
     if losses is None:
       norms = np.asarray(tree.read(leaf.norms), np.float64)
       gains = (norms[:-1] ** 2 - norms[1:] ** 2) / _block_bytes(leaf)
+      # A block is useful after those before it only: the running minimum sorts
+      # it behind them.
       keys = [(0, -x) for x in np.minimum.accumulate(gains)]
     else:
       keys = _levels(name, leaf.blocks, losses)

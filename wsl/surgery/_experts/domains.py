@@ -145,6 +145,8 @@ def split_domains(
       f'split_domains: masks of {m.dtype}{list(m.shape)}: expected bool [C, n] '
       'with the same number of units in each row'
     )
+  # All masks have one number of units, and S is in each of them: the rests
+  # I_c have one size too, so that experts are of one form.
   shared = m.all(0)
   index = np.stack([np.flatnonzero(row & ~shared) for row in m])
   return split.split_units(

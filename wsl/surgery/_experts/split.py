@@ -60,9 +60,9 @@ def split_units(
     The experts, ``apply_experts`` applies them.
 
   Raises:
-    ValueError: if an index is out of range or occurs twice in an expert, the
-      perceptron does not fit the symmetry, or a matrix has no axis of the
-      units.
+    ValueError: if an index is out of range, occurs twice in an expert, or is
+      both shared and routed; the perceptron does not fit the symmetry; or a
+      matrix has no axis of the units.
 
   Example:
     >>> import jax
@@ -98,6 +98,11 @@ def split_units(
   routed = bricks.brick_of_units(symmetry, index, group=found.name)
   own = np.asarray(shared, np.int32)
   empty = not own.size
+  if np.isin(own, index).any():
+    raise ValueError(
+      'split_units: units of shared are also in index, and would count twice: '
+      'leave them out of the experts'
+    )
   common = bricks.brick_of_units(
     symmetry, np.zeros(1, np.int32) if empty else own, group=found.name
   )

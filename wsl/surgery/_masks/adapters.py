@@ -140,6 +140,7 @@ def _units(leaf: Any, view: tree.Matrix, rank: int) -> deltas.Factors:
   """Returns factors with equal entries whose product is one."""
   groups, inputs, outputs = view.sizes(leaf.shape)
   lead = (groups,) if view.batch or view.groups > 1 else ()
+  # (B A)_ij = sum of r products of r^(-1/2) r^(-1/2), which is 1.
   value, dtype = rank**-0.5, tree.wide_dtype(leaf)
   a = jnp.full((*lead, rank, inputs), value, dtype)
   b = jnp.full((*lead, outputs, rank), value, dtype)

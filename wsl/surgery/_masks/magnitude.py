@@ -176,6 +176,7 @@ def _by_output(
   x: types.Array, *mask: types.Array, view: tree.Matrix, keep: int
 ) -> types.Array:
   """Marks the largest scores of each column of each matrix."""
+  # With the rows in ascending order, the k-th largest of m is row m - k.
   rows = view.split(x)
   level = jnp.sort(rows, axis=-2)[..., rows.shape[-2] - keep, :]
   found = view.join(rows >= level[..., None, :], x.shape)

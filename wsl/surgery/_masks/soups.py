@@ -38,6 +38,7 @@ def phase_sparsities(sparsity: float, phases: int) -> list[float]:
       f'phase_sparsities: sparsity={sparsity}, phases={phases}: expected 0 <= '
       'sparsity < 1 and at least one phase'
     )
+  # Each of n phases keeps the same factor q: q^n = 1 - S, so q = (1 - S)^(1/n).
   steps = [1 - (1 - sparsity) ** (i / phases) for i in range(1, phases)]
   return [*steps, sparsity]
 

@@ -84,7 +84,8 @@ def nested_loss(
   given = np.ones(len(sizes)) if weights is None else np.asarray(weights, float)
   if given.shape != (len(sizes),) or not np.isfinite(given).all():
     raise ValueError(
-      f'nested_loss: weights={weights}, expected {len(sizes)} finite numbers'
+      f'nested_loss: weights={str(weights)[:60]}, expected {len(sizes)} finite '
+      'numbers'
     )
   if draws is not None and draws < 1:
     raise ValueError(f'nested_loss: draws={draws}, expected 1 or more, or None')

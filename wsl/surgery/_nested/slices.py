@@ -158,6 +158,7 @@ def _cut_axis(
     sizes = [n for n, _ in segment]
     stop = start + math.prod(sizes)
     part = jax.lax.slice_in_dim(x, start, stop, axis=axis)
+    # The kept entries of a product of factors are a box of its indices.
     part = part.reshape(*before, *sizes, *after)
     for i, (_, kept) in enumerate(segment):
       part = jax.lax.slice_in_dim(part, 0, kept, axis=axis + i)

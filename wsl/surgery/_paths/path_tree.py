@@ -82,6 +82,8 @@ def descend(
   trail = [root]
   while trail:
     node = trail[-1]
+    # Progressive widening: about sqrt(N) children after N visits, so that the
+    # bounds compare children of several visits each.
     open_children = [x for x in node.children if not x.exhausted]
     if not open_children or len(node.children) < math.sqrt(node.visits):
       path = _new_path(node, generator, limits, seen)

@@ -165,6 +165,8 @@ def _step(
 
   def objective(gates: types.Array) -> types.Array:
     loss = loss_fn(gated_apply(model, gates, inputs), batch)
+    # g (1 - g) is largest at 1/2 and zero at 0 and 1: its descent moves gates
+    # to the nearer end.
     over = jax.nn.relu(jnp.mean(gates) - keep)
     mixed = jnp.mean(gates * (1 - gates))
     return loss.astype(gates.dtype) + budget * over**2 + polarise * mixed

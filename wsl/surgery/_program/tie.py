@@ -203,6 +203,7 @@ def _own(
   block = blocks[layer.own]
   if block is shared:
     return {}
+  # An own leaf is exact, so that it needs no residual.
   pattern = None if program.untied is None else tree.compiled(program.untied)
   own = {
     place: leaf

@@ -193,6 +193,9 @@ def _copies(
   places: list[np.ndarray] = []
   shares: list[np.ndarray] = []
   offset = 0
+  # If u has c copies, each with the share 1 / c of its outgoing weights, the
+  # product sums c equal terms h_u W_u / c to h_u W_u. Copies of a product of
+  # factors multiply, and so do shares.
   for segment in axis:
     place, share = np.zeros(1, int), np.ones(1)
     for factor in segment:

@@ -197,6 +197,7 @@ def _train(
         saved=repair_lib.choose(k % every == 0, run[:2], run.saved)
       )
     run = repair(run, lost)
+    # The gradient flows back through the index: stages keep their places.
     turn = jnp.where(k % 2 == 1, order, jnp.arange(count))
 
     def value_fn(params: types.Params) -> types.Array:

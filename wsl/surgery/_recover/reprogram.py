@@ -179,6 +179,7 @@ def _patched(
 
 def _depthwise(y: types.Array, patch: types.Array, params: Any) -> types.Array:
   """Convolves each channel of an output with its own kernel."""
+  # A depthwise kernel is [k, ..., k, 1, channels], one group for each channel.
   out = params['dimension_numbers'].out_spec
   axes = patch.ndim - 1
   numbers = jax.lax.ConvDimensionNumbers(

@@ -60,8 +60,8 @@ def recover_stages(
   fine = np.isfinite(strength) & (strength >= 0)
   if strength.shape != (number,) or not fine.all():
     raise ValueError(
-      f'recover_stages: weights={weights}: expected {number} numbers, one for '
-      'each stage, finite and at least 0'
+      f'recover_stages: weights={str(weights)[:60]}: expected {number} '
+      'numbers, one for each stage, finite and at least 0'
     )
   below, above, share = neighbours(np, failed, strength)
   if not listed:
@@ -129,6 +129,8 @@ def neighbours(xp: Any, failed: Any, weights: Any) -> tuple[Any, Any, Any]:
   after = xp.min(xp.where(alive & (j > i), j, count), 1)
   below = xp.where(before < 0, after, before)
   above = xp.where(after == count, before, after)
+  # (w_b W_b + w_a W_a) / (w_b + w_a) = W_b + s (W_a - W_b) with the share
+  # s = w_a / (w_b + w_a); without any weight the mean is plain, s = 1/2.
   total = weights[below] + weights[above]
   known = total > 0
   share = xp.where(known, weights[above] / xp.where(known, total, 1), 0.5)
