@@ -223,6 +223,9 @@ def test_counts_for_other_models_and_trees_without_entries() -> None:
   for empty in ({}, {'none': None}, {'w': np.zeros((2, 0))}):
     with pytest.raises(ValueError, match='holds no entries'):
       tree.kth_magnitude(empty, 1)
+  for other in (np.ones((3, 2)), np.ones(())):
+    with pytest.raises(ValueError, match=r"leaf 'w' has shape .*tree\.stack"):
+      tree.kth_magnitude({'b': np.ones((2, 3)), 'w': other}, 1)
 
 
 @pytest.mark.usefixtures('small_samples')

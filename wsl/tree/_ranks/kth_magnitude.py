@@ -46,8 +46,8 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
     ``[T]`` or ``[K, T]`` magnitudes, in the widest dtype of the leaves.
 
   Raises:
-    ValueError: if k is out of range, there are no entries, or counts do not fit
-      in a trace.
+    ValueError: if k is out of range, there are no entries, the leaves stack
+      different numbers of models, or counts do not fit in a trace.
 
   Example:
     >>> import jax.numpy as jnp
@@ -61,8 +61,8 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
   leaves, roles = list(full.values()), [_names.role(name) for name in full]
   if not leaves:
     raise ValueError('kth_magnitude: the tree holds no entries')
-  size = sum(leaf.size // leaf.shape[0] for leaf in leaves)
-  models = leaves[0].shape[0]
+  models = _check_stacked(full)
+  size = sum(leaf.size // models for leaf in leaves)
   _check_k(k, size, models)
   found = search.find(leaves, (0,) * len(leaves), [k], [size], roles)[0]
   return found if np.ndim(k) == 2 else found[0]
@@ -131,6 +131,20 @@ def reaches(x: types.Array, threshold: types.Array) -> types.Array:
     # magnitude within 4 units in the last place of the threshold equals it.
     threshold = jnp.maximum(threshold - jnp.asarray(4, dtype), 0)
   return bits.of(x, dtype) >= threshold
+
+
+def _check_stacked(leaves: dict[str, Any]) -> int:
+  """Checks that all leaves stack the same number of models; returns it."""
+  first = next(iter(leaves))
+  models = tuple(leaves[first].shape[:1])
+  for name, x in leaves.items():
+    if not x.shape or x.shape[:1] != models:
+      raise ValueError(
+        f"kth_magnitude: leaf '{name}' has shape {tuple(x.shape)}, '{first}' "
+        f'{tuple(leaves[first].shape)}: expected [T, ...] of T models, as '
+        'tree.stack gives'
+      )
+  return int(models[0])
 
 
 def _check_k(k: Any, size: int, models: int) -> None:
