@@ -10,8 +10,9 @@ code in ``wsl`` depends on the names of primitives.
 3. It acts on each entry separately: ``rules/elementwise.py``, ``ELEMENTWISE``.
 4. Anything else: a function in ``rules/elementwise.py`` (reductions, sorting),
    ``rules/shape.py`` and ``rules/reshape.py`` (move entries),
-   ``rules/indexing.py`` (gathers, scatters, computed positions) or
-   ``rules/linear.py`` (products, convolutions, windows), and its line in
+   ``rules/indexing.py`` (gathers, scatters, computed positions),
+   ``rules/linear.py`` (products, convolutions, windows) or
+   ``rules/batched.py`` (stacks of matrices, transforms), and its line in
    ``rules/table.py``. Then add a case to ``tests/align/find/rules_test.py``: a
    function whose group is known.
 
@@ -26,9 +27,11 @@ Four properties of a primitive have tables of their own:
   ``stitch/_routes/cost.py`` for the number of operations. If it rearranges
   weights before the product: ``stats/_linear_maps/views.py``, ``propagate``.
 
-Loops (``scan``, ``while``, ``cond``) are handled by ``_find/jaxpr_reader.py``
-and ``stats/_linear_maps/reader.py``. For an opaque kernel of your own, no edit
-is needed: pass ``find_symmetry(rules=...)`` a function that computes the same.
+Loops (``scan``, ``while``, ``cond``) are handled by ``_find/loop_reader.py``
+and ``stats/_linear_maps/reader.py``, ``custom_linear_solve`` by
+``_find/solves.py``, ``shard_map`` by ``_find/shards.py``. For an opaque kernel
+of your own, no edit is needed: pass ``find_symmetry(rules=...)`` a function
+that computes the same.
 
 A missing rule is safe: ``align`` pins every axis of the operands and results,
 and ``stats`` reports the primitive in the notes of ``linear_maps``.
