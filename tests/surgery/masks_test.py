@@ -54,6 +54,9 @@ def test_an_earlier_mask_stays_and_counts() -> None:
   scored = surgery.magnitude_masks(sparse, sparsity=0.75, scores=scores)
   for name, mask in scored.items():
     np.testing.assert_array_equal(mask, once[name])
+  hundred = {'w': np.arange(100.0).reshape(10, 10)}
+  found = surgery.magnitude_masks(hundred, sparsity=0.29)['w']
+  assert int(found.sum()) == 71
   again = surgery.magnitude_masks(sparse, sparsity=0.1)
   assert all((again[k] == first[k]).all() for k in first)
 

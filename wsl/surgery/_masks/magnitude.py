@@ -74,7 +74,8 @@ def magnitude_masks(
     )
   found = scores_lib.of_leaves('magnitude_masks', params, leaves, scores)
   masks = scores_lib.masks_of(params, found)
-  kept = lambda size: size - math.floor(size * sparsity)
+  # In floating point 0.29 * 100 is below 29: round down with a margin.
+  kept = lambda size: size - math.floor(size * sparsity + 1e-6)
   if scope == 'output':
     views = scores_lib.views_of('magnitude_masks', found, matrices)
     return {

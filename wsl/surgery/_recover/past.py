@@ -61,7 +61,7 @@ def merge_past(
         f"merge_past: leaf '{name}' of past, of shape {tuple(leaf.shape)}, "
         'holds no task: stack at least one by tree.stack'
       )
-  mean = tree.map(_mean, past)
+  mean = tree.read(tree.map(_mean, past))
 
   def init(params: types.Params) -> tuple[()]:
     del params
