@@ -102,13 +102,15 @@ def find_symmetry(
       f'find_symmetry: gauges has {unknown[0]!r}: expected some of '
       f'{list(_symmetry.GAUGES)}{hint}'
     )
-  outer = {factor.name: factor.outer for factor in found.symmetry.factors}
-  actions, limits = gauge_actions.find(
-    gauges, found.facts, list(tree.named(params)), found.names, outer
-  )
-  symmetry = dataclasses.replace(
-    found.symmetry, actions=tuple(actions), limits=tuple(limits.items())
-  )
+  symmetry = found.symmetry
+  if set(gauges) - {'permutation'}:
+    outer = {factor.name: factor.outer for factor in symmetry.factors}
+    actions, limits = gauge_actions.find(
+      gauges, found.facts, list(tree.named(params)), found.names, outer
+    )
+    symmetry = dataclasses.replace(
+      symmetry, actions=tuple(actions), limits=tuple(limits.items())
+    )
   if certify is None:
     return symmetry
   tree.check_not_narrowed('find_symmetry', params)

@@ -50,7 +50,7 @@ class System:
     """Requires that the sum of coefficients times variables is 0."""
     row: Row = {}
     for x, c in terms:
-      row[x] = row.get(x, 0) + fractions.Fraction(c)
+      row[x] = row.get(x, 0) + c
     self.rows.append(row)
 
   def solutions(self, wanted: Iterable[Hashable]) -> list[Row]:
@@ -68,19 +68,24 @@ class System:
         order.setdefault(root, len(order))
         members.setdefault(root, []).append(x)
     pivots = self._eliminate(order)
-    free = [x for x in order if x not in pivots]
-    solved: list[Row] = []
-    for x in free:
-      value: Row = {x: 1}
-      # A pivot row contains wanted variables only, those before the pivot.
-      for pivot in sorted((p for p in pivots if p in order), key=order.get):  # type: ignore[arg-type]
-        row = pivots[pivot]
-        total = sum(c * value.get(y, 0) for y, c in row.items() if y != pivot)
-        value[pivot] = self._reduce(-total / row[pivot])
-      solved.append(
-        {y: c for root, c in value.items() if c for y in members[root]}
-      )
-    return solved
+    # Each variable as a combination of free ones. A pivot row with a wanted
+    # pivot has wanted variables only, and none after the pivot.
+    value: dict[Any, Row] = {}
+    for x in order:
+      value[x] = {x: 1}
+      if x in pivots:
+        row = pivots[x]
+        total: Row = {}
+        for y, c in row.items():
+          for root, d in value[y].items() if y != x else ():
+            total[root] = total.get(root, 0) - c * d
+        terms = {r: self._divide(c, row[x]) for r, c in total.items()}
+        value[x] = {r: c for r, c in terms.items() if c}
+    found: dict[Any, Row] = {x: {} for x in order if x not in pivots}
+    for x, terms in value.items():
+      for root, c in terms.items():
+        found[root] |= dict.fromkeys(members[x], c)
+    return list(found.values())
 
   def _eliminate(self, order: Mapping[Any, int]) -> dict[Any, Row]:
     """Returns the reduced rows by their pivots.
@@ -105,7 +110,7 @@ class System:
           pivots[pivot] = row
           break
         other = pivots[pivot]
-        factor = row[pivot] / other[pivot]
+        factor = self._divide(row[pivot], other[pivot])
         row = self._merged(row, other, -factor)
     return pivots
 
@@ -117,9 +122,12 @@ class System:
         root = self.find(x)
         if root is not _ZERO:
           out[root] = out.get(root, 0) + c * scale
-    return {x: r for x, c in out.items() if (r := self._reduce(c))}
+    if self.modulus:
+      out = {x: c % self.modulus for x, c in out.items()}
+    return {x: c for x, c in out.items() if c}
 
-  def _reduce(self, c: Any) -> Any:
-    """Returns a coefficient, modulo 2 for parities."""
-    c = fractions.Fraction(c)
-    return c % self.modulus if self.modulus else c
+  def _divide(self, x: Any, y: Any) -> Any:
+    """Returns a quotient; of integers by 1 or -1 it is an integer."""
+    if self.modulus:
+      return x % self.modulus
+    return x * y if y in (1, -1) else fractions.Fraction(x) / y
