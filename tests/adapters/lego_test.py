@@ -259,3 +259,11 @@ def test_sharded_loras_are_not_gathered() -> None:
   assert 'all-gather' not in text
   assert 'all-reduce' in text
   assert 'f32[4,4]' in text
+
+
+def test_a_stack_of_different_dtypes_is_wide() -> None:
+  half, single = (lora(0, 2, dtype=dtype) for dtype in ('bfloat16', 'float32'))
+  found = adapters.stack([half, single])['w']
+  dtypes = {x.dtype.name for x in (found.a, found.b, found.scale)}
+  assert dtypes == {'float32'}
+  np.testing.assert_array_equal(found.a[1], single['w'].a)

@@ -18,7 +18,8 @@ def stack(loras: Sequence[types.Tree]) -> types.Deltas:
   .. math:: A_t \in R^{r \times n}, \quad B_t \in R^{m \times r}, \qquad
     r = \max_t r_t
 
-  Lower ranks are filled with zeros, which changes no product.
+  Lower ranks are filled with zeros, which changes no product. Leaves of
+  different dtypes are stacked in float32 or wider.
 
   Args:
     loras: T trees, whose leaves are ``Factors`` or arrays, alike in structure.
@@ -77,7 +78,8 @@ def _stack_leaf(name: str, leaves: Sequence[Any]) -> Any:
     return tree.apply_kernel(_padded, *leaves)
   for leaf in leaves:
     deltas.check_shapes('adapters.stack', name, leaf)
-  rank, dtype = max(x.rank for x in leaves), tree.wide_dtype(first.a)
+  rank = max(x.rank for x in leaves)
+  dtype = tree.wide_dtype(*(x.a for x in leaves))
   of_a = {'rank': tree.Static(rank), 'axis': tree.Static(-2)}
   of_b = of_a | {'axis': tree.Static(-1)}
   return dataclasses.replace(
@@ -100,7 +102,9 @@ def _padded(*leaves: types.Array, rank: int = 0, axis: int = 0) -> types.Array:
     width[axis] = (0, rank - x.shape[axis])
     return jnp.pad(x, width)
 
-  return jnp.stack([pad(x) for x in leaves])
+  same = len({x.dtype for x in leaves}) == 1
+  dtype = leaves[0].dtype if same else tree.wide_dtype(*leaves)
+  return jnp.stack([pad(x).astype(dtype) for x in leaves])
 
 
 def _scales(*scales: types.Scalar, dtype: jnp.dtype) -> types.Array:
