@@ -272,6 +272,20 @@ def test_elements_form_a_group(name):
   )
 
 
+@pytest.mark.parametrize(
+  ('fixed', 'kinds'),
+  [(np.eye(5), ['scale']), (np.eye(5) + 1, [])],
+)
+def test_an_identity_scales_by_opposite_powers(fixed, kinds):
+  # relu(x a) (w + I) b: w becomes S w / S. A matrix of ones does not allow it.
+  relu = jax.nn.relu
+  apply = lambda p, x: relu(relu(x @ p['a']) @ (p['w'] + fixed)) @ p['b']
+  params, key = shapes(a=(3, 5), w=(5, 5), b=(5, 2)), jax.random.key(0)
+  symmetry = align.find_symmetry(apply, params, X)
+  assert [a.kind for a in symmetry.actions] == kinds
+  assert align.check(symmetry, apply, params, X, key=key).error < 1e-12
+
+
 @pytest.mark.parametrize('act', [jax.nn.relu, lambda h: h])
 @pytest.mark.parametrize(
   'mix',

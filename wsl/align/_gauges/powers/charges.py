@@ -13,6 +13,8 @@ functions in place of homogeneous ones.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from wsl.align._find import axis_facts
 from wsl.align._gauges import layout
 from wsl.align._gauges.powers import system
@@ -38,6 +40,25 @@ class Charges:
   def pin(self, value: axis_facts.Value) -> None:
     """Requires that an array does not change."""
     self.zero(layout.spots(self.blocks(value)))
+
+  def fix(self, constant: axis_facts.Value) -> None:
+    """Requires that a constant does not change.
+
+    Entries ``a[i] I[i, j]`` are multiplied by the powers of both axes at i = j:
+    these add up to 0, as in ``w + I``, where w becomes S w / S.
+    """
+    pairs = identities(constant)
+    found = self.blocks(constant)
+    if not pairs or len(found.pieces) > 1:
+      self.pin(constant)
+      return
+    (piece,) = found.pieces
+    for i, j in pairs:
+      self.combine((piece[i], piece[j]), (1, 1))
+    both = {i for pair in pairs for i in pair}
+    for i, dimension in enumerate(piece):
+      if i not in both:
+        self.zero([spot for segment in dimension for spot in segment])
 
   def repeat(self, spots: Sequence[layout.Spot]) -> None:
     """Requires powers of 0 where entries are repeated."""
@@ -88,3 +109,15 @@ def is_zero(value: axis_facts.Value) -> bool:
     return False
   array = value.constant.array()
   return array is not None and array.dtype.kind in 'biufc' and not array.any()
+
+
+def identities(value: axis_facts.Value) -> list[tuple[int, int]]:
+  """Returns the pairs of axes along which a constant is a diagonal matrix."""
+  if value.constant is None or not value.constant.diagonal():
+    return []
+  array = value.constant.array()
+  pairs = value.constant.diagonal()
+  for i, j in pairs:
+    if array is None or np.moveaxis(array, (i, j), (0, 1))[0, 1].any():
+      return []
+  return pairs

@@ -93,7 +93,11 @@ def _alike(
   if split is None:
     return False
   full, (out,) = split
-  fixed = [v for v in values if not v.axes or v.constant is not None]
+  fixed = [
+    v
+    for v in values
+    if not v.axes or (v.constant is not None and not charges_lib.identities(v))
+  ]
   others = tuple(d for d in BOTH if d not in domains)
   for value in values:
     c.zero(layout.spots(c.blocks(value)), others)

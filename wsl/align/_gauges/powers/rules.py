@@ -26,7 +26,7 @@ def apply(c: Charges, step: axis_facts.Step) -> None:
   """
   for value in (*step.args, *step.results):
     if value.constant is not None and not charges_lib.is_zero(value):
-      c.pin(value)
+      c.fix(value)
   rule = RULES.get(step.name, elementwise.unary)
   if not rule(c, step):
     for value in (*step.args, *step.results):
