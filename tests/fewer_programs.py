@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 try:
+  from jax._src import pjit
   from jax._src.interpreters import mlir
   from jax._src.lax.lax import convert_element_type_p, stage_p
 except ImportError:
-  mlir = stage_p = convert_element_type_p = None
+  pjit = mlir = stage_p = convert_element_type_p = None
 
 
 def share_contexts(programs: int = 200) -> None:
@@ -65,6 +66,16 @@ def copy_arrays() -> None:
   convert_element_type_p.def_impl(convert)
 
 
+def keep_programs(capacity: int = 1 << 15) -> None:
+  """Lets functions that are compiled from here on keep more programs.
+
+  All functions share two caches of 8192 programs. A process that runs a half of
+  the tests fills them, and then tests cannot count what is compiled.
+  """
+  for kind in ('fun_only', 'explicit_attributes'):
+    setattr(pjit, f'_cpp_pjit_cache_{kind}', pjit.make_jit_cpp_cache(capacity))
+
+
 def install() -> None:
   """Replaces what there is, and computes no key for a cache that is not."""
   if not jax.config.jax_compilation_cache_dir:
@@ -73,3 +84,5 @@ def install() -> None:
     share_contexts()
   if stage_p is not None:
     copy_arrays()
+  if hasattr(pjit, 'make_jit_cpp_cache'):
+    keep_programs()
