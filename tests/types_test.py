@@ -24,14 +24,16 @@ def f(base: dict[str, Any], models: list[Any]) -> None:
   wsl.deltas.apply(base, stack)
   wsl.merge.tyes(stack)
 """
-# The types of wsl are checked. Those of its dependencies would take four times
-# as long.
+# The types of wsl are read, and checked elsewhere: without those of its
+# dependencies, which would take four times as long, some need an annotation.
 SETTINGS = """
 [mypy]
 python_version = 3.11
 ignore_missing_imports = True
 [mypy-chex.*,flax.*,jax.*,jaxlib.*,ml_dtypes.*,numpy.*,optax.*,orbax.*,scipy.*]
 follow_imports = skip
+[mypy-wsl.*]
+ignore_errors = True
 """
 MISTAKES = (
   (15, 'Argument 1 to "ties" has incompatible type "_Merged | '),
