@@ -74,17 +74,12 @@ def convolution(c: Types, step: axis_facts.Step) -> bool:
 
 def reduce_sum(c: Types, step: axis_facts.Step) -> bool:
   """Adds up entries along axes and keeps vectors along others."""
-  x, r = c.blocks(step.args[0]), c.blocks(step.results[0])
-  axes = step.eqn.params['axes']
-  if any(isinstance(i, str) for i in axes):
+  parts = products.reduced_parts(c, step)
+  if parts is None:
     return False
-  if len(x.pieces) > 1 and (x.dim in axes or len(r.pieces) == 1):
-    return False
-  for a, out in zip(x.pieces, r.pieces, strict=True):
-    for i in axes:
-      for spot in products.every(a[i]):
-        c.add_up(spot)
-    kept = [a[i] for i in range(len(a)) if i not in axes]
+  for gone, kept, out in parts:
+    for spot in gone:
+      c.add_up(spot)
     for dims in zip(kept, out):
       c.equal(*dims)
   return True

@@ -42,7 +42,6 @@ EQUALITIES = ('eq', 'ne', 'eq_to')
 SCATTERS = (
   'scatter', 'scatter-add', 'scatter-sub', 'scatter_add', 'scatter_sub',
 )  # fmt: skip
-REDUCED_EXTREMES = ('reduce_max', 'reduce_min', 'argmax', 'argmin')
 
 
 def degree(eqn: Any, domain: int) -> Any:

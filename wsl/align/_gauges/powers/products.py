@@ -1,6 +1,6 @@
 """The equations of products, convolutions, windows and reductions."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from wsl.align._find import axis_facts
 from wsl.align._gauges import layout
@@ -9,6 +9,9 @@ from wsl.align._gauges.powers import elementwise
 
 Charges = charges_lib.Charges
 BOTH = (0, 1)
+Reduced: TypeAlias = tuple[
+  list[layout.Spot], list[layout.Dimension], layout.Piece
+]
 
 
 def dot(c: Charges, step: axis_facts.Step) -> bool:
@@ -136,6 +139,38 @@ def window(domains: Any) -> elementwise.Rule:
   return rule
 
 
+def reduced_parts(
+  c: Any, step: axis_facts.Step
+) -> (
+  list[tuple[list[layout.Spot], list[layout.Dimension], layout.Piece]] | None
+):
+  """Returns what a reduction removes and keeps, and its result, by pieces.
+
+  Args:
+    c: the powers, or the types, of which the layouts are taken.
+    step: a reduction along axes.
+
+  Returns:
+    For each piece the occurrences on reduced axes, the dimensions that are
+    kept and those of the result; None if the pieces follow a reduced axis, or
+    an axis is that of a mesh.
+  """
+  x, out = c.blocks(step.args[0]), c.blocks(step.results[0])
+  axes = step.eqn.params['axes']
+  if any(isinstance(i, str) for i in axes):
+    return None
+  if len(x.pieces) > 1 and (x.dim in axes or len(out.pieces) == 1):
+    return None
+  return [
+    (
+      [spot for i in axes for spot in every(a[i])],
+      [a[i] for i in range(len(a)) if i not in axes],
+      r,
+    )
+    for a, r in zip(x.pieces, out.pieces, strict=True)
+  ]
+
+
 def reduction(domains: Any, forget: bool = False) -> elementwise.Rule:
   """Sums and extremes along axes: powers are 0 there and kept elsewhere.
 
@@ -145,18 +180,15 @@ def reduction(domains: Any, forget: bool = False) -> elementwise.Rule:
   """
 
   def rule(c: Charges, step: axis_facts.Step) -> bool:
-    x, out = c.blocks(step.args[0]), c.blocks(step.results[0])
-    axes = step.eqn.params['axes']
-    if any(isinstance(i, str) for i in axes):
-      return False
-    if len(x.pieces) > 1 and (x.dim in axes or len(out.pieces) == 1):
+    parts = reduced_parts(c, step)
+    if parts is None:
       return False
     others = tuple(d for d in BOTH if d not in domains)
+    x, out = c.blocks(step.args[0]), c.blocks(step.results[0])
     c.zero(layout.spots(x), others)
     c.zero(layout.spots(out), BOTH if forget else others)
-    for a, r in zip(x.pieces, out.pieces, strict=True):
-      kept = [a[i] for i in range(len(a)) if i not in axes]
-      c.zero([s for i in axes for s in every(a[i])])
+    for gone, kept, r in parts:
+      c.zero(gone)
       if not forget:
         for dims in zip(kept, r):
           c.equal(*dims, domains)
