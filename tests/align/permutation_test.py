@@ -1,16 +1,21 @@
 """Group laws of permutations, on symmetries written by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.align import nested
+from tests.align.find import oracle
 from wsl import align
 
 F = align.Factor
 
-SYMMETRY = align.Symmetry(nested.FACTORS, nested.AXES)
+SYMMETRY = align.Symmetry(
+  nested.FACTORS, nested.AXES, interleaved=nested.INTERLEAVED
+)
 
 
 def _params(seed=0):
@@ -58,6 +63,21 @@ def test_permute_equals_index_arithmetic():
   f = np.asarray(params['f'])[:, g['r:0']]
   np.testing.assert_array_equal(moved['f'][:5], f[:5])
   np.testing.assert_array_equal(moved['f'][5:11], f[5:11][g['r:0']])
+  # Interleaved: heads * (units + r), layers * (s * (t + r) + inputs).
+  heads, rest = np.split(np.asarray(params['i']), [30])
+  for h, old in enumerate(heads.reshape(3, 10)[g['q:1.0']]):
+    wanted = [*old[:4][g['q:1.1'][h]], *old[4:][g['r:0']]]
+    np.testing.assert_array_equal(moved['i'][10 * h :][:10], wanted)
+  for layer, old in enumerate(rest.reshape(2, 29)):
+    order = g['s:1.0'][layer]
+    for i, row in enumerate(old[:24].reshape(3, 8)[order]):
+      wanted = [*row[:2][g['s:1.1'][layer, i]], *row[2:][g['r:0']]]
+      start = 30 + 29 * layer + 8 * i
+      np.testing.assert_array_equal(moved['i'][start:][:8], wanted)
+    wanted = moved['i'][30 + 29 * layer + 24 :][:5]
+    np.testing.assert_array_equal(wanted, old[24:])
+  wanted = oracle.move(params, g, SYMMETRY)
+  jax.tree.map(np.testing.assert_array_equal, moved, wanted)
 
 
 def test_the_inverse_restores_the_model():
@@ -111,6 +131,15 @@ def test_symmetry_survives_json():
   assert align.from_json(align.to_json(SYMMETRY)) == SYMMETRY
   with pytest.raises(ValueError, match='no symmetry written by to_json'):
     align.from_json('{"factors": []}')
+  # A file from before interleaved axes; and one whose runs share nothing.
+  plain = align.Symmetry(SYMMETRY.factors, SYMMETRY.axes)
+  assert 'interleaved' not in align.to_json(plain)
+  assert align.from_json(align.to_json(plain)) == plain
+  wrong = dataclasses.replace(
+    SYMMETRY, interleaved=(align.Interleaved('i', 0, 1, 2, 1),)
+  )
+  with pytest.raises(ValueError, match='share no factors'):
+    align.from_json(align.to_json(wrong))
 
 
 def test_permute_runs_under_jit_and_keeps_dtype():

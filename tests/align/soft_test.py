@@ -24,6 +24,7 @@ SYMMETRY = align.Symmetry(
     ('t', ((('q:1.0', 'q:1.1'),), (('t:1',),))),
     ('u', ((('s:0', 's:1.0', 's:1.1'),), (('u:1',),))),
   ),
+  interleaved=nested.INTERLEAVED,
 )
 SHAPES = nested.SHAPES | {'t': (12, 2), 'u': (12, 2)}
 

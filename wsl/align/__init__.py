@@ -45,6 +45,7 @@ from wsl.align._symmetry import Action as Action
 from wsl.align._symmetry import check_leaves as check_leaves
 from wsl.align._symmetry import Factor as Factor
 from wsl.align._symmetry import from_json as from_json
+from wsl.align._symmetry import Interleaved as Interleaved
 from wsl.align._symmetry import Power as Power
 from wsl.align._symmetry import Symmetry as Symmetry
 from wsl.align._symmetry import to_json as to_json

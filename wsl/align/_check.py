@@ -1,7 +1,6 @@
 """Checks a symmetry numerically: random elements, random parameters."""
 
 from collections.abc import Callable
-import itertools
 import re
 from typing import Any, NamedTuple
 import zlib
@@ -146,23 +145,22 @@ def permute_on_host(
 
   def one(name: str, leaf: Any) -> np.ndarray:
     x = np.asarray(leaf)
-    plan = symmetry.plan(name)
-    out = x.copy()
-    ends = [np.cumsum([0, *map(_symmetry.width, axis)]) for axis in plan]
+    layout = symmetry.layout(name)
     acts = elements.acts_of(symmetry, name, tables)
-    choices = itertools.product(*(range(len(axis)) for axis in plan))
-    for k, choice in enumerate(choices):
-      window = tuple(slice(e[k], e[k + 1]) for e, k in zip(ends, choice))
-      factors = tuple(f for axis, k in zip(plan, choice) for f in axis[k])
+    used = {f.name for axis in symmetry.plan(name) for s in axis for f in s}
+    if not acts and used.isdisjoint(tables):
+      return x.copy()
+    blocks = []
+    for k, (block, factors) in enumerate(_blocks.to_blocks(x, layout)):
       names = [f.name for f in factors]
       here = tuple(a for a in acts if a.block == k)
-      if here or not tables.keys().isdisjoint(names):
-        block = x[window].reshape([f.size for f in factors])
+      if not tables.keys().isdisjoint(names):
         block = block[tuple(source(factors, names))]
-        if here:
-          block = np.asarray(elements.act(block, factors, here, tables, np))
-        out[window] = block.reshape(out[window].shape)
-    return out
+      if here:
+        acted = elements.act(block, factors, here, tables, np)
+        block = np.asarray(acted).astype(x.dtype)
+      blocks.append(block)
+    return np.array(_blocks.from_blocks(blocks, layout, np))
 
   return tree.map_named(one, params)
 

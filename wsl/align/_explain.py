@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 import math
 
-from wsl.align import _symmetry
+from wsl.align import _blocks, _symmetry
 
 
 def explain(symmetry: _symmetry.Symmetry) -> str:
   """Formats the groups of each axis of each leaf, and a list of all groups.
 
   Factors of an axis are joined by ``*``, segments by ``+``; ``1`` is a segment
-  of a single index.
+  of a single index. Segments that alternate are in parentheses.
 
   Args:
     symmetry: any symmetry.
@@ -37,11 +37,11 @@ def explain(symmetry: _symmetry.Symmetry) -> str:
   """
   rows = [('leaf', 'axis', 'size', 'group')]
   for name in symmetry.leaf:
-    plan = symmetry.plan(name)
-    for i, axis in enumerate(plan):
-      size = sum(map(_symmetry.width, axis))
+    axes = symmetry.layout(name)
+    for i, axis in enumerate(axes):
+      size = sum(part.size for part in axis)
       rows.append(('' if i else name, str(i), str(size), _axis(axis)))
-    if not plan:
+    if not axes:
       rows.append((name, '', '', 'a scalar'))
   groups = [('group', 'size', 'axes', 'depends on', 'log10 order')]
   for group in symmetry.groups:
@@ -103,16 +103,27 @@ def _dimension(action: _symmetry.Action, shape: tuple[int, ...]) -> int:
   return 0 if action.kind == 'sign' else math.prod(shape)
 
 
-def _axis(axis: tuple[tuple[_symmetry.Factor, ...], ...]) -> str:
+def _axis(axis: tuple[_blocks.Part, ...]) -> str:
   """Formats one axis."""
-  factors = [factor for segment in axis for factor in segment]
+  segments, _ = _blocks.flatten(axis)
+  factors = [factor for segment in segments for factor in segment]
   if not factors:
     return 'size 1' if len(axis) == 1 else 'single indices'
   reasons = list(dict.fromkeys(f.pinned for f in factors))
   if all(reasons):
     return f'pinned: {"; ".join(reasons)}'
+  return _sum(axis)
+
+
+def _sum(parts: tuple[_blocks.Part, ...]) -> str:
+  """Formats a sum of parts; an inner sum is in parentheses."""
   return ' + '.join(
-    ' * '.join(map(_factor, segment)) or '1' for segment in axis
+    ' * '.join(
+      [*map(_factor, part.factors)]
+      + ([f'({_sum(part.parts)})'] if part.parts else [])
+    )
+    or '1'
+    for part in parts
   )
 
 

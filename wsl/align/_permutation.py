@@ -73,7 +73,11 @@ def permute(
     if not tables:
       return x
     return tree.apply_kernel(
-      _permute, x, tables, plan=tree.Static(plan), acts=tree.Static(acts)
+      _permute,
+      x,
+      tables,
+      layout=tree.Static(symmetry.layout(name)),
+      acts=tree.Static(acts),
     )
 
   return tree.map_named(one, params)
@@ -188,19 +192,19 @@ def _permute(
   x: types.Array,
   tables: Permutation,
   *,
-  plan: _symmetry.Plan,
+  layout: _blocks.Layout,
   acts: tuple[elements.Act, ...],
 ) -> types.Array:
   """Permutes one leaf block by block, then applies actions."""
   blocks = []
-  for k, (block, factors) in enumerate(_blocks.to_blocks(x, plan)):
+  for k, (block, factors) in enumerate(_blocks.to_blocks(x, layout)):
     block = _gather(block, factors, tables)
     here = tuple(a for a in acts if a.block == k)
     if here:
       wide = elements.act(tree.wide(block), factors, here, tables)
       block = wide.astype(x.dtype)
     blocks.append(block)
-  return _blocks.from_blocks(blocks, plan)
+  return _blocks.from_blocks(blocks, layout)
 
 
 def _gather(

@@ -85,12 +85,13 @@ def apply(
   """
 
   def apply_to_leaf(name: str, x: types.Array) -> types.Array:
-    plan = symmetry.plan(name)
-    if not groups_of(plan) or not jnp.issubdtype(x.dtype, jnp.floating):
+    layout = symmetry.layout(name)
+    moved = groups_of(symmetry.plan(name))
+    if not moved or not jnp.issubdtype(x.dtype, jnp.floating):
       return x
     wide = x.astype(next(iter(matrices.values())).dtype)
-    blocks = [_contract(*b, matrices) for b in _blocks.to_blocks(wide, plan)]
-    return _blocks.from_blocks(blocks, plan).astype(x.dtype)
+    blocks = [_contract(*b, matrices) for b in _blocks.to_blocks(wide, layout)]
+    return _blocks.from_blocks(blocks, layout).astype(x.dtype)
 
   return tree.map_named(apply_to_leaf, params)
 

@@ -2,7 +2,8 @@
 
 Every axis of every leaf is a sum of segments (fused projections, gates,
 concatenated features), and every segment a product of factors, major to minor
-(heads * units of a head). A factor that is not pinned is a group: all axes in
+(heads * units of a head). Segments may be interleaved, ``heads * (a + b)``. A
+factor that is not pinned is a group: all axes in
 which it occurs are permuted alike. Its permutation may depend on the index of
 outer factors: the order of units may differ between heads.
 """
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 
 from wsl import tree
+from wsl.align import _blocks
 
 Segment: TypeAlias = tuple[str, ...]  # names of factors, major to minor
 Axis: TypeAlias = tuple[Segment, ...]
@@ -80,6 +82,25 @@ class Action(NamedTuple):
   ones: bool = False
 
 
+class Interleaved(NamedTuple):
+  """A run of segments that alternate: ``h * (a + b)``, not ``h * a + h * b``.
+
+  Attributes:
+    leaf: its name.
+    axis: the axis.
+    first: the position of the first segment in the axis.
+    number: of segments.
+    shared: the number of their first factors, the same in all of them, that are
+      outside of the sum. Runs in a run share more.
+  """
+
+  leaf: str
+  axis: int
+  first: int
+  number: int
+  shared: int
+
+
 KINDS = ('sign', 'scale', 'rotation', 'linear')
 GAUGES = ('permutation', *KINDS)
 Plan: TypeAlias = tuple[tuple[tuple[Factor, ...], ...], ...]
@@ -101,12 +122,14 @@ class Symmetry:
     actions: signs, scales, rotations and linear maps.
     limits: for factors that no linear map or rotation acts on, the operation
       that prevents it.
+    interleaved: the runs of segments that alternate.
   """
 
   factors: tuple[Factor, ...]
   axes: tuple[tuple[str, tuple[Axis, ...]], ...]
   actions: tuple[Action, ...] = ()
   limits: tuple[tuple[str, str], ...] = ()
+  interleaved: tuple[Interleaved, ...] = ()
 
   @functools.cached_property
   def factor(self) -> dict[str, Factor]:
@@ -153,6 +176,14 @@ class Symmetry:
       for axis in self.leaf[name]
     )
 
+  def layout(self, name: str) -> _blocks.Layout:
+    """Returns the axes of a leaf as sums of parts, see ``Interleaved``."""
+    runs = [run for run in self.interleaved if run.leaf == name]
+    return tuple(
+      _blocks.nest(segments, [run[2:] for run in runs if run.axis == i])
+      for i, segments in enumerate(self.plan(name))
+    )
+
   @functools.cached_property
   def log10_order(self) -> float:
     r"""The order of the group, :math:`\log_{10} \prod_g (n_g!)^{o_g}`."""
@@ -175,6 +206,8 @@ def to_json(symmetry: Symmetry) -> str:
   content: dict[str, Any] = {'factors': factors, 'axes': symmetry.axes}
   if symmetry.actions or symmetry.limits:
     content |= {'actions': symmetry.actions, 'limits': symmetry.limits}
+  if symmetry.interleaved:
+    content['interleaved'] = symmetry.interleaved
   return json.dumps(content, indent=1)
 
 
@@ -196,9 +229,14 @@ def from_json(text: str) -> Symmetry:
     ]
     axes = _tuples(content['axes'])
     limits = _tuples(content.get('limits', []))
-    symmetry = Symmetry(tuple(factors), axes, tuple(actions), limits)
+    runs = tuple(Interleaved(*run) for run in content.get('interleaved', []))
+    symmetry = Symmetry(tuple(factors), axes, tuple(actions), limits, runs)
     for name in symmetry.leaf:
-      symmetry.plan(name)
+      symmetry.layout(name)
+    for leaf, axis, first, count, shared in runs:
+      own = symmetry.leaf[leaf][axis][first : first + count]
+      if len(own) != count or len({s[:shared] for s in own}) != 1:
+        raise ValueError(f'interleaved segments of {leaf!r} share no factors')
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(
       f'from_json: this is no symmetry written by to_json ({error!r})'

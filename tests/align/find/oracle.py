@@ -1,7 +1,7 @@
 """A NumPy reference for permutations, by index arithmetic."""
 
+import dataclasses
 import itertools
-import math
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ def move(params: Any, tables: Any, symmetry: align.Symmetry) -> Any:
     used = {f.name for axis in plan for segment in axis for f in segment}
     if used.isdisjoint(tables):
       return leaf
-    return gather(leaf, plan, lambda f, i: tables.get(f.name))
+    places = positions(symmetry, name)
+    return gather(leaf, plan, places, lambda f, i: tables.get(f.name))
 
   return tree.map_named(one, params)
 
@@ -32,34 +33,62 @@ def move_once(
 
   def one(name: str, x: Any) -> np.ndarray:
     x = np.asarray(x)
-    return gather(x, symmetry.plan(name), table_of) if name == leaf else x
+    if name != leaf:
+      return x
+    return gather(x, symmetry.plan(name), positions(symmetry, name), table_of)
 
   return tree.map_named(one, params)
 
 
-def gather(leaf: np.ndarray, plan: Any, table_of: Any) -> np.ndarray:
+def positions(symmetry: align.Symmetry, leaf: str) -> list[Any]:
+  """Returns the position of each entry of each segment of each axis.
+
+  Entries are sorted by their segment and its indices. In an interleaved run
+  the shared indices precede the segment.
+  """
+  found = []
+  for a, axis in enumerate(symmetry.plan(leaf)):
+    runs = [r[2:] for r in symmetry.interleaved if r[:2] == (leaf, a)]
+    keys = []
+    for s, segment in enumerate(axis):
+      inside = sorted((k, i) for i, n, k in runs if i <= s < i + n)
+      for index in np.ndindex(*(f.size for f in segment)):
+        key, done = [], 0
+        for shared, first in inside:
+          key += [first, *index[done:shared]]
+          done = shared
+        keys.append((key + [s, *index[done:]], s, index))
+    tables = [np.zeros([f.size for f in segment], int) for segment in axis]
+    for i, (_, s, index) in enumerate(sorted(keys, key=lambda k: k[0])):
+      tables[s][index] = i
+    found.append(tables)
+  return found
+
+
+def gather(
+  leaf: np.ndarray, plan: Any, places: list[Any], table_of: Any
+) -> np.ndarray:
   """Gathers a leaf; ``table_of(factor, place)`` is its table or ``None``.
 
-  A place is ``(axis, segment, position)``.
+  A place is ``(axis, segment, position)``; ``places`` come from ``positions``.
   """
   new = leaf.copy()
   for cut in itertools.product(*(range(len(axis)) for axis in plan)):
     segments = [axis[i] for axis, i in zip(plan, cut)]
-    places = [
+    here = [
       (a, cut[a], i) for a, s in enumerate(segments) for i in range(len(s))
     ]
     factors = [f for segment in segments for f in segment]
     names = [f.name for f in factors]
     index = np.indices([f.size for f in factors])
     source = list(index)
-    for i, (factor, place) in enumerate(zip(factors, places)):
+    for i, (factor, place) in enumerate(zip(factors, here)):
       table = table_of(factor, place)
       if table is not None:
         outer = [index[names.index(name)] for name in factor.outer]
         source[i] = table[(*outer, index[i])]
-    new[_flat(index, segments, plan, cut)] = leaf[
-      _flat(source, segments, plan, cut)
-    ]
+    tables = [rows[i] for rows, i in zip(places, cut)]
+    new[_flat(index, tables)] = leaf[_flat(source, tables)]
   return new
 
 
@@ -102,13 +131,15 @@ def split_label(
     x._replace(outer=tuple(n for n in x.outer if n != old.name))
     for x in symmetry.factors
   ]
-  return align.Symmetry((*factors, new), leaves)
+  return align.Symmetry(
+    (*factors, new), leaves, interleaved=symmetry.interleaved
+  )
 
 
 def replace(symmetry: align.Symmetry, factor: align.Factor) -> align.Symmetry:
   """Replaces the factor of the same name."""
   factors = (factor if f.name == factor.name else f for f in symmetry.factors)
-  return align.Symmetry(tuple(factors), symmetry.axes)
+  return dataclasses.replace(symmetry, factors=tuple(factors), actions=())
 
 
 def unpin(symmetry: align.Symmetry, name: str) -> align.Symmetry:
@@ -117,12 +148,10 @@ def unpin(symmetry: align.Symmetry, name: str) -> align.Symmetry:
   return replace(symmetry, factor)
 
 
-def _flat(index: Any, segments: Any, plan: Any, cut: Any) -> Any:
+def _flat(index: Any, tables: Any) -> Any:
   """Converts indices of factors to indices of the leaf's axes."""
   rest, result = list(index), []
-  for axis, segment, i in zip(plan, segments, cut):
-    flat: Any = 0
-    for factor in segment:
-      flat = flat * factor.size + rest.pop(0)
-    result.append(flat + sum(math.prod(f.size for f in s) for s in axis[:i]))
+  for table in tables:
+    own = [rest.pop(0) for _ in range(table.ndim)]
+    result.append(table[tuple(own)])
   return tuple(np.broadcast_arrays(*result)) if result else ()

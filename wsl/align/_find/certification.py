@@ -16,6 +16,7 @@ missed with probability :math:`(1 - p)^4`.
 """
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -108,7 +109,7 @@ def _replace(
 ) -> _symmetry.Symmetry:
   """Replaces the factor of the same name."""
   factors = (factor if f.name == factor.name else f for f in symmetry.factors)
-  return _symmetry.Symmetry(tuple(factors), symmetry.axes)
+  return dataclasses.replace(symmetry, factors=tuple(factors))
 
 
 def _components(
@@ -149,7 +150,9 @@ def _identify(
     (leaf, tuple(tuple(tuple(map(rename, s)) for s in axis) for axis in rows))
     for leaf, rows in symmetry.axes
   )
-  return _symmetry.Symmetry(tuple(map(one, factors)), axes)
+  return dataclasses.replace(
+    symmetry, factors=tuple(map(one, factors)), axes=axes
+  )
 
 
 def _passes(

@@ -59,10 +59,10 @@ def load(
       continue
     x = _read_finite(leaf, 'fixed', name)
     y = _read_finite(moving_leaves[name], 'moving', name)
-    dtype, plan = tree.wide_dtype(x, y), symmetry.plan(name)
+    dtype, layout = tree.wide_dtype(x, y), symmetry.layout(name)
     pairs = zip(
-      _blocks.to_blocks(x.astype(dtype, copy=False), plan),
-      _blocks.to_blocks(y.astype(dtype, copy=False), plan),
+      _blocks.to_blocks(x.astype(dtype, copy=False), layout),
+      _blocks.to_blocks(y.astype(dtype, copy=False), layout),
     )
     for (a, factors), (b, _) in pairs:
       names = tuple(factor.name for factor in factors)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wsl.align import _symmetry
+from wsl.align import _blocks, _symmetry
 
 
 class Source(NamedTuple):
@@ -71,17 +71,20 @@ def product(sources: Sequence[Source]) -> Source:
   return Source(a, b, (sizes[0], sizes[1]))
 
 
-def of_axis(
-  segments: tuple[tuple[_symmetry.Factor, ...], ...], counts: UnitCounts
-) -> Source:
-  """Returns the source of an axis: the concatenation of its segments."""
-  parts = [product([of_factor(f, counts) for f in s]) for s in segments]
+def of_axis(parts: tuple[_blocks.Part, ...], counts: UnitCounts) -> Source:
+  """Returns the source of an axis: the concatenation of its parts."""
+  found: list[Source] = []
+  for part in parts:
+    inner = [of_axis(part.parts, counts)] if part.parts else []
+    found.append(
+      product([*(of_factor(f, counts) for f in part.factors), *inner])
+    )
   a, b = [], []
   sizes = (0, 0)
-  for part in parts:
-    a.append(np.where(part.a >= 0, part.a + sizes[0], -1))
-    b.append(np.where(part.b >= 0, part.b + sizes[1], -1))
-    sizes = (sizes[0] + part.sizes[0], sizes[1] + part.sizes[1])
+  for source in found:
+    a.append(np.where(source.a >= 0, source.a + sizes[0], -1))
+    b.append(np.where(source.b >= 0, source.b + sizes[1], -1))
+    sizes = (sizes[0] + source.sizes[0], sizes[1] + source.sizes[1])
   return Source(np.concatenate(a), np.concatenate(b), sizes)
 
 

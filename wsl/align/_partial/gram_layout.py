@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _permutation, _symmetry
+from wsl.align import _blocks, _permutation, _symmetry
 from wsl.align._partial import entry_sources
 
 
@@ -25,7 +25,7 @@ class Layout(NamedTuple):
 
   axes: tuple[int, ...]
   others: tuple[int, ...]
-  rows: _symmetry.Plan
+  rows: _blocks.Layout
   groups: entry_sources.Source
   inputs: entry_sources.Source
   outputs: entry_sources.Source
@@ -36,10 +36,10 @@ def bias_like_leaves(
 ) -> set[str]:
   """Returns the leaves with the axes of a map's outputs, such as biases."""
   outputs = {
-    tuple(axis for i, axis in enumerate(symmetry.leaf[name]) if i not in g.axes)
+    tuple(x for i, x in enumerate(symmetry.layout(name)) if i not in g.axes)
     for name, g in grams.items()
   }
-  return {name for name, axes in symmetry.axes if axes in outputs}
+  return {name for name in symmetry.leaf if symmetry.layout(name) in outputs}
 
 
 def of_leaf(
@@ -54,10 +54,10 @@ def of_leaf(
     ValueError: if the Gram matrix does not fit the leaf, or its groups
       are not a product of whole factors.
   """
-  plan = symmetry.plan(name)
-  others = tuple(i for i in range(len(plan)) if i not in gram.axes)
+  axes = symmetry.layout(name)
+  others = tuple(i for i in range(len(axes)) if i not in gram.axes)
   inputs = entry_sources.product(
-    [entry_sources.of_axis(plan[i], counts) for i in gram.axes]
+    [entry_sources.of_axis(axes[i], counts) for i in gram.axes]
   )
   groups, d, _ = gram.matrix.shape
   if d != 2 * inputs.sizes[0]:
@@ -67,14 +67,8 @@ def of_leaf(
       'stats.joint_gram(apply_fn, [a, b], ...)'
     )
   # One dimension for each factor, where an axis is a product of factors.
-  dims = [
-    segments
-    for i in others
-    for segments in (
-      [((f,),) for f in plan[i][0]] if len(plan[i]) == 1 else [plan[i]]
-    )
-  ]
-  sources = [entry_sources.of_axis(segments, counts) for segments in dims]
+  dims = [parts for i in others for parts in _dimensions(axes[i])]
+  sources = [entry_sources.of_axis(parts, counts) for parts in dims]
   sizes = [source.sizes[0] for source in sources]
   cuts = [i for i in range(len(dims) + 1) if math.prod(sizes[:i]) == groups]
   if not cuts and all(source.same for source in sources):
@@ -82,8 +76,8 @@ def of_leaf(
     # they are flattened and cut into (groups, rest) as if these were factors.
     blocks = _symmetry.Factor('groups', groups, 'groups of inputs')
     each = _symmetry.Factor('', math.prod(sizes) // groups, 'one group')
-    dims, cuts = [((blocks,),), ((each,),)], [1]
-    sources = [entry_sources.of_axis(segments, counts) for segments in dims]
+    dims, cuts = [(_blocks.Part((f,)),) for f in (blocks, each)], [1]
+    sources = [entry_sources.of_axis(parts, counts) for parts in dims]
   if not cuts:
     raise ValueError(
       f"pleas: the {groups} groups of inputs of '{name}' are not a product of "
@@ -93,11 +87,21 @@ def of_leaf(
   return Layout(
     gram.axes,
     others,
-    (*leading, *(plan[i] for i in gram.axes)),
+    (*leading, *(axes[i] for i in gram.axes)),
     entry_sources.product(sources[: cuts[0]]),
     inputs,
     entry_sources.product(sources[cuts[0] :]),
   )
+
+
+def _dimensions(
+  parts: tuple[_blocks.Part, ...],
+) -> list[tuple[_blocks.Part, ...]]:
+  """Returns a dimension for each factor, if an axis is a product."""
+  if len(parts) > 1:
+    return [parts]
+  inner = [parts[0].parts] if parts[0].parts else []
+  return [*((_blocks.Part((f,)),) for f in parts[0].factors), *inner]
 
 
 def permute_gram(
@@ -139,19 +143,28 @@ def _row_order(
 ) -> tuple[np.ndarray, np.ndarray] | None:
   """Returns the indices of groups and inputs; ``None`` if nothing moves."""
   groups, d = layout.groups.sizes[0], layout.inputs.sizes[0]
-  used = {f.name for axis in layout.rows for seg in axis for f in seg}
+  written = [_blocks.flatten(parts) for parts in layout.rows]
+  factors = {f for segments, _ in written for seg in segments for f in seg}
+  used = {f.name for f in factors}
   if not any(
     _moves_units(table) for name, table in order.items() if name in used
   ):
     return None
   # Permute an index array to obtain the row order.
-  shape = [sum(map(_symmetry.width, axis)) for axis in layout.rows]
+  shape = [sum(part.size for part in parts) for parts in layout.rows]
   indices = {'indices': jnp.arange(groups * d).reshape(shape)}
-  factors = {f for axis in layout.rows for seg in axis for f in seg}
   axes = tuple(
-    tuple(tuple(f.name for f in seg) for seg in axis) for axis in layout.rows
+    tuple(tuple(f.name for f in seg) for seg in segments)
+    for segments, _ in written
   )
-  symmetry = _symmetry.Symmetry(tuple(factors), (('indices', axes),))
+  runs = tuple(
+    _symmetry.Interleaved('indices', i, *span)
+    for i, (_, spans) in enumerate(written)
+    for span in spans
+  )
+  symmetry = _symmetry.Symmetry(
+    tuple(factors), (('indices', axes),), interleaved=runs
+  )
   tables = {group.name: order[group.name] for group in symmetry.groups}
   moved = _permutation.permute(indices, tables, symmetry=symmetry)['indices']
   moved = np.asarray(moved).reshape(groups, d)

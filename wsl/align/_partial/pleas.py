@@ -162,7 +162,7 @@ def pleas(
   )
   others = tree.named(b)
   sources = {
-    name: [entry_sources.of_axis(axis, counts) for axis in symmetry.plan(name)]
+    name: [entry_sources.of_axis(x, counts) for x in symmetry.layout(name)]
     for name in others
   }
   # Leaves for which it is clear which axes are inputs: maps by their Gram

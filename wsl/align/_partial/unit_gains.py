@@ -60,10 +60,10 @@ def unit_gains(
   parts: dict[str, list[types.Array]] = {g.name: [] for g in symmetry.groups}
   for name, x in tree.named(a).items():
     if chosen[name] and jnp.issubdtype(x.dtype, jnp.inexact):
-      plan = symmetry.plan(name)
+      layout = symmetry.layout(name)
       # One leaf at a time, if the models are on demand.
       y = tree.read(of_b[name])
-      for group, gain in _leaf_gains(tree.read(x), y, plan=plan):
+      for group, gain in _leaf_gains(tree.read(x), y, layout=layout):
         parts[group].append(gain)
   return {
     name: sum(found[1:], found[0])
@@ -136,29 +136,31 @@ def comparable_leaves(
 
 
 def _leaf_gains(
-  x: types.Array, y: types.Array, *, plan: _symmetry.Plan
+  x: types.Array, y: types.Array, *, layout: _blocks.Layout
 ) -> list[tuple[str, types.Array]]:
   """Returns the gains of a leaf for each occurrence of a group in a block."""
   # In the order of blocks and factors of _sums_per_unit.
   names = [
     factor.name
-    for segments in itertools.product(*plan)
+    for segments in itertools.product(
+      *(_blocks.flatten(parts)[0] for parts in layout)
+    )
     for segment in segments
     for factor in segment
     if not factor.pinned
   ]
-  sums = tree.apply_kernel(_sums_per_unit, x, y, plan=tree.Static(plan))
+  sums = tree.apply_kernel(_sums_per_unit, x, y, layout=tree.Static(layout))
   return list(zip(names, sums))
 
 
 def _sums_per_unit(
-  x: types.Array, y: types.Array, *, plan: _symmetry.Plan
+  x: types.Array, y: types.Array, *, layout: _blocks.Layout
 ) -> list[types.Array]:
   """Returns the sums of Re(conj(x) y) over the slice of each unit."""
   return [
     _sum_to_factor(block, factors, i)
     for block, factors in _blocks.to_blocks(
-      tree.inner(tree.wide(x), tree.wide(y)), plan
+      tree.inner(tree.wide(x), tree.wide(y)), layout
     )
     for i, factor in enumerate(factors)
     if not factor.pinned

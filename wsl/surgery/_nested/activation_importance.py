@@ -113,7 +113,7 @@ def _readers(
   compute it; except for outer factors, by which the inputs' tables are indexed.
   """
   factors = dict(symmetry.factor)
-  leaves = []
+  leaves, kept = [], set()
   for name, axes in inputs.items():
     plan = symmetry.plan(name)
     outer = {
@@ -124,6 +124,7 @@ def _readers(
       names = {f for segment in axis for f in segment}
       if i in axes or names & outer:
         named.append(axis)
+        kept.add((name, i))
         continue
       size = sum(math.prod(f.size for f in segment) for segment in plan[i])
       pinned = align.Factor(f'{name}:{i} (output)', size, 'an output')
@@ -135,4 +136,5 @@ def _readers(
     symmetry,
     factors=tuple(f for f in factors.values() if f.name in used),
     axes=tuple(leaves),
+    interleaved=tuple(r for r in symmetry.interleaved if r[:2] in kept),
   )

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from wsl import align, tree, types
 from wsl.surgery._nested import size as size_lib
 
-# For each axis the factors of each segment: (their number, how many are kept).
-Cuts: TypeAlias = tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
+# For each part of an axis its factors, (their number, how many are kept), and
+# its inner parts.
+Cut: TypeAlias = tuple[tuple[tuple[int, int], ...], tuple[Any, ...]]
+Cuts: TypeAlias = tuple[tuple[Cut, ...], ...]
 _DROPPED = object()
 
 
@@ -74,8 +76,9 @@ def slice(
   def one(name: str, x: Any) -> Any:
     if not _is_kept(name, size):
       return _DROPPED
-    cuts = _cuts(symmetry, name, size.widths)
-    whole = all(n == k for axis in cuts for seg in axis for n, k in seg)
+    axes = symmetry.layout(name)
+    cuts = tuple(_cuts(parts, size.widths) for parts in axes)
+    whole = cuts == tuple(_cuts(parts, {}) for parts in axes)
     return x if whole else tree.apply_kernel(_cut, x, cuts=tree.Static(cuts))
 
   return _without_dropped(tree.map_named(one, params), '')
@@ -117,7 +120,10 @@ def slice_symmetry(
     for f in symmetry.factors
     if f.name in used
   )
-  return dataclasses.replace(symmetry, factors=factors, axes=axes)
+  runs = tuple(r for r in symmetry.interleaved if _is_kept(r.leaf, size))
+  return dataclasses.replace(
+    symmetry, factors=factors, axes=axes, interleaved=runs
+  )
 
 
 def _is_kept(name: str, size: size_lib.Size) -> bool:
@@ -128,43 +134,49 @@ def _is_kept(name: str, size: size_lib.Size) -> bool:
   )
 
 
-def _cuts(
-  symmetry: align.Symmetry, name: str, widths: Mapping[str, Any]
-) -> Cuts:
-  """Returns how the axes of a leaf are cut."""
+def _cuts(parts: tuple[Any, ...], widths: Mapping[str, Any]) -> tuple[Cut, ...]:
+  """Returns how the parts of an axis are cut."""
   return tuple(
-    tuple(
-      tuple((f.size, int(widths.get(f.name, f.size))) for f in segment)
-      for segment in axis
+    (
+      tuple((f.size, int(widths.get(f.name, f.size))) for f in part.factors),
+      _cuts(part.parts, widths),
     )
-    for axis in symmetry.plan(name)
+    for part in parts
   )
 
 
 def _cut(x: types.Array, *, cuts: Cuts) -> types.Array:
   """Cuts a leaf, axis by axis."""
-  for axis, segments in enumerate(cuts):
-    x = _cut_axis(x, axis, segments)
+  for axis, parts in enumerate(cuts):
+    x = _cut_axis(x, axis, parts)
   return x
 
 
-def _cut_axis(
-  x: types.Array, axis: int, segments: tuple[tuple[tuple[int, int], ...], ...]
-) -> types.Array:
-  """Cuts one axis: each segment has one dimension for each factor."""
+def _cut_axis(x: types.Array, axis: int, cuts: tuple[Cut, ...]) -> types.Array:
+  """Cuts one axis: each part has one dimension for each factor."""
   before, after = x.shape[:axis], x.shape[axis + 1 :]
-  parts, start = [], 0
-  for segment in segments:
-    sizes = [n for n, _ in segment]
+  kept, start = [], 0
+  for factors, inner in cuts:
+    sizes = [n for n, _ in factors] + ([_size(inner)] if inner else [])
     stop = start + math.prod(sizes)
     part = jax.lax.slice_in_dim(x, start, stop, axis=axis)
     # The kept entries of a product of factors are a box of its indices.
     part = part.reshape(*before, *sizes, *after)
-    for i, (_, kept) in enumerate(segment):
-      part = jax.lax.slice_in_dim(part, 0, kept, axis=axis + i)
-    parts.append(part.reshape(*before, -1, *after))
+    for i, (_, count) in enumerate(factors):
+      part = jax.lax.slice_in_dim(part, 0, count, axis=axis + i)
+    if inner:
+      part = _cut_axis(part, axis + len(factors), inner)
+    kept.append(part.reshape(*before, -1, *after))
     start = stop
-  return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis)
+  return kept[0] if len(kept) == 1 else jnp.concatenate(kept, axis)
+
+
+def _size(cuts: tuple[Cut, ...]) -> int:
+  """Returns the number of entries of a sum of parts."""
+  return sum(
+    math.prod(n for n, _ in factors) * (_size(inner) if inner else 1)
+    for factors, inner in cuts
+  )
 
 
 def _without_dropped(node: Any, path: str) -> Any:

@@ -1,7 +1,6 @@
 """Masks: a slice at the shapes of the whole model, for traced sizes."""
 
 from collections.abc import Mapping
-import itertools
 from typing import Any
 
 import jax.numpy as jnp
@@ -60,9 +59,8 @@ def mask_units(
     }
     if not widths and not blocks:
       return x
-    return tree.apply_kernel(
-      _mask, x, widths, list(blocks.values()), plan=tree.Static(plan)
-    )
+    axes = tree.Static(symmetry.layout(name))
+    return tree.apply_kernel(_mask, x, widths, [*blocks.values()], axes=axes)
 
   return tree.map_named(one, params)
 
@@ -72,7 +70,7 @@ def _mask(
   widths: Mapping[str, Any],
   blocks: list[tuple[Any, Any]],
   *,
-  plan: Any,
+  axes: Any,
 ) -> types.Array:
   """Sets the entries of a leaf outside of a slice to zero."""
   # A product of masks of axes: a factor is cut alike in every axis it is in. A
@@ -80,7 +78,7 @@ def _mask(
   # second makes its value irrelevant, also where the activation of 0 is not 0.
   kept = [
     jnp.expand_dims(mask, [i for i in range(x.ndim) if i != axis])
-    for axis, mask in enumerate(_axis_mask(a, widths) for a in plan)
+    for axis, mask in enumerate(_axis_mask(a, widths) for a in axes)
     if mask is not None
   ]
   for number, depth in blocks:
@@ -90,17 +88,34 @@ def _mask(
   return x
 
 
-def _axis_mask(axis: Any, widths: Mapping[str, Any]) -> types.Array | None:
+def _axis_mask(
+  parts: tuple[Any, ...], widths: Mapping[str, Any]
+) -> types.Array | None:
   """Returns the mask of an axis ``[size]``; ``None`` if no group is cut."""
-  if not any(f.name in widths for f in itertools.chain(*axis)):
+  masks = [_part_mask(part, widths) for part in parts]
+  if all(mask is None for mask in masks):
     return None
-  parts = []
-  for segment in axis:
-    # An entry of a product of factors is kept if each of its indices is.
-    kept = jnp.ones(1, bool)
-    for f in segment:
-      limit = jnp.asarray(widths.get(f.name, f.size), jnp.int32)
-      one = jnp.arange(f.size, dtype=jnp.int32) < limit
-      kept = (kept[:, None] & one[None, :]).reshape(-1)
-    parts.append(kept)
-  return jnp.concatenate(parts)
+  return jnp.concatenate(
+    [
+      jnp.ones(part.size, bool) if mask is None else mask
+      for part, mask in zip(parts, masks)
+    ]
+  )
+
+
+def _part_mask(part: Any, widths: Mapping[str, Any]) -> types.Array | None:
+  """Returns the mask of a part of an axis; ``None`` if no group is cut."""
+  inner = _axis_mask(part.parts, widths)
+  if inner is None and not any(f.name in widths for f in part.factors):
+    return None
+  # An entry of a product of factors is kept if each of its indices is.
+  kept = jnp.ones(1, bool)
+  for f in part.factors:
+    limit = jnp.asarray(widths.get(f.name, f.size), jnp.int32)
+    one = jnp.arange(f.size, dtype=jnp.int32) < limit
+    kept = (kept[:, None] & one[None, :]).reshape(-1)
+  if part.parts:
+    size = sum(p.size for p in part.parts)
+    one = jnp.ones(size, bool) if inner is None else inner
+    kept = (kept[:, None] & one[None, :]).reshape(-1)
+  return kept

@@ -1,7 +1,6 @@
 """Wider networks of the same function, by copies of units."""
 
 from collections.abc import Mapping
-import math
 import re
 from typing import Any, NamedTuple
 
@@ -101,8 +100,8 @@ def widen(
       continue
     rows = _rows(name, leaf, rules, groups, units)
     plans[name] = tuple(
-      _copies(i, axis, units, divide=i in rows)
-      for i, axis in enumerate(plan)
+      _copies(i, parts, units, divide=i in rows)
+      for i, parts in enumerate(symmetry.layout(name))
       if groups[i] & set(units)
     )
     contracted |= {g for i in rows for g in groups[i]}
@@ -180,15 +179,24 @@ def _rows(
 
 def _copies(
   i: int,
-  axis: tuple[tuple[Any, ...], ...],
+  parts: tuple[Any, ...],
   units: Mapping[str, np.ndarray],
   *,
   divide: bool,
 ) -> Copies:
-  """Returns the old entry of each new one of an axis, and its share.
+  """Returns the old entry of each new one of an axis, and its share."""
+  places, shares = _entries(parts, units)
+  every = tuple(shares.tolist()) if divide else None
+  return Copies(i, tuple(places.tolist()), every)
 
-  An axis is a sum of segments, each a product of factors, major to minor. The
-  new entries of a segment are all combinations of its factors' new units.
+
+def _entries(
+  parts: tuple[Any, ...], units: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the old entry of each new one of a sum of parts, and its share.
+
+  A part is a product of factors, major to minor, and of an inner sum, if it has
+  one. Its new entries are all combinations of new units.
   """
   places: list[np.ndarray] = []
   shares: list[np.ndarray] = []
@@ -196,22 +204,22 @@ def _copies(
   # If u has c copies, each with the share 1 / c of its outgoing weights, the
   # product sums c equal terms h_u W_u / c to h_u W_u. Copies of a product of
   # factors multiply, and so do shares.
-  for segment in axis:
+  for part in parts:
     place, share = np.zeros(1, int), np.ones(1)
-    for factor in segment:
+    for factor in part.factors:
       unit = units.get(factor.name, np.arange(factor.size))
       count = np.bincount(unit, minlength=factor.size)[unit]
       place = (place[:, None] * factor.size + unit).ravel()
       share = (share[:, None] / count).ravel()
+    if part.parts:
+      unit, each = _entries(part.parts, units)
+      size = sum(p.size for p in part.parts)
+      place = (place[:, None] * size + unit).ravel()
+      share = (share[:, None] * each).ravel()
     places.append(place + offset)
     shares.append(share)
-    offset += math.prod(factor.size for factor in segment)
-  every = np.concatenate(shares)
-  return Copies(
-    i,
-    tuple(np.concatenate(places).tolist()),
-    tuple(every.tolist()) if divide else None,
-  )
+    offset += part.size
+  return np.concatenate(places), np.concatenate(shares)
 
 
 def _widen(x: types.Array, *, copies: tuple[Copies, ...]) -> types.Array:
