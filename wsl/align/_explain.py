@@ -84,6 +84,7 @@ def _actions(symmetry: _symmetry.Symmetry) -> list[tuple[str, ...]]:
     leaves = dict.fromkeys(p.leaf for p in action.powers)
     shape = symmetry.action_shape(action.name)
     note = ' that fix the mean' if action.ones else ''
+    note = ' of modulus 1' if action.unit else note
     rows.append(
       (
         action.name + note,
@@ -100,6 +101,8 @@ def _dimension(action: _symmetry.Action, shape: tuple[int, ...]) -> int:
   n = shape[-1] - action.ones
   if action.kind == 'rotation':
     return math.prod(shape[:-2]) * n * (n - 1) // 2
+  if action.kind == 'phase' and action.unit:
+    return math.prod(shape[:-1])
   return 0 if action.kind == 'sign' else math.prod(shape)
 
 

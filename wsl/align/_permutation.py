@@ -40,8 +40,8 @@ def permute(
     params: a model, in memory or on demand.
     permutation: a table of indices ``[*outer sizes, size]`` for each group;
       and of actions, by name, signs or scales ``[*outer sizes, size]``,
-      rotations or linear maps ``[*outer sizes, size, size]``, applied after the
-      permutation.
+      rotations or linear maps ``[*outer sizes, size, size]``, phases ``[*sizes
+      of over, 2]``, applied after the permutation.
     symmetry: the symmetry of the model.
 
   Returns:
@@ -102,7 +102,8 @@ def random(
 ) -> Permutation:
   """Draws an element of the group: permutations uniformly, and actions.
 
-  Scales are log-normal, rotations uniform, linear maps well conditioned.
+  Scales are log-normal, rotations and angles uniform, linear maps well
+  conditioned.
 
   Args:
     symmetry: the group.

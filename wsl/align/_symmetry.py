@@ -52,7 +52,8 @@ class Power(NamedTuple):
     segment: the position of the segment in the axis.
     factor: the position of the factor in the segment.
     power: of a scale, the exponent; of a linear map A, 1 for A and -1 for the
-      inverse transpose; 1 for signs and rotations.
+      inverse transpose; of a phase z, 1 for z and -1 for 1 / conj(z); 1 for
+      signs and rotations.
   """
 
   leaf: str
@@ -67,12 +68,16 @@ class Action(NamedTuple):
 
   Attributes:
     name: its key in a gauge: kind and factor, and a number if there are more.
-    kind: ``'sign'``, ``'scale'``, ``'rotation'`` or ``'linear'``.
+    kind: ``'sign'``, ``'scale'``, ``'rotation'``, ``'phase'`` or ``'linear'``.
     factor: the name of the factor. Each index of it has its own sign or scale;
       rotations and linear maps mix its indices. As a permutation, the gauge may
-      depend on the factor's outer ones.
+      depend on the factor's outer ones. Of a phase it is a pinned factor of
+      size 2, the real and the imaginary part of complex numbers.
     powers: where and how it acts.
     ones: whether a rotation has to fix the vector of ones.
+    over: of a phase, the factors for each index of which there is a number, for
+      example heads and frequencies.
+    unit: whether the numbers of a phase have the modulus 1.
   """
 
   name: str
@@ -80,6 +85,8 @@ class Action(NamedTuple):
   factor: str
   powers: tuple[Power, ...]
   ones: bool = False
+  over: tuple[str, ...] = ()
+  unit: bool = False
 
 
 class Interleaved(NamedTuple):
@@ -101,7 +108,7 @@ class Interleaved(NamedTuple):
   shared: int
 
 
-KINDS = ('sign', 'scale', 'rotation', 'linear')
+KINDS = ('sign', 'scale', 'rotation', 'phase', 'linear')
 GAUGES = ('permutation', *KINDS)
 Plan: TypeAlias = tuple[tuple[tuple[Factor, ...], ...], ...]
 
@@ -119,7 +126,7 @@ class Symmetry:
   Attributes:
     factors: all factors, in the order in which leaves name them.
     axes: for each leaf, in tree order, its name and the axes.
-    actions: signs, scales, rotations and linear maps.
+    actions: signs, scales, rotations, phases and linear maps.
     limits: for factors that no linear map or rotation acts on, the operation
       that prevents it.
     interleaved: the runs of segments that alternate.
@@ -161,10 +168,13 @@ class Symmetry:
   def action_shape(self, name: str) -> tuple[int, ...]:
     """Returns the shape of an action's table.
 
-    It is ``[*outer sizes, size]`` of signs and scales, and ``[*outer sizes,
-    size, size]`` of rotations and linear maps.
+    It is ``[*outer sizes, size]`` of signs and scales, ``[*outer sizes, size,
+    size]`` of rotations and linear maps, and of phases ``[*sizes of over, 2]``,
+    real and imaginary parts.
     """
     action = self.action[name]
+    if action.kind == 'phase':
+      return (*(self.factor[other].size for other in action.over), 2)
     shape = self.table_shape(action.factor)
     matrix = action.kind in ('rotation', 'linear')
     return (*shape, shape[-1]) if matrix else shape
@@ -223,10 +233,7 @@ def from_json(text: str) -> Symmetry:
       Factor(x['name'], int(x['size']), x['pinned'], tuple(x['outer']))
       for x in content['factors']
     ]
-    actions = [
-      Action(name, kind, factor, tuple(Power(*p) for p in powers), bool(ones))
-      for name, kind, factor, powers, ones in content.get('actions', [])
-    ]
+    actions = [_action(*fields) for fields in content.get('actions', [])]
     axes = _tuples(content['axes'])
     limits = _tuples(content.get('limits', []))
     runs = tuple(Interleaved(*run) for run in content.get('interleaved', []))
@@ -272,6 +279,20 @@ def check_leaves(
         f'symmetry was found for {shape}: models of different widths cannot be '
         'permuted into each other'
       )
+
+
+def _action(
+  name: str,
+  kind: str,
+  factor: str,
+  powers: Any,
+  ones: bool,
+  over: Any = (),
+  unit: bool = False,
+) -> Action:
+  """Returns an action from JSON; older files have no phases."""
+  where = tuple(Power(*p) for p in powers)
+  return Action(name, kind, factor, where, bool(ones), tuple(over), bool(unit))
 
 
 def _tuples(value: Any) -> Any:

@@ -54,7 +54,7 @@ def compose(
     # permutation gives y[i, j] = x[s1(i), t1(i, j)], the second
     # z[i, j] = y[s2(i), t2(i, j)] = x[s1(s2(i)), t1(s2(i), t2(i, j))]: reindex
     # the rows of t1 by s2, then take its columns at t2.
-    table = _reindex(first[group.name], group, second, symmetry, xp)
+    table = _reindex(first[group.name], group.outer, second, symmetry, xp)
     return xp.take_along_axis(table, second[group.name], axis=-1)
 
   found = {group.name: one(group) for group in symmetry.groups}
@@ -101,7 +101,7 @@ def invert(
   # t^-1 are indexed by i; the inverse of s, computed before, reindexes them.
   for group in symmetry.groups:  # outer groups first
     table = xp.argsort(permutation[group.name], axis=-1).astype(np.int32)
-    inverse[group.name] = _reindex(table, group, inverse, symmetry, xp)
+    inverse[group.name] = _reindex(table, group.outer, inverse, symmetry, xp)
   last: Any = None
   for name, table in permutation.items():
     if name in symmetry.action:
@@ -142,16 +142,16 @@ def _to_device(tables: _permutation.Permutation) -> _permutation.Permutation:
 
 def _reindex(
   table: types.Array,
-  group: _symmetry.Factor,
+  names: tuple[str, ...],
   permutation: _permutation.Permutation,
   symmetry: _symmetry.Symmetry,
   xp: Any,
 ) -> types.Array:
-  """Permutes the outer indices of a table ``[*outer sizes, size]``."""
-  for i, outer in enumerate(group.outer):
+  """Permutes the indices of a table by factors, ``[*sizes of names, ...]``."""
+  for i, outer in enumerate(names):
     if outer in permutation:
       nest = (*symmetry.factor[outer].outer, outer)
-      places = [group.outer.index(name) for name in nest]
+      places = [names.index(name) for name in nest]
       index = _blocks.spread(permutation[outer], places, table.ndim, xp)
       table = xp.take_along_axis(table, index, axis=i)
   return table
@@ -166,8 +166,10 @@ def _reindex_action(
 ) -> types.Array:
   """Permutes the indices of an action's table, those it mixes included."""
   action = symmetry.action[name]
+  if action.kind == 'phase':
+    return _reindex(table, action.over, permutation, symmetry, xp)
   factor = symmetry.factor[action.factor]
-  table = _reindex(table, factor, permutation, symmetry, xp)
+  table = _reindex(table, factor.outer, permutation, symmetry, xp)
   if factor.name in permutation:
     count = len(factor.outer)
     own = permutation[factor.name]

@@ -1,4 +1,4 @@
-"""Signs, scales, rotations and linear maps of a gauge, block by block."""
+"""Signs, scales, rotations, phases and linear maps, block by block."""
 
 from collections.abc import Callable, Mapping
 import itertools
@@ -9,6 +9,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import _blocks, _symmetry
+from wsl.align._gauges import complex_tables
 
 Gauge: TypeAlias = dict[str, types.Array]
 
@@ -22,6 +23,8 @@ class Act(NamedTuple):
     block: the position of the block among those of the leaf.
     dim: the dimension of the block.
     power: see ``Power``.
+    over: see ``Action``.
+    unit: see ``Action``.
   """
 
   name: str
@@ -29,6 +32,8 @@ class Act(NamedTuple):
   block: int
   dim: int
   power: float
+  over: tuple[str, ...] = ()
+  unit: bool = False
 
 
 def acts_of(
@@ -48,7 +53,8 @@ def acts_of(
         if segments[p.axis] == p.segment:
           before = zip(plan[: p.axis], segments[: p.axis])
           dim = sum(len(axis[s]) for axis, s in before) + p.factor
-          found.append(Act(action.name, action.kind, k, dim, p.power))
+          rest = action.over, action.unit
+          found.append(Act(action.name, action.kind, k, dim, p.power, *rest))
   return tuple(found)
 
 
@@ -81,6 +87,10 @@ def act(
       table = xp.transpose(table, np.argsort(places).tolist())
       rest = [i for i in range(block.ndim) if i not in places]
       block = block * xp.expand_dims(table, rest)
+    elif one.kind == 'phase':
+      places = [names.index(name) for name in one.over]
+      numbers = complex_tables.acting(table, one.power, one.unit, xp)
+      block = complex_tables.multiply(block, numbers, places, one.dim, xp)
     else:
       block = _multiply(block, table, [*outer, one.dim], xp)
   return block
@@ -153,6 +163,9 @@ def draw(
       last = found[name] = _fixing_ones(small, xp)
     elif action.kind == 'rotation':
       last = found[name] = _rotation(_in_turn(noise, last), xp)
+    elif action.kind == 'phase':
+      size = None if action.unit else normal(f'{name} scale', shape[:-1])
+      found[name] = complex_tables.from_normal(noise, size, xp)
     else:
       left = _rotation(_in_turn(noise, last), xp)
       last = right = _rotation(
@@ -203,11 +216,17 @@ def inverse(
     return 1 / table
   if kind == 'rotation':
     return xp.matrix_transpose(table)
+  if kind == 'phase':
+    return complex_tables.inverse(table, xp)
   return xp.linalg.inv(table if xp is np else _in_turn(table, last))
 
 
 def times(symmetry: _symmetry.Symmetry, name: str, x: Any, y: Any) -> Any:
   """Returns the table of the action y after x."""
-  if symmetry.action[name].kind in ('sign', 'scale'):
+  kind = symmetry.action[name].kind
+  if kind in ('sign', 'scale'):
     return y * x
+  if kind == 'phase':
+    host = isinstance(x, np.ndarray) and isinstance(y, np.ndarray)
+    return complex_tables.product(y, x, np if host else jnp)
   return _product(y, x)
