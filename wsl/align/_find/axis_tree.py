@@ -5,6 +5,7 @@ major to minor; a slice or a concatenation writes it as a sum of segments::
 
   qkv [3 h d]   = q + k + v            a sum of three segments
   q   [h d]     = heads * units        a product of two factors
+  kv  [h (d+e)] = heads * (k + v)      a product of a factor and a sum
 
 The permutations allowed on an axis are those of its atoms: a sum permutes
 inside each segment, a product permutes each factor. Two axes that have to be
@@ -21,7 +22,10 @@ from collections.abc import Sequence
 import itertools
 import math
 
+from wsl.align import _blocks
+
 MANY = 64  # the largest number of segments that are distinguished
+UNROLLED = 256  # the largest number of segments of an axis that is written
 UNUSED = 'the function does not use it'
 ONE_BY_ONE = 'its parts are used one by one'
 
@@ -126,6 +130,27 @@ def blocks(x: Axis) -> list[tuple[Axis, ...]]:
   if x.is_sum:
     return list(itertools.chain(*inner))
   return [tuple(itertools.chain(*c)) for c in itertools.product(*inner)]
+
+
+def written(x: Axis) -> tuple[_blocks.Part, ...]:
+  """Writes an axis as a sum of parts: products of atoms, and of inner sums.
+
+  A pinned factor before a sum is expanded: ``2 * (a + b) = a + b + a + b``.
+  """
+  out: list[_blocks.Part] = []
+  for segment in segments(x):
+    own = factors(segment)
+    at = next((i for i, factor in enumerate(own) if factor.is_sum), None)
+    if at is None:
+      out.append(_blocks.Part(tuple(own)))
+      continue
+    inner = written(product(own[at:]))
+    repeats = math.prod(factor.size for factor in own[:at])
+    if all(map(pinned, own[:at])) and repeats * len(inner) <= UNROLLED:
+      out += inner * repeats
+    else:
+      out.append(_blocks.Part(tuple(own[:at]), inner))
+  return tuple(out)
 
 
 def pin(x: Axis, reason: str, index_mixed: bool = False) -> None:

@@ -1,12 +1,11 @@
 """Converts axes to a ``Symmetry``: factors with names, leaves with axes."""
 
+from collections.abc import Iterator
 import itertools
 import math
 
-from wsl.align import _symmetry
+from wsl.align import _blocks, _symmetry
 from wsl.align._find import axis_facts, axis_tree, nesting, refinement
-
-_UNROLL = 256  # the largest number of segments of a product that is expanded
 
 
 def from_axes(
@@ -26,7 +25,16 @@ def from_axes(
   changed = True
   while changed:
     changed = any([_flatten(axis) for axes in leaves.values() for axis in axes])
-  written = {n: [_write(axis) for axis in axes] for n, axes in leaves.items()}
+  runs: list[_symmetry.Interleaved] = []
+  written: dict[str, list[nesting.Blocks]] = {}
+  for name, axes in leaves.items():
+    nested = [_blocks.flatten(axis_tree.written(axis)) for axis in axes]
+    written[name] = [segments for segments, _ in nested]
+    runs += [
+      _symmetry.Interleaved(name, i, *span)
+      for i, (_, spans) in enumerate(nested)
+      for span in spans
+    ]
   outer = nesting.outer_atoms(list(written.values()), facts)
   names: dict[axis_tree.Axis, str] = {}
   # An atom is named by its first occurrence in the leaves.
@@ -50,66 +58,56 @@ def from_axes(
     (name, tuple(tuple(map(label, blocks)) for blocks in rows))
     for name, rows in written.items()
   )
-  return _symmetry.Symmetry(factors, labels), names
+  found = _symmetry.Symmetry(factors, labels, interleaved=tuple(runs))
+  return found, names
 
 
 def _flatten(axis: axis_tree.Axis) -> bool:
-  """Removes one sum inside a product from an axis; returns whether it had one.
+  """Removes one sum of an axis that is not written; returns if there was one.
 
-  A ``Symmetry`` has only sums of products. A sum inside a product, such as
-  ``heads * (q + k)`` of interleaved queries and keys, becomes a product with
+  Not written are sums of single indices, which are pinned, and more segments
+  than can be distinguished. Then a sum inside a product becomes a product with
   tied parts if the sizes have a common divisor, and is pinned otherwise.
   """
   parts = axis_tree.segments(axis)
   if len(parts) > 1 and all(part.size == 1 for part in parts):
     _pin_whole(axis, axis_tree.ONE_BY_ONE)
     return True
+  many = len(_blocks.flatten(axis_tree.written(axis))[0]) > axis_tree.UNROLLED
   for part in parts:
-    inner = _inner_sum(part)
-    if inner is not None:
+    for inner in _inner_sums(part):
       pieces = axis_tree.segments(inner)
-      # A sum of n indices becomes [n / g, g], where g divides all its segments:
-      # chunks of g indices are tied to each other, and their order is pinned.
       sizes = [piece.size for piece in pieces]
       if set(sizes) == {1}:
         _pin_whole(inner, axis_tree.ONE_BY_ONE)
-      elif refinement.factorize(inner, inner.size // math.gcd(*sizes)) is None:
-        _pin_whole(inner, 'parts inside a product that cannot be distinguished')
-      return True
+        return True
+      if many:
+        # A sum of n indices becomes [n / g, g], where g divides all segments:
+        # chunks of g indices are tied to each other, and their order is pinned.
+        count = inner.size // math.gcd(*sizes)
+        if refinement.factorize(inner, count) is None:
+          reason = 'parts inside a product that cannot be distinguished'
+          _pin_whole(inner, reason)
+        return True
   return False
 
 
-def _inner_sum(part: axis_tree.Axis) -> axis_tree.Axis | None:
-  """Returns a sum inside a product, unless the product can be expanded.
+def _inner_sums(part: axis_tree.Axis) -> Iterator[axis_tree.Axis]:
+  """Yields the sums inside products, unless the product is expanded.
 
   ``3 * (a + b)`` with a pinned major factor expands to a + b + a + b + a + b.
   """
   factors = axis_tree.factors(part)
   at = next((i for i, factor in enumerate(factors) if factor.is_sum), None)
   if at is None:
-    return None
-  before, pieces = factors[:at], axis_tree.segments(factors[at])
-  unrolled = math.prod(factor.size for factor in before) * len(pieces)
-  if not all(map(axis_tree.pinned, before)) or unrolled > _UNROLL:
-    return factors[at]
-  inner = (
-    _inner_sum(axis_tree.product([p, *factors[at + 1 :]])) for p in pieces
-  )
-  return next((x for x in inner if x is not None), None)
-
-
-def _write(axis: axis_tree.Axis) -> list[tuple[axis_tree.Axis, ...]]:
-  """Writes an axis as segments; a pinned factor before a sum is expanded."""
-  out: list[tuple[axis_tree.Axis, ...]] = []
-  for part in axis_tree.segments(axis):
-    factors = axis_tree.factors(part)
-    at = next((i for i, factor in enumerate(factors) if factor.is_sum), None)
-    if at is None:
-      out.append(tuple(factors))
-      continue
-    inner = _write(axis_tree.product(factors[at:]))
-    out += inner * math.prod(factor.size for factor in factors[:at])
-  return out
+    return
+  pieces = axis_tree.segments(factors[at])
+  unrolled = math.prod(f.size for f in factors[:at]) * len(pieces)
+  free = not all(map(axis_tree.pinned, factors[:at]))
+  if free or unrolled > axis_tree.UNROLLED:
+    yield factors[at]
+  for piece in pieces:
+    yield from _inner_sums(axis_tree.product([piece, *factors[at + 1 :]]))
 
 
 def _pin_whole(axis: axis_tree.Axis, reason: str) -> None:

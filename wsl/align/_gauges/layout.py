@@ -11,9 +11,8 @@ import itertools
 import math
 from typing import NamedTuple, TypeAlias
 
+from wsl.align import _blocks
 from wsl.align._find import axis_facts, axis_tree
-
-MANY = 256  # segments of an axis; more are not distinguished
 
 
 class Spot(NamedTuple):
@@ -28,9 +27,37 @@ class Spot(NamedTuple):
   key: tuple[int, ...]
 
 
-Segment: TypeAlias = tuple[Spot, ...]
+class Segment(NamedTuple):
+  """A product of atoms, and the places of its entries in the dimension.
+
+  Entry (i, j, ...) is at ``offset + i * strides[0] + j * strides[1] + ...``: so
+  ``h * (a + b)`` and ``h * a + h * b`` differ.
+
+  Attributes:
+    spots: the atoms, major to minor.
+    offset: the place of the first entry.
+    strides: the distance of consecutive indices of each atom.
+  """
+
+  spots: tuple[Spot, ...] = ()
+  offset: int = 0
+  strides: tuple[int, ...] = ()
+
+  @property
+  def width(self) -> int:
+    """The number of entries."""
+    return math.prod(spot.atom.size for spot in self.spots)
+
+  @property
+  def end(self) -> int:
+    """The place after the last entry."""
+    last = zip(self.spots, self.strides)
+    return 1 + self.offset + sum((s.atom.size - 1) * n for s, n in last)
+
+
 Dimension: TypeAlias = tuple[Segment, ...]
 Piece: TypeAlias = tuple[Dimension, ...]
+ONE: Dimension = (Segment(),)  # a dimension of size 1
 
 
 class Layout(NamedTuple):
@@ -60,47 +87,40 @@ def of(value: axis_facts.Value) -> Layout:
 
 
 def dimension(axis: axis_tree.Axis, key: tuple[int, ...]) -> Dimension:
-  """Returns the segments of an axis; none if they are many or interleaved.
+  """Returns the segments of an axis; none if they are too many.
 
   Atoms that occur in no segment are those on which no gauge acts there.
   """
-  blocks = _written(axis)
-  if blocks is None or len(blocks) > MANY:
+  rows = _places(axis_tree.written(axis))
+  if len(rows) > axis_tree.UNROLLED:
     return ()
   return tuple(
-    tuple(Spot(atom, (*key, s, k)) for k, atom in enumerate(block))
-    for s, block in enumerate(blocks)
+    Segment(
+      tuple(Spot(atom, (*key, s, k)) for k, atom in enumerate(atoms)),
+      offset,
+      strides,
+    )
+    for s, (atoms, offset, strides) in enumerate(rows)
   )
 
 
-def _written(axis: axis_tree.Axis) -> list[list[axis_tree.Axis]] | None:
-  """Writes an axis as consecutive segments, products of atoms.
-
-  A sum inside of a product, ``h * (a + b)``, is not consecutive: its segments
-  are interleaved. With a pinned h it is ``a + b + a + b ...``.
-  """
-  out: list[list[axis_tree.Axis]] = []
-  for part in axis_tree.segments(axis):
-    factors = axis_tree.factors(part)
-    at = next((i for i, factor in enumerate(factors) if factor.is_sum), None)
-    if at is None:
-      out.append(factors)
-      continue
-    inner = _written(axis_tree.product(factors[at:]))
-    repeats = math.prod(factor.size for factor in factors[:at])
-    free = not all(map(axis_tree.pinned, factors[:at]))
-    if inner is None or free or repeats * len(inner) > MANY:
-      return None
-    out += inner * repeats
+def _places(
+  parts: Sequence[_blocks.Part],
+) -> list[tuple[_blocks.Factors, int, tuple[int, ...]]]:
+  """Returns the atoms of each segment, its offset and its strides."""
+  out, start = [], 0
+  for part in parts:
+    rows = _places(part.parts) if part.parts else [((), 0, ())]
+    step = sum(p.size for p in part.parts) if part.parts else 1
+    strides: tuple[int, ...] = ()
+    for atom in reversed(part.factors):
+      strides = (step, *strides)
+      step *= atom.size
+    for atoms, offset, inner in rows:
+      row = part.factors + atoms, start + offset, strides + inner
+      out.append(row)
+    start += step
   return out
-
-
-def width(segment: Segment) -> int:
-  """Returns the number of indices of a segment."""
-  size = 1
-  for spot in segment:
-    size *= spot.atom.size
-  return size
 
 
 def spots(layout: Layout) -> list[Spot]:
@@ -110,7 +130,7 @@ def spots(layout: Layout) -> list[Spot]:
     for piece in layout.pieces
     for segments in piece
     for segment in segments
-    for spot in segment
+    for spot in segment.spots
   ]
 
 
@@ -120,31 +140,37 @@ def same(xs: Dimension, ys: Dimension) -> list[tuple[Spot, Spot]] | None:
     return None
   pairs: list[tuple[Spot, Spot]] = []
   for x, y in zip(xs, ys):
-    if [a.atom for a in x] != [b.atom for b in y]:
+    if x[1:] != y[1:] or [a.atom for a in x.spots] != [b.atom for b in y.spots]:
       return None
-    pairs += zip(x, y)
+    pairs += zip(x.spots, y.spots)
   return pairs
 
 
 def cut(segments: Dimension, sizes: Sequence[int]) -> list[Dimension] | None:
   """Splits the segments of a dimension by sizes; None if one is cut."""
   out: list[Dimension] = []
-  rest = list(segments)
+  start = 0
   for size in sizes:
-    taken: list[Segment] = []
-    while size > 0:
-      if not rest or width(rest[0]) > size:
-        return None
-      size -= width(rest[0])
-      taken.append(rest.pop(0))
-    out.append(tuple(taken))
+    stop = start + size
+    near = [s for s in segments if s.offset < stop and s.end > start]
+    if any(s.offset < start or s.end > stop for s in near):
+      return None
+    out.append(tuple(s._replace(offset=s.offset - start) for s in near))
+    start = stop
   return out
 
 
 def flat(dimensions: Sequence[Dimension]) -> list[Segment]:
   """Expands a product of dimensions to segments, the last one fastest."""
+  sizes = [sum(segment.width for segment in d) for d in dimensions]
+  steps = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
   return [
-    tuple(itertools.chain(*parts)) for parts in itertools.product(*dimensions)
+    Segment(
+      tuple(itertools.chain(*(s.spots for s in parts))),
+      sum(s.offset * step for s, step in zip(parts, steps)),
+      tuple(n * step for s, step in zip(parts, steps) for n in s.strides),
+    )
+    for parts in itertools.product(*dimensions)
   ]
 
 
@@ -196,4 +222,11 @@ def joined(
   if len(rows) == 1 or layout.dim not in dims:
     return rows
   major = next((i for i in dims if shape[i] > 1), layout.dim)
-  return [list(itertools.chain(*rows))] if major == layout.dim else [[]]
+  if major != layout.dim:
+    return [[]]
+  out: list[Segment] = []
+  start = 0
+  for row in rows:
+    out += [s._replace(offset=s.offset + start) for s in row]
+    start += sum(segment.width for segment in row)
+  return [out]

@@ -53,7 +53,7 @@ def _rows(
   for *dims, result in elementwise.dimensions(found):
     columns: list[Any] = []
     for dimension in dims:
-      if dimension == ((),) and result != ((),):
+      if dimension == layout.ONE and result != layout.ONE:
         columns.append(None)
         continue
       pairs = layout.same(dimension, result)

@@ -72,7 +72,7 @@ class Types:
         for spot in layout.spots(found):
           self.states[spot] = self._constants[spot] = state
         for i in itertools.chain(*value.constant.diagonal()):
-          for spot in (s for p in found.pieces for g in p[i] for s in g):
+          for spot in (s for p in found.pieces for g in p[i] for s in g.spots):
             self._varying.add(spot.atom)
     return self._layouts[value.number]
 
@@ -101,7 +101,7 @@ class Types:
     """Gives the entries of one dimension to another."""
     pairs = layout.same(xs, ys)
     if pairs is None:
-      for spot in (s for seg in (*xs, *ys) for s in seg):
+      for spot in (s for seg in (*xs, *ys) for s in seg.spots):
         self.fail(spot)
       return
     for x, y in pairs:

@@ -58,7 +58,7 @@ class Charges:
     both = {i for pair in pairs for i in pair}
     for i, dimension in enumerate(piece):
       if i not in both:
-        self.zero([spot for segment in dimension for spot in segment])
+        self.zero([spot for segment in dimension for spot in segment.spots])
 
   def repeat(self, spots: Sequence[layout.Spot]) -> None:
     """Requires powers of 0 where entries are repeated."""
@@ -76,7 +76,7 @@ class Charges:
     """Requires equal powers along two dimensions; 0 where they differ."""
     pairs = layout.same(xs, ys)
     if pairs is None:
-      both = [spot for segment in (*xs, *ys) for spot in segment]
+      both = [spot for segment in (*xs, *ys) for spot in segment.spots]
       self.zero(both, domains)
       return
     for x, y in pairs:
@@ -93,10 +93,10 @@ class Charges:
     first = dimensions[0]
     pairs = [layout.same(first, other) for other in dimensions[1:]]
     if any(p is None for p in pairs):
-      every = [spot for d in dimensions for seg in d for spot in seg]
+      every = [spot for d in dimensions for seg in d for spot in seg.spots]
       self.zero(every, domains)
       return
-    own = [spot for segment in first for spot in segment]
+    own = [spot for segment in first for spot in segment.spots]
     for i, spot in enumerate(own):
       others = [p[i][1] for p in pairs if p is not None]
       for d in domains:

@@ -39,7 +39,7 @@ def unary(c: Charges, step: axis_facts.Step) -> bool:
     for x, y in dimensions(found):
       if degree in (primitives.PIN, primitives.FORGET):
         pinned = (x, y) if degree == primitives.PIN else (y,)
-        c.zero([s for dim in pinned for seg in dim for s in seg], (d,))
+        c.zero([s for dim in pinned for seg in dim for s in seg.spots], (d,))
       elif degree == 1:
         c.equal(x, y, (d,))
       else:
@@ -114,7 +114,7 @@ def _alike(
   if not also:
     for dims in dimensions([*full, out]):
       if any(_repeated(dim, dims) for dim in dims[:-1]):
-        c.zero([s for dim in dims for seg in dim for s in seg])
+        c.zero([s for dim in dims for seg in dim for s in seg.spots])
   return True
 
 
@@ -122,7 +122,9 @@ def _repeated(
   dimension: layout.Dimension, others: Sequence[layout.Dimension]
 ) -> bool:
   """Returns True for a dimension of size 1 that is repeated along others."""
-  return dimension == ((),) and any(other != ((),) for other in others)
+  return dimension == layout.ONE and any(
+    other != layout.ONE for other in others
+  )
 
 
 def select(c: Charges, step: axis_facts.Step) -> bool:

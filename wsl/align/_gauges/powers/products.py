@@ -90,7 +90,7 @@ def convolution(c: Charges, step: axis_facts.Step) -> bool:
   if groups == 1:
     c.combine((inputs, inner), (1, 1))
     c.equal(kernels, outputs)
-  elif inner == ((),) and layout.same(inputs, kernels) is not None:
+  elif inner == layout.ONE and layout.same(inputs, kernels) is not None:
     c.combine((inputs, kernels, outputs), (1, 1, -1))  # depthwise
   else:
     for dimension in (inputs, inner, kernels, outputs):
@@ -116,7 +116,7 @@ def triangular_solve(c: Charges, step: axis_facts.Step) -> bool:
 
 def every(dimension: layout.Dimension) -> list[layout.Spot]:
   """Returns the occurrences of atoms in a dimension."""
-  return [spot for segment in dimension for spot in segment]
+  return [spot for segment in dimension for spot in segment.spots]
 
 
 def window(domains: Any) -> elementwise.Rule:
