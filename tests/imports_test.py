@@ -155,7 +155,7 @@ def test_private_modules_are_imported_by_their_own_room(root: str) -> None:
   ('module', 'name', 'wanted'),
   [
     ('wsl.align', 'wsl.align._check.check', False),
-    ('wsl.align._match.capture', 'wsl.align._find.axis_tree', False),
+    ('wsl.align._activations.capture', 'wsl.align._find.axis_tree', False),
     ('wsl.stitch._fit.features', 'wsl.stats._batches', True),
     ('wsl.alignment', 'wsl.align._check', True),
     ('wsl.stitch._fit.features', 'wsl.stats.Gram', False),

@@ -1,5 +1,8 @@
 """Permutation alignment: find a model's symmetry, match, permute and merge."""
 
+from wsl.align._activations.activation_matching import (
+  activation_matching as activation_matching,
+)
 from wsl.align._agreement import agreement as agreement
 from wsl.align._assignment import assign_lapx as assign_lapx
 from wsl.align._assignment import assign_optax as assign_optax
@@ -11,11 +14,10 @@ from wsl.align._explain import explain as explain
 from wsl.align._find.find import find_symmetry as find_symmetry
 from wsl.align._gauges.absorb import absorb_norms as absorb_norms
 from wsl.align._gauges.absorb import Absorbed as Absorbed
+from wsl.align._gauges.balance import balance as balance
+from wsl.align._gauges.balance import Balanced as Balanced
 from wsl.align._gauges.compose import compose as compose
 from wsl.align._gauges.compose import invert as invert
-from wsl.align._match.activation_matching import (
-  activation_matching as activation_matching,
-)
 from wsl.align._match.straight_through import (
   straight_through as straight_through,
 )
@@ -45,6 +47,7 @@ from wsl.align._symmetry import Action as Action
 from wsl.align._symmetry import check_leaves as check_leaves
 from wsl.align._symmetry import Factor as Factor
 from wsl.align._symmetry import from_json as from_json
+from wsl.align._symmetry import GAUGES as GAUGES
 from wsl.align._symmetry import Interleaved as Interleaved
 from wsl.align._symmetry import Power as Power
 from wsl.align._symmetry import Symmetry as Symmetry

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from wsl import deltas, tree, types
-from wsl.align._match import weight_gains
+from wsl.align import _arguments
 
 
 def agreement(
   models: Sequence[types.Params],
   *,
-  leaves: types.Leaves = weight_gains.default_leaves,
+  leaves: types.Leaves = _arguments.default_leaves,
 ) -> float:
   r"""Returns the sum of the inner products of all pairs of models.
 

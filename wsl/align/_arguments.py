@@ -1,12 +1,29 @@
 """Checks of arguments that several functions of this room have in common."""
 
 from collections.abc import Mapping
+import re
 from typing import TypeVar
 
 from wsl import deltas, tree, types
 from wsl.align import _symmetry
 
 _Statistic = TypeVar('_Statistic')
+_STATISTICS = re.compile(
+  r'(^|/)batch_stats/'
+  r'|(^|/)(running|moving)_(mean|var|variance|std)$'
+  r'|(^|/)(mean|var)(/value)?$'
+)
+
+
+def default_leaves(name: str, shape: tuple[int, ...]) -> bool:
+  """Selects all leaves except the running statistics of normalisation layers.
+
+  Excluded are the leaves of a collection ``batch_stats`` and leaves called
+  ``mean`` or ``var``, with or without the prefix ``running_`` or ``moving_``.
+  They describe the scale of a layer's inputs, not the function of a unit.
+  """
+  del shape
+  return not _STATISTICS.search(name)
 
 
 def check_models(

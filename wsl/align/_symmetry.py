@@ -8,6 +8,7 @@ which it occurs are permuted alike. Its permutation may depend on the index of
 outer factors: the order of units may differ between heads.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 import json
@@ -293,6 +294,23 @@ def _action(
   """Returns an action from JSON; older files have no phases."""
   where = tuple(Power(*p) for p in powers)
   return Action(name, kind, factor, where, bool(ones), tuple(over), bool(unit))
+
+
+def check_kinds(gauges: Sequence[str], caller: str) -> None:
+  """Checks the names of kinds of gauges.
+
+  Raises:
+    ValueError: if one is unknown.
+
+  Example:
+    >>> check_kinds(('permutation', 'scale'), 'f')
+  """
+  unknown = [kind for kind in gauges if kind not in GAUGES]
+  if unknown:
+    raise ValueError(
+      f'{caller}: gauges has {unknown[0]!r}: expected some of {list(GAUGES)}'
+      f'{tree.nearest(unknown[0], GAUGES)}'
+    )
 
 
 def _tuples(value: Any) -> Any:

@@ -11,7 +11,7 @@ from tests.align import planted
 from tests.align.find import zoo
 from wsl import align
 from wsl.align import _nested_assignment
-from wsl.align._match import activation_moments, activation_sites
+from wsl.align._activations import activation_moments, activation_sites
 
 F = align.Factor
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.align.find import zoo
 from wsl import align
-from wsl.align._match import activation_sites
+from wsl.align._activations import activation_sites
 
 
 def _expected(x, group, g, symmetry):

@@ -347,7 +347,7 @@ def test_a_worse_first_guess_is_discarded(monkeypatch):
   symmetry = _mlp((3, 9, 9, 3))
   a = _params(symmetry, 1)
 
-  def worse(blocks, tables, moves, *, outer_of, solver, rng):
+  def worse(blocks, tables, moves, *, outer_of, solvers, rng):
     blocks, tables = [*blocks], {**tables}
     order = {'h1': np.roll(np.arange(9, dtype=np.int32), 1)}
     for move in moves:

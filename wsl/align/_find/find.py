@@ -90,18 +90,12 @@ def find_symmetry(
     >>> symmetry.leaf['b']
     ((('a:1',),), (('b:1',),))
   """
+  _symmetry.check_kinds(gauges, 'find_symmetry')
   if ones is not None:
     apply_fn = absorb.with_ones(apply_fn, params, ones)
   found = analyse(
     apply_fn, params, inputs, rules=rules or {}, caller='find_symmetry'
   )
-  unknown = [kind for kind in gauges if kind not in _symmetry.GAUGES]
-  if unknown:
-    hint = tree.nearest(unknown[0], _symmetry.GAUGES)
-    raise ValueError(
-      f'find_symmetry: gauges has {unknown[0]!r}: expected some of '
-      f'{list(_symmetry.GAUGES)}{hint}'
-    )
   symmetry = found.symmetry
   if set(gauges) - {'permutation'}:
     outer = {factor.name: factor.outer for factor in symmetry.factors}

@@ -48,6 +48,16 @@ def compose(
   _permutation.check_permutation(first, symmetry, 'compose: first')
   _permutation.check_permutation(second, symmetry, 'compose: second')
   xp, (first, second) = _to_host(first, second)
+  return to_device(product(first, second, symmetry, xp))
+
+
+def product(
+  first: _permutation.Permutation,
+  second: _permutation.Permutation,
+  symmetry: _symmetry.Symmetry,
+  xp: Any,
+) -> _permutation.Permutation:
+  """Returns the tables of ``second`` after ``first``, in ``xp``."""
 
   def one(group: _symmetry.Factor) -> types.Array:
     # Let s, t be the tables of the outer factor and of this group. The first
@@ -67,7 +77,7 @@ def compose(
       found[name] = _reindex_action(first[name], name, second, symmetry, xp)
       if name in second:
         found[name] = elements.times(symmetry, name, found[name], second[name])
-  return _to_device(found)
+  return found
 
 
 def invert(
@@ -96,20 +106,27 @@ def invert(
   """
   _permutation.check_permutation(permutation, symmetry, 'invert: permutation')
   xp, (permutation,) = _to_host(permutation)
-  inverse: _permutation.Permutation = {}
+  return to_device(inverse(permutation, symmetry, xp))
+
+
+def inverse(
+  permutation: _permutation.Permutation, symmetry: _symmetry.Symmetry, xp: Any
+) -> _permutation.Permutation:
+  """Returns the tables of the inverse, in ``xp``."""
+  found: _permutation.Permutation = {}
   # y[i, j] = x[s(i), t(i, j)] gives x[s(i), k] = y[i, t_i^-1(k)]. The rows of
   # t^-1 are indexed by i; the inverse of s, computed before, reindexes them.
   for group in symmetry.groups:  # outer groups first
     table = xp.argsort(permutation[group.name], axis=-1).astype(np.int32)
-    inverse[group.name] = _reindex(table, group.outer, inverse, symmetry, xp)
+    found[group.name] = _reindex(table, group.outer, found, symmetry, xp)
   last: Any = None
   for name, table in permutation.items():
     if name in symmetry.action:
       # (s P)^-1 = P^-1 s^-1 = (P^-1 s^-1) P^-1.
       undone = elements.inverse(symmetry, name, table, last, xp)
       last = undone if symmetry.action[name].kind == 'linear' else last
-      inverse[name] = _reindex_action(undone, name, inverse, symmetry, xp)
-  return _to_device(inverse)
+      found[name] = _reindex_action(undone, name, found, symmetry, xp)
+  return found
 
 
 def _to_host(
@@ -130,7 +147,7 @@ def _to_host(
   return np, host
 
 
-def _to_device(tables: _permutation.Permutation) -> _permutation.Permutation:
+def to_device(tables: _permutation.Permutation) -> _permutation.Permutation:
   """Returns JAX arrays; a float64 action stays in numpy if x64 is off."""
 
   def one(x: Any) -> Any:

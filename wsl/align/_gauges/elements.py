@@ -1,6 +1,6 @@
 """Signs, scales, rotations, phases and linear maps, block by block."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 import itertools
 from typing import Any, NamedTuple, TypeAlias
 
@@ -12,6 +12,13 @@ from wsl.align import _blocks, _symmetry
 from wsl.align._gauges import complex_tables
 
 Gauge: TypeAlias = dict[str, types.Array]
+
+
+def factors_of(plan: _symmetry.Plan) -> list[_blocks.Factors]:
+  """Returns the factors of each block of a leaf, in the order of blocks."""
+  return [
+    tuple(itertools.chain(*segments)) for segments in itertools.product(*plan)
+  ]
 
 
 class Act(NamedTuple):
@@ -37,7 +44,7 @@ class Act(NamedTuple):
 
 
 def acts_of(
-  symmetry: _symmetry.Symmetry, leaf: str, names: Mapping[str, Any]
+  symmetry: _symmetry.Symmetry, leaf: str, names: Collection[str]
 ) -> tuple[Act, ...]:
   """Returns how the named actions act on the blocks of a leaf."""
   plan = symmetry.plan(leaf)
@@ -58,6 +65,34 @@ def acts_of(
   return tuple(found)
 
 
+def axes_of(act: Act, factors: _blocks.Factors) -> list[int]:
+  """Returns the axes of a block that index the table of an action on it.
+
+  Of rotations and linear maps the last one is the axis that is mixed.
+  """
+  names = [factor.name for factor in factors]
+  if act.kind == 'phase':
+    return [*map(names.index, act.over)]
+  return [*map(names.index, factors[act.dim].outer), act.dim]
+
+
+def identity_actions(
+  symmetry: _symmetry.Symmetry, names: Collection[str]
+) -> dict[str, np.ndarray]:
+  """Returns the float64 tables of the identity of some actions."""
+  found = {}
+  for name in names:
+    shape = symmetry.action_shape(name)
+    kind = symmetry.action[name].kind
+    one: np.ndarray = np.ones(())
+    if kind == 'phase':
+      one = np.asarray([1.0, 0.0])
+    elif kind in ('rotation', 'linear'):
+      one = np.eye(shape[-1])
+    found[name] = np.broadcast_to(one, shape)
+  return found
+
+
 def act(
   block: types.Array,
   factors: _blocks.Factors,
@@ -74,25 +109,22 @@ def act(
     tables: by the names of actions.
     xp: ``numpy`` on the host, else ``jax.numpy``.
   """
-  names = [factor.name for factor in factors]
   for one in acts:
-    outer = [names.index(name) for name in factors[one.dim].outer]
+    places = axes_of(one, factors)
     dual = one.kind == 'linear' and one.power == -1
     key = dual_of(one.name) if dual else one.name
     table = tables[key].astype(block.dtype)
     if one.kind in ('sign', 'scale'):
       if one.power != 1:
         table = table**one.power
-      places = [*outer, one.dim]
       table = xp.transpose(table, np.argsort(places).tolist())
       rest = [i for i in range(block.ndim) if i not in places]
       block = block * xp.expand_dims(table, rest)
     elif one.kind == 'phase':
-      places = [names.index(name) for name in one.over]
       numbers = complex_tables.acting(table, one.power, one.unit, xp)
       block = complex_tables.multiply(block, numbers, places, one.dim, xp)
     else:
-      block = _multiply(block, table, [*outer, one.dim], xp)
+      block = multiply(block, table, places, xp)
   return block
 
 
@@ -125,7 +157,7 @@ def _in_turn(x: Any, last: Any) -> Any:
   return tree.after(x, last)
 
 
-def _multiply(
+def multiply(
   block: types.Array, table: types.Array, moved: list[int], xp: Any
 ) -> types.Array:
   """Multiplies the last of some axes by matrices that depend on the others."""

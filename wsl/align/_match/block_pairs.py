@@ -5,23 +5,28 @@ Accelerators are not used: the assignments run on the host in any case and take
 longer than the products, which have ever new shapes (each would be compiled).
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _blocks, _symmetry
+from wsl.align import _blocks
+from wsl.align._gauges import balanced_pair, elements, views
 
 Names: TypeAlias = tuple[str, ...]
-Tables: TypeAlias = dict[str, np.ndarray]  # a permutation, on the host
+# On the host; for each group indices, or matrices of floats.
+Tables: TypeAlias = dict[str, np.ndarray]
+# For each group its table from gains ``[*outer, n, n]``.
+Solvers: TypeAlias = Mapping[str, Callable[[Any], Any]]
 
 
 class BlockPair(NamedTuple):
   """One block of one leaf in both models.
 
   Attributes:
-    names: the factor of each axis.
+    names: the factor of each axis, or the action on it.
     fixed: ``[*sizes]``, the block of the fixed model.
     moving: ``[*sizes]``, the block of the moving model in its current order.
   """
@@ -34,16 +39,18 @@ class BlockPair(NamedTuple):
 def load(
   fixed: types.Params,
   moving: types.Params,
-  symmetry: _symmetry.Symmetry,
+  view: views.View,
   leaves: types.Leaves,
+  frames: balanced_pair.Frames,
 ) -> list[BlockPair]:
   """Reads the selected float leaves of two models as blocks.
 
   Args:
     fixed: the fixed model; in memory or on demand.
     moving: the moving model, of the same leaves.
-    symmetry: the symmetry of both.
+    view: the groups to match.
     leaves: selects leaves by name and shape.
+    frames: the maps to the balanced models.
 
   Returns:
     The pairs of blocks, in float32 or wider.
@@ -59,13 +66,20 @@ def load(
       continue
     x = _read_finite(leaf, 'fixed', name)
     y = _read_finite(moving_leaves[name], 'moving', name)
-    dtype, layout = tree.wide_dtype(x, y), symmetry.layout(name)
-    pairs = zip(
-      _blocks.to_blocks(x.astype(dtype, copy=False), layout),
-      _blocks.to_blocks(y.astype(dtype, copy=False), layout),
+    dtype, layout = tree.wide_dtype(x, y), view.symmetry.layout(name)
+    cut_x, cut_y = (
+      balanced_pair.apply(
+        tables,
+        view.symmetry,
+        name,
+        _blocks.to_blocks(v.astype(dtype, copy=False), layout),
+      )
+      for tables, v in ((frames.fixed, x), (frames.moving, y))
     )
-    for (a, factors), (b, _) in pairs:
-      names = tuple(factor.name for factor in factors)
+    pairs = zip(view.names(name), cut_x, cut_y)
+    for names, a, b in pairs:
+      signs = (1,) * (len(names) - a.ndim)
+      a, b = (v.reshape(v.shape + signs) for v in (a, b))
       blocks.append(BlockPair(names, a, b))
   return blocks
 
@@ -81,12 +95,13 @@ def permute_moving(
 def gather(
   x: np.ndarray, names: Names, tables: Tables, outer_of: dict[str, Names]
 ) -> np.ndarray:
-  """Permutes the axes of a block by the tables of some groups.
+  """Permutes or multiplies the axes of a block by the tables of some groups.
 
   Args:
     x: ``[*sizes]``, a block.
     names: the factor of each axis.
-    tables: for some groups indices ``[*outer, n]``, outer groups first.
+    tables: for some groups indices ``[*outer, n]`` or matrices ``[*outer, n,
+      n]``, outer groups first.
     outer_of: for each group the factors on which its permutation depends.
 
   Returns:
@@ -94,12 +109,20 @@ def gather(
   """
   for name, table in tables.items():
     for axis in axes_of(names, name):
-      if outer_of[name]:
-        axes = [*map(names.index, outer_of[name]), axis]
+      axes = [*map(names.index, outer_of[name]), axis]
+      if is_matrix(table):
+        product: Any = elements.multiply
+        x = product(x, table.astype(x.dtype), axes, np)
+      elif outer_of[name]:
         x = _gather_nested(x, axes, table)
       else:
         x = x.take(table, axis=axis)
   return x
+
+
+def is_matrix(table: np.ndarray) -> bool:
+  """Returns True for matrices, False for indices."""
+  return table.dtype.kind == 'f'
 
 
 def axes_of(names: Names, group: str) -> list[int]:

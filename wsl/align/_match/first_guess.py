@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wsl.align import _assignment, _permutation, _symmetry
+from wsl.align._gauges import views
 from wsl.align._match import block_pairs, schedule, updates, weight_gains
 
 _MIN_FACTOR = 0.5  # lower bound of the random factors on the order of groups
@@ -20,7 +20,7 @@ class State(NamedTuple):
 
   Attributes:
     blocks: the block pairs, the moving ones permuted.
-    tables: the permutation, for each group indices ``[*outer, n]``.
+    tables: for each group indices ``[*outer, n]`` or matrices.
     agreement: the inner product of both models.
     solved: the indices of the moves that would change nothing.
   """
@@ -36,10 +36,10 @@ def begin(
   blocks: list[block_pairs.BlockPair],
   moves: list[schedule.Move],
   *,
-  initial: _permutation.Permutation | None,
+  initial: block_pairs.Tables | None,
   best: block_pairs.Tables | None,
-  symmetry: _symmetry.Symmetry,
-  solver: _assignment.Solver,
+  view: views.View,
+  solvers: block_pairs.Solvers,
   rng: np.random.Generator,
 ) -> State:
   """Returns the state from which an ascent begins.
@@ -54,19 +54,16 @@ def begin(
     index: the index of the ascent, from 0.
     blocks: the block pairs of both models, in the current order.
     moves: all moves.
-    initial: the permutation of the first ascent, or ``None`` to grow one.
+    initial: the tables of the first ascent, or ``None`` to grow them.
     best: the tables of the best result of the earlier ascents.
-    symmetry: the symmetry of both models.
-    solver: an assignment solver.
+    view: the groups to match.
+    solvers: for each group a function from gains to its table.
     rng: a random generator.
 
   Returns:
     The state, whose lists and dicts are new.
   """
-  outer_of = {group.name: group.outer for group in symmetry.groups}
-  tables = {
-    name: np.asarray(x) for name, x in _permutation.identity(symmetry).items()
-  }
+  outer_of, tables = view.outer_of, view.identity()
   if index == 0 and initial is not None:
     tables = {name: np.asarray(initial[name]) for name in tables}
   elif index % 3 != 1 and best:
@@ -76,7 +73,7 @@ def begin(
   value = float(weight_gains.agreement(blocks, ()))
   if index == 0 and initial is None:
     guess = grow(
-      blocks, tables, moves, outer_of=outer_of, solver=solver, rng=rng
+      blocks, tables, moves, outer_of=outer_of, solvers=solvers, rng=rng
     )
     if guess.agreement > value:
       return guess
@@ -89,7 +86,7 @@ def grow(
   moves: list[schedule.Move],
   *,
   outer_of: dict[str, block_pairs.Names],
-  solver: _assignment.Solver,
+  solvers: block_pairs.Solvers,
   rng: np.random.Generator,
 ) -> State:
   """Matches every group once, from the groups that are matched already.
@@ -104,7 +101,7 @@ def grow(
     tables: the current permutation.
     moves: all moves.
     outer_of: for each group the factors on which its permutation depends.
-    solver: an assignment solver.
+    solvers: for each group a function from gains to its table.
     rng: a random generator; perturbs the order of groups with similar shares.
 
   Returns:
@@ -131,7 +128,7 @@ def grow(
       solved.add(index)
     if indices:
       restricted = move._replace(blocks=tuple(indices))
-      step = updates.propose(restricted, blocks, outer_of, solver, {})
+      step = updates.propose(restricted, blocks, outer_of, solvers, {})
       updates.apply_step(move, step.tables, blocks, tables, outer_of, {})
     unmatched -= move.matched
   agreement = float(weight_gains.agreement(blocks, ()))
@@ -139,7 +136,12 @@ def grow(
 
 
 def _perturb(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Permutes a few random entries of each row of a table ``[*outer, n]``."""
+  """Permutes a few random entries of each row of a table ``[*outer, n]``.
+
+  Matrices stay: the next ascent adapts them to the permutations.
+  """
+  if block_pairs.is_matrix(table):
+    return table
   n = table.shape[-1]
   count = min(n, max(_REDRAWN_UNITS, round(_REDRAWN_SHARE * n)))
   shuffled = rng.permuted(np.broadcast_to(np.arange(n), table.shape), axis=-1)

@@ -23,6 +23,19 @@ def old_index(group: str) -> str:
   return group + "'"
 
 
+def table_labels(
+  table: np.ndarray, names: block_pairs.Names
+) -> block_pairs.Names:
+  """Returns the labels of a group's table: indices, or matrices."""
+  matrix = block_pairs.is_matrix(table)
+  return (*names, old_index(names[-1])) if matrix else names
+
+
+def table(array: np.ndarray, names: block_pairs.Names) -> LabelledArray:
+  """Returns a group's table, the last of ``names``, with labels."""
+  return LabelledArray(array, table_labels(array, names))
+
+
 def unmatched_groups(
   gram: LabelledArray, batch: block_pairs.Names
 ) -> list[str]:
@@ -34,7 +47,10 @@ def unmatched_groups(
 def take_matched(
   x: LabelledArray, group: str, table: LabelledArray
 ) -> LabelledArray:
-  """Replaces a group's old index by a table: ``x[.., g, table[g]]``."""
+  """Replaces a group's old index by a table: ``x[.., g, table[g]]``.
+
+  With matrices it is the sum over g' of x[.., g, g'] table[.., g, g'].
+  """
   # The table has axes of outer groups too. Its axes are matched to those of x
   # by label, and it is broadcast over all other axes.
   axis = x.labels.index(old_index(group))
@@ -42,7 +58,10 @@ def take_matched(
   index = sum_to(table, tuple(order))
   missing = [i for i, n in enumerate(x.labels) if n not in table.labels]
   index = np.expand_dims(index, missing)
-  array = np.take_along_axis(x.array, index, axis).squeeze(axis)
+  if block_pairs.is_matrix(index):
+    array = (x.array * index).sum(axis)
+  else:
+    array = np.take_along_axis(x.array, index, axis).squeeze(axis)
   return LabelledArray(array, (*x.labels[:axis], *x.labels[axis + 1 :]))
 
 

@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 
-from wsl.align import _assignment
 from wsl.align._match import block_pairs, labelled_array, weight_gains
 
 _MAX_ROUNDS = 10  # of alternation between inner groups of the same block
@@ -41,7 +40,7 @@ def solve(
   *,
   outer: block_pairs.Names,
   outer_of: dict[str, block_pairs.Names],
-  solver: _assignment.Solver,
+  solvers: block_pairs.Solvers,
 ) -> block_pairs.Tables:
   """Matches the units of a group and of all groups that depend on it.
 
@@ -51,7 +50,7 @@ def solve(
     group: a group, e.g. the heads.
     outer: the factors on which its permutation depends.
     outer_of: for each group the factors on which its permutation depends.
-    solver: an assignment solver.
+    solvers: for each group a function from gains to its table.
 
   Returns:
     Tables of the group and its dependents, outer groups first, relative to the
@@ -68,7 +67,7 @@ def solve(
       _gram(block, group, slice(start, start + step), outer, outer_of)
       for block in blocks
     ]
-    slices.append(_pair_values(group, grams, outer, outer_of, solver))
+    slices.append(_pair_values(group, grams, outer, outer_of, solvers))
   axis = len(outer)
   values = np.concatenate([value for value, _ in slices], axis)
   inner_tables = {
@@ -77,9 +76,12 @@ def solve(
     )
     for name, (_, labels) in slices[0][1].items()
   }
-  found = _outer_assignment(group, values, inner_tables, outer, solver)
+  found = _outer_assignment(group, values, inner_tables, outer, solvers)
   return {
-    name: labelled_array.sum_to(found[name], (*outer_of[name], name))
+    name: labelled_array.sum_to(
+      found[name],
+      labelled_array.table_labels(found[name].array, (*outer_of[name], name)),
+    )
     for name in sorted(found, key=lambda name: len(outer_of[name]))
   }
 
@@ -151,7 +153,7 @@ def _pair_values(
   grams: list[labelled_array.LabelledArray],
   outer: block_pairs.Names,
   outer_of: dict[str, block_pairs.Names],
-  solver: _assignment.Solver,
+  solvers: block_pairs.Solvers,
 ) -> tuple[np.ndarray, dict[str, labelled_array.LabelledArray]]:
   """Returns ``S[*outer, i, j]`` and the inner tables that attain it."""
   # Grams without inner groups, e.g. of one scale for each head, are S_0. The
@@ -164,7 +166,7 @@ def _pair_values(
       values = values + labelled_array.sum_to(gram, batch)
   if not nested:
     return values, {}
-  tables = _alternate(nested, batch, outer_of, solver)
+  tables = _alternate(nested, batch, outer_of, solvers)
   for gram in nested:
     inner = labelled_array.unmatched_groups(gram, batch)
     best = labelled_array.take_all_matched(gram, inner, tables)
@@ -176,7 +178,7 @@ def _alternate(
   grams: list[labelled_array.LabelledArray],
   batch: block_pairs.Names,
   outer_of: dict[str, block_pairs.Names],
-  solver: _assignment.Solver,
+  solvers: block_pairs.Solvers,
 ) -> dict[str, labelled_array.LabelledArray]:
   """Solves for the inner groups, each given the others of the same gram."""
   inner = [labelled_array.unmatched_groups(gram, batch) for gram in grams]
@@ -211,8 +213,8 @@ def _alternate(
         o for o in outer_of[top] if o not in batch and o in given[0].labels
       )
       outer = (*batch, *extra)
-      values, below = _pair_values(top, given, outer, outer_of, solver)
-      tables |= _outer_assignment(top, values, below, outer, solver)
+      values, below = _pair_values(top, given, outer, outer_of, solvers)
+      tables |= _outer_assignment(top, values, below, outer, solvers)
     if not coupled or (before and _equal(before, tables)):
       break
   return tables
@@ -223,12 +225,11 @@ def _outer_assignment(
   values: np.ndarray,
   inner_tables: dict[str, labelled_array.LabelledArray],
   outer: block_pairs.Names,
-  solver: _assignment.Solver,
+  solvers: block_pairs.Solvers,
 ) -> dict[str, labelled_array.LabelledArray]:
   """Matches a group's units; selects the inner tables of the matched pairs."""
-  indices = labelled_array.LabelledArray(
-    np.asarray(solver(values)), (*outer, group)
-  )
+  table = np.asarray(solvers[group](values))
+  indices = labelled_array.table(table, (*outer, group))
   selected = {
     name: labelled_array.take_matched(table, group, indices)
     for name, table in inner_tables.items()

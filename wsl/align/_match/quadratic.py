@@ -9,14 +9,16 @@ is quadratic in it:
 Frank-Wolfe maximises f over doubly stochastic matrices: it solves the linear
 assignment problem of the gradient, then searches exactly along the segment to
 that permutation. It starts from the current order and from the barycentre of
-all permutations; the results are rounded to the nearest permutation.
+all permutations; the results are rounded to the nearest permutation. Orthogonal
+maps are found in the same way: their convex hull is the ball of spectral norm
+1, with the barycentre 0, on which the polar factor maximises a linear function.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from wsl.align import _assignment
 from wsl.align._match import block_pairs, weight_gains
 
 _MAX_STEPS = 30
@@ -29,7 +31,8 @@ def solve(
   *,
   outer: block_pairs.Names,
   outer_of: dict[str, block_pairs.Names],
-  solver: _assignment.Solver,
+  solver: Callable[[Any], Any],
+  matrix: bool,
 ) -> list[np.ndarray]:
   """Proposes tables for a group; the caller keeps one only if it is better.
 
@@ -38,10 +41,11 @@ def solve(
     group: a group.
     outer: the factors on which its permutation depends.
     outer_of: for each group the factors on which its permutation depends.
-    solver: an assignment solver.
+    solver: from gains to a table.
+    matrix: whether tables are matrices.
 
   Returns:
-    Tables ``[*outer, n]`` relative to the current order.
+    Tables ``[*outer, n]`` or ``[*outer, n, n]`` relative to the current order.
 
   Reference: Vogelstein et al., "Fast approximate quadratic programming for
     graph matching", 2015, PLOS ONE, arXiv:1112.5507.
@@ -60,22 +64,25 @@ def solve(
     ]
     # The permuted blocks hold P W_B P^T, so that their gains are
     # M = W_A P W_B^T P^T + ...; the gradient is M P, a gather of columns.
-    inverse = np.argsort(order, axis=-1)[..., None, :]
     gains = _gradient(permuted, group, outer)
+    if matrix:
+      return linear + gains @ order
+    inverse = np.argsort(order, axis=-1)[..., None, :]
     return linear + np.take_along_axis(gains, inverse, -1)
 
   averaged = _averaged(quadratic_blocks, group)
-  at_barycentre = linear + _gradient(averaged, group, outer)
+  at_barycentre = linear + _gradient(averaged, group, outer) * (not matrix)
   n = at_barycentre.shape[-1]
+  eye = np.broadcast_to(np.eye(n), at_barycentre.shape)
   identity = np.broadcast_to(
     np.arange(n, dtype=np.int32), at_barycentre.shape[:-1]
   )
-  eye = np.broadcast_to(np.eye(n), at_barycentre.shape)
-  uniform = np.full_like(at_barycentre, 1 / n)
+  start = eye if matrix else identity
+  uniform = np.full_like(at_barycentre, 0 if matrix else 1 / n)
   # The identity keeps a current order that is nearly right; the barycentre
   # favours no order.
   return [
-    _frank_wolfe(eye, gradient_at(identity), gradient_at, solver),
+    _frank_wolfe(eye, gradient_at(start), gradient_at, solver),
     _frank_wolfe(uniform, at_barycentre, gradient_at, solver),
   ]
 
@@ -84,12 +91,14 @@ def _frank_wolfe(
   point: np.ndarray,
   gradient: np.ndarray,
   gradient_at: Callable[[np.ndarray], np.ndarray],
-  solver: _assignment.Solver,
+  solver: Callable[[Any], Any],
 ) -> np.ndarray:
-  """Maximises from a point ``[*outer, n, n]``; returns a permutation."""
+  """Maximises from a point ``[*outer, n, n]``; returns a table."""
   for _ in range(_MAX_STEPS):
     vertex = np.asarray(solver(gradient))
-    direction = np.eye(gradient.shape[-1])[vertex] - point
+    matrix = block_pairs.is_matrix(vertex)
+    direction = vertex if matrix else np.eye(gradient.shape[-1])[vertex]
+    direction = direction - point
     # The gradient is affine: at point + t * direction it is gradient + t *
     # change, hence f(t) = f(0) + slope * t + curvature * t^2. If the parabola
     # is concave its maximum is at -slope / (2 curvature), else at t = 1.

@@ -7,7 +7,7 @@ with the units inside them), and keeps all other groups in their current order.
 import math
 from typing import NamedTuple
 
-from wsl.align import _symmetry
+from wsl.align._gauges import views
 from wsl.align._match import block_pairs, nested_heads
 
 _MAX_GRAM = 2**28  # entries of a nested gram for each outer index
@@ -26,6 +26,7 @@ class Move(NamedTuple):
     quadratic: whether the group is matched by Frank-Wolfe, because it occurs
       twice in a block. Other moves ignore such blocks when they solve, and
       count them when they compare the agreements.
+    matrix: whether its table consists of matrices, not indices.
   """
 
   group: str
@@ -34,11 +35,10 @@ class Move(NamedTuple):
   outer: block_pairs.Names
   blocks: tuple[int, ...]
   quadratic: bool
+  matrix: bool = False
 
 
-def moves(
-  blocks: list[block_pairs.BlockPair], symmetry: _symmetry.Symmetry
-) -> list[Move]:
+def moves(blocks: list[block_pairs.BlockPair], view: views.View) -> list[Move]:
   """Lists moves that together match every group of the blocks.
 
   A group is matched together with its dependents, unless the nested gram would
@@ -46,15 +46,15 @@ def moves(
 
   Args:
     blocks: the block pairs of both models.
-    symmetry: the symmetry of both.
+    view: the groups.
 
   Returns:
     The moves, those of outer groups first.
   """
   result = []
-  outer_of = {group.name: group.outer for group in symmetry.groups}
+  outer_of = view.outer_of
   separate: set[str] = set()  # groups matched without their dependents
-  for group in symmetry.groups:  # sorted: outer groups first
+  for group in view.groups:  # sorted: outer groups first
     name = group.name
     mine = [i for i, block in enumerate(blocks) if name in block.names]
     inner = {g for g, outer in outer_of.items() if name in outer}
@@ -62,7 +62,7 @@ def moves(
     linear = [blocks[i] for i in mine if at_most_once(blocks[i], dependents)]
     # A group whose outer group has a nested move is matched in that move.
     if all(outer in separate for outer in group.outer if outer in outer_of):
-      held = math.prod(symmetry.factor[f].size for f in group.outer)
+      held = math.prod(group.shape[:-1])
       largest = max(
         (nested_heads.gram_size(x, name, outer_of) for x in linear), default=0
       )
@@ -81,7 +81,10 @@ def moves(
           name, frozenset({name}), dependents, group.outer, tuple(mine), True
         )
       )
-  return result
+  kinds = {group.name: group.kind for group in view.groups}
+  return [
+    move._replace(matrix=kinds[move.group] != 'permutation') for move in result
+  ]
 
 
 def at_most_once(block: block_pairs.BlockPair, names: frozenset[str]) -> bool:

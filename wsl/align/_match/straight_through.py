@@ -16,7 +16,7 @@ import numpy as np
 
 from wsl import optimizers, tree, types
 from wsl.align import _arguments, _assignment, _permutation, _symmetry
-from wsl.align._match import weight_gains, weight_matching
+from wsl.align._match import weight_matching
 
 Loss = Callable[[types.Params, Any], types.Array]
 
@@ -32,7 +32,7 @@ def straight_through(
   held_out: Sequence[Any] = (),
   optimizer: Any = None,
   initial: _permutation.Permutation | None = None,
-  leaves: types.Leaves = weight_gains.default_leaves,
+  leaves: types.Leaves = _arguments.default_leaves,
   solver: _assignment.Solver = _assignment.assign_scipy,
   max_sweeps: int = 100,
   progress: Callable[[int, float, _permutation.Permutation], None]

@@ -4,10 +4,10 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from wsl.align import _assignment
 from wsl.align._match import (
   block_pairs,
   nested_heads,
+  one_group,
   quadratic,
   schedule,
   weight_gains,
@@ -36,7 +36,7 @@ def propose(
   move: schedule.Move,
   blocks: list[block_pairs.BlockPair],
   outer_of: dict[str, block_pairs.Names],
-  solver: _assignment.Solver,
+  solvers: block_pairs.Solvers,
   cache: GainCache,
 ) -> Step:
   """Solves for the groups of a move, given all other groups.
@@ -45,7 +45,7 @@ def propose(
     move: the move.
     blocks: the block pairs of both models, in the current order.
     outer_of: for each group the factors on which its permutation depends.
-    solver: an assignment solver.
+    solvers: for each group a function from gains to its table.
     cache: gains of groups; read, and extended if there is room.
 
   Returns:
@@ -56,7 +56,12 @@ def propose(
   compare = lambda tables: _by_agreement(tables, mine, outer, outer_of)
   if move.quadratic:
     orders = quadratic.solve(
-      mine, group, outer=outer, outer_of=outer_of, solver=solver
+      mine,
+      group,
+      outer=outer,
+      outer_of=outer_of,
+      solver=solvers[group],
+      matrix=move.matrix,
     )
     steps = [compare({group: order}) for order in orders]
     return max(steps, key=lambda step: step.gained)
@@ -64,7 +69,7 @@ def propose(
   if any(len(move.matched & {*block.names}) > 1 for block in linear):
     solved = [
       nested_heads.solve(
-        part, group, outer=outer, outer_of=outer_of, solver=solver
+        part, group, outer=outer, outer_of=outer_of, solvers=solvers
       )
       for part in _slices(linear, group, outer, outer_of)
     ]
@@ -73,14 +78,15 @@ def propose(
       for name in solved[0]
     }
     return compare(tables)
+  solver = solvers[group]
   if group in cache:
-    matches = [_match_by_gain(cache[group], solver)]
-  elif len(linear) == 1 and len({*linear[0].names} - {*outer}) == 1:
+    matches = [one_group.by_gain(cache[group], solver)]
+  elif not move.matrix and one_group.is_vector(linear, outer):
     # One number for each unit: sorting avoids the n x n gains.
-    matches = [_match_by_rank(linear[0], group, outer)]
+    matches = [one_group.by_rank(linear[0], group, outer)]
   elif outer or len(linear) < len(mine):
     matches = [
-      _match_by_gain(weight_gains.gains(part, group, outer), solver)
+      one_group.by_gain(weight_gains.gains(part, group, outer), solver)
       for part in _slices(linear, group, outer, outer_of)
     ]
   else:
@@ -89,7 +95,7 @@ def propose(
     room = sum(block.fixed.size for block in blocks)
     if 3 * gains.size + sum(x.size for x in cache.values()) <= room:
       cache[group] = gains
-    matches = [_match_by_gain(gains, solver)]
+    matches = [one_group.by_gain(gains, solver)]
   columns = zip(*matches)
   order, before, after = (_concatenate([*x], outer, outer) for x in columns)
   if len(linear) < len(mine):
@@ -111,7 +117,7 @@ def apply_step(
     return
   order = tables.get(move.group) if len(tables) == 1 else None
   if order is not None and move.group in cache:
-    cache[move.group] = cache[move.group].take(order, axis=-1)
+    cache[move.group] = _moved_gains(cache[move.group], order)
   for i in move.blocks:
     before = blocks[i]
     blocks[i] = after = block_pairs.permute_moving(before, tables, outer_of)
@@ -124,9 +130,18 @@ def apply_step(
       cache[group] = weight_gains.gains([change], group, (), cache[group])
   for name in move.dependents:
     names = (*outer_of[name], name)
+    matrix = permutation[name].ndim > len(names)
+    names = (*names, f'{name} of the moving model') if matrix else names
     permutation[name] = block_pairs.gather(
       permutation[name], names, tables, outer_of
     )
+
+
+def _moved_gains(gains: np.ndarray, table: np.ndarray) -> np.ndarray:
+  """Returns the gains after a move of the group itself: S P^T."""
+  if block_pairs.is_matrix(table):
+    return gains @ table.T.astype(gains.dtype)
+  return gains.take(table, axis=-1)
 
 
 def _difference(
@@ -138,43 +153,13 @@ def _difference(
   """Returns the change of a moving block, restricted to the moved units."""
   fixed, old, new = after.fixed, before.moving, after.moving
   linear = after.names.count(move.group) == 1
-  if order is not None and order.ndim == 1 and linear:
+  indices = order is not None and order.ndim == 1 and not move.matrix
+  if indices and linear:
     axis = after.names.index(move.group)
+    assert order is not None
     units = np.nonzero(order != np.arange(len(order)))[0]
     fixed, old, new = (x.take(units, axis=axis) for x in (fixed, old, new))
   return block_pairs.BlockPair(after.names, fixed, new - old)
-
-
-def _match_by_gain(
-  gains: np.ndarray, solver: _assignment.Solver
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns the best order and the total gains ``[*outer]`` before and after.
-
-  The identity is the current order: its total is the trace.
-  """
-  order = np.asarray(solver(gains))
-  before = np.diagonal(gains, axis1=-2, axis2=-1)
-  after = np.take_along_axis(gains, order[..., None], -1)[..., 0]
-  sums = [np.asarray(x.sum(-1, dtype=np.float64)) for x in (before, after)]
-  return order, sums[0], sums[1]
-
-
-def _match_by_rank(
-  block: block_pairs.BlockPair, group: str, outer: block_pairs.Names
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Matches scalar units by sorting both sides; returns as by gain.
-
-  If each unit is one number, the gains are the products x_i y_j, and by the
-  rearrangement inequality pairing equal ranks maximises their sum.
-  """
-  axes = [*map(block.names.index, (*outer, group))]
-  x, y = (v.transpose(axes) for v in (block.fixed, block.moving))
-  indices = np.empty(x.shape, np.int32)
-  ranked = np.argsort(y, -1, kind='stable').astype(np.int32)
-  np.put_along_axis(indices, np.argsort(x, -1, kind='stable'), ranked, -1)
-  matched = np.take_along_axis(y, indices, -1)
-  sums = [np.asarray((x * v).sum(-1, dtype=np.float64)) for v in (y, matched)]
-  return indices, sums[0], sums[1]
 
 
 def _by_agreement(
@@ -204,10 +189,11 @@ def _keep_improvements(
     return Step({}, 0.0, value)
   kept = {}
   for name, table in tables.items():
-    axes = [
-      i for i, label in enumerate((*outer_of[name], name)) if label not in outer
-    ]
-    identity = np.arange(table.shape[-1], dtype=table.dtype)
+    labels = [*outer_of[name], *((name,) * (table.ndim - len(outer_of[name])))]
+    axes = [i for i, label in enumerate(labels) if label not in outer]
+    n = table.shape[-1]
+    matrix = block_pairs.is_matrix(table)
+    identity = np.eye(n) if matrix else np.arange(n, dtype=table.dtype)
     kept[name] = np.where(np.expand_dims(better, axes), table, identity)
   return Step(kept, float((after - before)[better].sum()), value)
 

@@ -11,7 +11,6 @@ as a function of this group's permutation alone, is
 """
 
 import math
-import re
 from typing import Any
 
 import numpy as np
@@ -19,23 +18,6 @@ import numpy as np
 from wsl.align._match import block_pairs
 
 _SHORT = 64  # contractions shorter than this are joined into one product
-
-_STATISTICS = re.compile(
-  r'(^|/)batch_stats/'
-  r'|(^|/)(running|moving)_(mean|var|variance|std)$'
-  r'|(^|/)(mean|var)(/value)?$'
-)
-
-
-def default_leaves(name: str, shape: tuple[int, ...]) -> bool:
-  """Selects all leaves except the running statistics of normalisation layers.
-
-  Excluded are the leaves of a collection ``batch_stats`` and leaves called
-  ``mean`` or ``var``, with or without the prefix ``running_`` or ``moving_``.
-  They describe the scale of a layer's inputs, not the function of a unit.
-  """
-  del shape
-  return not _STATISTICS.search(name)
 
 
 def gains(

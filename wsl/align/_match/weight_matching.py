@@ -7,20 +7,20 @@ it strictly increases. There are finitely many permutations, so the ascent
 terminates.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _assignment, _permutation, _symmetry
+from wsl.align import _arguments, _assignment, _permutation, _symmetry
+from wsl.align._gauges import balanced_pair, views
 from wsl.align._match import (
   block_pairs,
   first_guess,
   schedule,
   updates,
-  weight_gains,
 )
 
 
@@ -50,10 +50,11 @@ def weight_matching(
   key: types.PRNGKey,
   starts: int = 1,
   initial: _permutation.Permutation | None = None,
-  leaves: types.Leaves = weight_gains.default_leaves,
+  leaves: types.Leaves = _arguments.default_leaves,
   solver: _assignment.Solver = _assignment.assign_scipy,
   max_sweeps: int = 100,
   tolerance: float = 1e-6,
+  gauges: Sequence[str] = ('permutation',),
   progress: Callable[[Visit], None] | None = None,
 ) -> _permutation.Permutation:
   r"""Finds the permutation that brings a model closest to another model.
@@ -76,6 +77,15 @@ def weight_matching(
   Runs on the host, whatever the default device, compiles nothing and cannot be
   traced.
 
+  With ``gauges``, signs, scales, rotations, phases and linear maps are matched
+  too. Both models are first replaced by their balanced ones
+  (``align.balance``), which makes the objective independent of the gauge of
+  either model. What is left are isometries, in the same ascent: each orthogonal
+  map has the polar factor of its gains (Procrustes), each phase the argument of
+  their complex sum, and signed permutations and heads are matched by the value
+  of the best sign, rotation or phase inside each pair, which is exact. The
+  agreement, and every visit's ``objective``, is that of the balanced models.
+
   Args:
     fixed: the model that stays in its order; in memory or on demand.
     moving: the model to permute, of the same leaves.
@@ -91,15 +101,20 @@ def weight_matching(
     max_sweeps: the maximum number of sweeps over all groups, at least 1.
     tolerance: a group has changed if its part of the agreement increased by
       more than this fraction.
+    gauges: the kinds of maps to match, such as ``align.GAUGES`` for all that
+      the symmetry has. A linear map without a balanced form, of heads of
+      dependent units, is matched by rotations only, with a warning.
     progress: called after every visit.
 
   Returns:
-    The permutation, for each group indices ``[*outer, n]``;
-    ``permute(moving, permutation, symmetry=symmetry)`` is close to ``fixed``.
+    The permutation, for each group indices ``[*outer, n]``, and the tables of
+    the actions of ``gauges`` by name; ``permute(moving, permutation,
+    symmetry=symmetry)`` is close to ``fixed``.
 
   Raises:
     ValueError: if a model does not fit the symmetry or is not finite, naming
-      the leaf; or if ``starts`` or ``max_sweeps`` is less than 1.
+      the leaf; if ``starts`` or ``max_sweeps`` is less than 1; or if a kind of
+      ``gauges`` is unknown.
 
   Example:
     >>> import jax
@@ -116,7 +131,10 @@ def weight_matching(
     [2, 0, 1]
 
   Reference: Ainsworth et al., "Git Re-Basin: Merging Models modulo Permutation
-    Symmetries", 2022, arXiv:2209.04836, algorithm 1.
+    Symmetries", 2022, arXiv:2209.04836, algorithm 1; rotations and heads:
+    Theus et al., "Generalized Linear Mode Connectivity for Transformers", 2025,
+    arXiv:2506.22712, whose code compares heads by their products, not by the
+    best map between them.
   Differs from the official code, which starts from the current order (here
   ``initial=align.identity(symmetry)``), in the first ascent (it recovers
   planted permutations where those from the current order end in local optima)
@@ -130,6 +148,7 @@ def weight_matching(
       f'weight_matching: starts={starts}, max_sweeps={max_sweeps}: expected at '
       'least 1 of each'
     )
+  _symmetry.check_kinds(gauges, 'weight_matching')
   for name, model in (('fixed', fixed), ('moving', moving)):
     _symmetry.check_leaves(
       symmetry, tree.named(model), f'weight_matching: {name}'
@@ -140,9 +159,16 @@ def weight_matching(
     _permutation.check_permutation(
       initial, symmetry, 'weight_matching: initial'
     )
-  outer_of = {group.name: group.outer for group in symmetry.groups}
-  blocks = block_pairs.load(fixed, moving, symmetry, leaves)
-  moves = schedule.moves(blocks, symmetry)
+  view = views.of(symmetry, gauges)
+  frames = balanced_pair.of(
+    fixed, moving, view.symmetry, leaves, caller='weight_matching'
+  )
+  outer_of, solvers = view.outer_of, view.solvers(solver)
+  blocks = block_pairs.load(fixed, moving, view, leaves, frames)
+  moves = schedule.moves(blocks, view)
+  first = None
+  if initial is not None:
+    first = view.tables(balanced_pair.enter(frames, initial))
   best = -np.inf
   found: block_pairs.Tables | None = None
   for start in range(1 if starts == 1 else 3 * starts):
@@ -151,30 +177,29 @@ def weight_matching(
       start,
       blocks,
       moves,
-      initial=initial,
+      initial=first,
       best=found,
-      symmetry=symmetry,
-      solver=solver,
+      view=view,
+      solvers=solvers,
       rng=rng,
     )
     objective = state.agreement
     for sweep, group, gained in _ascend(
-      state, moves, outer_of, solver, rng, max_sweeps, tolerance
+      state, moves, outer_of, solvers, rng, max_sweeps, tolerance
     ):
       objective += gained
       if progress is not None:
         progress(Visit(start, sweep, group, objective, gained))
     if objective > best:
       best, found = objective, state.tables
-  # jnp.asarray would compile a program for each shape.
-  return {name: jax.device_put(table) for name, table in (found or {}).items()}
+  return balanced_pair.leave(frames, view.element(found or {}))
 
 
 def _ascend(
   state: first_guess.State,
   moves: list[schedule.Move],
   outer_of: dict[str, block_pairs.Names],
-  solver: _assignment.Solver,
+  solvers: block_pairs.Solvers,
   rng: np.random.Generator,
   max_sweeps: int,
   tolerance: float,
@@ -200,7 +225,7 @@ def _ascend(
       if index in solved:
         yield sweep, move.group, 0.0
         continue
-      step = updates.propose(move, blocks, outer_of, solver, cache)
+      step = updates.propose(move, blocks, outer_of, solvers, cache)
       updates.apply_step(move, step.tables, blocks, tables, outer_of, cache)
       if step.gained > tolerance * abs(step.value):
         affected = {

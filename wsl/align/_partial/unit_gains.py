@@ -6,8 +6,7 @@ import itertools
 import jax.numpy as jnp
 
 from wsl import tree, types
-from wsl.align import _blocks, _symmetry
-from wsl.align._match import weight_gains
+from wsl.align import _arguments, _blocks, _symmetry
 from wsl.align._partial import separate_units
 
 
@@ -16,7 +15,7 @@ def unit_gains(
   b: types.Params,
   *,
   symmetry: _symmetry.Symmetry,
-  leaves: types.Leaves = weight_gains.default_leaves,
+  leaves: types.Leaves = _arguments.default_leaves,
 ) -> dict[str, types.Array]:
   r"""Returns the similarity of each unit to its match in another model.
 
@@ -78,7 +77,7 @@ def mismatch(
   b: types.Params,
   *,
   symmetry: _symmetry.Symmetry,
-  leaves: types.Leaves = weight_gains.default_leaves,
+  leaves: types.Leaves = _arguments.default_leaves,
 ) -> dict[str, float]:
   r"""Returns the relative squared distance of each group of two models.
 
@@ -130,7 +129,7 @@ def comparable_leaves(
   excluded = separate_units.leaves_with_factors(symmetry, outputs)
 
   def leaves(name: str, shape: tuple[int, ...]) -> bool:
-    return name not in excluded and weight_gains.default_leaves(name, shape)
+    return name not in excluded and _arguments.default_leaves(name, shape)
 
   return leaves
 

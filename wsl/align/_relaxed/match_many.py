@@ -16,7 +16,6 @@ from wsl.align import (
   _symmetry,
 )
 from wsl.align._gauges import compose
-from wsl.align._match import weight_gains
 from wsl.align._relaxed import frank_wolfe, objective
 
 
@@ -44,7 +43,7 @@ def match_many(
   starts: int = 1,
   initial: str | Sequence[Mapping[str, types.Array]] = 'center',
   update: str = 'in turn',
-  leaves: types.Leaves = weight_gains.default_leaves,
+  leaves: types.Leaves = _arguments.default_leaves,
   solver: _assignment.Solver = _assignment.assign_scipy,
   max_sweeps: int = 200,
   tolerance: float = 1e-6,

@@ -14,7 +14,7 @@ from wsl.align import (
   _symmetry,
 )
 from wsl.align._gauges import compose
-from wsl.align._match import weight_gains, weight_matching
+from wsl.align._match import weight_matching
 
 
 def merge_many(
@@ -22,7 +22,7 @@ def merge_many(
   *,
   symmetry: _symmetry.Symmetry,
   key: types.PRNGKey,
-  leaves: types.Leaves = weight_gains.default_leaves,
+  leaves: types.Leaves = _arguments.default_leaves,
   solver: _assignment.Solver = _assignment.assign_scipy,
   max_rounds: int = 100,
   max_sweeps: int = 100,

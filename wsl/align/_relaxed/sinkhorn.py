@@ -15,7 +15,6 @@ from wsl.align import (
   _soft,
   _symmetry,
 )
-from wsl.align._match import weight_gains
 from wsl.align._relaxed import projection
 
 
@@ -32,7 +31,7 @@ def sinkhorn(
   noise: types.Scalar = 0.1,
   optimizer: Any = None,
   solver: _assignment.Solver = _assignment.assign_scipy,
-  leaves: types.Leaves = weight_gains.default_leaves,
+  leaves: types.Leaves = _arguments.default_leaves,
   progress: Callable[[int, float], None] | None = None,
 ) -> _permutation.Permutation:
   r"""Aligns a model by gradient descent on a relaxed permutation.

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from wsl import jaxprs, tree, types
 from wsl.align import _symmetry
+from wsl.align._activations import capture
 from wsl.align._find import axis_facts, axis_tree, find
-from wsl.align._match import capture
 
 
 class Site(NamedTuple):

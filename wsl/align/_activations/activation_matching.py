@@ -15,7 +15,7 @@ from wsl.align import (
   _permutation,
   _symmetry,
 )
-from wsl.align._match import activation_moments, activation_sites
+from wsl.align._activations import activation_moments, activation_sites
 
 Sites: TypeAlias = Mapping[str, types.Array | Sequence[types.Array]]
 Capture: TypeAlias = Callable[[types.Params, Any], Sites]

@@ -1,0 +1,50 @@
+"""The best table of one group, from its gains or from its ranks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from wsl.align._match import block_pairs
+
+
+def by_gain(
+  gains: np.ndarray, solver: Callable[[Any], Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns the best table and the total gains ``[*outer]`` before and after.
+
+  The identity is the current order: its total is the trace.
+  """
+  order = np.asarray(solver(gains))
+  before = np.diagonal(gains, axis1=-2, axis2=-1)
+  if block_pairs.is_matrix(order):
+    after = (gains * order).sum(-1, dtype=np.float64)
+  else:
+    after = np.take_along_axis(gains, order[..., None], -1)[..., 0]
+  sums = [np.asarray(x.sum(-1, dtype=np.float64)) for x in (before, after)]
+  return order, sums[0], sums[1]
+
+
+def is_vector(
+  blocks: list[block_pairs.BlockPair], outer: block_pairs.Names
+) -> bool:
+  """Returns True for one block that has one axis beside the outer ones."""
+  return len(blocks) == 1 and len({*blocks[0].names} - {*outer}) == 1
+
+
+def by_rank(
+  block: block_pairs.BlockPair, group: str, outer: block_pairs.Names
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Matches scalar units by sorting both sides; returns as by gain.
+
+  If each unit is one number, the gains are the products x_i y_j, and by the
+  rearrangement inequality pairing equal ranks maximises their sum.
+  """
+  axes = [*map(block.names.index, (*outer, group))]
+  x, y = (v.transpose(axes) for v in (block.fixed, block.moving))
+  indices = np.empty(x.shape, np.int32)
+  ranked = np.argsort(y, -1, kind='stable').astype(np.int32)
+  np.put_along_axis(indices, np.argsort(x, -1, kind='stable'), ranked, -1)
+  matched = np.take_along_axis(y, indices, -1)
+  sums = [np.asarray((x * v).sum(-1, dtype=np.float64)) for v in (y, matched)]
+  return indices, sums[0], sums[1]
