@@ -21,6 +21,7 @@ on that order, so ``find`` repeats the pass with the segments of the last one.
 from collections.abc import Sequence
 import itertools
 import math
+from typing import TypeAlias
 
 from wsl.align import _blocks
 
@@ -28,6 +29,8 @@ MANY = 64  # the largest number of segments that are distinguished
 UNROLLED = 256  # the largest number of segments of an axis that is written
 UNUSED = 'the function does not use it'
 ONE_BY_ONE = 'its parts are used one by one'
+# The parts of an axis: the size of each, or of its first factors and its parts.
+Sizes: TypeAlias = tuple[tuple[int, 'Sizes'], ...]
 
 
 class Axis:
@@ -151,6 +154,40 @@ def written(x: Axis) -> tuple[_blocks.Part, ...]:
     else:
       out.append(_blocks.Part(tuple(own[:at]), inner))
   return tuple(out)
+
+
+def sizes(x: Axis) -> Sizes:
+  """Returns the parts of an axis, down to those that share no factors."""
+  out: list[tuple[int, Sizes]] = []
+  for part in segments(x):
+    own = factors(part)
+    if not shares_factors(part):
+      out.append((part.size, ()))
+      continue
+    at = next(k for k, factor in enumerate(own) if factor.is_sum)
+    inner = sizes(product(own[at:]))
+    lead = math.prod(factor.size for factor in own[:at])
+    out += inner if lead == 1 else [(lead, inner)]
+  return tuple(out)
+
+
+def shares_factors(x: Axis) -> bool:
+  """Returns True if the parts of a sum share factors that follow it."""
+  own = factors(x)
+  at = next((k for k, factor in enumerate(own) if factor.is_sum), None)
+  if at is None:
+    return False
+  return at < len(own) - 1 or any(map(shares_factors, segments(own[at])))
+
+
+def of_sizes(parts: Sizes) -> Axis:
+  """Returns a new axis of given parts."""
+  return total(
+    [
+      product([Axis(size), *([of_sizes(inner)] if inner else [])])
+      for size, inner in parts
+    ]
+  )
 
 
 def pin(x: Axis, reason: str, index_mixed: bool = False) -> None:

@@ -24,7 +24,7 @@ from wsl.align._gauges import absorb
 from wsl.align._gauges import actions as gauge_actions
 
 _ROUNDS = 4  # passes; each may split fused projections once more
-Hints: TypeAlias = dict[tuple[str, int], list[int]]
+Hints: TypeAlias = dict[tuple[str, int], axis_tree.Sizes]
 
 
 def find_symmetry(
@@ -188,8 +188,10 @@ def _propagate(
   jaxpr: Any = program.jaxpr
   args: list[axis_facts.Axes] = []
   for name in shapes:
-    widths = [hints.get((name, i), [n]) for i, n in enumerate(shapes[name])]
-    args.append(tuple(axis_tree.total(axis_facts.fresh(w)) for w in widths))
+    sizes = [
+      hints.get((name, i), ((n, ()),)) for i, n in enumerate(shapes[name])
+    ]
+    args.append(tuple(map(axis_tree.of_sizes, sizes)))
   leaves = dict(zip(shapes, args))
   for var in jaxpr.invars[len(shapes) :]:
     # Inputs are data: permuting them is no symmetry of the parameters.
@@ -233,15 +235,15 @@ def _pin_unused(
 
 
 def _fused(leaves: dict[str, axis_facts.Axes]) -> Hints:
-  """Returns the widths of the segments of fused projections, by leaf and axis.
+  """Returns the parts of fused projections, by leaf and axis.
 
-  These are axes whose major factor is a sum, such as ``(q + k + v) * units``.
-  In the next pass they start as sums, so that each segment has its own factors.
+  These are axes with factors after a sum, such as ``(q + k + v) * units`` or
+  ``heads * (q + k + v) * units``. In the next pass they start as sums, so that
+  each part has its own factors.
   """
-  found: Hints = {}
-  for name, axes in leaves.items():
-    for i, axis in enumerate(axes):
-      factors = axis_tree.factors(axis)
-      if len(factors) > 1 and factors[0].is_sum:
-        found[name, i] = [part.size for part in axis_tree.segments(axis)]
-  return found
+  return {
+    (name, i): axis_tree.sizes(axis)
+    for name, axes in leaves.items()
+    for i, axis in enumerate(axes)
+    if axis_tree.shares_factors(axis)
+  }

@@ -159,6 +159,9 @@ def _reshape(
   if eqn.params['dimensions'] is not None:
     return None
   old, new = jaxprs.shape_of(eqn.invars[0]), jaxprs.shape_of(eqn.outvars[0])
+  if not arg.pieces:
+    arg = arg._replace(axes=reshape.without_major(arg.axes, new))
+    old = tuple(axis.size for axis in arg.axes)
   groups = reshape.independent_groups(old, new)
   if not arg.pieces:
     found = next((v for g in groups if (v := _as_pieces(arg, new, *g))), None)

@@ -44,11 +44,6 @@ class Segment(NamedTuple):
   strides: tuple[int, ...] = ()
 
   @property
-  def width(self) -> int:
-    """The number of entries."""
-    return math.prod(spot.atom.size for spot in self.spots)
-
-  @property
   def end(self) -> int:
     """The place after the last entry."""
     last = zip(self.spots, self.strides)
@@ -160,9 +155,10 @@ def cut(segments: Dimension, sizes: Sequence[int]) -> list[Dimension] | None:
   return out
 
 
-def flat(dimensions: Sequence[Dimension]) -> list[Segment]:
+def flat(
+  dimensions: Sequence[Dimension], sizes: Sequence[int]
+) -> list[Segment]:
   """Expands a product of dimensions to segments, the last one fastest."""
-  sizes = [sum(segment.width for segment in d) for d in dimensions]
   steps = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
   return [
     Segment(
@@ -212,21 +208,24 @@ def between(layout: Layout, start: int, stop: int) -> Layout | None:
 
 def joined(
   layout: Layout, dims: range, shape: Sequence[int]
-) -> list[list[Segment]]:
+) -> list[Dimension]:
   """Returns the segments of some dimensions, flattened.
 
-  If pieces follow one another along one of them, they are joined, provided that
-  it is the major one; else there is a list for each piece.
+  If pieces follow one another along one of them, they are joined; else there is
+  a list for each piece.
   """
-  rows = [flat([piece[i] for i in dims]) for piece in layout.pieces]
-  if len(rows) == 1 or layout.dim not in dims:
-    return rows
-  major = next((i for i in dims if shape[i] > 1), layout.dim)
-  if major != layout.dim:
-    return [[]]
+  whole = sum(layout.sizes)
+  sizes = [whole if i == layout.dim else shape[i] for i in dims]
+  if len(layout.pieces) == 1 or layout.dim not in dims:
+    return [
+      tuple(flat([piece[i] for i in dims], sizes)) for piece in layout.pieces
+    ]
   out: list[Segment] = []
   start = 0
-  for row in rows:
-    out += [s._replace(offset=s.offset + start) for s in row]
-    start += sum(segment.width for segment in row)
-  return [out]
+  for piece, size in zip(layout.pieces, layout.sizes):
+    moved = tuple(
+      s._replace(offset=s.offset + start) for s in piece[layout.dim]
+    )
+    out += flat([moved if i == layout.dim else piece[i] for i in dims], sizes)
+    start += size
+  return [tuple(sorted(out, key=lambda segment: segment.offset))]

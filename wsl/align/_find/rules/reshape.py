@@ -1,6 +1,7 @@
 """The rule for reshape: factors of the operand's axes form the new axes."""
 
 from collections.abc import Sequence
+import math
 
 from jax.extend import core
 
@@ -77,6 +78,31 @@ def independent_groups(
         i += 1
     groups.append((range(start[0], i), range(start[1], j)))
   return groups
+
+
+def without_major(axes: axis_facts.Axes, new: Sequence[int]) -> axis_facts.Axes:
+  """Separates the factors before a sum, if they become axes of the result.
+
+  A reshape of ``heads * (q + k + v)`` to ``[heads, 3, units]`` is then one of
+  the sum.
+  """
+  out: list[axis_tree.Axis] = []
+  old = [axis.size for axis in axes]
+  for before, after in independent_groups(old, new):
+    own = [f for i in before for f in axis_tree.factors(axes[i])]
+    at = next((k for k, factor in enumerate(own) if factor.is_sum), 0)
+    lead = math.prod(factor.size for factor in own[:at])
+    ends = [math.prod(new[j] for j in after[:n]) for n in range(len(after))]
+    if lead == 1 or lead not in ends:
+      out += [axes[i] for i in before]
+      continue
+    sizes = [new[j] for j in after[: ends.index(lead)]]
+    major = distribute(own[:at], sizes)
+    if major is None:
+      out += [axes[i] for i in before]
+    else:
+      out += [*major, axis_tree.product(own[at:])]
+  return tuple(out)
 
 
 def reshape(

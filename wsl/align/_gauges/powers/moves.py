@@ -173,13 +173,14 @@ def reshape(c: Charges, step: axis_facts.Step) -> bool:
   new = jaxprs.shape_of(step.eqn.outvars[0])
   for before, after in reshape_lib.independent_groups(old, new):
     if len(x.pieces) == len(out.pieces):
-      for a, r in zip(x.pieces, out.pieces):
-        xs = layout.flat([a[i] for i in before])
-        c.equal(tuple(xs), tuple(layout.flat([r[j] for j in after])))
+      for a, r, n, m in zip(x.pieces, out.pieces, x.sizes, out.sizes):
+        one = layout.Layout((a,), x.dim, (n,)), before, old
+        two = layout.Layout((r,), out.dim, (m,)), after, new
+        c.equal(layout.joined(*one)[0], layout.joined(*two)[0])
       continue
     for xs in layout.joined(x, before, old):
       for ys in layout.joined(out, after, new):
-        c.equal(tuple(xs), tuple(ys))
+        c.equal(xs, ys)
   return True
 
 
