@@ -52,3 +52,5 @@ from wsl.align._symmetry import Interleaved as Interleaved
 from wsl.align._symmetry import Power as Power
 from wsl.align._symmetry import Symmetry as Symmetry
 from wsl.align._symmetry import to_json as to_json
+from wsl.align._transport.transport import Transport as Transport
+from wsl.align._transport.transport import transport as transport

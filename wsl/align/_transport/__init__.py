@@ -1,0 +1,1 @@
+"""Optimal transport between the units of models of different widths."""
