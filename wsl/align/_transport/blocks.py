@@ -72,20 +72,18 @@ def load(
     ValueError: naming the leaf that is not finite.
   """
   chosen, found = tree.named(tree.select(fixed, leaves)), []
-  pair = tree.named(fixed), tree.named(moving)
-  for name, leaf in pair[0].items():
+  others = tree.named(moving)
+  for name, leaf in tree.named(fixed).items():
     if not (chosen[name] and jnp.issubdtype(leaf.dtype, jnp.floating)):
       continue
-    x, y = (
-      _blocks.to_blocks(_read(model[name], argument, name), symmetry.plan(name))
-      for argument, model, symmetry in zip(
-        ('fixed', 'moving'), pair, symmetries
-      )
+    x, y = _read(leaf, 'fixed', name), _read(others[name], 'moving', name)
+    pieces = (
+      _blocks.to_blocks(z, symmetry.plan(name))
+      for z, symmetry in zip((x, y), symmetries)
     )
     axes = axes_of(name, symmetries[0], contracted)
-    for place, (a, _), (b, _) in zip(axes, x, y):
-      if any(axis.group for axis in place):
-        found.append(Block(place, a, b))
+    for place, (a, _), (b, _) in zip(axes, *pieces):
+      found.append(Block(place, a, b))
   return found
 
 

@@ -1,4 +1,4 @@
-r"""Entropic transport by Sinkhorn's iteration in the log domain.
+r"""Entropic transport by Sinkhorn's scalings, stabilised by potentials.
 
 .. math:: \min_T \langle C, T \rangle + \epsilon\,
   \mathrm{KL}(T \,\|\, \mu \nu^\top / n) + \lambda\, \mathrm{KL}(T 1 \,\|\, \mu)
@@ -10,10 +10,12 @@ lambda both marginals are exact.
 
 import numpy as np
 
-_ITERATIONS = 10_000
-_TOLERANCE = 1e-11  # of the potentials, relative to epsilon
+_STEPS = 20  # of the scalings, between two evaluations of the exponentials
+_ROUNDS = 500  # of such steps at the last regularisation
+_COARSE = 3  # rounds at each of the others
+_TOLERANCE = 1e-11  # of the logarithms of the scalings
 _RATIO = 4  # of successive regularisations
-_COARSE = 30  # iterations at each but the last
+_FLOOR = 1e-200  # of masses, against division by zero
 
 
 def entropic(
@@ -37,26 +39,34 @@ def entropic(
     T ``[..., n, m]``.
 
   Reference: Chizat et al., "Scaling Algorithms for Unbalanced Transport
-    Problems", 2016, arXiv:1607.05816.
+    Problems", 2016, arXiv:1607.05816; Schmitzer, "Stabilized Sparse Scaling
+    Algorithms for Entropy Regularized Transport Problems", 2016,
+    arXiv:1610.06519 (the potentials).
   """
-  # T = (mu nu^T / n) exp((f + g - C) / eps), and the condition of optimality of
-  # the rows is f = -lambda log(T 1 / mu). With s = -eps log sum_j nu_j / n
-  # exp((g_j - C_ij) / eps) this is f = s lambda / (lambda + eps).
-  log_rows = np.log(rows)[..., None]
-  log_columns = np.log(columns)[..., None, :]
-  total = np.log(rows.sum(-1))[..., None, None]
-  f, g = np.zeros_like(cost[..., :1]), np.zeros_like(cost[..., :1, :])
+  # T = (mu nu^T / n) exp((f + g - C) / eps), and the rows are optimal at f =
+  # -lambda log(T 1 / mu). From f_0 and its T = K, with f = f_0 + eps log u and
+  # T 1 = u K v, this is u = (mu / K v)^a exp(-f_0 / (lambda + eps)), where a =
+  # lambda / (lambda + eps). Exponentials are needed once for many such steps.
+  log_masses = np.log(rows)[..., None] + np.log(columns)[..., None, :]
+  log_masses -= np.log(rows.sum(-1))[..., None, None]
+  mu, nu = rows[..., None], columns[..., None]
+  f = cost.min(-1, keepdims=True)
+  g = np.zeros_like(nu)
   for eps in _schedule(epsilon, cost):
-    # At a large epsilon a few iterations carry the potentials over the range of
-    # the costs; they start the next one.
-    damping = 1.0 if np.isinf(strength) else strength / (strength + eps)
-    for _ in range(_ITERATIONS if eps == epsilon else _COARSE):
-      before = f
-      f = -damping * eps * (_lse((g - cost) / eps + log_columns, -1) - total)
-      g = -damping * eps * (_lse((f - cost) / eps + log_rows, -2) - total)
-      if (np.abs(f - before) <= _TOLERANCE * eps).all():
+    power = 1.0 if np.isinf(strength) else strength / (strength + eps)
+    for _ in range(_ROUNDS if eps == epsilon else _COARSE):
+      kernel = np.exp((f + g.swapaxes(-1, -2) - cost) / eps + log_masses)
+      left, right = (np.exp(-x / (strength + eps)) for x in (f, g))
+      u, v = np.ones_like(f), np.ones_like(g)
+      for _ in range(_STEPS):
+        before = u
+        u = (mu / np.maximum(kernel @ v, _FLOOR)) ** power * left
+        v = kernel.swapaxes(-1, -2) @ u
+        v = (nu / np.maximum(v, _FLOOR)) ** power * right
+      f, g = f + eps * np.log(u), g + eps * np.log(v)
+      if (np.abs(np.log(u / before)) <= _TOLERANCE).all():
         break
-  return np.exp((f + g - cost) / eps + log_rows + log_columns - total)
+  return np.exp((f + g.swapaxes(-1, -2) - cost) / epsilon + log_masses)
 
 
 def _schedule(epsilon: float, cost: np.ndarray) -> list[float]:
@@ -65,9 +75,3 @@ def _schedule(epsilon: float, cost: np.ndarray) -> list[float]:
   while values[-1] * _RATIO < largest:
     values.append(values[-1] * _RATIO)
   return values[::-1]
-
-
-def _lse(x: np.ndarray, axis: int) -> np.ndarray:
-  """Returns the logarithm of a sum of exponentials, without overflow."""
-  top = x.max(axis, keepdims=True)
-  return top + np.log(np.exp(x - top).sum(axis, keepdims=True))

@@ -158,12 +158,13 @@ def transport(
     problem,
   )
   moves = search.moves(setting)
-  grown = search.grow(
+  start = search.grow(
     setting, search.begin(setting, search.independent(setting)), moves
   )
-  # A model that was widened by copies is recognised by the order of its units.
-  diagonal = search.begin(setting, search.diagonal(setting))
-  start = min(grown, diagonal, key=lambda state: state.distance)
+  if problem.semi:
+    # A model that was widened by copies in order is recognised at once.
+    diagonal = search.begin(setting, search.diagonal(setting))
+    start = min(start, diagonal, key=lambda state: state.distance)
   state, distances = search.descend(setting, start, moves, max_sweeps)
   params = carry.carry_model(
     moving, state.maps, symmetries=symmetries, contracted=summed
