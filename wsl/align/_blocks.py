@@ -106,7 +106,7 @@ def to_blocks(x: Any, layout: Layout) -> list[tuple[Any, Factors]]:
 
 
 def from_blocks(
-  blocks: Iterable[types.Array], layout: Layout, xp: Any = jnp
+  blocks: Iterable[Any], layout: Layout, xp: Any = jnp
 ) -> types.Array:
   """Concatenates the blocks of a leaf; the inverse of ``to_blocks``.
 

@@ -73,7 +73,7 @@ def check_models(
     _symmetry.check_leaves(symmetry, tree.named(model), f'transport: {name}')
     tree.check_real('transport', model, 'carry its real and imaginary parts')
   for leaf, axes in a.axes:
-    if b.leaf[leaf] != axes:
+    if b.leaf[leaf] != axes or _runs(a, leaf) != _runs(b, leaf):
       raise ValueError(
         f"transport: the axes of leaf '{leaf}' have other factors in symmetry "
         'than in other: are the models of one architecture and depth?'
@@ -98,6 +98,11 @@ def check_models(
         f"transport: leaf '{name}' of {x.dtype} has shapes {shapes[0]} and "
         f'{shapes[1]}: integers are not averaged; remove it from the models'
       )
+
+
+def _runs(symmetry: _symmetry.Symmetry, leaf: str) -> set[tuple[int, ...]]:
+  """Returns the runs of segments that alternate in a leaf."""
+  return {tuple(run[1:]) for run in symmetry.interleaved if run.leaf == leaf}
 
 
 def masses(

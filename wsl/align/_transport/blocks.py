@@ -78,7 +78,7 @@ def load(
       continue
     x, y = _read(leaf, 'fixed', name), _read(others[name], 'moving', name)
     pieces = (
-      _blocks.to_blocks(z, symmetry.plan(name))
+      _blocks.to_blocks(z, symmetry.layout(name))
       for z, symmetry in zip((x, y), symmetries)
     )
     axes = axes_of(name, symmetries[0], contracted)

@@ -96,10 +96,10 @@ def carry_model(
     parts = [
       carry(blocks_lib.Block(place, part, part), maps)
       for place, (part, _) in zip(
-        axes, _blocks.to_blocks(wide, moving.plan(name))
+        axes, _blocks.to_blocks(wide, moving.layout(name))
       )
     ]
-    joined = _blocks.from_blocks(parts, fixed.plan(name), np)
+    joined = _blocks.from_blocks(parts, fixed.layout(name), np)
     return jax.device_put(joined.astype(x.dtype))
 
   return tree.map_named(one, params)

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _assignment, _soft, _symmetry
-from wsl.align._match import weight_gains
+from wsl.align import _arguments, _assignment, _soft, _symmetry
 from wsl.align._transport import (
   arguments,
   carry,
@@ -48,7 +47,7 @@ def transport(
   unbalanced: float | None = None,
   masses: tuple[Mapping[str, types.Array], Mapping[str, types.Array]]
   | None = None,
-  leaves: types.Leaves = weight_gains.default_leaves,
+  leaves: types.Leaves = _arguments.default_leaves,
   solver: _assignment.Solver = _assignment.assign_scipy,
   max_sweeps: int = 100,
 ) -> Transport:
