@@ -1,7 +1,6 @@
 """Finds the permutation symmetries of a function from its jaxpr."""
 
 from collections.abc import Callable, Sequence
-import dataclasses
 import itertools
 from typing import Any, NamedTuple, TypeAlias
 
@@ -66,8 +65,8 @@ def find_symmetry(
       arrays. This is evidence, not a proof, and covers only code that these
       inputs reach.
     gauges: the kinds of maps to find beside permutations: signs, scales,
-      rotations, invertible linear maps. ``('permutation',)`` finds permutations
-      only.
+      rotations, phases, invertible linear maps. ``('permutation',)`` finds
+      permutations only.
     ones: leaves whose entries are all 1, such as the gains of norms after
       ``absorb_norms``, by a regular expression or a predicate. The symmetry is
       that of models with ones there, which rotations then act on.
@@ -97,27 +96,20 @@ def find_symmetry(
     apply_fn, params, inputs, rules=rules or {}, caller='find_symmetry'
   )
   symmetry = found.symmetry
-  if set(gauges) - {'permutation'}:
-    outer = {factor.name: factor.outer for factor in symmetry.factors}
-    actions, limits = gauge_actions.find(
-      gauges, found.facts, list(tree.named(params)), found.names, outer
+  if certify is not None:
+    tree.check_not_narrowed('find_symmetry', params)
+    pairs = [
+      tuple(found.names.get(axis_tree.find(x), '') for x in pair)
+      for pair in found.facts.suspects
+    ]
+    suspects = [(a, b) for a, b in pairs if a and b]
+    symmetry = certification.certify(
+      symmetry, suspects, apply_fn, params, inputs, certify
     )
-    symmetry = dataclasses.replace(
-      symmetry, actions=tuple(actions), limits=tuple(limits.items())
-    )
-  if certify is None:
+  if set(gauges) == {'permutation'}:
     return symmetry
-  tree.check_not_narrowed('find_symmetry', params)
-  pairs = [
-    tuple(found.names.get(axis_tree.find(x), '') for x in pair)
-    for pair in found.facts.suspects
-  ]
-  suspects = [(a, b) for a, b in pairs if a and b]
-  certified = certification.certify(
-    found.symmetry, suspects, apply_fn, params, inputs, certify
-  )
-  return dataclasses.replace(
-    certified, actions=symmetry.actions, limits=symmetry.limits
+  return gauge_actions.find(
+    gauges, found.facts, list(tree.named(params)), found.names, symmetry
   )
 
 

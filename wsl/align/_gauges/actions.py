@@ -1,17 +1,17 @@
 """The gauges of a traced function: where each acts, and how."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeAlias
+import dataclasses
 
 from wsl.align import _symmetry
 from wsl.align._find import axis_facts, axis_tree
 from wsl.align._gauges import layout
 from wsl.align._gauges.linear import rules as linear_rules
 from wsl.align._gauges.linear import types as linear_types
+from wsl.align._gauges.phases import find as phases_lib
 from wsl.align._gauges.powers import charges as charges_lib
 from wsl.align._gauges.powers import rules
 
-_Found: TypeAlias = tuple[str, str, tuple[_symmetry.Power, ...], bool]
 _PASSES = 16  # over the steps, until the states in loops no longer change
 
 
@@ -20,55 +20,90 @@ def find(
   facts: axis_facts.Facts,
   leaves: Sequence[str],
   names: Mapping[axis_tree.Axis, str],
-  outer: Mapping[str, Sequence[str]],
-) -> tuple[list[_symmetry.Action], dict[str, str]]:
-  """Finds all actions of a function, without those that larger ones contain.
+  symmetry: _symmetry.Symmetry,
+) -> _symmetry.Symmetry:
+  """Adds all actions of a function, without those that larger ones contain.
 
   Args:
     kinds: the kinds to find.
     facts: the equations.
     leaves: the names of the leaves, in the order of ``facts.leaves``.
     names: the name of the factor of each atom.
-    outer: the outer factors of each factor, by name.
+    symmetry: the permutations.
 
   Returns:
-    The actions, and why no linear map or rotation acts on other free factors.
+    The symmetry, with the reasons why no linear map, rotation or phase acts on
+    other factors.
   """
   linear, limits = _linear(facts, leaves, names)
   found = [*_diagonal(facts, leaves, names), *linear]
-  found = [one for one in found if one[0] in kinds]
+  if 'phase' in kinds:
+    phases = phases_lib.find(facts, symmetry)
+    symmetry = phases.joined.symmetry
+    moved = [_moved(one, phases.joined.places) for one in found]
+    found = [*filter(None, moved), *phases.actions]
+    limits = limits | phases.reasons
+  found = [one for one in found if one.kind in kinds]
+  outer = {factor.name: factor.outer for factor in symmetry.factors}
   seen: dict[str, int] = {}
   actions = []
-  for kind, factor, powers, ones in found:
-    one = kind, factor, powers, ones
-    if any(_contains(other, one, outer) for other in found):
+  for one in found:
+    if _contained(one, found, outer):
       continue
-    key = f'{kind} {factor}'
+    key = f'{one.kind} {one.factor}'
     k = seen[key] = seen.get(key, 0) + 1
-    name = key if k == 1 else f'{key} #{k}'
-    actions.append(_symmetry.Action(name, kind, factor, powers, ones))
-  return actions, limits
+    actions.append(one._replace(name=key if k == 1 else f'{key} #{k}'))
+  return dataclasses.replace(
+    symmetry, actions=tuple(actions), limits=tuple(limits.items())
+  )
 
 
-def _contains(
-  large: _Found, small: _Found, outer: Mapping[str, Sequence[str]]
+def _moved(
+  action: _symmetry.Action,
+  places: Mapping[tuple[str, int, int], tuple[int, int]],
+) -> _symmetry.Action | None:
+  """Moves an action to joined segments; None if it differs on the halves."""
+  found: dict[tuple[str, int, int, int], list[float]] = {}
+  for p in action.powers:
+    segment, at = places[p[:3]]
+    place = p.leaf, p.axis, segment, p.factor + (0 <= at <= p.factor)
+    count = 1 if at < 0 else 2
+    found.setdefault(place, [count]).append(p.power)
+  if any(len(x) != x[0] + 1 or len({*x[1:]}) > 1 for x in found.values()):
+    return None
+  powers = tuple(_symmetry.Power(*k, x[1]) for k, x in found.items())
+  return action._replace(powers=powers)
+
+
+def _contained(
+  small: _symmetry.Action,
+  actions: Sequence[_symmetry.Action],
+  outer: Mapping[str, Sequence[str]],
 ) -> bool:
-  """Returns True if one gauge is a subgroup of a larger one.
+  """Returns True if a sign or scale is a product of elements of other gauges.
 
   Signs and scales of a factor are linear maps, and signs are rotations. A sign
-  or scale of a head is one of all units of the head.
+  or scale of a head is one of all units of the head, and of all its phases.
   """
-  kind, factor, powers, _ = large
-  if small[0] not in ('sign', 'scale'):
+  if small.kind not in ('sign', 'scale'):
     return False
-  if small[1] == factor:
-    signs_only = kind == 'rotation' and small[0] == 'sign'
-    return kind == 'linear' or (signs_only and not large[3])
-  if small[1] not in outer[factor] or kind not in ('linear', small[0]):
-    return False
-  ratios = [_ratio(powers, p) for p in small[2]]
-  same = len(powers) == len(small[2]) and None not in ratios
-  return same and (len(set(ratios)) == 1 or small[0] == 'sign')
+  covered: set[_symmetry.Power] = set()
+  for large in actions:
+    kind, factor, powers = large.kind, large.factor, large.powers
+    if small.factor == factor and kind != 'phase':
+      signs_only = kind == 'rotation' and small.kind == 'sign'
+      if kind == 'linear' or (signs_only and not large.ones):
+        return True
+    within = small.factor in (large.over if kind == 'phase' else outer[factor])
+    kinds = ('linear', small.kind, *(() if large.unit else ('phase',)))
+    signs = kind == 'phase' and small.kind == 'sign'
+    if within and (kind in kinds or signs):
+      ratios = {p: _ratio(powers, p) for p in small.powers}
+      ratios = {p: x for p, x in ratios.items() if x is not None}
+      same = len({*ratios.values()}) == 1 or small.kind == 'sign'
+      if len(ratios) == len(powers) and same:
+        covered |= ratios.keys()
+  return covered == {*small.powers}
 
 
 def _ratio(
@@ -89,7 +124,7 @@ def _diagonal(
   facts: axis_facts.Facts,
   leaves: Sequence[str],
   names: Mapping[axis_tree.Axis, str],
-) -> list[_Found]:
+) -> list[_symmetry.Action]:
   """Returns the scales and signs of each unit."""
   c = charges_lib.Charges()
   for step in facts.steps:
@@ -114,14 +149,14 @@ def _diagonal(
   ]
   place = {v.number: name for v, name in zip(facts.leaves, leaves)}
   rank = {name: i for i, name in enumerate(leaves)}
-  found: list[_Found] = []
+  found: list[_symmetry.Action] = []
   for kind, domain in zip(('scale', 'sign'), c.domains):
     for solution in domain.solutions(wanted):
       on: dict[layout.Spot, float] = solution  # type: ignore[assignment]
       factor = names[next(iter(on)).atom]
       powers = [_power(place, s, float(x)) for s, x in on.items()]
       powers.sort(key=lambda p: (rank[p.leaf], p[1:4]))
-      found.append((kind, factor, tuple(powers), False))
+      found.append(_symmetry.Action('', kind, factor, tuple(powers)))
   return found
 
 
@@ -129,7 +164,7 @@ def _linear(
   facts: axis_facts.Facts,
   leaves: Sequence[str],
   names: Mapping[axis_tree.Axis, str],
-) -> tuple[list[_Found], dict[str, str]]:
+) -> tuple[list[_symmetry.Action], dict[str, str]]:
   """Returns the rotations and linear maps of axes, and why there are none."""
   c = linear_types.Types()
   for value in facts.leaves:
@@ -162,8 +197,9 @@ def _linear(
     for atom, reason in c.failed.items()
     if atom in names and not atom.pin_reason
   }
-  found: list[_Found] = [
-    (
+  found = [
+    _symmetry.Action(
+      '',
       'rotation' if root.atom in c.mixed | c.ones else 'linear',
       names[root.atom],
       tuple(powers),

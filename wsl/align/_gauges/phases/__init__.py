@@ -1,0 +1,1 @@
+"""Phases: complex numbers that act on pairs of entries, as under RoPE."""

@@ -1,0 +1,177 @@
+"""Arrays whose entries are linear combinations of real and imaginary parts.
+
+A phase z acts on a pair of entries of a leaf, (re, im). An array that depends
+linearly on such leaves has, at each entry, a sum of terms: a coefficient times
+the real or the imaginary part of a number that is multiplied by z. Where the
+part comes from, such as the leaf and the products on the way, is its source.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wsl.align._find import axis_facts
+from wsl.align._gauges.phases import moves
+from wsl.align._gauges.phases import names as names_lib
+
+ABSENT, FIXED = -1, -2  # units of no part, and of what no phase changes
+_TERMS = 16
+
+
+class Term(NamedTuple):
+  """A term of each entry, in tables that broadcast to those of the entries.
+
+  Attributes:
+    unit: 2 z for the real part, 2 z + 1 for the imaginary part of what the
+      phase z acts on; or ``ABSENT``, or ``FIXED``.
+    source: the source.
+    coefficient: see ``Names``.
+  """
+
+  unit: np.ndarray
+  source: np.ndarray
+  coefficient: np.ndarray
+
+
+class Form(NamedTuple):
+  """An array: a sum of terms at each entry.
+
+  Attributes:
+    shape: its shape.
+    dims: the dimensions along which entries are distinguished.
+    terms: the terms.
+  """
+
+  shape: moves.Shape
+  dims: moves.Dims
+  terms: tuple[Term, ...]
+
+  def table(self, x: np.ndarray) -> np.ndarray:
+    """Broadcasts a table to all entries."""
+    return np.broadcast_to(x, moves.sizes(self.shape, self.dims))
+
+
+class Product(NamedTuple):
+  """The elementwise product of two arrays."""
+
+  left: Form
+  right: Form
+
+
+class Phases:
+  """The forms of a function's arrays, and the constraints on phases.
+
+  Attributes:
+    states: forms and products, by the numbers of arrays.
+    names: of coefficients.
+    links: pairs of tables of phases, and whether they are opposite: one is
+      1 / conj(z) where the other is z.
+    failed: tables of phases that have to be 1, and why.
+  """
+
+  def __init__(self, steps: Sequence[axis_facts.Step]) -> None:
+    self.states: dict[int, Form | Product] = {}
+    self.names = names_lib.Names(steps)
+    self.links: list[tuple[np.ndarray, np.ndarray, bool]] = []
+    self.failed: list[tuple[np.ndarray, str]] = []
+    self.sources: dict[Any, int] = {}
+
+  def state(self, value: axis_facts.Value) -> Form | Product | None:
+    """Returns the form of an array; None if no phase acts on it."""
+    return None if value.constant is not None else self.states.get(value.number)
+
+  def source(self, key: Any) -> int:
+    """Returns the source with a key."""
+    return self.sources.setdefault(key, len(self.sources))
+
+  def sourced(self, key: Any, x: np.ndarray) -> np.ndarray:
+    """Returns the sources of what an operation makes of given ones."""
+    if key is None:
+      return x
+    return self.names.map(lambda s: self.source((key, s)), x)
+
+  def fail(self, state: Form | Product | None, reason: str) -> None:
+    """Requires that the phases on an array are 1."""
+    forms = [*state] if isinstance(state, Product) else [state]
+    for form in forms:
+      if isinstance(form, Form):
+        self.failed += [(t.unit >> 1, reason) for t in form.terms]
+
+  def moved(self, form: Form, move: moves.Move) -> Form:
+    """Moves the entries of a form."""
+    terms = tuple(
+      Term(
+        move.apply(t.unit),
+        self.sourced(move.key, move.apply(t.source)),
+        self.names.changed(move.key, move.apply(t.coefficient)),
+      )
+      for t in form.terms
+    )
+    return Form(move.shape, move.dims, terms)
+
+  def expanded(self, form: Form, dims: moves.Dims) -> Form:
+    """Distinguishes the entries along more dimensions.
+
+    Sources and coefficients are then those of a row at an index.
+    """
+    for i in sorted(dims - form.dims):
+      if form.shape[i] > 1:
+        place = moves.rows(form.shape, form.dims).index(i)
+        keys = [('at', place, k) for k in range(form.shape[i])]
+        join = lambda parts, i=i: np.concatenate(parts, i)
+        terms = tuple(
+          Term(
+            t.unit,
+            join([self.sourced(k, t.source) for k in keys]),
+            join([self.names.changed(k, t.coefficient) for k in keys]),
+          )
+          for t in form.terms
+        )
+        form = Form(form.shape, form.dims | {i}, terms)
+    return form._replace(dims=form.dims | dims)
+
+  def with_coefficients(
+    self, form: Form, change: Callable[[np.ndarray], np.ndarray]
+  ) -> Form:
+    """Changes the coefficients of all terms."""
+    terms = tuple(
+      t._replace(coefficient=change(t.coefficient)) for t in form.terms
+    )
+    return form._replace(terms=terms)
+
+  def uniform(self, form: Form, key: Any) -> Form | None:
+    """Returns the terms of a linear operation on each row, the same for all.
+
+    A named row is a factor of each entry of the row, which an operation that
+    adds up entries of a row mixes: only numbers are factors of its results.
+    """
+    table = self.names.coefficients
+    for t in form.terms:
+      if any(table[k][1] for k in np.unique(t.coefficient).tolist()):
+        return None
+    terms = tuple(
+      t._replace(source=self.sourced(key, t.source)) for t in form.terms
+    )
+    return form._replace(terms=terms)
+
+  def sum(self, forms: Sequence[Form]) -> Form | None:
+    """Adds forms of one shape."""
+    if len({form.shape for form in forms}) > 1:
+      return None
+    dims = frozenset[int]().union(*(form.dims for form in forms))
+    terms = [t for f in forms for t in self.expanded(f, dims).terms]
+    if len(terms) > _TERMS:
+      return None
+    return Form(forms[0].shape, dims, tuple(terms))
+
+
+def constant(form: Form, unit: int, names: names_lib.Names) -> Term:
+  """Returns a term that is the same at all entries, without a part."""
+  one = np.zeros((1,) * len(form.shape), np.int64)
+  return Term(one + unit, one, one + names.one)
+
+
+def is_fixed(form: Form) -> bool:
+  """Returns True if no phase acts on any entry."""
+  return all((t.unit < 0).all() for t in form.terms)
