@@ -1,6 +1,7 @@
 """The starts of weight matching: grown from inputs and outputs, or random."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,9 @@ _MIN_FACTOR = 0.5  # lower bound of the random factors on the order of groups
 # larger one forgets the result it starts from.
 _REDRAWN_UNITS = 6
 _REDRAWN_SHARE = 0.1
+# Share of one group's units that are drawn again before all other groups are
+# grown again: log-uniform between these bounds.
+_MIN_SHARE, _MAX_SHARE = 0.05, 0.5
 
 
 class State(NamedTuple):
@@ -44,11 +48,18 @@ def begin(
 ) -> State:
   """Returns the state from which an ascent begins.
 
-  A start has three ascents. The second one begins at the current order, as the
-  official algorithm does, and the others at a perturbation of the best
-  permutation so far: an iterated local search, which finds higher agreements in
-  shorter ascents. The very first one begins at ``initial``, or at the better of
-  the grown guess and the current order.
+  The first ascent begins at ``initial``, or at the better of the grown guess
+  and the current order. Afterwards three kinds take turns:
+
+  * the current order, as in the official algorithm;
+  * some units of one group of the best permutation so far are drawn again, and
+    all other groups are grown again from this group;
+  * in turn a guess grown in any order of groups; a few units of every group of
+    the best permutation drawn again; the second kind once more.
+
+  The last two are an iterated local search. The ascent from a point near the
+  best permutation often returns to it. Growing the other groups again finds
+  other local optima of high agreement.
 
   Args:
     index: the index of the ascent, from 0.
@@ -63,21 +74,34 @@ def begin(
   Returns:
     The state, whose lists and dicts are new.
   """
-  outer_of, tables = view.outer_of, view.identity()
+  outer_of, current = view.outer_of, view.identity()
+  growth: Any = {'outer_of': outer_of, 'solvers': solvers, 'rng': rng}
   if index == 0 and initial is not None:
-    tables = {name: np.asarray(initial[name]) for name in tables}
-  elif index % 3 != 1 and best:
-    tables = {name: _perturb(table, rng) for name, table in best.items()}
-  if index % 3 != 1 and (index > 0 or initial is not None):
-    blocks = [block_pairs.permute_moving(b, tables, outer_of) for b in blocks]
-  value = float(weight_gains.agreement(blocks, ()))
-  if index == 0 and initial is None:
-    guess = grow(
-      blocks, tables, moves, outer_of=outer_of, solvers=solvers, rng=rng
-    )
+    tables = {name: np.asarray(initial[name]) for name in current}
+    return _permuted(blocks, tables, outer_of)
+  if index == 0:
+    value = float(weight_gains.agreement(blocks, ()))
+    guess = grow(blocks, current, moves, **growth)
     if guess.agreement > value:
       return guess
-  return State([*blocks], tables, value)
+    return State([*blocks], current, value)
+  units = [move for move in moves if not (move.quadratic or move.matrix)]
+  if best and index % 12 == 3:
+    return grow(blocks, current, moves, least=0.0, **growth)
+  if best and units and (index % 3 == 2 or index % 12 == 9):
+    move = units[rng.integers(len(units))]
+    tables = current | {name: best[name] for name in move.matched}
+    share = math.exp(rng.uniform(math.log(_MIN_SHARE), math.log(_MAX_SHARE)))
+    tables[move.group] = _perturb(tables[move.group], rng, 2, share)
+    state = _permuted(blocks, tables, outer_of)
+    return grow(state.blocks, tables, moves, matched=move.matched, **growth)
+  if best and index % 3 != 1:
+    tables = {
+      name: _perturb(table, rng, _REDRAWN_UNITS, _REDRAWN_SHARE)
+      for name, table in best.items()
+    }
+    return _permuted(blocks, tables, outer_of)
+  return State([*blocks], current, float(weight_gains.agreement(blocks, ())))
 
 
 def grow(
@@ -88,6 +112,8 @@ def grow(
   outer_of: dict[str, block_pairs.Names],
   solvers: block_pairs.Solvers,
   rng: np.random.Generator,
+  matched: frozenset[str] = frozenset(),
+  least: float = _MIN_FACTOR,
 ) -> State:
   """Matches every group once, from the groups that are matched already.
 
@@ -103,14 +129,20 @@ def grow(
     outer_of: for each group the factors on which its permutation depends.
     solvers: for each group a function from gains to its table.
     rng: a random generator; perturbs the order of groups with similar shares.
+    matched: groups that keep their current order.
+    least: lower bound of the random factors on the order of groups.
 
   Returns:
     The state of the guess. Solved are the moves that used all of their blocks,
     since no other group in these blocks changed afterwards.
   """
   blocks, tables, solved = [*blocks], {**tables}, set()
-  unmatched = {name for move in moves for name in move.dependents}
-  waiting = [i for i, move in enumerate(moves) if not move.quadratic]
+  unmatched = {name for move in moves for name in move.dependents} - matched
+  waiting = [
+    i
+    for i, move in enumerate(moves)
+    if not move.quadratic and not move.matched <= matched
+  ]
   while waiting:
     usable = [_usable_blocks(moves[i], blocks, unmatched) for i in waiting]
     shares = [
@@ -120,7 +152,7 @@ def grow(
     ]
     # Random factors vary the order of groups with similar shares, so that
     # several starts end in different local optima.
-    scores = np.asarray(shares) * rng.uniform(_MIN_FACTOR, 1, len(shares))
+    scores = np.asarray(shares) * rng.uniform(least, 1, len(shares))
     best = int(scores.argmax())
     index, indices = waiting.pop(best), usable[best]
     move = moves[index]
@@ -135,15 +167,27 @@ def grow(
   return State(blocks, tables, agreement, frozenset(solved))
 
 
-def _perturb(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """Permutes a few random entries of each row of a table ``[*outer, n]``.
+def _permuted(
+  blocks: list[block_pairs.BlockPair],
+  tables: block_pairs.Tables,
+  outer_of: dict[str, block_pairs.Names],
+) -> State:
+  """Returns the state at a permutation."""
+  blocks = [block_pairs.permute_moving(b, tables, outer_of) for b in blocks]
+  return State(blocks, {**tables}, float(weight_gains.agreement(blocks, ())))
+
+
+def _perturb(
+  table: np.ndarray, rng: np.random.Generator, least: int, share: float
+) -> np.ndarray:
+  """Permutes some random entries of each row of a table ``[*outer, n]``.
 
   Matrices stay: the next ascent adapts them to the permutations.
   """
   if block_pairs.is_matrix(table):
     return table
   n = table.shape[-1]
-  count = min(n, max(_REDRAWN_UNITS, round(_REDRAWN_SHARE * n)))
+  count = min(n, max(least, round(share * n)))
   shuffled = rng.permuted(np.broadcast_to(np.arange(n), table.shape), axis=-1)
   units = shuffled[..., :count]
   drawn = rng.permuted(np.take_along_axis(table, units, -1), axis=-1)

@@ -67,13 +67,15 @@ def weight_matching(
   group in turn takes its best assignment given all others, and is visited again
   only if a group that shares a leaf with it has changed. With ``starts=N``
   there are 3 N ascents: this one, N from the current order, each with its own
-  random order of visits, and 2 N - 1 from the best result so far with a few
-  units of every group drawn again (iterated local search). So the agreement is
-  at least that of the best of N runs of the official algorithm with these
-  orders of visits, and more starts are never worse. A group on which
-  others depend (attention heads and the units inside them) is matched together
-  with them. A group that occurs twice in a tensor, as in a recurrent matrix, is
-  a quadratic assignment problem, and changes only if the agreement increases.
+  random order of visits, and 2 N - 1 of an iterated local search: from guesses
+  grown in other orders, from guesses grown from one group of the best result
+  with some of its units drawn again, and from the best result with a few units
+  of every group drawn again. So the agreement is at least that of the best of N
+  runs of the official algorithm with these orders of visits, and more starts
+  are never worse. A group on which others depend (attention heads and the units
+  inside them) is matched together with them. A group that occurs twice in a
+  tensor, as in a recurrent matrix, is a quadratic assignment problem, and
+  changes only if the agreement increases.
   Runs on the host, whatever the default device, compiles nothing and cannot be
   traced.
 
