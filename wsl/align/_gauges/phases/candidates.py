@@ -8,9 +8,13 @@ import numpy as np
 
 from wsl.align import _blocks, _symmetry
 from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find.rules import elementwise
 from wsl.align._gauges.phases import forms, moves
 
 _LIMIT = 1 << 17  # entries of a leaf that are distinguished
+_FOLLOW = (
+  *elementwise.ELEMENTWISE, 'concatenate', 'loop tie', 'slice', 'split',
+)  # fmt: skip
 _DATA = (
   'an axis of the input', 'an axis of the output', axis_tree.UNUSED,
 )  # fmt: skip
@@ -26,8 +30,8 @@ class Candidate(NamedTuple):
     pair: the position of the factor of size 2.
     over: the factors that index the phases: of other axes, such as heads, and
       the rest of the segment.
-    stack: the factor that the steps of a scan index, if the function uses the
-      leaf there only; ``''`` if there is none.
+    stacks: the factors that the steps of scans index, if the function uses the
+      leaf there only.
     phases: the numbers of the phases, ``[*sizes of over]``.
   """
 
@@ -36,7 +40,7 @@ class Candidate(NamedTuple):
   segment: int
   pair: int
   over: tuple[str, ...]
-  stack: str
+  stacks: tuple[str, ...]
   phases: np.ndarray
 
 
@@ -76,15 +80,20 @@ def add(
     (axis,) = axes
     shape = tuple(x.size for x in leaves[name].axes)
     others = [i for i in sorted(use.kept - axes) if len(plan[i]) == 1]
-    if moves.entries(shape, frozenset({axis, *others})) > _LIMIT:
-      others = []
+    others.sort(key=lambda i: shape[i])
+    while moves.entries(shape, frozenset({axis, *others})) > _LIMIT:
+      if not others:
+        break
+      others.pop()
+    others.sort()
     dims = frozenset({axis, *others})
     unit = np.full(moves.sizes(shape, dims), forms.FIXED)
     parts = symmetry.layout(name)[axis]
     spots = _blocks.to_blocks(np.arange(shape[axis]), (parts,))
     outside = [f for i in others for f in plan[i][0]]
-    whole = use.stacked and len(plan[0]) == len(plan[0][0]) == 1
-    stack = plan[0][0][0].name if whole else ''
+    first = plan[: use.stacks]
+    whole = all(len(segments) == len(segments[0]) == 1 for segments in first)
+    stacks = tuple(s[0][0].name for s in first) if whole else ()
     for _, segment, pair in found:
       positions, factors = spots[segment]
       over = [*outside, *factors[:pair], *factors[pair + 1 :]]
@@ -93,7 +102,7 @@ def add(
       start += phases.size
       _write(unit, phases, positions, len(outside) + pair, axis, others)
       names = tuple(f.name for f in over)
-      out.append(Candidate(name, axis, segment, pair, names, stack, phases))
+      out.append(Candidate(name, axis, segment, pair, names, stacks, phases))
     one = np.zeros((1,) * len(shape), np.int64)
     term = forms.Term(unit, one + c.source(name), one + c.names.one)
     c.states[leaves[name].number] = forms.Form(shape, dims, (term,))
@@ -147,40 +156,48 @@ class _Use(NamedTuple):
 
   Attributes:
     kept: the axes that its first products do not contract.
-    stacked: whether it uses only slices of the leaf, in the steps of a scan.
+    stacks: of how many first axes it uses only slices, in the steps of scans.
   """
 
   kept: set[int]
-  stacked: bool
+  stacks: int
 
 
 def _uses(
   facts: axis_facts.Facts, leaves: Mapping[int, str]
 ) -> dict[str, _Use]:
   """Returns how the function uses leaves, by their numbers."""
-  follow = ('transpose', 'convert_element_type', 'copy', 'loop take')
-  place: dict[int, tuple[int, list[int]]] = {}
+  # Arrays computed from a leaf: the leaf, its axes, and the number of scans.
+  place: dict[int, tuple[int, list[int], int]] = {}
   kept: dict[int, set[int]] = {}
+  stacks: dict[int, int] = {}
   for value in facts.leaves:
     if value.number in leaves:
-      place[value.number] = value.number, [*range(len(value.axes))]
-      kept[value.number] = {*range(len(value.axes))}
-  stacked = dict.fromkeys(leaves, True)
+      rank = len(value.axes)
+      place[value.number] = value.number, [*range(rank)], 0
+      kept[value.number] = {*range(rank)}
   for step in facts.steps:
     for k, value in enumerate(step.args):
       if value.number not in place or value.constant is not None:
         continue
-      leaf, dims = place[value.number]
-      if value.number == leaf and step.name != 'loop take':
-        stacked[leaf] = False
+      leaf, dims, depth = place[value.number]
+      results = (
+        step.results[k:] if step.name.startswith('loop') else step.results
+      )
+      if step.name == 'loop take':
+        kept[leaf] -= {dims[0]}
+        place[results[0].number] = leaf, dims[1:], depth + 1
+        continue
+      if step.name != 'loop tie':
+        stacks[leaf] = min(depth, stacks.get(leaf, depth))
       if step.name == 'dot_general':
         gone = step.eqn.params['dimension_numbers'][0][k]
         kept[leaf] -= {dims[i] for i in gone}
-      elif step.name in follow:
-        if step.name == 'transpose':
-          dims = [dims[i] for i in step.eqn.params['permutation']]
-        elif step.name == 'loop take':
-          kept[leaf] -= {dims[0]}
-          dims = dims[1:]
-        place[step.results[k].number] = leaf, dims
-  return {name: _Use(kept[n], stacked[n]) for n, name in leaves.items()}
+      elif step.name == 'transpose':
+        dims = [dims[i] for i in step.eqn.params['permutation']]
+        place[results[0].number] = leaf, dims, depth
+      elif step.name in _FOLLOW:
+        for result in results:
+          if len(result.axes) == len(dims):
+            place.setdefault(result.number, (leaf, dims, depth))
+  return {n: _Use(kept[k], stacks.get(k, 0)) for k, n in leaves.items()}

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from wsl.align import _symmetry
-from wsl.align._find import axis_facts
+from wsl.align._find import axis_facts, axis_tree
 from wsl.align._gauges.phases import candidates, forms, halves, rules
 
 _RANKS = 3  # pinned factors of size 2 of a segment that are tried as the pair
@@ -41,6 +41,7 @@ def find(facts: axis_facts.Facts, permutations: _symmetry.Symmetry) -> Found:
   for rank in range(_RANKS):
     taken = [p[:3] for action in actions for p in action.powers]
     c = forms.Phases(facts.steps)
+    c.known |= {v.number for v in (*facts.leaves, *facts.fixed)}
     found = candidates.add(c, facts, symmetry, taken, rank)
     if not found:
       break
@@ -56,8 +57,9 @@ def find(facts: axis_facts.Facts, permutations: _symmetry.Symmetry) -> Found:
         actions.append(action)
         continue
       for x in group:
-        pair = symmetry.leaf[x.leaf][x.axis][x.segment][x.pair]
-        reasons.setdefault(pair, action or reason)
+        for name in symmetry.leaf[x.leaf][x.axis][x.segment]:
+          if symmetry.factor[name].pinned:
+            reasons.setdefault(name, action or reason)
   used = {p[:2] for action in actions for p in action.powers}
   joined = halves.join(permutations, used)
   names = joined.symmetry.factor
@@ -95,9 +97,12 @@ def _classes(
   """Unites phases: nodes 2 z and 2 z + 1 stand for z and 1 / conj(z)."""
   count = sum(x.phases.size for x in found)
   edges = [np.zeros((2, 0), np.int64)]
+  used = []
   for a, b, opposite in c.links:
     pair = np.stack([x.ravel() for x in np.broadcast_arrays(a, b)])
     pair = pair[:, (pair >= 0).all(0)]
+    if opposite:
+      used.append(pair.ravel())
     turn = np.asarray([[0], [int(opposite)]])
     edges += [2 * pair + turn, 2 * pair + (1 - turn if opposite else 1)]
   rows, columns = np.concatenate(edges, 1)
@@ -108,6 +113,9 @@ def _classes(
   one, other = label[::2], label[1::2]
   root = np.minimum(one, other)
   reasons: dict[int, str] = {}
+  contracted = root[np.concatenate([np.zeros(0, np.int64), *used])]
+  unused = np.flatnonzero(~np.isin(root, contracted))
+  c.failed.append((unused, axis_tree.UNUSED))
   for phases, why in c.failed:
     for r in np.unique(root[phases[phases >= 0]]).tolist():
       reasons.setdefault(r, why)
@@ -138,8 +146,8 @@ def _action(
   classes: _Classes,
 ) -> _symmetry.Action | str:
   """Writes phases as an action over factors, or says why it cannot."""
-  stacks = {x.stack for x in group}
-  stack = stacks.pop() if len(stacks) == 1 else ''
+  stacks = {x.stacks for x in group}
+  stack = stacks.pop() if len(stacks) == 1 else ()
   names: tuple[str, ...] | None = None
   powers = []
   roots = colours = np.zeros(0)
@@ -161,7 +169,7 @@ def _action(
   assert names is not None
   if len(np.unique(roots)) < roots.size:
     return 'frequencies that are equal for some heads only'
-  over = (stack, *names) if stack else names
+  over = (*stack, *names)
   for name in over:
     if not {*symmetry.factor[name].outer} <= {*over}:
       return 'heads that are permuted differently in each layer'

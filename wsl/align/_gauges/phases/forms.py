@@ -7,7 +7,7 @@ part comes from, such as the leaf and the products on the way, is its source.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -59,6 +59,9 @@ class Product(NamedTuple):
   right: Form
 
 
+State: TypeAlias = Form | Product | None
+
+
 class Phases:
   """The forms of a function's arrays, and the constraints on phases.
 
@@ -68,6 +71,7 @@ class Phases:
     links: pairs of tables of phases, and whether they are opposite: one is
       1 / conj(z) where the other is z.
     failed: tables of phases that have to be 1, and why.
+    known: the numbers of inputs, parameters and results of earlier steps.
   """
 
   def __init__(self, steps: Sequence[axis_facts.Step]) -> None:
@@ -76,8 +80,9 @@ class Phases:
     self.links: list[tuple[np.ndarray, np.ndarray, bool]] = []
     self.failed: list[tuple[np.ndarray, str]] = []
     self.sources: dict[Any, int] = {}
+    self.known: set[int] = {0}
 
-  def state(self, value: axis_facts.Value) -> Form | Product | None:
+  def state(self, value: axis_facts.Value) -> State:
     """Returns the form of an array; None if no phase acts on it."""
     return None if value.constant is not None else self.states.get(value.number)
 
@@ -91,7 +96,7 @@ class Phases:
       return x
     return self.names.map(lambda s: self.source((key, s)), x)
 
-  def fail(self, state: Form | Product | None, reason: str) -> None:
+  def fail(self, state: State, reason: str) -> None:
     """Requires that the phases on an array are 1."""
     forms = [*state] if isinstance(state, Product) else [state]
     for form in forms:
@@ -155,15 +160,20 @@ class Phases:
     )
     return form._replace(terms=terms)
 
-  def sum(self, forms: Sequence[Form]) -> Form | None:
-    """Adds forms of one shape."""
+  def sum(self, forms: Sequence[Form]) -> list[State] | None:
+    """Adds forms of one shape; None if they have too many terms."""
     if len({form.shape for form in forms}) > 1:
       return None
     dims = frozenset[int]().union(*(form.dims for form in forms))
     terms = [t for f in forms for t in self.expanded(f, dims).terms]
     if len(terms) > _TERMS:
       return None
-    return Form(forms[0].shape, dims, tuple(terms))
+    return [Form(forms[0].shape, dims, tuple(terms))]
+
+
+def shape_of(value: axis_facts.Value) -> moves.Shape:
+  """Returns the shape of an array."""
+  return tuple(axis.size for axis in value.axes)
 
 
 def constant(form: Form, unit: int, names: names_lib.Names) -> Term:

@@ -86,7 +86,8 @@ def _equal(
     taken = starts and starts[-1] == s - 1
     if taken or x != y or not x or inside(s) != inside(s + 1):
       continue
-    if symmetry.factor[x[-1]].pinned:
+    own = x[_shared(runs, s) :]
+    if not own or symmetry.factor[own[-1]].pinned:
       starts.append(s)
   return starts
 

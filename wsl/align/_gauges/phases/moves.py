@@ -117,6 +117,14 @@ def of(step: Any, shape: Shape, dims: Dims, index: int = 0) -> Move | None:
     start = sum(p['sizes'][:index])
     cut = slice(start, start + p['sizes'][index])
     return _slice(shape, dims, {p['axis']: cut})
+  if name == 'tile':
+    return _tile(shape, p['reps'], dims)
+  if name == 'dynamic_slice':
+    part = {i for i, n in enumerate(p['slice_sizes']) if n != shape[i]}
+    key = name, step.results[0].number
+    return None if part & dims else Move(new, dims, lambda x: x, key)
+  if name == 'gather':
+    return _gather(step, shape, new, dims)
   return None
 
 
@@ -154,6 +162,9 @@ def before(step: Any, shape: Shape, dims: Dims) -> Dims:
       kept = [i for i in range(len(shape)) if i not in p['dimensions']]
       places = [kept.index(i) if i in kept else -1 for i in range(len(shape))]
     return frozenset(i for i, k in enumerate(places) if k in dims)
+  if name == 'gather':
+    offsets = _offsets(step, len(shape))
+    return frozenset(i for i, k in offsets.items() if k in dims)
   if name == 'reshape':
     found: set[int] = set()
     for old, after in reshape_lib.independent_groups(shape, new):
@@ -216,6 +227,44 @@ def _slice(shape: Shape, dims: Dims, cuts: dict[int, slice]) -> Move:
   )
   apply = lambda x: np.broadcast_to(x, full)[window]
   return Move(tuple(new), dims, apply, ('slice', tuple(key)) if key else None)
+
+
+def _tile(shape: Shape, repeats: Sequence[int], dims: Dims) -> Move:
+  """Repeats entries along each dimension."""
+  new = tuple(n * r for n, r in zip(shape, repeats))
+  own = tuple(r if i in dims else 1 for i, r in enumerate(repeats))
+  key = tuple(r for i, r in enumerate(repeats) if i not in dims)
+  full = sizes(shape, dims)
+  apply = lambda x: np.tile(np.broadcast_to(x, full), own)
+  return Move(
+    new, dims, apply, ('tile', key) if max(key, default=1) > 1 else None
+  )
+
+
+def _offsets(step: Any, rank: int) -> dict[int, int]:
+  """Returns the dimension of the result of each one that a gather keeps."""
+  numbers = step.eqn.params['dimension_numbers']
+  gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+  return dict(
+    zip([i for i in range(rank) if i not in gone], numbers.offset_dims)
+  )
+
+
+def _gather(step: Any, shape: Shape, new: Shape, dims: Dims) -> Move | None:
+  """Looks up rows, along dimensions that are not expanded."""
+  offsets, taken = _offsets(step, len(shape)), step.eqn.params['slice_sizes']
+  wide = {i for i in dims if shape[i] > 1}
+  if any(i not in offsets or taken[i] != shape[i] for i in wide):
+    return None
+
+  def apply(x: np.ndarray) -> np.ndarray:
+    out = [1] * len(new)
+    for i in wide:
+      out[offsets[i]] = x.shape[i]
+    return x.reshape(out)
+
+  key = 'gather', step.results[0].number
+  return Move(new, frozenset(offsets[i] for i in wide), apply, key)
 
 
 def entries(shape: Shape, dims: Dims) -> int:

@@ -17,8 +17,8 @@ from wsl.align._find.rules import elementwise
 from wsl.align._gauges.phases import moves
 
 _MOVES = (
-  'broadcast_in_dim', 'expand_dims', 'reshape', 'rev', 'slice', 'squeeze',
-  'transpose',
+  'broadcast_in_dim', 'dynamic_slice', 'expand_dims', 'gather', 'reshape',
+  'rev', 'slice', 'squeeze', 'tile', 'transpose',
 )  # fmt: skip
 _DEPTH = 64  # equations; rows of longer chains have names of their own
 _LIMIT = 1 << 16  # entries

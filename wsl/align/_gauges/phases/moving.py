@@ -1,0 +1,100 @@
+"""What primitives that move entries do to arrays on which phases act."""
+
+import numpy as np
+
+from wsl import jaxprs
+from wsl.align._find import axis_facts
+from wsl.align._gauges.phases import forms, moves
+from wsl.align._gauges.powers import charges as charges_lib
+
+Phases = forms.Phases
+_LIMIT = 1 << 18  # entries of an array
+
+
+def move(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
+  """Moves entries; a product keeps its factors in place."""
+  state = c.state(step.args[0])
+  if isinstance(state, forms.Product):
+    pair = [_moved(c, step, form, 0) for form in state]
+    if step.name not in jaxprs.CASTS or None in pair:
+      return None
+    return [forms.Product(*pair)]  # type: ignore[arg-type]
+  assert state is not None
+  found = [_moved(c, step, state, i) for i in range(len(step.results))]
+  return None if None in found else [*found]
+
+
+def _moved(
+  c: Phases, step: axis_facts.Step, form: forms.Form, index: int
+) -> forms.Form | None:
+  """Moves the entries of one array."""
+  dims = moves.joined(step, form.shape, form.dims)
+  if moves.entries(form.shape, dims) > _LIMIT:
+    return None
+  form = c.expanded(form, dims)
+  move = moves.of(step, form.shape, form.dims, index)
+  return None if move is None else c.moved(form, move)
+
+
+def take(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
+  """Takes slices of the stacks of a scan."""
+  found: list[forms.State] = []
+  for value in step.args:
+    state = c.state(value)
+    if state is not None:
+      if isinstance(state, forms.Product) or 0 in state.dims:
+        return None
+      move = moves.of(step, state.shape, state.dims)
+      state = None if move is None else c.moved(state, move)
+    found.append(state)
+  return found
+
+
+def tie(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
+  """Copies an array into a loop; phases on what a loop changes are 1."""
+  (value,), (result,) = step.args, step.results
+  new = result.number not in c.known and result.constant is None
+  return [c.state(value)] if new else None
+
+
+def concatenate(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
+  """Joins entries along one dimension, a new one of ``stack``."""
+  p = step.eqn.params
+  stacked = step.name == 'stack'
+  axis = p['axis'] if stacked else p['dimension']
+  shape = forms.shape_of(step.results[0])
+  given = [c.state(v) for v in step.args]
+  parts: list[forms.Form] = []
+  for value, state in zip(step.args, given):
+    if isinstance(state, forms.Product):
+      return None
+    if state is None:
+      unit = forms.ABSENT if charges_lib.is_zero(value) else forms.FIXED
+      state = forms.Form(forms.shape_of(value), frozenset(), ())
+      term = forms.constant(state, unit, c.names)
+      state = state._replace(terms=(term,))
+    if stacked:
+      old = state.shape
+      places = [k for k in range(len(shape)) if k != axis]
+      new = (*old[:axis], 1, *old[axis:])
+      state = c.moved(state, moves.broadcast(old, places, new, state.dims))
+    parts.append(state)
+  dims = frozenset({axis}).union(*(form.dims for form in parts))
+  if moves.entries(shape, dims) > _LIMIT:
+    return None
+  parts = [c.expanded(form, dims) for form in parts]
+  most = max(len(form.terms) for form in parts)
+  terms = []
+  for k in range(most):
+    rows = [
+      form.terms[k]
+      if k < len(form.terms)
+      else forms.constant(form, forms.ABSENT, c.names)
+      for form in parts
+    ]
+    tables = (
+      np.concatenate([f.table(x) for f, x in zip(parts, column)], axis)
+      for column in zip(*rows)
+    )
+    terms.append(forms.Term(*tables))
+  return [forms.Form(shape, dims, tuple(terms))]
