@@ -144,7 +144,7 @@ def _cut(
     sizes = [factor.size for factor in part.factors]
     inner = [sum(p.size for p in part.parts)] if part.parts else []
     if len(sizes) + len(inner) != 1:
-      y = y.reshape(*y.shape[:at], *sizes, *inner, *y.shape[at + 1 :])
+      y = y.reshape((*y.shape[:at], *sizes, *inner, *y.shape[at + 1 :]))
     if part.parts:
       for z, own in _cut(y, at + len(sizes), part.parts):
         yield z, part.factors + own
