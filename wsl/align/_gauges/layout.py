@@ -86,6 +86,11 @@ def dimension(axis: axis_tree.Axis, key: tuple[int, ...]) -> Dimension:
 
   Atoms that occur in no segment are those on which no gauge acts there.
   """
+  axis = axis_tree.find(axis)
+  if not axis.parts:  # most axes
+    return (
+      (Segment((Spot(axis, (*key, 0, 0)),), 0, (1,)),) if axis.size > 1 else ONE
+    )
   rows = _places(axis_tree.written(axis))
   if len(rows) > axis_tree.UNROLLED:
     return ()
@@ -134,10 +139,10 @@ def same(xs: Dimension, ys: Dimension) -> list[tuple[Spot, Spot]] | None:
   if len(xs) != len(ys):
     return None
   pairs: list[tuple[Spot, Spot]] = []
-  for x, y in zip(xs, ys):
-    if x[1:] != y[1:] or [a.atom for a in x.spots] != [b.atom for b in y.spots]:
+  for (x, *places), (y, *others) in zip(xs, ys):
+    if [s.atom for s in x] != [s.atom for s in y] or places != others:
       return None
-    pairs += zip(x.spots, y.spots)
+    pairs += zip(x, y)
   return pairs
 
 
