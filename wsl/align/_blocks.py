@@ -167,6 +167,6 @@ def _join(
     at = y.ndim - after - own
     if own != 1:
       size = math.prod(y.shape[at : at + own])
-      y = y.reshape(*y.shape[:at], size, *y.shape[at + own :])
+      y = y.reshape((*y.shape[:at], size, *y.shape[at + own :]))
     joined.append(y)
   return joined[0] if len(joined) == 1 else xp.concatenate(joined, at)

@@ -161,12 +161,12 @@ def _cut_axis(x: types.Array, axis: int, cuts: tuple[Cut, ...]) -> types.Array:
     stop = start + math.prod(sizes)
     part = jax.lax.slice_in_dim(x, start, stop, axis=axis)
     # The kept entries of a product of factors are a box of its indices.
-    part = part.reshape(*before, *sizes, *after)
+    part = part.reshape((*before, *sizes, *after))
     for i, (_, count) in enumerate(factors):
       part = jax.lax.slice_in_dim(part, 0, count, axis=axis + i)
     if inner:
       part = _cut_axis(part, axis + len(factors), inner)
-    kept.append(part.reshape(*before, -1, *after))
+    kept.append(part.reshape((*before, -1, *after)))
     start = stop
   return kept[0] if len(kept) == 1 else jnp.concatenate(kept, axis)
 
