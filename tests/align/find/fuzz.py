@@ -108,9 +108,7 @@ def error(seed: int) -> tuple[float, str, align.Symmetry]:
   return max(found, key=lambda one: one[0])
 
 
-def _check(
-  symmetry: align.Symmetry, apply: Any, params: Any, seed: int
-) -> Any:
+def _check(symmetry: align.Symmetry, apply: Any, params: Any, seed: int) -> Any:
   return align.check(
     symmetry, apply, params, inputs(), key=jax.random.key(seed)
   )
@@ -291,7 +289,7 @@ def parts_of_heads(d: Draw) -> Layer:
 
 def parts_that_multiply(d: Draw) -> Layer:
   heads, size, act = d.one(2, 3), d.one(2, 3), d.act()
-  w, v, o = d.leaf(6, heads * 3 * size), d.leaf(6, 2), d.leaf(heads * size, 6)
+  w, o = d.leaf(6, heads * 3 * size), d.leaf(heads * size, 6)
   order = d.rng.permutation(3)
   front = d.one(0, 1, 2)
   gain = d.leaf(*d.one((size,), (heads, size), (heads, 1), (3, 1, size)))

@@ -44,9 +44,18 @@ class Axis:
     pin_reason: for an atom, why it is pinned; ``''`` if it is free.
     index_mixed: for an atom, whether the alignment of indices between the axes
       tied to it was lost, so that no other permutation can depend on them.
+    is_outer: for an atom, whether other permutations depend on its index.
   """
 
-  __slots__ = ('index_mixed', 'is_sum', 'link', 'parts', 'pin_reason', 'size')
+  __slots__ = (
+    'index_mixed',
+    'is_outer',
+    'is_sum',
+    'link',
+    'parts',
+    'pin_reason',
+    'size',
+  )
 
   def __init__(
     self, size: int, pin_reason: str = '', index_mixed: bool = False
@@ -57,6 +66,7 @@ class Axis:
     self.is_sum = False
     self.pin_reason = pin_reason
     self.index_mixed = index_mixed
+    self.is_outer = False
 
 
 def find(x: Axis) -> Axis:
@@ -135,10 +145,11 @@ def blocks(x: Axis) -> list[tuple[Axis, ...]]:
   return [tuple(itertools.chain(*c)) for c in itertools.product(*inner)]
 
 
-def written(x: Axis) -> tuple[_blocks.Part, ...]:
+def written(x: Axis, expand: bool = True) -> tuple[_blocks.Part, ...]:
   """Writes an axis as a sum of parts: products of atoms, and of inner sums.
 
-  A pinned factor before a sum is expanded: ``2 * (a + b) = a + b + a + b``.
+  A pinned factor before a sum is expanded, ``2 * (a + b) = a + b + a + b``, if
+  no permutation depends on its index.
   """
   out: list[_blocks.Part] = []
   for segment in segments(x):
@@ -147,9 +158,10 @@ def written(x: Axis) -> tuple[_blocks.Part, ...]:
     if at is None:
       out.append(_blocks.Part(tuple(own)))
       continue
-    inner = written(product(own[at:]))
+    inner = written(product(own[at:]), expand)
     repeats = math.prod(factor.size for factor in own[:at])
-    if all(map(pinned, own[:at])) and repeats * len(inner) <= UNROLLED:
+    fixed = all(f.pin_reason and not f.is_outer for f in own[:at])
+    if at == 0 or (expand and fixed and repeats * len(inner) <= UNROLLED):
       out += inner * repeats
     else:
       out.append(_blocks.Part(tuple(own[:at]), inner))

@@ -25,6 +25,12 @@ def from_axes(
   changed = True
   while changed:
     changed = any([_flatten(axis) for axes in leaves.values() for axis in axes])
+  flat = lambda axis: _blocks.flatten(axis_tree.written(axis, expand=False))[0]
+  outer = nesting.outer_atoms(
+    [[*map(flat, axes)] for axes in leaves.values()], facts
+  )
+  for each in itertools.chain(*outer.values()):
+    each.is_outer = True
   runs: list[_symmetry.Interleaved] = []
   written: dict[str, list[nesting.Blocks]] = {}
   for name, axes in leaves.items():
@@ -35,7 +41,6 @@ def from_axes(
       for i, (_, spans) in enumerate(nested)
       for span in spans
     ]
-  outer = nesting.outer_atoms(list(written.values()), facts)
   names: dict[axis_tree.Axis, str] = {}
   # An atom is named by its first occurrence in the leaves.
   for name, rows in written.items():

@@ -88,9 +88,8 @@ def dimension(axis: axis_tree.Axis, key: tuple[int, ...]) -> Dimension:
   """
   axis = axis_tree.find(axis)
   if not axis.parts:  # most axes
-    return (
-      (Segment((Spot(axis, (*key, 0, 0)),), 0, (1,)),) if axis.size > 1 else ONE
-    )
+    spots = (Spot(axis, (*key, 0, 0)),)
+    return ONE if axis.size == 1 else (Segment(spots, 0, (1,)),)
   rows = _places(axis_tree.written(axis))
   if len(rows) > axis_tree.UNROLLED:
     return ()

@@ -196,11 +196,11 @@ HEADS = {
   ),
   'partial_rotation': case(
     _with(_partial_rotation), ATTENTION,
-    f(3) * f(2) ** 3 * f(2) ** 3, least=f(3) * f(2) ** 3, inputs=SEQUENCE,
+    f(3) * f(2) ** 3 * f(2) ** 3, inputs=SEQUENCE,
   ),
   'heads_before_fused': case(
     _heads_first_fused, {'qkv': (3, 36), 'o': (12, 2)},
-    f(3) * f(4) ** 3 * f(4) ** 3, least=1, inputs=SEQUENCE,
+    f(3) * f(4) ** 3 * f(4) ** 3, inputs=SEQUENCE,
   ),
   'projection_free': case(
     _projection_free, {'a': (3, 6), 'position': (5, 6), 'b': (6, 2)}, f(6),

@@ -137,7 +137,7 @@ def _part(
     return False
   for b, s, (start, stop), n in zip(x.pieces[0], out.pieces[0], limits, sizes):
     cut = layout.cut(b, [k for k in (start, stop - start, n - stop) if k])
-    if cut is None:
+    if cut is None or start == stop:
       c.zero([*products.every(b), *products.every(s)])
     else:
       c.equal(cut[1 if start else 0], s)

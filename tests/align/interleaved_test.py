@@ -1,0 +1,159 @@
+"""Axes whose parts alternate, ``heads * (a + b)``, in all of their uses."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.align.find import harness, zoo
+from wsl import align, stats, surgery
+
+X = np.random.default_rng(1).normal(size=(8, 3))
+
+
+def net(p, x):
+  """Heads of 3 and 4 units; their number is that of the leaves."""
+  y = (x @ p['w'] + p['c'][None]).reshape(len(x), -1, 7)
+  a, b = (part.reshape(len(x), -1) for part in (y[..., :3], y[..., 3:]))
+  return jnp.tanh(a) @ p['a'] + jnp.sin(b) @ p['b']
+
+
+def model(seed=0):
+  rng = np.random.default_rng(seed)
+  shapes = {'a': (6, 2), 'b': (8, 2), 'c': (14,), 'w': (3, 14)}
+  return {name: jnp.asarray(rng.normal(size=s)) for name, s in shapes.items()}
+
+
+@pytest.fixture(scope='module')
+def symmetry():
+  return align.find_symmetry(net, model(), jnp.asarray(X))
+
+
+def groups(symmetry):
+  """Returns the names of heads and of both parts."""
+  (head, first), (_, second) = symmetry.leaf['w'][1]
+  return head, first, second
+
+
+def test_the_axis_of_the_smallest_example(symmetry):
+  head, first, second = groups(symmetry)
+  assert symmetry.interleaved == (
+    align.Interleaved('c', 0, 0, 2, 1),
+    align.Interleaved('w', 1, 0, 2, 1),
+  )
+  assert {g.name: (g.size, g.outer) for g in symmetry.groups} == {
+    head: (2, ()),
+    first: (3, (head,)),
+    second: (4, (head,)),
+  }
+  # 2! 3!^2 4!^2
+  assert np.isclose(symmetry.log10_order, np.log10(2 * 6**2 * 24**2))
+  assert f'{head} * ({first} + {second})' in align.explain(symmetry)
+
+
+def test_consecutive_parts_would_be_wrong(symmetry):
+  plain = dataclasses.replace(symmetry, interleaved=())
+  key, x = jax.random.key(0), jnp.asarray(X)
+  right = align.check(symmetry, net, model(), x, key=key)
+  wrong = align.check(plain, net, model(), x, key=key)
+  assert right.error < 1e-12
+  assert wrong.error > 1e-2
+
+
+@pytest.mark.parametrize('name', ['neox', 'bloom', 'falcon', 'nested_parts'])
+def test_planted_permutations_are_undone(name):
+  symmetry, params = harness.symmetry_of(name), harness.build(name).params
+  for seed in (1, 2):
+    g = align.random(symmetry, jax.random.key(seed), gauges=('permutation',))
+    moving = align.permute(params, g, symmetry=symmetry)
+    key = jax.random.key(3)
+    found = align.weight_matching(params, moving, symmetry=symmetry, key=key)
+    back = align.permute(moving, found, symmetry=symmetry)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+
+
+def test_elements_form_a_group():
+  symmetry, params = harness.symmetry_of('neox'), harness.build('neox').params
+  # Scales of the rotated queries and keys, and linear maps, act on the parts.
+  acted = {p.segment for a in symmetry.actions for p in a.powers if p.axis}
+  assert len(acted) > 2
+  g, h = (align.random(symmetry, jax.random.key(i)) for i in (1, 2))
+  move = lambda p, x: align.permute(p, x, symmetry=symmetry)
+  close = lambda a, b: jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-10), a, b
+  )
+  both = align.compose(g, h, symmetry=symmetry)
+  moved = move(params, g)
+  close(move(params, both), move(moved, h))
+  close(move(moved, align.invert(g, symmetry=symmetry)), params)
+
+
+def test_separate_heads_of_a_partial_merge(symmetry):
+  # Both models are equal, so that the merge computes what they do.
+  a, (head, *_) = model(), groups(symmetry)
+  grams = stats.joint_gram(net, [a, a], [jnp.asarray(X)])
+  for ridge in (None, 1e-9):
+    merged = align.pleas(
+      a, a, symmetry=symmetry, separate={head: 0.5}, grams=grams, ridge=ridge
+    )
+    assert merged.params['w'].shape == (3, 21)
+    np.testing.assert_allclose(net(merged.params, X), net(a, X), rtol=1e-6)
+
+
+def test_wider_heads_compute_the_same(symmetry):
+  a, (head, *_) = model(), groups(symmetry)
+  views = stats.matrix_views(net, a, jnp.asarray(X))
+  wide = surgery.widen(a, {head: 5}, symmetry=symmetry, views=views)
+  assert wide['w'].shape == (3, 35)
+  np.testing.assert_allclose(net(wide, X), net(a, X), rtol=1e-12)
+
+
+def test_slices_and_masks_of_parts(symmetry):
+  a, (head, first, _) = model(), groups(symmetry)
+  size = surgery.slice_size(symmetry, widths={head: 1, first: 2})
+  cut = surgery.slice(a, size, symmetry=symmetry)
+  kept = [0, 1, 3, 4, 5, 6]  # of 3 + 4 units of the first head
+  np.testing.assert_array_equal(cut['w'], a['w'][:, kept])
+  np.testing.assert_array_equal(cut['a'], a['a'][:2])
+  masked = surgery.mask_units(a, size, symmetry=symmetry)
+  zero = [i for i in range(14) if i not in kept]
+  np.testing.assert_array_equal(masked['w'][:, kept], a['w'][:, kept])
+  assert not masked['w'][:, zero].any()
+  small = surgery.slice_symmetry(symmetry, size)
+  align.check_leaves(small, cut, 'slice')
+  gram = stats.gram(net, a, [jnp.asarray(X)])
+  found = surgery.activation_importance(a, gram, symmetry=symmetry)
+  y = np.tanh((X @ a['w'] + a['c']).reshape(8, 2, 7)[..., :3])
+  weights = np.square(a['a']).sum(1).reshape(2, 3)
+  np.testing.assert_allclose(found[first], (y**2).mean(0) * weights, 1e-9)
+
+
+def test_gains_of_units_of_parts(symmetry):
+  a, b = model(), model(1)
+  head, first, _ = groups(symmetry)
+  gains = align.unit_gains(a, b, symmetry=symmetry)
+  both = {n: np.asarray(a[n]) * np.asarray(b[n]) for n in a}
+  w = both['w'].sum(0).reshape(2, 7) + both['c'].reshape(2, 7)
+  read = both['a'].sum(1).reshape(2, 3)
+  np.testing.assert_allclose(gains[first], w[:, :3] + read, rtol=1e-12)
+  rest = both['b'].sum(1).reshape(2, 4).sum(1)
+  np.testing.assert_allclose(gains[head], w.sum(1) + read.sum(1) + rest, 1e-12)
+
+
+@pytest.mark.parametrize('name', zoo.fused.__all__ if False else ['falcon'])
+def test_all_gauges_are_undone(name):
+  symmetry, params = harness.symmetry_of(name), harness.build(name).params
+  g = align.random(symmetry, jax.random.key(1))
+  moving = align.permute(params, g, symmetry=symmetry)
+  found = align.weight_matching(
+    params,
+    moving,
+    symmetry=symmetry,
+    key=jax.random.key(0),
+    gauges=align.GAUGES,
+  )
+  back = align.permute(moving, found, symmetry=symmetry)
+  left = [np.abs(back[n] - params[n]).max() for n in params]
+  print(left)
