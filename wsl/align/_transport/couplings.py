@@ -74,7 +74,7 @@ def semi_permutation(
     cost: ``[..., n, m]``.
     rows: masses ``[..., n]``; those of the transport if n >= m.
     columns: masses ``[..., m]``; those of the transport if n < m.
-    solver: an assignment solver.
+    solver: an assignment solver, for n = m.
 
   Returns:
     ``[..., n, m]``, one positive entry in each row (n >= m) or column.
@@ -82,14 +82,21 @@ def semi_permutation(
   if cost.shape[-2] < cost.shape[-1]:
     turned = semi_permutation(cost.swapaxes(-1, -2), columns, rows, solver)
     return turned.swapaxes(-1, -2)
-  # Each of the m columns has to be taken once; the other n - m rows take the
-  # best column for them. So an assignment with n - m further columns, whose
-  # cost is the least in the row, is exact.
   cost = cost * rows[..., None]
   n, m = cost.shape[-2:]
-  best = np.repeat(cost.min(-1, keepdims=True), n - m, axis=-1)
-  order = np.asarray(solver(-np.concatenate([cost, best], -1)))
-  partner = np.where(order < m, order, cost.argmin(-1))
+  if n == m:
+    partner = np.asarray(solver(-cost))
+  else:
+    # Without a condition on the columns each row takes its best one. Each column
+    # needs a row of its own, at the least total regret: this is an assignment
+    # of the columns to m of the n rows.
+    from scipy import optimize
+
+    partner = cost.argmin(-1)
+    regret = (cost - cost.min(-1, keepdims=True)).swapaxes(-1, -2)
+    for index in np.ndindex(cost.shape[:-2]):
+      columns_of, rows_of = optimize.linear_sum_assignment(regret[index])
+      partner[index][rows_of] = columns_of
   return np.eye(m)[partner] * rows[..., None]
 
 
