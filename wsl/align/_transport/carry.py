@@ -12,7 +12,7 @@ has two partners of different activations.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,12 +87,13 @@ def carry_model(
   """
   fixed, moving = symmetries
 
-  def one(name: str, x: types.Array) -> types.Array:
+  def one(name: str, x: types.Array) -> Any:
     axes = blocks_lib.axes_of(name, fixed, contracted)
     floats = jnp.issubdtype(x.dtype, jnp.floating)
     if not floats or not any(axis.group for place in axes for axis in place):
       return x
-    wide = np.asarray(tree.read(x)).astype(np.float64)
+    stored = tree.read(x)
+    wide = np.asarray(stored).astype(np.float64)
     parts = [
       carry(blocks_lib.Block(place, part, part), maps)
       for place, (part, _) in zip(
@@ -100,7 +101,8 @@ def carry_model(
       )
     ]
     joined = _blocks.from_blocks(parts, fixed.layout(name), np)
-    return jax.device_put(joined.astype(x.dtype))
+    joined = joined.astype(x.dtype)
+    return joined if isinstance(stored, np.ndarray) else jax.device_put(joined)
 
   return tree.map_named(one, params)
 

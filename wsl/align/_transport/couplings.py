@@ -16,7 +16,7 @@ _MAX_COPIES = 4096  # of units, in an assignment that solves a transport problem
 
 
 class Problem(NamedTuple):
-  """Which coupling is sought.
+  """The kind of a coupling.
 
   Attributes:
     semi: whether every unit of the larger model has one partner.
@@ -40,7 +40,7 @@ def solve(
     cost: ``[..., n, m]``.
     rows: masses of the fixed units, broadcast to ``[..., n]``.
     columns: masses of the moving units, broadcast to ``[..., m]``.
-    problem: which coupling.
+    problem: the kind of the coupling.
   """
   rows = np.broadcast_to(rows, cost.shape[:-1])
   columns = np.broadcast_to(columns, (*cost.shape[:-2], cost.shape[-1]))
@@ -87,7 +87,7 @@ def semi_permutation(
   if n == m:
     partner = np.asarray(solver(-cost))
   else:
-    # Without a condition on the columns each row takes its best one. Each column
+    # Without a condition on the columns each row takes its best. Each column
     # needs a row of its own, at the least total regret: this is an assignment
     # of the columns to m of the n rows.
     from scipy import optimize

@@ -9,16 +9,17 @@ from wsl.align._transport import blocks as blocks_lib
 from wsl.align._transport import carry, costs, couplings
 
 _MAX_ROUNDS = 5  # of alternation between dependents of one group
+_TOLERANCE = 1e-7  # relative gain above which neighbours are visited again
 
 
 class Setting(NamedTuple):
-  """What the search does not change.
+  """The constants of a search.
 
   Attributes:
     blocks: of both models.
     symmetry: of the fixed model.
     masses: of the units of every group.
-    problem: which couplings are sought.
+    problem: the kind of the couplings.
   """
 
   blocks: list[blocks_lib.Block]
@@ -162,12 +163,14 @@ def descend(
       step = propose(setting, state, move, move.blocks)
       # A proposal minimises the transport cost, which differs from the distance
       # where partners are averaged: it is kept only if that falls as well.
-      if step.distance < state.distance:
-        state = step
+      gained = state.distance - step.distance
+      if gained <= 0:
+        continue
+      state = step
+      if gained > _TOLERANCE * state.distance:
         changed = {*move.groups}
-        waiting |= {i for i, names in enumerate(present) if names & changed} - {
-          index
-        }
+        near = {i for i, names in enumerate(present) if names & changed}
+        waiting |= near - {index}
     trace.append(state.distance)
     if not waiting:
       break
