@@ -74,14 +74,22 @@ def transport(
   (heads and their units) the cost of a pair includes that of the best coupling
   inside. Merge ``params`` with ``fixed`` as any two models.
 
-  Units are not matched up to scales and signs: a unit with weights in twice as
-  large and weights out half as large is at a distance. A normalisation over a
-  group has equal moments, and so the function is exact, only if all units have
-  equally many copies. Constants of the width, such as the temperature of
-  attention, are those of the fixed model. Where no leaf's product contracts a
-  group (units of queries and keys), its weights are divided in the leaves with
-  the opposite power of an action of ``symmetry``, or else nowhere. Runs on the
-  host in float64 and cannot be traced.
+  Units are not matched up to scales and signs: two units that differ by a scale
+  of their weights in, and its inverse out, are at a distance. ``balance`` both
+  models before, where it matters.
+
+  The function of a smaller model is kept by semi-permutations, with these
+  exceptions. A normalisation over a group has equal moments only if all units
+  have equally many copies, as with ``'both'`` at an integer ratio of widths.
+  Constants of the width, such as the temperature of attention, are those of the
+  fixed model. Routing by rank selects an expert and its copy as two. Where no
+  leaf's product contracts a group (units of queries and keys), weights are
+  divided in the leaves with the opposite power of an action of ``symmetry``, or
+  else nowhere.
+
+  Runs on the host in float64 and cannot be traced. Exact transport is a linear
+  program where masses differ, or where the least common multiple of the widths
+  is above 4096: use a regularisation for large groups then.
 
   Args:
     fixed: the model whose widths are kept; in memory or on demand.
