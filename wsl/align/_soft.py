@@ -90,7 +90,7 @@ def apply(
     if not moved or not jnp.issubdtype(x.dtype, jnp.floating):
       return x
     wide = x.astype(next(iter(matrices.values())).dtype)
-    blocks = [_contract(*b, matrices) for b in _blocks.to_blocks(wide, layout)]
+    blocks = [contract(*b, matrices) for b in _blocks.to_blocks(wide, layout)]
     return _blocks.from_blocks(blocks, layout).astype(x.dtype)
 
   return tree.map_named(apply_to_leaf, params)
@@ -152,7 +152,7 @@ def groups_of(plan: _symmetry.Plan) -> list[str]:
   return [factor.name for factor in factors if not factor.pinned]
 
 
-def _contract(
+def contract(
   block: types.Array, factors: _blocks.Factors, matrices: Matrices
 ) -> types.Array:
   """Applies the matrices to a block ``[*sizes of factors]``."""

@@ -1,0 +1,1 @@
+"""Gauge elements learned by gradient on the loss between two models."""
