@@ -152,6 +152,9 @@ REFUSED: dict[str, Callable[..., Any]] = {
   'singular_alignment': lambda: landscape.singular_alignment(A, B),
   'sinkhorn': lambda: align.sinkhorn(A, B, **GIVEN, steps=2),
   'start': lambda: train.start(A, optimizer=optax.sgd(0.1)),
+  'learned_matching': lambda: align.learned_matching(
+    A, B, **GIVEN, loss_fn=lambda p, x: jnp.sum(net(p, x)), batches=[X]
+  ),
   'straight_through': lambda: align.straight_through(
     A, B, **GIVEN, loss_fn=lambda p, x: jnp.sum(net(p, x)), batches=[X]
   ),

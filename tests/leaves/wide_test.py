@@ -244,6 +244,13 @@ REFUSED: dict[str, Callable[..., Any]] = {
     loss_fn=lambda p, batch: loss(p, batch, None),
     batches=[(X, Y)] * 2,
   ),
+  'learned_matching': lambda: align.learned_matching(
+    A,
+    B,
+    **GIVEN,
+    loss_fn=lambda p, batch: loss(p, batch, None),
+    batches=[(X, Y)],
+  ),
   # Every function of stitch takes one of these.
   'Adapter': lambda: stitch.fold(stitch.Adapter(np.eye(3), np.zeros(3))),
   'Basis': lambda: stitch.Basis(np.eye(3), np.eye(3), 1),

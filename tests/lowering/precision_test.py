@@ -107,6 +107,9 @@ HOST = {
     [A, B, OTHER], symmetry=SYMMETRY, key=KEY
   ),
   'align.straight_through': _straight_through,
+  'align.learned_matching': lambda: align.learned_matching(
+    A, B, symmetry=SYMMETRY, key=KEY, loss_fn=_loss, batches=[X]
+  ),
   'scale.fit': _fit,
   'align.repair': _repair,
   'merge.fisher': lambda: merge.fisher(

@@ -16,7 +16,8 @@ import numpy as np
 from wsl import tree, types
 from wsl.align import _arguments, _assignment, _permutation, _soft, _symmetry
 from wsl.align._gauges import compose
-from wsl.align._learned import steps
+from wsl.align._learned import chart as chart_lib
+from wsl.align._learned import latents, steps
 from wsl.align._match import weight_matching
 
 
@@ -52,11 +53,12 @@ def learned_matching(
   held_out: Sequence[Any] = (),
   gauges: Sequence[str] = _symmetry.GAUGES,
   both: bool = True,
-  path: tuple[float, float] = (0.4, 0.6),
+  path: tuple[float, float] = (0.25, 0.75),
   points: int = 3,
   every: int = 10,
   initial: Mapping[str, types.Array] | None = None,
   optimizer: Any = None,
+  leaves: types.Leaves = _arguments.default_leaves,
   solver: _assignment.Solver = _assignment.assign_scipy,
   progress: Callable[[int, float, Learned], None] | None = None,
 ) -> Learned:
@@ -66,12 +68,14 @@ def learned_matching(
     L\left((1 - \lambda)\, g_f \theta_f + \lambda\, g_m \theta_m\right)
 
   Each step draws a place of the path and takes the gradient of the loss of one
-  batch there. Scales, rotations and linear maps move along geodesics of their
-  groups, :math:`T \leftarrow \exp(X)\,T` with X the optimizer's update of a
-  zero tangent. A permutation and signs are projections of latent matrices and
-  numbers, which start as the permutation matrix and signs of the initial
-  element; the gradient passes through the projections unchanged
-  (straight-through). The functions of both models never change.
+  batch there. Scales, rotations, phases and linear maps move along geodesics of
+  their groups, :math:`T \leftarrow \exp(X)\,T` with X the optimizer's update of
+  a zero tangent; a rotation keeps its determinant. Permutations and signs are
+  projections of latent matrices and numbers, by an assignment on the host; the
+  gradient passes through the projections unchanged (straight-through). The
+  latents start as the gains of ``weight_matching``, raised where the initial
+  element is not the best, and change as the gains of ``straight_through`` do.
+  The functions of both models never change.
 
   The loss on the path depends on :math:`g_f^{-1} g_m` alone. With ``both`` the
   steps are shared between the two models; the reachable paths are the same as
@@ -90,9 +94,12 @@ def learned_matching(
       last.
     gauges: the kinds of maps to learn. Groups on whose units a rotation or a
       linear map is learned keep their initial permutation: the map includes it.
-    both: whether scales, rotations and linear maps of both models are learned,
-      or of ``moving`` only.
-    path: the range (a, b) of the weight of ``moving``, ``0 <= a <= b <= 1``.
+    both: whether the continuous maps of both models are learned, or those of
+      ``moving`` only. Permutations and signs are learned for ``moving``.
+    path: the range (a, b) of the weight of ``moving``, ``0 <= a <= b <= 1``. A
+      wider range lowers the largest loss of the line, a narrow one that of the
+      midpoint. For units that are exchanged or of the wrong sign the slope is 0
+      at 1/2 and opposite on both sides: below 1/2 the fixed model decides.
     points: the number of places of the path, evenly spread, at which held-out
       batches are evaluated.
     every: evaluate held-out batches after this many steps, and at the end.
@@ -100,9 +107,12 @@ def learned_matching(
       (the identity if absent); found by ``weight_matching`` if ``None``.
       Actions whose kind is not in ``gauges`` stay as they are.
     optimizer: an optax transformation, line searches included; Adam with
-      learning rate 0.01 if ``None``. Its parameters are ``{'fixed': {...},
+      learning rate 0.003 if ``None``. Its parameters are ``{'fixed': {...},
       'moving': {...}}`` by the names of actions and groups. All of them are
-      relative: logarithms of scales, radians, permutation matrices.
+      relative: logarithms of scales, radians, and latents in units of the mean
+      gain of a pair.
+    leaves: the leaves that count for the initial matching and for the initial
+      gains, as in ``weight_matching``.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
     progress: called after each step with its index, its loss and the elements
       after it.
@@ -148,21 +158,35 @@ def learned_matching(
   fixed, moving = tree.read(fixed), tree.read(moving)
   if initial is None:
     initial = weight_matching.weight_matching(
-      fixed, moving, symmetry=symmetry, key=key, solver=solver
+      fixed,
+      moving,
+      symmetry=symmetry,
+      key=key,
+      leaves=leaves,
+      solver=solver,
+      gauges=gauges,
     )
   _permutation.check_permutation(
     dict(initial), symmetry, 'learned_matching: initial'
   )
   first = {g.name: initial[g.name] for g in symmetry.groups}
-  where = steps.chart(symmetry, gauges, both)
+  where = chart_lib.of(symmetry, gauges, both=both)
   models = {
     'fixed': fixed,
     'moving': _permutation.permute(moving, first, symmetry=symmetry),
   }
   optimizer = _adam() if optimizer is None else optimizer
   dtype = _soft.matrix_dtype(fixed, moving)
-  state = steps.begin(where, initial, optimizer, dtype)
-  permutation = _project(state, where, solver)
+  state = steps.begin(
+    models,
+    initial,
+    optimizer,
+    where=where,
+    names=_float_leaves(fixed, leaves),
+    solver=solver,
+  )
+  project = lambda state: latents.project(state.latents, where, solver)
+  permutation = project(state)
   score = functools.partial(
     _score, models, held_out, _places(path, points, dtype), where, loss_fn
   )
@@ -196,7 +220,7 @@ def learned_matching(
         f'learned_matching: the loss of step {step} is {loss}: is the learning '
         'rate too high?'
       )
-    permutation = _project(state, where, solver)
+    permutation = project(state)
     if progress is not None:
       progress(step, losses[-1], result(state, permutation, step + 1))
   if not losses:
@@ -216,18 +240,16 @@ def _adam() -> Any:
   """Returns the default optimizer: one object, so that it compiles once."""
   import optax
 
-  return optax.adam(0.01)
+  return optax.adam(0.003)
 
 
-def _project(
-  state: steps.State, where: steps.Chart, solver: _assignment.Solver
-) -> _permutation.Permutation:
-  """Returns the permutations closest to the latents, by assignments."""
-  return _soft.round(
-    {g.name: state.latents[g.name] for g in where.symmetry.groups},
-    symmetry=where.symmetry,
-    solver=solver,
-  )
+def _float_leaves(
+  params: types.Params, leaves: types.Leaves
+) -> tuple[str, ...]:
+  """Returns the names of the chosen leaves of floats."""
+  chosen = tree.named(tree.select(params, leaves))
+  named = tree.named(params)
+  return tuple(n for n, x in named.items() if chosen[n] and tree.is_float(x))
 
 
 def _places(
@@ -244,7 +266,7 @@ def _score(
   models: dict[str, types.Params],
   batches: Sequence[Any],
   places: np.ndarray,
-  where: steps.Chart,
+  where: chart_lib.Chart,
   loss_fn: steps.Loss,
   state: steps.State,
   permutation: _permutation.Permutation,
@@ -274,7 +296,7 @@ def _elements(
   state: steps.State,
   permutation: _permutation.Permutation,
   first: _permutation.Permutation,
-  where: steps.Chart,
+  where: chart_lib.Chart,
   symmetry: _symmetry.Symmetry,
 ) -> tuple[_permutation.Permutation, _permutation.Permutation]:
   """Returns the elements of both models; the permutation ``first`` precedes."""
@@ -309,13 +331,7 @@ def _check(
       f'learned_matching: points={points}, every={every}: expected at least 1 '
       'of each'
     )
-  for kind in gauges:
-    if kind not in _symmetry.GAUGES:
-      hint = tree.nearest(kind, _symmetry.GAUGES)
-      raise ValueError(
-        f'learned_matching: gauges has {kind!r}: expected some of '
-        f'{list(_symmetry.GAUGES)}{hint}'
-      )
+  _symmetry.check_kinds(gauges, steps.CALLER)
   groups = symmetry.groups if 'permutation' in gauges else ()
   if not groups and not any(a.kind in gauges for a in symmetry.actions):
     raise ValueError(

@@ -61,17 +61,17 @@ def endpoint(
   """
 
   def move(name: str, x: types.Array) -> types.Array:
-    plan = symmetry.plan(name)
+    layout = symmetry.layout(name)
     acts = elements.acts_of(symmetry, name, tables)
-    moved = [g for g in _soft.groups_of(plan) if g in matrices]
+    moved = [g for g in _soft.groups_of(symmetry.plan(name)) if g in matrices]
     if not (acts or moved) or not jnp.issubdtype(x.dtype, jnp.floating):
       return x
     dtype = next(iter([*tables.values(), *matrices.values()])).dtype
     blocks = []
-    for k, (block, factors) in enumerate(_blocks.to_blocks(x, plan)):
+    for k, (block, factors) in enumerate(_blocks.to_blocks(x, layout)):
       block = _soft.contract(block.astype(dtype), factors, matrices)
       here = tuple(a for a in acts if a.block == k)
       blocks.append(elements.act(block, factors, here, dict(tables)))
-    return _blocks.from_blocks(blocks, plan)
+    return _blocks.from_blocks(blocks, layout)
 
   return tree.map_named(move, params)

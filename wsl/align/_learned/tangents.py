@@ -8,8 +8,8 @@ A step multiplies the current table T of an action from the left,
 so it follows a geodesic from the current element, and tangents X of different
 steps have the same coordinates: the moments of an optimizer carry over. X is
 any matrix for a linear map, skew for a rotation, with X 1 = 0 where ones are
-fixed, and a number for each scale. Only products of matrices are needed, no
-decompositions.
+fixed, a number for each scale, and the logarithm of the modulus and the angle
+for each phase. Only products of matrices are needed, no decompositions.
 """
 
 import functools
@@ -17,11 +17,10 @@ import math
 from typing import TypeAlias
 
 import jax.numpy as jnp
-import numpy as np
 
 from wsl import tree, types
 from wsl.align import _symmetry
-from wsl.align._gauges import elements
+from wsl.align._gauges import complex_tables, elements
 
 Tables: TypeAlias = dict[str, types.Array]
 
@@ -31,14 +30,6 @@ _HALVINGS = 4  # then the first term left out is at most 16^-9 / 9! = 4e-17
 def is_matrix(action: _symmetry.Action) -> bool:
   """Returns True if an action mixes the indices of its factor."""
   return action.kind in ('rotation', 'linear')
-
-
-def identity(symmetry: _symmetry.Symmetry, name: str) -> np.ndarray:
-  """Returns the table of an action that changes nothing."""
-  shape = symmetry.action_shape(name)
-  if is_matrix(symmetry.action[name]):
-    return np.broadcast_to(np.eye(shape[-1]), shape)
-  return np.ones(shape)
 
 
 def zeros(
@@ -61,6 +52,9 @@ def first_order(
   found = dict(tables)
   for name, x in steps.items():
     action, table = symmetry.action[name], tables[name]
+    if action.kind == 'phase':
+      found[name] = table + _turned(table, _log(x, action.unit))
+      continue
     if not is_matrix(action):
       found[name] = table + table * x
       continue
@@ -79,7 +73,8 @@ def retract(
   """Returns tables after steps of any size: elements of the group.
 
   A step changes a scale, or stretches a direction, by a factor of at most e,
-  and rotates by at most one radian. Matrices of one size are moved together.
+  and turns a rotation or phase by at most one radian. Matrices of one size are
+  moved together.
 
   Args:
     tables: tables by name, with the duals of linear maps.
@@ -93,6 +88,11 @@ def retract(
     if is_matrix(action):
       kind = action.kind, action.ones, x.shape[-1]
       alike.setdefault(kind, []).append(name)
+    elif action.kind == 'phase':
+      x = jnp.clip(_log(x, action.unit), -1, 1)
+      angle = x[..., 1:]
+      turn = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], -1)
+      found[name] = _turned(tables[name], jnp.exp(x[..., :1]) * turn)
     else:
       found[name] = tables[name] * jnp.exp(jnp.clip(x, -1, 1))
   for (kind, ones, n), names in alike.items():
@@ -133,6 +133,18 @@ def exponential(x: types.Array) -> types.Array:
   for _ in range(_HALVINGS):
     total = tree.matmul(total, total)
   return total
+
+
+def _log(x: types.Array, unit: bool) -> types.Array:
+  """Returns the logarithm of a phase; that of the modulus is 0 for units."""
+  if not unit:
+    return x
+  return jnp.concatenate([jnp.zeros_like(x[..., :1]), x[..., 1:]], -1)
+
+
+def _turned(table: types.Array, x: types.Array) -> types.Array:
+  """Multiplies complex numbers."""
+  return complex_tables.product(x, table, jnp)
 
 
 def _generator(x: types.Array, kind: str, ones: bool) -> types.Array:

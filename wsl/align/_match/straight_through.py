@@ -16,6 +16,7 @@ import numpy as np
 
 from wsl import optimizers, tree, types
 from wsl.align import _arguments, _assignment, _permutation, _symmetry
+from wsl.align._learned import path
 from wsl.align._match import weight_matching
 
 Loss = Callable[[types.Params, Any], types.Array]
@@ -207,13 +208,7 @@ def _loss(midpoint: types.Params, batch: Any, *, loss_fn: Loss) -> types.Array:
 
 def _midpoint(fixed: types.Params, permuted: types.Params) -> types.Params:
   """Averages the float leaves of two models; others are those of ``fixed``."""
-
-  def mean(x: types.Array, y: types.Array) -> types.Array:
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-      return x
-    return ((tree.wide(x) + tree.wide(y)) / 2).astype(x.dtype)
-
-  return jax.tree.map(mean, fixed, permuted)
+  return path.point(fixed, permuted, 0.5, like=fixed)
 
 
 def _float_leaves(params: types.Params) -> types.Params:

@@ -1,0 +1,150 @@
+r"""Latent matrices and numbers, whose projections are permutations and signs.
+
+The straight-through matching of Git Re-Basin trains a model
+:math:`\tilde\theta`, and permutes by the assignment of its gains
+:math:`S_{ij} = \langle \tilde\theta_i, \theta_j \rangle` with the moving model.
+Here the latents are gains themselves. They start as those with the fixed model,
+and a gradient step changes both alike, as
+:math:`\partial L / \partial P_{ij} = \langle \partial L / \partial
+(P\theta)_i, \theta_j \rangle`.
+"""
+
+from collections.abc import Mapping
+import functools
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsl import tree, types
+from wsl.align import _assignment, _permutation, _soft
+from wsl.align._learned import chart as chart_lib
+from wsl.align._learned import path as path_lib
+from wsl.align._learned import tangents
+
+Latents: TypeAlias = dict[str, types.Array]
+
+_LEAST_SIGN = 0.1  # of a latent sign, in units of the mean of a group
+
+
+def begin(
+  models: Mapping[str, types.Params],
+  tables: tangents.Tables,
+  signs: Mapping[str, np.ndarray],
+  *,
+  where: chart_lib.Chart,
+  names: tuple[str, ...],
+  solver: _assignment.Solver,
+) -> Latents:
+  """Returns latents whose projections are the identity and the given signs.
+
+  They are gains, in units of the mean gain of a matched pair. Where another
+  permutation has higher gains, those of the given one are raised.
+
+  Args:
+    models: the models by end, the moving one in its initial order.
+    tables: the tables of other actions on the moving model.
+    signs: the initial signs.
+    where: what is learned.
+    names: the leaves that count.
+    solver: solves assignments.
+  """
+  symmetry = where.symmetry
+  dtype = _soft.matrix_dtype(dict(models))
+  shapes = {g.name: _soft.shape(g, symmetry) for g in symmetry.groups}
+  start: dict[str, Any] = {
+    n: np.broadcast_to(np.eye(s[-1], dtype=dtype), s) for n, s in shapes.items()
+  }
+  start |= {n: x.astype(dtype) for n, x in signs.items()}
+  if not start:
+    return {}
+  gains = _gains(start, dict(models), tables, where=where, names=names)
+  found = {}
+  for name, hard in start.items():
+    gain = np.asarray(gains[name])
+    if name in signs:
+      gain = gain * hard
+      unit = np.abs(gain).mean() or 1
+      found[name] = hard * np.maximum(gain / unit, _LEAST_SIGN)
+    else:
+      found[name] = _raised(gain, hard, solver)
+  return {n: jax.device_put(x.astype(dtype)) for n, x in found.items()}
+
+
+def _raised(
+  gains: np.ndarray, hard: np.ndarray, solver: _assignment.Solver
+) -> np.ndarray:
+  """Scales gains, and raises their diagonal until it is the best assignment.
+
+  A matrix of zeros belongs to a pair of outer indices that are not matched; it
+  becomes the identity.
+  """
+  matched = np.abs(np.diagonal(gains, 0, -2, -1))
+  unit = matched[matched > 0].mean() if np.any(matched) else 1.0
+  active = np.any(gains != 0, axis=(-2, -1), keepdims=True)
+  latent = np.where(active, gains / unit, hard)
+  more = 1 / 64
+  while not np.array_equal(
+    np.asarray(solver(latent)), np.argmax(hard, axis=-1)
+  ):
+    latent = latent + more * hard
+    more *= 2
+  return latent
+
+
+@functools.partial(jax.jit, static_argnames=('where', 'names'))
+def _gains(
+  start: Latents,
+  models: dict[str, types.Params],
+  tables: tangents.Tables,
+  *,
+  where: chart_lib.Chart,
+  names: tuple[str, ...],
+) -> Latents:
+  """Returns the derivative of the agreement of both models."""
+
+  def agreement(at: Latents) -> types.Array:
+    matrices = {n: x for n, x in at.items() if n not in where.signs}
+    signs = {n: at[n] for n in where.signs}
+    moved = path_lib.endpoint(
+      models['moving'], matrices, tables | signs, symmetry=where.symmetry
+    )
+    pair = tree.named(models['fixed']), tree.named(moved)
+    wide = [tree.widen(*(leaves[n] for leaves in pair)) for n in names]
+    dtype = next(iter(at.values())).dtype
+    return sum(
+      (jnp.sum(x * y).astype(dtype) for x, y in wide),
+      start=jnp.zeros((), dtype),
+    )
+
+  return jax.grad(agreement)(start)
+
+
+def signs_of(latents: Latents, where: chart_lib.Chart) -> dict[str, Any]:
+  """Returns the signs of latents, in their dtypes; 0 counts as positive."""
+  one = lambda x: jnp.where(x < 0, -1, 1).astype(x.dtype)
+  return {n: one(latents[n]) for n in where.signs}
+
+
+def harden(
+  permutation: Mapping[str, types.Array],
+  latents: Latents,
+  where: chart_lib.Chart,
+) -> _soft.Matrices:
+  """Returns the matrices of a permutation, in the dtype of the latents."""
+  if not permutation:
+    return {}
+  dtype = latents[next(iter(permutation))].dtype
+  return _soft.harden(dict(permutation), symmetry=where.symmetry, dtype=dtype)
+
+
+def project(
+  latents: Latents, where: chart_lib.Chart, solver: _assignment.Solver
+) -> _permutation.Permutation:
+  """Returns the permutations of highest latents, by assignments."""
+  return _soft.round(
+    {g.name: latents[g.name] for g in where.symmetry.groups},
+    symmetry=where.symmetry,
+    solver=solver,
+  )
