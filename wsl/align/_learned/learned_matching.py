@@ -300,7 +300,7 @@ def _elements(
   symmetry: _symmetry.Symmetry,
 ) -> tuple[_permutation.Permutation, _permutation.Permutation]:
   """Returns the elements of both models; the permutation ``first`` precedes."""
-  actions = {
+  actions: dict[str, dict[str, Any]] = {
     end: {n: x for n, x in tables.items() if n in symmetry.action}
     for end, tables in state.tables.items()
   }

@@ -60,7 +60,7 @@ def begin(
   signs |= {n: given[n] for n in where.signs if n in given}
   tables = {}
   for end, learned in zip(chart_lib.ENDS, where.smooth):
-    full = elements.identity_actions(symmetry, learned)
+    full: dict[str, Any] = {**elements.identity_actions(symmetry, learned)}
     if end == 'moving':
       full |= {n: x for n, x in given.items() if n not in signs}
     full = elements.with_duals(symmetry, full, np)

@@ -86,8 +86,8 @@ def retract(
   for name, x in steps.items():
     action = symmetry.action[name]
     if is_matrix(action):
-      kind = action.kind, action.ones, x.shape[-1]
-      alike.setdefault(kind, []).append(name)
+      key = action.kind, action.ones, x.shape[-1]
+      alike.setdefault(key, []).append(name)
     elif action.kind == 'phase':
       x = jnp.clip(_log(x, action.unit), -1, 1)
       angle = x[..., 1:]
