@@ -370,6 +370,32 @@ def test_semi_permutations_are_the_best_of_all(n, m):
   np.testing.assert_array_equal(found, best * (1 if n >= m else n / m))
 
 
+def test_an_integer_ratio_of_widths_keeps_the_moments_of_units():
+  """All units have equally many copies: normalised units are the same."""
+  widths = (5, 4, 2), (5, 8, 2)
+  small, wide = (_mlp(sizes, i) for i, sizes in enumerate(widths))
+  symmetries = [examples._mlp(sizes) for sizes in widths]
+
+  def apply(params, x):
+    h = x @ np.asarray(params['w0']) + np.asarray(params['b0'])
+    h = (h - h.mean(1, keepdims=True)) / h.std(1, keepdims=True)
+    return np.tanh(h) @ np.asarray(params['w1'])
+
+  found = align.transport(
+    wide,
+    small,
+    symmetry=symmetries[1],
+    other=symmetries[0],
+    views=MLP_VIEWS,
+    marginals='both',
+  )
+  x = np.random.default_rng(0).normal(size=(9, 5))
+  np.testing.assert_allclose(
+    apply(found.params, x), apply(small, x), atol=1e-12
+  )
+  np.testing.assert_array_equal(np.count_nonzero(found.maps['h1'], 0), 2)
+
+
 def test_unbalanced_transport_drops_a_unit_without_partner():
   small = _mlp((5, 4, 2), 0)
   moving = {n: x.copy() for n, x in small.items()}

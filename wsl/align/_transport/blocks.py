@@ -140,9 +140,13 @@ def apply(
   # in both models: sum_o' sum_j R[o, o'] R[o, o', i, j] x[o', j] is evaluated
   # from the inside, so that o' is still there when the inner one is applied.
   for i in sorted(moved, key=lambda i: (-len(axes[i].outer), i)):
-    on_matrix = axes[i].labels(i)
-    out = tuple(n for n in dict.fromkeys((*labels, *on_matrix)) if n != ~i)
-    x = contraction.contract(x, labels, matrices[i], on_matrix, out)
+    if axes[i].outer or i in labels:
+      on_matrix = axes[i].labels(i)
+      out = tuple(n for n in dict.fromkeys((*labels, *on_matrix)) if n != ~i)
+      x = contraction.contract(x, labels, matrices[i], on_matrix, out)
+    else:
+      x = contraction.multiply(matrices[i], x, labels.index(~i))
+      out = tuple(i if n == ~i else n for n in labels)
     labels = out
   return x, labels
 

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+_SPARSE = 0.1  # the share of positive entries below which a matrix is sparse
+
 Labels: TypeAlias = tuple[int, ...]
 
 
@@ -38,6 +40,20 @@ def contract(
   labels = (*batch, *rows, *columns)
   product = np.matmul(left, right).reshape([sizes[n] for n in labels])
   return product.transpose([labels.index(n) for n in out])
+
+
+def multiply(matrix: np.ndarray, x: np.ndarray, axis: int) -> np.ndarray:
+  """Multiplies one axis of an array by a matrix ``[n, m]``, sparse or not."""
+  from scipy import sparse
+
+  front = np.moveaxis(x, axis, 0)
+  flat = front.reshape(len(front), -1)
+  # A vertex of the transport polytope has less than n + m positive entries.
+  if np.count_nonzero(matrix) < _SPARSE * matrix.size:
+    product = sparse.csr_array(matrix) @ flat
+  else:
+    product = matrix @ flat
+  return np.moveaxis(product.reshape(-1, *front.shape[1:]), 0, axis)
 
 
 def sum_to(

@@ -4,28 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wsl.align import _symmetry
 from wsl.align._transport import blocks as blocks_lib
 from wsl.align._transport import carry, costs, couplings
+from wsl.align._transport import moves as moves_lib
+from wsl.align._transport import setting as setting_lib
 
 _MAX_ROUNDS = 5  # of alternation between dependents of one group
 _TOLERANCE = 1e-7  # relative gain above which neighbours are visited again
-
-
-class Setting(NamedTuple):
-  """The constants of a search.
-
-  Attributes:
-    blocks: of both models.
-    symmetry: of the fixed model.
-    masses: of the units of every group.
-    problem: the kind of the couplings.
-  """
-
-  blocks: list[blocks_lib.Block]
-  symmetry: _symmetry.Symmetry
-  masses: dict[str, costs.Masses]
-  problem: couplings.Problem
 
 
 class State(NamedTuple):
@@ -48,104 +33,61 @@ class State(NamedTuple):
     return float(np.sum(self.distances))
 
 
-class Move(NamedTuple):
-  """Groups that are coupled together.
-
-  Attributes:
-    groups: a group that depends on no other one, after all that depend on it;
-      inner groups first.
-    blocks: the indices of the blocks that have one of them.
-    alternate: whether two of them that do not depend on each other share a
-      block.
-  """
-
-  groups: tuple[str, ...]
-  blocks: tuple[int, ...]
-  alternate: bool
-
-
-def moves(setting: Setting) -> list[Move]:
-  """Lists moves that together couple every group of the blocks."""
-  found = []
-  free = {g.name: g for g in setting.symmetry.groups}
-  present = [{a.group for a in b.axes} - {''} for b in setting.blocks]
-  for group in setting.symmetry.groups:
-    if any(name in free for name in group.outer):
-      continue
-    below = [g.name for g in free.values() if group.name in g.outer]
-    below.sort(key=lambda name: -len(free[name].outer))
-    names = (*below, group.name)
-    mine = tuple(i for i, p in enumerate(present) if p & {*names})
-    pairs = [(a, b) for a in below for b in below if a < b]
-    siblings = [
-      (a, b)
-      for a, b in pairs
-      if a not in free[b].outer and b not in free[a].outer
-    ]
-    shared = any({a, b} <= present[i] for a, b in siblings for i in mine)
-    if mine:
-      found.append(Move(names, mine, shared))
-  return found
-
-
-def begin(setting: Setting, start: blocks_lib.Couplings) -> State:
+def begin(setting: setting_lib.Setting, start: blocks_lib.Couplings) -> State:
   """Returns the state with given couplings."""
   maps = {name: _maps(setting, name, x) for name, x in start.items()}
   distances = tuple(_distance(block, maps) for block in setting.blocks)
   return State(start, maps, distances)
 
 
-def independent(setting: Setting) -> blocks_lib.Couplings:
-  """Returns the product couplings, in which all partners are alike."""
-  return {
-    name: rows[..., None] * columns[..., None, :] / rows.shape[-1]
-    for name in setting.masses
-    for rows, columns in [_marginals(setting, name)]
-  }
-
-
-def diagonal(setting: Setting) -> blocks_lib.Couplings:
-  """Returns the couplings of units of equal index, modulo the smaller width."""
-  found = {}
-  for name in setting.masses:
-    rows, columns = _marginals(setting, name)
-    n, m = rows.shape[-1], columns.shape[-1]
-    i, j = np.arange(n)[:, None], np.arange(m)
-    partners = (i % m == j) if n >= m else (j % n == i)
-    mass = rows[..., None] if n >= m else columns[..., None, :]
-    # The other side's masses are not those of the transport, only its shape.
-    shape = np.broadcast_shapes(rows.shape[:-1], columns.shape[:-1])
-    found[name] = np.broadcast_to(partners * mass, (*shape, n, m))
-  return found
-
-
-def grow(setting: Setting, state: State, moves: list[Move]) -> State:
+def grow(
+  setting: setting_lib.Setting, state: State, moves: list[moves_lib.Move]
+) -> tuple[State, set[int]]:
   """Couples every group once, from the groups that are coupled already.
 
   Each move uses the blocks whose other groups are all coupled (or pinned), and
   the next move is the one for which these blocks hold the largest share of the
   entries, as in weight matching.
+
+  Returns:
+    The state, and the indices of the moves that used all of their blocks: no
+    other group of these changed afterwards, so they are solved.
   """
-  waiting = [*moves]
+  waiting, solved = [*range(len(moves))], set()
   unknown = {name for move in moves for name in move.groups}
   while waiting:
-    usable = [_usable(setting, move, unknown) for move in waiting]
+    usable = [moves_lib.usable(setting, moves[i], unknown) for i in waiting]
     sizes = [block.fixed.size for block in setting.blocks]
     shares = [
-      sum(sizes[i] for i in indices) / sum(sizes[i] for i in move.blocks)
-      for move, indices in zip(waiting, usable)
+      sum(sizes[i] for i in indices) / sum(sizes[i] for i in moves[k].blocks)
+      for k, indices in zip(waiting, usable)
     ]
     best = int(np.argmax(shares))
-    move, indices = waiting.pop(best), usable[best]
+    index, indices = waiting.pop(best), usable[best]
+    move = moves[index]
+    if len(indices) == len(move.blocks) and not move.repeated:
+      solved.add(index)
     state = propose(setting, state, move, indices or move.blocks)
     unknown -= {*move.groups}
-  return state
+  return state, solved
 
 
 def descend(
-  setting: Setting, state: State, moves: list[Move], max_sweeps: int
+  setting: setting_lib.Setting,
+  state: State,
+  moves: list[moves_lib.Move],
+  *,
+  solved: set[int],
+  max_sweeps: int,
 ) -> tuple[State, list[float]]:
-  """Visits all moves until none lowers the distance.
+  """Visits moves until none lowers the distance.
+
+  Args:
+    setting: the constants of the search.
+    state: the start.
+    moves: all moves.
+    solved: the indices of those that would change nothing.
+    max_sweeps: the maximum number of sweeps.
 
   Returns:
     The last state, and the distance before and after each sweep.
@@ -154,7 +96,7 @@ def descend(
     {a.group for i in move.blocks for a in setting.blocks[i].axes}
     for move in moves
   ]
-  waiting, trace = set(range(len(moves))), [state.distance]
+  waiting, trace = {*range(len(moves))} - solved, [state.distance]
   for _ in range(max_sweeps):
     for index, move in enumerate(moves):
       if index not in waiting:
@@ -178,7 +120,10 @@ def descend(
 
 
 def propose(
-  setting: Setting, state: State, move: Move, usable: tuple[int, ...]
+  setting: setting_lib.Setting,
+  state: State,
+  move: moves_lib.Move,
+  usable: tuple[int, ...],
 ) -> State:
   """Returns the state with new couplings of the groups of a move.
 
@@ -196,7 +141,7 @@ def propose(
       parts = [
         costs.cost(block, name, found, maps, setting.masses) for block in mine
       ]
-      rows, columns = _marginals(setting, name)
+      rows, columns = setting_lib.marginals(setting, name)
       total = sum(parts[1:], parts[0])
       found[name] = couplings.solve(total, rows, columns, setting.problem)
       maps[name] = _maps(setting, name, found[name])
@@ -208,35 +153,13 @@ def propose(
   return State(found, maps, tuple(distances))
 
 
-def _usable(setting: Setting, move: Move, unknown: set[str]) -> tuple[int, ...]:
-  """Returns the blocks of a move in which every other group is coupled."""
-  others = unknown - {*move.groups}
-  return tuple(
-    i
-    for i in move.blocks
-    if not others & {axis.group for axis in setting.blocks[i].axes}
-  )
-
-
-def _marginals(setting: Setting, name: str) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the masses, spread over the outer indices of both models."""
-  factor, masses = setting.symmetry.factor[name], setting.masses[name]
-  free = [not setting.symmetry.factor[o].pinned for o in factor.outer]
-  outer, old = range(len(free)), sum(free)
-  rows = np.expand_dims(masses.fixed, tuple(range(len(free), len(free) + old)))
-  # Free outer axes of the moving masses are old indices, after all new ones.
-  order = (*sorted(outer, key=lambda i: free[i]), len(free))
-  columns = np.expand_dims(
-    masses.moving.transpose(order), tuple(i for i in outer if free[i])
-  )
-  return rows, columns
-
-
-def _maps(setting: Setting, name: str, coupling: np.ndarray) -> carry.Maps:
+def _maps(
+  setting: setting_lib.Setting, name: str, coupling: np.ndarray
+) -> carry.Maps:
   """Returns the matrices of a coupling of a group."""
   if setting.problem.unbalanced is None:
     return carry.maps_of(coupling)
-  return carry.maps_of(coupling, _marginals(setting, name)[1])
+  return carry.maps_of(coupling, setting_lib.marginals(setting, name)[1])
 
 
 def _distance(block: blocks_lib.Block, maps: dict[str, carry.Maps]) -> float:

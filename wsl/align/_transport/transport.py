@@ -8,13 +8,10 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import _arguments, _assignment, _soft, _symmetry
-from wsl.align._transport import (
-  arguments,
-  carry,
-  contracted,
-  search,
-)
+from wsl.align._transport import arguments, carry, contracted, search
 from wsl.align._transport import blocks as blocks_lib
+from wsl.align._transport import moves as moves_lib
+from wsl.align._transport import setting as setting_lib
 
 
 class Transport(NamedTuple):
@@ -158,21 +155,24 @@ def transport(
   symmetries = symmetry, symmetry if other is None else other
   arguments.check_models(fixed, moving, symmetries)
   summed = contracted.factors(fixed, symmetry, views)
-  setting = search.Setting(
+  setting = setting_lib.Setting(
     blocks_lib.load(fixed, moving, symmetries, summed, leaves),
     symmetry,
     arguments.masses(masses, symmetries),
     problem,
   )
-  moves = search.moves(setting)
-  start = search.grow(
-    setting, search.begin(setting, search.independent(setting)), moves
+  moves = moves_lib.find(setting)
+  start, solved = search.grow(
+    setting, search.begin(setting, setting_lib.independent(setting)), moves
   )
   if problem.semi:
     # A model that was widened by copies in order is recognised at once.
-    diagonal = search.begin(setting, search.diagonal(setting))
-    start = min(start, diagonal, key=lambda state: state.distance)
-  state, distances = search.descend(setting, start, moves, max_sweeps)
+    diagonal = search.begin(setting, setting_lib.diagonal(setting))
+    if diagonal.distance < start.distance:
+      start, solved = diagonal, set()
+  state, distances = search.descend(
+    setting, start, moves, solved=solved, max_sweeps=max_sweeps
+  )
   params = carry.carry_model(
     moving, state.maps, symmetries=symmetries, contracted=summed
   )
