@@ -12,7 +12,7 @@ from wsl.align._gauges.phases import find as phases_lib
 from wsl.align._gauges.powers import charges as charges_lib
 from wsl.align._gauges.powers import rules
 
-_PASSES = 16  # over the steps, until the states in loops no longer change
+_PASSES = 32  # over the steps, until the states in loops no longer change
 
 
 def find(
@@ -35,8 +35,10 @@ def find(
     The symmetry, with the reasons why no linear map, rotation or phase acts on
     other factors.
   """
-  linear, limits = _linear(facts, leaves, names)
-  found = [*_diagonal(facts, leaves, names), *linear]
+  c = charges_lib.Charges()
+  diagonal = _diagonal(c, facts, leaves, names)
+  linear, limits = _linear(c.layouts, facts, leaves, names)
+  found = [*diagonal, *linear]
   if 'phase' in kinds:
     phases = phases_lib.find(facts, symmetry)
     symmetry = phases.joined.symmetry
@@ -121,12 +123,12 @@ def _ratio(
 
 
 def _diagonal(
+  c: charges_lib.Charges,
   facts: axis_facts.Facts,
   leaves: Sequence[str],
   names: Mapping[axis_tree.Axis, str],
 ) -> list[_symmetry.Action]:
   """Returns the scales and signs of each unit."""
-  c = charges_lib.Charges()
   for step in facts.steps:
     rules.apply(c, step)
   for value in facts.fixed:
@@ -161,22 +163,29 @@ def _diagonal(
 
 
 def _linear(
+  layouts: dict[int, layout.Layout],
   facts: axis_facts.Facts,
   leaves: Sequence[str],
   names: Mapping[axis_tree.Axis, str],
 ) -> tuple[list[_symmetry.Action], dict[str, str]]:
   """Returns the rotations and linear maps of axes, and why there are none."""
-  c = linear_types.Types()
+  c = linear_types.Types(layouts)
   for value in facts.leaves:
     for spot in layout.spots(c.blocks(value)):
       c.states[spot] = linear_types.VECTOR
+  steps = facts.steps
   for _ in range(_PASSES):
     before = dict(c.states)
     c.restart()
-    for step in facts.steps:
+    for step in steps:
       c.read(step, linear_rules.rule_of(step))
-    if c.states == before:
+    changed = {
+      spot.key[0] for spot, x in c.states.items() if before.get(spot) != x
+    }
+    if not changed and steps is facts.steps:
       break
+    # Steps of arrays whose states changed are read again; at last all of them.
+    steps = [s for s in facts.steps if changed & _numbers(s)] or facts.steps
   else:
     return [], {}
   c.fail_varying()
@@ -208,6 +217,11 @@ def _linear(
     for root, powers in parts.items()
   ]
   return found, reasons
+
+
+def _numbers(step: axis_facts.Step) -> set[int]:
+  """Returns the numbers of the arrays of a step."""
+  return {v.number for v in (*step.args, *step.results)}
 
 
 def _power(

@@ -32,17 +32,18 @@ class Types:
     factors: of a product, the occurrences that it multiplies.
     failed: why only scales or permutations act on an atom.
     ones: atoms whose rotations fix the vector of ones.
-    coloured: atoms of which no colouring is known to fail.
+    mixed: atoms of which no colouring exists.
   """
 
-  def __init__(self) -> None:
+  def __init__(self, layouts: dict[int, layout.Layout]) -> None:
     self.states: dict[layout.Spot, str] = {}
     self._constants: dict[layout.Spot, str] = {}
     self.factors: dict[layout.Spot, tuple[layout.Spot, layout.Spot]] = {}
     self.failed: dict[axis_tree.Axis, str] = {}
     self.ones: set[axis_tree.Axis] = set()
     self.mixed: set[axis_tree.Axis] = set()
-    self._layouts: dict[int, layout.Layout] = {}
+    self._layouts = layouts
+    self._seen: set[int] = set()
     self._colour: dict[layout.Spot, tuple[layout.Spot, int]] = {}
     self._varying: set[axis_tree.Axis] = set()
     self._reason = ''
@@ -64,8 +65,9 @@ class Types:
 
   def blocks(self, value: axis_facts.Value) -> layout.Layout:
     """Returns the blocks of an array; those of a constant do not vary."""
-    if value.number not in self._layouts:
-      found = layout.of(value)
+    if value.number not in self._seen:
+      self._seen.add(value.number)
+      found = self._layouts.get(value.number) or layout.of(value)
       self._layouts[value.number] = found
       if value.constant is not None:
         state = ZERO if charges_lib.is_zero(value) else UNIFORM

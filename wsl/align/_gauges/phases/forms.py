@@ -105,11 +105,13 @@ class Phases:
 
   def moved(self, form: Form, move: moves.Move) -> Form:
     """Moves the entries of a form."""
+    one = (1,) * len(move.shape)
+    apply = lambda x: x.reshape(one) if x.size == 1 else move.apply(x)
     terms = tuple(
       Term(
-        move.apply(t.unit),
-        self.sourced(move.key, move.apply(t.source)),
-        self.names.changed(move.key, move.apply(t.coefficient)),
+        apply(t.unit),
+        self.sourced(move.key, apply(t.source)),
+        self.names.changed(move.key, apply(t.coefficient)),
       )
       for t in form.terms
     )

@@ -65,6 +65,10 @@ class Names:
 
   def map(self, fn: Callable[..., int], *tables: np.ndarray) -> np.ndarray:
     """Applies a function to all entries, once for equal ones."""
+    if all(table.size == 1 for table in tables):
+      rank = max(table.ndim for table in tables)
+      value = fn(*(table.item() for table in tables))
+      return np.full((1,) * rank, value)
     tables = tuple(np.broadcast_arrays(*tables))
     code = tables[0].astype(np.int64)
     for table in tables[1:]:
