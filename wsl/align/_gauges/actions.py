@@ -47,10 +47,14 @@ def find(
     limits = limits | phases.reasons
   found = [one for one in found if one.kind in kinds]
   outer = {factor.name: factor.outer for factor in symmetry.factors}
+  larger: dict[str, list[_symmetry.Action]] = {}
+  for one in found:
+    for name in {one.factor, *outer[one.factor], *one.over}:
+      larger.setdefault(name, []).append(one)
   seen: dict[str, int] = {}
   actions = []
   for one in found:
-    if _contained(one, found, outer):
+    if _contained(one, larger[one.factor], outer):
       continue
     key = f'{one.kind} {one.factor}'
     k = seen[key] = seen.get(key, 0) + 1

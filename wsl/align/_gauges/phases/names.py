@@ -37,6 +37,7 @@ class Names:
     self._index: dict[Any, int] = {}
     self._names: dict[Hashable, int] = {}
     self._tables: dict[Any, np.ndarray] = {}
+    self._stored: dict[Hashable, dict[Any, int]] = {}
     self._fresh = itertools.count()
     self._source = {
       v.number: (step, i)
@@ -63,8 +64,17 @@ class Names:
     """Returns the name of a row that is computed in a given way."""
     return self._names.setdefault(key, len(self._names))
 
-  def map(self, fn: Callable[..., int], *tables: np.ndarray) -> np.ndarray:
-    """Applies a function to all entries, once for equal ones."""
+  def map(
+    self, fn: Callable[..., int], *tables: np.ndarray, key: Hashable = None
+  ) -> np.ndarray:
+    """Applies a function to all entries, once for equal ones.
+
+    Args:
+      fn: the function.
+      *tables: tables of coefficients.
+      key: identifies the function, to store its values; None for none.
+    """
+    stored = {} if key is None else self._stored.setdefault(key, {})
     if all(table.size == 1 for table in tables):
       rank = max(table.ndim for table in tables)
       value = fn(*(table.item() for table in tables))
@@ -77,7 +87,11 @@ class Names:
         code = np.unique(code, return_inverse=True)[1].reshape(code.shape)
     _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
     columns = [table.ravel()[first].tolist() for table in tables]
-    values = np.asarray([fn(*row) for row in zip(*columns)], np.int64)
+    rows = [*zip(*columns)]
+    for row in rows:
+      if row not in stored:
+        stored[row] = fn(*row)
+    values = np.asarray([stored[row] for row in rows], np.int64)
     return values[inverse].reshape(code.shape)
 
   def times(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -86,11 +100,11 @@ class Names:
       return y
     if y.size == 1 and y.item() == self.one:
       return x
-    return self.map(self._product, x, y)
+    return self.map(self._product, x, y, key='product')
 
   def scaled(self, x: np.ndarray, number: complex) -> np.ndarray:
     """Multiplies coefficients by a number."""
-    return self.map(lambda a: self._times(a, number), x)
+    return self.map(lambda a: self._times(a, number), x, key=number)
 
   def _product(self, a: int, b: int) -> int:
     (x, left), (y, right) = self.coefficients[a], self.coefficients[b]
@@ -107,7 +121,7 @@ class Names:
       number, names = self.coefficients[index]
       return self.coefficient(number, [self.name((key, n)) for n in names])
 
-    return x if key is None else self.map(one, x)
+    return x if key is None else self.map(one, x, key=('move', key))
 
   def of(
     self, value: axis_facts.Value, dims: moves.Dims, depth: int = 0
