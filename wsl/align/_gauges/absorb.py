@@ -95,6 +95,8 @@ def absorb_norms(
   for factor in factors:
     here = [n for n in values if n not in kept and _on(symmetry, n, factor)]
     done += _solve(symmetry, factor, here, values, gauge, kept)
+  several = 'its axis has several parts or factors'
+  kept |= {n: several for n in values if n not in done and n not in kept}
   moved = _permutation.permute(
     params, _permutation.identity(symmetry) | gauge, symmetry=symmetry
   )
