@@ -392,7 +392,7 @@ def two_readings(d: Draw) -> Layer:
 def _rotate(x: jax.Array, layout: str) -> jax.Array:
   """Rotary positions of ``[rows, heads, size]``, size even."""
   n = x.shape[-1] // 2
-  angle = jnp.arange(4.0)[:, None] * 0.5 ** jnp.arange(n)[None]
+  angle = jnp.arange(4.0)[:, None] * 0.5 ** jnp.arange(float(n))[None]
   cos, sin = jnp.cos(angle)[:, None], jnp.sin(angle)[:, None]
   if layout == 'pairs':
     a, b = x[..., ::2], x[..., 1::2]
