@@ -138,10 +138,13 @@ def same(xs: Dimension, ys: Dimension) -> list[tuple[Spot, Spot]] | None:
   if len(xs) != len(ys):
     return None
   pairs: list[tuple[Spot, Spot]] = []
-  for (x, *places), (y, *others) in zip(xs, ys):
-    if [s.atom for s in x] != [s.atom for s in y] or places != others:
+  for (x, i, m), (y, j, n) in zip(xs, ys):
+    if len(x) != len(y) or i != j or m != n:
       return None
-    pairs += zip(x, y)
+    for p, q in zip(x, y):
+      if p.atom is not q.atom:
+        return None
+      pairs.append((p, q))
   return pairs
 
 
