@@ -11,18 +11,21 @@ from wsl.align._match import block_pairs
 def by_gain(
   gains: np.ndarray, solver: Callable[[Any], Any]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns the best table and the total gains ``[*outer]`` before and after.
+  """Returns the best table, the total gains ``[*outer]``, and their increase.
 
   The identity is the current order: its total is the trace.
   """
   order = np.asarray(solver(gains))
-  before = np.diagonal(gains, axis1=-2, axis2=-1)
+  diagonal = np.diagonal(gains, axis1=-2, axis2=-1)
+  before = np.asarray(diagonal.sum(-1, dtype=np.float64))
   if block_pairs.is_matrix(order):
-    after = (gains * order).sum(-1, dtype=np.float64)
+    # Near the maximum the difference of the totals would be rounding.
+    change = order - np.eye(order.shape[-1])
+    increase = (gains.astype(np.float64) * change).sum((-1, -2))
   else:
     after = np.take_along_axis(gains, order[..., None], -1)[..., 0]
-  sums = [np.asarray(x.sum(-1, dtype=np.float64)) for x in (before, after)]
-  return order, sums[0], sums[1]
+    increase = after.sum(-1, dtype=np.float64) - before
+  return order, before, np.asarray(increase)
 
 
 def is_vector(
@@ -47,4 +50,4 @@ def by_rank(
   np.put_along_axis(indices, np.argsort(x, -1, kind='stable'), ranked, -1)
   matched = np.take_along_axis(y, indices, -1)
   sums = [np.asarray((x * v).sum(-1, dtype=np.float64)) for v in (y, matched)]
-  return indices, sums[0], sums[1]
+  return indices, sums[0], np.asarray(sums[1] - sums[0])

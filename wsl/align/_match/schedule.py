@@ -87,6 +87,30 @@ def moves(blocks: list[block_pairs.BlockPair], view: views.View) -> list[Move]:
   ]
 
 
+def refinements(
+  blocks: list[block_pairs.BlockPair], view: views.View, moves: list[Move]
+) -> list[Move]:
+  """Lists moves of the orthogonal maps that other moves match with their units.
+
+  The order of the units is held: the signs of units, and the maps of heads.
+  They cost one product of each block, and no assignment.
+
+  Args:
+    blocks: the block pairs of both models.
+    view: the groups.
+    moves: all moves.
+  """
+  own = {move.group for move in moves}
+  found = []
+  for group in view.groups:
+    name = group.name
+    mine = tuple(i for i, block in enumerate(blocks) if name in block.names)
+    if group.kind != 'permutation' and name not in own and mine:
+      one = frozenset({name})
+      found.append(Move(name, one, one, group.outer, mine, False, True))
+  return found
+
+
 def at_most_once(block: block_pairs.BlockPair, names: frozenset[str]) -> bool:
   """Returns True if each of ``names`` occurs at most once in the block."""
   return all(block.names.count(name) <= 1 for name in names)

@@ -97,11 +97,11 @@ def propose(
       cache[group] = gains
     matches = [one_group.by_gain(gains, solver)]
   columns = zip(*matches)
-  order, before, after = (_concatenate([*x], outer, outer) for x in columns)
+  order, before, gained = (_concatenate([*x], outer, outer) for x in columns)
   if len(linear) < len(mine):
     # The gains do not include the blocks that are quadratic in this group.
     return compare({group: order})
-  return _keep_improvements({group: order}, before, after, outer, outer_of)
+  return _keep_improvements({group: order}, before, gained, outer, outer_of)
 
 
 def apply_step(
@@ -172,19 +172,19 @@ def _by_agreement(
   permuted = [block_pairs.permute_moving(b, tables, outer_of) for b in blocks]
   before = weight_gains.agreement(blocks, outer)
   after = weight_gains.agreement(permuted, outer)
-  return _keep_improvements(tables, before, after, outer, outer_of)
+  return _keep_improvements(tables, before, after - before, outer, outer_of)
 
 
 def _keep_improvements(
   tables: block_pairs.Tables,
   before: np.ndarray,
-  after: np.ndarray,
+  gained: np.ndarray,
   outer: block_pairs.Names,
   outer_of: dict[str, block_pairs.Names],
 ) -> Step:
   """Resets tables to the identity at outer indices that do not improve."""
-  better = after > before
-  value = float(np.maximum(before, after).sum())
+  better = gained > 0
+  value = float((before + np.maximum(gained, 0)).sum())
   if not better.any():
     return Step({}, 0.0, value)
   kept = {}
@@ -195,7 +195,7 @@ def _keep_improvements(
     matrix = block_pairs.is_matrix(table)
     identity = np.eye(n) if matrix else np.arange(n, dtype=table.dtype)
     kept[name] = np.where(np.expand_dims(better, axes), table, identity)
-  return Step(kept, float((after - before)[better].sum()), value)
+  return Step(kept, float(gained[better].sum()), value)
 
 
 def _slices(

@@ -7,7 +7,7 @@ it strictly increases. There are finitely many permutations, so the ascent
 terminates.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,10 +17,10 @@ from wsl import tree, types
 from wsl.align import _arguments, _assignment, _permutation, _symmetry
 from wsl.align._gauges import balanced_pair, views
 from wsl.align._match import (
+  ascent,
   block_pairs,
   first_guess,
   schedule,
-  updates,
 )
 
 
@@ -102,7 +102,8 @@ def weight_matching(
     solver: an assignment solver, e.g. ``align.assign_lapx``.
     max_sweeps: the maximum number of sweeps over all groups, at least 1.
     tolerance: a group has changed if its part of the agreement increased by
-      more than this fraction.
+      more than this fraction; an orthogonal map, if it removed 0.1 % of half
+      the squared distance that was left.
     gauges: the kinds of maps to match, such as ``align.GAUGES`` for all that
       the symmetry has. A linear map without a balanced form, of heads of
       dependent units, is matched by rotations only, with a warning.
@@ -165,9 +166,10 @@ def weight_matching(
   frames = balanced_pair.of(
     fixed, moving, view.symmetry, leaves, caller='weight_matching'
   )
-  outer_of, solvers = view.outer_of, view.solvers(solver)
+  solvers = view.solvers(solver)
   blocks = block_pairs.load(fixed, moving, view, leaves, frames)
   moves = schedule.moves(blocks, view)
+  refinements = schedule.refinements(blocks, view, moves)
   first = None
   if initial is not None:
     first = view.tables(balanced_pair.enter(frames, initial))
@@ -186,58 +188,29 @@ def weight_matching(
       rng=rng,
     )
     objective = state.agreement
-    for sweep, group, gained in _ascend(
-      state, moves, outer_of, solvers, rng, max_sweeps, tolerance
+    for sweep, group, gained in ascent.ascend(
+      state,
+      moves,
+      refinements,
+      outer_of=view.outer_of,
+      solvers=solvers,
+      rng=rng,
+      max_sweeps=max_sweeps,
+      tolerance=tolerance,
     ):
       objective += gained
       if progress is not None:
         progress(Visit(start, sweep, group, objective, gained))
     if objective > best:
       best, found = objective, state.tables
-  return balanced_pair.leave(frames, view.element(found or {}))
-
-
-def _ascend(
-  state: first_guess.State,
-  moves: list[schedule.Move],
-  outer_of: dict[str, block_pairs.Names],
-  solvers: block_pairs.Solvers,
-  rng: np.random.Generator,
-  max_sweeps: int,
-  tolerance: float,
-) -> Iterator[tuple[int, str, float]]:
-  """Coordinate ascent; updates the blocks and tables of ``state`` in place.
-
-  Yields:
-    The sweep, the group and the increase of the agreement of every visit.
-  """
-  # The result of a move depends only on the groups in its blocks. A move waits
-  # if one of these has changed since its last visit; another visit to the
-  # remaining moves would change nothing, nor would a visit to solved ones.
-  blocks, tables, solved = state.blocks, state.tables, {*state.solved}
-  present = [{n for i in m.blocks for n in blocks[i].names} for m in moves]
-  waiting = set(range(len(moves)))
-  cache: updates.GainCache = {}
-  for sweep in range(max_sweeps):
-    for index in rng.permutation(len(moves)):
-      if index not in waiting:
-        continue
-      waiting.remove(index)
-      move = moves[index]
-      if index in solved:
-        yield sweep, move.group, 0.0
-        continue
-      step = updates.propose(move, blocks, outer_of, solvers, cache)
-      updates.apply_step(move, step.tables, blocks, tables, outer_of, cache)
-      if step.gained > tolerance * abs(step.value):
-        affected = {
-          i for i, names in enumerate(present) if names & move.dependents
-        }
-        waiting |= affected - {index}
-        solved -= affected
-      yield sweep, move.group, step.gained
-    if not waiting:
-      break
+  found = ascent.polish(
+    blocks,
+    found or {},
+    [m for m in [*moves, *refinements] if m.matrix and not m.quadratic],
+    outer_of=view.outer_of,
+    solvers=solvers,
+  )
+  return balanced_pair.leave(frames, view.element(found))
 
 
 def _seed(key: types.PRNGKey) -> list[int]:
