@@ -1,6 +1,7 @@
 """Weight matching over signs, scales, rotations and linear maps."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -88,6 +89,57 @@ def test_a_planted_element_is_undone_in_float32(name):
     np.dtype(np.int32),
   }
   assert distance(fixed, move(moving, found, symmetry)) < 1e-6
+
+
+def llama(layers=2, width=12, heads=2, queries=2, units=4, hidden=10):
+  """Grouped queries, rotary positions, a gated layer, norms without gains."""
+  angles = np.arange(3)[:, None] * 10.0 ** -np.arange(units // 2)
+  cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+
+  def rotary(x):
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+
+  def apply(p, tokens):
+    x = p['e'][tokens]
+    for i in range(layers):
+      h = models.rms(x)
+      q = rotary((h @ p[f'q{i}']).reshape(3, heads * queries, units))
+      k = rotary((h @ p[f'k{i}']).reshape(3, heads, units))
+      v = (h @ p[f'v{i}']).reshape(3, heads, units)
+      q = q.reshape(3, heads, queries, units)
+      a = jax.nn.softmax(jnp.einsum('thqd,shd->hqts', q, k), -1)
+      o = jnp.einsum('hqts,shd->thqd', a, v).reshape(3, -1)
+      x = x + o @ p[f'o{i}']
+      h = models.rms(x)
+      x = x + (jax.nn.silu(h @ p[f'w{i}']) * (h @ p[f'u{i}'])) @ p[f'd{i}']
+    return models.rms(x) @ p['head']
+
+  sizes = {'e': (7, width), 'head': (width, 2)}
+  for i in range(layers):
+    inner = heads * units
+    sizes |= {f'q{i}': (width, queries * inner), f'k{i}': (width, inner)}
+    sizes |= {f'v{i}': (width, inner), f'o{i}': (queries * inner, width)}
+    sizes |= {f'w{i}': (width, hidden), f'u{i}': (width, hidden)}
+    sizes |= {f'd{i}': (hidden, width)}
+  return apply, models.shapes(**sizes), jnp.asarray([3, 1, 6])
+
+
+@pytest.mark.parametrize('seed', [1, 2])
+def test_all_gauges_of_a_transformer_are_undone(seed):
+  apply, params, tokens = llama()
+  symmetry = align.find_symmetry(apply, params, tokens)
+  kinds = {action.kind for action in symmetry.actions}
+  assert kinds == {'sign', 'scale', 'rotation', 'phase', 'linear'}
+  fixed = host(params)
+  moving = move(fixed, element(symmetry, seed), symmetry)
+  found = align.weight_matching(
+    fixed, moving, symmetry=symmetry, key=KEY, gauges=align.GAUGES
+  )
+  assert distance(fixed, moving) > 1
+  # The rotation is not determined by the 7 tokens and 2 outputs alone: it
+  # converges with the maps of the heads and the units.
+  assert distance(fixed, move(moving, found, symmetry)) < 1e-12
 
 
 def test_dependent_units_are_matched_by_rotations_only():
