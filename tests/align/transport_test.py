@@ -370,6 +370,17 @@ def test_semi_permutations_are_the_best_of_all(n, m):
   np.testing.assert_array_equal(found, best * (1 if n >= m else n / m))
 
 
+def test_groups_without_selected_leaves_keep_their_order():
+  small = _mlp(SMALL, 0)
+  wide, _ = _copy_units(small, COPIES, 0)
+  found = align.transport(
+    small, wide, views=MLP_VIEWS, leaves='^[wb]0$', **PAIR
+  )
+  np.testing.assert_allclose(found.params['w0'], small['w0'], atol=1e-12)
+  wanted = np.equal.outer(np.arange(3), np.arange(6) % 3) / 2
+  np.testing.assert_array_equal(found.maps['h2'], wanted)
+
+
 def test_an_integer_ratio_of_widths_keeps_the_moments_of_units():
   """All units have equally many copies: normalised units are the same."""
   widths = (5, 4, 2), (5, 8, 2)

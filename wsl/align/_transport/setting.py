@@ -40,12 +40,16 @@ def marginals(setting: Setting, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def independent(setting: Setting) -> blocks_lib.Couplings:
-  """Returns the product couplings, in which all partners are alike."""
-  return {
-    name: rows[..., None] * columns[..., None, :] / rows.shape[-1]
-    for name in setting.masses
-    for rows, columns in [marginals(setting, name)]
-  }
+  """Returns the product couplings, in which all partners are alike.
+
+  A group that is in no selected block is not matched: it keeps its order.
+  """
+  present = {axis.group for block in setting.blocks for axis in block.axes}
+  found = diagonal(setting)
+  for name in present - {''}:
+    rows, columns = marginals(setting, name)
+    found[name] = rows[..., None] * columns[..., None, :] / rows.shape[-1]
+  return found
 
 
 def diagonal(setting: Setting) -> blocks_lib.Couplings:

@@ -110,7 +110,7 @@ def transport(
       all units have the same.
     leaves: the leaves that count: a regular expression or a predicate on (name,
       shape). By default all but running statistics of normalisation; the other
-      leaves are carried too.
+      leaves are carried too, and a group of none of these keeps its order.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
     max_sweeps: the maximum number of sweeps over all groups, at least 1.
 
