@@ -14,10 +14,11 @@ the total cost is the squared distance of the models.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from wsl.align import _blocks
 from wsl.align._transport import blocks as blocks_lib
 from wsl.align._transport import carry, contraction
 
@@ -38,13 +39,13 @@ class _Parts(NamedTuple):
   """How the axes of a block enter the cost of one of its groups.
 
   Attributes:
-    live: the axis of the group and its free outer axes: paired.
+    paired: the axis of the group and its free outer axes.
     weighted: axes whose coupling depends on paired ones, or on which such a
       coupling depends: the cost is the mean over the coupling.
     carried: the other free axes.
   """
 
-  live: list[int]
+  paired: list[int]
   weighted: list[int]
   carried: list[int]
 
@@ -93,23 +94,23 @@ def _cost_at(
     parts.carried,
     carry.matrices(axes, parts.carried, maps),
   )
-  paired = [*parts.live, *parts.weighted]
-  for i in paired:
+  kept = [*parts.paired, *parts.weighted]
+  for i in kept:
     if axes[i].contracted:
       mass, labels = masses[axes[i].group], axes[i].outer
-      old = tuple(~o if axes[o].group else o for o in labels)
+      outer = tuple(~o if axes[o].group else o for o in labels)
       x = x / _spread(mass.fixed, (*labels, i), on_x)
-      y = y / _spread(mass.moving, (*old, ~i), on_y)
+      y = y / _spread(mass.moving, (*outer, ~i), on_y)
   weights = {i: couplings[axes[i].group] for i in parts.weighted}
   out = axes[place].labels(place)
   # With T the coupling of the weighted axes, the cost is sum T (x - y)^2 =
   # sum T x^2 + sum T y^2 - 2 sum T x y; the first two need only the sums of
   # squares over all other axes.
-  known = {o for i in paired for o in axes[i].outer if not axes[o].group}
-  squares_x = contraction.sum_to(x * x, on_x, (*paired, *known))
-  squares_y = contraction.sum_to(y * y, on_y, (*(~i for i in paired), *known))
-  ones_x = _ones(x, on_x, tuple(paired))
-  ones_y = _ones(y, on_y, tuple(~i for i in paired))
+  pinned = {o for i in kept for o in axes[i].outer if not axes[o].group}
+  new, old = tuple(kept), tuple(~i for i in kept)
+  squares_x = contraction.sum_to(x * x, on_x, (*new, *pinned))
+  squares_y = contraction.sum_to(y * y, on_y, (*old, *pinned))
+  ones_x, ones_y = _ones(x, on_x, new), _ones(y, on_y, old)
 
   def total(fixed: _Labelled, moving: _Labelled) -> np.ndarray:
     moved = blocks_lib.apply(*moving, axes, parts.weighted, weights)
@@ -127,26 +128,25 @@ _Labelled = tuple[np.ndarray, contraction.Labels]
 
 def _split(axes: tuple[blocks_lib.Axis, ...], place: int) -> _Parts:
   """Sorts the axes of a block by how they enter the cost of one axis."""
-  live = [*axes[place].free_outer, place]
-  free = [i for i, axis in enumerate(axes) if axis.group and i not in live]
+  paired = [*axes[place].free_outer, place]
+  free = [i for i, axis in enumerate(axes) if axis.group and i not in paired]
   weighted: set[int] = set()
   while True:
-    bound = {*live, *weighted}
+    bound = {*paired, *weighted}
     needed = {o for i in weighted for o in axes[i].free_outer}
     found = {i for i in free if bound & {*axes[i].free_outer} or i in needed}
     if found == weighted:
       break
     weighted = found
-  return _Parts(live, sorted(weighted), [i for i in free if i not in weighted])
+  carried = [i for i in free if i not in weighted]
+  return _Parts(paired, sorted(weighted), carried)
 
 
 def _spread(
-  table: np.ndarray, labels: contraction.Labels, onto: contraction.Labels
-) -> np.ndarray:
+  table: Any, labels: contraction.Labels, onto: contraction.Labels
+) -> Any:
   """Transposes a table to the labels of another array, to divide it."""
-  order = sorted(range(len(labels)), key=lambda k: onto.index(labels[k]))
-  shape = [table.shape[labels.index(n)] if n in labels else 1 for n in onto]
-  return table.transpose(order).reshape(shape)
+  return _blocks.spread(table, [*map(onto.index, labels)], len(onto), np)
 
 
 def _ones(
