@@ -105,13 +105,71 @@ def test_prices_certify_the_optimum(kind, n, solver):
 @pytest.mark.parametrize('kind', ['gauss', 'low rank', 'spectrum', 'uneven'])
 def test_the_auction_ends_for_uneven_gains(kind):
   """Increments that start at the range of the gains reach every price."""
-  from wsl.align import _assignment
+  from wsl.align._solvers import auction
 
   gains = _gains(kind, 600)
-  prices = _assignment._auction(gains)
+  prices = auction.prices(gains)
   best = (gains - prices).argmax(1)
   assert len(np.unique(best)) > 0.9 * len(np.unique(gains.argmax(1)))
   assert len(np.unique(best)) > 400
+
+
+def _fails(gains, found, prices):
+  """Returns the pairs that the prices do not certify."""
+  gains = gains.astype(np.float64)
+  profit = gains - prices
+  own = profit[np.arange(len(gains)), found]
+  scale = np.abs(gains).max() + np.abs(prices).max()
+  return np.argwhere(profit > own[:, None] + 1e-12 * scale)
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize('kind', ['gauss', 'low rank', 'uneven'])
+def test_candidates_are_certified_by_prices(kind, dtype):
+  """Among all pairs, not only among the candidates."""
+  from wsl.align._solvers import auction, sparse
+
+  gains = _gains(kind, 600).astype(dtype)
+  start = gains.mean(0) if kind == 'gauss' else auction.prices(gains)
+  found, prices = sparse.solve(gains, start, count=16, most=9600)
+  assert sorted(found) == [*range(600)]
+  assert not len(_fails(gains, found, prices))
+  assert len(_fails(gains, np.roll(found, 1), prices)) > 600
+
+
+def test_candidates_that_do_not_suffice_are_given_up():
+  from wsl.align._solvers import sparse
+
+  gains = _gains('equal rows', 600)
+  assert sparse.solve(gains, gains.mean(0), count=16, most=600) is None
+
+
+@pytest.mark.parametrize('noise', [0, 1e-12, 1e-6])
+def test_copies_of_units_do_not_delay_the_sparse_solver(noise):
+  """Bids between nearly equal gains would not end in floating point."""
+  from scipy import optimize
+
+  rng = np.random.default_rng(0)
+  gains = np.repeat(rng.normal(size=(256, 256)), 4, 0).repeat(4, 1)
+  gains *= 1 + noise * rng.normal(size=(1024, 1024))
+  rows, columns = optimize.linear_sum_assignment(gains, maximize=True)
+  found = _value(gains, align.assign_scipy(gains))
+  np.testing.assert_allclose(found, gains[rows, columns].sum(), rtol=1e-12)
+
+
+def test_large_gains_are_not_copied():
+  import tracemalloc
+
+  gains = np.random.default_rng(0).standard_normal((1024, 1024), np.float32)
+  align.assign_scipy(gains)
+  tracemalloc.start()
+  try:
+    found = align.assign_scipy(gains)
+    peak = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  assert peak < gains.nbytes
+  assert sorted(found) == [*range(1024)]
 
 
 @pytest.mark.parametrize('solver', SOLVERS)

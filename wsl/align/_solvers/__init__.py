@@ -1,0 +1,1 @@
+"""Parts of the assignment solvers on the host."""
