@@ -47,6 +47,14 @@ import ml_collections
 
 from configs import _variants
 
+_TRANSFORMER: dict[str, object] = {
+  'optimizer': 'adamw',
+  'learning_rate': 3e-3,
+  'weight_decay': 0.1,
+  'batch_size': 64,
+  'at_once': 1,
+}
+
 
 def digits() -> ml_collections.ConfigDict:
   """MLPs on the embedded digits."""
@@ -129,6 +137,75 @@ def cifar_resnet() -> ml_collections.ConfigDict:
   return config
 
 
+def digits_vit() -> ml_collections.ConfigDict:
+  """Vision transformers with layer normalisation on the embedded digits."""
+  config = digits()
+  with config.unlocked():
+    config.model = {
+      'module': 'ViT',
+      'arguments': {
+        'outputs': 10,
+        'patch': 2,
+        'width': 64,
+        'depth': 2,
+        'heads': 4,
+        'pool': 'mean',
+      },
+    }
+    config.training = _TRANSFORMER | {'epochs': 30}
+    # Kinds of gauges that are matched beside permutations, in each row those of
+    # the rows before and some more.
+    config.ladder = (('sign',), ('scale', 'linear'), ('rotation',))
+  config.points, config.repair.points = 11, 5
+  return config
+
+
+def suite_vit() -> ml_collections.ConfigDict:
+  """Larger ones, on a task of 28x28 images from a folder of the user."""
+  config = digits_vit()
+  config.data, config.task = 'data', 'fashion'
+  config.model.arguments.patch = 4
+  config.training.epochs = 10
+  config.evaluation.train = 1000
+  return config
+
+
+def python_lm() -> ml_collections.ConfigDict:
+  """Language models of bytes, on texts of every Python installation."""
+  config = digits_vit()
+  with config.unlocked():
+    config.data = 'python'
+    del config.task
+    config.domains = ('code', 'manual')
+    config.length = 64  # bytes of a window
+    config.bytes = 400_000  # of each domain at most
+    config.evaluation = {'batch_size': 64, 'windows': 128, 'train': 256}
+    # RMSNorm, rotary positions and SwiGLU, without biases.
+    config.model = {
+      'module': 'LanguageModel',
+      'arguments': {
+        'vocabulary': 256,
+        'width': 64,
+        'depth': 2,
+        'heads': 4,
+        'hidden': 128,
+        'tied': False,  # the gain of the last norm can be absorbed
+      },
+    }
+    config.repair.shift = False
+    config.ladder = (*config.ladder, ('phase',))
+  config.training.update({'epochs': 3, 'batch_size': 32})
+  config.statistics = {'examples': 256, 'batch_size': 64}
+  return config
+
+
+def texts_lm() -> ml_collections.ConfigDict:
+  """The same, on all texts of a folder of the user."""
+  config = python_lm()
+  config.update({'data': 'data', 'domains': ()})
+  return config
+
+
 def sweep() -> list[dict[str, object]]:
   """Returns the changed fields of each run of ``--sweep``."""
   rates = {'sgd': (0.1, 0.03), 'adamw': (1e-3, 3e-3)}
@@ -140,5 +217,13 @@ def sweep() -> list[dict[str, object]]:
 
 
 get_config = _variants.chooser(
-  tiny, digits, mnist_mlp, digits_resnet, cifar_resnet
+  tiny,
+  digits,
+  mnist_mlp,
+  digits_resnet,
+  cifar_resnet,
+  digits_vit,
+  suite_vit,
+  python_lm,
+  texts_lm,
 )

@@ -31,7 +31,6 @@ from experiments._align_barrier import (
 )
 from experiments._run import console, experiment, records, sweeps
 from experiments._shared import side_by_side
-from wsl import align, types
 
 NAME = 'align_barrier'
 
@@ -47,7 +46,7 @@ def answer(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   # Measure the line from each first network to the second, permuted or not.
   results = {}
   for pairing in found:
-    compute = functools.partial(measure, setting, networks, pairing)
+    compute = functools.partial(measure, setting, pairing)
     results[pairing.name] = out.values(f'path.{pairing.name}', compute)
 
   # Write figures, a table and the record.
@@ -61,9 +60,7 @@ def answer(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
 
 
 def measure(
-  setting: settings.Setting,
-  networks: types.Params,
-  pairing: pairings.Pairing,
+  setting: settings.Setting, pairing: pairings.Pairing
 ) -> dict[str, Any]:
   """Measures one pairing, pair by pair.
 
@@ -75,11 +72,7 @@ def measure(
   pairs: list[dict[str, Any]] = []
   with console.progress(pairing.name, setting.config.pairs) as tick:
     for s in range(setting.config.pairs):
-      a = side_by_side.pick(networks, s, 0)
-      b, permutation = side_by_side.pick(
-        (pairing.second, pairing.permutation), s
-      )
-      moved = align.permute(b, permutation, symmetry=setting.symmetry)
+      a, b, moved = side_by_side.pick(pairing[1:], s)
       repaired = pairing.name not in pairings.CONTROLS
       same = jax.tree.map(lambda x, y: bool((x == y).all()), a, moved)
       pairs.append(

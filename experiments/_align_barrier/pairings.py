@@ -5,26 +5,33 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments._align_barrier import path_metrics, settings
+from experiments._align_barrier import (
+  gauge_controls,
+  gauge_rows,
+  path_metrics,
+  settings,
+)
 from experiments._run import console, public_calls, records
-from experiments._shared import nets_training, side_by_side
+from experiments._shared import gauge_frames, nets_training, side_by_side
 from wsl import align, landscape, tree, types
 
 CONTROLS = ('random', 'planted', 'recovered')
 
 
 class Pairing(NamedTuple):
-  """For each pair, a network to be joined to the first one by a line.
+  """Networks to be joined by a line, for each pair.
 
   Attributes:
-    name: 'naive', a control, or a method.
-    second: networks before they are permuted, ``[S, ...]``.
-    permutation: of their units, ``[S, ...]``.
+    name: 'naive', a control, a method, or a row of the ladder of gauges.
+    first: networks at one end, ``[S, ...]``.
+    second: networks before they are matched to the first ones, ``[S, ...]``.
+    moved: the networks at the other end, of the same functions, ``[S, ...]``.
   """
 
   name: str
+  first: types.Params
   second: types.Params
-  permutation: align.Permutation
+  moved: types.Params
 
 
 def trained(setting: settings.Setting) -> types.Params:
@@ -62,29 +69,64 @@ def find(
 ) -> list[Pairing]:
   """Returns the second networks unaligned, aligned, and as controls."""
   config, symmetry = setting.config, setting.symmetry
-  first, second = (
-    jax.tree.map(lambda x, i=i: x[:, i], networks) for i in (0, 1)
-  )
+  first, second = (_side(networks, i) for i in (0, 1))
   still = tree.stack([align.identity(symmetry)] * config.pairs)
+  permute = jax.vmap(functools.partial(align.permute, symmetry=symmetry))
   draw = jax.vmap(
     functools.partial(align.random, symmetry, gauges=('permutation',))
   )
-  found = [
-    Pairing('naive', second, still),
-    Pairing('random', second, draw(settings.keys(setting, 1))),
-  ]
-  planted = jax.vmap(functools.partial(align.permute, symmetry=symmetry))(
-    first, draw(settings.keys(setting, 2))
-  )
+  found = [Pairing('naive', first, second, second)]
 
   def add(name: str, method: str, second: types.Params) -> None:
     compute = functools.partial(_match, setting, name, method, first, second)
-    found.append(Pairing(name, second, out.arrays(name, compute, like=still)))
+    permutation = out.arrays(name, compute, like=still)
+    moved = permute(second, permutation)
+    found.append(Pairing(name, first, second, moved))
 
+  if config.get('ladder'):
+    for method in config.methods:
+      add(method, method, second)
+    return found + _over_gauges(setting, networks, out)
+  shuffled = permute(second, draw(settings.keys(setting, 1)))
+  found.append(Pairing('random', first, second, shuffled))
   for method in config.methods:
     add(method, method, second)
-  found.append(Pairing('planted', planted, still))
+  planted = permute(first, draw(settings.keys(setting, 2)))
+  found.append(Pairing('planted', first, planted, planted))
   add('recovered', 'weight_matching', planted)
+  return found
+
+
+def _side(networks: types.Params, i: int) -> types.Params:
+  """Returns the first or the second networks ``[S, ...]``."""
+  return jax.tree.map(lambda x: x[:, i], networks)
+
+
+def _over_gauges(
+  setting: settings.Setting, networks: types.Params, out: records.Run
+) -> list[Pairing]:
+  """Returns networks matched over more and more gauges, and the controls."""
+  found = []
+  for name, kinds in gauge_frames.cumulative(setting.config.ladder).items():
+    frame = gauge_rows.frame(setting, networks, kinds)
+    first, second = (_side(frame.networks, i) for i in (0, 1))
+    compute = functools.partial(gauge_rows.matched, setting, name, frame)
+    moved = out.arrays(name, compute)
+    found.append(Pairing(name, first, second, moved))
+  # The last frame is that of all gauges.
+  found.insert(0, Pairing('frame', first, second, second))
+  for name in gauge_rows.LEARNED if setting.config.get('learned') else ():
+    compute = functools.partial(gauge_rows.learned, setting, name, frame, moved)
+    ends = out.arrays(name, compute)
+    found.append(Pairing(name, ends['first'], second, ends['second']))
+  at_random = functools.partial(gauge_controls.moved_at_random, setting, frame)
+  found.append(Pairing('random', first, second, at_random(1, 1)))
+  copies = at_random(0, 2)
+  found.append(Pairing('planted', first, copies, copies))
+  pairs = gauge_controls.planted(setting, frame, copies)
+  compute = functools.partial(gauge_rows.matched, setting, 'recovered', pairs)
+  moved = out.arrays('recovered', compute)
+  found.append(Pairing('recovered', first, copies, moved))
   return found
 
 

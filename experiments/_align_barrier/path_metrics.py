@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._align_barrier import settings
-from experiments._shared import on_mesh
+from experiments._shared import gauge_frames, on_mesh
 from wsl import align, landscape, mesh, stats, tree, types
 
 
@@ -75,12 +75,13 @@ def _correction(
     return lambda params, t: reset(setting, params)
   ends = [_moments(setting, model) for model in (a, b)]
   measure = functools.partial(_moments, setting)
+  shift = setting.config.repair.get('shift', True)
 
   def correct(params: types.Params, t: types.Array) -> types.Params:
     # REPAIR interpolates means and standard deviations between both ends.
     weights = (1 - float(t), float(t))
     return align.repair(
-      params, measure=measure, endpoints=ends, weights=weights
+      params, measure=measure, endpoints=ends, weights=weights, shift=shift
     )
 
   return correct
@@ -112,9 +113,9 @@ def weights_and_activations(
     moved: the other, permuted.
 
   Returns:
-    ``l2_reduction``; ``singular``, the alignment of each matrix of ``a`` and
-    ``moved``; ``variance``, the ratio of variances at each layer of the
-    midpoint.
+    ``l2_reduction``; ``apart`` of ``a`` and ``moved``; ``singular``, their
+    alignment by matrix; ``variance``, the ratio of variances at each layer of
+    the midpoint.
   """
   weights = lambda name, shape: name.startswith('params/')
   singular = landscape.singular_alignment(
@@ -125,6 +126,7 @@ def weights_and_activations(
   ratios = landscape.variance_ratio(*variances)
   return {
     'l2_reduction': float(landscape.l2_reduction(a, b, moved, leaves=weights)),
+    'apart': gauge_frames.apart(a, moved, leaves=weights),
     'singular': _numbers(tree.named(singular.leaves)),
     'singular_mean': float(singular.mean),
     'variance': _numbers(tree.named(ratios)),

@@ -13,14 +13,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from experiments._align_barrier import examples
 from experiments._run import checks, public_calls
-from experiments._shared import (
-  batches,
-  nets,
-  nets_training,
-  one_task,
-  side_by_side,
-)
+from experiments._shared import batches, nets, nets_training, side_by_side
 from wsl import align, landscape, train, tree, types
 
 # Arguments that the experiment supplies to a method, if it has them.
@@ -32,7 +27,7 @@ class Setting(NamedTuple):
 
   Attributes:
     config: of the run.
-    train: normalised images and their labels.
+    train: normalised images and their labels, or bytes and the next ones.
     test: the same.
     net: the network.
     symmetry: of its parameters.
@@ -55,14 +50,13 @@ class Setting(NamedTuple):
 def load(config: ml_collections.ConfigDict) -> Setting:
   """Reads the data and checks the config; see ``experiment.Run`` for errors."""
   module = nets.find(config.model)
-  task = one_task.read(config)
-  scale = one_task.statistics(task.train)
-  fit, test = (one_task.normal(split, *scale) for split in task)
+  fit, test = examples.read(config)
   _check_sizes(config, len(fit[1]))
   _check_methods(config)
   net = nets.build(module(**config.model.arguments), jnp.zeros_like(fit[0][:1]))
   # The data are arguments, so that no compiled program holds them.
-  splits = {'train': fit, 'test': test}
+  few = config.evaluation.get('train', len(fit[1]))
+  splits = {'train': jax.tree.map(lambda x: x[:few], fit), 'test': test}
   measure = functools.partial(_measure, net.apply_fn, config.evaluation)
   walk = lambda splits, a, b: landscape.path(
     functools.partial(measure, splits), a, b, points=config.points
@@ -159,7 +153,7 @@ def describe(setting: Setting) -> str:
   return (
     f'{config.pairs} pairs of {config.model.module} with '
     f'{sum(sizes.values()):,} parameters; {len(setting.train[1])} training, '
-    f'{len(setting.test[1])} test images; '
+    f'{len(setting.test[1])} test {examples.noun(config)}; '
     f'{nets_training.describe(config.training)}\n'
     f'{len(symmetry.groups)} groups of units, 10^{symmetry.log10_order:.0f} '
     'permutations without effect'

@@ -1,5 +1,7 @@
 """Titles and colours of the methods that align networks."""
 
+from typing import Any
+
 TITLES = {
   'weight_matching': 'weight matching',
   'activation_matching': 'activation matching',
@@ -14,3 +16,62 @@ COLOURS = {
   'match_many': '#17a2a2',
   'sinkhorn': '#6a3d9a',
 }
+
+# Rows of a ladder of gauges: each matches the kinds of the rows before, too.
+ROWS = {
+  'naive': 'as it is',
+  'frame': 'as it is, absorbed and balanced',
+  'permutation': 'permutations',
+  'learned_one': 'learned, second network',
+  'learned': 'learned, both networks',
+  'random': 'control: at random',
+  'planted': 'control: first, moved and matched',
+  'noise': 'control: first, noisy, moved and matched',
+}
+_KINDS = {
+  'permutation': 'permutations',
+  'sign': 'signs',
+  'scale': 'scales',
+  'linear': 'linear maps',
+  'rotation': 'rotations',
+  'phase': 'phases',
+}
+_ROW_COLOURS = {
+  'naive': '#7f7f7f',
+  'frame': '#3f3f3f',
+  'permutation': '#1f6fb4',
+  'learned_one': '#f0a3c4',
+  'learned': '#b0176b',
+  'random': '#c2c2c2',
+  'planted': '#2c8a3d',
+  'noise': '#9ac79f',
+}
+_KIND_COLOURS = {
+  'sign': '#17a2a2',
+  'scale': '#8c6d31',
+  'linear': '#8c6d31',
+  'rotation': '#6a3d9a',
+  'phase': '#d62728',
+}
+
+
+def row_title(name: str) -> str:
+  """Returns the title of a row of a ladder.
+
+  Example:
+    >>> row_title('scale_linear')
+    '+ scales, linear maps'
+  """
+  if name in ROWS:
+    return ROWS[name]
+  return '+ ' + ', '.join(_KINDS[kind] for kind in name.split('_'))
+
+
+def colour(name: str) -> str:
+  """Returns the colour of a row of a ladder, that of the last kind it adds."""
+  return _ROW_COLOURS.get(name) or _KIND_COLOURS[name.split('_')[-1]]
+
+
+def dash(name: str) -> Any:
+  """Returns the line style of a row: dots for a random element."""
+  return {'random': ':', 'noise': (0, (4, 2))}.get(name, '-')

@@ -88,7 +88,7 @@ def networks(
 
   trained = side_by_side.advance_all(
     'networks',
-    functools.partial(_loss, net),
+    functools.partial(loss, net),
     weights,
     jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
     (fixed, examples),
@@ -103,14 +103,25 @@ def networks(
   return {**fixed, 'params': trained}
 
 
-def _loss(
+def loss(
   net: nets.Net,
   fixed: types.Params,
   weights: types.Params,
   batch: Examples,
-  key: types.PRNGKey,
+  key: types.PRNGKey | None = None,
 ) -> types.Array:
-  """Returns the mean cross-entropy of a batch."""
+  """Returns the mean cross-entropy of a batch.
+
+  Args:
+    net: the network.
+    fixed: its variables that are not trained.
+    weights: its parameters.
+    batch: inputs, and one label for each, or for each of their tokens.
+    key: not used.
+
+  Returns:
+    The mean in nats.
+  """
   del key
   logits = net.fit_fn({**fixed, 'params': weights}, batch[0])
   return optax.softmax_cross_entropy_with_integer_labels(
@@ -157,7 +168,7 @@ def traced(
     fixed = dict(net.init(key))
     weights = fixed.pop('params')
     state, losses = train.advance(
-      jax.tree_util.Partial(functools.partial(_loss, net), fixed),
+      jax.tree_util.Partial(functools.partial(loss, net), fixed),
       train.start(weights, optimizer=optimizer),
       examples,
       optimizer=optimizer,

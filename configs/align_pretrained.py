@@ -1,0 +1,71 @@
+r"""How much of the distance between pretrained networks is a gauge?
+
+  python -m experiments.align_pretrained \
+    --config=configs/align_pretrained.py:VARIANT
+
+tiny: seconds, a test. Random networks of style transfer.
+
+style: a minute. Networks of style transfer from a folder of yours,
+--config.data_dir=FOLDER, with weights/style_NAME.npz and cifar10_rgb.npz.
+
+resnets: minutes. ResNets of CIFAR-10 from weights/cifar_resnetDEPTH.npz. They
+differ in depth: deeper ones are cut to the smallest depth, and trained on.
+"""
+
+import ml_collections
+
+from configs import _variants
+
+
+def style() -> ml_collections.ConfigDict:
+  """Networks of style transfer, from a folder of the user."""
+  return ml_collections.ConfigDict(
+    {
+      'variant': '',
+      'kind': 'style',
+      'data_dir': 'data',  # with the task and the folder of weights
+      'weights': 'weights',
+      'task': 'cifar10_rgb',
+      # Two of unrelated networks, three of siblings.
+      'pairs': (
+        ('la_muse', 'wave'),
+        ('la_muse', 'mathura'),
+        ('mathura', 'matilde_perez'),
+        ('mathura', 'matta'),
+        ('matilde_perez', 'matta'),
+      ),
+      'seed': 0,
+      # Kinds of gauges that are matched beside permutations, in each row those
+      # of the rows before and some more.
+      'ladder': (('sign',), ('scale',)),
+      'noise': 0.3,  # of the control with noise, relative to each matrix
+      'points': 11,  # on a line
+      'images': 8,
+      'side': 96,  # of the images, a multiple of 4
+    }
+  )
+
+
+def tiny() -> ml_collections.ConfigDict:
+  """A test, in seconds."""
+  config = style()
+  config.update({'data_dir': '', 'points': 3, 'images': 4, 'side': 16})
+  config.pairs = (('one', 'other'),)
+  with config.unlocked():
+    config.widths, config.blocks = (4, 6, 8), 1
+  return config
+
+
+def resnets() -> ml_collections.ConfigDict:
+  """Residual networks of CIFAR-10, from a folder of the user."""
+  config = style()
+  config.update({'kind': 'resnet', 'images': 500, 'points': 5})
+  config.pairs = ((20, 32), (20, 44), (32, 44))
+  with config.unlocked():
+    del config.side
+    config.tuning = {'epochs': 2, 'batch_size': 64, 'learning_rate': 1e-3}
+    config.statistics = 500  # training images that moments are reset on
+  return config
+
+
+get_config = _variants.chooser(tiny, style, resnets, default='style')

@@ -1,0 +1,1 @@
+"""Helpers of ``experiments/align_pretrained.py``."""
