@@ -156,6 +156,14 @@ def digits_vit() -> ml_collections.ConfigDict:
     # Kinds of gauges that are matched beside permutations, in each row those of
     # the rows before and some more.
     config.ladder = (('sign',), ('scale', 'linear'), ('rotation',))
+    # After the last row, gauge elements are learned by the loss on the path.
+    config.learned = {
+      'epochs': 20,
+      'batch_size': 64,
+      'held_out': 4,  # batches that select the step
+      'learning_rate': 0.01,
+      'path': (0.4, 0.6),
+    }
   config.points, config.repair.points = 11, 5
   return config
 
@@ -195,6 +203,7 @@ def python_lm() -> ml_collections.ConfigDict:
     config.repair.shift = False
     config.ladder = (*config.ladder, ('phase',))
   config.training.update({'epochs': 3, 'batch_size': 32})
+  config.learned.update({'epochs': 2, 'batch_size': 32, 'held_out': 8})
   config.statistics = {'examples': 256, 'batch_size': 64}
   return config
 

@@ -26,22 +26,20 @@ def style() -> ml_collections.ConfigDict:
       'data_dir': 'data',  # with the task and the folder of weights
       'weights': 'weights',
       'task': 'cifar10_rgb',
-      # Two of unrelated networks, three of siblings.
+      # One of unrelated networks, two of siblings.
       'pairs': (
         ('la_muse', 'wave'),
-        ('la_muse', 'mathura'),
         ('mathura', 'matilde_perez'),
         ('mathura', 'matta'),
-        ('matilde_perez', 'matta'),
       ),
       'seed': 0,
       # Kinds of gauges that are matched beside permutations, in each row those
       # of the rows before and some more.
       'ladder': (('sign',), ('scale',)),
       'noise': 0.3,  # of the control with noise, relative to each matrix
-      'points': 11,  # on a line
+      'points': 5,  # on a line
       'images': 8,
-      'side': 96,  # of the images, a multiple of 4
+      'side': 64,  # of the images, a multiple of 4
     }
   )
 
@@ -59,7 +57,7 @@ def tiny() -> ml_collections.ConfigDict:
 def resnets() -> ml_collections.ConfigDict:
   """Residual networks of CIFAR-10, from a folder of the user."""
   config = style()
-  config.update({'kind': 'resnet', 'images': 500, 'points': 5})
+  config.update({'kind': 'resnet', 'images': 500})
   config.pairs = ((20, 32), (20, 44), (32, 44))
   with config.unlocked():
     del config.side

@@ -51,10 +51,13 @@ def answer(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
 
   # Write figures, a table and the record.
   correction = 'REPAIR' if setting.net.update_fn is None else 'BatchNorm reset'
-  summary = tables.summarise(results, correction)
+  ladder = setting.config.get('ladder', ())
+  summary = tables.summarise(results, correction, ladder)
   out.log(*summary['rows'])
   figures.paths(out.path / 'paths.png', results, correction)
   figures.layers(out.path / 'layers.png', results)
+  if ladder:
+    figures.distances(out.path / 'distances.png', results)
   tables.show(out.title, summary)
   return out.finish({**summary, 'results': results})
 

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib import axes
 import numpy as np
 
-from experiments._align_barrier import tables
+from experiments._align_barrier import claims, tables
 from experiments._run import canvas
 from experiments._shared import alignments
 
@@ -37,7 +37,9 @@ def paths(
       for way, found in results.items():
         if way != 'planted':
           colour = _colour(way, results)
-          for kind in ('plain', 'repaired'):
+          # Many rows of gauges are clearer without their corrections.
+          kinds = ('plain',) if 'frame' in results else ('plain', 'repaired')
+          for kind in kinds:
             if kind in found:
               name = tables.title(way, kind, correction)
               curves = [one['values'][split][measure] for one in found[kind]]
@@ -111,9 +113,38 @@ def layers(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:
   canvas.save(fig, path)
 
 
+def distances(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:
+  """Draws how far apart each pair is, and its barrier, by pairing.
+
+  Args:
+    path: the file to write.
+    results: from ``measure``, by pairing.
+  """
+  ways = [way for way in results if way != 'planted'][::-1]
+  fig, panels = canvas.grid(11.5, 1.2 + 0.34 * len(ways), 1, 2, share=True)
+  columns = (
+    ('distance, 1 for orthogonal weights', lambda found: found['apart']),
+    ('barrier in test loss, nats', claims.heights),
+  )
+  for ax, (label, measure) in zip(panels[0], columns):
+    for place, way in enumerate(ways):
+      y = np.asarray(measure(results[way]))
+      colour = _colour(way, results)
+      ax.plot([0, y.mean()], [place] * 2, color=colour, lw=2, alpha=0.5)
+      ax.plot(y, [place] * len(y), 'o', color=colour)
+    ax.set_xlim(left=0)
+    ax.set_xlabel(label)
+    ax.grid(visible=False, axis='y')
+  names = [tables.title(way) for way in ways]
+  panels[0][0].set_yticks(np.arange(len(ways)), names)
+  canvas.save(fig, path)
+
+
 def _colour(way: str, results: dict[str, Any]) -> str:
   if way in _COLOURS:
     return _COLOURS[way]
+  if tables.title(way) != way:
+    return alignments.colour(way)
   others = [name for name in results if name not in (*_COLOURS, 'planted')]
   return _OTHERS[others.index(way) % len(_OTHERS)]
 

@@ -1,12 +1,16 @@
 """Networks matched over more and more kinds of gauges, and learned matching."""
 
+import functools
 from typing import NamedTuple
+
+import optax
 
 from experiments._align_barrier import settings
 from experiments._run import console
 from experiments._shared import (
   batches,
   gauge_frames,
+  nets,
   nets_training,
   side_by_side,
 )
@@ -62,7 +66,7 @@ def matched(setting: settings.Setting, name: str, found: Frame) -> types.Params:
 def learned(
   setting: settings.Setting, name: str, found: Frame, start: types.Params
 ) -> dict[str, types.Params]:
-  """Learns gauges of the second network, or of both, on the path.
+  """Learns gauge elements by the loss on the path.
 
   Args:
     setting: config, data and model.
@@ -73,14 +77,20 @@ def learned(
   Returns:
     ``first`` and ``second``, ``[S, ...]``.
   """
-  config = setting.config.learned
+  config, symmetry = setting.config.learned, found.symmetry
   keys = settings.keys(setting, 4)
-  data = batches.cut(setting.train, config.batch_size)
-  data = [batch for batch in data if len(batch[1]) == config.batch_size]
-
-  def loss(params: types.Params, batch: nets_training.Examples) -> types.Array:
-    return nets_training.loss(setting.net, {}, params['params'], batch)
-
+  whole = batches.cut(setting.train, config.batch_size)
+  whole = [one for one in whole if len(one[1]) == config.batch_size]
+  held_out = whole[: config.held_out]
+  options = {
+    'loss_fn': functools.partial(_loss, setting.net),
+    'held_out': held_out,
+    'gauges': found.kinds,
+    'both': name == 'learned',
+    'path': config.path,
+    'initial': align.identity(symmetry),
+    'optimizer': optax.adam(config.learning_rate),
+  }
   firsts, seconds = [], []
   with console.progress(name, setting.config.pairs) as tick:
     for s in range(setting.config.pairs):
@@ -89,15 +99,20 @@ def learned(
       result = align.learned_matching(
         a,
         b,
-        symmetry=found.symmetry,
+        symmetry=symmetry,
         key=keys[s],
-        loss_fn=loss,
-        batches=data,
-        both=name == 'learned',
-        gauges=found.kinds,
+        batches=whole[config.held_out :] * config.epochs,
+        **options,
       )
-      move = lambda p, g: align.permute(p, g, symmetry=found.symmetry)
-      firsts.append(move(a, result.fixed))
-      seconds.append(move(b, result.moving))
-      tick('')
+      firsts.append(align.permute(a, result.fixed, symmetry=symmetry))
+      seconds.append(align.permute(b, result.moving, symmetry=symmetry))
+      before, after = result.held_out[0], result.held_out.min()
+      tick(f'loss on the path {before:.3f}, learned {after:.3f}')
   return {'first': tree.stack(firsts), 'second': tree.stack(seconds)}
+
+
+def _loss(
+  net: nets.Net, params: types.Params, batch: nets_training.Examples
+) -> types.Array:
+  """Returns the mean cross-entropy of a batch."""
+  return nets_training.loss(net, {}, params['params'], batch)

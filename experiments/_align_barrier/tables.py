@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments._run import console, spreads
+from experiments._align_barrier import claims
+from experiments._run import console, spreads, verdicts
 from experiments._shared import alignments
+from wsl import align
 
 TITLES = {
   **alignments.TITLES,
   'naive': 'as it is',
   'random': 'control: at random',
-  'planted': 'control: first, permuted',
+  'planted': 'control: first, moved',
   'recovered': 'control: first, matched',
 }
 
@@ -25,6 +27,7 @@ COLUMNS = (
   'error %',
   '(mean)',
   'L2 %',
+  'apart',
   'R',
   'var.',
 )
@@ -32,23 +35,32 @@ COLUMNS = (
 
 def title(way: str, kind: str = 'plain', correction: str = '') -> str:
   """Returns the title of a pairing, with or without correction."""
-  name = TITLES.get(way, way)
+  name = TITLES[way] if way in TITLES else _row_title(way)
   return f'{name} + {correction}' if kind == 'repaired' else name
 
 
+def _row_title(way: str) -> str:
+  """Returns the title of a row of the ladder, or the name of a method."""
+  kinds = {*way.split('_')} & {*align.GAUGES}
+  known = kinds or way in alignments.ROWS
+  return alignments.row_title(way) if known else way
+
+
 def summarise(
-  results: dict[str, dict[str, Any]], correction: str
+  results: dict[str, dict[str, Any]], correction: str, ladder: Any = ()
 ) -> dict[str, Any]:
   """Summarises the measurements.
 
   Args:
     results: from ``measure``, by pairing.
     correction: name of the correction of statistics.
+    ladder: of the config, or nothing.
 
   Returns:
     ``rows``, a dict for each line, numbers as ``[mean, standard deviation]``
     over pairs; ``ends``, loss and error of the networks themselves;
-    ``recovered``, whether weight matching inverted each planted permutation.
+    ``recovered``, whether weight matching inverted each planted permutation;
+    and with a ladder ``claims``, see there.
   """
   rows = [
     _row(way, kind, found, title(way, kind, correction))
@@ -56,10 +68,12 @@ def summarise(
     for kind in ('plain', 'repaired')
     if kind in found
   ]
+  judged = {'claims': claims.judge(results, ladder)} if ladder else {}
   return {
     'rows': rows,
     'ends': _ends(results['naive']['plain']),
     'recovered': results['recovered']['equal'],
+    **judged,
   }
 
 
@@ -88,6 +102,7 @@ def _row(
     variance = [list(v.values()) for v in found['variance']]
     row |= {
       'l2_reduction': spreads.spread(found['l2_reduction']),
+      'apart': spreads.spread(found['apart']),
       'singular': spreads.spread(found['singular_mean']),
       'variance': spreads.spread(np.min(variance, axis=1)),
     }
@@ -118,11 +133,13 @@ def show(label: str, summary: dict[str, Any]) -> None:
     f'{ends["test loss"][0]:.3f}, train loss {ends["train loss"][0]:.4f}',
     'barriers: the largest height above the chord, and (mean) the largest '
     'value minus the mean of the ends; ±: standard deviation over pairs.',
-    'middle %: test accuracy; L2: share of the distance that the permutation '
-    'removes; R: alignment of leading singular vectors; var.: variance of '
-    'activations in the middle over that of the ends, lowest layer.',
+    'middle %: test accuracy; L2: share of the distance that the matching '
+    'removes; apart: distance, 1 for orthogonal weights; R: alignment of '
+    'leading singular vectors; var.: variance of activations in the middle '
+    'over that of the ends, lowest layer.',
     f'planted permutations inverted exactly: {sum(recovered)} of '
     f'{len(recovered)}',
+    *verdicts.lines(summary.get('claims', {})),
   ]
   console.show_table(label, COLUMNS, [groups[False], groups[True]], notes)
 
@@ -136,10 +153,11 @@ def _accuracy(errors: dict[str, list[float]]) -> str:
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
   """Formats one line of the table."""
   chord, mean = row['above_chord'], row['above_mean']
-  rest = ('', '', '')
+  rest = ('', '', '', '')
   if row['kind'] == 'plain':
     rest = (
       f'{100 * row["l2_reduction"][0]:.1f}',
+      f'{row["apart"][0]:.3f}',
       f'{row["singular"][0]:.3f}',
       f'{row["variance"][0]:.2f}',
     )

@@ -107,7 +107,7 @@ def test_matching_lowers_the_barrier_and_the_controls_hold(finished):
   assert height['weight matching'] < naive / 3
   assert height['activation matching'] < naive / 3
   assert height['control: at random'] > naive / 2
-  assert height['control: first, permuted'] > naive / 2
+  assert height['control: first, moved'] > naive / 2
   assert height['control: first, matched'] == pytest.approx(0, abs=1e-6)
   assert height['weight matching + REPAIR'] < height['weight matching']
   assert record['recovered'] == [True, True]
