@@ -49,8 +49,8 @@ from configs import _variants
 
 _TRANSFORMER: dict[str, object] = {
   'optimizer': 'adamw',
-  'learning_rate': 3e-3,
-  'weight_decay': 0.1,
+  'learning_rate': 5e-3,
+  'weight_decay': 1.0,
   'batch_size': 64,
   'at_once': 1,
 }
@@ -152,7 +152,7 @@ def digits_vit() -> ml_collections.ConfigDict:
         'pool': 'mean',
       },
     }
-    config.training = _TRANSFORMER | {'epochs': 30}
+    config.training = _TRANSFORMER | {'epochs': 60}
     # Kinds of gauges that are matched beside permutations, in each row those of
     # the rows before and some more.
     config.ladder = (('sign',), ('scale', 'linear'), ('rotation',))

@@ -126,7 +126,7 @@ def weights_and_activations(
   ratios = landscape.variance_ratio(*variances)
   return {
     'l2_reduction': float(landscape.l2_reduction(a, b, moved, leaves=weights)),
-    'apart': gauge_frames.apart(a, moved, leaves=weights),
+    'apart': gauge_frames.apart(a, moved),
     'singular': _numbers(tree.named(singular.leaves)),
     'singular_mean': float(singular.mean),
     'variance': _numbers(tree.named(ratios)),

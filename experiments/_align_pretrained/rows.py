@@ -94,7 +94,7 @@ def measure(setting: settings.Setting, row: Row) -> dict[str, Any]:
     row.first, row.second, row.moved, leaves=weights
   )
   return {
-    'apart': gauge_frames.apart(row.first, row.moved, leaves=weights),
+    'apart': gauge_frames.apart(row.first, row.moved),
     'removed': float(removed),
     'line': line,
   }

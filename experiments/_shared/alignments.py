@@ -20,13 +20,13 @@ COLOURS = {
 # Rows of a ladder of gauges: each matches the kinds of the rows before, too.
 ROWS = {
   'naive': 'as it is',
-  'frame': 'as it is, absorbed and balanced',
+  'frame': 'canonical form',
   'permutation': 'permutations',
   'learned_one': 'learned, second network',
   'learned': 'learned, both networks',
   'random': 'control: at random',
-  'planted': 'control: first, moved and matched',
-  'noise': 'control: first, noisy, moved and matched',
+  'planted': 'control: first, matched',
+  'noise': 'control: first, noisy',
 }
 _KINDS = {
   'permutation': 'permutations',

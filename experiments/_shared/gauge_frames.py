@@ -79,24 +79,20 @@ def balanced(
   return align.balance(params, symmetry=symmetry, gauges=kinds).params
 
 
-def apart(
-  a: types.Params, b: types.Params, *, leaves: types.Leaves | None = None
-) -> float:
-  r"""Returns how far two networks are apart.
+def apart(a: types.Params, b: types.Params) -> float:
+  r"""Returns how far the matrices and kernels of two networks are apart.
 
   .. math:: \|a - b\| / \sqrt{\|a\|^2 + \|b\|^2}
 
   It is 0 for equal networks, and 1 for unrelated ones: those whose weights are
-  orthogonal.
+  orthogonal. Vectors do not count, as gains are alike in all networks.
   """
-  if leaves is not None:
-    a, b = (_only(x, leaves) for x in (a, b))
+  a, b = (_matrices(x) for x in (a, b))
   difference = jax.tree.map(lambda x, y: x - y, a, b)
   norms = [float(tree.norm(x)) for x in (difference, a, b)]
   return norms[0] / (norms[1] ** 2 + norms[2] ** 2) ** 0.5
 
 
-def _only(params: types.Params, leaves: types.Leaves) -> types.Params:
-  """Returns the chosen leaves by name."""
-  chosen = tree.named(tree.select(params, leaves))
-  return {n: x for n, x in tree.named(params).items() if chosen[n]}
+def _matrices(params: types.Params) -> types.Params:
+  """Returns the leaves of two axes or more, by name."""
+  return {n: x for n, x in tree.named(params).items() if x.ndim > 1}

@@ -11,6 +11,7 @@ from wsl.align._gauges import elements
 _STEPS = 60
 _LARGEST = 2.0  # of a Newton step, in logarithms
 _TOLERANCE = 1e-14  # of a Newton step
+_RIDGE = 1e-9  # added to the Hessian, as a fraction of its diagonal
 
 
 class Term(NamedTuple):
@@ -184,14 +185,21 @@ def _newton(
   for _ in range(_STEPS):
     gradient = flat(_reduced(terms, mass, start)) - flat(constant)
 
-    def product(v: np.ndarray, mass: list[np.ndarray] = mass) -> np.ndarray:
-      # Half of the Hessian: the sum over entries of 2 m p p^T.
+    diagonal = flat(_diagonal(terms, mass, start))
+
+    def product(
+      v: np.ndarray,
+      mass: list[np.ndarray] = mass,
+      ridge: np.ndarray = _RIDGE * diagonal,
+    ) -> np.ndarray:
+      # Half of the Hessian: the sum over entries of 2 m p p^T. Scales of heads
+      # and of frequencies share a factor: without a ridge it is singular, and
+      # rounding in the gradient would make conjugate gradients diverge.
       parts = [
         2 * m * _exponent(term, whole(v)) for term, m in zip(terms, mass)
       ]
-      return flat(_reduced(terms, parts, start))
+      return flat(_reduced(terms, parts, start)) + ridge * v
 
-    diagonal = flat(_diagonal(terms, mass, start))
     precondition = 1 / np.where(diagonal > 0, diagonal, 1)
     n = len(gradient)
     step, _ = linalg.cg(
