@@ -96,6 +96,23 @@ def tiny() -> ml_collections.ConfigDict:
   return config
 
 
+def tiny_lm() -> ml_collections.ConfigDict:
+  """A test of gauges, in seconds: one pair of language models."""
+  config = python_lm()
+  config.update({'pairs': 1, 'length': 16, 'bytes': 20_000, 'points': 3})
+  config.model.arguments.update(
+    {'width': 8, 'depth': 1, 'heads': 2, 'hidden': 8}
+  )
+  config.training.epochs = 1
+  config.evaluation = {'batch_size': 32, 'windows': 32, 'train': 64}
+  config.statistics = {'examples': 64, 'batch_size': 64}
+  config.methods = ('weight_matching',)
+  config.ladder = (('sign', 'scale', 'linear', 'rotation', 'phase'),)
+  config.learned.update({'epochs': 1, 'held_out': 1, 'learning_rate': 0.02})
+  config.repair.points = 3
+  return config
+
+
 def mnist_mlp() -> ml_collections.ConfigDict:
   """The MLP of the re-basin papers, from a folder of the user."""
   config = digits()
@@ -227,6 +244,7 @@ def sweep() -> list[dict[str, object]]:
 
 get_config = _variants.chooser(
   tiny,
+  tiny_lm,
   digits,
   mnist_mlp,
   digits_resnet,

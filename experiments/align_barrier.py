@@ -49,9 +49,15 @@ def answer(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
     compute = functools.partial(measure, setting, pairing)
     results[pairing.name] = out.values(f'path.{pairing.name}', compute)
 
+  # Plant elements of one kind of gauge at a time.
+  ladder = setting.config.get('ladder', ())
+  extra = {}
+  if ladder:
+    compute = functools.partial(pairings.left_by_kind, setting, networks)
+    extra['left_by_kind'] = out.values('left by kind', compute)
+
   # Write figures, a table and the record.
   correction = 'REPAIR' if setting.net.update_fn is None else 'BatchNorm reset'
-  ladder = setting.config.get('ladder', ())
   summary = tables.summarise(results, correction, ladder)
   out.log(*summary['rows'])
   figures.paths(out.path / 'paths.png', results, correction)
@@ -59,7 +65,7 @@ def answer(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   if ladder:
     figures.distances(out.path / 'distances.png', results)
   tables.show(out.title, summary)
-  return out.finish({**summary, 'results': results})
+  return out.finish({**summary, **extra, 'results': results})
 
 
 def measure(

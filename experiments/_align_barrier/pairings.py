@@ -130,6 +130,15 @@ def _over_gauges(
   return found
 
 
+def left_by_kind(
+  setting: settings.Setting, networks: types.Params
+) -> dict[str, list[float]]:
+  """Returns what is left of planted elements; see ``gauge_controls``."""
+  kinds = [*gauge_frames.cumulative(setting.config.ladder).values()][-1]
+  frame = gauge_rows.frame(setting, networks, kinds)
+  return gauge_controls.left_by_kind(setting, frame)
+
+
 def _match(
   setting: settings.Setting,
   name: str,

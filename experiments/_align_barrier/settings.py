@@ -53,6 +53,7 @@ def load(config: ml_collections.ConfigDict) -> Setting:
   fit, test = examples.read(config)
   _check_sizes(config, len(fit[1]))
   _check_methods(config)
+  _check_gauges(config, len(fit[1]))
   net = nets.build(module(**config.model.arguments), jnp.zeros_like(fit[0][:1]))
   # The data are arguments, so that no compiled program holds them.
   few = config.evaluation.get('train', len(fit[1]))
@@ -129,6 +130,24 @@ def _check_methods(config: ml_collections.ConfigDict) -> None:
     given = config.arguments.get(name, {})
     where = f'arguments.{name}'
     public_calls.check(function, given, supplied=SUPPLIED, where=where)
+
+
+def _check_gauges(config: ml_collections.ConfigDict, count: int) -> None:
+  """Checks the kinds of gauges, and the numbers of the learning of elements."""
+  kinds = [kind for new in config.get('ladder', ()) for kind in new]
+  for kind in kinds:
+    checks.choice('ladder', kind, align.GAUGES)
+  if config.get('learned'):
+    learned = config.learned
+    most = count // learned.batch_size - 1
+    checks.sizes(
+      {
+        'learned.epochs': (learned.epochs, 1, None),
+        'learned.batch_size': (learned.batch_size, 1, count),
+        'learned.held_out': (learned.held_out, 1, most),
+        'learned.path': (tuple(learned.path), 0, 1),
+      }
+    )
 
 
 def _symmetry(
