@@ -32,7 +32,7 @@ def find(setting: settings.Setting, pair: settings.Pair) -> list[Row]:
   """Matches the second network of a pair to the first one."""
   config = setting.config
   keys = jax.random.split(jax.random.key(config.seed), 4)
-  ladder = {'permutation': ('permutation',)}
+  ladder: dict[str, tuple[str, ...]] = {'permutation': ('permutation',)}
   ladder |= gauge_frames.cumulative(config.ladder)
   rows = [Row('naive', pair.first, pair.second, pair.second)]
   for name, kinds in ladder.items():

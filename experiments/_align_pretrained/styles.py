@@ -30,7 +30,10 @@ class Source(NamedTuple):
   networks: dict[str, types.Params]
   inputs: types.Array
 
-  apply_fn = staticmethod(jax.jit(style_net.apply))
+  @property
+  def apply_fn(self) -> Any:
+    """The function of the networks."""
+    return style_net.apply
 
   def line(self, a: types.Params, b: types.Params) -> dict[str, Any]:
     """Measures the images that networks on a line make; see ``line``."""

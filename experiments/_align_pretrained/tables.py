@@ -1,6 +1,5 @@
 """The table of pretrained pairs."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +80,7 @@ def show(label: str, summary: dict[str, Any]) -> None:
   console.show_table(label, columns, [groups[False], groups[True]], notes)
 
 
-def _cells(row: dict[str, Any], style: bool) -> Sequence[str]:
+def _cells(row: dict[str, Any], style: bool) -> tuple[str, ...]:
   """Formats one line of the table."""
   middle = row['middle']
   if style:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.align import gauges_test as models
-from wsl import align
+from wsl import align, tree
+from wsl import models as language
 from wsl.align import _check
 
 KEY = jax.random.key(0)
@@ -253,3 +254,26 @@ def test_dead_units_are_balanced():
   into = np.square(model['a']).sum(0) + np.square(model['b'])
   np.testing.assert_allclose(table[1], into[1] ** -0.5, 1e-12)
   assert table[2] == 1
+
+
+def test_scales_that_share_a_factor_are_balanced():
+  """Without phases, RoPE leaves scales of heads and of frequencies.
+
+  Inverse numbers on all of both cancel: the Hessian of the norm is singular.
+  """
+  net = language.LanguageModel(5, width=8, depth=1, heads=2, hidden=4)
+  tokens = jax.ShapeDtypeStruct((1, 3), np.int32)
+  shapes = jax.eval_shape(net.init, KEY, tokens)
+  kinds = ('scale',)
+  symmetry = align.find_symmetry(net.apply, shapes, tokens, gauges=kinds)
+  draw = np.random.default_rng(3).normal
+  params = {n: draw(size=x.shape) for n, x in tree.named(shapes).items()}
+  moved = move(params, element(symmetry, 1, kinds), symmetry)
+  flat = symmetry.actions[0].powers[0].leaf
+  assert sum(flat == p.leaf for a in symmetry.actions for p in a.powers) > 4
+  first, second = (
+    align.balance(x, symmetry=symmetry, gauges=kinds) for x in (params, moved)
+  )
+  assert not first.kept
+  assert distance(host(first.params), host(second.params)) < 1e-12
+  assert distance(params, host(second.params)) > 0.1

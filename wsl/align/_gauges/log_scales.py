@@ -11,7 +11,7 @@ from wsl.align._gauges import elements
 _STEPS = 60
 _LARGEST = 2.0  # of a Newton step, in logarithms
 _TOLERANCE = 1e-14  # of a Newton step
-_RIDGE = 1e-9  # added to the Hessian, as a fraction of its diagonal
+_RIDGE = 1e-8  # added to the Hessian, as a fraction of its diagonal
 
 
 class Term(NamedTuple):
@@ -49,7 +49,7 @@ def update(
     tables: of all actions; those of ``names`` are replaced.
 
   Returns:
-    The largest change of a logarithm.
+    The largest change of the logarithm of an entry.
   """
   shapes = {name: _shape(symmetry, name) for name in names}
   terms = _terms(pieces, symmetry, names, tables)
@@ -60,7 +60,7 @@ def update(
     size = np.exp(t[name])
     phase = symmetry.action[name].kind == 'phase'
     tables[name] = np.stack([size, 0 * size], -1) if phase else size
-  return max(float(np.abs(t[n] - start[n]).max(initial=0)) for n in names)
+  return _change(terms, {name: t[name] - start[name] for name in names})
 
 
 def _shape(symmetry: _symmetry.Symmetry, name: str) -> tuple[int, ...]:
@@ -119,6 +119,15 @@ def _exponent(term: Term, t: dict[str, np.ndarray]) -> Any:
     rest = [i for i in range(term.mass.ndim) if i not in axes]
     total = total + power * np.expand_dims(x, rest)
   return total
+
+
+def _change(terms: Sequence[Term], step: dict[str, np.ndarray]) -> float:
+  """Returns the largest change of the logarithm of an entry.
+
+  It is zero where changes of several scales cancel.
+  """
+  parts = (np.abs(_exponent(term, step)).max(initial=0) for term in terms)
+  return float(max(parts, default=0.0))
 
 
 def _reduced(
@@ -209,7 +218,7 @@ def _newton(
       maxiter=10 * n,
       M=sparse.diags_array(precondition),
     )
-    size = float(np.abs(step).max(initial=0))
+    size = _change(terms, whole(step))
     step = whole(step * min(1, _LARGEST / max(size, _LARGEST)))
     before, length = value(t, mass), 1.0
     while True:
