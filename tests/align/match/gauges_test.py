@@ -143,6 +143,23 @@ def test_all_gauges_of_a_transformer_are_undone(seed):
   assert distance(fixed, move(moving, found, symmetry)) < 1e-12
 
 
+@pytest.mark.parametrize('gauges', [align.GAUGES, ('sign',)])
+def test_signed_permutations_of_recurrent_units_are_undone(gauges):
+  def apply(p, xs):
+    step = lambda h, x: (jnp.tanh(h @ p['w'] + x @ p['i'] + p['b']), None)
+    return jax.lax.scan(step, jnp.zeros(9), xs)[0] @ p['o']
+
+  params = models.shapes(w=(9, 9), i=(3, 9), b=(9,), o=(9, 2))
+  symmetry = align.find_symmetry(apply, params, models.X)
+  fixed = host(params)
+  moving = move(fixed, element(symmetry, 1, gauges), symmetry)
+  found = align.weight_matching(
+    fixed, moving, symmetry=symmetry, key=KEY, gauges=gauges
+  )
+  assert distance(fixed, moving) > 1
+  assert distance(fixed, move(moving, found, symmetry)) == 0
+
+
 def test_dependent_units_are_matched_by_rotations_only():
   (apply, params, *inputs), *_ = models.BY_HAND['identity']
   symmetry = align.find_symmetry(apply, params, *inputs)

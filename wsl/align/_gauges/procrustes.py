@@ -7,6 +7,9 @@ a plane. As a solver of assignments, each takes gains ``[..., n, n]``; the
 result is a matrix, not indices.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 _RANK = 1e-12  # relative size of the singular values that count as zero
@@ -65,6 +68,23 @@ def complement(n: int) -> np.ndarray:
     return np.zeros((1, 0))
   v = np.eye(n)[0] - n**-0.5
   return (np.eye(n) - 2 * np.outer(v, v) / (v @ v))[:, 1:]
+
+
+def signed_permutation(
+  assign: Callable[[Any], Any], gains: np.ndarray
+) -> np.ndarray:
+  """Returns the best signed permutations, as matrices.
+
+  A pair of units has the gain abs(S_ij), with the sign of S_ij.
+
+  Args:
+    assign: an assignment solver.
+    gains: ``[..., n, n]``.
+  """
+  gains = np.asarray(gains, np.float64)
+  order = np.asarray(assign(np.abs(gains)))
+  one = np.eye(gains.shape[-1])[order]
+  return np.where(gains < 0, -one, one)
 
 
 def phase(gains: np.ndarray) -> np.ndarray:
