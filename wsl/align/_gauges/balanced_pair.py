@@ -88,23 +88,43 @@ def of(
     leaves: the leaves whose norm counts.
     caller: the public function to name in messages.
   """
-  found: list[dict[str, Any]] = []
+  pair = {'fixed': fixed, 'moving': moving}
+  a, b = solve(pair, symmetry, leaves, caller=caller)
+  floats = [x for x in jax.tree.leaves(fixed) if tree.is_float(x)]
+  return Frames(symmetry, a, b, tree.wide_dtype(*floats))
+
+
+def solve(
+  models: Mapping[str, types.Params],
+  symmetry: _symmetry.Symmetry,
+  leaves: types.Leaves,
+  *,
+  caller: str,
+) -> list[Element]:
+  """Returns for each model the scales and linear maps that balance it.
+
+  An action that cannot be balanced in one of them is kept in all.
+
+  Args:
+    models: models by their names in messages.
+    symmetry: their symmetry, with the actions to match.
+    leaves: the leaves whose norm counts.
+    caller: the public function to name in messages.
+  """
+  found: list[Element] = []
   kept: dict[str, str] = {}
-  kinds = _symmetry.GAUGES
-  for name, model in (('fixed', fixed), ('moving', moving)):
+  for name, model in models.items():
     tables, reasons = balance.solve(
-      model, symmetry, kinds, leaves, f'{caller}: {name}'
+      model, symmetry, _symmetry.GAUGES, leaves, f'{caller}: {name}'
     )
-    found.append(tables)
+    found.append(dict(tables))
     kept |= {n: f'{reason} of {name}' for n, reason in reasons.items()}
   for name, reason in kept.items():
     warnings.warn(
       f"{caller}: '{name}' is matched by rotations only: {reason}",
-      stacklevel=3,
+      stacklevel=4,
     )
-  a, b = ({n: x for n, x in t.items() if n not in kept} for t in found)
-  floats = [x for x in jax.tree.leaves(fixed) if tree.is_float(x)]
-  return Frames(symmetry, a, b, tree.wide_dtype(*floats))
+  return [{n: x for n, x in t.items() if n not in kept} for t in found]
 
 
 def apply(

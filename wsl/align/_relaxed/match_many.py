@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
@@ -16,7 +15,8 @@ from wsl.align import (
   _symmetry,
 )
 from wsl.align._gauges import compose
-from wsl.align._relaxed import frank_wolfe, objective
+from wsl.align._match import in_turn
+from wsl.align._relaxed import frank_wolfe, many_arguments, objective
 
 
 class Sweep(NamedTuple):
@@ -48,6 +48,7 @@ def match_many(
   max_sweeps: int = 200,
   tolerance: float = 1e-6,
   patience: int = 5,
+  gauges: Sequence[str] = ('permutation',),
   progress: Callable[[Sweep], None] | None = None,
 ) -> list[_permutation.Permutation]:
   r"""Permutes N models into one basis, by the Frank-Wolfe algorithm.
@@ -66,6 +67,12 @@ def match_many(
   At the end the matrices are rounded to permutations, and all permutations are
   composed with the inverse of the first one.
 
+  With ``gauges`` other than permutations, models are balanced as in
+  ``weight_matching``, so that all maps are isometries, and each in turn is
+  matched to the sum of the others from its current element: the agreement never
+  decreases. The start is grown, model by model; further starts grow in random
+  orders.
+
   Args:
     models: N >= 2 models, leaves ``[...]`` of one structure and shapes.
     symmetry: the symmetry of all of them.
@@ -74,7 +81,8 @@ def match_many(
     initial: ``'center'``, halfway between the uniform matrix and a random
       doubly stochastic one; ``'identity'``; N permutations; or N dicts of
       doubly stochastic matrices (universe by model), for each group ``[*outer,
-      *outer, n, n]``, such as those of ``sinkhorn_project``.
+      *outer, n, n]``, such as those of ``sinkhorn_project``. With gauges
+      ``'center'`` is the grown start, and elements take the place of matrices.
     update: ``'in turn'``, one model after the other; or ``'at once'``, all by
       one step as in the paper, which can oscillate between two models.
     leaves: which leaves to match: a regular expression or a predicate on (name,
@@ -84,11 +92,14 @@ def match_many(
     tolerance: a sweep is small if its gain, relative to the objective, is
       below this.
     patience: number of consecutive small sweeps after which to stop.
+    gauges: the kinds of maps to match, such as ``align.GAUGES``.
     progress: called after every sweep.
 
   Returns:
-    N permutations, indices ``[*outer, n]``; the first is the identity.
-    ``agreement`` gives the objective of the permuted models.
+    N permutations, indices ``[*outer, n]``, and tables of the actions of
+    ``gauges``; the first is the identity. ``agreement`` gives the objective of
+    the permuted models; with scales or linear maps, that of balanced ones is
+    maximised.
 
   Raises:
     ValueError: if there are fewer than two models, they differ, do not fit the
@@ -116,10 +127,27 @@ def match_many(
   leaf.
   """
   tree.check_scalars('match_many', tolerance=tolerance)
-  _check_arguments(models, symmetry, starts, initial, update, max_sweeps)
+  many_arguments.check(
+    models, symmetry, starts, initial, update, max_sweeps, gauges
+  )
+  if {*gauges} != {'permutation'}:
+    return in_turn.match(
+      models,
+      symmetry=symmetry,
+      key=key,
+      starts=starts,
+      initial=initial,
+      leaves=leaves,
+      solver=solver,
+      max_sweeps=max_sweeps,
+      tolerance=tolerance,
+      patience=patience,
+      gauges=gauges,
+      progress=progress and (lambda *x: progress(Sweep(*x))),
+    )
   dtype = _soft.matrix_dtype(*models)
   names = _soft.matched_leaves(models[0], symmetry, leaves)
-  stacked = _stack(models, names, dtype)
+  stacked = many_arguments.stack(models, names, dtype)
   everyone = np.arange(len(models))
   best, found = -np.inf, [_permutation.identity(symmetry)] * len(models)
   for start in range(starts if stacked else 0):
@@ -192,57 +220,3 @@ def _squared_sum(
   return sum(
     float(np.square(np.asarray(x, np.float64)).sum()) for x in sums.values()
   )
-
-
-def _stack(
-  models: Sequence[types.Params], names: tuple[str, ...], dtype: np.dtype
-) -> objective.Leaves:
-  """Stacks the named leaves of all models, ``[N, ...]``."""
-  every = [tree.named(model) for model in models]
-  return {
-    name: tree.read(
-      tree.apply_kernel(
-        _stack_leaf,
-        *(leaves[name] for leaves in every),
-        dtype=tree.Static(dtype),
-      )
-    )
-    for name in names
-  }
-
-
-def _stack_leaf(*leaves: types.Array, dtype: np.dtype) -> types.Array:
-  return jnp.stack([x.astype(dtype) for x in leaves])
-
-
-def _check_arguments(
-  models: Sequence[types.Params],
-  symmetry: _symmetry.Symmetry,
-  starts: int,
-  initial: str | Sequence[Mapping[str, types.Array]],
-  update: str,
-  max_sweeps: int,
-) -> None:
-  """Raises a ValueError that names the first argument that does not fit."""
-  if len(models) < 2:
-    raise ValueError(
-      f'match_many: {len(models)} models given, at least two are needed'
-    )
-  models = _arguments.check_models(
-    {f'model {p}': model for p, model in enumerate(models)},
-    symmetry,
-    caller='match_many',
-  )
-  for model in models:
-    tree.check_not_narrowed('match_many', model)
-  if starts < 1 or max_sweeps < 1:
-    raise ValueError(
-      f'match_many: starts={starts}, max_sweeps={max_sweeps}: expected at '
-      'least 1 of each'
-    )
-  if update not in ('in turn', 'at once'):
-    raise ValueError(
-      f"match_many: update '{update}' is unknown, expected 'in turn' or "
-      "'at once'"
-    )
-  frank_wolfe.check_initial(initial, len(models), symmetry)
