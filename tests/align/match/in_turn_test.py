@@ -57,10 +57,12 @@ def test_more_starts_are_never_worse():
   given = GIVEN | {'gauges': ('permutation', 'sign', 'rotation')}
   reached = []
   for starts in (1, 3):
-    found = align.match_many(MODELS, **given, starts=starts, max_sweeps=2)
-    moved = [permuted(m, g) for m, g in zip(MODELS, found)]
-    reached.append(align.agreement(moved))
-  assert reached[1] >= reached[0] - 1e-9
+    sweeps = []
+    align.match_many(
+      MODELS, **given, starts=starts, max_sweeps=1, progress=sweeps.append
+    )
+    reached.append(max(s.objective for s in sweeps))
+  assert reached[1] >= reached[0]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ constant: the objective of weight matching to the sum of the others, which the
 ascent from the current element never lowers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -22,10 +22,10 @@ from wsl.align import _assignment, _blocks, _permutation, _symmetry
 from wsl.align._gauges import balanced_pair, compose, elements, views
 from wsl.align._match import block_pairs, weight_matching
 
-Model = dict[str, np.ndarray]
-Element = dict[str, Any]
+Model: TypeAlias = dict[str, np.ndarray]
+Element: TypeAlias = dict[str, Any]
 # Called with the start, the sweep, the agreement and its increase.
-Report = Callable[[int, int, float, float], None]
+Report: TypeAlias = Callable[[int, int, float, float], None]
 
 
 def match(
@@ -34,7 +34,7 @@ def match(
   symmetry: _symmetry.Symmetry,
   key: types.PRNGKey,
   starts: int,
-  initial: str | Sequence[Mapping[str, Any]],
+  initial: Any,
   leaves: types.Leaves,
   solver: _assignment.Solver,
   max_sweeps: int,
@@ -135,7 +135,7 @@ def _balanced(
   model: types.Params, tables: Element, symmetry: _symmetry.Symmetry
 ) -> Model:
   """Returns the balanced model's leaves of floats, in float32 or wider."""
-  found = {}
+  found: Model = {}
   for name, leaf in tree.named(model).items():
     if tree.is_float(leaf):
       x = np.asarray(tree.read(leaf))
@@ -143,7 +143,7 @@ def _balanced(
       blocks = balanced_pair.apply(
         tables, symmetry, name, _blocks.to_blocks(x, layout)
       )
-      found[name] = _blocks.from_blocks(blocks, layout, np)
+      found[name] = np.asarray(_blocks.from_blocks(blocks, layout, np))
   return found
 
 
@@ -204,9 +204,10 @@ def _to_first(
   inner: _symmetry.Symmetry,
 ) -> list[Element]:
   """Composes elements with the inverse of the first, between given models."""
-  host = [{n: np.asarray(x) for n, x in g.items()} for g in found]
-  identity = jax.device_get(_permutation.identity(inner))
-  host = [identity | g for g in host]
+  identity: Element = jax.device_get(_permutation.identity(inner))
+  host = [
+    {**identity, **{n: np.asarray(x) for n, x in g.items()}} for g in found
+  ]
   undo = compose.inverse(host[0], inner, np)
   result = []
   for frame, g in zip(frames, host):
