@@ -27,7 +27,7 @@ NOT_TRACED = {
     'codecs.truncate',
     'align.assign_lapx',
     *('align.assign_scipy', 'align.check', 'align.match_many'),
-    'align.learned_matching',
+    *('align.balance', 'align.learned_matching', 'align.transport'),
     *('align.merge_many', 'align.mismatch', 'align.partial_cost'),
     *('align.pleas', 'align.repair'),
     *('align.straight_through', 'align.weight_matching', 'align.width_weights'),

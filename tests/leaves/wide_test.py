@@ -15,7 +15,17 @@ import numpy as np
 import optax
 import pytest
 
-from wsl import align, deltas, landscape, merge, scale, stats, stitch, train
+from wsl import (
+  align,
+  deltas,
+  landscape,
+  merge,
+  scale,
+  stats,
+  stitch,
+  train,
+  tree,
+)
 
 X64 = jax.config.read('jax_enable_x64')
 NARROW = 'float64' if X64 else 'float32'  # what JAX makes of float64
@@ -51,6 +61,9 @@ A, B, C = (draw(seed) for seed in range(3))
 X = np.random.default_rng(3).normal(size=(24, 4))
 Y = np.arange(24, dtype=np.int32) % 3
 SYMMETRY = align.find_symmetry(net, A, X)
+LINEAR = align.find_symmetry(
+  lambda p, x: dense(p['l2'], dense(p['l1'], dense(p['l0'], x))), A, X
+)
 KEY = jax.random.key(0)
 GIVEN = {'symmetry': SYMMETRY, 'key': KEY}
 ORDER = align.random(SYMMETRY, KEY, gauges=('permutation',))
@@ -133,6 +146,12 @@ def repaired(p: Any) -> Any:
 # Results are float64, or numbers of float64 sums, under either setting.
 COMPUTED: dict[str, Callable[..., Any]] = {
   'absorb_norms': lambda: absorbed(A),
+  'balance': lambda: align.balance(A, symmetry=LINEAR)[:2],
+  'transport': lambda: (
+    align.transport(
+      A, B, symmetry=SYMMETRY, views={'w$': tree.Matrix(), 'b$': None}
+    ).params
+  ),
   'box': lambda: scale.box(COEFS, high=0.5).values,
   'line': lambda: (
     scale.line(
