@@ -200,6 +200,17 @@ def test_fused_parts_have_separate_units():
   assert [g[1] for g in _found(concatenated, (6,))] == [2, 2, 2]
 
 
+def test_known_lookups_select_fused_parts():
+  def three(h, p):
+    y = h.reshape(2, 1, 3, 2)
+    q, k = y[:, :, np.array([0])], y[:, :, np.array([1])]
+    v = jax.lax.dynamic_index_in_dim(y, 2, 2)
+    return jnp.concatenate([(q * k).sum((2, 3)), v.reshape(2, 2)], 1)
+
+  # Units of q and k, and of v.
+  assert [g[1] for g in _found(three, (3,))] == [2, 2]
+
+
 def test_shared_square_maps_are_quadratic():
   def twice(h, p):
     return jnp.tanh(jnp.tanh(h @ p['w']) @ p['w'])

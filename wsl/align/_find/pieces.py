@@ -13,8 +13,14 @@ import math
 from jax.extend import core
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree, refinement
-from wsl.align._find.rules import elementwise, reshape, shape, table
+from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find.rules import (
+  elementwise,
+  indexing,
+  reshape,
+  shape,
+  table,
+)
 
 
 def apply(
@@ -31,8 +37,8 @@ def apply(
   holders = [arg for arg in args if arg.pieces]
   if not holders:
     return None
-  if name in ('slice', 'split', 'unstack'):
-    return _select(facts, eqn, args[0])
+  if name in ('dynamic_slice', 'gather', 'slice', 'split', 'unstack'):
+    return _select(eqn, args) if args[0].pieces else None
   dim = _dim_after(eqn, holders[0].dim)
   if dim is None or any(arg.dim != holders[0].dim for arg in holders):
     return None
@@ -86,15 +92,17 @@ def _cut_like(
 
 
 def _select(
-  facts: axis_facts.Facts, eqn: core.JaxprEqn, arg: axis_facts.Value
+  eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> list[axis_facts.Value] | None:
-  """Applies slice, split or unstack along the axis of the pieces.
+  """Applies slice, split, unstack or a known lookup along the axis of pieces.
 
   Returns:
     The results; ``None`` if one of them would hold a part of a piece.
   """
+  arg = args[0]
   p, dim = eqn.params, arg.dim
   size = arg.axes[dim].size
+  drop = eqn.primitive.name == 'unstack'
   if eqn.primitive.name == 'slice':
     full = jaxprs.shape_of(eqn.invars[0])
     others = [
@@ -106,6 +114,11 @@ def _select(
     if not all(others) or set(p['strides'] or (1,)) != {1}:
       return None
     ranges = [(p['start_indices'][dim], p['limit_indices'][dim])]
+  elif eqn.primitive.name in ('dynamic_slice', 'gather'):
+    found = indexing.taken(eqn, args)
+    if found is None or found.axis != dim:
+      return None
+    ranges, drop = [(found.start, found.stop)], found.dropped
   elif p['axis'] != dim:
     return None
   elif eqn.primitive.name == 'split':
@@ -117,9 +130,9 @@ def _select(
     return None
   values = [axis_facts.from_pieces(dim, pieces) for pieces in taken if pieces]
   values = [_drop_pieces(value) for value in values]
-  if eqn.primitive.name == 'unstack':
-    drop = lambda x: (*x[:dim], *x[dim + 1 :])
-    return [axis_facts.Value(drop(value.axes)) for value in values]
+  if drop:
+    rest = lambda x: (*x[:dim], *x[dim + 1 :])
+    return [axis_facts.Value(rest(value.axes)) for value in values]
   return values
 
 
@@ -207,44 +220,10 @@ def _as_pieces(
     return None
   dim = next(j for j in after if new[j] > 1)
   inner = math.prod(axes[j].size for j in before if j > i)
-  rows = _whole_rows(parts, math.prod(new[j] for j in after if j > dim), inner)
+  rows = reshape.whole_rows(
+    parts, math.prod(new[j] for j in after if j > dim), inner
+  )
   if rows is None:
     return None
   pieces = [(*axes[:i], row, *axes[i + 1 :]) for row in rows]
   return axis_facts.from_pieces(i, pieces)
-
-
-def _whole_rows(
-  parts: Sequence[axis_tree.Axis], width: int, inner: int
-) -> Sequence[axis_tree.Axis] | None:
-  """Joins segments that end within a row, and cuts them at the ends of rows.
-
-  Groups of 4 channels of a concatenation of 6 and 2 are ``4`` and ``2 + 2``.
-
-  Args:
-    parts: the segments of the major axis.
-    width: the number of entries of a row of the result.
-    inner: the number of entries for each index of the major axis.
-
-  Returns:
-    Segments of whole rows; ``None`` if a segment cannot be cut there.
-  """
-  out: list[axis_tree.Axis] = []
-  rest: list[axis_tree.Axis] = []
-  for part in parts:
-    rest.append(part)
-    size = sum(x.size for x in rest)
-    if size * inner % width:
-      continue
-    rows = [axis_tree.total(rest)]
-    if len(rest) > 1:
-      if width % inner:
-        return None
-      count = size * inner // width
-      cut = refinement.slices(rows[0], [width // inner] * count)
-      if cut is None:
-        return None
-      rows = cut
-    out += rows
-    rest = []
-  return None if rest or len(out) > axis_tree.MANY else out

@@ -1,7 +1,7 @@
 """Rules for gather, scatter and slices at computed positions."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.extend import core
 import numpy as np
@@ -12,6 +12,54 @@ from wsl.align._find.rules import shape
 
 Results = list[axis_facts.Axes] | None
 _REASON = 'indexed by position'
+
+
+class Taken(NamedTuple):
+  """A known range of one axis that is taken from an array.
+
+  Attributes:
+    axis: the axis; the others are whole.
+    start: the first index.
+    stop: the index after the last one.
+    dropped: whether the result lacks the axis.
+  """
+
+  axis: int
+  start: int
+  stop: int
+  dropped: bool = False
+
+
+def taken(eqn: core.JaxprEqn, args: axis_facts.Values) -> Taken | None:
+  """Returns the range that a gather or slice at known positions takes."""
+  full, out = jaxprs.shape_of(eqn.invars[0]), jaxprs.shape_of(eqn.outvars[0])
+  sizes = eqn.params['slice_sizes']
+  if eqn.primitive.name == 'dynamic_slice':
+    cut = [i for i, n in enumerate(full) if sizes[i] != n]
+    starts = _starts(args[1:], len(full))
+    if len(cut) != 1 or (first := starts[cut[0]]) is None:
+      return None
+    (i,) = cut
+    first = min(max(first, 0), full[i] - sizes[i])  # as XLA clamps
+    return Taken(i, first, first + sizes[i])
+  dn, index = eqn.params['dimension_numbers'], args[1]
+  if len(dn.start_index_map) != 1 or dn.operand_batching_dims:
+    return None
+  (i,) = dn.start_index_map
+  whole = all(n == m for k, (n, m) in enumerate(zip(full, sizes)) if k != i)
+  array = None if index.constant is None else index.constant.array()
+  if not whole or sizes[i] != 1 or array is None or not array.size:
+    return None
+  places = array.reshape(-1)
+  first, last = int(places[0]), int(places[-1])
+  run = np.array_equal(places, np.arange(first, last + 1))
+  inside = first >= 0 and last < full[i]
+  # The axis of the indices has to be where the axis was.
+  kept = tuple(k for k in range(len(out)) if k != i or len(out) < len(full))
+  same = dn.collapsed_slice_dims == (i,) and dn.offset_dims == kept
+  if not run or not inside or not same or len(out) > len(full):
+    return None
+  return Taken(i, first, last + 1, len(out) < len(full))
 
 
 def gather(

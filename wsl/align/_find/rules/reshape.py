@@ -105,6 +105,42 @@ def without_major(axes: axis_facts.Axes, new: Sequence[int]) -> axis_facts.Axes:
   return tuple(out)
 
 
+def whole_rows(
+  parts: Sequence[axis_tree.Axis], width: int, inner: int
+) -> Sequence[axis_tree.Axis] | None:
+  """Joins segments that end within a row, and cuts them at the ends of rows.
+
+  Groups of 4 channels of a concatenation of 6 and 2 are ``4`` and ``2 + 2``.
+
+  Args:
+    parts: the segments of the major axis.
+    width: the number of entries of a row of the result.
+    inner: the number of entries for each index of the major axis.
+
+  Returns:
+    Segments of whole rows; ``None`` if a segment cannot be cut there.
+  """
+  out: list[axis_tree.Axis] = []
+  rest: list[axis_tree.Axis] = []
+  for part in parts:
+    rest.append(part)
+    size = sum(x.size for x in rest)
+    if size * inner % width:
+      continue
+    rows = [axis_tree.total(rest)]
+    if len(rest) > 1:
+      if width % inner:
+        return None
+      count = size * inner // width
+      cut = refinement.slices(rows[0], [width // inner] * count)
+      if cut is None:
+        return None
+      rows = cut
+    out += rows
+    rest = []
+  return None if rest or len(out) > axis_tree.MANY else out
+
+
 def reshape(
   facts: axis_facts.Facts, eqn: core.JaxprEqn, args: axis_facts.Values
 ) -> Results:

@@ -1,6 +1,7 @@
 """The equations of primitives that read or write at computed positions."""
 
 from wsl.align._find import axis_facts
+from wsl.align._find.rules import indexing
 from wsl.align._gauges.powers import charges as charges_lib
 from wsl.align._gauges.powers import moves, products
 
@@ -68,6 +69,9 @@ def gather(c: Charges, step: axis_facts.Step) -> bool:
   for indices in step.args[1:]:
     c.pin(indices)
   x, out = c.blocks(value), c.blocks(step.results[0])
+  taken = indexing.taken(step.eqn, step.args)
+  if taken is not None and value.constant is None:
+    return moves.take(c, value, step.results[0], taken)
   if len(x.pieces) > 1 or len(out.pieces) > 1:
     return False
   (a,), (r,) = x.pieces, out.pieces
@@ -93,6 +97,9 @@ def gather(c: Charges, step: axis_facts.Step) -> bool:
 def dynamic_slice(c: Charges, step: axis_facts.Step) -> bool:
   """Keeps the dimensions that are taken whole."""
   value, sizes = step.args[0], step.eqn.params['slice_sizes']
+  taken = indexing.taken(step.eqn, step.args)
+  if taken is not None and value.constant is None:
+    return moves.take(c, value, step.results[0], taken)
   for index in step.args[1:]:
     c.pin(index)
   whole = [i for i, a in enumerate(value.axes) if a.size == sizes[i]]

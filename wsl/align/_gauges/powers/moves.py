@@ -5,6 +5,7 @@ from typing import Any
 
 from wsl import jaxprs
 from wsl.align._find import axis_facts
+from wsl.align._find.rules import indexing
 from wsl.align._find.rules import reshape as reshape_lib
 from wsl.align._gauges import layout
 from wsl.align._gauges.powers import charges as charges_lib
@@ -106,6 +107,44 @@ def split(c: Charges, step: axis_facts.Step) -> bool:
     if not _part(c, step.args[0], result, limits):
       return False
     start += size
+  return True
+
+
+def unstack(c: Charges, step: axis_facts.Step) -> bool:
+  """Gives one index of a dimension to each result."""
+  axis = step.eqn.params['axis']
+  return all(
+    take(c, step.args[0], result, indexing.Taken(axis, k, k + 1, True))
+    for k, result in enumerate(step.results)
+  )
+
+
+def take(
+  c: Charges,
+  value: axis_facts.Value,
+  result: axis_facts.Value,
+  taken: indexing.Taken,
+) -> bool:
+  """Equates a result with a range of one dimension of an operand."""
+  axis = taken.axis
+  limits = [(0, a.size) for a in value.axes]
+  limits[axis] = taken.start, taken.stop
+  if not taken.dropped:
+    return _part(c, value, result, limits)
+  x, out = c.blocks(value), c.blocks(result)
+  if len(x.pieces) > 1:
+    if axis != x.dim:
+      return False
+    piece = layout.between(x, *limits[axis])
+    if piece is None:
+      return False
+    x = piece
+  if len(x.pieces) != 1 or len(out.pieces) != 1:
+    return False
+  (a,) = x.pieces
+  c.zero(products.every(a[axis]))
+  for dims in zip((*a[:axis], *a[axis + 1 :]), out.pieces[0], strict=True):
+    c.equal(*dims)
   return True
 
 

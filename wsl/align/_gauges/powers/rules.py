@@ -100,4 +100,5 @@ RULES = {
   'loop tie': _tie,
   'transpose': moves.moved(moves.transposed),
   'triangular_solve': products.triangular_solve,
+  'unstack': moves.unstack,
 }
