@@ -18,6 +18,7 @@ from wsl.align._gauges.balance import balance as balance
 from wsl.align._gauges.balance import Balanced as Balanced
 from wsl.align._gauges.compose import compose as compose
 from wsl.align._gauges.compose import invert as invert
+from wsl.align._gauges.elements import Gauge as Gauge
 from wsl.align._learned.learned_matching import Learned as Learned
 from wsl.align._learned.learned_matching import (
   learned_matching as learned_matching,

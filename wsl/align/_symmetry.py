@@ -300,11 +300,16 @@ def check_kinds(gauges: Sequence[str], caller: str) -> None:
   """Checks the names of kinds of gauges.
 
   Raises:
-    ValueError: if one is unknown.
+    ValueError: if one is unknown, or if they are a single text.
 
   Example:
     >>> check_kinds(('permutation', 'scale'), 'f')
   """
+  if isinstance(gauges, str):
+    raise ValueError(
+      f'{caller}: gauges is the text {gauges!r}: expected a tuple of some of '
+      f'{list(GAUGES)}'
+    )
   unknown = [kind for kind in gauges if kind not in GAUGES]
   if unknown:
     raise ValueError(

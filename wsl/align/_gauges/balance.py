@@ -1,6 +1,6 @@
 """The representative of smallest norm under scales and linear maps."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ class Piece(NamedTuple):
   Attributes:
     leaf: the name of the leaf.
     names: the factor of each axis.
-    block: ``[*sizes]``, float64.
+    block: ``[*sizes]``, in float32 or wider; sums over it are in float64.
     factors: of the block.
     acts: the actions on it.
   """
@@ -146,16 +146,27 @@ def solve(
   linear = [a.name for a in chosen if a.kind == 'linear' and a.name in names]
   scales = [a.name for a in chosen if a.kind != 'linear' and a.name in names]
   tables = elements.identity_actions(symmetry, names)
-  coupled = linear and (scales or len(linear) > 1)
-  for _ in range(_SWEEPS if coupled else 1):
+  coupled = [name for name in linear if _is_coupled(name, pieces, names)]
+  for name in linear:
+    if name not in coupled:
+      gram_means.update(pieces, symmetry, name, tables)
+  for _ in range(_SWEEPS):
     change = 0.0
     if scales:
       change = log_scales.update(pieces, symmetry, scales, tables)
-    for name in linear:
+    for name in coupled:
       change = max(change, gram_means.update(pieces, symmetry, name, tables))
-    if change < _TOLERANCE:
+    if change < _TOLERANCE or not coupled:
       break
   return tables, kept
+
+
+def _is_coupled(
+  name: str, pieces: Sequence[Piece], names: Collection[str]
+) -> bool:
+  """Returns True if another action acts on a block of an action."""
+  acts = [{act.name for act in piece.acts} & {*names} for piece in pieces]
+  return any(name in one and len(one) > 1 for one in acts)
 
 
 def _pieces(
@@ -165,14 +176,15 @@ def _pieces(
   leaves: types.Leaves,
   argument: str,
 ) -> list[Piece]:
-  """Reads the blocks on which some actions act, in float64."""
+  """Reads the blocks on which some actions act, in float32 or wider."""
   selected = tree.named(tree.select(params, leaves))
   found = []
   for name, leaf in tree.named(params).items():
     acts = elements.acts_of(symmetry, name, names)
     if not (acts and selected[name] and tree.is_float(leaf)):
       continue
-    x = np.asarray(tree.read(leaf)).astype(np.float64)
+    x = np.asarray(tree.read(leaf))
+    x = x.astype(tree.wide_dtype(x), copy=False)
     if not np.isfinite(x).all():
       raise ValueError(f"{argument}: leaf '{name}' has NaN or inf")
     for k, (block, factors) in enumerate(
