@@ -219,8 +219,11 @@ def python_lm() -> ml_collections.ConfigDict:
     }
     config.repair.shift = False
     config.ladder = (*config.ladder, ('phase',))
-  config.training.update({'epochs': 3, 'batch_size': 32})
-  config.learned.update({'epochs': 2, 'batch_size': 32, 'held_out': 8})
+  config.training.update(
+    {'learning_rate': 3e-3, 'weight_decay': 0.1, 'epochs': 3, 'batch_size': 32}
+  )
+  config.learned.update({'epochs': 1, 'batch_size': 32, 'held_out': 8})
+  config.points, config.repair.points = 7, 3
   config.statistics = {'examples': 256, 'batch_size': 64}
   return config
 
