@@ -48,7 +48,7 @@ def tiny() -> ml_collections.ConfigDict:
   """A test, in seconds."""
   config = style()
   config.update({'data_dir': '', 'points': 3, 'images': 4, 'side': 16})
-  config.pairs = (('one', 'other'),)
+  config.pairs, config.ladder = (('one', 'other'),), (('sign', 'scale'),)
   with config.unlocked():
     config.widths, config.blocks = (4, 6, 8), 1
   return config
@@ -57,12 +57,12 @@ def tiny() -> ml_collections.ConfigDict:
 def resnets() -> ml_collections.ConfigDict:
   """Residual networks of CIFAR-10, from a folder of the user."""
   config = style()
-  config.update({'kind': 'resnet', 'images': 500})
-  config.pairs = ((20, 32), (20, 44), (32, 44))
+  config.update({'kind': 'resnet', 'images': 250, 'points': 3})
+  config.pairs, config.ladder = ((20, 32), (20, 44)), (('sign', 'scale'),)
   with config.unlocked():
     del config.side
-    config.tuning = {'epochs': 2, 'batch_size': 64, 'learning_rate': 1e-3}
-    config.statistics = 500  # training images that moments are reset on
+    config.tuning = {'epochs': 1, 'batch_size': 64, 'learning_rate': 1e-3}
+    config.statistics = 200  # training images that moments are reset on
   return config
 
 

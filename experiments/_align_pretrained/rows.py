@@ -81,7 +81,7 @@ def noise(
     if x.ndim < 2:
       return x
     drawn = jax.random.normal(tree.name_key(key, name), x.shape, x.dtype)
-    return x + size * tree.norm(x) / tree.norm(drawn) * drawn
+    return x + size * float(tree.norm(x) / tree.norm(drawn)) * drawn
 
   return tree.map_named(one, params)
 
