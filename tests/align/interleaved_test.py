@@ -9,6 +9,7 @@ import pytest
 
 from tests.align.find import harness, oracle
 from wsl import align, stats, surgery
+from wsl.align._activations import activation_sites
 
 X = np.random.default_rng(1).normal(size=(8, 3))
 
@@ -174,3 +175,20 @@ def test_gains_of_units_of_parts(symmetry):
   np.testing.assert_allclose(gains[first], w[:, :3] + read, rtol=1e-12)
   rest = both['b'].sum(1).reshape(2, 4).sum(1)
   np.testing.assert_allclose(gains[head], w.sum(1) + read.sum(1) + rest, 1e-12)
+
+
+def test_activations_of_alternating_units():
+  def apply(p, x):
+    y = (x @ p['w']).reshape(len(x), 2, 7)
+    parts = [jnp.tanh(y[..., :3]), jnp.sin(y[..., 3:])]
+    return jnp.concatenate(parts, -1).reshape(len(x), 14) @ p['o']
+
+  rng = np.random.default_rng(3)
+  w = rng.normal(size=(3, 14))
+  params = {'o': jnp.asarray(rng.normal(size=(14, 2))), 'w': jnp.asarray(w)}
+  symmetry = align.find_symmetry(apply, params, jnp.asarray(X))
+  (_, first), (_, second) = symmetry.leaf['w'][1]
+  found = activation_sites.activations(symmetry, apply, params, jnp.asarray(X))
+  y = (X @ w).reshape(8, 2, 7)
+  np.testing.assert_allclose(found[first], np.tanh(y[..., :3]), rtol=1e-12)
+  np.testing.assert_allclose(found[second], np.sin(y[..., 3:]), rtol=1e-12)

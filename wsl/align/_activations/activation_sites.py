@@ -7,16 +7,19 @@ output of one layer after its nonlinearity, the input of the next.
 from collections.abc import Callable
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 from jax.extend import core
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import jaxprs, tree, types
-from wsl.align import _symmetry
+from wsl.align import _blocks, _symmetry
 from wsl.align._activations import capture
 from wsl.align._find import axis_facts, axis_tree, find
+
+Places: TypeAlias = slice | tuple[int, ...]
 
 
 class Site(NamedTuple):
@@ -25,7 +28,7 @@ class Site(NamedTuple):
   Attributes:
     path: the path of the equation.
     operand: the index of the operand in the equation.
-    window: the slices of the array that hold the group.
+    window: the places on each axis of the array that hold the group.
     sizes: the sizes of the factors of this window.
     order: the transposition to rows, other groups, outer factors, the group.
     shape: the sizes in this order, with all rows in one axis and all other
@@ -34,7 +37,7 @@ class Site(NamedTuple):
 
   path: capture.Path
   operand: int
-  window: tuple[slice, ...]
+  window: tuple[Places, ...]
   sizes: tuple[int, ...]
   order: tuple[int, ...]
   shape: tuple[int, ...]
@@ -159,20 +162,28 @@ def _site_in(
 
 def _product_segments(
   axis: axis_tree.Axis,
-) -> list[tuple[slice, tuple[axis_tree.Axis, ...]]]:
-  """Returns slices and factors of the segments that are plain products."""
-  out, start = [], 0
-  for part in axis_tree.segments(axis):
-    factors = axis_tree.factors(part)
-    if not any(factor.is_sum for factor in factors):
-      out.append((slice(start, start + part.size), tuple(factors)))
-    start += part.size
+) -> list[tuple[Places, tuple[axis_tree.Axis, ...]]]:
+  """Returns places and factors of the segments of an axis."""
+  out: list[tuple[Places, tuple[axis_tree.Axis, ...]]] = []
+  start = 0
+  for part in axis_tree.written(axis, expand=False):
+    stop = start + part.size
+    if not part.parts:
+      out.append((slice(start, stop), part.factors))
+    else:  # segments that alternate
+      places = np.arange(start, stop)
+      for own, factors in _blocks.to_blocks(places, ((part,),)):
+        out.append((tuple(own.ravel().tolist()), factors))
+    start = stop
   return out
 
 
 def _to_rows(x: types.Array, site: Site) -> types.Array:
   """Extracts a group's activations ``[rows, *outer sizes, size]``."""
-  x = tree.wide(x[site.window]).reshape(site.sizes).transpose(site.order)
+  for i, places in enumerate(site.window):
+    chosen = places if isinstance(places, slice) else np.asarray(places)
+    x = x[(slice(None),) * i + (chosen,)]
+  x = tree.wide(x).reshape(site.sizes).transpose(site.order)
   x = x.reshape(site.shape)
   if site.shape[1] == 1:
     return x[:, 0]
