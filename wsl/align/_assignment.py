@@ -21,7 +21,7 @@ Solver: TypeAlias = Callable[[Any], Any]
 
 _SMALLEST_LAPX = 64  # n, for lapx to save time
 _MEDIUM = 512  # the smallest n for which an auction saves time
-_LARGE = 1024  # the smallest n for which candidates do
+LARGE = 1024  # the smallest n for which candidates do
 # Candidate columns of each row: from the columns' means, or from the prices of
 # an auction.
 _MANY, _FEW = 32, 16
@@ -96,12 +96,12 @@ def _assign_large(gains: np.ndarray) -> np.ndarray:
   if gains.dtype not in (np.float32, np.float64):
     gains = gains.astype(np.float64)
   found = None
-  if n >= _LARGE:
+  if n >= LARGE:
     found = sparse.solve(gains, gains.mean(0), count=_MANY, most=n)
   if found is not None:
     return found.columns
   prices = auction.prices(gains)
-  if n >= _LARGE:
+  if n >= LARGE:
     found = sparse.solve(gains, prices, count=_FEW, most=_FEW * n)
   if found is not None:
     return found.columns

@@ -6,6 +6,7 @@ import numpy as np
 
 from wsl.align._match import (
   block_pairs,
+  cached_gains,
   first_guess,
   schedule,
   updates,
@@ -27,6 +28,7 @@ def ascend(
   moves: list[schedule.Move],
   refinements: list[schedule.Move],
   *,
+  base: list[block_pairs.BlockPair],
   outer_of: dict[str, block_pairs.Names],
   solvers: block_pairs.Solvers,
   rng: np.random.Generator,
@@ -39,6 +41,7 @@ def ascend(
     state: the start.
     moves: moves that together match every group.
     refinements: moves of orthogonal maps that others match with their units.
+    base: the block pairs as they were read, which are not overwritten.
     outer_of: for each group the factors on which its table depends.
     solvers: for each group a function from gains to its table.
     rng: draws the order of the visits.
@@ -57,7 +60,8 @@ def ascend(
   waiting, whole = set(range(len(moves))), set(range(len(moves)))
   fine = {i for i, move in enumerate(steps) if move.matrix}
   matrices = {n for n, t in tables.items() if block_pairs.is_matrix(t)}
-  cache: updates.GainCache = {}
+  cache: cached_gains.GainCache = {}
+  room = cached_gains.room(steps, blocks)
   for sweep in range(max_sweeps):
     left = half_squared_distance(blocks) if matrices else 0.0
     for index in rng.permutation(len(steps)):
@@ -68,8 +72,10 @@ def ascend(
       if index in solved:
         yield sweep, move.group, 0.0
         continue
-      step = updates.propose(move, blocks, outer_of, solvers, cache)
-      updates.apply_step(move, step.tables, blocks, tables, outer_of, cache)
+      step = updates.propose(move, blocks, outer_of, solvers, cache, room)
+      updates.apply_step(
+        move, step.tables, blocks, tables, outer_of, cache, base
+      )
       least, reached = tolerance * abs(step.value), whole
       if matrices & move.dependents:
         # Orthogonal maps converge slowly between unrelated models. Where the

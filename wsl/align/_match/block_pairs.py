@@ -21,6 +21,8 @@ Tables: TypeAlias = dict[str, np.ndarray]
 # For each group its table from gains ``[*outer, n, n]``.
 Solvers: TypeAlias = Mapping[str, Callable[[Any], Any]]
 
+_PART = 2**18  # entries of a block that are permuted at a time
+
 
 class BlockPair(NamedTuple):
   """One block of one leaf in both models.
@@ -118,6 +120,22 @@ def gather(
       else:
         x = x.take(table, axis=axis)
   return x
+
+
+def permute_in_place(x: np.ndarray, table: np.ndarray, axis: int) -> None:
+  """Permutes one axis of a block by indices ``[n]``, with little memory."""
+  units = np.flatnonzero(table != np.arange(len(table)))
+  sources = table[units]
+  y = np.moveaxis(x, axis, 0)
+  if y.ndim == 1:
+    y[units] = y[sources]
+    return
+  along = 1 + int(np.argmax(y.shape[1:]))
+  z = np.moveaxis(y, along, 1)
+  length = max(1, _PART * z.shape[1] // z.size)
+  for start in range(0, z.shape[1], length):
+    part = z[:, start : start + length]
+    part[units] = part[sources]
 
 
 def is_matrix(table: np.ndarray) -> bool:

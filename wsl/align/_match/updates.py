@@ -1,11 +1,12 @@
 """One move of weight matching: propose better tables, then apply them."""
 
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from wsl.align._match import (
   block_pairs,
+  cached_gains,
   nested_heads,
   one_group,
   quadratic,
@@ -13,7 +14,6 @@ from wsl.align._match import (
   weight_gains,
 )
 
-GainCache: TypeAlias = dict[str, np.ndarray]  # gains ``[n, n]`` by group
 _MAX_ENTRIES = 2**27  # of a group's gains; more are computed in slices
 
 
@@ -37,7 +37,8 @@ def propose(
   blocks: list[block_pairs.BlockPair],
   outer_of: dict[str, block_pairs.Names],
   solvers: block_pairs.Solvers,
-  cache: GainCache,
+  cache: cached_gains.GainCache,
+  room: int = 0,
 ) -> Step:
   """Solves for the groups of a move, given all other groups.
 
@@ -47,6 +48,7 @@ def propose(
     outer_of: for each group the factors on which its permutation depends.
     solvers: for each group a function from gains to its table.
     cache: gains of groups; read, and extended if there is room.
+    room: the number of entries that all gains in the cache may have.
 
   Returns:
     The step, whose tables never lower the agreement.
@@ -91,9 +93,7 @@ def propose(
     ]
   else:
     gains = weight_gains.gains(linear, group, outer)
-    # With the solver's float64 copy, the cache is as large as a model at most.
-    room = sum(block.fixed.size for block in blocks)
-    if 3 * gains.size + sum(x.size for x in cache.values()) <= room:
+    if gains.size + sum(x.size for x in cache.values()) <= room:
       cache[group] = gains
     matches = [one_group.by_gain(gains, solver)]
   columns = zip(*matches)
@@ -110,24 +110,48 @@ def apply_step(
   blocks: list[block_pairs.BlockPair],
   permutation: block_pairs.Tables,
   outer_of: dict[str, block_pairs.Names],
-  cache: GainCache,
+  cache: cached_gains.GainCache,
+  base: list[block_pairs.BlockPair] | None = None,
 ) -> None:
-  """Permutes the blocks, the permutation and the cached gains in place."""
+  """Permutes the blocks, the permutation and the cached gains in place.
+
+  Args:
+    move: the move.
+    tables: of its step.
+    blocks: the block pairs, in the current order.
+    permutation: the current tables.
+    outer_of: for each group the factors on which its permutation depends.
+    cache: gains of groups.
+    base: block pairs whose arrays are not overwritten; by default no array is.
+  """
   if not tables:
     return
   order = tables.get(move.group) if len(tables) == 1 else None
-  if order is not None and move.group in cache:
-    cache[move.group] = _moved_gains(cache[move.group], order)
+  if order is not None and (order.ndim > 1 or move.matrix):
+    order = None
+  if move.group in cache:
+    cache[move.group] = cached_gains.moved(
+      cache[move.group], tables[move.group]
+    )
   for i in move.blocks:
     before = blocks[i]
-    blocks[i] = after = block_pairs.permute_moving(before, tables, outer_of)
-    # Gains are linear in the moving block: other groups' gains change by the
-    # gains of the difference.
-    change = None
-    for group in set(after.names) & cache.keys() - {move.group}:
-      if change is None:
-        change = _difference(before, after, move, order)
-      cache[group] = weight_gains.gains([change], group, (), cache[group])
+    others = sorted({*before.names} & cache.keys() - {move.group})
+    if order is None or before.names.count(move.group) > 1:
+      after = block_pairs.permute_moving(before, tables, outer_of)
+      if others:
+        change = before._replace(moving=after.moving - before.moving)
+        cached_gains.update(cache, others, change)
+    else:
+      axis = before.names.index(move.group)
+      if others:
+        for change in cached_gains.changes(before, order, axis):
+          cached_gains.update(cache, others, change)
+      if base is None or before.moving is base[i].moving:
+        after = block_pairs.permute_moving(before, tables, outer_of)
+      else:
+        block_pairs.permute_in_place(before.moving, order, axis)
+        after = before
+    blocks[i] = after
   for name in move.dependents:
     names = (*outer_of[name], name)
     matrix = permutation[name].ndim > len(names)
@@ -135,31 +159,6 @@ def apply_step(
     permutation[name] = block_pairs.gather(
       permutation[name], names, tables, outer_of
     )
-
-
-def _moved_gains(gains: np.ndarray, table: np.ndarray) -> np.ndarray:
-  """Returns the gains after a move of the group itself: S P^T."""
-  if block_pairs.is_matrix(table):
-    return gains @ table.T.astype(gains.dtype)
-  return gains.take(table, axis=-1)
-
-
-def _difference(
-  before: block_pairs.BlockPair,
-  after: block_pairs.BlockPair,
-  move: schedule.Move,
-  order: np.ndarray | None,
-) -> block_pairs.BlockPair:
-  """Returns the change of a moving block, restricted to the moved units."""
-  fixed, old, new = after.fixed, before.moving, after.moving
-  linear = after.names.count(move.group) == 1
-  indices = order is not None and order.ndim == 1 and not move.matrix
-  if indices and linear:
-    axis = after.names.index(move.group)
-    assert order is not None
-    units = np.nonzero(order != np.arange(len(order)))[0]
-    fixed, old, new = (x.take(units, axis=axis) for x in (fixed, old, new))
-  return block_pairs.BlockPair(after.names, fixed, new - old)
 
 
 def _by_agreement(

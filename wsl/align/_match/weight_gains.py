@@ -17,6 +17,7 @@ import numpy as np
 
 from wsl.align._match import block_pairs
 
+_ROWS = 32  # of a product that are added at a time, or a sixteenth of them
 _SHORT = 64  # contractions shorter than this are joined into one product
 
 
@@ -61,9 +62,19 @@ def gains(
     xs, ys = zip(*short)
     pairs.append((np.concatenate(xs, axis=-1), np.concatenate(ys, axis=-1)))
   for x, y in pairs:
-    product = multiply(x, y)
-    total = product if total is None else np.add(total, product, out=total)
+    total = multiply(x, y) if total is None else _add_product(total, x, y)
   assert total is not None  # there is at least one block
+  return total
+
+
+def _add_product(total: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Adds the products ``x y^T`` in place, some rows at a time."""
+  x, y = _blas_layout(x), np.swapaxes(_blas_layout(y), -1, -2)
+  n = total.shape[-1]
+  length = n if total.ndim > 2 else max(_ROWS, n // 16)
+  for start in range(0, n, length):
+    rows = (..., slice(start, start + length), slice(None))
+    total[rows] += np.matmul(x[rows], y)
   return total
 
 

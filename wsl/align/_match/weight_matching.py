@@ -192,6 +192,7 @@ def weight_matching(
       state,
       moves,
       refinements,
+      base=blocks,
       outer_of=view.outer_of,
       solvers=solvers,
       rng=rng,
