@@ -12,7 +12,7 @@ import numpy as np
 from wsl.align import _assignment
 from wsl.align._transport import costs, scaling
 
-_MAX_COPIES = 4096  # of units, in an assignment that solves a transport problem
+_MAX_COPIES = 8192  # of units, in an assignment that solves a transport problem
 
 
 class Problem(NamedTuple):

@@ -86,7 +86,7 @@ def transport(
 
   Runs on the host in float64 and cannot be traced. Exact transport is a linear
   program where masses differ, or where the least common multiple of the widths
-  is above 4096: use a regularisation for large groups then.
+  is above 8192: use a regularisation for large groups then.
 
   Args:
     fixed: the model whose widths are kept; in memory or on demand.
