@@ -45,7 +45,8 @@ def maps_of(coupling: np.ndarray, mass: np.ndarray | None = None) -> Maps:
   """
   rows = coupling.sum(-1, keepdims=True)
   columns = coupling.sum(-2, keepdims=True)
-  # kappa_j = min(1, transported mass / mass).
+  # kappa_j = min(1, transported mass / mass), so that kappa_j / columns_j =
+  # 1 / max(columns_j, mass_j).
   whole = columns if mass is None else np.maximum(columns, mass[..., None, :])
   return Maps(_divide(coupling, rows), _divide(coupling, whole))
 

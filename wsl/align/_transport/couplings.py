@@ -48,6 +48,8 @@ def solve(
     return semi_permutation(cost, rows, columns, problem.solver)
   if not problem.regularisation:
     return exact(cost, rows, columns, problem.solver)
+  # Relative to the mean cost under the product of the marginals, the result is
+  # the same for models in other units.
   unit = float(np.mean(rows[..., None] * columns[..., None, :] * cost))
   unit /= float(np.mean(rows[..., None] * columns[..., None, :]))
   if not unit > 0:  # all units are equal

@@ -130,6 +130,8 @@ def propose(
   The cost of a pair of heads includes that of the best coupling of their units:
   inner groups are solved first, for every pair of outer indices.
   """
+  # The cost is sum_oo' T[o, o'] (S[o, o'] + <T_oo', C_oo'>) with T[o, o'] >= 0:
+  # each T_oo' can be minimised on its own, whatever T is.
   found, maps = dict(state.couplings), dict(state.maps)
   for _ in range(_MAX_ROUNDS if move.alternate else 1):
     before = dict(found)
