@@ -59,9 +59,16 @@ def loss_by_hand(fixed, moving, weight):
 
 
 def record():
-  """A transformation whose state is the last gradient."""
+  """A transformation whose state is the last gradient, and a loss near it."""
   zeros = lambda params: jax.tree.map(jnp.zeros_like, params)
-  return optax.GradientTransformation(zeros, lambda g, s, params=None: (g, g))
+  init = lambda params: (zeros(params), jnp.zeros(()))
+
+  def update(gradient, state, params, *, value_fn, **extra):
+    del state, extra
+    after = jax.tree.map(lambda x, g: x - 0.2 * g, params, gradient)
+    return gradient, (gradient, value_fn(after))
+
+  return optax.GradientTransformationExtraArgs(init, update)
 
 
 ADAM = optax.chain(record(), optax.adam(0.03))
@@ -128,8 +135,10 @@ def test_the_step_against_finite_differences_of_every_kind():
   }
   wanted = loss_by_hand(ends['fixed'], ends['moving'], 0.4)
   np.testing.assert_allclose(value, wanted, 1e-12)
+  (gradients, near), _ = after.optimizer
+  moved = {}
   for end, tables in ends.items():
-    gradient = after.optimizer[0][end]
+    gradient = gradients[end]
     assert set(gradient) == set(tables)
     for name, table in tables.items():
       tangent = RNG.normal(size=gradient[name].shape)
@@ -138,12 +147,16 @@ def test_the_step_against_finite_differences_of_every_kind():
       np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-9)
       # The first step of Adam; latents add it.
       change = np.asarray(gradient[name])
+      moved[end, name] = stepped(name, table, -0.2 * change)
       change = -0.03 * change / (np.abs(change) + 1e-8)
       latent = name not in smooth
       before = np.asarray(state.latents[name]) if latent else table
       found = after.latents[name] if latent else after.tables[end][name]
       wanted = stepped(name, before, change)
       np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-13)
+  # The loss of a line search, at elements of the group.
+  both = [{n: moved[end, n] for n in tables} for end, tables in ends.items()]
+  np.testing.assert_allclose(near, loss_by_hand(*both, 0.4), 1e-11)
 
 
 def test_a_step_is_limited_and_stays_in_the_group():
@@ -162,6 +175,14 @@ def test_a_step_is_limited_and_stays_in_the_group():
   dual = found[elements.dual_of(VO)]
   np.testing.assert_allclose(dual, np.linalg.inv(a).transpose(0, 2, 1), 1e-12)
   np.testing.assert_allclose(found[SCALE], np.exp(np.ones(5)), 1e-14)
+  # Under LayerNorm the mean stays.
+  actions = [a._replace(ones=a.name == ROTATION) for a in SYMMETRY.actions]
+  layer_norm = dataclasses.replace(SYMMETRY, actions=tuple(actions))
+  start = {ROTATION: np.eye(4)}
+  r = tangents.retract(start, {ROTATION: big[ROTATION]}, layer_norm)[ROTATION]
+  np.testing.assert_allclose(r @ r.T, np.eye(4), atol=1e-14)
+  np.testing.assert_allclose(r.sum(1), np.ones(4), atol=1e-14)
+  assert np.abs(r - np.eye(4)).max() > 0.1
 
 
 def planted():
@@ -184,7 +205,7 @@ def test_planted_errors_are_undone_and_functions_are_kept():
   found = align.learned_matching(
     F, moving, **GIVEN, initial=wrong, batches=[X] * 200
   )
-  assert len(TRACES) <= before + 1  # one program, whatever the steps
+  assert len(TRACES) <= before + 2  # one program, whatever the steps
   assert found.step == 200
   assert found.held_out.size == 0
   assert np.mean(found.losses[-20:]) < 1e-3 * found.losses[0]

@@ -110,7 +110,8 @@ def learned_matching(
       learning rate 0.003 if ``None``. Its parameters are ``{'fixed': {...},
       'moving': {...}}`` by the names of actions and groups. All of them are
       relative: logarithms of scales, radians, and latents in units of the mean
-      gain of a pair.
+      gain of a pair. Tangents are 0 before each step, so weight decay and
+      optimizers that keep iterates of their own do not apply to them.
     leaves: the leaves that count for the initial matching and for the initial
       gains, as in ``weight_matching``.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
