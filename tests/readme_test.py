@@ -52,6 +52,16 @@ def test_alignment_runs(capsys):
   np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
 
 
+def test_gauges_run():
+  scope = run(ROOMS, 'gauges')
+  kinds = {action.kind for action in scope['symmetry'].actions}
+  assert kinds == {'linear', 'rotation'}
+  a, b = (
+    scope['apply_fn'](p, scope['x']) for p in (scope['near'], scope['b'].params)
+  )
+  np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+
+
 def test_stitching_runs(capsys):
   scope = run(ROOMS, 'stitch')
   assert '18 networks, 5 maps' in capsys.readouterr().out
