@@ -187,11 +187,18 @@ class Symmetry:
       for axis in self.leaf[name]
     )
 
+  @functools.cached_property
+  def _runs(self) -> dict[tuple[str, int], list[_blocks.Span]]:
+    """The interleaved runs of each axis."""
+    found: dict[tuple[str, int], list[_blocks.Span]] = {}
+    for leaf, axis, first, number, shared in self.interleaved:
+      found.setdefault((leaf, axis), []).append((first, number, shared))
+    return found
+
   def layout(self, name: str) -> _blocks.Layout:
     """Returns the axes of a leaf as sums of parts, see ``Interleaved``."""
-    runs = [run for run in self.interleaved if run.leaf == name]
     return tuple(
-      _blocks.nest(segments, [run[2:] for run in runs if run.axis == i])
+      _blocks.nest(segments, self._runs.get((name, i), ()))
       for i, segments in enumerate(self.plan(name))
     )
 
