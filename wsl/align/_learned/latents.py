@@ -59,6 +59,7 @@ def begin(
   start |= {n: x.astype(dtype) for n, x in signs.items()}
   if not start:
     return {}
+  # S = d <fixed, P moving> / dP at the initial order, all groups at once.
   gains = _gains(start, dict(models), tables, where=where, names=names)
   found = {}
   for name, hard in start.items():
@@ -84,6 +85,8 @@ def _raised(
   unit = matched[matched > 0].mean() if np.any(matched) else 1.0
   active = np.any(gains != 0, axis=(-2, -1), keepdims=True)
   latent = np.where(active, gains / unit, hard)
+  # Raising the diagonal by c adds c to each unit that stays: for a large c the
+  # identity is best. The least c is found to a factor of 2.
   more = 1 / 64
   while not np.array_equal(
     np.asarray(solver(latent)), np.argmax(hard, axis=-1)

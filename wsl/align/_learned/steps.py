@@ -158,6 +158,8 @@ def train_step(
     loss_fn=loss_fn,
   )
   here = coordinates(state, where)
+  # At zero tangents the first order has the gradient of the retraction, without
+  # the products of its series; a line search evaluates the retraction itself.
   value, gradient = jax.value_and_grad(
     functools.partial(loss, move=tangents.first_order)
   )(here)

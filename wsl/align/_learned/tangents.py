@@ -58,6 +58,7 @@ def first_order(
     if not is_matrix(action):
       found[name] = table + table * x
       continue
+    # exp(X) T = T + X T + O(X^2), and T^-T becomes exp(-X)^T T^-T.
     x = _generator(x, action.kind, action.ones)
     found[name] = table + tree.matmul(x, table)
     if action.kind == 'linear':
@@ -102,6 +103,8 @@ def retract(
     if kind == 'rotation':
       found |= _unstack(_orthogonal(table, ones), tables, names)
       continue
+    # The series of exp(-X) is the inverse of that of exp(X) to rounding: no
+    # linear system is solved.
     duals = [elements.dual_of(name) for name in names]
     back = jnp.matrix_transpose(exponential(-x))
     dual = tree.matmul(back, _stack(tables, duals, n))
@@ -177,6 +180,8 @@ def _limited(x: types.Array) -> types.Array:
 
 def _orthogonal(table: types.Array, ones: bool) -> types.Array:
   """Removes the rounding errors of a rotation, R (3 I - R^T R) / 2."""
+  # One step of Newton-Schulz for the polar factor: an error E of R^T R - I
+  # becomes 3 E^2 / 4. On ones the rotation is the identity, 1 1^T / n.
   if ones:
     table = _without_ones(table) + 1 / table.shape[-1]
   gram = tree.matmul(jnp.matrix_transpose(table), table)

@@ -1,4 +1,4 @@
-r"""Many models over gauges: each in turn is matched to the sum of the others.
+r"""Many models over gauges: each in turn is matched to the mean of the others.
 
 Between balanced models all gauges are isometries, so the agreement
 
@@ -66,9 +66,12 @@ def match(
     tables = view.tables(element)
     return {n: _moved(balanced[p][n], n, view, tables) for n in counted}
 
-  def towards(total: Model, p: int, start: Element | None, key: Any) -> Element:
+  def towards(others: Sequence[Model], p: int, start: Any, key: Any) -> Element:
+    # The mean, not the sum: it equals the model where all models are copies,
+    # and matching measures its end by the distance that is left.
+    mean = {n: x / len(others) for n, x in _sum(others).items()}
     return weight_matching.weight_matching(
-      balanced[p] | total,
+      balanced[p] | mean,
       balanced[p],
       symmetry=inner,
       key=key,
@@ -99,10 +102,10 @@ def match(
     for sweep in range(max_sweeps):
       gained = 0.0
       for p in range(len(models)):
-        rest = _sum(moved[:p] + moved[p + 1 :])
+        others = moved[:p] + moved[p + 1 :]
         turn = jax.random.fold_in(jax.random.fold_in(run, sweep), p)
-        element = towards(rest, p, current[p], turn)
-        after = aligned(p, element)
+        element = towards(others, p, current[p], turn)
+        rest, after = _sum(others), aligned(p, element)
         more = _inner(rest, after) - _inner(rest, moved[p])
         if more > 0:
           current[p], moved[p] = element, after
@@ -169,13 +172,13 @@ def _grown(
   aligned: Callable[[int, Element], Model],
   towards: Callable[..., Element],
 ) -> list[Element]:
-  """Matches each model to the sum of those before it in an order."""
+  """Matches each model to the mean of those before it in an order."""
   found = [still] * len(order)
   moved: list[Model] = []
   for p in map(int, order):
     if moved:
       turn = jax.random.fold_in(key, p)
-      found[p] = towards(_sum(moved), p, None, turn)
+      found[p] = towards(moved, p, None, turn)
     moved.append(aligned(p, found[p]))
   return found
 

@@ -69,9 +69,9 @@ def match_many(
 
   With ``gauges`` other than permutations, models are balanced as in
   ``weight_matching``, so that all maps are isometries, and each in turn is
-  matched to the sum of the others from its current element: the agreement never
-  decreases. The start is grown, model by model; further starts grow in random
-  orders.
+  matched to the mean of the others from its current element: the agreement
+  never decreases. The start is grown, model by model; further starts grow in
+  random orders.
 
   Args:
     models: N >= 2 models, leaves ``[...]`` of one structure and shapes.
