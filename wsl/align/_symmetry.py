@@ -30,7 +30,8 @@ class Factor(NamedTuple):
 
   Attributes:
     name: its first occurrence, unique: ``'leaf:axis'``, or ``'leaf:axis.i'``
-      for the i-th factor of an axis with several.
+      for the i-th factor of an axis with several; ``'leaf:axis.s/2'`` for the
+      real and imaginary parts of the s-th segment.
     size: the number of its indices.
     pinned: why only the identity is allowed; ``''`` if it is a group.
     outer: names of the factors that the permutation depends on, outermost

@@ -77,6 +77,12 @@ class Step(NamedTuple):
 Values: TypeAlias = Sequence[Value]
 
 
+def is_empty(step: Step) -> bool:
+  """Returns True if all results have no entries."""
+  sizes = ([axis.size for axis in value.axes] for value in step.results)
+  return bool(step.results) and all(0 in shape for shape in sizes)
+
+
 class Tensor(NamedTuple):
   """Axes that occur in one array, and the axes of the scans around it."""
 

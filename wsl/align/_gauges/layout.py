@@ -133,6 +133,13 @@ def spots(layout: Layout) -> list[Spot]:
   ]
 
 
+def product(spots: Sequence[Spot]) -> Dimension:
+  """Returns a dimension that is the product of some atoms."""
+  sizes = [spot.atom.size for spot in spots]
+  steps = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
+  return (Segment(tuple(spots), 0, tuple(steps)),)
+
+
 def same(xs: Dimension, ys: Dimension) -> list[tuple[Spot, Spot]] | None:
   """Pairs the occurrences in two equal dimensions; None if they differ."""
   if len(xs) != len(ys):

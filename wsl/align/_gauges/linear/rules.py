@@ -119,7 +119,8 @@ def tie(c: Types, step: axis_facts.Step) -> bool:
 MOVES = (
   'broadcast_in_dim', 'concatenate', 'dynamic_slice', 'dynamic_update_slice',
   'expand_dims', 'fft', 'gather', 'loop put', 'loop take', 'pad', 'reshape',
-  'slice', 'split', 'squeeze', 'transpose', 'triangular_solve', 'unstack',
+  'slice', 'split', 'squeeze', 'stack', 'tile', 'transpose',
+  'triangular_solve', 'unstack',
   *primitives.SCATTERS,
 )  # fmt: skip
 RULES: dict[str, Any] = {

@@ -173,6 +173,8 @@ class Types:
 
   def read(self, step: axis_facts.Step, rule: Any) -> None:
     """Applies the rule of a step, and fails where it does not cover it."""
+    if axis_facts.is_empty(step):
+      return
     self._reason = f'{step.name} of its entries'
     if rule is None or not rule(self, step):
       for value in (*step.args, *step.results):

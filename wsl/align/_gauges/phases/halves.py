@@ -84,7 +84,7 @@ def _equal(
   inside = lambda s: [r for r in runs if r.first <= s < r.first + r.number]
   for s, (x, y) in enumerate(itertools.pairwise(axis)):
     taken = starts and starts[-1] == s - 1
-    if taken or x != y or not x or inside(s) != inside(s + 1):
+    if taken or x != y or inside(s) != inside(s + 1):
       continue
     own = x[_shared(runs, s) :]
     if not own or symmetry.factor[own[-1]].pinned:

@@ -63,9 +63,10 @@ def concatenate(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   stacked = step.name == 'stack'
   axis = p['axis'] if stacked else p['dimension']
   shape = forms.shape_of(step.results[0])
-  given = [c.state(v) for v in step.args]
+  values = [v for v in step.args if 0 not in forms.shape_of(v)]
+  given = [c.state(v) for v in values]
   parts: list[forms.Form] = []
-  for value, state in zip(step.args, given):
+  for value, state in zip(values, given):
     if isinstance(state, forms.Product):
       return None
     if state is None:

@@ -15,7 +15,8 @@ def apply(c: Phases, step: axis_facts.Step) -> None:
   """Gives the results of a step their forms, or fails for its operands."""
   tied = step.results if step.name == 'loop tie' else ()
   states = [c.state(v) for v in (*step.args, *tied)]
-  if any(state is not None for state in states):
+  empty = axis_facts.is_empty(step)
+  if any(state is not None for state in states) and not empty:
     _follow(c, step, states)
   c.known.update(v.number for v in step.results)
 

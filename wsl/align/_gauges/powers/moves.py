@@ -91,10 +91,9 @@ def transformed(eqn: Any) -> range:
 def sliced(c: Charges, step: axis_facts.Step) -> bool:
   """Keeps whole segments of the sliced dimensions."""
   p = step.eqn.params
-  if set(p['strides'] or (1,)) != {1}:
-    return False
   limits = list(zip(p['start_indices'], p['limit_indices']))
-  return _part(c, step.args[0], step.results[0], limits)
+  gaps = [i for i, n in enumerate(p['strides'] or ()) if n != 1]
+  return _part(c, step.args[0], step.results[0], limits, gaps)
 
 
 def split(c: Charges, step: axis_facts.Step) -> bool:
@@ -153,8 +152,12 @@ def _part(
   value: axis_facts.Value,
   result: axis_facts.Value,
   limits: Sequence[tuple[int, int]],
+  gaps: Sequence[int] = (),
 ) -> bool:
-  """Equates a result with a range of each dimension of an operand."""
+  """Equates a result with a range of each dimension of an operand.
+
+  Powers are 0 along the dimensions ``gaps``, of which not all indices are kept.
+  """
   x, out = c.blocks(value), c.blocks(result)
   sizes = [a.size for a in value.axes]
   if len(x.pieces) > 1:
@@ -163,7 +166,7 @@ def _part(
       for i, (limit, n) in enumerate(zip(limits, sizes))
     )
     taken = layout.between(x, *limits[x.dim])
-    if not whole or taken is None:
+    if not whole or taken is None or gaps:
       return False
     spread = layout.like(out, taken)
     if spread is None:
@@ -174,9 +177,10 @@ def _part(
     return True
   if len(out.pieces) > 1:
     return False
-  for b, s, (start, stop), n in zip(x.pieces[0], out.pieces[0], limits, sizes):
+  rows = zip(x.pieces[0], out.pieces[0], limits, sizes)
+  for i, (b, s, (start, stop), n) in enumerate(rows):
     cut = layout.cut(b, [k for k in (start, stop - start, n - stop) if k])
-    if cut is None or start == stop:
+    if cut is None or start == stop or i in gaps:
       c.zero([*products.every(b), *products.every(s)])
     else:
       c.equal(cut[1 if start else 0], s)
@@ -191,15 +195,20 @@ def concatenate(c: Charges, step: axis_facts.Step) -> bool:
     return False
   result = out.pieces[0]
   parts = layout.cut(result[axis], [v.axes[axis].size for v in values])
-  if parts is None:
-    return False
-  for value, part in zip(values, parts):
+  if parts is None:  # an operand is a part of a segment
+    c.zero(products.every(result[axis]))
+  for k, value in enumerate(values):
     if charges_lib.is_zero(value):
       continue
     if value.constant is not None:
       c.pin(value)
     for i, (a, r) in enumerate(zip(c.blocks(value).pieces[0], result)):
-      c.equal(a, part if i == axis else r)
+      if i != axis:
+        c.equal(a, r)
+      elif parts is None:
+        c.zero(products.every(a))
+      else:
+        c.equal(a, parts[k])
   return True
 
 

@@ -1,5 +1,6 @@
 """The equations of products, convolutions, windows and reductions."""
 
+import math
 from typing import Any, TypeAlias
 
 from wsl.align._find import axis_facts
@@ -92,9 +93,46 @@ def convolution(c: Charges, step: axis_facts.Step) -> bool:
     c.equal(kernels, outputs)
   elif inner == layout.ONE and layout.same(inputs, kernels) is not None:
     c.combine((inputs, kernels, outputs), (1, 1, -1))  # depthwise
-  else:
+  elif not _grouped(c, groups, inputs, inner, kernels, outputs):
     for dimension in (inputs, inner, kernels, outputs):
       c.zero(every(dimension))
+  return True
+
+
+def _grouped(
+  c: Charges,
+  groups: int,
+  inputs: layout.Dimension,
+  inner: layout.Dimension,
+  kernels: layout.Dimension,
+  outputs: layout.Dimension,
+) -> bool:
+  """Relates the powers of a grouped convolution, if groups are major factors.
+
+  Inputs are ``[G, inner]``, kernels and outputs ``[G, units]``.
+  """
+  parts = []
+  for dimension in (inputs, kernels, outputs):
+    if len(dimension) != 1:
+      return False
+    spots = dimension[0].spots
+    count = next(
+      (
+        k
+        for k in range(len(spots) + 1)
+        if math.prod(s.atom.size for s in spots[:k]) == groups
+      ),
+      None,
+    )
+    if count is None:
+      return False
+    parts.append((spots[:count], spots[count:]))
+  (x, rest), (y, units), (z, out) = (
+    tuple(map(layout.product, pair)) for pair in parts
+  )
+  c.combine((x, y, z), (1, 1, -1))
+  c.combine((rest, inner), (1, 1))
+  c.equal(units, out)
   return True
 
 

@@ -12,6 +12,7 @@ from wsl.align._gauges.powers import (
   moves,
   primitives,
   products,
+  stacks,
 )
 
 Charges = charges_lib.Charges
@@ -22,8 +23,11 @@ def apply(c: Charges, step: axis_facts.Step) -> None:
   """Adds the equations of one step; without a rule all powers are 0.
 
   A constant does not change, so its powers are 0 in every step that reads or
-  returns it, such as a branch or a step of a loop; zeros have any power.
+  returns it, such as a branch or a step of a loop; zeros have any power. Empty
+  results have none.
   """
+  if axis_facts.is_empty(step):
+    return
   for value in (*step.args, *step.results):
     if value.constant is not None and not charges_lib.is_zero(value):
       c.fix(value)
@@ -95,9 +99,11 @@ RULES = {
   'select_n': elementwise.select,
   'slice': moves.sliced,
   'split': moves.split,
+  'stack': stacks.stack,
   'squeeze': moves.moved(moves.squeezed),
   'loop take': _take,
   'loop tie': _tie,
+  'tile': stacks.tile,
   'transpose': moves.moved(moves.transposed),
   'triangular_solve': products.triangular_solve,
   'unstack': moves.unstack,
