@@ -413,6 +413,35 @@ def test_memory_is_two_models_and_the_largest_gains():
   assert peak < 1.02 * (2 * model + 4 * 512**2)  # and some vectors
 
 
+def test_all_gains_are_kept_in_the_same_memory(monkeypatch):
+  """If the solver needs no copy, those of all groups fit."""
+  import tracemalloc
+
+  from wsl.align import _assignment
+  from wsl.align._match import cached_gains
+
+  monkeypatch.setattr(_assignment, 'LARGE', 256)
+  room, rooms = cached_gains.room, []
+  keep = lambda *args: rooms.append(room(*args)) or rooms[-1]
+  monkeypatch.setattr(cached_gains, 'room', keep)
+  symmetry = _mlp((64, *[512] * 3, 10))
+  a, b = (
+    {n: np.asarray(x, np.float32) for n, x in _params(symmetry, seed).items()}
+    for seed in (1, 2)
+  )
+  _match(a, b, symmetry)
+  tracemalloc.start()
+  try:
+    _match(a, b, symmetry)
+    peak = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  assert set(rooms) == {3 * 512**2}
+  model = sum(x.nbytes for x in a.values())
+  # Beside the candidates of the solver, and parts of products.
+  assert peak < 1.2 * (2 * model + 4 * 512**2)
+
+
 def _ends(visits):
   """Returns the objective at the end of every ascent."""
   return [*{visit.start: visit.objective for visit in visits}.values()]
@@ -520,7 +549,7 @@ def test_ascents_begin_at_the_current_order_or_near_the_best():
     assert 0.3 * best < begun[ascent] < best
 
 
-def test_a_guess_is_grown_again_from_one_group():
+def test_a_guess_is_grown_again_from_one_group(monkeypatch):
   from wsl.align._gauges import balanced_pair, views
   from wsl.align._match import block_pairs, first_guess, schedule
 
@@ -529,10 +558,15 @@ def test_a_guess_is_grown_again_from_one_group():
   view = views.of(symmetry, ('permutation',))
   frames = balanced_pair.of(a, b, symmetry, '.*', caller='')
   blocks = block_pairs.load(a, b, view, '.*', frames)
-  rng = np.random.default_rng(0)
-  best = {g.name: rng.permutation(40) for g in symmetry.groups}
-  states = [
-    first_guess.begin(
+  best = {n: np.asarray(x) for n, x in _match(a, b, symmetry).items()}
+  vary, varied = first_guess._vary, []
+  keep = lambda move, *rest: (
+    varied.append((move.group, vary(move, *rest))) or varied[-1][1]
+  )
+  monkeypatch.setattr(first_guess, '_vary', keep)
+  agreements = []
+  for index in (2, 5, 9, 12, 14, 17):
+    state = first_guess.begin(
       index,
       blocks,
       schedule.moves(blocks, view),
@@ -540,20 +574,58 @@ def test_a_guess_is_grown_again_from_one_group():
       best=best,
       view=view,
       solvers=view.solvers(align.assign_scipy),
-      rng=np.random.default_rng(seed),
+      rng=np.random.default_rng(index),
     )
-    for seed in range(4)
-    for index in (2, 3, 5, 9)
-  ]
-  moved = [{n: (s.tables[n] != best[n]).sum() for n in best} for s in states]
-  for i, (state, counts) in enumerate(zip(states, moved)):
+    agreements.append(state.agreement)
     np.testing.assert_allclose(
       state.agreement, _agreement(a, b, state.tables, symmetry)
     )
-    # One group keeps half of its units at least; the others begin anew.
-    kept = [n for n, count in counts.items() if count <= 20]
-    assert len(kept) == (i % 4 != 1)
-  assert len({n for counts in moved for n in counts if counts[n] <= 20}) > 1
+    group, table = varied[-1]
+    np.testing.assert_array_equal(state.tables[group], table)
+    assert 0 < (table != best[group]).sum() < 40
+  assert len(varied) == 6
+  assert len({group for group, _ in varied}) > 1
+  assert len({round(x, 6) for x in agreements}) > 3
+  reached = _agreement(a, b, best, symmetry)
+  assert 0.5 * reached < min(agreements) <= max(agreements) < 1.1 * reached
+
+
+@pytest.mark.parametrize('name', ['mlp', 'attention', 'rnn'])
+def test_models_are_not_overwritten(name):
+  """Blocks are permuted in place, but not those that a caller gave."""
+  symmetry = SYMMETRIES[name]
+  a, b = (
+    {n: np.array(x) for n, x in _params(symmetry, seed).items()}
+    for seed in (1, 2)
+  )
+  copies = [{n: x.copy() for n, x in model.items()} for model in (a, b)]
+  found = _match(a, b, symmetry, starts=3)
+  _equal(a, copies[0])
+  _equal(b, copies[1])
+  _equal(_match(*copies, symmetry, starts=3), found)
+
+
+def test_cached_gains_follow_the_moves(monkeypatch):
+  from wsl.align._match import cached_gains, updates, weight_gains
+
+  symmetry = _mlp((64, *[48] * 3, 10))
+  a, b = _params(symmetry, 1), _params(symmetry, 2)
+  propose, counts = updates.propose, []
+
+  def checked(move, blocks, outer_of, solvers, cache, room=0):
+    for group, gains in cache.items():
+      mine = [block for block in blocks if group in block.names]
+      np.testing.assert_allclose(gains, weight_gains.gains(mine, group, ()))
+    counts.append(len(cache))
+    return propose(move, blocks, outer_of, solvers, cache, room)
+
+  monkeypatch.setattr(updates, 'propose', checked)
+  without = _match(a, b, symmetry, initial=align.identity(symmetry))
+  few = max(counts)
+  monkeypatch.setattr(cached_gains, 'room', lambda moves, blocks: 10**6)
+  found = _match(a, b, symmetry, initial=align.identity(symmetry))
+  assert few < max(counts) == 3
+  _equal(found, without)
 
 
 def test_ascent_starts_at_the_initial_permutation():

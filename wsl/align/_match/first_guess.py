@@ -14,8 +14,10 @@ _MIN_FACTOR = 0.5  # lower bound of the random factors on the order of groups
 # larger one forgets the result it starts from.
 _REDRAWN_UNITS = 6
 _REDRAWN_SHARE = 0.1
-# Share of one group's units that are drawn again before all other groups are
-# grown again: log-uniform between these bounds.
+# Before all other groups are grown again, one group is assigned by its gains
+# and noise of this many of their standard deviations, log-uniform; or this
+# share of its units is drawn again.
+_MIN_NOISE, _MAX_NOISE = 0.1, 1.0
 _MIN_SHARE, _MAX_SHARE = 0.05, 0.5
 
 
@@ -52,10 +54,10 @@ def begin(
   and the current order. Afterwards three kinds take turns:
 
   * the current order, as in the official algorithm;
-  * some units of one group of the best permutation so far are drawn again, and
-    all other groups are grown again from this group;
+  * one group of the best permutation so far is varied, and all other groups are
+    grown again from it;
   * in turn a guess grown in any order of groups; a few units of every group of
-    the best permutation drawn again; the second kind once more.
+    the best permutation drawn again; the second kind twice.
 
   The last two are an iterated local search. The ascent from a point near the
   best permutation often returns to it. Growing the other groups again finds
@@ -88,11 +90,10 @@ def begin(
   units = [move for move in moves if not (move.quadratic or move.matrix)]
   if best and index % 12 == 3:
     return grow(blocks, current, moves, least=0.0, **growth)
-  if best and units and (index % 3 == 2 or index % 12 == 9):
+  if best and units and (index % 3 == 2 or index % 12 in (0, 9)):
     move = units[rng.integers(len(units))]
     tables = current | {name: best[name] for name in move.matched}
-    share = math.exp(rng.uniform(math.log(_MIN_SHARE), math.log(_MAX_SHARE)))
-    tables[move.group] = _perturb(tables[move.group], rng, 2, share)
+    tables[move.group] = _vary(move, best, blocks, outer_of, solvers, rng)
     state = _permuted(blocks, tables, outer_of)
     return grow(state.blocks, tables, moves, matched=move.matched, **growth)
   if best and index % 3 != 1:
@@ -165,6 +166,38 @@ def grow(
     unmatched -= move.matched
   agreement = float(weight_gains.agreement(blocks, ()))
   return State(blocks, tables, agreement, frozenset(solved))
+
+
+def _vary(
+  move: schedule.Move,
+  best: block_pairs.Tables,
+  blocks: list[block_pairs.BlockPair],
+  outer_of: dict[str, block_pairs.Names],
+  solvers: block_pairs.Solvers,
+  rng: np.random.Generator,
+) -> np.ndarray:
+  """Exchanges units of a group that are similar to each other.
+
+  If the group has dependents, or depends on others, any units are exchanged.
+  """
+  table = best[move.group]
+  if move.outer or len(move.dependents) > 1:
+    share = _log_uniform(_MIN_SHARE, _MAX_SHARE, rng)
+    return _perturb(table, rng, 2, share)
+  mine = [
+    block_pairs.permute_moving(blocks[i], best, outer_of) for i in move.blocks
+  ]
+  mine = [block for block in mine if block.names.count(move.group) == 1]
+  gains = weight_gains.gains(mine, move.group, ())
+  noise = rng.standard_normal(gains.shape, np.float32)
+  noise *= _log_uniform(_MIN_NOISE, _MAX_NOISE, rng) * float(gains.std())
+  noise += gains
+  return table[np.asarray(solvers[move.group](noise))]
+
+
+def _log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
+  """Draws a number whose logarithm is uniform."""
+  return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
 def _permuted(

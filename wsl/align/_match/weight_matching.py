@@ -69,8 +69,8 @@ def weight_matching(
   there are 3 N ascents: this one, N from the current order, each with its own
   random order of visits, and 2 N - 1 of an iterated local search: from guesses
   grown in other orders, from guesses grown from one group of the best result
-  with some of its units drawn again, and from the best result with a few units
-  of every group drawn again. So the agreement is at least that of the best of N
+  with some of its units exchanged, and from the best result with a few units of
+  every group drawn again. So the agreement is at least that of the best of N
   runs of the official algorithm with these orders of visits, and more starts
   are never worse. A group on which others depend (attention heads and the units
   inside them) is matched together with them. A group that occurs twice in a
