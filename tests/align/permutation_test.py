@@ -10,6 +10,7 @@ import pytest
 from tests.align import nested
 from tests.align.find import oracle
 from wsl import align
+from wsl.align._gauges import elements, short_names
 
 F = align.Factor
 
@@ -170,3 +171,25 @@ def test_a_model_of_another_width():
   params = _params() | {'r': jnp.ones((7, 7))}
   with pytest.raises(ValueError, match="leaf 'r' has shape"):
     align.permute(params, _draw(0), symmetry=SYMMETRY)
+
+
+def test_equal_leaves_of_layers_share_a_program():
+  # Two layers: heads with units inside, and scales of the units.
+  factors, axes, actions = [], [], []
+  for i in 'ab':
+    heads, units = F(f'{i}:0.0', 2), F(f'{i}:0.1', 3, outer=(f'{i}:0.0',))
+    factors += [heads, units]
+    axes.append((i, (((heads.name, units.name),),)))
+    power = align.Power(i, 0, 0, 1, 1.0)
+    actions.append(align.Action(f'scale {i}', 'scale', units.name, (power,)))
+  symmetry = align.Symmetry(tuple(factors), tuple(axes), tuple(actions))
+  g = align.random(symmetry, jax.random.key(0))
+  static = []
+  for i in 'ab':
+    acts = elements.acts_of(symmetry, i, g)
+    names = (f'{i}:0.0', f'{i}:0.1', f'scale {i}')
+    own = {n: g[n] for n in names}
+    layout, acts, tables = short_names.rename(symmetry.layout(i), acts, own)
+    static.append((layout, acts, sorted(tables)))
+  assert static[0] == static[1]
+  assert static[0][2] == ['a0', 'f0', 'f1']

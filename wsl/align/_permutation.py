@@ -21,7 +21,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import _blocks, _symmetry
-from wsl.align._gauges import elements
+from wsl.align._gauges import elements, short_names
 
 Permutation: TypeAlias = dict[str, types.Array]
 
@@ -72,11 +72,14 @@ def permute(
     tables |= {key: gauge[key] for key in keys if key in gauge}
     if not tables:
       return x
+    layout, acts, tables = short_names.rename(
+      symmetry.layout(name), acts, tables
+    )
     return tree.apply_kernel(
       _permute,
       x,
       tables,
-      layout=tree.Static(symmetry.layout(name)),
+      layout=tree.Static(layout),
       acts=tree.Static(acts),
     )
 
