@@ -9,7 +9,8 @@ group. For permutation matrices only the pairs (u, sigma(u)) contribute, and the
 map is ``permute``.
 """
 
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -113,37 +114,41 @@ def round(
     A permutation.
   """
   indices = {name: np.asarray(solver(m)) for name, m in matrices.items()}
-  return descend(indices, symmetry=symmetry)
+  outer_of = {group.name: group.outer for group in symmetry.groups}
+  tables = descend(indices, outer_of=outer_of)
+  # jnp.asarray would compile a program for each shape.
+  return {name: jax.device_put(table) for name, table in tables.items()}
 
 
 def descend(
-  indices: dict[str, np.ndarray], *, symmetry: _symmetry.Symmetry
-) -> _permutation.Permutation:
-  """Selects the indices at the outer pairs (u, sigma(u)), outer groups first.
+  found: Mapping[str, np.ndarray], *, outer_of: Mapping[str, tuple[str, ...]]
+) -> dict[str, np.ndarray]:
+  """Selects the tables at the outer pairs (u, sigma(u)), outer groups first.
 
   Args:
-    indices: for each group ``[*outer, *free outer, n]``.
-    symmetry: the symmetry they belong to.
+    found: for each group indices ``[*outer, *free outer, n]``, or matrices
+      ``[*outer, *free outer, n, n]``.
+    outer_of: for each group the factors on which its table depends, outer
+      groups first; those that are groups themselves are free.
 
   Returns:
-    For each group ``[*outer, n]``.
+    For each group ``[*outer, n]`` or ``[*outer, n, n]``.
   """
   # Take along each free old outer axis the index sigma(u), which can itself
   # depend on further outer indices.
-  permutation: dict[str, np.ndarray] = {}
-  for group in symmetry.groups:  # outer groups first
-    table, new = np.asarray(indices[group.name], np.int32), len(group.outer)
-    for outer in free_outer(group, symmetry):
-      nest = (*symmetry.factor[outer].outer, outer)
-      places = [group.outer.index(name) for name in nest]
-      order = np.argsort(places)
-      index = np.transpose(permutation[outer], order)
-      missing = [i for i in range(table.ndim) if i not in places]
-      index = np.expand_dims(index, missing)
+  tables: dict[str, Any] = {}
+  for name, outer in outer_of.items():  # outer groups first
+    table: Any = np.asarray(found[name])
+    new = len(outer)
+    for other in outer:
+      if other not in outer_of:
+        continue
+      places = [outer.index(o) for o in (*outer_of[other], other)]
+      index: Any = _blocks.spread(tables[other], places, table.ndim, np)
       table = np.take_along_axis(table, index, new).squeeze(new)
-    permutation[group.name] = table
-  # jnp.asarray would compile a program for each shape.
-  return {name: jax.device_put(table) for name, table in permutation.items()}
+    matrix = table.dtype.kind == 'f'
+    tables[name] = table if matrix else table.astype(np.int32, copy=False)
+  return tables
 
 
 def groups_of(plan: _symmetry.Plan) -> list[str]:

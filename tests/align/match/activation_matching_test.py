@@ -12,6 +12,7 @@ from tests.align.find import zoo
 from wsl import align
 from wsl.align import _nested_assignment
 from wsl.align._activations import activation_moments, activation_sites
+from wsl.align._gauges import views
 
 F = align.Factor
 
@@ -30,6 +31,7 @@ SYMMETRY = align.Symmetry(
   ),
 )
 UNITS, HEADS, INNER = 'a:1', 'b:1.0', 'b:1.1'
+OUTER_OF = views.of(SYMMETRY, ('permutation',)).outer_of
 
 
 def _params(seed=0):
@@ -60,13 +62,22 @@ def _find(fixed, moving, batches, **change):
   return align.activation_matching(fixed, moving, **arguments | change)
 
 
+def _assign(gains, symmetry):
+  view = views.of(symmetry, ('permutation',))
+  return _nested_assignment.assign(
+    gains,
+    start=view.identity(),
+    outer_of=view.outer_of,
+    solvers=view.solvers(align.assign_scipy),
+  )
+
+
 def _moments(x, y, sizes, name=UNITS):
-  group, found, start = SYMMETRY.factor[name], None, 0
+  labels = activation_moments.einsum_labels(name, OUTER_OF)
+  found, start = None, 0
   for size in sizes:
     rows = slice(start, start + size)
-    found = activation_moments.accumulate(
-      found, x[rows], y[rows], group, SYMMETRY
-    )
+    found = activation_moments.accumulate(found, x[rows], y[rows], labels)
     start += size
   return found
 
@@ -143,11 +154,7 @@ def test_nested_assignment_against_brute_force():
   rng = np.random.default_rng(2)
   outer = rng.normal(size=(2, 3, 3))
   inner = rng.normal(size=(2, 3, 3, 4, 4))
-  found = _nested_assignment.assign(
-    {HEADS: outer, INNER: inner},
-    symmetry=SYMMETRY,
-    solver=align.assign_scipy,
-  )
+  found = _assign({HEADS: outer, INNER: inner}, SYMMETRY)
   np.testing.assert_array_equal(found[UNITS], np.arange(5))
   for layer in range(2):
     best = -np.inf
@@ -184,15 +191,13 @@ def test_gains_of_independent_outer_groups_are_averaged():
       for r in x
     ]
   )
-  group = symmetry.factor['w:2']
+  outer_of = views.of(symmetry, ('permutation',)).outer_of
+  labels = activation_moments.einsum_labels('w:2', outer_of)
   moments = activation_moments.accumulate(
-    None, jnp.asarray(x), jnp.asarray(y), group, symmetry
+    None, jnp.asarray(x), jnp.asarray(y), labels
   )
-  found = _nested_assignment.assign(
-    {'w:2': activation_moments.gains(moments, 'inner')},
-    symmetry=symmetry,
-    solver=align.assign_scipy,
-  )
+  gains = activation_moments.gains(moments, 'inner')
+  found = _assign({'w:2': gains}, symmetry)
   jax.tree.map(np.testing.assert_array_equal, found, back)
 
 

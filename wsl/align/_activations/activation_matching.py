@@ -1,24 +1,26 @@
 """Activation matching: pair the units whose activations correlate on data."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import functools
 from typing import Any, TypeAlias
 
 import jax
-import numpy as np
 
 from wsl import batches as batches_lib
 from wsl import deltas, tree, types
 from wsl.align import (
   _assignment,
-  _nested_assignment,
   _permutation,
   _symmetry,
 )
-from wsl.align._activations import activation_moments, activation_sites
+from wsl.align._activations import (
+  activation_sites,
+  gauge_matching,
+  readings,
+)
+from wsl.align._gauges import views
 
-Sites: TypeAlias = Mapping[str, types.Array | Sequence[types.Array]]
-Capture: TypeAlias = Callable[[types.Params, Any], Sites]
+Capture: TypeAlias = Callable[[types.Params, Any], readings.Sites]
 _GAINS = ('correlation', 'inner', 'distance')
 
 
@@ -32,6 +34,7 @@ def activation_matching(
   gain: str = 'correlation',
   capture: Capture | None = None,
   solver: _assignment.Solver = _assignment.assign_scipy,
+  gauges: Sequence[str] = ('permutation',),
 ) -> _permutation.Permutation:
   r"""Finds the permutation that pairs units with similar activations.
 
@@ -47,6 +50,25 @@ def activation_matching(
   data. Each group is then matched once, independently of others; a group on
   which others depend (attention heads) is matched by the value of the best
   matching of the units within it.
+
+  With ``gauges``, signs, scales, rotations, phases and linear maps are matched
+  too. An activation that a leaf reads moves with the inverse of the actions on
+  the leaf, one that it writes as the leaf does; for each action the last inputs
+  of leaves are read that determine it, or else the last outputs, such as
+  queries and keys. With second moments G of vectors, H of covectors and C
+  between the models (about the means for ``'correlation'``),
+
+  .. math:: s_i = \frac{r(a_i)}{r(b_i)}, \quad z = \frac{m_a}{m_b}
+    \frac{c}{|c|}, \quad A = F_a^{-1} R F_b, \quad F^\top F = G^{-1} \# H, \quad
+    R = \arg\max_R \Bigl\langle \sum_k F_a^{(k)} C_k F_b^{(k)\top},
+    R \Bigr\rangle
+
+  with r the root mean square, c the complex cross moment of a pair,
+  :math:`m^2` the ratio of r of the keys and of the queries, :math:`G^{-1} \# H` the geometric mean, which is
+  :math:`G^{-1}` without covectors, :math:`F^{(k)}` the frame F of vectors and
+  :math:`F^{-\top}` of covectors. A sign is that of its gain. Units are paired by the values of their best signs, and heads by those
+  of all maps inside them, which is exact. An action that changes no activation
+  is the identity.
 
   Args:
     fixed: the model that stays in its order, leaves ``[...]``.
@@ -64,14 +86,20 @@ def activation_matching(
       inputs that returns for each group its activations ``[rows, *outer sizes,
       n]``, or a list of these for several sites, whose gains are summed.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
+    gauges: the kinds of maps to match, such as ``align.GAUGES`` for all that
+      the symmetry has. Where the units of a head are linearly dependent on the
+      data, only rotations of them are matched, with a warning.
 
   Returns:
-    The permutation to apply to ``moving``, indices ``[*outer, n]``; a group
-    without activations keeps its order.
+    The permutation to apply to ``moving``, indices ``[*outer, n]``, and the
+    tables of the actions of ``gauges`` by name; a group without activations
+    keeps its order.
 
   Raises:
     ValueError: if the models differ, do not fit the symmetry or contain NaN
-      or inf; if there is no batch; or if an activation is not finite.
+      or inf; if there is no batch; if an activation is not finite; if a kind of
+    ``gauges`` is unknown; or if actions are matched with ``capture`` or the
+    gain ``'distance'``.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -115,72 +143,50 @@ def activation_matching(
     raise ValueError(
       f"activation_matching: gain '{gain}' is unknown: use one of {_GAINS}"
     )
-  if capture is None:
+  _symmetry.check_kinds(gauges, 'activation_matching')
+  view = views.of(symmetry, gauges)
+  if view.symmetry.actions:
+    _check_gauges(gain, capture)
+    read = jax.jit(functools.partial(readings.read, view, apply_fn))
+  elif capture is None:
     capture = jax.jit(
       functools.partial(activation_sites.activations, symmetry, apply_fn)
     )
   fixed, moving = tree.read(fixed), tree.read(moving)
-  moments: dict[str, list[activation_moments.Moments]] = {}
+  observed: list[gauge_matching.Observed] = []
   for batch in batches_lib.stream(batches, name='activation_matching'):
     inputs = batches_lib.inputs_of(batch)
-    captured = capture(fixed, inputs), capture(moving, inputs)
-    moments = _add_batch(moments, *captured, symmetry)
-  if not moments and symmetry.groups:
+    if capture is None:
+      pairs = readings.pair(read(fixed, inputs), read(moving, inputs))
+    else:
+      found = capture(fixed, inputs), capture(moving, inputs)
+      pairs = readings.captured_pairs(*found, symmetry)
+    observed = gauge_matching.add_batch(observed, pairs, view)
+  if not observed and symmetry.groups:
     raise ValueError(
       'activation_matching: no activation was captured: the function needs a '
       'group that enters a product'
     )
-  # The sites of a group are different observations of the same units: their
-  # gains, like the leaves' in weight matching, are summed.
-  gains = {
-    name: _total_gain(name, sites, gain) for name, sites in moments.items()
-  }
-  return _nested_assignment.assign(gains, symmetry=symmetry, solver=solver)
+  gauge_matching.check_finite(observed)
+  floats = [x for x in jax.tree.leaves(fixed) if tree.is_float(x)]
+  return gauge_matching.match(
+    observed,
+    view,
+    gain=gain,
+    solver=solver,
+    dtype=tree.wide_dtype(*floats),
+  )
 
 
-def _add_batch(
-  moments: dict[str, list[activation_moments.Moments]],
-  fixed: Sites,
-  moving: Sites,
-  symmetry: _symmetry.Symmetry,
-) -> dict[str, list[activation_moments.Moments]]:
-  """Adds a batch to the moments of every site of every group."""
-  result = {}
-  for name, found in fixed.items():
-    if name not in symmetry.factor or symmetry.factor[name].pinned:
-      raise ValueError(
-        f"activation_matching: capture returns '{name}', which is no group of "
-        'the symmetry'
-      )
-    group = symmetry.factor[name]
-    pairs = list(zip(_as_list(found), _as_list(moving[name])))
-    expected = symmetry.table_shape(name)
-    for x, _ in pairs:
-      if x.shape[1:] != expected:
-        raise ValueError(
-          f"activation_matching: the activations of '{name}' have shape "
-          f'{x.shape}, expected [rows, *{expected}]'
-        )
-    before = moments.get(name, [None] * len(pairs))
-    result[name] = [
-      activation_moments.accumulate(old, x, y, group, symmetry)
-      for old, (x, y) in zip(before, pairs)
-    ]
-  return result
-
-
-def _as_list(found: types.Array | Sequence[types.Array]) -> list[types.Array]:
-  """Returns the activations of all sites of a group as a list."""
-  return [*found] if isinstance(found, list | tuple) else [found]  # type: ignore
-
-
-def _total_gain(
-  name: str, sites: Sequence[activation_moments.Moments], kind: str
-) -> np.ndarray:
-  """Sums the gains of a group's sites; raises a ValueError if not finite."""
-  total = sum(activation_moments.gains(site, kind) for site in sites)
-  if not np.isfinite(total).all():
+def _check_gauges(gain: str, capture: Capture | None) -> None:
+  """Raises a ValueError for arguments that only permutations can have."""
+  if gain == 'distance':
     raise ValueError(
-      f"activation_matching: an activation of '{name}' is NaN or inf"
+      "activation_matching: gain 'distance' is for permutations only: use "
+      "'inner', which minimises the squared distance of rotations"
     )
-  return np.asarray(total)
+  if capture is not None:
+    raise ValueError(
+      'activation_matching: capture is for permutations only, as it does not '
+      'say how actions move its arrays: leave it out'
+    )

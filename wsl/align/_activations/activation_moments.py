@@ -10,15 +10,16 @@ b² and a b^T are sufficient for all kinds of gains:
   2\, \mathrm{Cov}(a, b)_{ij} + (\bar{a}_i - \bar{b}_j)^2
 """
 
+from collections.abc import Mapping
 import functools
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _soft, _symmetry
+from wsl.align import _nested_assignment
 
 # Subscripts of ``einsum`` for the axes of units: of the fixed model, of the
 # moving model, and of their products.
@@ -37,6 +38,8 @@ class Moments(NamedTuple):
     squares: sums of squares, ``[*outer, n]`` for each model, float64.
     products: sums of products of units of both models, float64 ``[*outer,
       *free outer, n, n]``.
+    grams: sums of products of units of each model, float64 ``[*outer, n, n]``;
+      zero if they are not needed.
   """
 
   labels: Labels
@@ -45,14 +48,16 @@ class Moments(NamedTuple):
   sums: tuple[np.ndarray, np.ndarray]
   squares: tuple[np.ndarray, np.ndarray]
   products: np.ndarray
+  grams: tuple[np.ndarray, np.ndarray]
 
 
 def accumulate(
   moments: Moments | None,
   x: types.Array,
   y: types.Array,
-  group: _symmetry.Factor,
-  symmetry: _symmetry.Symmetry,
+  labels: Labels,
+  *,
+  gram: bool = False,
 ) -> Moments:
   """Adds the activations of a batch to the moments of a site.
 
@@ -63,8 +68,8 @@ def accumulate(
     moments: those of the batches before; ``None`` for the first one.
     x: ``[rows, *outer, n]``, the activations of the fixed model.
     y: ``[rows, *outer, n]``, those of the moving model on the same inputs.
-    group: the group of the units.
-    symmetry: the symmetry of both models.
+    labels: the einsum subscripts of the axes of units.
+    gram: whether to sum the products of the units of each model.
 
   Returns:
     The moments of all batches.
@@ -73,22 +78,15 @@ def accumulate(
   # Var(a) = E[a²] - E[a]² cancels catastrophically in float32 if the mean is
   # large; about the mean of the first batch both terms are small.
   if moments is None:
-    moments = Moments(
-      _einsum_labels(group, symmetry),
-      (x.mean(0), y.mean(0)),
-      0,
-      (np.zeros(()), np.zeros(())),
-      (np.zeros(()), np.zeros(())),
-      np.zeros(()),
-    )
-  batch = _batch_sums(x, y, *moments.origins, labels=moments.labels)
-  sums, squares, products = jax.tree.map(
+    zero = np.zeros(())
+    both = zero, zero
+    means = x.mean(0), y.mean(0)
+    moments = Moments(labels, means, 0, both, both, zero, both)
+  batch = _batch_sums(x, y, *moments.origins, labels=labels, gram=gram)
+  sums = jax.tree.map(
     lambda old, new: old + np.asarray(new, np.float64), moments[3:], batch
   )
-  rows = moments.rows + len(x)
-  return moments._replace(
-    rows=rows, sums=sums, squares=squares, products=products
-  )
+  return Moments(labels, moments.origins, moments.rows + len(x), *sums)
 
 
 def gains(moments: Moments, kind: str) -> np.ndarray:
@@ -96,7 +94,8 @@ def gains(moments: Moments, kind: str) -> np.ndarray:
 
   Args:
     moments: the moments of the site.
-    kind: ``'inner'``, the mean product; ``'correlation'``, which is 0 for a
+    kind: ``'inner'``, the mean product; ``'cosine'``, the mean product over the
+      root mean squares; ``'covariance'``; ``'correlation'``, which is 0 for a
       constant unit; or ``'distance'``, minus the Euclidean distance over all
       rows.
   """
@@ -110,8 +109,16 @@ def gains(moments: Moments, kind: str) -> np.ndarray:
     for origin, shift in zip(moments.origins, shifts)
   ]
   covariance = moments.products / moments.rows - outer_product(*shifts)
+  if kind == 'covariance':
+    return covariance
   if kind == 'inner':
     return covariance + outer_product(*means)
+  if kind == 'cosine':
+    inverses = [
+      _inverse_root(second(moments, model, False)) for model in (0, 1)
+    ]
+    inner = covariance + outer_product(*means)
+    return inner * outer_product(*inverses)
   if kind == 'distance':
     ones = [np.ones_like(mean) for mean in means]
     squared = -2 * covariance
@@ -134,26 +141,70 @@ def gains(moments: Moments, kind: str) -> np.ndarray:
   return covariance * outer_product(*scales)
 
 
-def _einsum_labels(
-  group: _symmetry.Factor, symmetry: _symmetry.Symmetry
-) -> Labels:
+def second(moments: Moments, model: int, centred: bool) -> np.ndarray:
+  """Returns the second moments of units of a model, float64 ``[*outer, n]``.
+
+  Args:
+    moments: the moments of the site.
+    model: 0 for the fixed model, 1 for the moving one.
+    centred: whether they are variances; else mean squares.
+  """
+  shift = moments.sums[model] / moments.rows
+  mean = np.asarray(moments.origins[model], np.float64) + shift
+  variance = moments.squares[model] / moments.rows - shift**2
+  if not centred:
+    return variance + mean**2
+  # Rounding leaves a constant unit with about this much variance.
+  return np.where(variance > _CONSTANT * mean**2, variance, 0)
+
+
+def gram(moments: Moments, model: int, centred: bool) -> np.ndarray:
+  """Returns the second moments of pairs of units, float64 ``[*outer, n, n]``.
+
+  Args:
+    moments: the moments of the site, with ``grams``.
+    model: 0 for the fixed model, 1 for the moving one.
+    centred: whether they are covariances; else mean products.
+  """
+  shift = moments.sums[model] / moments.rows
+  found = moments.grams[model] / moments.rows - _outer(shift)
+  if centred:
+    return found
+  return found + _outer(np.asarray(moments.origins[model], np.float64) + shift)
+
+
+def _outer(x: np.ndarray) -> np.ndarray:
+  """Returns the outer products of vectors ``[..., n]``."""
+  return x[..., :, None] * x[..., None, :]
+
+
+def _inverse_root(x: np.ndarray) -> np.ndarray:
+  """Returns 1 / sqrt(x), and 0 where x is 0."""
+  return np.where(x > 0, 1 / np.sqrt(np.where(x > 0, x, 1)), 0)
+
+
+def einsum_labels(name: str, outer_of: Mapping[str, Any]) -> Labels:
   """Returns the einsum subscripts of the axes of units.
 
   Free outer groups and the group itself have separate subscripts in the two
   models; a pinned outer factor shares one.
+
+  Args:
+    name: the group.
+    outer_of: for each group the factors on which its table depends.
   """
-  free = _soft.free_outer(group, symmetry)
-  names = (*group.outer, group.name)
+  outer, free = outer_of[name], _nested_assignment.free_outer(name, outer_of)
+  names = (*outer, name)
   new = tuple(range(len(names)))
   old = tuple(
-    i + len(names) if name in (*free, group.name) else i
-    for i, name in enumerate(names)
+    i + len(names) if other in (*free, name) else i
+    for i, other in enumerate(names)
   )
-  free_old = [old[i] for i, name in enumerate(group.outer) if name in free]
+  free_old = [old[i] for i, other in enumerate(outer) if other in free]
   return new, old, (*new[:-1], *free_old, new[-1], old[-1])
 
 
-@functools.partial(jax.jit, static_argnames='labels')
+@functools.partial(jax.jit, static_argnames=('labels', 'gram'))
 def _batch_sums(
   x: types.Array,
   y: types.Array,
@@ -161,7 +212,8 @@ def _batch_sums(
   y_origin: types.Array,
   *,
   labels: Labels,
-) -> tuple[tuple[types.Array, ...], tuple[types.Array, ...], types.Array]:
+  gram: bool,
+) -> tuple[Any, ...]:
   """Sums a batch's deviations, their squares and their products over rows."""
   x, y = x - x_origin[None], y - y_origin[None]
   new, old, result = labels
@@ -171,4 +223,11 @@ def _batch_sums(
   )
   both = (x, y)
   sums = tuple(z.sum(0) for z in both)
-  return sums, tuple((z * z).sum(0) for z in both), products
+  zero = jnp.zeros((), products.dtype)
+  one = lambda z: (
+    tree.matmul(jnp.moveaxis(z, 0, -1), jnp.moveaxis(z, 0, -2))
+    if gram
+    else zero
+  )
+  squares = tuple((z * z).sum(0) for z in both)
+  return sums, squares, products, tuple(map(one, both))

@@ -4,7 +4,7 @@ A site is an operand of a product or convolution that has the group's axis: the
 output of one layer after its nonlinearity, the input of the next.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import itertools
 import math
 from typing import Any, NamedTuple, TypeAlias
@@ -84,34 +84,59 @@ def activations(
   found = find.analyse(
     apply_fn, params, inputs, rules={}, caller='activation_matching'
   )
-  for group in symmetry.groups:
-    if group.name not in found.symmetry.factor:
-      raise ValueError(
-        f"activations: the function has no group '{group.name}': pass the "
-        'function for which the symmetry was found'
-      )
-  sites = _choose_sites(symmetry, found)
+  check_groups(symmetry, found)
+  sites = choose(symmetry, found)
   wanted = {(site.path, site.operand) for site in sites.values()}
   _, arrays = jaxprs.bind_static(apply_fn, inputs)
   args = jax.tree.leaves((params, arrays))
   values = [jnp.asarray(x) for x in args]
   _, operands = capture.watch(found.program, values, wanted)
   return {
-    name: _to_rows(operands[site.path, site.operand], site)
+    name: to_rows(operands[site.path, site.operand], site)
     for name, site in sites.items()
   }
 
 
-def _choose_sites(
-  symmetry: _symmetry.Symmetry, found: find.Analysis
+def check_groups(symmetry: _symmetry.Symmetry, found: find.Analysis) -> None:
+  """Raises a ValueError if a function lacks a group of a symmetry."""
+  for group in symmetry.groups:
+    if group.name not in found.symmetry.factor:
+      raise ValueError(
+        f"activations: the function has no group '{group.name}': pass the "
+        'function for which the symmetry was found'
+      )
+
+
+def groups_in(
+  axes: Sequence[axis_tree.Axis],
+  found: find.Analysis,
+  symmetry: _symmetry.Symmetry,
+) -> list[str]:
+  """Returns the groups of a symmetry that occur in some axes."""
+  atoms = [atom for axis in axes for atom in axis_tree.atoms(axis)]
+  free = {group.name for group in symmetry.groups}
+  names = (found.names.get(axis_tree.find(atom), '') for atom in atoms)
+  return [name for name in names if name in free]
+
+
+def choose(
+  symmetry: _symmetry.Symmetry,
+  found: find.Analysis,
+  moved: frozenset[str] = frozenset(),
 ) -> dict[str, Site]:
-  """Chooses a site for each group, the last one without other groups."""
+  """Chooses a site for each group, the last one without other groups.
+
+  Args:
+    symmetry: the symmetry.
+    found: the analysis of the function.
+    moved: names of factors along which the other axes of a site may not extend.
+  """
   best: dict[str, tuple[bool, Site]] = {}
   for path, operand in _input_dependent(found, len(symmetry.axes)):
     axes, layers = found.facts.products[path][operand]
     for group in symmetry.groups:
       site = _site_in(
-        group, symmetry, found.names, path, operand, layers + axes
+        group, symmetry, found.names, path, operand, layers + axes, moved
       )
       if site is not None:
         clean = site.shape[1] == 1
@@ -127,6 +152,7 @@ def _site_in(
   path: capture.Path,
   operand: int,
   axes: axis_facts.Axes,
+  moved: frozenset[str],
 ) -> Site | None:
   """Returns the site of a group in one operand, or ``None``.
 
@@ -150,6 +176,8 @@ def _site_in(
     # positions, steps, and pinned factors.
     last = [labels.index(name) for name in needed]
     rest = [i for i in range(len(atoms)) if i not in last]
+    if any(labels[i] in moved for i in rest):
+      continue
     other = [i for i in rest if labels[i] and not atoms[i].pin_reason]
     rows = [i for i in rest if i not in other]
     window = tuple(span for span, _ in choice)
@@ -178,7 +206,7 @@ def _product_segments(
   return out
 
 
-def _to_rows(x: types.Array, site: Site) -> types.Array:
+def to_rows(x: types.Array, site: Site) -> types.Array:
   """Extracts a group's activations ``[rows, *outer sizes, size]``."""
   for i, places in enumerate(site.window):
     chosen = places if isinstance(places, slice) else np.asarray(places)

@@ -1,4 +1,4 @@
-"""Records operands of equations while a program runs, inside scans too."""
+"""Records operands and results of equations while a program runs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -8,7 +8,8 @@ from jax.extend import core
 from wsl import jaxprs, types
 
 Path: TypeAlias = tuple[int, ...]
-Key: TypeAlias = tuple[Path, int]  # an equation's path, and which operand
+# An equation's path and the index of an operand, or ``~i`` of the i-th result.
+Key: TypeAlias = tuple[Path, int]
 Visit: TypeAlias = Callable[[Path, core.JaxprEqn, list[Any]], Sequence[Any]]
 
 
@@ -48,17 +49,17 @@ def watch(
   wanted: set[Key],
   path: Path = (),
 ) -> tuple[list[types.Array], dict[Key, types.Array]]:
-  """Evaluates a program and keeps some operands.
+  """Evaluates a program and keeps some operands and results.
 
   Args:
     program: a jaxpr.
     args: its arguments.
-    wanted: the operands to keep.
+    wanted: the operands and results to keep.
     path: the path of the program.
 
   Returns:
-    The results, and each operand wanted; the steps of scans around it are
-    leading axes.
+    The results, and each array wanted; the steps of scans around it are leading
+    axes.
   """
   seen: dict[Key, types.Array] = {}
 
@@ -71,7 +72,11 @@ def watch(
       results, more = _watch_scan(eqn, values, inside, here)
       seen.update(more)
       return results
-    return jaxprs.evaluate(eqn, values)
+    results = jaxprs.evaluate(eqn, values)
+    for i, value in enumerate(results):
+      if (here, ~i) in wanted:
+        seen[here, ~i] = value
+    return results
 
   return walk(program, args, visit, path), seen
 
@@ -79,7 +84,7 @@ def watch(
 def _watch_scan(
   eqn: core.JaxprEqn, args: list[Any], wanted: set[Key], path: Path
 ) -> tuple[list[Any], dict[Key, types.Array]]:
-  """Runs a scan whose outputs include the operands wanted in each step."""
+  """Runs a scan whose outputs include the arrays wanted in each step."""
   consts, carry, xs = jaxprs.split_scan(eqn, args)
   order = sorted(wanted)
 

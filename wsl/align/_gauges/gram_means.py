@@ -21,11 +21,18 @@ def unsolvable(action: _symmetry.Action, pieces: Sequence[Any]) -> str:
     both = [p for p in pieces if _acts(p, action.name, sign)]
     if not both:
       continue
-    s = np.sqrt(np.abs(np.linalg.eigvalsh(_gram(both, action.name, sign, {}))))
-    if (s[..., 0] <= _RANK * s[..., -1]).any():
+    if dependent(_gram(both, action.name, sign, {})):
       names = ', '.join(dict.fromkeys(repr(p.leaf) for p in both))
       return f'the units of a head are linearly dependent in {names}'
   return ''
+
+
+def dependent(gram: Any) -> bool:
+  """Returns True if a Gram matrix is singular; False for None."""
+  if gram is None:
+    return False
+  s = np.sqrt(np.abs(np.linalg.eigvalsh(gram)))
+  return bool((s[..., 0] <= _RANK * s[..., -1]).any())
 
 
 def update(
@@ -59,7 +66,7 @@ def update(
     mine = [p for p in pieces if _acts(p, name, sign)]
     grams.append(_gram(mine, name, sign, others) if mine else None)
   before = tables[name]
-  tables[name] = found = _root(*grams)
+  tables[name] = found = root(*grams)
   return float(np.abs(found - before).max() / np.abs(before).max())
 
 
@@ -87,8 +94,13 @@ def _gram(
   return np.asarray(total)
 
 
-def _root(vectors: Any, covectors: Any) -> np.ndarray:
-  """Returns the symmetric root of G^-1 # H, of G^-1, or of H."""
+def root(vectors: Any, covectors: Any) -> np.ndarray:
+  """Returns the symmetric root of G^-1 # H, of G^-1, or of H.
+
+  Args:
+    vectors: the Gram matrices G of vectors ``[..., n, n]``, or None.
+    covectors: those of covectors, H, or None; not both.
+  """
   # With G = L L^T and M = L^T H L, the mean is L^-T M^(1/2) L^-1, and
   # B = M^(1/4) L^-1 has B^T B equal to it. The symmetric root is the second
   # factor of the polar decomposition of B.

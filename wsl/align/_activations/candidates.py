@@ -1,0 +1,203 @@
+"""The inputs and outputs of products with leaves on which an action acts."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from wsl import tree, types
+from wsl.align import _blocks, _symmetry
+from wsl.align._activations import (
+  activation_sites,
+  leaf_products,
+)
+from wsl.align._activations import (
+  reading as reading_lib,
+)
+from wsl.align._find import find
+from wsl.align._gauges import elements, views
+
+_MATRICES = ('rotation', 'linear', 'phase')
+
+
+class Candidate(NamedTuple):
+  """A reading, and how to extract it from its array.
+
+  Attributes:
+    reading: the reading.
+    product: the array.
+    axes: the axes of the leaf along the array.
+    block: the position of the block among those of these axes.
+    order: the transposition of its factors to rows, outer ones, the last.
+    rows: the number of factors that are rows.
+  """
+
+  reading: reading_lib.Reading
+  product: leaf_products.LeafProduct
+  axes: tuple[int, ...]
+  block: int
+  order: tuple[int, ...]
+  rows: int
+
+
+def all_of(
+  view: views.View, found: find.Analysis, params: types.Params
+) -> list[Candidate]:
+  """Lists readings on which an action acts: inputs from the last, outputs."""
+  shapes = {name: np.shape(x) for name, x in tree.named(params).items()}
+  products = leaf_products.find(found.program, shapes)
+  symmetry = view.symmetry
+  result = []
+  for product in sorted(reversed(products), key=lambda p: not p.inverse):
+    operands = found.facts.products.get(product.key[0])
+    if operands is None:
+      continue
+    dims = operands[product.operand].axes
+    rows = activation_sites.groups_in(
+      [dims[i] for i in product.rows], found, symmetry
+    )
+    pieces = [x for x in itertools.chain(*product.dims) if x.size > 1]
+    axes = tuple(sorted({x.axis for x in pieces}))
+    whole = all(
+      math.prod(x.size for x in pieces if x.axis == i)
+      == shapes[product.leaf][i]
+      for i in axes
+    )
+    if rows or not whole:
+      continue
+    part = symmetry_of(symmetry, product, axes)
+    acts = elements.acts_of(part, product.leaf, part.action)
+    shared = tuple(axes.index(i) for i in product.shared if i in axes)
+    for k, factors in enumerate(elements.factors_of(part.plan(product.leaf))):
+      mine = tuple(act for act in acts if act.block == k)
+      if not mine or _on_axes(mine, part, product.leaf, k, shared):
+        continue
+      reading = _reading(view, factors, mine, product.leaf)
+      if reading is not None:
+        names = [f.name for f in factors]
+        own = [names.index(f.name) for f in reading.factors]
+        rest = [i for i in range(len(names)) if i not in own]
+        order = (*rest, *own)
+        result.append(Candidate(reading, product, axes, k, order, len(rest)))
+  return result
+
+
+def symmetry_of(
+  symmetry: _symmetry.Symmetry,
+  product: leaf_products.LeafProduct,
+  axes: tuple[int, ...],
+) -> _symmetry.Symmetry:
+  """Returns the symmetry of an array with some axes of a leaf."""
+  leaf, sign = product.leaf, -1 if product.inverse else 1
+  place = {axis: i for i, axis in enumerate(axes)}
+  actions = tuple(
+    action._replace(
+      powers=tuple(
+        p._replace(axis=place[p.axis], power=sign * p.power)
+        for p in action.powers
+        if p.leaf == leaf and p.axis in place
+      )
+    )
+    for action in symmetry.actions
+  )
+  return dataclasses.replace(
+    symmetry,
+    axes=((leaf, tuple(symmetry.leaf[leaf][i] for i in axes)),),
+    actions=actions,
+    interleaved=tuple(
+      run._replace(axis=place[run.axis])
+      for run in symmetry.interleaved
+      if run.leaf == leaf and run.axis in place
+    ),
+  )
+
+
+def _on_axes(
+  acts: Sequence[elements.Act],
+  part: _symmetry.Symmetry,
+  leaf: str,
+  block: int,
+  axes: Sequence[int],
+) -> bool:
+  """Returns True if one of the actions is on one of some axes of the array."""
+  plan = part.plan(leaf)
+  rows = [*itertools.product(*plan)][block]
+  owner = [i for i, segment in enumerate(rows) for _ in segment]
+  return any(owner[act.dim] in axes for act in acts)
+
+
+def _reading(
+  view: views.View,
+  factors: _blocks.Factors,
+  acts: tuple[elements.Act, ...],
+  leaf: str,
+) -> reading_lib.Reading | None:
+  """Returns the reading of a block; None if it has several inner groups."""
+  symmetry, outer_of = view.symmetry, view.outer_of
+  dims = {act.dim for act in acts}
+  if len(dims) > 1:
+    return None
+  (dim,) = dims
+  own = factors[dim]
+  matrices = [a for a in acts if a.kind in _MATRICES]
+  if len(matrices) > 1:
+    return None
+  outer = tuple(own.outer)
+  group = own.name
+  if matrices:
+    group, outer = matrices[0].name, outer_of[matrices[0].name]
+  names = [factor.name for factor in factors]
+  live = [n for n in names if n in outer_of and n != own.name]
+  if not {*live} <= {*outer} or not {*outer} <= {*names}:
+    return None
+  if any(names.count(n) > 1 for n in (*outer, own.name)):
+    return None
+  signs = tuple(a.name for a in acts if a.kind == 'sign' and a.power % 2)
+  if signs and matrices:
+    return None
+  chain = tuple(symmetry.factor[n] for n in (*outer, own.name))
+  last = len(chain) - 1
+  moved = tuple(a._replace(dim=last, block=0) for a in acts)
+  return reading_lib.Reading(
+    ' * '.join(signs) or group, chain, moved, signs, leaf
+  )
+
+
+def choose(candidates: Sequence[Candidate]) -> list[Candidate]:
+  """Chooses the readings that determine the actions of each factor.
+
+  A reading is taken if its powers of scales, or its parities of signs, are no
+  combination of those taken before, or if it is the first vector or covector of
+  a matrix.
+  """
+  chosen: list[Candidate] = []
+  powers: dict[str, list[Mapping[str, float]]] = {}
+  parities: dict[str, set[frozenset[str]]] = {}
+  matrices: set[tuple[str, bool]] = set()
+  for c in candidates:
+    name, acts = c.reading.factors[-1].name, c.reading.acts
+    scales = {a.name: a.power for a in acts if a.kind == 'scale'}
+    signs = frozenset(c.reading.signs)
+    rows = powers.setdefault(name, [])
+    span = parities.setdefault(name, {frozenset()})
+    taken = {frozenset(x.reading.signs) for x in chosen}
+    own = {
+      (a.name, a.power > 0 and a.kind != 'rotation')
+      for a in acts
+      if a.kind in _MATRICES
+    }
+    scaled = bool(scales) and reading_lib.rank([*rows, scales]) > len(rows)
+    # The sign of a sum of dependent readings is no free variable.
+    dependent = signs in span and signs and signs not in taken
+    if dependent or not (scaled or signs not in span or own - matrices):
+      continue
+    chosen.append(c)
+    matrices |= own
+    if scaled:
+      rows.append(scales)
+    if signs not in span:
+      span |= {x ^ signs for x in span}
+  return chosen
