@@ -64,11 +64,12 @@ def activation_matching(
     R \Bigr\rangle
 
   with r the root mean square, c the complex cross moment of a pair,
-  :math:`m^2` the ratio of r of the keys and of the queries, :math:`G^{-1} \# H` the geometric mean, which is
-  :math:`G^{-1}` without covectors, :math:`F^{(k)}` the frame F of vectors and
-  :math:`F^{-\top}` of covectors. A sign is that of its gain. Units are paired by the values of their best signs, and heads by those
-  of all maps inside them, which is exact. An action that changes no activation
-  is the identity.
+  :math:`m^2` the ratio of r of the keys and of the queries, :math:`G^{-1} \# H`
+  the geometric mean, which is :math:`G^{-1}` without covectors,
+  :math:`F^{(k)}` the frame F of vectors and :math:`F^{-\top}` of covectors. A
+  sign is that of its gain. Units are paired by the values of their best signs,
+  and heads by those of all maps inside them, which is exact. An action that
+  changes no activation is the identity.
 
   Args:
     fixed: the model that stays in its order, leaves ``[...]``.
