@@ -12,8 +12,7 @@ import scipy.linalg
 from tests.align.gauged import draw, net, permuted, SYMMETRY, X
 from wsl import align, tree
 from wsl.align._gauges import elements
-from wsl.align._learned import chart, steps, tangents
-from wsl.align._match import straight_through
+from wsl.align._learned import chart, steps, straight_through, tangents
 
 RNG = np.random.default_rng(0)
 F_ = align.Factor

@@ -23,7 +23,7 @@ from wsl.align._learned.learned_matching import Learned as Learned
 from wsl.align._learned.learned_matching import (
   learned_matching as learned_matching,
 )
-from wsl.align._match.straight_through import (
+from wsl.align._learned.straight_through import (
   straight_through as straight_through,
 )
 from wsl.align._match.weight_matching import Visit as Visit

@@ -8,7 +8,7 @@ import pytest
 
 from tests.align import planted
 from wsl import align
-from wsl.align._match import straight_through
+from wsl.align._learned import straight_through
 
 F = align.Factor
 SYMMETRY = align.Symmetry(

@@ -658,12 +658,12 @@ def test_a_noisy_planted_permutation_is_inverted():
 
 
 def test_large_gains_are_computed_in_slices(monkeypatch):
-  from wsl.align._match import nested_heads, updates
+  from wsl.align._match import nested_heads, slices
 
   symmetry = SYMMETRIES['stack']
   a, b = _params(symmetry, 1), _params(symmetry, 2)
   whole = _match(a, b, symmetry)
-  monkeypatch.setattr(updates, '_MAX_ENTRIES', 1)
+  monkeypatch.setattr(slices, '_MAX_ENTRIES', 1)
   monkeypatch.setattr(nested_heads, '_MAX_ENTRIES', 1)
   _equal(_match(a, b, symmetry), whole)
 

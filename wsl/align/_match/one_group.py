@@ -1,11 +1,11 @@
-"""The best table of one group, from its gains or from its ranks."""
+"""The best table of one group: by gains, with signs, or by ranks."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from wsl.align._match import block_pairs
+from wsl.align._match import block_pairs, schedule, weight_gains
 
 
 def by_gain(
@@ -51,3 +51,47 @@ def by_rank(
   matched = np.take_along_axis(y, indices, -1)
   sums = [np.asarray((x * v).sum(-1, dtype=np.float64)) for v in (y, matched)]
   return indices, sums[0], np.asarray(sums[1] - sums[0])
+
+
+def has_signs(move: schedule.Move, blocks: list[block_pairs.BlockPair]) -> bool:
+  """Returns True if units are matched with their signs only, one in a block."""
+  signs = move.matched - {move.group}
+  most = max((len(signs & {*b.names}) for b in blocks), default=0)
+  return bool(signs) and signs == move.signs and most == 1
+
+
+def with_signs(
+  move: schedule.Move,
+  blocks: list[block_pairs.BlockPair],
+  solvers: block_pairs.Solvers,
+) -> tuple[block_pairs.Tables, np.ndarray, np.ndarray]:
+  r"""Matches units and their signs at once.
+
+  .. math:: \max_{\pi, s} \sum_i S_0[i, \pi(i)] + \sum_a s_a(i) S_a[i, \pi(i)]
+    = \max_\pi \sum_i \Big( S_0 + \sum_a |S_a| \Big)[i, \pi(i)]
+
+  Args:
+    move: the move.
+    blocks: the blocks in which the units occur once.
+    solvers: for each group a function from gains to its table.
+
+  Returns:
+    The tables, the agreement ``[*outer]`` before, and its increase.
+  """
+  group, outer = move.group, move.outer
+  gains = {}
+  for sign in ('', *sorted(move.signs)):
+    mine = [b for b in blocks if {*b.names} & move.signs == {sign} - {''}]
+    if mine:
+      gains[sign] = weight_gains.gains(mine, group, outer)
+  total = sum(np.abs(x) if sign else x for sign, x in gains.items())
+  order = np.asarray(solvers[group](total))
+  at = lambda x: np.take_along_axis(x, order[..., None], -1)[..., 0]
+  tables = {group: order}
+  for sign, x in gains.items():
+    if sign:
+      tables[sign] = np.where(at(x) < 0, -1.0, 1.0)[..., None, None]
+  diagonals = [np.diagonal(x, axis1=-2, axis2=-1) for x in gains.values()]
+  before = np.asarray(sum(x.sum(-1, dtype=np.float64) for x in diagonals))
+  after = at(total).sum(-1, dtype=np.float64)
+  return tables, before, np.asarray(after - before)

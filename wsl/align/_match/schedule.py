@@ -27,6 +27,7 @@ class Move(NamedTuple):
       twice in a block. Other moves ignore such blocks when they solve, and
       count them when they compare the agreements.
     matrix: whether its table consists of matrices, not indices.
+    signs: the matched groups that are signs of its units.
   """
 
   group: str
@@ -36,6 +37,7 @@ class Move(NamedTuple):
   blocks: tuple[int, ...]
   quadratic: bool
   matrix: bool = False
+  signs: frozenset[str] = frozenset()
 
 
 def moves(blocks: list[block_pairs.BlockPair], view: views.View) -> list[Move]:
@@ -81,9 +83,17 @@ def moves(blocks: list[block_pairs.BlockPair], view: views.View) -> list[Move]:
           name, frozenset({name}), dependents, group.outer, tuple(mine), True
         )
       )
-  kinds = {group.name: group.kind for group in view.groups}
   return [
-    move._replace(matrix=kinds[move.group] != 'permutation') for move in result
+    move._replace(
+      matrix=view.kinds[move.group] != 'permutation',
+      signs=frozenset(
+        name
+        for name in move.matched
+        if view.kinds[name] == 'sign'
+        and outer_of[name] == (*move.outer, move.group)
+      ),
+    )
+    for move in result
   ]
 
 

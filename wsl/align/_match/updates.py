@@ -11,10 +11,9 @@ from wsl.align._match import (
   one_group,
   quadratic,
   schedule,
+  slices,
   weight_gains,
 )
-
-_MAX_ENTRIES = 2**27  # of a group's gains; more are computed in slices
 
 
 class Step(NamedTuple):
@@ -68,18 +67,21 @@ def propose(
     steps = [compare({group: order}) for order in orders]
     return max(steps, key=lambda step: step.gained)
   linear = [b for b in mine if schedule.at_most_once(b, move.matched)]
+  if one_group.has_signs(move, linear):
+    parts = slices.of(linear, group, outer, outer_of)
+    signed = [one_group.with_signs(move, part, solvers) for part in parts]
+    tables, before, gained = slices.join(signed, outer, outer_of)
+    if len(linear) < len(mine):
+      return compare(tables)
+    return _keep_improvements(tables, before, gained, outer, outer_of)
   if any(len(move.matched & {*block.names}) > 1 for block in linear):
     solved = [
       nested_heads.solve(
         part, group, outer=outer, outer_of=outer_of, solvers=solvers
       )
-      for part in _slices(linear, group, outer, outer_of)
+      for part in slices.of(linear, group, outer, outer_of)
     ]
-    tables = {
-      name: _concatenate([s[name] for s in solved], outer, outer_of[name])
-      for name in solved[0]
-    }
-    return compare(tables)
+    return compare(slices.join_tables(solved, outer, outer_of))
   solver = solvers[group]
   if group in cache:
     matches = [one_group.by_gain(cache[group], solver)]
@@ -89,7 +91,7 @@ def propose(
   elif outer or len(linear) < len(mine):
     matches = [
       one_group.by_gain(weight_gains.gains(part, group, outer), solver)
-      for part in _slices(linear, group, outer, outer_of)
+      for part in slices.of(linear, group, outer, outer_of)
     ]
   else:
     gains = weight_gains.gains(linear, group, outer)
@@ -97,7 +99,9 @@ def propose(
       cache[group] = gains
     matches = [one_group.by_gain(gains, solver)]
   columns = zip(*matches)
-  order, before, gained = (_concatenate([*x], outer, outer) for x in columns)
+  order, before, gained = (
+    slices.concatenate([*x], outer, outer) for x in columns
+  )
   if len(linear) < len(mine):
     # The gains do not include the blocks that are quadratic in this group.
     return compare({group: order})
@@ -195,39 +199,3 @@ def _keep_improvements(
     identity = np.eye(n) if matrix else np.arange(n, dtype=table.dtype)
     kept[name] = np.where(np.expand_dims(better, axes), table, identity)
   return Step(kept, float(gained[better].sum()), value)
-
-
-def _slices(
-  blocks: list[block_pairs.BlockPair],
-  group: str,
-  outer: block_pairs.Names,
-  outer_of: dict[str, block_pairs.Names],
-) -> list[list[block_pairs.BlockPair]]:
-  """Slices blocks along the first outer factor, to bound memory for gains."""
-  if not outer:
-    return [blocks]
-  axes = [block.names.index(outer[0]) for block in blocks]
-  size = blocks[0].fixed.shape[axes[0]]
-  entries = max(nested_heads.gram_size(b, group, outer_of) for b in blocks)
-  length = max(1, _MAX_ENTRIES * size // entries)
-  take = lambda x, axis, rows: x[(slice(None),) * axis + (rows,)]
-  return [
-    [
-      b._replace(
-        fixed=take(b.fixed, axis, rows), moving=take(b.moving, axis, rows)
-      )
-      for b, axis in zip(blocks, axes)
-    ]
-    for rows in (slice(i, i + length) for i in range(0, size, length))
-  ]
-
-
-def _concatenate(
-  parts: list[np.ndarray],
-  outer: block_pairs.Names,
-  names: block_pairs.Names,
-) -> np.ndarray:
-  """Joins the results of slices along the axis of the first outer factor."""
-  if len(parts) == 1:
-    return parts[0]
-  return np.concatenate(parts, names.index(outer[0]))
