@@ -75,7 +75,7 @@ def digits() -> ml_collections.ConfigDict:
       'methods': ('weight_matching', 'activation_matching'),
       'arguments': {},
       'points': 25,  # on each path; odd, so that the middle is one of them
-      'repair': {'points': 13},  # with corrected statistics
+      'repair': {'points': 13},  # with corrected statistics; left out without
       'evaluation': {'batch_size': 500},
       # Unlabelled training images, for activations and their moments.
       'statistics': {'examples': 1000, 'batch_size': 250},
@@ -109,7 +109,6 @@ def tiny_lm() -> ml_collections.ConfigDict:
   config.methods = ('weight_matching',)
   config.ladder = (('sign', 'scale', 'linear', 'rotation', 'phase'),)
   config.learned.update({'epochs': 1, 'held_out': 1, 'learning_rate': 0.02})
-  config.repair.points = 3
   return config
 
 
@@ -180,6 +179,7 @@ def digits_vit() -> ml_collections.ConfigDict:
       'held_out': 4,  # batches that select the step
       'learning_rate': 0.01,
       'path': (0.4, 0.6),
+      'examples': 10_000,  # of the training at most
     }
   config.points, config.repair.points = 11, 5
   return config
@@ -217,13 +217,15 @@ def python_lm() -> ml_collections.ConfigDict:
         'tied': False,  # the gain of the last norm can be absorbed
       },
     }
-    config.repair.shift = False
+    del config.repair  # it shifts biases
     config.ladder = (*config.ladder, ('phase',))
   config.training.update(
     {'learning_rate': 3e-3, 'weight_decay': 0.1, 'epochs': 3, 'batch_size': 32}
   )
-  config.learned.update({'epochs': 1, 'batch_size': 32, 'held_out': 8})
-  config.points, config.repair.points = 7, 3
+  config.learned.update(
+    {'epochs': 1, 'batch_size': 32, 'held_out': 8, 'examples': 4096}
+  )
+  config.points = 7
   config.statistics = {'examples': 256, 'batch_size': 64}
   return config
 

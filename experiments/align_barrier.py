@@ -82,7 +82,9 @@ def measure(
   with console.progress(pairing.name, setting.config.pairs) as tick:
     for s in range(setting.config.pairs):
       a, b, moved = side_by_side.pick(pairing[1:], s)
-      repaired = pairing.name not in pairings.CONTROLS
+      repaired = (
+        'repair' in setting.config and pairing.name not in pairings.CONTROLS
+      )
       same = jax.tree.map(lambda x, y: bool((x == y).all()), a, moved)
       pairs.append(
         {

@@ -10,10 +10,10 @@ of each pair is matched to the first over more and more of them, and the line
 between both is measured: of classifiers by loss and error, of networks that
 make images by the distance of the images from those of both ends.
 
-Three controls calibrate the numbers: a random element of the whole gauge must
-leave the line as bad as it was; a copy of the first network that was moved by
-such an element must be matched exactly; and of a copy with noise as much must
-remain as there is noise.
+Four controls calibrate the numbers: a random element of the whole gauge must
+leave the line as bad as it was, and be undone by matching; a copy of the first
+network that was moved by such an element must be matched exactly; and of a copy
+with noise as much must remain as there is noise.
 """
 
 import functools

@@ -79,7 +79,8 @@ def learned(
   """
   config, symmetry = setting.config.learned, found.symmetry
   keys = settings.keys(setting, 4)
-  whole = batches.cut(setting.train, config.batch_size)
+  few = tuple(x[: config.examples] for x in setting.train)
+  whole = batches.cut(few, config.batch_size)
   whole = [one for one in whole if len(one[1]) == config.batch_size]
   held_out = whole[: config.held_out]
   options = {

@@ -75,13 +75,12 @@ def _correction(
     return lambda params, t: reset(setting, params)
   ends = [_moments(setting, model) for model in (a, b)]
   measure = functools.partial(_moments, setting)
-  shift = setting.config.repair.get('shift', True)
 
   def correct(params: types.Params, t: types.Array) -> types.Params:
     # REPAIR interpolates means and standard deviations between both ends.
     weights = (1 - float(t), float(t))
     return align.repair(
-      params, measure=measure, endpoints=ends, weights=weights, shift=shift
+      params, measure=measure, endpoints=ends, weights=weights
     )
 
   return correct

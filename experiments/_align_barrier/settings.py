@@ -101,10 +101,10 @@ def _check_sizes(config: ml_collections.ConfigDict, count: int) -> None:
       'threshold': (config.threshold, 0, 1),
     }
   )
-  for name, points in (
-    ('points', config.points),
-    ('repair.points', config.repair.points),
-  ):
+  every = {'points': config.points}
+  if 'repair' in config:
+    every['repair.points'] = config.repair.points
+  for name, points in every.items():
     if points < 3 or points % 2 == 0:
       raise ValueError(
         f'{name}={points}: expected an odd number, 3 or more: the middle of '
@@ -139,7 +139,7 @@ def _check_gauges(config: ml_collections.ConfigDict, count: int) -> None:
     checks.choice('ladder', kind, align.GAUGES)
   if config.get('learned'):
     learned = config.learned
-    most = count // learned.batch_size - 1
+    most = min(count, learned.examples) // learned.batch_size - 1
     checks.sizes(
       {
         'learned.epochs': (learned.epochs, 1, None),

@@ -9,7 +9,7 @@ from experiments._align_pretrained import settings
 from experiments._shared import gauge_frames
 from wsl import align, landscape, tree, types
 
-CONTROLS = ('random', 'planted', 'noise')
+CONTROLS = ('random', 'rematched', 'planted', 'noise')
 
 
 class Row(NamedTuple):
@@ -53,6 +53,7 @@ def find(setting: settings.Setting, pair: settings.Pair) -> list[Row]:
     return Row(name, a, copy, matched(a, copy, symmetry, kinds, keys[0]))
 
   rows.append(Row('random', a, b, at_random(b, keys[1])))
+  rows.append(planted('rematched', b))
   rows.append(planted('planted', a))
   rows.append(planted('noise', noise(a, keys[3], config.noise)))
   return rows

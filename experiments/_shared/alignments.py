@@ -25,6 +25,7 @@ ROWS = {
   'learned_one': 'learned, second network',
   'learned': 'learned, both networks',
   'random': 'control: at random',
+  'rematched': 'control: at random, matched',
   'planted': 'control: first, matched',
   'noise': 'control: first, noisy',
 }
@@ -43,6 +44,7 @@ _ROW_COLOURS = {
   'learned_one': '#f0a3c4',
   'learned': '#b0176b',
   'random': '#c2c2c2',
+  'rematched': '#e8871e',
   'planted': '#2c8a3d',
   'noise': '#9ac79f',
 }
@@ -74,4 +76,6 @@ def colour(name: str) -> str:
 
 def dash(name: str) -> Any:
   """Returns the line style of a row: dots for a random element."""
-  return {'random': ':', 'noise': (0, (4, 2))}.get(name, '-')
+  return {'random': ':', 'rematched': (0, (1, 2)), 'noise': (0, (4, 2))}.get(
+    name, '-'
+  )

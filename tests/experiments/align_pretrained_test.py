@@ -42,6 +42,7 @@ def test_controls_are_undone_up_to_their_noise(finished):
   assert 0.1 < apart['noise'] < finished.config.noise / 2**0.5
   assert apart['random'] > 0.9
   assert apart['permutation'] < apart['naive']
+  assert apart['rematched'] < apart['random']
   assert found['permutation']['removed'] > 0
   for one in found.values():
     line = one['line']
