@@ -58,10 +58,10 @@ def resnets() -> ml_collections.ConfigDict:
   """Residual networks of CIFAR-10, from a folder of the user."""
   config = style()
   config.update({'kind': 'resnet', 'images': 250, 'points': 3})
-  config.pairs, config.ladder = ((20, 32), (20, 44)), (('sign', 'scale'),)
+  config.pairs, config.ladder = ((20, 32),), (('sign', 'scale'),)
   with config.unlocked():
     del config.side
-    config.tuning = {'epochs': 1, 'batch_size': 64, 'learning_rate': 1e-3}
+    config.tuning = {'steps': 20, 'batch_size': 64, 'learning_rate': 1e-3}
     config.statistics = 200  # training images that moments are reset on
   return config
 

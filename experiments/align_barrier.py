@@ -10,9 +10,15 @@ training and test images, by both definitions in use, with the networks as they
 are and with the statistics of each point on the line corrected (REPAIR, or a
 reset of the moments of batch normalisation).
 
+Transformers have more gauges than permutations: signs, scales, rotations of the
+residual stream, linear maps and phases of heads. With a ladder of their kinds
+in the config, pairs are matched over more and more of them, and gauge elements
+are learned by the loss on the path (``align.learned_matching``).
+
 Two controls calibrate the numbers. A random permutation of the second network
 must leave the barrier as high. If the second network is a random permutation of
-the first, weight matching must invert it and remove the barrier.
+the first, weight matching must invert it and remove the barrier. With a ladder
+both are elements of the whole gauge.
 """
 
 import functools

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib import axes
 import numpy as np
 
-from experiments._align_barrier import claims, tables
+from experiments._align_barrier import claims, gauge_rows, tables
 from experiments._run import canvas
 from experiments._shared import alignments
 
@@ -16,6 +16,7 @@ _COLOURS = {
   'random': '#c2c2c2',
   'recovered': '#2c8a3d',
 }
+_LEARNED = gauge_rows.LEARNED
 _OTHERS = ('#17a2a2', '#8c6d31', '#d62728', '#bcbd22')
 
 
@@ -78,6 +79,7 @@ def layers(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:
     results: from ``measure``, by pairing.
   """
   ways = [way for way in results if way not in ('planted', 'recovered')]
+  ways = _few(ways) if 'frame' in ways else ways
   names = list(results['naive']['singular'][0])
   width = max(11.5, 5 + 1.2 * len(names))
   fig, panels = canvas.grid(width, 4.6, 1, 2)
@@ -111,6 +113,13 @@ def layers(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:
   panels[0][1].set_ylim(bottom=0)
   canvas.legend(panels[0][1], 'second network')
   canvas.save(fig, path)
+
+
+def _few(ways: list[str]) -> list[str]:
+  """Returns the main rows of a ladder: its start, its end, and learned."""
+  after = next(i for i, w in enumerate(ways) if w in (*_LEARNED, 'random'))
+  main = ('naive', 'weight_matching', ways[after - 1], 'learned')
+  return [way for way in main if way in ways]
 
 
 def distances(path: pathlib.Path, results: dict[str, dict[str, Any]]) -> None:

@@ -149,7 +149,7 @@ def tuned(source: Source, variables: types.Params) -> types.Params:
     jax.random.split(jax.random.key(source.config.seed), 1),
     (moments, source.fit),
     own,
-    steps=config.epochs * (len(source.fit[1]) // config.batch_size),
+    steps=config.steps,
     batch_size=config.batch_size,
     rate=config.learning_rate,
     at_once=None,
