@@ -28,6 +28,7 @@ import jax
 
 from experiments import _main
 from experiments._align_barrier import (
+  examples,
   figures,
   pairings,
   path_metrics,
@@ -66,7 +67,8 @@ def answer(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   correction = 'REPAIR' if setting.net.update_fn is None else 'BatchNorm reset'
   summary = tables.summarise(results, correction, ladder)
   out.log(*summary['rows'])
-  figures.paths(out.path / 'paths.png', results, correction)
+  noun = examples.noun(setting.config)
+  figures.paths(out.path / 'paths.png', results, correction, noun)
   figures.layers(out.path / 'layers.png', results)
   if ladder:
     figures.distances(out.path / 'distances.png', results)

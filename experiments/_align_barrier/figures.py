@@ -21,7 +21,10 @@ _OTHERS = ('#17a2a2', '#8c6d31', '#d62728', '#bcbd22')
 
 
 def paths(
-  path: pathlib.Path, results: dict[str, dict[str, Any]], correction: str
+  path: pathlib.Path,
+  results: dict[str, dict[str, Any]],
+  correction: str,
+  noun: str = 'images',
 ) -> None:
   """Draws loss and error along the lines: mean and range over pairs.
 
@@ -29,6 +32,7 @@ def paths(
     path: the file to write.
     results: from ``measure``, by pairing.
     correction: name of the correction of statistics.
+    noun: name of the examples.
   """
   fig, panels = canvas.grid(11.5, 6.6, 2, 2, share=True)
   columns = ('train', 'test')
@@ -50,7 +54,7 @@ def paths(
     row[0].set_ylim(bottom=0)
     row[0].set_ylabel(label)
   for upper, lower, split in zip(*panels, columns):
-    upper.set_title(f'{split} images', loc='left', color=canvas.INK)
+    upper.set_title(f'{split} {noun}', loc='left', color=canvas.INK)
     lower.set_xlabel('λ, from the first network to the second')
   canvas.legend(panels[0][1], 'second network')
   canvas.save(fig, path)

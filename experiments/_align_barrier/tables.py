@@ -128,6 +128,10 @@ def show(label: str, summary: dict[str, Any]) -> None:
     groups[row['title'].startswith('control')].append(_cells(row))
   ends = summary['ends']
   recovered = summary['recovered']
+  exact = (
+    f'planted permutations inverted exactly: {sum(recovered)} of '
+    f'{len(recovered)}'
+  )
   notes = [
     f'the networks themselves: test {_accuracy(ends)} %, loss '
     f'{ends["test loss"][0]:.3f}, train loss {ends["train loss"][0]:.4f}',
@@ -137,8 +141,7 @@ def show(label: str, summary: dict[str, Any]) -> None:
     'removes; apart: distance, 1 for orthogonal weights; R: alignment of '
     'leading singular vectors; var.: variance of activations in the middle '
     'over that of the ends, lowest layer.',
-    f'planted permutations inverted exactly: {sum(recovered)} of '
-    f'{len(recovered)}',
+    *([] if 'claims' in summary else [exact]),
     *verdicts.lines(summary.get('claims', {})),
   ]
   console.show_table(label, COLUMNS, [groups[False], groups[True]], notes)
