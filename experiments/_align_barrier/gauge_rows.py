@@ -3,6 +3,7 @@
 import functools
 from typing import NamedTuple
 
+import jax
 import optax
 
 from experiments._align_barrier import settings
@@ -79,7 +80,7 @@ def learned(
   """
   config, symmetry = setting.config.learned, found.symmetry
   keys = settings.keys(setting, 4)
-  few = tuple(x[: config.examples] for x in setting.train)
+  few = jax.tree.map(lambda x: x[: config.examples], setting.train)
   whole = batches.cut(few, config.batch_size)
   whole = [one for one in whole if len(one[1]) == config.batch_size]
   held_out = whole[: config.held_out]
