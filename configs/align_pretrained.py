@@ -6,9 +6,9 @@ r"""How much of the distance between pretrained networks is a gauge?
 tiny: seconds, a test. Random networks of style transfer.
 
 style: minutes. Networks of style transfer from a folder of yours,
---config.data_dir=FOLDER, with weights/style_NAME.npz and cifar10_rgb.npz. Expect no gauge to remove any
-of the distance: it stays 0.879 of that of orthogonal networks for la_muse and
-wave, 0.528 and 0.581 for the siblings.
+--config.data_dir=FOLDER, with weights/style_NAME.npz and cifar10_rgb.npz.
+Expect no gauge to remove any of the distance: it stays 0.879 of that of
+orthogonal networks for la_muse and wave, 0.528 and 0.581 for the siblings.
 
 resnets: minutes. ResNets of CIFAR-10 from weights/cifar_resnetDEPTH.npz. They
 differ in depth: deeper ones are cut to the smallest depth, and trained on.
