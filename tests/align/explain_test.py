@@ -33,7 +33,7 @@ def test_a_literal_table():
     'o:2    5     3, twice in one block              2.1',
     'o:1    4     2                      o:0         2.8',
     '',
-    'action    leaves  dimension  no linear map, because of',
+    'action    leaves  dimension  not larger, because of',
     'sign o:1  2       signs      tanh of its entries',
     '',
     '3 groups, order 10^5.1',
@@ -57,3 +57,24 @@ def test_sums_and_pinned_factors():
 def test_nothing_to_permute():
   symmetry = align.find_symmetry(lambda p, x: x, {}, jnp.ones(2))
   assert align.explain(symmetry).endswith('0 groups, order 10^0.0')
+
+
+def test_the_operation_that_allows_no_larger_gauge():
+  def apply(p, x):
+    h = x @ p['in']
+    h = h * jax.lax.rsqrt(jnp.mean(h * h, -1, keepdims=True) + 1e-6)
+    y = jax.nn.relu(h @ p['a']) @ p['b'] + jnp.tanh(h @ p['c']) @ p['d']
+    return y + jnp.exp(h @ p['e']) @ p['f']
+
+  sizes = {'in': (3, 8)} | {n: (8, 5) for n in 'ace'}
+  sizes |= {n: (5, 2) for n in 'bdf'}
+  params = {n: jax.ShapeDtypeStruct(s, jnp.float64) for n, s in sizes.items()}
+  x = jax.ShapeDtypeStruct((1, 3), jnp.float64)
+  text = align.explain(align.find_symmetry(apply, params, x))
+  assert text.split('\n\n')[2:4] == [
+    'action        leaves  dimension  not larger, because of\n'
+    'scale a:1     2       5          max of its entries\n'
+    'sign c:1      2       signs      tanh of its entries\n'
+    'rotation a:0  4       28         reduce_sum of its entries',
+    'factor  no action, because of\ne:1     exp of its entries',
+  ]

@@ -19,7 +19,9 @@ def explain(symmetry: _symmetry.Symmetry) -> str:
     Lines of text: for each axis its size and its groups, or why it is pinned;
     for each group its size, the number of axes it permutes, its outer factors
     and the decimal logarithm of its order; for each action its dimension, and
-    the operation that allows no linear map.
+    the operation that allows no larger one: scales in place of signs, linear
+    maps in place of scales and rotations; for other factors, the operation that
+    allows no sign, or no phase.
 
   Example:
     >>> hidden = _symmetry.Factor('a:1', 3)
@@ -61,6 +63,9 @@ def explain(symmetry: _symmetry.Symmetry) -> str:
   parts = ['\n'.join(_table(rows)), '\n'.join(_table(groups))]
   if symmetry.actions:
     parts.append('\n'.join(_table(_actions(symmetry))))
+  permuted = _without_actions(symmetry)
+  if len(permuted) > 1:
+    parts.append('\n'.join(_table(permuted)))
   many = len(symmetry.groups)
   total = (
     f'{many} group{"s" * (many != 1)}, order 10^{symmetry.log10_order:.1f}'
@@ -78,7 +83,7 @@ def _actions(symmetry: _symmetry.Symmetry) -> list[tuple[str, ...]]:
   """Returns the rows of the actions: where each acts, and its dimension."""
   limits = dict(symmetry.limits)
   rows: list[tuple[str, ...]] = [
-    ('action', 'leaves', 'dimension', 'no linear map, because of')
+    ('action', 'leaves', 'dimension', 'not larger, because of')
   ]
   for action in symmetry.actions:
     leaves = dict.fromkeys(p.leaf for p in action.powers)
@@ -90,9 +95,39 @@ def _actions(symmetry: _symmetry.Symmetry) -> list[tuple[str, ...]]:
         action.name + note,
         str(len(leaves)),
         'signs' if action.kind == 'sign' else str(_dimension(action, shape)),
-        limits.get(action.factor, ''),
+        _limit(action, limits),
       )
     )
+  return rows
+
+
+def _limit(action: _symmetry.Action, limits: dict[str, str]) -> str:
+  """Returns the operation that allows no larger gauge than an action."""
+  if action.kind == 'phase':
+    return ''
+  linear = limits.get(action.factor, '')
+  if action.kind == 'sign':
+    return limits.get(f'scale {action.factor}', linear)
+  return linear
+
+
+def _without_actions(symmetry: _symmetry.Symmetry) -> list[tuple[str, ...]]:
+  """Returns the factors that no action acts on, and why there is no sign."""
+  limits = dict(symmetry.limits)
+  rows: list[tuple[str, ...]] = [('factor', 'no action, because of')]
+  acting = {
+    name
+    for action in symmetry.actions
+    for p in action.powers
+    for name in (
+      symmetry.leaf[p.leaf][p.axis][p.segment][p.factor],
+      *action.over,
+    )
+  }
+  for name, factor in symmetry.factor.items():
+    reason = limits.get(name if factor.pinned else f'sign {name}')
+    if reason is not None and name not in acting:
+      rows.append((name, reason))
   return rows
 
 

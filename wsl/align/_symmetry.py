@@ -129,8 +129,9 @@ class Symmetry:
     factors: all factors, in the order in which leaves name them.
     axes: for each leaf, in tree order, its name and the axes.
     actions: signs, scales, rotations, phases and linear maps.
-    limits: for factors that no linear map or rotation acts on, the operation
-      that prevents it.
+    limits: why no larger gauge acts: pairs of a factor, and the operation that
+      prevents a linear map, rotation or phase of it; or of ``'scale FACTOR'``
+      or ``'sign FACTOR'``, and the operation that prevents these.
     interleaved: the runs of segments that alternate.
   """
 

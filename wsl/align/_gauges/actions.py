@@ -59,9 +59,33 @@ def find(
     key = f'{one.kind} {one.factor}'
     k = seen[key] = seen.get(key, 0) + 1
     actions.append(one._replace(name=key if k == 1 else f'{key} #{k}'))
+  limits = limits | _diagonal_limits(c, kinds, facts, names, symmetry, actions)
   return dataclasses.replace(
     symmetry, actions=tuple(actions), limits=tuple(limits.items())
   )
+
+
+def _diagonal_limits(
+  c: charges_lib.Charges,
+  kinds: Collection[str],
+  facts: axis_facts.Facts,
+  names: Mapping[axis_tree.Axis, str],
+  symmetry: _symmetry.Symmetry,
+  actions: Sequence[_symmetry.Action],
+) -> dict[str, str]:
+  """Returns why no scale or sign acts on the units of groups, by kind."""
+  limits: dict[str, str] = {}
+  for kind, domain in zip(('scale', 'sign'), c.domains):
+    larger = (kind, 'linear', 'rotation')
+    acting = {a.factor for a in actions if a.kind in larger}
+    for value in facts.leaves if kind in kinds else ():
+      for spot in layout.spots(c.blocks(value)):
+        name = names.get(spot.atom, '')
+        if name in symmetry.factor and not symmetry.factor[name].pinned:
+          reason = domain.why(spot)
+          if name not in acting and reason is not None:
+            limits.setdefault(f'{kind} {name}', reason)
+  return limits
 
 
 def _moved(
@@ -135,6 +159,8 @@ def _diagonal(
   """Returns the scales and signs of each unit."""
   for step in facts.steps:
     rules.apply(c, step)
+  for domain in c.domains:
+    domain.reason = 'an input or output of the function'
   for value in facts.fixed:
     c.pin(value)
   # Free powers are those of vectors, such as gains, and then of the leaves that
@@ -196,24 +222,24 @@ def _linear(
   for value in facts.fixed:
     c.pin(value)
   place = {v.number: name for v, name in zip(facts.leaves, leaves)}
+  rotated = c.mixed.keys() | c.ones
   parts: dict[layout.Spot, list[_symmetry.Power]] = {}
   for value in facts.leaves:
     for spot in layout.spots(c.blocks(value)):
       free = not spot.atom.pin_reason and not spot.atom.index_mixed
       if free and spot.atom not in c.failed:
         root, colour = c.root(spot)
-        both = spot.atom in c.mixed | c.ones
-        power = -1.0 if colour and not both else 1.0
+        power = -1.0 if colour and spot.atom not in rotated else 1.0
         parts.setdefault(root, []).append(_power(place, spot, power))
   reasons = {
     names[atom]: reason
-    for atom, reason in c.failed.items()
+    for atom, reason in (c.mixed | c.failed).items()
     if atom in names and not atom.pin_reason
   }
   found = [
     _symmetry.Action(
       '',
-      'rotation' if root.atom in c.mixed | c.ones else 'linear',
+      'rotation' if root.atom in rotated else 'linear',
       names[root.atom],
       tuple(powers),
       root.atom in c.ones,

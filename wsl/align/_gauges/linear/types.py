@@ -32,7 +32,8 @@ class Types:
     factors: of a product, the occurrences that it multiplies.
     failed: why only scales or permutations act on an atom.
     ones: atoms whose rotations fix the vector of ones.
-    mixed: atoms of which no colouring exists.
+    mixed: atoms of which no colouring exists, and the operation that prevents
+      it.
   """
 
   def __init__(self, layouts: dict[int, layout.Layout]) -> None:
@@ -41,7 +42,7 @@ class Types:
     self.factors: dict[layout.Spot, tuple[layout.Spot, layout.Spot]] = {}
     self.failed: dict[axis_tree.Axis, str] = {}
     self.ones: set[axis_tree.Axis] = set()
-    self.mixed: set[axis_tree.Axis] = set()
+    self.mixed: dict[axis_tree.Axis, str] = {}
     self._layouts = layouts
     self._seen: set[int] = set()
     self._colour: dict[layout.Spot, tuple[layout.Spot, int]] = {}
@@ -60,7 +61,7 @@ class Types:
     other, does not vary in this pass either.
     """
     self.states |= self._constants
-    self.failed, self.ones, self.mixed = {}, set(), set()
+    self.failed, self.ones, self.mixed = {}, set(), {}
     self._colour = {}
 
   def blocks(self, value: axis_facts.Value) -> layout.Layout:
@@ -185,7 +186,7 @@ class Types:
     (p, a), (q, b) = self.root(x), self.root(y)
     if p == q:
       if a ^ b ^ opposite:
-        self.mixed.add(x.atom)
+        self.mixed.setdefault(x.atom, self._reason)
       return
     self._colour[p] = q, a ^ b ^ opposite
 

@@ -62,7 +62,12 @@ def find(facts: axis_facts.Facts, permutations: _symmetry.Symmetry) -> Found:
             reasons.setdefault(name, action or reason)
   used = {p[:2] for action in actions for p in action.powers}
   joined = halves.join(permutations, used)
-  names = joined.symmetry.factor
+  names = {*joined.symmetry.factor} - {
+    name
+    for action in actions
+    for p in action.powers
+    for name in joined.symmetry.leaf[p.leaf][p.axis][p.segment]
+  }
   reasons = {name: why for name, why in reasons.items() if name in names}
   return Found(joined, actions, reasons)
 

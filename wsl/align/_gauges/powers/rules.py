@@ -28,6 +28,8 @@ def apply(c: Charges, step: axis_facts.Step) -> None:
   """
   if axis_facts.is_empty(step):
     return
+  for domain in c.domains:
+    domain.reason = f'{step.name} of its entries'
   for value in (*step.args, *step.results):
     if value.constant is not None and not charges_lib.is_zero(value):
       c.fix(value)

@@ -17,14 +17,26 @@ class System:
   Attributes:
     modulus: 2 for parities, 0 for rational powers.
     rows: the sums that are zero, as coefficients by variable.
+    reason: why the variables are zero that the next equations set to zero.
   """
 
   def __init__(self, modulus: int) -> None:
     self.modulus = modulus
     self.rows: list[Row] = []
+    self.reason = ''
     self._parent: dict[Any, Any] = {}
+    self._zeros: dict[Any, str] = {}
 
   def find(self, x: Hashable) -> Any:
+    """Returns the representative of all variables equal to x, or zero."""
+    root = self._root(x)
+    return _ZERO if root in self._zeros else root
+
+  def why(self, x: Hashable) -> str | None:
+    """Returns why a variable is zero, by an equation of its own."""
+    return self._zeros.get(self._root(x))
+
+  def _root(self, x: Hashable) -> Any:
     """Returns the representative of all variables equal to x."""
     path = []
     while x in self._parent:
@@ -36,15 +48,16 @@ class System:
 
   def equal(self, x: Hashable, y: Hashable) -> None:
     """Requires x = y."""
-    x, y = self.find(x), self.find(y)
-    if x is _ZERO:
-      x, y = y, x
-    if x != y:
-      self._parent[x] = y
+    x, y = self._root(x), self._root(y)
+    if x == y:
+      return
+    self._parent[x] = y
+    if x in self._zeros:
+      self._zeros.setdefault(y, self._zeros[x])
 
   def zero(self, x: Hashable) -> None:
     """Requires x = 0."""
-    self.equal(x, _ZERO)
+    self._zeros.setdefault(self._root(x), self.reason)
 
   def sums_to_zero(self, terms: Iterable[tuple[Hashable, Any]]) -> None:
     """Requires that the sum of coefficients times variables is 0."""
