@@ -59,7 +59,13 @@ def find(
     key = f'{one.kind} {one.factor}'
     k = seen[key] = seen.get(key, 0) + 1
     actions.append(one._replace(name=key if k == 1 else f'{key} #{k}'))
-  limits = limits | _diagonal_limits(c, kinds, facts, names, symmetry, actions)
+  own = _diagonal_limits(c, kinds, facts, names, symmetry, actions)
+  # What prevents scales often prevents linear maps: it is said once.
+  limits |= {
+    key: reason
+    for key, reason in own.items()
+    if key.startswith('sign') or limits.get(key.split(' ', 1)[1]) != reason
+  }
   return dataclasses.replace(
     symmetry, actions=tuple(actions), limits=tuple(limits.items())
   )
