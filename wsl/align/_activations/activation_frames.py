@@ -27,6 +27,8 @@ from wsl.align._activations import (
 )
 from wsl.align._gauges import balanced_pair, gram_means
 
+_RANK = 1e-7  # relative size of singular values that count as zero
+_ROUNDING = 10  # the same, in units of rounding
 Observed: TypeAlias = tuple[reading_lib.Reading, activation_moments.Moments]
 
 
@@ -44,28 +46,86 @@ def of(
     centred: whether moments are those about the mean.
     dtype: of the element that is found between the frames.
   """
-  both: list[dict[str, np.ndarray]] = []
-  kept: dict[str, str] = {}
-  for model, name in enumerate(('fixed', 'moving')):
-    tables = _scales(observed, symmetry, model, centred)
-    for action in symmetry.actions:
-      if action.kind == 'linear':
-        grams = _grams(observed, action.name, model, centred)
-        if any(map(gram_means.dependent, grams)):
-          kept[action.name] = name
-        elif any(gram is not None for gram in grams):
-          tables[action.name] = gram_means.root(*grams)
-    both.append(tables)
-  for kept_name, name in kept.items():
-    warnings.warn(
-      f"activation_matching: '{kept_name}' is matched by rotations only: the "
-      f'activations of the units of a head are linearly dependent in {name}',
-      stacklevel=4,
-    )
-  fixed, moving = (
-    {n: x for n, x in tables.items() if n not in kept} for tables in both
-  )
-  return balanced_pair.Frames(symmetry, fixed, moving, dtype)
+  both = [_scales(observed, symmetry, model, centred) for model in (0, 1)]
+  reasons: list[str] = []
+  # Activations have rounding errors of their own dtype.
+  tolerance = max(_RANK, _ROUNDING * float(np.finfo(dtype).eps))
+  for action in symmetry.actions:
+    if action.kind == 'linear':
+      pairs = [_grams(observed, action.name, k, centred) for k in (0, 1)]
+      frames, reason = _linear(pairs, tolerance)
+      if reason:
+        reasons.append(f"'{action.name}' is matched {reason}")
+      for tables, frame in zip(both, frames):
+        tables[action.name] = frame
+  _warn(observed, symmetry, reasons, centred)
+  return balanced_pair.Frames(symmetry, both[0], both[1], dtype)
+
+
+def _linear(
+  pairs: Sequence[Sequence[Any]], tolerance: float
+) -> tuple[list[np.ndarray], str]:
+  """Returns the frames of a linear map of both models, and what is left open.
+
+  Args:
+    pairs: for each model the second moments of vectors and of covectors.
+    tolerance: relative size of singular values that count as zero.
+  """
+  present = [k for k in (0, 1) if pairs[0][k] is not None]
+  full = [
+    k
+    for k in present
+    if not any(gram_means.dependent(grams[k], tolerance) for grams in pairs)
+  ]
+  if not present:
+    return [], ''
+  if full:  # each of the two determines the map
+    kept = [[g if k in full else None for k, g in enumerate(p)] for p in pairs]
+    return [gram_means.root(*grams) for grams in kept], ''
+  why = 'as the units of a head are linearly dependent on the data'
+  if len(present) > 1:
+    return [], f'by rotations only, {why}'
+  filled = [[_filled(g, tolerance) for g in grams] for grams in pairs]
+  frames = [gram_means.root(*grams) for grams in filled]
+  return frames, f'where they vary only, {why}'
+
+
+def _filled(gram: Any, tolerance: float) -> Any:
+  """Replaces eigenvalues of zero by the mean of the other ones."""
+  if gram is None:
+    return None
+  s, u = np.linalg.eigh(gram)
+  alive = s > tolerance**2 * s[..., -1:]
+  total = np.where(alive, s, 0).sum(-1, keepdims=True)
+  mean = total / np.maximum(alive.sum(-1, keepdims=True), 1)
+  s = np.where(alive, s, np.where(mean > 0, mean, 1))
+  return (u * s[..., None, :]) @ np.swapaxes(u, -1, -2)
+
+
+def _warn(
+  observed: Sequence[Observed],
+  symmetry: _symmetry.Symmetry,
+  reasons: list[str],
+  centred: bool,
+) -> None:
+  """Warns of actions that the activations do not determine, and why."""
+  seen = {act.name for reading, _ in observed for act in reading.acts}
+  reasons += [
+    f"'{action.name}' is not matched: no product with its leaves shows it"
+    for action in symmetry.actions
+    if action.name not in seen
+  ]
+  for reading, moments in observed:
+    names = [act.name for act in reading.acts if act.kind == 'scale']
+    for model, argument in enumerate(('fixed', 'moving')) if names else ():
+      dead = activation_moments.second(moments, model, centred) <= 0
+      if dead.any():
+        reasons.append(
+          f"'{names[0]}' has the mean of other units at {dead.sum()} units of "
+          f'{argument} that do not vary'
+        )
+  for reason in dict.fromkeys(reasons):
+    warnings.warn(f'activation_matching: {reason}', stacklevel=5)
 
 
 def _scales(
@@ -91,14 +151,21 @@ def _scales(
   tables: dict[str, np.ndarray] = {}
   for given in rows.values():
     powers, names = reading_lib.matrix([row for row, _ in given])
-    # A unit that is zero on all rows keeps its scale.
-    logs = np.stack([np.log(np.where(x > 0, x, 1)) / 2 for _, x in given])
+    logs = np.stack([_log_root(x) for _, x in given])
     solved = np.exp(-np.tensordot(np.linalg.pinv(powers), logs, 1))
     for name, table in zip(names, solved):
       phase = symmetry.action[name].kind == 'phase'
       zero = np.zeros_like(table)
       tables[name] = np.stack([table, zero], -1) if phase else table
   return tables
+
+
+def _log_root(square: np.ndarray) -> np.ndarray:
+  """Returns the logarithms of roots; the mean of others in place of zeros."""
+  alive = square > 0
+  logs = np.log(np.where(alive, square, 1)) / 2
+  mean = logs.sum() / max(alive.sum(), 1)
+  return np.where(alive, logs, mean)
 
 
 def _grams(

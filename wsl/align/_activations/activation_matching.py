@@ -18,7 +18,6 @@ from wsl.align._activations import (
   gauge_matching,
   readings,
 )
-from wsl.align._gauges import views
 
 Capture: TypeAlias = Callable[[types.Params, Any], readings.Sites]
 _GAINS = ('correlation', 'inner', 'distance')
@@ -88,8 +87,9 @@ def activation_matching(
       n]``, or a list of these for several sites, whose gains are summed.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
     gauges: the kinds of maps to match, such as ``align.GAUGES`` for all that
-      the symmetry has. Where the units of a head are linearly dependent on the
-      data, only rotations of them are matched, with a warning.
+      the symmetry has. What the data do not determine, such as maps of linearly
+      dependent units, scales of constant ones, and actions on no product of
+      leaves, is named in a warning.
 
   Returns:
     The permutation to apply to ``moving``, indices ``[*outer, n]``, and the
@@ -145,7 +145,7 @@ def activation_matching(
       f"activation_matching: gain '{gain}' is unknown: use one of {_GAINS}"
     )
   _symmetry.check_kinds(gauges, 'activation_matching')
-  view = views.of(symmetry, gauges)
+  view = gauge_matching.view_of(symmetry, gauges)
   if view.symmetry.actions:
     _check_gauges(gain, capture)
     read = jax.jit(functools.partial(readings.read, view, apply_fn))

@@ -57,24 +57,29 @@ def accumulate(
   y: types.Array,
   labels: Labels,
   *,
-  gram: bool = False,
+  exact: bool = False,
 ) -> Moments:
   """Adds the activations of a batch to the moments of a site.
 
   Products are computed in float32 or wider, by one program for each shape, and
-  summed on the host in float64.
+  summed on the host in float64. For maps that are found by inverses or polar
+  factors, which amplify rounding, they are computed on the host too.
 
   Args:
     moments: those of the batches before; ``None`` for the first one.
     x: ``[rows, *outer, n]``, the activations of the fixed model.
     y: ``[rows, *outer, n]``, those of the moving model on the same inputs.
     labels: the einsum subscripts of the axes of units.
-    gram: whether to sum the products of the units of each model.
+    exact: whether to compute in float64 on the host, with the products of the
+      units of each model.
 
   Returns:
     The moments of all batches.
   """
   x, y = tree.wide(x), tree.wide(y)
+  if exact:
+    host: Any = [np.asarray(z).astype(np.float64) for z in (x, y)]
+    x, y = host
   # Var(a) = E[a²] - E[a]² cancels catastrophically in float32 if the mean is
   # large; about the mean of the first batch both terms are small.
   if moments is None:
@@ -82,7 +87,8 @@ def accumulate(
     both = zero, zero
     means = x.mean(0), y.mean(0)
     moments = Moments(labels, means, 0, both, both, zero, both)
-  batch = _batch_sums(x, y, *moments.origins, labels=labels, gram=gram)
+  compute = _host_sums if exact else _batch_sums
+  batch = compute(x, y, *moments.origins, labels=labels)
   sums = jax.tree.map(
     lambda old, new: old + np.asarray(new, np.float64), moments[3:], batch
   )
@@ -204,7 +210,7 @@ def einsum_labels(name: str, outer_of: Mapping[str, Any]) -> Labels:
   return new, old, (*new[:-1], *free_old, new[-1], old[-1])
 
 
-@functools.partial(jax.jit, static_argnames=('labels', 'gram'))
+@functools.partial(jax.jit, static_argnames='labels')
 def _batch_sums(
   x: types.Array,
   y: types.Array,
@@ -212,7 +218,6 @@ def _batch_sums(
   y_origin: types.Array,
   *,
   labels: Labels,
-  gram: bool,
 ) -> tuple[Any, ...]:
   """Sums a batch's deviations, their squares and their products over rows."""
   x, y = x - x_origin[None], y - y_origin[None]
@@ -224,10 +229,20 @@ def _batch_sums(
   both = (x, y)
   sums = tuple(z.sum(0) for z in both)
   zero = jnp.zeros((), products.dtype)
-  one = lambda z: (
-    tree.matmul(jnp.moveaxis(z, 0, -1), jnp.moveaxis(z, 0, -2))
-    if gram
-    else zero
-  )
-  squares = tuple((z * z).sum(0) for z in both)
-  return sums, squares, products, tuple(map(one, both))
+  return sums, tuple((z * z).sum(0) for z in both), products, (zero, zero)
+
+
+def _host_sums(
+  x: Any, y: Any, x_origin: Any, y_origin: Any, *, labels: Labels
+) -> tuple[Any, ...]:
+  """Sums as ``_batch_sums``, and the products of units of each model."""
+  x, y = x - x_origin[None], y - y_origin[None]
+  new, old, result = labels
+  rows = max(old) + 1
+  einsum: Any = functools.partial(np.einsum, optimize=True)
+  products = einsum(x, [rows, *new], y, [rows, *old], list(result))
+  both = (x, y)
+  front = [np.moveaxis(z, 0, -1) for z in both]
+  grams = tuple(z @ np.swapaxes(z, -1, -2) for z in front)
+  sums = tuple(z.sum(0) for z in both)
+  return sums, tuple((z * z).sum(0) for z in both), products, grams

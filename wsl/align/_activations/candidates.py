@@ -46,7 +46,10 @@ class Candidate(NamedTuple):
 def all_of(
   view: views.View, found: find.Analysis, params: types.Params
 ) -> list[Candidate]:
-  """Lists readings on which an action acts: inputs from the last, outputs."""
+  """Lists readings on which an action acts, in order of preference.
+
+  First are those of one group only; among these inputs, from the last one.
+  """
   shapes = {name: np.shape(x) for name, x in tree.named(params).items()}
   products = leaf_products.find(found.program, shapes)
   symmetry = view.symmetry
@@ -75,14 +78,16 @@ def all_of(
       mine = tuple(act for act in acts if act.block == k)
       if not mine or _on_axes(mine, part, product.leaf, k, shared):
         continue
-      reading = _reading(view, factors, mine, product.leaf)
-      if reading is not None:
-        names = [f.name for f in factors]
-        own = [names.index(f.name) for f in reading.factors]
-        rest = [i for i in range(len(names)) if i not in own]
-        order = (*rest, *own)
-        result.append(Candidate(reading, product, axes, k, order, len(rest)))
-  return result
+      for dim in dict.fromkeys(act.dim for act in mine):
+        reading = _reading(view, factors, mine, dim, product.leaf)
+        if reading is not None:
+          names = [f.name for f in factors]
+          own = [names.index(f.name) for f in reading.factors]
+          rest = [i for i in range(len(names)) if i not in own]
+          order = (*rest, *own)
+          found_one = Candidate(reading, product, axes, k, order, len(rest))
+          result.append(found_one)
+  return sorted(result, key=lambda c: c.reading.frames_only)
 
 
 def symmetry_of(
@@ -133,14 +138,18 @@ def _reading(
   view: views.View,
   factors: _blocks.Factors,
   acts: tuple[elements.Act, ...],
+  dim: int,
   leaf: str,
 ) -> reading_lib.Reading | None:
-  """Returns the reading of a block; None if it has several inner groups."""
+  """Returns the reading of one dimension of a block; None if there is none.
+
+  Isometries of other dimensions, which become rows, keep second moments.
+  """
   symmetry, outer_of = view.symmetry, view.outer_of
-  dims = {act.dim for act in acts}
-  if len(dims) > 1:
+  others = {act.kind for act in acts if act.dim != dim}
+  acts = tuple(act for act in acts if act.dim == dim)
+  if others - {'sign', 'rotation'}:
     return None
-  (dim,) = dims
   own = factors[dim]
   matrices = [a for a in acts if a.kind in _MATRICES]
   if len(matrices) > 1:
@@ -150,19 +159,22 @@ def _reading(
   if matrices:
     group, outer = matrices[0].name, outer_of[matrices[0].name]
   names = [factor.name for factor in factors]
-  live = [n for n in names if n in outer_of and n != own.name]
-  if not {*live} <= {*outer} or not {*outer} <= {*names}:
+  live = {n for n in names if n in outer_of and n != own.name}
+  if not {*outer} <= {*names}:
     return None
   if any(names.count(n) > 1 for n in (*outer, own.name)):
     return None
   signs = tuple(a.name for a in acts if a.kind == 'sign' and a.power % 2)
   if signs and matrices:
     return None
+  frames_only = bool(others) or not live <= {*outer}
+  if frames_only:
+    signs = ()
   chain = tuple(symmetry.factor[n] for n in (*outer, own.name))
   last = len(chain) - 1
   moved = tuple(a._replace(dim=last, block=0) for a in acts)
   return reading_lib.Reading(
-    ' * '.join(signs) or group, chain, moved, signs, leaf
+    ' * '.join(signs) or group, chain, moved, signs, leaf, frames_only
   )
 
 
@@ -188,6 +200,7 @@ def choose(candidates: Sequence[Candidate]) -> list[Candidate]:
       (a.name, a.power > 0 and a.kind != 'rotation')
       for a in acts
       if a.kind in _MATRICES
+      and not (c.reading.frames_only and a.kind == 'rotation')
     }
     scaled = bool(scales) and reading_lib.rank([*rows, scales]) > len(rows)
     # The sign of a sum of dependent readings is no free variable.

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from wsl.align import _assignment, _nested_assignment
+from wsl.align import _assignment, _nested_assignment, _symmetry
 from wsl.align._activations import (
   activation_frames,
   activation_moments,
@@ -19,6 +19,23 @@ from wsl.align._gauges import balanced_pair, elements, procrustes, views
 
 Names: TypeAlias = tuple[str, ...]
 Observed: TypeAlias = tuple[reading_lib.Reading, activation_moments.Moments]
+
+
+def view_of(symmetry: _symmetry.Symmetry, kinds: Sequence[str]) -> views.View:
+  """Returns the groups of some kinds, with signs separate from permutations."""
+  view = views.of(symmetry, kinds)
+  groups = []
+  for group in view.groups:
+    if group.kind != 'signed permutation':
+      groups.append(group)
+      continue
+    factor = view.symmetry.action[group.name].factor
+    if view.permutes:
+      groups.append(views.Group(factor, group.shape, group.outer))
+    shape, outer = (*group.shape, 1), (*group.outer, factor)
+    groups.append(views.Group(group.name, shape, outer, 'sign'))
+  groups.sort(key=lambda group: len(group.outer))
+  return views.View(view.symmetry, tuple(groups), view.permutes)
 
 
 def add_batch(
@@ -37,7 +54,7 @@ def add_batch(
         x,
         y,
         _labels_of(reading, view),
-        gram=any(act.kind == 'linear' for act in reading.acts),
+        exact=any(act.kind in ('rotation', 'linear') for act in reading.acts),
       ),
     )
     for old, (reading, x, y) in zip(before, pairs)
@@ -92,7 +109,7 @@ def match(
   frames = activation_frames.of(
     observed, view.symmetry, gain == 'correlation', dtype
   )
-  outer_of, start = view.outer_of, view.identity()
+  outer_of, start = dict(view.outer_of), view.identity()
   solvers = view.solvers(solver)
   for action in view.symmetry.actions:
     if action.kind == 'sign':
@@ -106,7 +123,7 @@ def match(
     solvers[name] = procrustes.rotation
   total: dict[str, np.ndarray] = {}
   for reading, moments in observed:
-    if reading.group in outer_of:
+    if reading.group in outer_of and not reading.frames_only:
       gains = _gains(reading, moments, frames, gain)
       total[reading.group] = total.get(reading.group, 0.0) + gains
   found = _nested_assignment.assign(
@@ -125,7 +142,10 @@ def _gains(
   """Returns the gains of a reading, in the frames of both models."""
   kinds = {act.kind for act in reading.acts}
   if not kinds & {'rotation', 'linear', 'phase'}:
-    scaled = gain == 'inner' and 'scale' in kinds
+    names = {factor.name for factor in reading.factors}
+    actions = frames.symmetry.actions
+    scales = {a.factor for a in actions if a.kind == 'scale'}
+    scaled = gain == 'inner' and bool(names & scales)
     return activation_moments.gains(moments, 'cosine' if scaled else gain)
   centred = gain == 'correlation'
   cross = activation_moments.gains(moments, 'covariance' if centred else gain)

@@ -20,6 +20,8 @@ class Reading(NamedTuple):
     acts: the actions on the last of these axes.
     signs: the actions whose signs change it.
     where: the leaf, for messages.
+    frames_only: whether other groups are among the rows, in another order in
+      each model: then only moments of one model mean anything.
   """
 
   group: str
@@ -27,6 +29,7 @@ class Reading(NamedTuple):
   acts: tuple[elements.Act, ...] = ()
   signs: tuple[str, ...] = ()
   where: str = ''
+  frames_only: bool = False
 
 
 def of_group(symmetry: _symmetry.Symmetry, name: str) -> Reading:

@@ -68,12 +68,19 @@ def read(
   activation_sites.check_groups(symmetry, found)
   chosen = candidates.choose(candidates.all_of(view, found, params))
   # Heads are matched by the values of the maps inside them.
-  acted = {factor.name for c in chosen for factor in c.reading.factors}
+  acted = {
+    factor.name
+    for c in chosen
+    for factor in c.reading.factors
+    if not c.reading.frames_only
+  }
+  sites = {
+    **activation_sites.choose(symmetry, found),
+    **activation_sites.choose(symmetry, found, _moved(symmetry)),
+  }
   sites = {
     name: site
-    for name, site in activation_sites.choose(
-      symmetry, found, _moved(symmetry)
-    ).items()
+    for name, site in sites.items()
     if name not in acted and name in view.outer_of
   }
   wanted = {(site.path, site.operand) for site in sites.values()}

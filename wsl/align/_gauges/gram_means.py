@@ -27,12 +27,17 @@ def unsolvable(action: _symmetry.Action, pieces: Sequence[Any]) -> str:
   return ''
 
 
-def dependent(gram: Any) -> bool:
-  """Returns True if a Gram matrix is singular; False for None."""
+def dependent(gram: Any, tolerance: float = _RANK) -> bool:
+  """Returns True if Gram matrices ``[..., n, n]`` are singular.
+
+  Args:
+    gram: the matrices; None for none.
+    tolerance: relative size of singular values of vectors that count as zero.
+  """
   if gram is None:
     return False
   s = np.sqrt(np.abs(np.linalg.eigvalsh(gram)))
-  return bool((s[..., 0] <= _RANK * s[..., -1]).any())
+  return bool((s[..., 0] <= tolerance * s[..., -1]).any())
 
 
 def update(
