@@ -19,6 +19,8 @@ from wsl.align._gauges.balance import Balanced as Balanced
 from wsl.align._gauges.compose import compose as compose
 from wsl.align._gauges.compose import invert as invert
 from wsl.align._gauges.elements import Gauge as Gauge
+from wsl.align._gauges.symmetry_json import from_json as from_json
+from wsl.align._gauges.symmetry_json import to_json as to_json
 from wsl.align._learned.learned_matching import Learned as Learned
 from wsl.align._learned.learned_matching import (
   learned_matching as learned_matching,
@@ -51,11 +53,9 @@ from wsl.align._repair_in_closed_form import (
 from wsl.align._symmetry import Action as Action
 from wsl.align._symmetry import check_leaves as check_leaves
 from wsl.align._symmetry import Factor as Factor
-from wsl.align._symmetry import from_json as from_json
 from wsl.align._symmetry import GAUGES as GAUGES
 from wsl.align._symmetry import Interleaved as Interleaved
 from wsl.align._symmetry import Power as Power
 from wsl.align._symmetry import Symmetry as Symmetry
-from wsl.align._symmetry import to_json as to_json
 from wsl.align._transport.transport import Transport as Transport
 from wsl.align._transport.transport import transport as transport

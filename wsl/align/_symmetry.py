@@ -3,15 +3,14 @@
 Every axis of every leaf is a sum of segments (fused projections, gates,
 concatenated features), and every segment a product of factors, major to minor
 (heads * units of a head). Segments may be interleaved, ``heads * (a + b)``. A
-factor that is not pinned is a group: all axes in
-which it occurs are permuted alike. Its permutation may depend on the index of
-outer factors: the order of units may differ between heads.
+factor that is not pinned is a group: all axes in which it occurs are permuted
+alike. Its permutation may depend on the index of outer factors: the order of
+units may differ between heads.
 """
 
 from collections.abc import Sequence
 import dataclasses
 import functools
-import json
 import math
 from typing import Any, NamedTuple, TypeAlias
 
@@ -214,53 +213,6 @@ class Symmetry:
     return total / math.log(10)
 
 
-def to_json(symmetry: Symmetry) -> str:
-  """Returns a symmetry as JSON, to be stored with a checkpoint.
-
-  Example:
-    >>> symmetry = Symmetry((Factor('w:0', 3),), (('w', ((('w:0',),),)),))
-    >>> from_json(to_json(symmetry)) == symmetry
-    True
-  """
-  factors = [factor._asdict() for factor in symmetry.factors]
-  content: dict[str, Any] = {'factors': factors, 'axes': symmetry.axes}
-  if symmetry.actions or symmetry.limits:
-    content |= {'actions': symmetry.actions, 'limits': symmetry.limits}
-  if symmetry.interleaved:
-    content['interleaved'] = symmetry.interleaved
-  return json.dumps(content, indent=1)
-
-
-def from_json(text: str) -> Symmetry:
-  """Returns the symmetry that ``to_json`` has written.
-
-  Raises:
-    ValueError: if the text does not describe a symmetry.
-  """
-  try:
-    content = json.loads(text)
-    factors = [
-      Factor(x['name'], int(x['size']), x['pinned'], tuple(x['outer']))
-      for x in content['factors']
-    ]
-    actions = [_action(*fields) for fields in content.get('actions', [])]
-    axes = _tuples(content['axes'])
-    limits = _tuples(content.get('limits', []))
-    runs = tuple(Interleaved(*run) for run in content.get('interleaved', []))
-    symmetry = Symmetry(tuple(factors), axes, tuple(actions), limits, runs)
-    for name in symmetry.leaf:
-      symmetry.layout(name)
-    for leaf, axis, first, count, shared in runs:
-      own = symmetry.leaf[leaf][axis][first : first + count]
-      if len(own) != count or len({s[:shared] for s in own}) != 1:
-        raise ValueError(f'interleaved segments of {leaf!r} share no factors')
-  except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(
-      f'from_json: this is no symmetry written by to_json ({error!r})'
-    ) from None
-  return symmetry
-
-
 def check_leaves(
   symmetry: Symmetry, leaves: dict[str, Any], argument: str
 ) -> None:
@@ -291,20 +243,6 @@ def check_leaves(
       )
 
 
-def _action(
-  name: str,
-  kind: str,
-  factor: str,
-  powers: Any,
-  ones: bool,
-  over: Any = (),
-  unit: bool = False,
-) -> Action:
-  """Returns an action from JSON; older files have no phases."""
-  where = tuple(Power(*p) for p in powers)
-  return Action(name, kind, factor, where, bool(ones), tuple(over), bool(unit))
-
-
 def check_kinds(gauges: Sequence[str], caller: str) -> None:
   """Checks the names of kinds of gauges.
 
@@ -325,10 +263,3 @@ def check_kinds(gauges: Sequence[str], caller: str) -> None:
       f'{caller}: gauges has {unknown[0]!r}: expected some of {list(GAUGES)}'
       f'{tree.nearest(unknown[0], GAUGES)}'
     )
-
-
-def _tuples(value: Any) -> Any:
-  """Converts nested lists to tuples."""
-  if isinstance(value, list):
-    return tuple(_tuples(x) for x in value)
-  return value

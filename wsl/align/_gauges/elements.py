@@ -9,7 +9,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import _blocks, _symmetry
-from wsl.align._gauges import complex_tables
+from wsl.align._gauges import complex_tables, procrustes
 
 Gauge: TypeAlias = dict[str, types.Array]
 
@@ -216,19 +216,12 @@ def _rotation(noise: Any, xp: Any) -> Any:
 
 
 def _fixing_ones(inner: Any, xp: Any) -> Any:
-  """Returns a rotation of n units that fixes ones, from one of n - 1.
-
-  The reflection H = I - 2 v v^T with v along e_1 - u maps e_1 to the unit
-  vector u of ones: H diag(1, R) H fixes u.
-  """
+  """Returns a rotation of n units that fixes ones, from one of n - 1."""
   n = inner.shape[-1] + 1
-  e = np.eye(n)[0]
-  v = e - n**-0.5
-  h = np.eye(n) - 2 * np.outer(v, v) / (v @ v)
-  widths = [(0, 0)] * (inner.ndim - 2) + [(1, 0), (1, 0)]
-  whole = xp.pad(inner, widths) + np.outer(e, e).astype(inner.dtype)
-  h = xp.broadcast_to(h.astype(inner.dtype), whole.shape)
-  return _product(_product(h, whole), h)
+  basis = procrustes.complement(n).astype(inner.dtype)
+  basis = xp.broadcast_to(basis, (*inner.shape[:-2], n, n - 1))
+  whole = _product(_product(basis, inner), xp.matrix_transpose(basis))
+  return whole + 1 / n
 
 
 def _product(x: Any, y: Any) -> Any:
