@@ -10,7 +10,12 @@ permuted copy and to independent weights. ``vit`` and ``wide``, on request:
 independent weights of a ViT-B/16 and of an MLP with three layers of 4096 units.
 Seconds in assignments, products and gathers are listed separately; ``cpu_s`` is
 the processor time of all threads, which does not depend on other work on the
-machine. ``assignments``: 144 problems of size 64 x 64.
+machine. ``models_of_memory`` is the peak beyond the inputs, in models, to be at
+most 2 and ``largest_gains`` (on Linux, and if it is the only case of the run:
+memory that an earlier case has freed is used again). ``assignments``: 144
+problems of size 64 x 64; ``large``: one of 4096 x 4096, between unrelated units.
+
+  python tests/bench/align.py --cases=wide --rounds=1
 """
 
 from collections.abc import Callable, Iterator
@@ -117,6 +122,17 @@ def _timed(
   return call
 
 
+def _memory(reset: bool = False) -> int:
+  """Returns the peak resident bytes since the last reset; 0 if unknown."""
+  if not sys.platform.startswith('linux'):
+    return 0
+  if reset:
+    pathlib.Path('/proc/self/clear_refs').write_text('5')
+  status = pathlib.Path('/proc/self/status').read_text()
+  peak = next(x for x in status.splitlines() if x.startswith('VmHWM'))
+  return 1024 * int(peak.split()[1])
+
+
 def _architecture(case: str) -> tuple[Callable[..., Any], Any, Any]:
   """Returns a function and the shapes of its parameters and of its input."""
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
@@ -152,6 +168,7 @@ def _match(case: str) -> dict[str, Any]:
     _clock(seconds, 'products', weight_gains, 'gains'),
     _clock(seconds, 'gathers', block_pairs, 'permute_moving'),
   ):
+    before = _memory(reset=True)
     start, cpu = time.perf_counter(), time.process_time()
     found = align.weight_matching(
       fixed,
@@ -162,12 +179,16 @@ def _match(case: str) -> dict[str, Any]:
       progress=visits.append,
     )
     total, cpu = time.perf_counter() - start, time.process_time() - cpu
+  model = 4 * sum(tree.sizes(fixed).values())
+  largest = 4 * max(group.size for group in symmetry.groups) ** 2
   row: dict[str, Any] = {
     's': round(total, 2),
     'cpu_s': round(cpu, 2),
     **{label: round(value, 2) for label, value in seconds.items()},
     'sweeps': 1 + visits[-1].sweep,
     'visits': len(visits),
+    'models_of_memory': round((_memory() - before) / model, 2),
+    'largest_gains': round(largest / model, 2),
     'objective': round(visits[-1].objective, 2),
     'groups': len(symmetry.groups),
     'millions': sum(tree.sizes(fixed).values()) / 1e6,
@@ -192,8 +213,18 @@ def _symmetry() -> dict[str, Any]:
   }
 
 
+def _large() -> dict[str, Any]:
+  rng = np.random.default_rng(0)
+  x, y = rng.standard_normal((2, 4096, 2048), np.float32)
+  return _assign(x @ y.T)
+
+
 def _assignments() -> dict[str, Any]:
-  gains = np.random.default_rng(0).standard_normal((144, 64, 64), np.float32)
+  rng = np.random.default_rng(0)
+  return _assign(rng.standard_normal((144, 64, 64), np.float32))
+
+
+def _assign(gains: np.ndarray) -> dict[str, Any]:
   start, cpu = time.perf_counter(), time.process_time()
   getattr(align, _SOLVER.value)(gains)
   total, cpu = time.perf_counter() - start, time.process_time() - cpu
@@ -206,9 +237,12 @@ def main(argv: list[str]) -> None:
   device = jax.devices()[0].device_kind
   print(json.dumps({'device': device, 'jax': jax.__version__}))
   for case in _CASES.value:
-    run = {'symmetry': _symmetry, 'assignments': _assignments}.get(
-      case, lambda case=case: _match(case)
-    )
+    named = {
+      'symmetry': _symmetry,
+      'assignments': _assignments,
+      'large': _large,
+    }
+    run = named.get(case, lambda case=case: _match(case))
     rows = [run() for _ in range(_ROUNDS.value)]
     best = min(rows, key=lambda row: row['s'])
     print(
