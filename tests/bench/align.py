@@ -13,7 +13,7 @@ the processor time of all threads, which does not depend on other work on the
 machine. ``models_of_memory`` is the peak beyond the inputs, in models, to be at
 most 2 and ``largest_gains`` (on Linux, and if it is the only case of the run:
 memory that an earlier case has freed is used again). ``assignments``: 144
-problems of size 64 x 64; ``large``: one of 4096 x 4096, between unrelated units.
+problems of size 64 x 64; ``large``: one of 4096 x 4096, of unrelated units.
 
   python tests/bench/align.py --cases=wide --rounds=1
 """
