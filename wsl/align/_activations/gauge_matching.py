@@ -1,6 +1,7 @@
 """Elements of a gauge from the moments of two models' activations."""
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import itertools
 from typing import Any, TypeAlias
 
@@ -22,20 +23,29 @@ Observed: TypeAlias = tuple[reading_lib.Reading, activation_moments.Moments]
 
 
 def view_of(symmetry: _symmetry.Symmetry, kinds: Sequence[str]) -> views.View:
-  """Returns the groups of some kinds, with signs separate from permutations."""
+  """Returns the groups of some kinds, with signs separate from permutations.
+
+  Activations have each unit once, those of recurrent maps too.
+  """
   view = views.of(symmetry, kinds)
-  groups = []
-  for group in view.groups:
-    if group.kind != 'signed permutation':
-      groups.append(group)
-      continue
-    factor = view.symmetry.action[group.name].factor
-    if view.permutes:
-      groups.append(views.Group(factor, group.shape, group.outer))
-    shape, outer = (*group.shape, 1), (*group.outer, factor)
-    groups.append(views.Group(group.name, shape, outer, 'sign'))
+  chosen = tuple(a for a in symmetry.actions if a.kind in kinds)
+  signs = {a.name for a in chosen if a.kind == 'sign'}
+  groups = [g for g in view.groups if g.name not in signs]
+  missing = {f.name for f in symmetry.groups} - {g.name for g in groups}
+  if view.permutes:
+    groups += [
+      views.Group(f.name, symmetry.table_shape(f.name), f.outer)
+      for f in symmetry.groups
+      if f.name in missing
+    ]
+  for name in sorted(signs):
+    factor = symmetry.factor[symmetry.action[name].factor]
+    shape = (*symmetry.table_shape(factor.name), 1)
+    outer = (*factor.outer, factor.name)
+    groups.append(views.Group(name, shape, outer, 'sign'))
   groups.sort(key=lambda group: len(group.outer))
-  return views.View(view.symmetry, tuple(groups), view.permutes)
+  whole = dataclasses.replace(symmetry, actions=chosen)
+  return views.View(whole, tuple(groups), view.permutes)
 
 
 def add_batch(
