@@ -15,9 +15,9 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import _arguments, _assignment, _permutation, _soft, _symmetry
-from wsl.align._gauges import compose
+from wsl.align._learned import arguments, latents, steps
 from wsl.align._learned import chart as chart_lib
-from wsl.align._learned import latents, steps
+from wsl.align._learned import held_out as held_out_lib
 from wsl.align._match import weight_matching
 
 
@@ -150,7 +150,7 @@ def learned_matching(
   is found from the trace, in geodesic steps in place of projections by SVD, and
   in that the functions of both ends are kept exactly.
   """
-  _check(symmetry, gauges, path, points, every)
+  arguments.check(symmetry, gauges, path, points, every)
   fixed, moving = _arguments.check_models(
     {'fixed': fixed, 'moving': moving}, symmetry, caller=steps.CALLER
   )
@@ -176,25 +176,30 @@ def learned_matching(
     'fixed': fixed,
     'moving': _permutation.permute(moving, first, symmetry=symmetry),
   }
-  optimizer = _adam() if optimizer is None else optimizer
+  optimizer = arguments.adam() if optimizer is None else optimizer
   dtype = _soft.matrix_dtype(fixed, moving)
   state = steps.begin(
     models,
     initial,
     optimizer,
     where=where,
-    names=_float_leaves(fixed, leaves),
+    names=arguments.float_leaves(fixed, leaves),
     solver=solver,
   )
   project = lambda state: latents.project(state.latents, where, solver)
   permutation = project(state)
   score = functools.partial(
-    _score, models, held_out, _places(path, points, dtype), where, loss_fn
+    held_out_lib.score,
+    models,
+    held_out,
+    held_out_lib.places(path, points, dtype),
+    where,
+    loss_fn,
   )
   losses: list[float] = []
   scores: list[float] = []
   result = lambda state, permutation, step: Learned(
-    *_elements(state, permutation, first, where, symmetry),
+    *steps.elements_of(state, permutation, first, where, symmetry),
     step,
     np.asarray(losses),
     np.asarray(scores),
@@ -203,7 +208,8 @@ def learned_matching(
   for step, batch in enumerate(batches):
     if held_out and step % every == 0:
       scores.append(score(state, permutation))
-      best = (state, permutation, step) if _is_lowest(scores) else best
+      if held_out_lib.is_lowest(scores):
+        best = state, permutation, step
     draw = float(jax.random.uniform(jax.random.fold_in(key, step)))
     loss, state = steps.train_step(
       state,
@@ -231,111 +237,6 @@ def learned_matching(
     )
   if held_out:
     scores.append(score(state, permutation))
-  if not held_out or _is_lowest(scores):
+  if not held_out or held_out_lib.is_lowest(scores):
     best = state, permutation, len(losses)
   return result(*best)
-
-
-@functools.cache
-def _adam() -> Any:
-  """Returns the default optimizer: one object, so that it compiles once."""
-  import optax
-
-  return optax.adam(0.003)
-
-
-def _float_leaves(
-  params: types.Params, leaves: types.Leaves
-) -> tuple[str, ...]:
-  """Returns the names of the chosen leaves of floats."""
-  chosen = tree.named(tree.select(params, leaves))
-  named = tree.named(params)
-  return tuple(n for n, x in named.items() if chosen[n] and tree.is_float(x))
-
-
-def _places(
-  path: tuple[float, float], points: int, dtype: np.dtype
-) -> np.ndarray:
-  """Returns the midpoints of equal parts of the path."""
-  low, high = path
-  return np.asarray(
-    low + (high - low) * (np.arange(points) + 0.5) / points, dtype
-  )
-
-
-def _score(
-  models: dict[str, types.Params],
-  batches: Sequence[Any],
-  places: np.ndarray,
-  where: chart_lib.Chart,
-  loss_fn: steps.Loss,
-  state: steps.State,
-  permutation: _permutation.Permutation,
-) -> float:
-  """Returns the mean loss of some batches over places of the path."""
-  losses = [
-    steps.path_losses(
-      state._replace(optimizer=None),
-      models,
-      permutation,
-      batch,
-      places,
-      where=where,
-      loss_fn=loss_fn,
-    )
-    for batch in batches
-  ]
-  return float(np.mean(np.asarray(losses, np.float64)))
-
-
-def _is_lowest(scores: list[float]) -> bool:
-  """Returns True if the last score is lower than all before it."""
-  return scores[-1] < min(scores[:-1], default=np.inf)
-
-
-def _elements(
-  state: steps.State,
-  permutation: _permutation.Permutation,
-  first: _permutation.Permutation,
-  where: chart_lib.Chart,
-  symmetry: _symmetry.Symmetry,
-) -> tuple[_permutation.Permutation, _permutation.Permutation]:
-  """Returns the elements of both models; the permutation ``first`` precedes."""
-  actions: dict[str, dict[str, Any]] = {
-    end: {n: x for n, x in tables.items() if n in symmetry.action}
-    for end, tables in state.tables.items()
-  }
-  for n in where.signs:
-    latent = np.asarray(state.latents[n])
-    actions['moving'][n] = np.where(latent < 0, -1, 1).astype(latent.dtype)
-  identity = _permutation.identity(symmetry)
-  learned = identity | permutation | actions['moving']
-  moved = compose.compose(first, learned, symmetry=symmetry)
-  return identity | actions['fixed'], moved
-
-
-def _check(
-  symmetry: _symmetry.Symmetry,
-  gauges: Sequence[str],
-  path: tuple[float, float],
-  points: int,
-  every: int,
-) -> None:
-  """Raises a ValueError that names the first argument that does not fit."""
-  low, high = path
-  if not 0 <= low <= high <= 1:
-    raise ValueError(
-      f'learned_matching: path is {path}, expected weights 0 <= a <= b <= 1'
-    )
-  if points < 1 or every < 1:
-    raise ValueError(
-      f'learned_matching: points={points}, every={every}: expected at least 1 '
-      'of each'
-    )
-  _symmetry.check_kinds(gauges, steps.CALLER)
-  groups = symmetry.groups if 'permutation' in gauges else ()
-  if not groups and not any(a.kind in gauges for a in symmetry.actions):
-    raise ValueError(
-      f'learned_matching: the symmetry has nothing to learn of {list(gauges)}: '
-      'find it with find_symmetry(gauges=...)'
-    )

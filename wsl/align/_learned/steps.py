@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from wsl import optimizers, types
-from wsl.align import _assignment, _soft
-from wsl.align._gauges import elements
+from wsl.align import _assignment, _permutation, _soft, _symmetry
+from wsl.align._gauges import compose, elements
 from wsl.align._learned import chart as chart_lib
 from wsl.align._learned import latents as latents_lib
 from wsl.align._learned import path as path_lib
@@ -204,3 +204,24 @@ def path_losses(
     move=lambda tables, steps, symmetry: dict(tables),
   )
   return jax.lax.map(loss, weights)
+
+
+def elements_of(
+  state: State,
+  permutation: _permutation.Permutation,
+  first: _permutation.Permutation,
+  where: chart_lib.Chart,
+  symmetry: _symmetry.Symmetry,
+) -> tuple[_permutation.Permutation, _permutation.Permutation]:
+  """Returns the elements of both models; the permutation ``first`` precedes."""
+  actions: dict[str, dict[str, Any]] = {
+    end: {n: x for n, x in tables.items() if n in symmetry.action}
+    for end, tables in state.tables.items()
+  }
+  for n in where.signs:
+    latent = np.asarray(state.latents[n])
+    actions['moving'][n] = np.where(latent < 0, -1, 1).astype(latent.dtype)
+  identity = _permutation.identity(symmetry)
+  learned = identity | permutation | actions['moving']
+  moved = compose.compose(first, learned, symmetry=symmetry)
+  return identity | actions['fixed'], moved
