@@ -20,7 +20,7 @@ from wsl.align._find import (
 from wsl.align._find.generic import table as generic_table
 from wsl.align._find.generic import traits as traits_lib
 from wsl.align._gauges import absorb
-from wsl.align._gauges import actions as gauge_actions
+from wsl.align._gauges.traced import actions as gauge_actions
 
 _ROUNDS = 4  # passes; each may split fused projections once more
 Hints: TypeAlias = dict[tuple[str, int], axis_tree.Sizes]

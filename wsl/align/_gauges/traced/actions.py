@@ -5,12 +5,13 @@ import dataclasses
 
 from wsl.align import _symmetry
 from wsl.align._find import axis_facts, axis_tree
-from wsl.align._gauges import containment, layout
+from wsl.align._gauges import layout
 from wsl.align._gauges.linear import rules as linear_rules
 from wsl.align._gauges.linear import types as linear_types
 from wsl.align._gauges.phases import find as phases_lib
 from wsl.align._gauges.powers import charges as charges_lib
 from wsl.align._gauges.powers import rules
+from wsl.align._gauges.traced import containment
 
 _PASSES = 32  # over the steps, until the states in loops no longer change
 
