@@ -242,7 +242,8 @@ def _host_sums(
   einsum: Any = functools.partial(np.einsum, optimize=True)
   products = einsum(x, [rows, *new], y, [rows, *old], list(result))
   both = (x, y)
-  front = [np.moveaxis(z, 0, -1) for z in both]
+  # BLAS does not take the strides of a view.
+  front = [np.ascontiguousarray(np.moveaxis(z, 0, -1)) for z in both]
   grams = tuple(z @ np.swapaxes(z, -1, -2) for z in front)
   sums = tuple(z.sum(0) for z in both)
   return sums, tuple((z * z).sum(0) for z in both), products, grams

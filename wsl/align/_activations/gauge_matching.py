@@ -140,7 +140,9 @@ def match(
     total, start=start, outer_of=outer_of, solvers=solvers
   )
   found |= _signs([*products.values()], found, view)
-  return balanced_pair.leave(frames, view.element(found))
+  element = balanced_pair.leave(frames, view.element(found))
+  groups = [group.name for group in view.symmetry.groups]
+  return {name: element[name] for name in (*groups, *view.symmetry.action)}
 
 
 def _gains(
