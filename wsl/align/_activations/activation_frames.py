@@ -9,7 +9,9 @@ if there are only vectors or only covectors. Then
 
 .. math:: A = G_a^{1/2} R\, G_b^{-1/2}
 
-for a rotation R between the frames.
+for a rotation R between the frames. If the units are linearly dependent, G is
+singular: the frame of its null space is a multiple of an isometry, so that A is
+exact where the activations vary.
 """
 
 from collections.abc import Sequence
@@ -19,12 +21,8 @@ import warnings
 import numpy as np
 
 from wsl.align import _symmetry
-from wsl.align._activations import (
-  activation_moments,
-)
-from wsl.align._activations import (
-  reading as reading_lib,
-)
+from wsl.align._activations import activation_moments
+from wsl.align._activations import reading as reading_lib
 from wsl.align._gauges import balanced_pair, gram_means
 
 _RANK = 1e-7  # relative size of singular values that count as zero
@@ -79,7 +77,8 @@ def _linear(
   ]
   if not present:
     return [], ''
-  if full:  # each of the two determines the map
+  if full:
+    # q moves by A and k by its inverse transpose: either determines A.
     kept = [[g if k in full else None for k, g in enumerate(p)] for p in pairs]
     return [gram_means.root(*grams) for grams in kept], ''
   why = 'as the units of a head are linearly dependent on the data'

@@ -10,13 +10,8 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import _blocks, _symmetry
-from wsl.align._activations import (
-  activation_sites,
-  leaf_products,
-)
-from wsl.align._activations import (
-  reading as reading_lib,
-)
+from wsl.align._activations import activation_sites, leaf_products
+from wsl.align._activations import reading as reading_lib
 from wsl.align._find import find
 from wsl.align._gauges import elements, views
 
@@ -79,7 +74,7 @@ def all_of(
       if not mine or _on_axes(mine, part, product.leaf, k, shared):
         continue
       for dim in dict.fromkeys(act.dim for act in mine):
-        reading = _reading(view, factors, mine, dim, product.leaf)
+        reading = _reading(view, factors, mine, dim)
         if reading is not None:
           names = [f.name for f in factors]
           own = [names.index(f.name) for f in reading.factors]
@@ -96,6 +91,7 @@ def symmetry_of(
   axes: tuple[int, ...],
 ) -> _symmetry.Symmetry:
   """Returns the symmetry of an array with some axes of a leaf."""
+  # x W = (x A^-1) (A W): what a leaf contracts moves by the inverse.
   leaf, sign = product.leaf, -1 if product.inverse else 1
   place = {axis: i for i, axis in enumerate(axes)}
   actions = tuple(
@@ -139,7 +135,6 @@ def _reading(
   factors: _blocks.Factors,
   acts: tuple[elements.Act, ...],
   dim: int,
-  leaf: str,
 ) -> reading_lib.Reading | None:
   """Returns the reading of one dimension of a block; None if there is none.
 
@@ -174,7 +169,7 @@ def _reading(
   last = len(chain) - 1
   moved = tuple(a._replace(dim=last, block=0) for a in acts)
   return reading_lib.Reading(
-    ' * '.join(signs) or group, chain, moved, signs, leaf, frames_only
+    ' * '.join(signs) or group, chain, moved, signs, frames_only
   )
 
 

@@ -13,9 +13,7 @@ from wsl.align._activations import (
   activation_moments,
   readings,
 )
-from wsl.align._activations import (
-  reading as reading_lib,
-)
+from wsl.align._activations import reading as reading_lib
 from wsl.align._gauges import balanced_pair, elements, procrustes, views
 
 Names: TypeAlias = tuple[str, ...]

@@ -19,7 +19,6 @@ class Reading(NamedTuple):
     factors: those of the axes, outer ones first.
     acts: the actions on the last of these axes.
     signs: the actions whose signs change it.
-    where: the leaf, for messages.
     frames_only: whether other groups are among the rows, in another order in
       each model: then only moments of one model mean anything.
   """
@@ -28,7 +27,6 @@ class Reading(NamedTuple):
   factors: _blocks.Factors
   acts: tuple[elements.Act, ...] = ()
   signs: tuple[str, ...] = ()
-  where: str = ''
   frames_only: bool = False
 
 
@@ -36,7 +34,7 @@ def of_group(symmetry: _symmetry.Symmetry, name: str) -> Reading:
   """Returns the reading of a group on which no action acts."""
   factor = symmetry.factor[name]
   outer = (symmetry.factor[other] for other in factor.outer)
-  return Reading(name, (*outer, factor), where=name)
+  return Reading(name, (*outer, factor))
 
 
 def rank(rows: Sequence[Mapping[str, float]]) -> int:

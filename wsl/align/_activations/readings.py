@@ -20,9 +20,7 @@ from wsl.align._activations import (
   capture,
   leaf_products,
 )
-from wsl.align._activations import (
-  reading as reading_lib,
-)
+from wsl.align._activations import reading as reading_lib
 from wsl.align._find import find
 from wsl.align._gauges import views
 
