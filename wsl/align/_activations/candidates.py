@@ -64,7 +64,7 @@ def all_of(
       == shapes[product.leaf][i]
       for i in axes
     )
-    if rows or not whole:
+    if not whole or moved_factors(symmetry) & {*rows}:
       continue
     part = symmetry_of(symmetry, product, axes)
     acts = elements.acts_of(part, product.leaf, part.action)
@@ -74,7 +74,7 @@ def all_of(
       if not mine or _on_axes(mine, part, product.leaf, k, shared):
         continue
       for dim in dict.fromkeys(act.dim for act in mine):
-        reading = _reading(view, factors, mine, dim)
+        reading = _reading(view, factors, mine, dim, bool(rows))
         if reading is not None:
           names = [f.name for f in factors]
           own = [names.index(f.name) for f in reading.factors]
@@ -83,6 +83,20 @@ def all_of(
           found_one = Candidate(reading, product, axes, k, order, len(rest))
           result.append(found_one)
   return sorted(result, key=lambda c: c.reading.frames_only)
+
+
+def moved_factors(symmetry: _symmetry.Symmetry) -> frozenset[str]:
+  """Returns the factors on which maps act that are no signs or rotations.
+
+  A phase acts on pairs, whose entries may be rows or part of a longer axis:
+  the arrays that have them have the pinned factors of the phase too.
+  """
+  found: set[str] = set()
+  for action in symmetry.actions:
+    if action.kind in ('scale', 'linear', 'phase'):
+      pinned = (o for o in action.over if symmetry.factor[o].pinned)
+      found |= {action.factor, *pinned}
+  return frozenset(found)
 
 
 def symmetry_of(
@@ -135,10 +149,18 @@ def _reading(
   factors: _blocks.Factors,
   acts: tuple[elements.Act, ...],
   dim: int,
+  unordered: bool,
 ) -> reading_lib.Reading | None:
   """Returns the reading of one dimension of a block; None if there is none.
 
   Isometries of other dimensions, which become rows, keep second moments.
+
+  Args:
+    view: the groups and actions to match.
+    factors: of the block.
+    acts: the actions on it.
+    dim: the dimension.
+    unordered: whether rows have another order in each model.
   """
   symmetry, outer_of = view.symmetry, view.outer_of
   others = {act.kind for act in acts if act.dim != dim}
@@ -162,7 +184,7 @@ def _reading(
   signs = tuple(a.name for a in acts if a.kind == 'sign' and a.power % 2)
   if signs and matrices:
     return None
-  frames_only = bool(others) or not live <= {*outer}
+  frames_only = unordered or bool(others) or not live <= {*outer}
   if frames_only:
     signs = ()
   chain = tuple(symmetry.factor[n] for n in (*outer, own.name))

@@ -72,9 +72,10 @@ def read(
     for factor in c.reading.factors
     if not c.reading.frames_only
   }
+  moved = candidates.moved_factors(symmetry)
   sites = {
     **activation_sites.choose(symmetry, found),
-    **activation_sites.choose(symmetry, found, _moved(symmetry)),
+    **activation_sites.choose(symmetry, found, moved),
   }
   sites = {
     name: site
@@ -96,20 +97,6 @@ def read(
   return plain + [
     Read(c.reading, _extract(seen[c.product.key], c, symmetry)) for c in chosen
   ]
-
-
-def _moved(symmetry: _symmetry.Symmetry) -> frozenset[str]:
-  """Returns the factors on which maps act that are no signs or rotations.
-
-  A phase acts on pairs, whose entries may be rows or part of a longer axis:
-  the arrays that have them have the pinned factors of the phase too.
-  """
-  found: set[str] = set()
-  for action in symmetry.actions:
-    if action.kind in ('scale', 'linear', 'phase'):
-      pinned = (o for o in action.over if symmetry.factor[o].pinned)
-      found |= {action.factor, *pinned}
-  return frozenset(found)
 
 
 def _extract(
