@@ -12,7 +12,8 @@ orthogonal networks for la_muse and wave, 0.528 and 0.581 for the siblings.
 
 resnets: minutes. ResNets of CIFAR-10 from weights/cifar_resnetDEPTH.npz. They
 differ in depth: deeper ones are cut to the smallest depth, and trained on.
-Scales are left out: to balance those of residual streams takes too long.
+Scales are left out: where moments are reset, as on these lines, a network whose
+kernels were scaled and whose gains make up for it is another function.
 """
 
 import ml_collections
