@@ -16,6 +16,7 @@ they are marked ``needs_devices(8)`` and ``cpu_only(reason)``.
 import gc
 import importlib.metadata
 import os
+import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = ' '.join(
@@ -61,6 +62,11 @@ if not DEFAULTS:
   jax.config.update('jax_numpy_dtype_promotion', 'strict')
   jax.config.update('jax_numpy_rank_promotion', 'raise')
 
+# Each compiled program has three mapped pieces of memory or more, and Linux
+# allows 65,530 in a process: the next one ends it, in the middle of XLA.
+_MAPS = pathlib.Path('/proc/self/maps')
+_MOST_MAPS = 45_000
+
 _MARKERS = {
   'needs_devices(number)': 'skipped where there are fewer devices',
   'same_under_defaults(reason)': "not run again with JAX's defaults",
@@ -101,3 +107,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     (reason,) = mark.args
     if backend != 'cpu':
       pytest.skip(f'holds on a CPU only: {reason}')
+
+
+def pytest_runtest_teardown(
+  item: pytest.Item, nextitem: pytest.Item | None
+) -> None:
+  """Drops all programs before there are too many, between two files."""
+  if nextitem is None or nextitem.path == item.path or not _MAPS.exists():
+    return
+  if _count_maps() > _MOST_MAPS:
+    jax.clear_caches()
+    gc.collect()
+
+
+def _count_maps() -> int:
+  """Returns the number of mapped pieces of memory of this process."""
+  with _MAPS.open('rb') as lines:
+    return sum(1 for _ in lines)
