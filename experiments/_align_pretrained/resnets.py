@@ -4,12 +4,12 @@ import functools
 import itertools
 import pathlib
 from typing import Any, NamedTuple
-import zipfile
 
 import jax
 import ml_collections
 import numpy as np
 
+from experiments._align_pretrained import stored_files
 from experiments._run import records
 from experiments._shared import (
   batches,
@@ -75,7 +75,12 @@ def load(config: ml_collections.ConfigDict) -> Source:
   depths = list(dict.fromkeys(itertools.chain(*config.pairs)))
   folder = pathlib.Path(config.data_dir)
   stored = {
-    d: _read(folder / config.weights / f'cifar_resnet{d}.npz') for d in depths
+    d: stored_files.read(
+      folder / config.weights / f'cifar_resnet{d}.npz',
+      'weights/cifar_resnetDEPTH.npz',
+      models.cifar_resnet_from_torch,
+    )
+    for d in depths
   }
   task = one_task.read(
     ml_collections.ConfigDict({'data': config.data_dir, 'task': config.task})
@@ -85,20 +90,6 @@ def load(config: ml_collections.ConfigDict) -> Source:
   test = jax.tree.map(lambda x: x[: config.images], test)
   module = models.CifarResNet(depth=min(depths))
   return Source(config, nets.build(module, fit[0][:1]), stored, fit, test)
-
-
-def _read(file: pathlib.Path) -> types.Params:
-  """Reads one network."""
-  if not file.exists():
-    raise FileNotFoundError(
-      f'no weights at {file}: --config.data_dir=FOLDER with '
-      'weights/cifar_resnetDEPTH.npz'
-    )
-  try:
-    with file.open('rb') as handle, np.load(handle) as stored:
-      return models.cifar_resnet_from_torch(dict(stored))
-  except (ValueError, OSError, zipfile.BadZipFile) as error:
-    raise ValueError(f'{file}: {error}') from None
 
 
 def pairs(

@@ -4,14 +4,13 @@ import functools
 import itertools
 import pathlib
 from typing import Any, NamedTuple
-import zipfile
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments._align_pretrained import style_net
+from experiments._align_pretrained import stored_files, style_net
 from experiments._run import records
 from experiments._shared import one_task
 from wsl import data, landscape, types
@@ -48,7 +47,14 @@ def load(config: ml_collections.ConfigDict) -> Source:
     networks = {n: draw(k, config) for n, k in zip(names, keys)}
     return Source(config, networks, images(data.digits().test.x, config))
   folder = pathlib.Path(config.data_dir)
-  found = {n: _read(folder / config.weights / f'style_{n}.npz') for n in names}
+  found = {
+    n: stored_files.read(
+      folder / config.weights / f'style_{n}.npz',
+      'weights/style_*.npz',
+      style_net.from_checkpoint,
+    )
+    for n in names
+  }
   task = one_task.read(
     ml_collections.ConfigDict({'data': config.data_dir, 'task': config.task})
   )
@@ -80,19 +86,6 @@ def images(x: np.ndarray, config: ml_collections.ConfigDict) -> types.Array:
   x = np.broadcast_to(x[..., None], (*x.shape, 3)) if x.ndim == 3 else x
   shape = (len(x), config.side, config.side, 3)
   return jax.image.resize(jnp.asarray(x), shape, 'bilinear')
-
-
-def _read(file: pathlib.Path) -> types.Params:
-  """Reads one network."""
-  if not file.exists():
-    raise FileNotFoundError(
-      f'no weights at {file}: --config.data_dir=FOLDER with weights/style_*.npz'
-    )
-  try:
-    with file.open('rb') as handle, np.load(handle) as stored:
-      return style_net.from_checkpoint(dict(stored))
-  except (ValueError, OSError, zipfile.BadZipFile) as error:
-    raise ValueError(f'{file}: {error}') from None
 
 
 def pairs(

@@ -1,4 +1,4 @@
-"""Permutation alignment: find a model's symmetry, match, permute and merge."""
+"""Alignment: find a model's symmetry, match, permute and merge."""
 
 from wsl.align._activations.activation_matching import (
   activation_matching as activation_matching,

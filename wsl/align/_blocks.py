@@ -126,7 +126,7 @@ def from_blocks(
 
 
 def spread(
-  table: types.Array, places: list[int], ndim: int, xp: Any = jnp
+  table: Any, places: list[int], ndim: int, xp: Any = jnp
 ) -> types.Array:
   """Moves the axes of a table to ``places`` among ``ndim`` axes."""
   table = xp.transpose(table, np.argsort(places).tolist())

@@ -390,10 +390,21 @@ def test_groups_that_the_guess_solved_are_not_solved_again():
   _equal(found, again)
 
 
-def test_memory_is_two_models_and_the_largest_gains():
-  """Beyond the inputs: the permuted model, cached gains, the solver's copy."""
+def _peak_of_match(a, b, symmetry):
+  """Returns the bytes of a second match, beyond its inputs."""
   import tracemalloc
 
+  _match(a, b, symmetry)
+  tracemalloc.start()
+  try:
+    _match(a, b, symmetry)
+    return tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+
+
+def test_memory_is_two_models_and_the_largest_gains():
+  """Beyond the inputs: the permuted model, cached gains, the solver's copy."""
   from scipy import optimize
 
   del optimize  # imported before memory is measured
@@ -402,21 +413,13 @@ def test_memory_is_two_models_and_the_largest_gains():
     {n: np.asarray(x, np.float32) for n, x in _params(symmetry, seed).items()}
     for seed in (1, 2)
   )
-  _match(a, b, symmetry)
-  tracemalloc.start()
-  try:
-    _match(a, b, symmetry)
-    peak = tracemalloc.get_traced_memory()[1]
-  finally:
-    tracemalloc.stop()
+  peak = _peak_of_match(a, b, symmetry)
   model = sum(x.nbytes for x in a.values())
   assert peak < 1.02 * (2 * model + 4 * 512**2)  # and some vectors
 
 
 def test_all_gains_are_kept_in_the_same_memory(monkeypatch):
   """If the solver needs no copy, those of all groups fit."""
-  import tracemalloc
-
   from wsl.align import _assignment
   from wsl.align._match import cached_gains
 
@@ -429,13 +432,7 @@ def test_all_gains_are_kept_in_the_same_memory(monkeypatch):
     {n: np.asarray(x, np.float32) for n, x in _params(symmetry, seed).items()}
     for seed in (1, 2)
   )
-  _match(a, b, symmetry)
-  tracemalloc.start()
-  try:
-    _match(a, b, symmetry)
-    peak = tracemalloc.get_traced_memory()[1]
-  finally:
-    tracemalloc.stop()
+  peak = _peak_of_match(a, b, symmetry)
   assert set(rooms) == {3 * 512**2}
   model = sum(x.nbytes for x in a.values())
   # Beside the candidates of the solver, and parts of products.

@@ -35,10 +35,11 @@ def find_symmetry(
   gauges: Sequence[str] = _symmetry.GAUGES,
   ones: types.Leaves | None = None,
 ) -> _symmetry.Symmetry:
-  r"""Finds the permutations of a model's units that leave its function alone.
+  r"""Finds the maps of a model's parameters that leave its function alone.
 
   .. math:: f(\pi\theta, x) = f(\theta, x) \quad \text{for all } \theta, x
 
+  for permutations of units, signs, scales, rotations, phases and linear maps.
   The function is traced, and each axis is propagated through each primitive. A
   primitive without a rule pins its operands' axes, so every symmetry returned
   holds exactly. The function may have further symmetries.

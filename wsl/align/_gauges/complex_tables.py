@@ -8,7 +8,7 @@ z. An array that is contracted with it over the pairs is multiplied by
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from wsl.align import _blocks
 
 
 def product(x: Any, y: Any, xp: Any) -> Any:
@@ -50,9 +50,7 @@ def multiply(
     xp: ``numpy`` on the host, else ``jax.numpy``.
   """
   axes = [*places, dim]
-  numbers = xp.transpose(numbers, np.argsort(axes).tolist())
-  rest = [i for i in range(block.ndim) if i not in axes]
-  numbers = xp.expand_dims(numbers, rest)
+  numbers = _blocks.spread(numbers, axes, block.ndim, xp)
   ahead = lambda x: xp.moveaxis(x, dim, -1)
   return xp.moveaxis(product(ahead(block), ahead(numbers), xp), -1, dim)
 

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from wsl.align import _blocks
+
 _STEPS = 60
 _TURNS = 3
 _TOLERANCE = 1e-22  # decrease by the last step, relative
@@ -169,8 +171,11 @@ def _hessian(
   found = np.zeros(n * n)
   for term, m in zip(terms, mass):
     # The position of each entry's logarithm, for each scale that acts on it.
+    at = lambda name, axes, ndim=m.ndim: _blocks.spread(
+      index[name], [*axes], ndim, np
+    )
     places = [
-      (np.broadcast_to(_spread(index[name], axes, m.ndim), m.shape), power)
+      (np.broadcast_to(at(name, axes), m.shape), power)
       for name, axes, power in term.scales
     ]
     for (a, p), (b, q) in itertools.product(places, repeat=2):
@@ -194,7 +199,7 @@ def _exponent(term: Term, t: dict[str, np.ndarray]) -> Any:
   """Returns the sum of powers times logarithms, for each entry of a term."""
   total: Any = 0.0
   for name, axes, power in term.scales:
-    total = total + power * _spread(t[name], axes, term.mass.ndim)
+    total = total + power * _blocks.spread(t[name], [*axes], term.mass.ndim, np)
   return total
 
 
@@ -219,9 +224,3 @@ def _reduced(
       # Axis k of a table is the one of this rank among those of the entries.
       total[name] += power * part.transpose(np.argsort(np.argsort(axes)))
   return total
-
-
-def _spread(table: np.ndarray, axes: tuple[int, ...], ndim: int) -> np.ndarray:
-  """Moves the axes of a table to ``axes`` among those of the entries."""
-  x = np.transpose(table, np.argsort(axes))
-  return np.expand_dims(x, [i for i in range(ndim) if i not in axes])

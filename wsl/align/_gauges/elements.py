@@ -117,9 +117,7 @@ def act(
     if one.kind in ('sign', 'scale'):
       if one.power != 1:
         table = table**one.power
-      table = xp.transpose(table, np.argsort(places).tolist())
-      rest = [i for i in range(block.ndim) if i not in places]
-      block = block * xp.expand_dims(table, rest)
+      block = block * _blocks.spread(table, places, block.ndim, xp)
     elif one.kind == 'phase':
       numbers = complex_tables.acting(table, one.power, one.unit, xp)
       block = complex_tables.multiply(block, numbers, places, one.dim, xp)
