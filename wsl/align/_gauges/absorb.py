@@ -1,6 +1,6 @@
 """Gains of normalisations, absorbed by the maps that read them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import fractions
 import re
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import _permutation, _symmetry
+from wsl.align._gauges.powers import system
 
 _GAIN = re.compile(r'(^|[./_])(scale|gain|gamma|weight|g)$')
 
@@ -155,8 +156,8 @@ def _solve(
   }
   negative = [n for n in gains if np.any(values[n] < 0)]
   solved = {
-    'scale': _right_inverse(matrix['scale'], len(kinds['scale']), 0),
-    'sign': _right_inverse(matrix['sign'], len(kinds['sign']), 2),
+    'scale': _combinations(matrix['scale'], len(kinds['scale']), 0),
+    'sign': _combinations(matrix['sign'], len(kinds['sign']), 2),
   }
   able = []
   for k, name in enumerate(gains):
@@ -182,38 +183,21 @@ def _solve(
   return [name for _, name in able]
 
 
-def _right_inverse(
+def _combinations(
   rows: list[list[float]], width: int, modulus: int
-) -> list[list[fractions.Fraction] | None]:
+) -> list[Sequence[Any] | None]:
   """Returns for each row k the combination of columns that is e_k, or None."""
-  count = len(rows)
-  whole = fractions.Fraction
-  one = lambda c: whole(c) % modulus if modulus else whole(c)
-  # Columns as vectors with the combination of columns that made them.
-  work = [
-    ([one(row[j]) for row in rows], [one(int(i == j)) for i in range(width)])
-    for j in range(width)
-  ]
-  pivots: list[int] = []
-  for k in range(count):
-    at = next((j for j in range(len(pivots), width) if work[j][0][k]), None)
-    if at is None:
-      continue
-    here = len(pivots)
-    work[here], work[at] = work[at], work[here]
-    lead = work[here][0][k]
-    work[here] = tuple([one(x / lead) for x in part] for part in work[here])  # type: ignore[assignment]
-    for j in range(width):
-      factor = work[j][0][k]
-      if j != here and factor:
-        work[j] = tuple(  # type: ignore[assignment]
-          [one(x - factor * y) for x, y in zip(part, base)]
-          for part, base in zip(work[j], work[here])
-        )
-    pivots.append(k)
-  found: list[list[fractions.Fraction] | None] = [None] * count
-  for j, k in enumerate(pivots):
-    vector, combination = work[j]
-    if [i for i, x in enumerate(vector) if x] == [k]:
-      found[k] = combination
+  # y = P x as equations of both. In solutions the first unknowns are free: y_k
+  # is 1 and other y are 0, unless they are no combinations of columns.
+  equations = system.System(modulus)
+  y = [('y', k) for k in range(len(rows))]
+  x = [('x', j) for j in range(width)]
+  for k, row in enumerate(rows):
+    powers = zip(x, map(fractions.Fraction, row))
+    equations.sums_to_zero([(y[k], -1), *powers])
+  found: list[Sequence[Any] | None] = [None] * len(rows)
+  for solution in equations.solutions([*y, *reversed(x)]):
+    reached = [k for k, name in enumerate(y) if name in solution]
+    if len(reached) == 1:
+      found[reached[0]] = [solution.get(name, 0) for name in x]
   return found

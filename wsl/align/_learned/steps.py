@@ -17,6 +17,9 @@ from wsl.align._learned import tangents
 
 Loss: TypeAlias = Callable[[types.Params, Any], types.Array]
 Coordinates: TypeAlias = dict[str, dict[str, types.Array]]
+Move: TypeAlias = Callable[
+  [tangents.Tables, tangents.Tables, _symmetry.Symmetry], tangents.Tables
+]
 CALLER = 'learned_matching'
 
 
@@ -85,53 +88,54 @@ def coordinates(state: State, where: chart_lib.Chart) -> Coordinates:
   return found
 
 
-def _loss_at(
-  at: Coordinates,
+def _path_loss(
   state: State,
   models: dict[str, types.Params],
   permutation: Mapping[str, types.Array],
   batch: Any,
-  weight: types.Array,
-  *,
   where: chart_lib.Chart,
   loss_fn: Loss,
-  move: Callable[..., tangents.Tables],
-) -> types.Array:
-  """Returns the loss at one place of the path, as a function of coordinates.
+) -> Callable[[Coordinates, types.Array, Move], types.Array]:
+  """Returns the loss on the path, by coordinates and the weight of ``moving``.
 
   The straight-through estimator: a permutation matrix P that is the projection
   of a latent Z is replaced by P + Z - Z_0, with Z_0 the current latent. Signs
   alike.
 
   Args:
-    at: coordinates.
     state: the current elements.
     models: the models by end.
     permutation: the projection of the current latents.
     batch: the batch of the loss.
-    weight: of the moving model.
     where: what is learned.
     loss_fn: the loss.
-    move: ``tangents.first_order`` or ``tangents.retract``.
+
+  Returns:
+    The loss; its last argument is how tangents move tables, such as
+    ``tangents.retract``.
   """
   symmetry, latents = where.symmetry, state.latents
   hard = latents_lib.harden(permutation, latents, where)
   signs = latents_lib.signs_of(latents, where)
-  change = {n: at['moving'][n] - x for n, x in latents.items()}
-  matrices = {n: x + change[n] for n, x in hard.items()}
-  tables = {}
-  for end, learned in zip(chart_lib.ENDS, where.smooth):
-    steps = {n: at[end][n] for n in learned}
-    tables[end] = move(state.tables[end], steps, symmetry)
-  tables['moving'] |= {n: x + change[n] for n, x in signs.items()}
-  fixed = path_lib.endpoint(
-    models['fixed'], {}, tables['fixed'], symmetry=symmetry
-  )
-  moving = path_lib.endpoint(
-    models['moving'], matrices, tables['moving'], symmetry=symmetry
-  )
-  between = path_lib.point(fixed, moving, weight, like=models['fixed'])
-  return loss_fn(between, batch)
+
+  def loss(at: Coordinates, weight: types.Array, move: Move) -> types.Array:
+    change = {n: at['moving'][n] - x for n, x in latents.items()}
+    matrices = {n: x + change[n] for n, x in hard.items()}
+    tables = {}
+    for end, learned in zip(chart_lib.ENDS, where.smooth):
+      steps = {n: at[end][n] for n in learned}
+      tables[end] = move(state.tables[end], steps, symmetry)
+    tables['moving'] |= {n: x + change[n] for n, x in signs.items()}
+    fixed = path_lib.endpoint(
+      models['fixed'], {}, tables['fixed'], symmetry=symmetry
+    )
+    moving = path_lib.endpoint(
+      models['moving'], matrices, tables['moving'], symmetry=symmetry
+    )
+    between = path_lib.point(fixed, moving, weight, like=models['fixed'])
+    return loss_fn(between, batch)
+
+  return loss
 
 
 @functools.partial(jax.jit, static_argnames=('where', 'loss_fn', 'optimizer'))
@@ -147,21 +151,12 @@ def train_step(
   optimizer: Any,
 ) -> tuple[types.Array, State]:
   """Returns the loss before a step, and the state after it."""
-  loss = functools.partial(
-    _loss_at,
-    state=state,
-    models=models,
-    permutation=permutation,
-    batch=batch,
-    weight=weight,
-    where=where,
-    loss_fn=loss_fn,
-  )
+  loss = _path_loss(state, models, permutation, batch, where, loss_fn)
   here = coordinates(state, where)
   # At zero tangents the first order has the gradient of the retraction, without
   # the products of its series; a line search evaluates the retraction itself.
   value, gradient = jax.value_and_grad(
-    functools.partial(loss, move=tangents.first_order)
+    lambda at: loss(at, weight, tangents.first_order)
   )(here)
   after, optimizer_state = optimizers.step(
     optimizer,
@@ -169,7 +164,7 @@ def train_step(
     state.optimizer,
     here,
     value=value,
-    value_fn=functools.partial(loss, move=tangents.retract),
+    value_fn=lambda at: loss(at, weight, tangents.retract),
     caller=CALLER,
   )
   tables = {}
@@ -192,18 +187,10 @@ def path_losses(
   loss_fn: Loss,
 ) -> types.Array:
   """Returns the losses of a batch at some places of the path."""
-  loss = lambda weight: _loss_at(
-    coordinates(state, where),
-    state,
-    models,
-    permutation,
-    batch,
-    weight,
-    where=where,
-    loss_fn=loss_fn,
-    move=lambda tables, steps, symmetry: dict(tables),
-  )
-  return jax.lax.map(loss, weights)
+  loss = _path_loss(state, models, permutation, batch, where, loss_fn)
+  here = coordinates(state, where)
+  stay: Move = lambda tables, steps, symmetry: dict(tables)
+  return jax.lax.map(lambda weight: loss(here, weight, stay), weights)
 
 
 def elements_of(
