@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from tests.operations import experts, inputs, pruning, slicing
-from wsl import stitch, surgery
+from wsl import deltas, stitch, surgery
 
 _BLOCKS = r'block_(\d+)/'
 
@@ -38,7 +38,7 @@ def _programs(dtype: Any) -> inputs.Table:
     'surgery.apply_program': (
       lambda p: surgery.apply_program(p, program, blocks=_BLOCKS), (params,)
     ),
-    'surgery.tie': (lambda p: tie(p).own, (params,)),
+    'surgery.tie': (lambda p: deltas.dense(tie(p).own), (params,)),
     'surgery.untie': (surgery.untie, (tie(params),)),
     'surgery.follow': (surgery.follow, (network, jnp.asarray([1, 0, 1]), x)),
     'surgery.gated_apply': (surgery.gated_apply, (network, gates, x)),

@@ -137,7 +137,7 @@ def _methods(dtype: Any) -> inputs.Table:
       'merge.opcm': (lambda x: merge.fold(merge.opcm(), x), given[:1]),
       'merge.cat': (lambda x: merge.cat(x, weights=[1, -2]), (pair,)),
       'merge.knots, factors': (
-        lambda x: merge.knots(x, method=merge.magmax),
+        lambda x: deltas.dense(merge.knots(x, method=merge.magmax)),
         (pair,),
       ),
       'merge.passthrough': (

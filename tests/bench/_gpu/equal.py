@@ -16,7 +16,8 @@ PARTS = (
   *('tests/merge', 'tests/deltas_test.py', 'tests/leaves/dtypes_test.py'),
   *('tests/tree', 'tests/scale', 'tests/stats', 'tests/landscape'),
   *('tests/lowering/precision_test.py', 'tests/stitch', 'tests/align'),
-  *('tests/models', 'tests/train'),
+  *('tests/models', 'tests/train', 'tests/adapters', 'tests/codecs'),
+  'tests/surgery',
 )
 WORKERS = 12
 

@@ -39,8 +39,7 @@ def significant(
 ) -> types.Array:
   """Returns 1 for singular values of ``[m, n]`` above rounding error, else 0.
 
-  The tolerance is that of ``numpy.linalg.matrix_rank``: max(m, n) * eps times
-  the largest singular value.
+  They exceed ``4 sqrt(max(m, n)) eps`` times the largest.
 
   Args:
     s: singular values ``[..., r]``.
@@ -60,15 +59,25 @@ def significant(
 
 
 def tolerance(shape: tuple[int, ...], dtype: jnp.dtype) -> float:
-  """Returns the ratio to the largest at which singular values count as 0."""
-  return max(shape[-2:]) * float(jnp.finfo(dtype).eps)
+  """Returns the ratio to the largest at which singular values count as 0.
+
+  Rounding errors are nearly independent, so that those of n terms add to about
+  sqrt(n) eps (Higham and Mary, "A new approach to probabilistic rounding error
+  analysis", 2019). For products of deficient rank, n = 64 to 1536, an SVD in
+  float32 returns 0.04 to 0.13 sqrt(n) eps for zero. The n eps of
+  ``numpy.linalg.matrix_rank`` would discard a direction of every seventh square
+  matrix of 768 normal numbers: its least singular value is below n eps with
+  probability 2 n^2 eps.
+  """
+  return 4 * max(shape[-2:]) ** 0.5 * float(jnp.finfo(dtype).eps)
 
 
 def svd(x: types.Array) -> Svd:
   """Decomposes ``[..., m, n]``, singular values in descending order.
 
   It is differentiable where the singular values differ. Vectors of singular
-  values below ``max(m, n) * eps`` times the largest may be shorter than 1.
+  values below ``4 sqrt(max(m, n)) eps`` times the largest may be shorter than
+  1.
 
   Args:
     x: matrices ``[..., m, n]`` in float32 or wider.
