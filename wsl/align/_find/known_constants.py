@@ -124,6 +124,22 @@ def _diagonal(constant: Constant) -> list[tuple[int, int]]:
   return found
 
 
+def is_zero(constant: Constant | None) -> bool:
+  """Returns True for a constant whose entries are all zero."""
+  array = None if constant is None else constant.array()
+  return array is not None and array.dtype.kind in 'biufc' and not array.any()
+
+
+def identities(constant: Constant | None) -> list[tuple[int, int]]:
+  """Returns the pairs of axes along which a constant is a diagonal matrix."""
+  pairs = [] if constant is None else constant.diagonal()
+  array = constant.array() if constant is not None and pairs else None
+  for i, j in pairs:
+    if array is None or np.moveaxis(array, (i, j), (0, 1))[0, 1].any():
+      return []
+  return pairs
+
+
 def constrain(axes: Sequence[axis_tree.Axis], constant: Constant) -> bool:
   """Pins the axes along which a constant varies.
 

@@ -128,9 +128,13 @@ def spots(layout: Layout) -> list[Spot]:
     spot
     for piece in layout.pieces
     for segments in piece
-    for segment in segments
-    for spot in segment.spots
+    for spot in along(segments)
   ]
+
+
+def along(segments: Dimension) -> list[Spot]:
+  """Returns the occurrences of atoms along a dimension."""
+  return [spot for segment in segments for spot in segment.spots]
 
 
 def product(spots: Sequence[Spot]) -> Dimension:

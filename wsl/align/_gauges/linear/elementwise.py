@@ -3,11 +3,10 @@
 from typing import Any
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts
+from wsl.align._find import axis_facts, known_constants
 from wsl.align._gauges import layout
 from wsl.align._gauges.linear import types as types_lib
-from wsl.align._gauges.powers import charges as charges_lib
-from wsl.align._gauges.powers import elementwise, products
+from wsl.align._gauges.powers import elementwise
 
 Types = types_lib.Types
 LINEAR = (*jaxprs.CASTS, 'neg', 'optimization_barrier')
@@ -60,7 +59,7 @@ def _rows(
       if pairs is None:
         return None
       columns.append([p[0] for p in pairs])
-    for k, spot in enumerate(products.every(result)):
+    for k, spot in enumerate(layout.along(result)):
       given = iter(columns)
       row = [
         None if not v.axes or (col := next(given)) is None else col[k]
@@ -80,7 +79,7 @@ def add(c: Types, step: axis_facts.Step) -> bool:
   rows = _rows(c, step)
   if rows is None:
     return False
-  zeros = [charges_lib.is_zero(v) for v in step.args]
+  zeros = [known_constants.is_zero(v.constant) for v in step.args]
   for row, out in rows:
     spots = _values(c, row)
     states = {c.states.get(s) for s in spots}
@@ -157,7 +156,7 @@ def select(c: Types, step: axis_facts.Step) -> bool:
   if rows is None:
     return False
   still = (types_lib.UNIFORM, types_lib.ZERO)
-  zeros = [charges_lib.is_zero(v) for v in step.args]
+  zeros = [known_constants.is_zero(v.constant) for v in step.args]
   for (pred, *cases), out in rows:
     if pred is not None and c.states.get(pred) not in still:
       c.fail(pred)

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from wsl.align._find import axis_facts
+from wsl.align._find import axis_facts, known_constants
 from wsl.align._find.rules import elementwise as elementwise_lib
 from wsl.align._gauges import layout
 from wsl.align._gauges.linear import elementwise as entrywise
 from wsl.align._gauges.linear import types as types_lib
-from wsl.align._gauges.powers import charges as charges_lib
 from wsl.align._gauges.powers import primitives, products, rules
 
 Types = types_lib.Types
@@ -23,13 +22,13 @@ def dot(c: Types, step: axis_facts.Step) -> bool:
     return False
   (cx, cy), (bx, by), groups = numbers
   (a,), (b,), (out,) = x.pieces, y.pieces, r.pieces
-  c.zero([spot for j in groups for spot in products.every(b[j])])
+  c.zero([spot for j in groups for spot in layout.along(b[j])])
   for sizes in step.args[2:]:
     c.pin(sizes)
   for i, j in zip(cx, cy):
     pairs = layout.same(a[i], b[j])
     if pairs is None:
-      c.zero([*products.every(a[i]), *products.every(b[j])])
+      c.zero([*layout.along(a[i]), *layout.along(b[j])])
     for p, q in pairs or []:
       c.contract(p, q)
   k = 0
@@ -67,7 +66,7 @@ def convolution(c: Types, step: axis_facts.Step) -> bool:
   specs = (spec.lhs_spec, spec.rhs_spec, spec.out_spec)
   for dims, piece in zip(specs, (a, k, out)):
     for i in dims[2:]:
-      for spot in products.every(piece[i]):
+      for spot in layout.along(piece[i]):
         c.fail(spot)
   return True
 
@@ -108,10 +107,10 @@ def tie(c: Types, step: axis_facts.Step) -> bool:
     return False
   for p, q in zip(a.pieces, r.pieces):
     for dims in zip(p, q):
-      if not charges_lib.is_zero(x):
+      if not known_constants.is_zero(x.constant):
         c.equal(*dims)
         continue
-      for spot in products.every(dims[1]):
+      for spot in layout.along(dims[1]):
         c.states.setdefault(spot, types_lib.ZERO)
   return True
 

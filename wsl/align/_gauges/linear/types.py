@@ -15,9 +15,8 @@ from collections.abc import Sequence
 import itertools
 from typing import Any
 
-from wsl.align._find import axis_facts, axis_tree
+from wsl.align._find import axis_facts, axis_tree, known_constants
 from wsl.align._gauges import layout
-from wsl.align._gauges.powers import charges as charges_lib
 
 # States of an occurrence: it does not vary along the axis; it is zero; a vector
 # or covector; the elementwise product of two of them.
@@ -71,11 +70,11 @@ class Types:
       found = self._layouts.get(value.number) or layout.of(value)
       self._layouts[value.number] = found
       if value.constant is not None:
-        state = ZERO if charges_lib.is_zero(value) else UNIFORM
+        state = ZERO if known_constants.is_zero(value.constant) else UNIFORM
         for spot in layout.spots(found):
           self.states[spot] = self._constants[spot] = state
         for i in itertools.chain(*value.constant.diagonal()):
-          for spot in (s for p in found.pieces for g in p[i] for s in g.spots):
+          for spot in (s for p in found.pieces for s in layout.along(p[i])):
             self._varying.add(spot.atom)
     return self._layouts[value.number]
 
@@ -104,7 +103,7 @@ class Types:
     """Gives the entries of one dimension to another."""
     pairs = layout.same(xs, ys)
     if pairs is None:
-      for spot in (s for seg in (*xs, *ys) for s in seg.spots):
+      for spot in (*layout.along(xs), *layout.along(ys)):
         self.fail(spot)
       return
     for x, y in pairs:

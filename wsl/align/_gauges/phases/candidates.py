@@ -9,7 +9,7 @@ import numpy as np
 from wsl.align import _blocks, _symmetry
 from wsl.align._find import axis_facts, axis_tree
 from wsl.align._find.rules import elementwise
-from wsl.align._gauges.phases import forms, moves
+from wsl.align._gauges.phases import coefficients, forms, moves
 
 _LIMIT = 1 << 17  # entries of a leaf that are distinguished
 _FOLLOW = (
@@ -104,7 +104,7 @@ def add(
       names = tuple(f.name for f in over)
       out.append(Candidate(name, axis, segment, pair, names, stacks, phases))
     one = np.zeros((1,) * len(shape), np.int64)
-    term = forms.Term(unit, one + c.source(name), one + c.names.one)
+    term = forms.Term(unit, one + forms.source(c, name), one + coefficients.ONE)
     c.states[leaves[name].number] = forms.Form(shape, dims, (term,))
   return out
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wsl.align._gauges.phases import forms
+from wsl.align._gauges.phases import coefficients, forms
 
 
 class _Side(NamedTuple):
@@ -57,9 +57,9 @@ def contract(
   """
   pairs = [*contracted, *batch]
   more = {i for i, j in pairs if j in right.dims}
-  left = c.expanded(left, left.dims | more)
+  left = forms.expanded(c, left, left.dims | more)
   more = {j for i, j in pairs if i in left.dims}
-  right = c.expanded(right, right.dims | more)
+  right = forms.expanded(c, right, right.dims | more)
   _link_terms(c, left)
   _link_terms(c, right)
   x = _side(c, left, [i for i, _ in batch], [i for i, _ in contracted])
@@ -93,20 +93,20 @@ def _side(
     cuts = x.shape[: ends[0]], x.shape[ends[0] : ends[1]], x.shape[ends[1] :]
     return x.reshape([int(np.prod(s)) for s in cuts])
 
-  units, sources, coefficients = (
+  units, sources, factors = (
     np.stack([flat(t[k]) for t in form.terms]) for k in range(3)
   )
-  units = np.where(coefficients == c.names.zero, forms.ABSENT, units)
+  units = np.where(factors == coefficients.ZERO, forms.ABSENT, units)
   # If p1 has a re - b im, p2 has a im + b re; a fixed term has no like.
-  negative = c.names.scaled(coefficients, -1.0)
+  negative = coefficients.scaled(c.store, factors, -1.0)
   swapped = np.where(units < 0, 2 * units + 1, units ^ 1)
-  signed = np.where(units & 1, negative, coefficients)
+  signed = np.where(units & 1, negative, factors)
 
   def codes(u: np.ndarray, k: np.ndarray) -> np.ndarray:
-    code = (u * len(c.sources) + sources) * len(c.names.coefficients) + k
+    code = (u * len(c.sources) + sources) * len(c.store.entries) + k
     return np.sort(np.where(units == forms.ABSENT, -1, code), axis=0)
 
-  return _Side(codes(units, coefficients), codes(swapped, signed), units)
+  return _Side(codes(units, factors), codes(swapped, signed), units)
 
 
 def _link_terms(c: forms.Phases, form: forms.Form) -> None:

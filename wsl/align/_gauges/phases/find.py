@@ -40,15 +40,14 @@ def find(facts: axis_facts.Facts, permutations: _symmetry.Symmetry) -> Found:
   reasons: dict[str, str] = {}
   for rank in range(_RANKS):
     taken = [p[:3] for action in actions for p in action.powers]
-    c = forms.Phases(facts.steps)
-    c.known |= {v.number for v in (*facts.leaves, *facts.fixed)}
+    c = forms.begin(facts)
     found = candidates.add(c, facts, symmetry, taken, rank)
     if not found:
       break
     for step in facts.steps:
       rules.apply(c, step)
     for value in facts.fixed:
-      c.fail(c.state(value), 'it is an output of the function')
+      forms.fail(c, forms.state(c, value), 'it is an output of the function')
     classes = _classes(c, found)
     for group in classes.groups:
       reason = classes.reason(group)

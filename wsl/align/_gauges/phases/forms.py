@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from wsl.align._find import axis_facts
-from wsl.align._gauges.phases import moves
+from wsl.align._gauges.phases import coefficients, moves
 from wsl.align._gauges.phases import names as names_lib
 
 ABSENT, FIXED = -1, -2  # units of no part, and of what no phase changes
@@ -62,115 +62,144 @@ class Product(NamedTuple):
 State: TypeAlias = Form | Product | None
 
 
-class Phases:
+class Phases(NamedTuple):
   """The forms of a function's arrays, and the constraints on phases.
 
   Attributes:
     states: forms and products, by the numbers of arrays.
-    names: of coefficients.
+    store: the coefficients.
+    names: of the rows of other arrays.
     links: pairs of tables of phases, and whether they are opposite: one is
       1 / conj(z) where the other is z.
     failed: tables of phases that have to be 1, and why.
+    sources: the number of each source, by the way it is computed.
     known: the numbers of inputs, parameters and results of earlier steps.
   """
 
-  def __init__(self, steps: Sequence[axis_facts.Step]) -> None:
-    self.states: dict[int, Form | Product] = {}
-    self.names = names_lib.Names(steps)
-    self.links: list[tuple[np.ndarray, np.ndarray, bool]] = []
-    self.failed: list[tuple[np.ndarray, str]] = []
-    self.sources: dict[Any, int] = {}
-    self.known: set[int] = {0}
+  states: dict[int, Form | Product]
+  store: coefficients.Store
+  names: names_lib.Names
+  links: list[tuple[np.ndarray, np.ndarray, bool]]
+  failed: list[tuple[np.ndarray, str]]
+  sources: dict[Any, int]
+  known: set[int]
 
-  def state(self, value: axis_facts.Value) -> State:
-    """Returns the form of an array; None if no phase acts on it."""
-    return None if value.constant is not None else self.states.get(value.number)
 
-  def source(self, key: Any) -> int:
-    """Returns the source with a key."""
-    return self.sources.setdefault(key, len(self.sources))
+def begin(facts: axis_facts.Facts) -> Phases:
+  """Returns the state before the first step of a function."""
+  known = {0, *(v.number for v in (*facts.leaves, *facts.fixed))}
+  names = names_lib.begin(facts.steps)
+  return Phases({}, names.store, names, [], [], {}, known)
 
-  def sourced(self, key: Any, x: np.ndarray) -> np.ndarray:
-    """Returns the sources of what an operation makes of given ones."""
-    if key is None:
-      return x
-    return self.names.map(lambda s: self.source((key, s)), x)
 
-  def fail(self, state: State, reason: str) -> None:
-    """Requires that the phases on an array are 1."""
-    forms = [*state] if isinstance(state, Product) else [state]
-    for form in forms:
-      if isinstance(form, Form):
-        self.failed += [(t.unit >> 1, reason) for t in form.terms]
+def state(c: Phases, value: axis_facts.Value) -> State:
+  """Returns the form of an array; None if no phase acts on it."""
+  return None if value.constant is not None else c.states.get(value.number)
 
-  def moved(self, form: Form, move: moves.Move) -> Form:
-    """Moves the entries of a form."""
-    one = (1,) * len(move.shape)
-    apply = lambda x: x.reshape(one) if x.size == 1 else move.apply(x)
-    terms = tuple(
-      Term(
-        apply(t.unit),
-        self.sourced(move.key, apply(t.source)),
-        self.names.changed(move.key, apply(t.coefficient)),
-      )
-      for t in form.terms
+
+def source(c: Phases, key: Any) -> int:
+  """Returns the source with a key."""
+  return c.sources.setdefault(key, len(c.sources))
+
+
+def sourced(c: Phases, key: Any, x: np.ndarray) -> np.ndarray:
+  """Returns the sources of what an operation makes of given ones."""
+  if key is None:
+    return x
+  return coefficients.map_entries(c.store, lambda s: source(c, (key, s)), x)
+
+
+def fail(c: Phases, state: State, reason: str) -> None:
+  """Requires that the phases on an array are 1."""
+  forms = [*state] if isinstance(state, Product) else [state]
+  for form in forms:
+    if isinstance(form, Form):
+      c.failed.extend((t.unit >> 1, reason) for t in form.terms)
+
+
+def moved(c: Phases, form: Form, move: moves.Move) -> Form:
+  """Moves the entries of a form."""
+  one = (1,) * len(move.shape)
+  apply = lambda x: x.reshape(one) if x.size == 1 else move.apply(x)
+  terms = tuple(
+    Term(
+      apply(t.unit),
+      sourced(c, move.key, apply(t.source)),
+      coefficients.moved(c.store, move.key, apply(t.coefficient)),
     )
-    return Form(move.shape, move.dims, terms)
+    for t in form.terms
+  )
+  return Form(move.shape, move.dims, terms)
 
-  def expanded(self, form: Form, dims: moves.Dims) -> Form:
-    """Distinguishes the entries along more dimensions.
 
-    Sources and coefficients are then those of a row at an index.
-    """
-    for i in sorted(dims - form.dims):
-      if form.shape[i] > 1:
-        place = moves.rows(form.shape, form.dims).index(i)
-        keys = [('at', place, k) for k in range(form.shape[i])]
-        join = lambda parts, i=i: np.concatenate(parts, i)
-        terms = tuple(
-          Term(
-            t.unit,
-            join([self.sourced(k, t.source) for k in keys]),
-            join([self.names.changed(k, t.coefficient) for k in keys]),
-          )
-          for t in form.terms
+def expanded(c: Phases, form: Form, dims: moves.Dims) -> Form:
+  """Distinguishes the entries along more dimensions.
+
+  Sources and coefficients are then those of a row at an index.
+  """
+  for i in sorted(dims - form.dims):
+    if form.shape[i] > 1:
+      place = moves.rows(form.shape, form.dims).index(i)
+      keys = [('at', place, k) for k in range(form.shape[i])]
+      join = lambda parts, i=i: np.concatenate(parts, i)
+      terms = tuple(
+        Term(
+          t.unit,
+          join([sourced(c, k, t.source) for k in keys]),
+          join([coefficients.moved(c.store, k, t.coefficient) for k in keys]),
         )
-        form = Form(form.shape, form.dims | {i}, terms)
-    return form._replace(dims=form.dims | dims)
+        for t in form.terms
+      )
+      form = Form(form.shape, form.dims | {i}, terms)
+  return form._replace(dims=form.dims | dims)
 
-  def with_coefficients(
-    self, form: Form, change: Callable[[np.ndarray], np.ndarray]
-  ) -> Form:
-    """Changes the coefficients of all terms."""
-    terms = tuple(
-      t._replace(coefficient=change(t.coefficient)) for t in form.terms
-    )
-    return form._replace(terms=terms)
 
-  def uniform(self, form: Form, key: Any) -> Form | None:
-    """Returns the terms of a linear operation on each row, the same for all.
+def times(c: Phases, form: Form, table: np.ndarray) -> Form:
+  """Multiplies all terms by coefficients."""
+  return _changed(form, lambda k: coefficients.times(c.store, k, table))
 
-    A named row is a factor of each entry of the row, which an operation that
-    adds up entries of a row mixes: only numbers are factors of its results.
-    """
-    table = self.names.coefficients
-    for t in form.terms:
-      if any(table[k][1] for k in np.unique(t.coefficient).tolist()):
-        return None
-    terms = tuple(
-      t._replace(source=self.sourced(key, t.source)) for t in form.terms
-    )
-    return form._replace(terms=terms)
 
-  def sum(self, forms: Sequence[Form]) -> list[State] | None:
-    """Adds forms of one shape; None if they have too many terms."""
-    if len({form.shape for form in forms}) > 1:
+def scaled(c: Phases, form: Form, number: complex) -> Form:
+  """Multiplies all terms by a number."""
+  return _changed(form, lambda k: coefficients.scaled(c.store, k, number))
+
+
+def mapped(c: Phases, form: Form, fn: Callable[[int], int]) -> Form:
+  """Replaces the coefficients of all terms by a function of them."""
+  return _changed(form, lambda k: coefficients.map_entries(c.store, fn, k))
+
+
+def _changed(form: Form, fn: Callable[[np.ndarray], np.ndarray]) -> Form:
+  """Replaces the tables of coefficients of all terms."""
+  terms = (t._replace(coefficient=fn(t.coefficient)) for t in form.terms)
+  return form._replace(terms=tuple(terms))
+
+
+def uniform(c: Phases, form: Form, key: Any) -> Form | None:
+  """Returns the terms of a linear operation on each row, the same for all.
+
+  A named row is a factor of each entry of the row, which an operation that
+  adds up entries of a row mixes: only numbers are factors of its results.
+  """
+  table = c.store.entries
+  for t in form.terms:
+    if any(table[k][1] for k in np.unique(t.coefficient).tolist()):
       return None
-    dims = frozenset[int]().union(*(form.dims for form in forms))
-    terms = [t for f in forms for t in self.expanded(f, dims).terms]
-    if len(terms) > _TERMS:
-      return None
-    return [Form(forms[0].shape, dims, tuple(terms))]
+  terms = tuple(
+    t._replace(source=sourced(c, key, t.source)) for t in form.terms
+  )
+  return form._replace(terms=terms)
+
+
+def total(c: Phases, forms: Sequence[Form]) -> list[State] | None:
+  """Adds forms of one shape; None if they have too many terms."""
+  if len({form.shape for form in forms}) > 1:
+    return None
+  dims = frozenset[int]().union(*(form.dims for form in forms))
+  terms = [t for f in forms for t in expanded(c, f, dims).terms]
+  if len(terms) > _TERMS:
+    return None
+  return [Form(forms[0].shape, dims, tuple(terms))]
 
 
 def shape_of(value: axis_facts.Value) -> moves.Shape:
@@ -178,10 +207,15 @@ def shape_of(value: axis_facts.Value) -> moves.Shape:
   return tuple(axis.size for axis in value.axes)
 
 
-def constant(form: Form, unit: int, names: names_lib.Names) -> Term:
-  """Returns a term that is the same at all entries, without a part."""
-  one = np.zeros((1,) * len(form.shape), np.int64)
-  return Term(one + unit, one, one + names.one)
+def constant(shape: moves.Shape, unit: int) -> Term:
+  """Returns the term ``FIXED`` or ``ABSENT`` of all entries of an array."""
+  zero = np.zeros((1,) * len(shape), np.int64)
+  return Term(zero + unit, zero, zero + coefficients.ONE)
+
+
+def fixed(shape: moves.Shape, unit: int = FIXED) -> Form:
+  """Returns the form of an array whose entries no phase changes."""
+  return Form(shape, frozenset(), (constant(shape, unit),))
 
 
 def is_fixed(form: Form) -> bool:

@@ -12,7 +12,7 @@ def dot(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   """Contracts two arrays, or applies a linear map to each row of one."""
   numbers = step.eqn.params['dimension_numbers']
   (cx, cy), (bx, by) = numbers
-  x, y = (c.state(v) for v in step.args)
+  x, y = (forms.state(c, v) for v in step.args)
   reason = f'{step.name} of its entries'
   if isinstance(x, forms.Form) and isinstance(y, forms.Form):
     pairs = [*zip(cx, cy)], [*zip(bx, by)]
@@ -27,7 +27,7 @@ def dot(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   for i in own:
     found = None if found is None else _collapsed(c, found, i)
   if found is not None:
-    found = c.uniform(found, ('product', step.results[0].number))
+    found = forms.uniform(c, found, ('product', step.results[0].number))
   if found is None:
     return None
   # The other operand has a row for each batch index.
@@ -85,7 +85,7 @@ def _collapsed(c: Phases, form: forms.Form, dim: int) -> forms.Form | None:
     shape = np.expand_dims(rows[..., 0], dim).shape
     sources = np.broadcast_to(first[1], shape).ravel().tolist()
     keys = zip(sources, rows.reshape(-1, rows.shape[-1]))
-    found = [c.source(('along', s, row.tobytes())) for s, row in keys]
+    found = [forms.source(c, ('along', s, row.tobytes())) for s, row in keys]
     first[1] = np.asarray(found).reshape(shape)
     terms.append(forms.Term(*first))
   return forms.Form(form.shape, form.dims - {dim}, tuple(terms))
@@ -99,7 +99,7 @@ def _tagged(c: Phases, form: forms.Form, dim: int) -> forms.Form:
   for t in form.terms:
     source = form.table(t.source)
     parts = [
-      c.sourced(('row', k), np.take(source, [k], dim))
+      forms.sourced(c, ('row', k), np.take(source, [k], dim))
       for k in range(form.shape[dim])
     ]
     terms.append(t._replace(source=np.concatenate(parts, dim)))
@@ -108,7 +108,7 @@ def _tagged(c: Phases, form: forms.Form, dim: int) -> forms.Form:
 
 def reduce_sum(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   """Adds up a product, as a contraction does, or rows."""
-  state, axes = c.state(step.args[0]), step.eqn.params['axes']
+  state, axes = forms.state(c, step.args[0]), step.eqn.params['axes']
   if any(isinstance(i, str) for i in axes):
     return None
   if isinstance(state, forms.Product):
@@ -121,7 +121,7 @@ def reduce_sum(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   for i in axes:
     found = None if found is None else _collapsed(c, found, i)
   if found is not None:
-    found = c.uniform(found, ('sum', step.results[0].number))
+    found = forms.uniform(c, found, ('sum', step.results[0].number))
   if found is None:
     return None
   kept = [i for i in range(len(state.shape)) if i not in axes]

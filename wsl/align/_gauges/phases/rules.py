@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from wsl import jaxprs
 from wsl.align._find import axis_facts
-from wsl.align._gauges.phases import arithmetic, forms, moving, products
+from wsl.align._gauges.phases import arithmetic, forms, products, rearrangement
 
 Phases = forms.Phases
 Rule: TypeAlias = Callable[[Phases, axis_facts.Step], list[forms.State] | None]
@@ -14,7 +14,7 @@ Rule: TypeAlias = Callable[[Phases, axis_facts.Step], list[forms.State] | None]
 def apply(c: Phases, step: axis_facts.Step) -> None:
   """Gives the results of a step their forms, or fails for its operands."""
   tied = step.results if step.name == 'loop tie' else ()
-  states = [c.state(v) for v in (*step.args, *tied)]
+  states = [forms.state(c, v) for v in (*step.args, *tied)]
   empty = axis_facts.is_empty(step)
   if any(state is not None for state in states) and not empty:
     _follow(c, step, states)
@@ -29,7 +29,7 @@ def _follow(
   found = None if rule is None else rule(c, step)
   if found is None:
     for state in states:
-      c.fail(state, f'{step.name} of its entries')
+      forms.fail(c, state, f'{step.name} of its entries')
     return
   for value, state in zip(step.results, found):
     if isinstance(state, forms.Form) and forms.is_fixed(state):
@@ -44,16 +44,16 @@ MOVES = (
   'transpose',
 )  # fmt: skip
 RULES: dict[str, Rule] = {
-  **dict.fromkeys(MOVES, moving.move),
+  **dict.fromkeys(MOVES, rearrangement.move),
   **dict.fromkeys(('add', 'sub', 'add_any'), arithmetic.add),
   **dict.fromkeys(('square', 'integer_pow'), arithmetic.square),
-  **dict.fromkeys(('concatenate', 'stack'), moving.concatenate),
+  **dict.fromkeys(('concatenate', 'stack'), rearrangement.concatenate),
   'complex': arithmetic.complex_numbers,
   'div': arithmetic.divide,
   'dot_general': products.dot,
   'imag': arithmetic.part(True),
-  'loop take': moving.take,
-  'loop tie': moving.tie,
+  'loop take': rearrangement.take,
+  'loop tie': rearrangement.tie,
   'mul': arithmetic.multiply,
   'neg': arithmetic.negate,
   'real': arithmetic.part(False),

@@ -13,9 +13,7 @@ functions in place of homogeneous ones.
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from wsl.align._find import axis_facts
+from wsl.align._find import axis_facts, known_constants
 from wsl.align._gauges import layout
 from wsl.align._gauges.powers import system
 
@@ -47,7 +45,7 @@ class Charges:
     Entries ``a[i] I[i, j]`` are multiplied by the powers of both axes at i = j:
     these add up to 0, as in ``w + I``, where w becomes S w / S.
     """
-    pairs = identities(constant)
+    pairs = known_constants.identities(constant.constant)
     found = self.blocks(constant)
     if not pairs or len(found.pieces) > 1:
       self.pin(constant)
@@ -58,7 +56,7 @@ class Charges:
     both = {i for pair in pairs for i in pair}
     for i, dimension in enumerate(piece):
       if i not in both:
-        self.zero([spot for segment in dimension for spot in segment.spots])
+        self.zero(layout.along(dimension))
 
   def repeat(self, spots: Sequence[layout.Spot]) -> None:
     """Requires powers of 0 where entries are repeated."""
@@ -76,8 +74,7 @@ class Charges:
     """Requires equal powers along two dimensions; 0 where they differ."""
     pairs = layout.same(xs, ys)
     if pairs is None:
-      both = [spot for segment in (*xs, *ys) for spot in segment.spots]
-      self.zero(both, domains)
+      self.zero([*layout.along(xs), *layout.along(ys)], domains)
       return
     for x, y in pairs:
       for d in domains:
@@ -93,31 +90,10 @@ class Charges:
     first = dimensions[0]
     pairs = [layout.same(first, other) for other in dimensions[1:]]
     if any(p is None for p in pairs):
-      every = [spot for d in dimensions for seg in d for spot in seg.spots]
-      self.zero(every, domains)
+      for dimension in dimensions:
+        self.zero(layout.along(dimension), domains)
       return
-    own = [spot for segment in first for spot in segment.spots]
-    for i, spot in enumerate(own):
+    for i, spot in enumerate(layout.along(first)):
       others = [p[i][1] for p in pairs if p is not None]
       for d in domains:
         self.domains[d].sums_to_zero(zip([spot, *others], signs))
-
-
-def is_zero(value: axis_facts.Value) -> bool:
-  """Returns True for a constant of zeros, which has any power."""
-  if value.constant is None:
-    return False
-  array = value.constant.array()
-  return array is not None and array.dtype.kind in 'biufc' and not array.any()
-
-
-def identities(value: axis_facts.Value) -> list[tuple[int, int]]:
-  """Returns the pairs of axes along which a constant is a diagonal matrix."""
-  if value.constant is None or not value.constant.diagonal():
-    return []
-  array = value.constant.array()
-  pairs = value.constant.diagonal()
-  for i, j in pairs:
-    if array is None or np.moveaxis(array, (i, j), (0, 1))[0, 1].any():
-      return []
-  return pairs

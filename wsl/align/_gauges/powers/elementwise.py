@@ -5,7 +5,7 @@ import fractions
 import itertools
 from typing import Any, TypeAlias
 
-from wsl.align._find import axis_facts
+from wsl.align._find import axis_facts, known_constants
 from wsl.align._gauges import layout
 from wsl.align._gauges.powers import charges as charges_lib
 from wsl.align._gauges.powers import primitives
@@ -39,7 +39,7 @@ def unary(c: Charges, step: axis_facts.Step) -> bool:
     for x, y in dimensions(found):
       if degree in (primitives.PIN, primitives.FORGET):
         pinned = (x, y) if degree == primitives.PIN else (y,)
-        c.zero([s for dim in pinned for seg in dim for s in seg.spots], (d,))
+        c.zero([s for dim in pinned for s in layout.along(dim)], (d,))
       elif degree == 1:
         c.equal(x, y, (d,))
       else:
@@ -75,7 +75,7 @@ def equal(domains: Any, also: bool = True) -> Rule:
   """
 
   def rule(c: Charges, step: axis_facts.Step) -> bool:
-    values = [v for v in step.args if not charges_lib.is_zero(v)]
+    values = [v for v in step.args if not known_constants.is_zero(v.constant)]
     return _alike(c, step, values, domains, also)
 
   return rule
@@ -93,11 +93,10 @@ def _alike(
   if split is None:
     return False
   full, (out,) = split
-  fixed = [
-    v
+  fixed = any(
+    not v.axes or (v.constant and not known_constants.identities(v.constant))
     for v in values
-    if not v.axes or (v.constant is not None and not charges_lib.identities(v))
-  ]
+  )
   others = tuple(d for d in BOTH if d not in domains)
   for value in values:
     c.zero(layout.spots(c.blocks(value)), others)
@@ -114,7 +113,7 @@ def _alike(
   if not also:
     for dims in dimensions([*full, out]):
       if any(_repeated(dim, dims) for dim in dims[:-1]):
-        c.zero([s for dim in dims for seg in dim for s in seg.spots])
+        c.zero([s for dim in dims for s in layout.along(dim)])
   return True
 
 
@@ -131,7 +130,7 @@ def select(c: Charges, step: axis_facts.Step) -> bool:
   """A choice: equal powers of the cases; the predicate does not change."""
   pred, *cases = step.args
   c.pin(pred)
-  cases = [v for v in cases if not charges_lib.is_zero(v)]
+  cases = [v for v in cases if not known_constants.is_zero(v.constant)]
   return _alike(c, step, cases, BOTH, True)
 
 

@@ -1,9 +1,10 @@
 """The equations of primitives that read or write at computed positions."""
 
-from wsl.align._find import axis_facts
+from wsl.align._find import axis_facts, known_constants
 from wsl.align._find.rules import indexing
+from wsl.align._gauges import layout
 from wsl.align._gauges.powers import charges as charges_lib
-from wsl.align._gauges.powers import moves, products
+from wsl.align._gauges.powers import moves, ranges
 
 Charges = charges_lib.Charges
 
@@ -13,7 +14,7 @@ def update(c: Charges, step: axis_facts.Step) -> bool:
   whole, new = step.args[:2]
   for index in step.args[2:]:
     c.pin(index)
-  values = [v for v in (whole, new) if not charges_lib.is_zero(v)]
+  values = [v for v in (whole, new) if not known_constants.is_zero(v.constant)]
   if any(len(c.blocks(v).pieces) > 1 for v in (*values, step.results[0])):
     return False
   (r,) = c.blocks(step.results[0]).pieces
@@ -25,7 +26,7 @@ def update(c: Charges, step: axis_facts.Step) -> bool:
       if whole.axes[i].size == new.axes[i].size:
         c.equal(*dims)
       else:
-        c.zero([s for d in dims for s in products.every(d)])
+        c.zero([s for d in dims for s in layout.along(d)])
   return True
 
 
@@ -34,7 +35,7 @@ def scatter(c: Charges, step: axis_facts.Step) -> bool:
   numbers = step.eqn.params['dimension_numbers']
   whole, index, new = step.args
   c.pin(index)
-  values = [v for v in (whole, new) if not charges_lib.is_zero(v)]
+  values = [v for v in (whole, new) if not known_constants.is_zero(v.constant)]
   if any(len(c.blocks(v).pieces) > 1 for v in (*values, step.results[0])):
     return False
   (r,) = c.blocks(step.results[0]).pieces
@@ -55,10 +56,10 @@ def scatter(c: Charges, step: axis_facts.Step) -> bool:
       c.equal(a[pair[side]], r[pair[0]])
     for k, dimension in enumerate(a):
       if k not in own:
-        c.zero(products.every(dimension))
+        c.zero(layout.along(dimension))
   for i, dimension in enumerate(r):
     if i not in [pair[0] for pair in kept]:
-      c.zero(products.every(dimension))
+      c.zero(layout.along(dimension))
   return True
 
 
@@ -71,7 +72,7 @@ def gather(c: Charges, step: axis_facts.Step) -> bool:
   x, out = c.blocks(value), c.blocks(step.results[0])
   taken = indexing.taken(step.eqn, step.args)
   if taken is not None and value.constant is None:
-    return moves.take(c, value, step.results[0], taken)
+    return ranges.take(c, value, step.results[0], taken)
   if len(x.pieces) > 1 or len(out.pieces) > 1:
     return False
   (a,), (r,) = x.pieces, out.pieces
@@ -83,12 +84,12 @@ def gather(c: Charges, step: axis_facts.Step) -> bool:
       c.equal(a[i], r[k])
       used.add(k)
     else:
-      c.zero([*products.every(a[i]), *products.every(r[k])])
+      c.zero([*layout.along(a[i]), *layout.along(r[k])])
   for i in gone:
-    c.zero(products.every(a[i]))
+    c.zero(layout.along(a[i]))
   for k, dimension in enumerate(r):
     if k not in used:
-      c.zero(products.every(dimension))
+      c.zero(layout.along(dimension))
   if value.constant is not None:
     c.pin(value)
   return True
@@ -99,7 +100,7 @@ def dynamic_slice(c: Charges, step: axis_facts.Step) -> bool:
   value, sizes = step.args[0], step.eqn.params['slice_sizes']
   taken = indexing.taken(step.eqn, step.args)
   if taken is not None and value.constant is None:
-    return moves.take(c, value, step.results[0], taken)
+    return ranges.take(c, value, step.results[0], taken)
   for index in step.args[1:]:
     c.pin(index)
   whole = [i for i, a in enumerate(value.axes) if a.size == sizes[i]]

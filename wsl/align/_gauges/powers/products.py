@@ -30,7 +30,7 @@ def dot(c: Charges, step: axis_facts.Step) -> bool:
   (cx, cy), (bx, by), groups = numbers
   (a,), (b,), (r,) = x.pieces, y.pieces, out.pieces
   for j in groups:
-    c.zero(every(b[j]))
+    c.zero(layout.along(b[j]))
   for sizes in step.args[2:]:
     c.pin(sizes)
   for i, j in zip(cx, cy):
@@ -80,11 +80,11 @@ def convolution(c: Charges, step: axis_facts.Step) -> bool:
       c.pin(value)
   (a,), (k,), (r,) = x.pieces, kernel.pieces, out.pieces
   for i in spec.lhs_spec[2:]:
-    c.zero(every(a[i]))
+    c.zero(layout.along(a[i]))
   for i in spec.rhs_spec[2:]:
-    c.zero(every(k[i]))
+    c.zero(layout.along(k[i]))
   for i in spec.out_spec[2:]:
-    c.zero(every(r[i]))
+    c.zero(layout.along(r[i]))
   c.equal(a[spec.lhs_spec[0]], r[spec.out_spec[0]])
   inputs, inner = a[spec.lhs_spec[1]], k[spec.rhs_spec[1]]
   kernels, outputs = k[spec.rhs_spec[0]], r[spec.out_spec[1]]
@@ -95,7 +95,7 @@ def convolution(c: Charges, step: axis_facts.Step) -> bool:
     c.combine((inputs, kernels, outputs), (1, 1, -1))  # depthwise
   elif not _grouped(c, groups, inputs, inner, kernels, outputs):
     for dimension in (inputs, inner, kernels, outputs):
-      c.zero(every(dimension))
+      c.zero(layout.along(dimension))
   return True
 
 
@@ -146,15 +146,10 @@ def triangular_solve(c: Charges, step: axis_facts.Step) -> bool:
   solved = len(a) - (2 if step.eqn.params['left_side'] else 1)
   for i, dims in enumerate(zip(a, r)):
     if i == solved:
-      c.zero([spot for d in dims for spot in every(d)])
+      c.zero([spot for d in dims for spot in layout.along(d)])
     else:
       c.equal(*dims)
   return True
-
-
-def every(dimension: layout.Dimension) -> list[layout.Spot]:
-  """Returns the occurrences of atoms in a dimension."""
-  return [spot for segment in dimension for spot in segment.spots]
 
 
 def window(domains: Any) -> elementwise.Rule:
@@ -169,7 +164,7 @@ def window(domains: Any) -> elementwise.Rule:
     others = tuple(d for d in BOTH if d not in domains)
     sizes = step.eqn.params['window_dimensions']
     for a, r, n in zip(x.pieces[0], out.pieces[0], sizes):
-      c.zero([*every(a), *every(r)], BOTH if n > 1 else others)
+      c.zero([*layout.along(a), *layout.along(r)], BOTH if n > 1 else others)
       if n == 1:
         c.equal(a, r, domains)
     return True
@@ -201,7 +196,7 @@ def reduced_parts(
     return None
   return [
     (
-      [spot for i in axes for spot in every(a[i])],
+      [spot for i in axes for spot in layout.along(a[i])],
       [a[i] for i in range(len(a)) if i not in axes],
       r,
     )

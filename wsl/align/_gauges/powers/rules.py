@@ -4,7 +4,7 @@ A rule adds the equations of one step and returns True; where it does not cover
 the form of the primitive it returns False, and nothing may change there.
 """
 
-from wsl.align._find import axis_facts
+from wsl.align._find import axis_facts, known_constants
 from wsl.align._gauges.powers import charges as charges_lib
 from wsl.align._gauges.powers import (
   elementwise,
@@ -12,6 +12,7 @@ from wsl.align._gauges.powers import (
   moves,
   primitives,
   products,
+  ranges,
   stacks,
 )
 
@@ -31,7 +32,8 @@ def apply(c: Charges, step: axis_facts.Step) -> None:
   for domain in c.domains:
     domain.reason = f'{step.name} of its entries'
   for value in (*step.args, *step.results):
-    if value.constant is not None and not charges_lib.is_zero(value):
+    constant = value.constant
+    if constant is not None and not known_constants.is_zero(constant):
       c.fix(value)
   rule = RULES.get(step.name, elementwise.unary)
   if not rule(c, step):
@@ -41,7 +43,8 @@ def apply(c: Charges, step: axis_facts.Step) -> None:
 
 def _tie(c: Charges, step: axis_facts.Step) -> bool:
   """Equates an array before, in and after a loop."""
-  if any(map(charges_lib.is_zero, (*step.args, *step.results))):
+  both = (*step.args, *step.results)
+  if any(known_constants.is_zero(value.constant) for value in both):
     return True
   return moves.moved(lambda eqn, rank: list(range(rank)))(c, step)
 
@@ -72,7 +75,7 @@ RULES = {
   'argmax': products.reduction(SCALE, forget=True),
   'argmin': products.reduction(SCALE, forget=True),
   'broadcast_in_dim': moves.moved(moves.broadcast, moves.repeated),
-  'concatenate': moves.concatenate,
+  'concatenate': ranges.concatenate,
   'conv_general_dilated': products.convolution,
   'cumsum': moves.same_but(lambda eqn: [eqn.params['axis']]),
   'div': elementwise.product(-1),
@@ -83,7 +86,7 @@ RULES = {
   'fft': moves.same_but(moves.transformed),
   'gather': indexing.gather,
   'mul': elementwise.product(1),
-  'pad': moves.pad,
+  'pad': ranges.pad,
   'pow': elementwise.power,
   'loop put': _put,
   'pmax': products.reduction(SCALE),
@@ -99,8 +102,8 @@ RULES = {
   'reshape': moves.reshape,
   **dict.fromkeys(primitives.SCATTERS, indexing.scatter),
   'select_n': elementwise.select,
-  'slice': moves.sliced,
-  'split': moves.split,
+  'slice': ranges.slice_dimensions,
+  'split': ranges.split,
   'stack': stacks.stack,
   'squeeze': moves.moved(moves.squeezed),
   'loop take': _take,
@@ -108,5 +111,5 @@ RULES = {
   'tile': stacks.tile,
   'transpose': moves.moved(moves.transposed),
   'triangular_solve': products.triangular_solve,
-  'unstack': moves.unstack,
+  'unstack': ranges.unstack,
 }

@@ -1,9 +1,8 @@
 """The equations of primitives that stack arrays, or repeat them."""
 
-from wsl.align._find import axis_facts
+from wsl.align._find import axis_facts, known_constants
 from wsl.align._gauges import layout
 from wsl.align._gauges.powers import charges as charges_lib
-from wsl.align._gauges.powers import products
 
 Charges = charges_lib.Charges
 
@@ -18,8 +17,8 @@ def stack(c: Charges, step: axis_facts.Step) -> bool:
     return False
   for k, value in enumerate(step.args):
     piece = out.pieces[k if separate else 0]
-    c.zero(products.every(piece[axis]))
-    if charges_lib.is_zero(value):
+    c.zero(layout.along(piece[axis]))
+    if known_constants.is_zero(value.constant):
       continue
     if value.constant is not None:
       c.pin(value)
@@ -45,5 +44,5 @@ def tile(c: Charges, step: axis_facts.Step) -> bool:
         c.equal(layout.product(a[0].spots), inner)
         c.repeat([copies])
         continue
-    c.zero([*products.every(a), *products.every(r)])
+    c.zero([*layout.along(a), *layout.along(r)])
   return True

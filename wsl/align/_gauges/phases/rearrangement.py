@@ -3,9 +3,8 @@
 import numpy as np
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts
-from wsl.align._gauges.phases import forms, moves
-from wsl.align._gauges.powers import charges as charges_lib
+from wsl.align._find import axis_facts, known_constants
+from wsl.align._gauges.phases import forms, moves, primitive_moves
 
 Phases = forms.Phases
 _LIMIT = 1 << 18  # entries of an array
@@ -13,7 +12,7 @@ _LIMIT = 1 << 18  # entries of an array
 
 def move(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   """Moves entries; a product keeps its factors in place."""
-  state = c.state(step.args[0])
+  state = forms.state(c, step.args[0])
   if isinstance(state, forms.Product):
     pair = [_moved(c, step, form, 0) for form in state]
     if step.name not in jaxprs.CASTS or None in pair:
@@ -28,24 +27,24 @@ def _moved(
   c: Phases, step: axis_facts.Step, form: forms.Form, index: int
 ) -> forms.Form | None:
   """Moves the entries of one array."""
-  dims = moves.joined(step, form.shape, form.dims)
+  dims = primitive_moves.joined(step, form.shape, form.dims)
   if moves.entries(form.shape, dims) > _LIMIT:
     return None
-  form = c.expanded(form, dims)
-  move = moves.of(step, form.shape, form.dims, index)
-  return None if move is None else c.moved(form, move)
+  form = forms.expanded(c, form, dims)
+  move = primitive_moves.of(step, form.shape, form.dims, index)
+  return None if move is None else forms.moved(c, form, move)
 
 
 def take(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   """Takes slices of the stacks of a scan."""
   found: list[forms.State] = []
   for value in step.args:
-    state = c.state(value)
+    state = forms.state(c, value)
     if state is not None:
       if isinstance(state, forms.Product) or 0 in state.dims:
         return None
-      move = moves.of(step, state.shape, state.dims)
-      state = None if move is None else c.moved(state, move)
+      move = primitive_moves.of(step, state.shape, state.dims)
+      state = None if move is None else forms.moved(c, state, move)
     found.append(state)
   return found
 
@@ -54,7 +53,7 @@ def tie(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   """Copies an array into a loop; phases on what a loop changes are 1."""
   (value,), (result,) = step.args, step.results
   new = result.number not in c.known and result.constant is None
-  return [c.state(value)] if new else None
+  return [forms.state(c, value)] if new else None
 
 
 def concatenate(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
@@ -64,33 +63,32 @@ def concatenate(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   axis = p['axis'] if stacked else p['dimension']
   shape = forms.shape_of(step.results[0])
   values = [v for v in step.args if 0 not in forms.shape_of(v)]
-  given = [c.state(v) for v in values]
+  given = [forms.state(c, v) for v in values]
   parts: list[forms.Form] = []
   for value, state in zip(values, given):
     if isinstance(state, forms.Product):
       return None
     if state is None:
-      unit = forms.ABSENT if charges_lib.is_zero(value) else forms.FIXED
-      state = forms.Form(forms.shape_of(value), frozenset(), ())
-      term = forms.constant(state, unit, c.names)
-      state = state._replace(terms=(term,))
+      zero = known_constants.is_zero(value.constant)
+      unit = forms.ABSENT if zero else forms.FIXED
+      state = forms.fixed(forms.shape_of(value), unit)
     if stacked:
       old = state.shape
       places = [k for k in range(len(shape)) if k != axis]
       new = (*old[:axis], 1, *old[axis:])
-      state = c.moved(state, moves.broadcast(old, places, new, state.dims))
+      state = forms.moved(c, state, moves.placed(old, places, new, state.dims))
     parts.append(state)
   dims = frozenset({axis}).union(*(form.dims for form in parts))
   if moves.entries(shape, dims) > _LIMIT:
     return None
-  parts = [c.expanded(form, dims) for form in parts]
+  parts = [forms.expanded(c, form, dims) for form in parts]
   most = max(len(form.terms) for form in parts)
   terms = []
   for k in range(most):
     rows = [
       form.terms[k]
       if k < len(form.terms)
-      else forms.constant(form, forms.ABSENT, c.names)
+      else forms.constant(form.shape, forms.ABSENT)
       for form in parts
     ]
     tables = (
