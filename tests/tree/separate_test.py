@@ -12,32 +12,22 @@ from wsl import tree
 from wsl.tree import _separate
 
 PLACES = (1, 0, 1, 2)
+MANY = PLACES * 9  # more than the results of one kernel
 ROWS = np.asarray([[1.5, -2.0], [0.0, 0.0], [-0.0, np.inf]])
 
 
-@pytest.mark.parametrize('loop', [False, True])
 @pytest.mark.parametrize('dtype', ['float32', 'float16', 'int32', 'uint32'])
-def test_copies_are_the_rows(loop, dtype, monkeypatch):
-  if loop:  # as on a GPU
-    monkeypatch.setattr(
-      jax.lax, 'platform_dependent', lambda *xs, cpu, default: default(*xs)
-    )
+def test_copies_are_the_rows(dtype):
   rows = jnp.asarray(np.nan_to_num(ROWS, posinf=9.0), dtype)
-  found = jax.jit(lambda x: tree.separate(x, PLACES))(rows)
-  for x, place in zip(found, PLACES, strict=True):
+  found = jax.jit(lambda x: tree.separate(x, MANY))(rows)
+  for x, place in zip(found, MANY, strict=True):
     assert x.dtype == rows.dtype
     np.testing.assert_array_equal(x, rows[place])
   many = jax.jit(jax.vmap(lambda x: tree.separate(x, PLACES)))
   np.testing.assert_array_equal(many(rows[None])[3][0], rows[2])
 
 
-@pytest.mark.parametrize('loop', [False, True])
-def test_copies_of_floats_have_derivatives(loop, monkeypatch):
-  if loop:
-    monkeypatch.setattr(
-      jax.lax, 'platform_dependent', lambda *xs, cpu, default: default(*xs)
-    )
-
+def test_copies_of_floats_have_derivatives():
   def square(x):
     copies = tree.separate(x, PLACES)
     return sum(float(i) * (y**2).sum() for i, y in enumerate(copies))
@@ -48,7 +38,7 @@ def test_copies_of_floats_have_derivatives(loop, monkeypatch):
   np.testing.assert_allclose(jax.jit(jax.grad(square))(x), 2 * weights * x)
 
 
-def test_on_a_gpu_a_copy_takes_few_operations_of_one_loop():
+def test_on_a_gpu_a_copy_takes_few_operations_and_no_loop():
   def operations(number):
     copies = jax.jit(lambda x: tree.separate(x, (0,) * number))
     x = jax.ShapeDtypeStruct((1, 8), jnp.int32)
@@ -56,8 +46,24 @@ def test_on_a_gpu_a_copy_takes_few_operations_of_one_loop():
     return re.findall(r'stablehlo\.(\w+)', lowered.as_text())
 
   few, many = operations(2), operations(12)
-  assert few.count('while') == many.count('while') == 1
-  assert (len(many) - len(few)) / 10 <= 8
+  assert few.count('reduce') == many.count('reduce') == 1
+  assert not {'while', 'case'} & {*many}
+  assert (len(many) - len(few)) / 10 <= 5
+
+
+@pytest.mark.cpu_only('it reads the compiled program')
+def test_no_place_is_in_the_kernels_that_use_the_copies():
+  """XLA keeps the copies, and does not take the slices into the kernels."""
+
+  def scaled(table, xs):
+    return [x * r for x, r in zip(xs, tree.separate(table, range(len(xs))))]
+
+  given = jnp.ones((3, 1)), [jnp.ones(5)] * 3
+  text = jax.jit(scaled).lower(*given).compile().as_text()
+  body = r'^%\S+ \(.*?^}'
+  kernels = [x for x in re.findall(body, text, re.M | re.S) if 'multiply' in x]
+  assert len(kernels) == 3
+  assert not any('slice' in kernel for kernel in kernels)
 
 
 def test_hyperparameters_are_copied_if_they_are_small_arrays():
@@ -78,17 +84,12 @@ def test_hyperparameters_are_copied_if_they_are_small_arrays():
   assert all(x['w'] is hyper['w'] for x in each)
 
 
-@pytest.mark.parametrize('loop', [False, True])
 @traces.fresh()
-def test_known_arrays_are_copied_for_leaves_in_a_trace(loop, monkeypatch):
-  if loop:
-    monkeypatch.setattr(
-      jax.lax, 'platform_dependent', lambda *xs, cpu, default: default(*xs)
-    )
+def test_known_arrays_stay_constants_of_the_leaves_in_a_trace():
   given = np.asarray([0.5, -0.0, 3.0], np.float32)
   rows = jax.jit(lambda x: tree.at_leaves(given, [x, x, tree.defer(x)]))
   text = rows.trace(jnp.ones((2, 1), jnp.bfloat16))
   text = text.lower(lowering_platforms=('cuda',)).as_text()
-  assert text.count('stablehlo.while') == 1
+  assert not re.search(r'stablehlo\.(while|reduce)', text)
   for found in rows(jnp.ones((2, 1))):
     np.testing.assert_array_equal(found, given)

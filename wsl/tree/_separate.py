@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _on_demand
 
 # Entries of an array that may be copied for each leaf.
 _SMALL = 1 << 12
+# Results of one kernel.
+_AT_ONCE = 32
 
 
 def separate(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
@@ -39,14 +40,15 @@ def separate(rows: types.Array, places: Sequence[int]) -> list[types.Array]:
   """
   if not isinstance(rows, jax.core.Tracer) or len(places) == 1:
     return [rows[i] for i in places]
-  return _copies(rows, _one(_entry(rows)), tuple(places))
+  return _copies(rows, tuple(places))
 
 
 def at_leaves(value: Any, tree: types.Tree) -> types.Tree:
   """Returns a tree with one value at each leaf.
 
-  A small array, such as a weight for each model, is copied in a trace: on a GPU
-  the kernels of leaves that share one would be merged. A number does no harm.
+  A small array that is traced, such as a weight for each model, is copied: on a
+  GPU the kernels of leaves that share one would be merged. Numbers, and arrays
+  that are known, do no harm.
 
   Args:
     value: any value.
@@ -77,128 +79,56 @@ def hyper_for_leaves(
 
 
 def _repeat(value: Any, leaves: Sequence[Any]) -> list[Any]:
-  """Repeats a value; copies it if it is a small array in a trace."""
+  """Repeats a value; copies it if it is a small array that is traced."""
   small = (
-    isinstance(value, (jax.Array, np.ndarray))
+    isinstance(value, jax.core.Tracer)
     and value.ndim > 0
     and value.size <= _SMALL
     and (_is_float(value) or jnp.issubdtype(value.dtype, np.integer))
   )
   if not small or len(leaves) < 2:
     return [value] * len(leaves)
-  # XLA evaluates copies of what is known. An entry of a leaf is not.
-  traced = next(filter(_is_number, _on_demand.tracers([leaves, value])), None)
-  if traced is None:
-    return [value] * len(leaves)
-  rows, places = jnp.asarray(value)[None], (0,) * len(leaves)
-  return _copies(rows, _one(_entry(traced)), places)
+  return _copies(value[None], (0,) * len(leaves))
 
 
-def _entry(x: types.Array) -> types.Array:
-  """Returns the first entry of an array as an integer of 32 bits."""
-  x = x[(0,) * x.ndim]
-  if jnp.iscomplexobj(x):
-    x = x.real
-  if _is_float(x):
-    x = x.view(f'int{8 * x.dtype.itemsize}')
-  return x.astype(np.int32)
+@functools.partial(jax.jit, static_argnums=1)
+def _copies(rows: types.Array, places: tuple[int, ...]) -> list[types.Array]:
+  """Copies rows of integers or floats; one for each place."""
+  return (_copy_floats if _is_float(rows) else _copy)(rows, places)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _copies(
-  rows: types.Array, steps: types.Array, places: tuple[int, ...]
-) -> list[types.Array]:
-  """Copies rows of integers or floats; ``steps`` is 1, unknown to XLA."""
-  copy = _copy_floats if _is_float(rows) else _copy
-  return copy(rows, steps, places)
-
-
-def _copy(
-  rows: types.Array, steps: types.Array, places: tuple[int, ...]
-) -> list[types.Array]:
-  """Copies rows of integers."""
-  plainly = lambda rows, _: [rows[i] for i in places]
-  branch = lambda rows, steps: _in_branch(rows, steps, places)
-  same = len(set(places)) == 1  # no slices that differ
-  return jax.lax.platform_dependent(
-    rows,
-    steps,
-    cpu=plainly if same else branch,
-    default=lambda rows, steps: _in_loop(rows, steps, places),
-  )
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _copy_floats(
-  rows: types.Array, steps: types.Array, places: tuple[int, ...]
+  rows: types.Array, places: tuple[int, ...]
 ) -> list[types.Array]:
   """Copies rows of floats by their bits."""
   integers = rows.view(f'int{8 * rows.dtype.itemsize}')
-  return [x.view(rows.dtype) for x in _copy(integers, steps, places)]
+  return [x.view(rows.dtype) for x in _copy(integers, places)]
 
 
 @_copy_floats.defjvp
 def _derivatives(places: tuple[int, ...], given: Any, tangents: Any) -> Any:
   """Differentiates copies of rows, which are rows."""
-  rows, steps = given
-  return _copy_floats(rows, steps, places), [tangents[0][i] for i in places]
+  return _copy_floats(*given, places), [tangents[0][i] for i in places]
 
 
-def _in_branch(
-  rows: types.Array, steps: types.Array, places: Sequence[int]
-) -> list[types.Array]:
-  """Copies rows in the branch of a conditional, across which XLA fuses nothing.
+def _copy(rows: types.Array, places: tuple[int, ...]) -> list[types.Array]:
+  """Copies rows of integers by reductions.
 
-  On a GPU the branch would become a select, and be fused.
+  Each result of a reduction of several operands has a buffer of its own, and
+  XLA fuses no such result into the kernels that use it. An operand is a row
+  twice, as a reduction along an axis of length 1 would be removed.
   """
-  taken = lambda rows: [rows[i] for i in places]
-  zeros = lambda rows: [jnp.zeros_like(rows[0]) for _ in places]
-  return jax.lax.cond(steps > 0, taken, zeros, rows)
-
-
-def _in_loop(
-  rows: types.Array, steps: types.Array, places: Sequence[int]
-) -> list[types.Array]:
-  """Copies rows in the only step of a loop, by kernels that are all equal."""
-  shape, dtype = rows.shape[1:], rows.dtype
-  rows = rows.reshape(len(rows), -1)
-  # The place stands behind the entries of each copy, and the number of steps
-  # is computed: XLA does not know them, so that it neither builds them into the
-  # kernels, nor unrolls the loop. A place counts from 1, for XLA would take a
-  # copy of equal entries, such as zeros, as one number.
-  copies: Any = [np.zeros(rows.shape[1] + 1, dtype) for _ in places]
-  for copy, place in zip(copies, places):
-    copy[-1] = place + 1
-  table = jnp.pad(rows, [(1, 0), (0, 0)])
-
-  def copy_all(state: Any) -> Any:
-    i, copies = state
-    found = []
-    for copy in copies:
-      place = copy[-1:]
-      row = jax.lax.dynamic_index_in_dim(
-        table, place[0], keepdims=False, allow_negative_indices=False
-      )
-      found.append(jnp.concatenate([row, place]))
-    return i + np.ones((), i.dtype), found
-
-  _, copies = jax.lax.while_loop(
-    lambda state: state[0] < steps, copy_all, (jnp.zeros_like(steps), copies)
-  )
-  return [copy[:-1].reshape(shape) for copy in copies]
+  zero = np.zeros((), rows.dtype)
+  either = lambda xs, ys: [x | y for x, y in zip(xs, ys)]
+  found: list[types.Array] = []
+  for start in range(0, len(places), _AT_ONCE):
+    some = places[start : start + _AT_ONCE]
+    twice = [jnp.broadcast_to(rows[i], (2, *rows.shape[1:])) for i in some]
+    found += jax.lax.reduce(twice, [zero] * len(some), either, (0,))
+  return found
 
 
 def _is_float(x: Any) -> bool:
   """Returns True for real floats."""
   return jnp.issubdtype(x.dtype, np.floating)
-
-
-def _is_number(x: types.Array) -> bool:
-  """Returns True for an array with entries that are numbers, not keys."""
-  return x.size > 0 and jnp.issubdtype(x.dtype, np.number)
-
-
-def _one(entry: types.Array) -> types.Array:
-  """Returns 1 as a function of an integer, of its dtype."""
-  one = jnp.ones((), entry.dtype)
-  return (entry | one) & one
