@@ -89,10 +89,10 @@ def test_errors():
 
 def test_permuting_on_the_host_equals_permute():
   from tests.align import permutation_test
-  from wsl.align import _check
+  from wsl.align._check import on_host
 
   symmetry, params = permutation_test.SYMMETRY, permutation_test._params()
   g = align.random(symmetry, KEY)
   moved = align.permute(params, g, symmetry=symmetry)
-  host = _check.permute_on_host(params, g, symmetry)
+  host = on_host.permute(params, g, symmetry)
   jax.tree.map(np.testing.assert_array_equal, moved, host)

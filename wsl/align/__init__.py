@@ -4,18 +4,19 @@ from wsl.align._activations.activation_matching import (
   activation_matching as activation_matching,
 )
 from wsl.align._agreement import agreement as agreement
+from wsl.align._arguments import check_leaves as check_leaves
 from wsl.align._assignment import assign_lapx as assign_lapx
 from wsl.align._assignment import assign_optax as assign_optax
 from wsl.align._assignment import assign_scipy as assign_scipy
 from wsl.align._batch_norm import reset_batch_stats as reset_batch_stats
-from wsl.align._check import check as check
-from wsl.align._check import Report as Report
+from wsl.align._check.check import check as check
+from wsl.align._check.check import Report as Report
 from wsl.align._explain import explain as explain
 from wsl.align._find.find import find_symmetry as find_symmetry
 from wsl.align._gauges.absorb import absorb_norms as absorb_norms
 from wsl.align._gauges.absorb import Absorbed as Absorbed
-from wsl.align._gauges.balance import balance as balance
-from wsl.align._gauges.balance import Balanced as Balanced
+from wsl.align._gauges.balance.balance import balance as balance
+from wsl.align._gauges.balance.balance import Balanced as Balanced
 from wsl.align._gauges.compose import compose as compose
 from wsl.align._gauges.compose import invert as invert
 from wsl.align._gauges.elements import Gauge as Gauge
@@ -51,7 +52,6 @@ from wsl.align._repair_in_closed_form import (
   repair_in_closed_form as repair_in_closed_form,
 )
 from wsl.align._symmetry import Action as Action
-from wsl.align._symmetry import check_leaves as check_leaves
 from wsl.align._symmetry import Factor as Factor
 from wsl.align._symmetry import GAUGES as GAUGES
 from wsl.align._symmetry import Interleaved as Interleaved

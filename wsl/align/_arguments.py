@@ -1,8 +1,10 @@
 """Checks of arguments that several functions of this room have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
 
 from wsl import deltas, tree, types
 from wsl.align import _symmetry
@@ -26,6 +28,62 @@ def default_leaves(name: str, shape: tuple[int, ...]) -> bool:
   return not _STATISTICS.search(name)
 
 
+def check_leaves(
+  symmetry: _symmetry.Symmetry, leaves: dict[str, Any], argument: str
+) -> None:
+  """Checks that the names and shapes of leaves are those of a symmetry.
+
+  Args:
+    symmetry: a symmetry.
+    leaves: leaves by name.
+    argument: the name of the argument in the message.
+
+  Raises:
+    ValueError: if a leaf is missing, unknown or of another shape.
+
+  Example:
+    >>> import numpy as np
+    >>> from wsl import align
+    >>> unit = align.Factor('w:0', 3)
+    >>> symmetry = align.Symmetry((unit,), (('w', ((('w:0',),),)),))
+    >>> check_leaves(symmetry, {'w': np.ones(3)}, 'f: params')
+  """
+  names = dict.fromkeys(symmetry.leaf, True)
+  tree.check_names(argument, leaves, 'the symmetry', names)
+  for name, leaf in leaves.items():
+    plan = symmetry.plan(name)
+    shape = tuple(sum(map(_symmetry.width, axis)) for axis in plan)
+    if tuple(np.shape(leaf)) != shape:
+      raise ValueError(
+        f"{argument}: leaf '{name}' has shape {tuple(np.shape(leaf))}, the "
+        f'symmetry was found for {shape}: models of different widths cannot be '
+        'permuted into each other'
+      )
+
+
+def check_kinds(gauges: Sequence[str], caller: str) -> None:
+  """Checks the names of kinds of gauges.
+
+  Raises:
+    ValueError: if one is unknown, or if they are a single text.
+
+  Example:
+    >>> check_kinds(('permutation', 'scale'), 'f')
+  """
+  known = _symmetry.GAUGES
+  if isinstance(gauges, str):
+    raise ValueError(
+      f'{caller}: gauges is the text {gauges!r}: expected a tuple of some of '
+      f'{[*known]}'
+    )
+  unknown = [kind for kind in gauges if kind not in known]
+  if unknown:
+    raise ValueError(
+      f'{caller}: gauges has {unknown[0]!r}: expected some of {[*known]}'
+      f'{tree.nearest(unknown[0], known)}'
+    )
+
+
 def check_models(
   models: Mapping[str, types.Params],
   symmetry: _symmetry.Symmetry,
@@ -46,7 +104,7 @@ def check_models(
     ValueError: naming the model and the leaf.
   """
   for name, model in models.items():
-    _symmetry.check_leaves(symmetry, tree.named(model), f'{caller}: {name}')
+    check_leaves(symmetry, tree.named(model), f'{caller}: {name}')
     tree.check_real(caller, model, 'match its real and imaginary parts instead')
   return deltas.check(caller, dict(models))
 

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _blocks, _symmetry
-from wsl.align._gauges import elements, short_names
+from wsl.align import _arguments, _blocks, _symmetry
+from wsl.align._gauges import draws, elements, short_names
 
 Permutation: TypeAlias = dict[str, types.Array]
 
@@ -59,7 +59,7 @@ def permute(
     ...         symmetry=symmetry)['a'].tolist()
     [2.0, 1.0]
   """
-  _symmetry.check_leaves(symmetry, tree.named(params), 'permute: params')
+  _arguments.check_leaves(symmetry, tree.named(params), 'permute: params')
   check_permutation(permutation, symmetry, 'permute: permutation')
   gauge = elements.with_duals(symmetry, permutation, jnp)
 
@@ -137,7 +137,7 @@ def random(
   actions = tuple(a for a in symmetry.actions if a.kind in gauges)
   symmetry = dataclasses.replace(symmetry, actions=actions)
   normals = lambda name, shape: normal(tree.name_key(key, name), shape)
-  return moved | elements.draw(symmetry, normals)
+  return moved | draws.tables(symmetry, normals)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

@@ -8,16 +8,13 @@ alike. Its permutation may depend on the index of outer factors: the order of
 units may differ between heads.
 """
 
-from collections.abc import Sequence
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
-import numpy as np
 
-from wsl import tree
 from wsl.align import _blocks
 
 Segment: TypeAlias = tuple[str, ...]  # names of factors, major to minor
@@ -211,55 +208,3 @@ class Symmetry:
       *outer, size = self.table_shape(group.name)
       total += math.prod(outer) * math.lgamma(size + 1)
     return total / math.log(10)
-
-
-def check_leaves(
-  symmetry: Symmetry, leaves: dict[str, Any], argument: str
-) -> None:
-  """Checks that the names and shapes of leaves are those of a symmetry.
-
-  Args:
-    symmetry: a symmetry.
-    leaves: leaves by name.
-    argument: the name of the argument in the message.
-
-  Raises:
-    ValueError: if a leaf is missing, unknown or of another shape.
-
-  Example:
-    >>> import numpy as np
-    >>> symmetry = Symmetry((Factor('w:0', 3),), (('w', ((('w:0',),),)),))
-    >>> check_leaves(symmetry, {'w': np.ones(3)}, 'f: params')
-  """
-  names = dict.fromkeys(symmetry.leaf, True)
-  tree.check_names(argument, leaves, 'the symmetry', names)
-  for name, leaf in leaves.items():
-    shape = tuple(sum(map(width, axis)) for axis in symmetry.plan(name))
-    if tuple(np.shape(leaf)) != shape:
-      raise ValueError(
-        f"{argument}: leaf '{name}' has shape {tuple(np.shape(leaf))}, the "
-        f'symmetry was found for {shape}: models of different widths cannot be '
-        'permuted into each other'
-      )
-
-
-def check_kinds(gauges: Sequence[str], caller: str) -> None:
-  """Checks the names of kinds of gauges.
-
-  Raises:
-    ValueError: if one is unknown, or if they are a single text.
-
-  Example:
-    >>> check_kinds(('permutation', 'scale'), 'f')
-  """
-  if isinstance(gauges, str):
-    raise ValueError(
-      f'{caller}: gauges is the text {gauges!r}: expected a tuple of some of '
-      f'{list(GAUGES)}'
-    )
-  unknown = [kind for kind in gauges if kind not in GAUGES]
-  if unknown:
-    raise ValueError(
-      f'{caller}: gauges has {unknown[0]!r}: expected some of {list(GAUGES)}'
-      f'{tree.nearest(unknown[0], GAUGES)}'
-    )

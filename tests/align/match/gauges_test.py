@@ -8,7 +8,7 @@ import pytest
 from tests.align import gauges_test as models
 from wsl import align, tree
 from wsl import models as language
-from wsl.align import _check
+from wsl.align._check import check, on_host
 
 KEY = jax.random.key(0)
 
@@ -30,13 +30,13 @@ def element(symmetry, seed, gauges=align.GAUGES):
   }
   if 'permutation' not in gauges:
     g = align.identity(symmetry)
-  actions = _check._actions(symmetry, jax.random.key(seed))
+  actions = check._actions(symmetry, jax.random.key(seed))
   kind = lambda name: symmetry.action[name].kind
   return g | {n: x for n, x in actions.items() if kind(n) in gauges}
 
 
 def move(params, g, symmetry):
-  return _check.permute_on_host(params, g, symmetry)
+  return on_host.permute(params, g, symmetry)
 
 
 def distance(a, b):

@@ -23,7 +23,8 @@ import numpy as np
 from wsl.align import _symmetry
 from wsl.align._activations import activation_moments
 from wsl.align._activations import reading as reading_lib
-from wsl.align._gauges import balanced_pair, gram_means
+from wsl.align._gauges import balanced_pair
+from wsl.align._gauges.balance import gram_means
 
 _RANK = 1e-7  # relative size of singular values that count as zero
 _ROUNDING = 10  # the same, in units of rounding

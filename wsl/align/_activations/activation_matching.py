@@ -7,17 +7,9 @@ from typing import Any, TypeAlias
 import jax
 
 from wsl import batches as batches_lib
-from wsl import deltas, tree, types
-from wsl.align import (
-  _assignment,
-  _permutation,
-  _symmetry,
-)
-from wsl.align._activations import (
-  activation_sites,
-  gauge_matching,
-  readings,
-)
+from wsl import tree, types
+from wsl.align import _arguments, _assignment, _permutation, _symmetry
+from wsl.align._activations import activation_sites, gauge_matching, readings
 
 Capture: TypeAlias = Callable[[types.Params, Any], readings.Sites]
 _GAINS = ('correlation', 'inner', 'distance')
@@ -130,21 +122,16 @@ def activation_matching(
   distance over all rows (there it is that of the last batch alone), and in the
   sites: inputs of linear maps (there all activations of a unit).
   """
-  for name, model in (('fixed', fixed), ('moving', moving)):
-    leaves = tree.named(model)
-    _symmetry.check_leaves(symmetry, leaves, f'activation_matching: {name}')
-  fixed, moving = deltas.check(
-    'activation_matching', {'fixed': fixed, 'moving': moving}
+  fixed, moving = _arguments.check_models(
+    {'fixed': fixed, 'moving': moving}, symmetry, caller='activation_matching'
   )
   for model in (fixed, moving):
     tree.check_not_narrowed('activation_matching', model)
-    reason = 'match its real and imaginary parts instead'
-    tree.check_real('activation_matching', model, reason)
   if gain not in _GAINS:
     raise ValueError(
       f"activation_matching: gain '{gain}' is unknown: use one of {_GAINS}"
     )
-  _symmetry.check_kinds(gauges, 'activation_matching')
+  _arguments.check_kinds(gauges, 'activation_matching')
   view = gauge_matching.view_of(symmetry, gauges)
   if view.symmetry.actions:
     _check_gauges(gain, capture)

@@ -168,7 +168,7 @@ def _gains(
       used = {act.name: tables[act.name] for act in acts}
       duals = elements.with_duals(frames.symmetry, used, np)
       front: Any = np.moveaxis(cross, axes, range(len(axes)))
-      front = np.asarray(elements.act(front, reading.factors, acts, duals, np))
+      front = elements.act(front, reading.factors, acts, duals, np)
       cross = np.moveaxis(front, range(len(axes)), axes)
   return cross
 

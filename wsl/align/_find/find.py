@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, TypeAlias
 from jax.extend import core
 
 from wsl import jaxprs, tree, types
-from wsl.align import _symmetry
+from wsl.align import _arguments, _symmetry
+from wsl.align._check import certification
 from wsl.align._find import (
   axis_facts,
   axis_tree,
-  certification,
   jaxpr_reader,
   known_constants,
   summed_scans,
@@ -90,7 +90,7 @@ def find_symmetry(
     >>> symmetry.leaf['b']
     ((('a:1',),), (('b:1',),))
   """
-  _symmetry.check_kinds(gauges, 'find_symmetry')
+  _arguments.check_kinds(gauges, 'find_symmetry')
   if ones is not None:
     apply_fn = absorb.with_ones(apply_fn, params, ones)
   found = analyse(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _permutation, _symmetry
+from wsl.align import _arguments, _permutation, _symmetry
 from wsl.align._gauges.powers import system
 
 _GAIN = re.compile(r'(^|[./_])(scale|gain|gamma|weight|g)$')
@@ -79,7 +79,7 @@ def absorb_norms(
     ([1.0, 1.0, 1.0], [2.0, -1.0, 4.0])
   """
   named = tree.named(params)
-  _symmetry.check_leaves(symmetry, named, 'absorb_norms: params')
+  _arguments.check_leaves(symmetry, named, 'absorb_norms: params')
   if leaves is None:
     leaves = lambda name, shape: len(shape) == 1 and bool(_GAIN.search(name))
   chosen = tree.named(tree.select(params, leaves))

@@ -9,7 +9,8 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import _blocks, _permutation, _symmetry
-from wsl.align._gauges import balance, compose, elements
+from wsl.align._gauges import compose, elements
+from wsl.align._gauges.balance import balance
 
 Element: TypeAlias = dict[str, Any]
 
@@ -144,5 +145,5 @@ def apply(
     here = tuple(a for a in acts if a.block == k)
     wide = block.astype(np.float64) if here else block
     moved = elements.act(wide, factors, here, duals, np)
-    found.append(np.asarray(moved).astype(block.dtype))
+    found.append(moved.astype(block.dtype))
   return found

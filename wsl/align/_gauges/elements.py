@@ -1,6 +1,6 @@
 """Signs, scales, rotations, phases and linear maps, block by block."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 import itertools
 from typing import Any, NamedTuple, TypeAlias
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import _blocks, _symmetry
-from wsl.align._gauges import complex_tables, procrustes
+from wsl.align._gauges import complex_tables
 
 Gauge: TypeAlias = dict[str, types.Array]
 
@@ -94,12 +94,12 @@ def identity_actions(
 
 
 def act(
-  block: types.Array,
+  block: Any,
   factors: _blocks.Factors,
   acts: tuple[Act, ...],
   tables: Gauge,
   xp: Any = jnp,
-) -> types.Array:
+) -> Any:
   """Applies actions to one block ``[*sizes of factors]``.
 
   Args:
@@ -142,13 +142,13 @@ def with_duals(symmetry: _symmetry.Symmetry, gauge: Gauge, xp: Any) -> Gauge:
   found, last = dict(gauge), None
   for action in symmetry.actions:
     if action.kind == 'linear' and action.name in gauge:
-      table = _in_turn(gauge[action.name], last)
+      table = in_turn(gauge[action.name], last)
       last = xp.matrix_transpose(xp.linalg.inv(table))
       found[dual_of(action.name)] = last
   return found
 
 
-def _in_turn(x: Any, last: Any) -> Any:
+def in_turn(x: Any, last: Any) -> Any:
   """Returns the operand of a decomposition; those of a trace follow another."""
   if last is None or not tree.is_traced([x, last]):
     return x
@@ -162,67 +162,11 @@ def multiply(
   # [*outer, i, j] times [*outer, j, rest]: bring the axes to the front.
   front = xp.moveaxis(block, moved, range(len(moved)))
   flat = front.reshape(*front.shape[: len(moved)], -1)
-  result = _product(table, flat).reshape(front.shape)
+  result = matmul(table, flat).reshape(front.shape)
   return xp.moveaxis(result, range(len(moved)), moved)
 
 
-def draw(
-  symmetry: _symmetry.Symmetry,
-  normal: Callable[[str, tuple[int, ...]], Any],
-  xp: Any = jnp,
-) -> Gauge:
-  """Draws the tables of all actions, well conditioned.
-
-  Args:
-    symmetry: the symmetry.
-    normal: draws normal numbers, by a name and a shape.
-    xp: ``numpy`` on the host, else ``jax.numpy``.
-  """
-  found: Gauge = {}
-  last: Any = None
-  for action in symmetry.actions:
-    shape, name = symmetry.action_shape(action.name), action.name
-    noise = normal(name, shape)
-    if action.kind == 'sign':
-      found[name] = xp.where(noise < 0, -1, 1).astype(noise.dtype)
-    elif action.kind == 'scale':
-      found[name] = xp.exp(noise / 2)
-    elif action.kind == 'rotation' and action.ones:
-      inner = (*shape[:-2], shape[-1] - 1, shape[-1] - 1)
-      small = _rotation(_in_turn(normal(name, inner), last), xp)
-      last = found[name] = _fixing_ones(small, xp)
-    elif action.kind == 'rotation':
-      last = found[name] = _rotation(_in_turn(noise, last), xp)
-    elif action.kind == 'phase':
-      size = None if action.unit else normal(f'{name} scale', shape[:-1])
-      found[name] = complex_tables.from_normal(noise, size, xp)
-    else:
-      left = _rotation(_in_turn(noise, last), xp)
-      last = right = _rotation(
-        _in_turn(normal(f'{name} right', shape), left), xp
-      )
-      scale = xp.exp(normal(f'{name} scale', shape[:-1]) / 2)
-      found[name] = _product(left * scale[..., None, :], right)
-  return found
-
-
-def _rotation(noise: Any, xp: Any) -> Any:
-  """Returns a uniformly drawn orthogonal matrix from normal numbers."""
-  q, r = xp.linalg.qr(noise)
-  # Without the signs of the diagonal the draw would not be uniform.
-  return q * xp.sign(xp.diagonal(r, 0, -2, -1))[..., None, :]
-
-
-def _fixing_ones(inner: Any, xp: Any) -> Any:
-  """Returns a rotation of n units that fixes ones, from one of n - 1."""
-  n = inner.shape[-1] + 1
-  basis = procrustes.complement(n).astype(inner.dtype)
-  basis = xp.broadcast_to(basis, (*inner.shape[:-2], n, n - 1))
-  whole = _product(_product(basis, inner), xp.matrix_transpose(basis))
-  return whole + 1 / n
-
-
-def _product(x: Any, y: Any) -> Any:
+def matmul(x: Any, y: Any) -> Any:
   """Multiplies matrices, on the host or not."""
   host = isinstance(x, np.ndarray) and isinstance(y, np.ndarray)
   return np.matmul(x, y) if host else tree.matmul(x, y)
@@ -241,7 +185,7 @@ def inverse(
     return xp.matrix_transpose(table)
   if kind == 'phase':
     return complex_tables.inverse(table, xp)
-  return xp.linalg.inv(table if xp is np else _in_turn(table, last))
+  return xp.linalg.inv(table if xp is np else in_turn(table, last))
 
 
 def times(symmetry: _symmetry.Symmetry, name: str, x: Any, y: Any) -> Any:
@@ -252,4 +196,4 @@ def times(symmetry: _symmetry.Symmetry, name: str, x: Any, y: Any) -> Any:
   if kind == 'phase':
     host = isinstance(x, np.ndarray) and isinstance(y, np.ndarray)
     return complex_tables.product(y, x, np if host else jnp)
-  return _product(y, x)
+  return matmul(y, x)

@@ -5,7 +5,7 @@ import functools
 from typing import Any
 
 from wsl import tree, types
-from wsl.align import _symmetry
+from wsl.align import _arguments, _symmetry
 from wsl.align._learned import steps
 
 
@@ -27,7 +27,7 @@ def check(
       f'learned_matching: points={points}, every={every}: expected at least 1 '
       'of each'
     )
-  _symmetry.check_kinds(gauges, steps.CALLER)
+  _arguments.check_kinds(gauges, steps.CALLER)
   groups = symmetry.groups if 'permutation' in gauges else ()
   if not groups and not any(a.kind in gauges for a in symmetry.actions):
     raise ValueError(

@@ -151,9 +151,9 @@ def weight_matching(
       f'weight_matching: starts={starts}, max_sweeps={max_sweeps}: expected at '
       'least 1 of each'
     )
-  _symmetry.check_kinds(gauges, 'weight_matching')
+  _arguments.check_kinds(gauges, 'weight_matching')
   for name, model in (('fixed', fixed), ('moving', moving)):
-    _symmetry.check_leaves(
+    _arguments.check_leaves(
       symmetry, tree.named(model), f'weight_matching: {name}'
     )
     reason = 'match its real and imaginary parts instead'

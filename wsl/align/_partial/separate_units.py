@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _symmetry
+from wsl.align import _arguments, _symmetry
 from wsl.align._partial import entry_sources
 
 
@@ -36,7 +36,7 @@ def count_units(
     ValueError: naming the leaf, group or fraction that does not fit.
   """
   tree.check_names(f'{caller}: b', b, 'a', a)
-  _symmetry.check_leaves(symmetry, tree.named(a), f'{caller}: a')
+  _arguments.check_leaves(symmetry, tree.named(a), f'{caller}: a')
   names = [group.name for group in movable(symmetry)]
   if not isinstance(separate, Mapping):
     separate = dict.fromkeys(names, separate)
@@ -55,7 +55,7 @@ def count_units(
   counts = entry_sources.UnitCounts(
     separate_counts, _sizes_in_b(b, symmetry, outputs, caller)
   )
-  _symmetry.check_leaves(
+  _arguments.check_leaves(
     symmetry_of_b(symmetry, counts), tree.named(b), f'{caller}: b'
   )
   return counts

@@ -48,7 +48,7 @@ def unit_gains(
     [3.0, -2.0]
   """
   tree.check_names('unit_gains: b', b, 'a', a)
-  _symmetry.check_leaves(symmetry, tree.named(a), 'unit_gains: a')
+  _arguments.check_leaves(symmetry, tree.named(a), 'unit_gains: a')
   chosen, of_b = tree.named(tree.select(a, leaves)), tree.named(b)
   for name, x in tree.named(a).items():
     if chosen[name] and x.shape != of_b[name].shape:

@@ -62,7 +62,7 @@ def check(
       f"match_many: update '{update}' is unknown, expected 'in turn' or "
       "'at once'"
     )
-  _symmetry.check_kinds(gauges, 'match_many')
+  _arguments.check_kinds(gauges, 'match_many')
   if {*gauges} == {'permutation'}:
     frank_wolfe.check_initial(initial, len(models), symmetry)
     return

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _assignment, _symmetry
+from wsl.align import _arguments, _assignment, _symmetry
 from wsl.align._transport import costs, couplings
 
 _MARGINALS = ('semi', 'both')
@@ -70,7 +70,7 @@ def check_models(
   """
   a, b = symmetries
   for name, model, symmetry in (('fixed', fixed, a), ('moving', moving, b)):
-    _symmetry.check_leaves(symmetry, tree.named(model), f'transport: {name}')
+    _arguments.check_leaves(symmetry, tree.named(model), f'transport: {name}')
     tree.check_real('transport', model, 'carry its real and imaginary parts')
   for leaf, axes in a.axes:
     if b.leaf[leaf] != axes or _runs(a, leaf) != _runs(b, leaf):

@@ -1,4 +1,4 @@
-"""The representative of smallest norm under scales and linear maps."""
+"""Balanced models: the smallest norm that scales and linear maps reach."""
 
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.align import _arguments, _blocks, _permutation, _symmetry
-from wsl.align._gauges import elements, gram_means, log_scales
+from wsl.align import _arguments, _permutation, _symmetry
+from wsl.align._gauges import elements
+from wsl.align._gauges.balance import gram_means, log_scales
+from wsl.align._gauges.balance import pieces as pieces_lib
 
 _SWEEPS = 200
 _TOLERANCE = 1e-13  # relative change of the tables that ends the sweeps
@@ -27,24 +29,6 @@ class Balanced(NamedTuple):
   params: types.Params
   gauge: dict[str, types.Array]
   kept: dict[str, str]
-
-
-class Piece(NamedTuple):
-  """A block of a leaf, and the scales and linear maps that act on it.
-
-  Attributes:
-    leaf: the name of the leaf.
-    names: the factor of each axis.
-    block: ``[*sizes]``, in float32 or wider; sums over it are in float64.
-    factors: of the block.
-    acts: the actions on it.
-  """
-
-  leaf: str
-  names: tuple[str, ...]
-  block: np.ndarray
-  factors: _blocks.Factors
-  acts: tuple[elements.Act, ...]
 
 
 def balance(
@@ -104,8 +88,8 @@ def balance(
     1979, Lecture Notes in Mathematics 732.
   """
   named = tree.named(params)
-  _symmetry.check_kinds(gauges, 'balance')
-  _symmetry.check_leaves(symmetry, named, 'balance: params')
+  _arguments.check_kinds(gauges, 'balance')
+  _arguments.check_leaves(symmetry, named, 'balance: params')
   tree.check_real('balance', params, 'balance its real and imaginary parts')
   tables, kept = solve(params, symmetry, gauges, leaves, 'balance: params')
   wide = tree.wide_dtype(*(x for x in named.values() if tree.is_float(x)))
@@ -134,7 +118,7 @@ def solve(
   kinds = {'scale', 'linear', 'phase'} & {*gauges}
   chosen = [a for a in symmetry.actions if a.kind in kinds and not a.unit]
   names = {a.name for a in chosen}
-  pieces = _pieces(params, symmetry, names, leaves, argument)
+  pieces = pieces_lib.read(params, symmetry, names, leaves, argument)
   used = {act.name for piece in pieces for act in piece.acts}
   kept: dict[str, str] = {}
   for action in chosen:
@@ -162,36 +146,8 @@ def solve(
 
 
 def _is_coupled(
-  name: str, pieces: Sequence[Piece], names: Collection[str]
+  name: str, pieces: Sequence[pieces_lib.Piece], names: Collection[str]
 ) -> bool:
   """Returns True if another action acts on a block of an action."""
   acts = [{act.name for act in piece.acts} & {*names} for piece in pieces]
   return any(name in one and len(one) > 1 for one in acts)
-
-
-def _pieces(
-  params: types.Params,
-  symmetry: _symmetry.Symmetry,
-  names: set[str],
-  leaves: types.Leaves,
-  argument: str,
-) -> list[Piece]:
-  """Reads the blocks on which some actions act, in float32 or wider."""
-  selected = tree.named(tree.select(params, leaves))
-  found = []
-  for name, leaf in tree.named(params).items():
-    acts = elements.acts_of(symmetry, name, names)
-    if not (acts and selected[name] and tree.is_float(leaf)):
-      continue
-    x = np.asarray(tree.read(leaf))
-    x = x.astype(tree.wide_dtype(x), copy=False)
-    if not np.isfinite(x).all():
-      raise ValueError(f"{argument}: leaf '{name}' has NaN or inf")
-    for k, (block, factors) in enumerate(
-      _blocks.to_blocks(x, symmetry.layout(name))
-    ):
-      here = tuple(a for a in acts if a.block == k)
-      if here:
-        labels = tuple(f.name for f in factors)
-        found.append(Piece(name, labels, block, factors, here))
-  return found

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from wsl.align import _symmetry
-from wsl.align._gauges import convex_scales, elements
+from wsl.align._gauges import elements
+from wsl.align._gauges.balance import convex_scales
+from wsl.align._gauges.balance import pieces as pieces_lib
 
 
 def update(
-  pieces: Sequence[Any],
+  pieces: Sequence[pieces_lib.Piece],
   symmetry: _symmetry.Symmetry,
   names: Sequence[str],
   tables: dict[str, np.ndarray],
@@ -25,7 +27,7 @@ def update(
   they balance; else the minimum without it would be at infinity.
 
   Args:
-    pieces: the blocks of a model, see ``balance.Piece``.
+    pieces: the blocks of a model, see ``pieces.Piece``.
     symmetry: its symmetry.
     names: the scales and phases.
     tables: of all actions; those of ``names`` are replaced.
@@ -64,7 +66,7 @@ def _modulus(
 
 
 def _terms(
-  pieces: Sequence[Any],
+  pieces: Sequence[pieces_lib.Piece],
   symmetry: _symmetry.Symmetry,
   names: Sequence[str],
   tables: dict[str, Any],

@@ -7,11 +7,14 @@ import numpy as np
 
 from wsl.align import _symmetry
 from wsl.align._gauges import elements
+from wsl.align._gauges.balance import pieces as pieces_lib
 
 _RANK = 1e-7  # relative size of singular values that count as zero
 
 
-def unsolvable(action: _symmetry.Action, pieces: Sequence[Any]) -> str:
+def unsolvable(
+  action: _symmetry.Action, pieces: Sequence[pieces_lib.Piece]
+) -> str:
   """Returns why a linear map has no balanced form; ``''`` if it has one."""
   for piece in pieces:
     mine = [a for a in piece.acts if a.name == action.name]
@@ -41,7 +44,7 @@ def dependent(gram: Any, tolerance: float = _RANK) -> bool:
 
 
 def update(
-  pieces: Sequence[Any],
+  pieces: Sequence[pieces_lib.Piece],
   symmetry: _symmetry.Symmetry,
   name: str,
   tables: dict[str, Any],
@@ -55,7 +58,7 @@ def update(
   becomes the identity.
 
   Args:
-    pieces: the blocks of a model, see ``balance.Piece``.
+    pieces: the blocks of a model, see ``pieces.Piece``.
     symmetry: its symmetry.
     name: the action.
     tables: of all actions; that of ``name`` is replaced.
@@ -75,24 +78,26 @@ def update(
   return float(np.abs(found - before).max() / np.abs(before).max())
 
 
-def _acts(piece: Any, name: str, sign: int) -> bool:
+def _acts(piece: pieces_lib.Piece, name: str, sign: int) -> bool:
   """Returns True if an action acts on a block with a sign of the power."""
   return any(a.name == name and a.power * sign > 0 for a in piece.acts)
 
 
 def _gram(
-  pieces: Sequence[Any], name: str, sign: int, tables: dict[str, Any]
+  pieces: Sequence[pieces_lib.Piece],
+  name: str,
+  sign: int,
+  tables: dict[str, Any],
 ) -> np.ndarray:
   """Returns the Gram matrices ``[*outer, n, n]`` of an axis in some blocks."""
   total: Any = 0.0
   for piece in pieces:
     others = tuple(a for a in piece.acts if a.name in tables)
     block = piece.block.astype(np.float64)
-    block = np.asarray(elements.act(block, piece.factors, others, tables, np))
+    block = elements.act(block, piece.factors, others, tables, np)
     for act in piece.acts:
       if act.name == name and act.power * sign > 0:
-        outer = [piece.names.index(f) for f in piece.factors[act.dim].outer]
-        axes = [*outer, act.dim]
+        axes = elements.axes_of(act, piece.factors)
         front = np.moveaxis(block, axes, range(len(axes)))
         x = front.reshape(*front.shape[: len(axes)], -1)
         total = total + x @ np.swapaxes(x, -1, -2)

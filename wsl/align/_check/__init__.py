@@ -1,0 +1,1 @@
+"""Numerical tests of symmetries, by random parameters and elements."""

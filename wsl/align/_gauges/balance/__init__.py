@@ -1,0 +1,1 @@
+"""The representative of smallest norm under scales and linear maps."""
