@@ -26,8 +26,7 @@ from wsl.align._activations import reading as reading_lib
 from wsl.align._gauges import balanced_pair
 from wsl.align._gauges.balance import gram_means
 
-_RANK = 1e-7  # relative size of singular values that count as zero
-_ROUNDING = 10  # the same, in units of rounding
+_ROUNDING = 10  # size of singular values that count as zero, in roundings
 Observed: TypeAlias = tuple[reading_lib.Reading, activation_moments.Moments]
 
 
@@ -48,7 +47,7 @@ def of(
   both = [_scales(observed, symmetry, model, centred) for model in (0, 1)]
   reasons: list[str] = []
   # Activations have rounding errors of their own dtype.
-  tolerance = max(_RANK, _ROUNDING * float(np.finfo(dtype).eps))
+  tolerance = max(gram_means.RANK, _ROUNDING * float(np.finfo(dtype).eps))
   for action in symmetry.actions:
     if action.kind == 'linear':
       pairs = [_grams(observed, action.name, k, centred) for k in (0, 1)]

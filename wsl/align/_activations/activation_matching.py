@@ -91,8 +91,8 @@ def activation_matching(
   Raises:
     ValueError: if the models differ, do not fit the symmetry or contain NaN
       or inf; if there is no batch; if an activation is not finite; if a kind of
-    ``gauges`` is unknown; or if actions are matched with ``capture`` or the
-    gain ``'distance'``.
+      ``gauges`` is unknown; or if actions are matched with ``capture`` or the
+      gain ``'distance'``.
 
   Example:
     >>> import jax, jax.numpy as jnp

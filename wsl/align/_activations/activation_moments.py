@@ -119,12 +119,6 @@ def gains(moments: Moments, kind: str) -> np.ndarray:
     return covariance
   if kind == 'inner':
     return covariance + outer_product(*means)
-  if kind == 'cosine':
-    inverses = [
-      _inverse_root(second(moments, model, False)) for model in (0, 1)
-    ]
-    inner = covariance + outer_product(*means)
-    return inner * outer_product(*inverses)
   if kind == 'distance':
     ones = [np.ones_like(mean) for mean in means]
     squared = -2 * covariance
@@ -137,14 +131,10 @@ def gains(moments: Moments, kind: str) -> np.ndarray:
     gap = outer_product(means[0], ones[1]) - outer_product(ones[0], means[1])
     # Rounding can make the distance of equal units slightly negative.
     return -np.sqrt(moments.rows * np.maximum(squared + gap**2, 0))
-  scales = []
-  for square, shift, mean in zip(moments.squares, shifts, means):
-    variance = square / moments.rows - shift**2
-    # Rounding leaves a constant unit with about this much variance.
-    varies = variance > _CONSTANT * mean**2
-    deviation = np.sqrt(np.where(varies, variance, 1))
-    scales += [np.where(varies, 1 / deviation, 0)]
-  return covariance * outer_product(*scales)
+  centred = kind == 'correlation'
+  products = covariance if centred else covariance + outer_product(*means)
+  inverses = [_inverse_root(second(moments, k, centred)) for k in (0, 1)]
+  return products * outer_product(*inverses)
 
 
 def second(moments: Moments, model: int, centred: bool) -> np.ndarray:

@@ -9,12 +9,11 @@ import itertools
 import math
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
 from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import jaxprs, tree, types
+from wsl import tree, types
 from wsl.align import _blocks, _symmetry
 from wsl.align._activations import capture
 from wsl.align._find import axis_facts, axis_tree, find
@@ -81,30 +80,37 @@ def activations(
     >>> activations(symmetry, mlp, params, x)['a:1'].tolist()
     [[1.0, 0.0]]
   """
-  found = find.analyse(
-    apply_fn, params, inputs, rules={}, caller='activation_matching'
-  )
-  check_groups(symmetry, found)
+  found = analyse(symmetry, apply_fn, params, inputs)
   sites = choose(symmetry, found)
   wanted = {(site.path, site.operand) for site in sites.values()}
-  _, arrays = jaxprs.bind_static(apply_fn, inputs)
-  args = jax.tree.leaves((params, arrays))
-  values = [jnp.asarray(x) for x in args]
-  _, operands = capture.watch(found.program, values, wanted)
+  operands = capture.observe(found.program, apply_fn, params, inputs, wanted)
   return {
     name: to_rows(operands[site.path, site.operand], site)
     for name, site in sites.items()
   }
 
 
-def check_groups(symmetry: _symmetry.Symmetry, found: find.Analysis) -> None:
-  """Raises a ValueError if a function lacks a group of a symmetry."""
+def analyse(
+  symmetry: _symmetry.Symmetry,
+  apply_fn: Callable[..., Any],
+  params: types.Params,
+  inputs: tuple[Any, ...],
+) -> find.Analysis:
+  """Returns the analysis of a function that has the groups of a symmetry.
+
+  Raises:
+    ValueError: if the function lacks one of them.
+  """
+  found = find.analyse(
+    apply_fn, params, inputs, rules={}, caller='activation_matching'
+  )
   for group in symmetry.groups:
     if group.name not in found.symmetry.factor:
       raise ValueError(
         f"activations: the function has no group '{group.name}': pass the "
         'function for which the symmetry was found'
       )
+  return found
 
 
 def groups_in(

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import jax
 from jax.extend import core
+import jax.numpy as jnp
 
 from wsl import jaxprs, types
 
@@ -41,6 +43,27 @@ def walk(
     return walk(inner, values, visit, here, lift=lift)
 
   return jaxprs.interpret(program, args, enter, lift=lift)
+
+
+def observe(
+  program: core.ClosedJaxpr,
+  apply_fn: Callable[..., Any],
+  params: types.Params,
+  inputs: tuple[Any, ...],
+  wanted: set[Key],
+) -> dict[Key, types.Array]:
+  """Runs a function that was traced and returns some operands and results.
+
+  Args:
+    program: the jaxpr of the function.
+    apply_fn: the function ``(params, *inputs)``.
+    params: parameters.
+    inputs: the other arguments; those that are no arrays are in the program.
+    wanted: the operands and results.
+  """
+  _, arrays = jaxprs.bind_static(apply_fn, inputs)
+  args = [jnp.asarray(x) for x in jax.tree.leaves((params, arrays))]
+  return watch(program, args, wanted)[1]
 
 
 def watch(

@@ -10,9 +10,8 @@ import functools
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 
-from wsl import jaxprs, tree, types
+from wsl import tree, types
 from wsl.align import _blocks, _symmetry
 from wsl.align._activations import (
   activation_sites,
@@ -21,7 +20,6 @@ from wsl.align._activations import (
   leaf_products,
 )
 from wsl.align._activations import reading as reading_lib
-from wsl.align._find import find
 from wsl.align._gauges import views
 
 Sites: TypeAlias = Mapping[str, types.Array | Sequence[types.Array]]
@@ -60,10 +58,7 @@ def read(
     *inputs: the other arguments, arrays.
   """
   symmetry = view.symmetry
-  found = find.analyse(
-    apply_fn, params, inputs, rules={}, caller='activation_matching'
-  )
-  activation_sites.check_groups(symmetry, found)
+  found = activation_sites.analyse(symmetry, apply_fn, params, inputs)
   chosen = candidates.choose(candidates.all_of(view, found, params))
   # Heads are matched by the values of the maps inside them.
   acted = {
@@ -84,9 +79,7 @@ def read(
   }
   wanted = {(site.path, site.operand) for site in sites.values()}
   wanted |= {c.product.key for c in chosen}
-  _, arrays = jaxprs.bind_static(apply_fn, inputs)
-  args = jax.tree.leaves((params, arrays))
-  _, seen = capture.watch(found.program, [jnp.asarray(x) for x in args], wanted)
+  seen = capture.observe(found.program, apply_fn, params, inputs, wanted)
   plain = [
     Read(
       reading_lib.of_group(symmetry, name),

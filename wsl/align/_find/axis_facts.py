@@ -62,7 +62,7 @@ class Step(NamedTuple):
   Attributes:
     name: of the primitive; or ``'loop tie'``, for arrays that are the same in a
       loop, ``'loop take'`` for the slice of a stack in one step of a scan, and
-      ``'put'`` for the stack of slices.
+      ``'loop put'`` for the stack of slices.
     eqn: the equation.
     args: its operands.
     results: its results.

@@ -9,6 +9,12 @@ from wsl.align import _symmetry
 def to_json(symmetry: _symmetry.Symmetry) -> str:
   """Returns a symmetry as JSON, to be stored with a checkpoint.
 
+  Args:
+    symmetry: any symmetry.
+
+  Returns:
+    The text, from which ``from_json`` makes an equal symmetry.
+
   Example:
     >>> from wsl import align
     >>> unit = align.Factor('w:0', 3)
@@ -28,8 +34,19 @@ def to_json(symmetry: _symmetry.Symmetry) -> str:
 def from_json(text: str) -> _symmetry.Symmetry:
   """Returns the symmetry that ``to_json`` has written.
 
+  Args:
+    text: the JSON; that of older versions, without phases, too.
+
+  Returns:
+    The symmetry.
+
   Raises:
     ValueError: if the text does not describe a symmetry.
+
+  Example:
+    >>> text = '{"factors": [], "axes": [["bias", []]]}'
+    >>> from_json(text).leaf
+    {'bias': ()}
   """
   try:
     content = json.loads(text)

@@ -14,13 +14,15 @@ the total cost is the squared distance of the models.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from wsl.align import _blocks
 from wsl.align._transport import blocks as blocks_lib
 from wsl.align._transport import carry, contraction
+
+_Labelled: TypeAlias = tuple[np.ndarray, contraction.Labels]
 
 
 class Masses(NamedTuple):
@@ -121,9 +123,6 @@ def _cost_at(
     + total(ones_x, squares_y)
     - 2 * total((x, on_x), (y, on_y))
   )
-
-
-_Labelled = tuple[np.ndarray, contraction.Labels]
 
 
 def _split(axes: tuple[blocks_lib.Axis, ...], place: int) -> _Parts:

@@ -9,7 +9,7 @@ from wsl.align import _symmetry
 from wsl.align._gauges import elements
 from wsl.align._gauges.balance import pieces as pieces_lib
 
-_RANK = 1e-7  # relative size of singular values that count as zero
+RANK = 1e-7  # relative size of singular values that count as zero
 
 
 def unsolvable(
@@ -30,7 +30,7 @@ def unsolvable(
   return ''
 
 
-def dependent(gram: Any, tolerance: float = _RANK) -> bool:
+def dependent(gram: Any, tolerance: float = RANK) -> bool:
   """Returns True if Gram matrices ``[..., n, n]`` are singular.
 
   Args:

@@ -26,6 +26,10 @@ UNIFORM, ZERO, VECTOR, PAIR = 'uniform', 'zero', 'vector', 'pair'
 class Types:
   """The states of all occurrences of atoms, and what contradicts them.
 
+  ``blocks``, ``pin``, ``zero``, ``repeat`` and ``equal`` have the meaning and
+  the arguments that they have in ``charges.Charges``: the rules of primitives
+  that move entries serve both. Domains mean nothing here.
+
   Attributes:
     states: by occurrence.
     factors: of a product, the occurrences that it multiplies.

@@ -1,5 +1,7 @@
 """What products and sums along axes do to arrays on which phases act."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from wsl.align._find import axis_facts
@@ -23,11 +25,7 @@ def dot(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   own, batch = (cx, bx) if left else (cy, by)
   if not isinstance(form, forms.Form):
     return None
-  found: forms.Form | None = form
-  for i in own:
-    found = None if found is None else _collapsed(c, found, i)
-  if found is not None:
-    found = forms.uniform(c, found, ('product', step.results[0].number))
+  found = _summed(c, form, own, ('product', step.results[0].number))
   if found is None:
     return None
   # The other operand has a row for each batch index.
@@ -43,6 +41,16 @@ def dot(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   for i in tags:
     result = _tagged(c, result, places[i])
   return [result]
+
+
+def _summed(
+  c: Phases, form: forms.Form, dims: Sequence[int], key: tuple[str, int]
+) -> forms.Form | None:
+  """Applies a linear map, the same to each row, that sums over dimensions."""
+  found: forms.Form | None = form
+  for i in dims:
+    found = None if found is None else _collapsed(c, found, i)
+  return None if found is None else forms.uniform(c, found, key)
 
 
 def _placed(
@@ -117,11 +125,7 @@ def reduce_sum(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
     contraction.contract(c, *state, *pairs, f'{step.name} of their products')
     return [None]
   assert state is not None
-  found: forms.Form | None = state
-  for i in axes:
-    found = None if found is None else _collapsed(c, found, i)
-  if found is not None:
-    found = forms.uniform(c, found, ('sum', step.results[0].number))
+  found = _summed(c, state, axes, ('sum', step.results[0].number))
   if found is None:
     return None
   kept = [i for i in range(len(state.shape)) if i not in axes]

@@ -154,13 +154,10 @@ def _diagonal(
   return found
 
 
-def _linear(
-  layouts: dict[int, layout.Layout],
-  facts: axis_facts.Facts,
-  leaves: Sequence[str],
-  names: Mapping[axis_tree.Axis, str],
-) -> tuple[list[_symmetry.Action], dict[str, str]]:
-  """Returns the rotations and linear maps of axes, and why there are none."""
+def _types(
+  layouts: dict[int, layout.Layout], facts: axis_facts.Facts
+) -> linear_types.Types | None:
+  """Returns the types of all arrays; None if those in loops do not settle."""
   c = linear_types.Types(layouts)
   for value in facts.leaves:
     for spot in layout.spots(c.blocks(value)):
@@ -175,14 +172,25 @@ def _linear(
       spot.key[0] for spot, x in c.states.items() if before.get(spot) != x
     }
     if not changed and steps is facts.steps:
-      break
+      c.fail_varying()
+      for value in facts.fixed:
+        c.pin(value)
+      return c
     # Steps of arrays whose states changed are read again; at last all of them.
     steps = [s for s in facts.steps if changed & _numbers(s)] or facts.steps
-  else:
+  return None
+
+
+def _linear(
+  layouts: dict[int, layout.Layout],
+  facts: axis_facts.Facts,
+  leaves: Sequence[str],
+  names: Mapping[axis_tree.Axis, str],
+) -> tuple[list[_symmetry.Action], dict[str, str]]:
+  """Returns the rotations and linear maps of axes, and why there are none."""
+  c = _types(layouts, facts)
+  if c is None:
     return [], {}
-  c.fail_varying()
-  for value in facts.fixed:
-    c.pin(value)
   place = {v.number: name for v, name in zip(facts.leaves, leaves)}
   rotated = c.mixed.keys() | c.ones
   parts: dict[layout.Spot, list[_symmetry.Power]] = {}
