@@ -1,5 +1,6 @@
 """Model Stock: a mean that is pulled to the base by the angle of the models."""
 
+import functools
 from typing import Any
 
 import jax
@@ -84,26 +85,14 @@ def _model_stock(
   models = tree.wide(x)
   along = range(x.ndim - 1) if axis is None else (axis % (x.ndim - 1),)
   axes = tuple(a + 1 for a in along)
-  dot = lambda a, b: jnp.sum(tree.inner(a, b), axis=axes, keepdims=True)
+  squares, products = _inner_products(models, axes)
   # The derivative of a square root is infinite at 0.
-  squares = dot(models, models)
   zero = squares == 0
   norms = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
   floor = jnp.asarray(floor).astype(norms.dtype)
-  cosines = lambda pairs, lengths: tree.safe_divide(
-    pairs, jnp.maximum(lengths, floor)
-  )
-  if len(x) <= _PAIRED:
-    # A model with all that follow it.
-    each = [
-      cosines(dot(models[t:], models[t - 1 : t]), norms[t:] * norms[t - 1 : t])
-      for t in range(1, len(x))
-    ]
-    cosine = jnp.concatenate(each)
-  else:
-    products = jax.lax.map(lambda y: dot(models, y[None]), models)
-    one, other = np.triu_indices(len(x), 1)
-    cosine = cosines(products[one, other], norms[one] * norms[other])
+  one, other = np.triu_indices(len(x), 1)
+  lengths = jnp.maximum(norms[one] * norms[other], floor)
+  cosine = tree.safe_divide(products, lengths)
   cosine = jnp.clip(cosine, -1, 1)
   mean = jnp.mean(cosine, axis=0)
   if angles:
@@ -114,3 +103,45 @@ def _model_stock(
   factor = jnp.where(singular, 0, factor)
   merged = factor.astype(models.dtype) * _linear.mean_leaf(models)
   return merged.astype(x.dtype)
+
+
+def _inner_products(
+  x: types.Array, axes: tuple[int, ...]
+) -> tuple[types.Array, types.Array]:
+  """Returns the inner products of each model with itself, and of all pairs.
+
+  Args:
+    x: ``[T, ...]``.
+    axes: the axes of the vectors.
+
+  Returns:
+    ``[T, ...]`` and ``[T (T - 1) / 2, ...]``, where the axes have length 1.
+  """
+  dot = lambda a, b: jnp.sum(tree.inner(a, b), axis=axes, keepdims=True)
+  if len(x) > _PAIRED:
+    products = jax.lax.map(lambda y: dot(x, y[None]), x)
+    return dot(x, x), products[np.triu_indices(len(x), 1)]
+
+  def in_turn(x: types.Array) -> tuple[types.Array, types.Array]:
+    # A model with all that follow it.
+    each = [dot(x[t:], x[t - 1 : t]) for t in range(1, len(x))]
+    return dot(x, x), jnp.concatenate(each)
+
+  @jax.custom_jvp
+  def at_once(x: types.Array) -> tuple[types.Array, types.Array]:
+    # Models s and s + r modulo T, by one reduction for all r <= T / 2.
+    models, shifts = len(x), range(len(x) // 2 + 1)
+    twice = jnp.concatenate([x, x[: models // 2]])
+    terms = [tree.inner(x, twice[r : r + models]) for r in shifts]
+    zeros = [np.zeros((), terms[0].dtype)] * len(terms)
+    add = lambda xs, ys: [x + y for x, y in zip(xs, ys)]
+    sums = jnp.concatenate(jax.lax.reduce(terms, zeros, add, axes))
+    one, other = np.triu_indices(models, 1)
+    r = other - one
+    near = r <= models // 2
+    place = np.where(near, r * models + one, (models - r) * models + other)
+    sums = jnp.expand_dims(sums, axes)
+    return sums[:models], sums[place]
+
+  at_once.defjvp(functools.partial(jax.jvp, in_turn))
+  return jax.lax.platform_dependent(x, cpu=in_turn, default=at_once)

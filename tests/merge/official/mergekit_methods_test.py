@@ -5,6 +5,7 @@ CPU) in float64, tensor by tensor.
 """
 
 from collections.abc import Callable
+import itertools
 import pathlib
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import traces
 from wsl import deltas, merge, tree
 
 GOLDEN = pathlib.Path(__file__).parents[2] / 'golden' / 'mergekit_methods.npz'
@@ -177,6 +179,29 @@ def test_dialects_of_model_stock() -> None:
 def test_the_program_of_model_stock_grows_with_models_not_with_pairs() -> None:
   program = jax.make_jaxpr(merge.model_stock)({'w': jnp.ones((12, 3, 2))})
   assert str(program).count('reduce_sum') < 2 * 12
+
+
+@pytest.mark.parametrize(('models', 'axis'), [(5, None), (8, 0)])
+@traces.fresh()
+def test_pairs_of_models_by_one_reduction(models, axis, monkeypatch) -> None:
+  monkeypatch.setattr(
+    jax.lax, 'platform_dependent', lambda *xs, cpu, default: default(*xs)
+  )
+  x = np.random.default_rng(models).normal(size=(models, 6, 7)) + 1
+  axes = (0, 1) if axis is None else axis
+  dot = lambda a, b: (a * b).sum(axes, keepdims=True)
+  cosines = [
+    dot(x[s], x[t]) / np.sqrt(dot(x[s], x[s]) * dot(x[t], x[t]))
+    for s, t in itertools.combinations(range(models), 2)
+  ]
+  c = np.mean(cosines, axis=0)
+  wanted = models * c / (1 + (models - 1) * c) * x.mean(0)
+  merged = lambda x: merge.model_stock({'w': x}, axis=axis)['w']
+  np.testing.assert_allclose(merged(jnp.asarray(x)), wanted, rtol=1e-12)
+  step = 1e-6 * np.eye(42)[9].reshape(6, 7)
+  change = lambda t: merged(jnp.asarray(x).at[0].add(t * step)).sum() / 2e-6
+  found = jax.grad(lambda x: merged(x).sum())(jnp.asarray(x))[0].ravel()[9]
+  np.testing.assert_allclose(found, change(1) - change(-1), rtol=1e-6)
 
 
 def test_della_keeps_by_rank_and_stays_unbiased() -> None:
