@@ -106,7 +106,7 @@ def begin(models, initial, optimizer, where):
     models,
     initial,
     optimizer,
-    where=where,
+    chart=where,
     names=names,
     solver=align.assign_scipy,
   )
@@ -125,7 +125,7 @@ def test_the_step_against_finite_differences_of_every_kind():
   order = {UNITS: turn(5), INNER: turn(5), HEADS: turn(2)}
   value, after = steps.train_step(
     state, models, order, X, np.asarray(0.4),
-    where=where, loss_fn=loss_fn, optimizer=ADAM,
+    chart=where, loss_fn=loss_fn, optimizer=ADAM,
   )  # fmt: skip
   hard = {n: np.eye(len(x))[x] for n, x in order.items()}
   ends = {
@@ -274,7 +274,7 @@ def test_latents_change_as_the_gains_of_straight_through_do():
   state = begin(models, {}, sgd, where)
   value, after = steps.train_step(
     state, models, start, X, np.asarray(0.5),
-    where=where, loss_fn=mlp_loss, optimizer=sgd,
+    chart=where, loss_fn=mlp_loss, optimizer=sgd,
   )  # fmt: skip
   floats = straight_through._float_leaves(fixed)
   midpoint = straight_through._midpoint(fixed, moving)

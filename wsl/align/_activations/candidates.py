@@ -176,7 +176,7 @@ def _reading(
   if matrices:
     group, outer = matrices[0].name, outer_of[matrices[0].name]
   names = [factor.name for factor in factors]
-  live = {n for n in names if n in outer_of and n != own.name}
+  free = {n for n in names if n in outer_of and n != own.name}
   if not {*outer} <= {*names}:
     return None
   if any(names.count(n) > 1 for n in (*outer, own.name)):
@@ -184,7 +184,7 @@ def _reading(
   signs = tuple(a.name for a in acts if a.kind == 'sign' and a.power % 2)
   if signs and matrices:
     return None
-  frames_only = unordered or bool(others) or not live <= {*outer}
+  frames_only = unordered or bool(others) or not free <= {*outer}
   if frames_only:
     signs = ()
   chain = tuple(symmetry.factor[n] for n in (*outer, own.name))

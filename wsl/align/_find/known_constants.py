@@ -124,16 +124,21 @@ def _diagonal(constant: Constant) -> list[tuple[int, int]]:
   return found
 
 
+def array_of(constant: Constant | None) -> np.ndarray | None:
+  """Returns the value of a constant; ``None`` if it is none or unknown."""
+  return None if constant is None else constant.array()
+
+
 def is_zero(constant: Constant | None) -> bool:
   """Returns True for a constant whose entries are all zero."""
-  array = None if constant is None else constant.array()
+  array = array_of(constant)
   return array is not None and array.dtype.kind in 'biufc' and not array.any()
 
 
 def identities(constant: Constant | None) -> list[tuple[int, int]]:
   """Returns the pairs of axes along which a constant is a diagonal matrix."""
   pairs = [] if constant is None else constant.diagonal()
-  array = constant.array() if constant is not None and pairs else None
+  array = array_of(constant) if pairs else None
   for i, j in pairs:
     if array is None or np.moveaxis(array, (i, j), (0, 1))[0, 1].any():
       return []

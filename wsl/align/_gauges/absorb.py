@@ -144,7 +144,7 @@ def _solve(
   """Adds the scales and signs of one factor that set its gains to 1.
 
   With P the powers of the actions (columns) on the gains (rows), C solves P C =
-  I: the scales are exp(-C log gamma), and the signs likewise modulo 2.
+  I: the scales are exp(-C log gamma). Parities solve the same modulo 2.
   """
   kinds = {
     kind: [a for a in symmetry.actions if (a.kind, a.factor) == (kind, factor)]

@@ -80,7 +80,7 @@ def of(
   """Balances two models by the scales and linear maps of a symmetry.
 
   An action that cannot be balanced in one of them is kept in both: of a linear
-  map only rotations are matched then, and a warning says so.
+  map only rotations are matched then, with a warning.
 
   Args:
     fixed: a model.

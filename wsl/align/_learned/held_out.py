@@ -25,7 +25,7 @@ def score(
   models: dict[str, types.Params],
   batches: Sequence[Any],
   places: np.ndarray,
-  where: chart_lib.Chart,
+  chart: chart_lib.Chart,
   loss_fn: steps.Loss,
   state: steps.State,
   permutation: _permutation.Permutation,
@@ -38,7 +38,7 @@ def score(
       permutation,
       batch,
       places,
-      where=where,
+      chart=chart,
       loss_fn=loss_fn,
     )
     for batch in batches

@@ -33,7 +33,7 @@ def begin(
   tables: tangents.Tables,
   signs: Mapping[str, np.ndarray],
   *,
-  where: chart_lib.Chart,
+  chart: chart_lib.Chart,
   names: tuple[str, ...],
   solver: _assignment.Solver,
 ) -> Latents:
@@ -46,11 +46,11 @@ def begin(
     models: the models by end, the moving one in its initial order.
     tables: the tables of other actions on the moving model.
     signs: the initial signs.
-    where: what is learned.
+    chart: what is learned.
     names: the leaves that count.
     solver: solves assignments.
   """
-  symmetry = where.symmetry
+  symmetry = chart.symmetry
   dtype = _soft.matrix_dtype(dict(models))
   shapes = {g.name: _soft.shape(g, symmetry) for g in symmetry.groups}
   start: dict[str, Any] = {
@@ -60,7 +60,7 @@ def begin(
   if not start:
     return {}
   # S = d <fixed, P moving> / dP at the initial order, all groups at once.
-  gains = _gains(start, dict(models), tables, where=where, names=names)
+  gains = _gains(start, dict(models), tables, chart=chart, names=names)
   found = {}
   for name, hard in start.items():
     gain = np.asarray(gains[name])
@@ -96,22 +96,22 @@ def _raised(
   return latent
 
 
-@functools.partial(jax.jit, static_argnames=('where', 'names'))
+@functools.partial(jax.jit, static_argnames=('chart', 'names'))
 def _gains(
   start: Latents,
   models: dict[str, types.Params],
   tables: tangents.Tables,
   *,
-  where: chart_lib.Chart,
+  chart: chart_lib.Chart,
   names: tuple[str, ...],
 ) -> Latents:
   """Returns the derivative of the agreement of both models."""
 
   def agreement(at: Latents) -> types.Array:
-    matrices = {n: x for n, x in at.items() if n not in where.signs}
-    signs = {n: at[n] for n in where.signs}
+    matrices = {n: x for n, x in at.items() if n not in chart.signs}
+    signs = {n: at[n] for n in chart.signs}
     moved = path_lib.endpoint(
-      models['moving'], matrices, tables | signs, symmetry=where.symmetry
+      models['moving'], matrices, tables | signs, symmetry=chart.symmetry
     )
     pair = tree.named(models['fixed']), tree.named(moved)
     wide = [tree.widen(*(leaves[n] for leaves in pair)) for n in names]
@@ -124,30 +124,30 @@ def _gains(
   return jax.grad(agreement)(start)
 
 
-def signs_of(latents: Latents, where: chart_lib.Chart) -> dict[str, Any]:
+def signs_of(latents: Latents, chart: chart_lib.Chart) -> dict[str, Any]:
   """Returns the signs of latents, in their dtypes; 0 counts as positive."""
   one = lambda x: jnp.where(x < 0, -1, 1).astype(x.dtype)
-  return {n: one(latents[n]) for n in where.signs}
+  return {n: one(latents[n]) for n in chart.signs}
 
 
 def harden(
   permutation: Mapping[str, types.Array],
   latents: Latents,
-  where: chart_lib.Chart,
+  chart: chart_lib.Chart,
 ) -> _soft.Matrices:
   """Returns the matrices of a permutation, in the dtype of the latents."""
   if not permutation:
     return {}
   dtype = latents[next(iter(permutation))].dtype
-  return _soft.harden(dict(permutation), symmetry=where.symmetry, dtype=dtype)
+  return _soft.harden(dict(permutation), symmetry=chart.symmetry, dtype=dtype)
 
 
 def project(
-  latents: Latents, where: chart_lib.Chart, solver: _assignment.Solver
+  latents: Latents, chart: chart_lib.Chart, solver: _assignment.Solver
 ) -> _permutation.Permutation:
   """Returns the permutations of highest latents, by assignments."""
   return _soft.round(
-    {g.name: latents[g.name] for g in where.symmetry.groups},
-    symmetry=where.symmetry,
+    {g.name: latents[g.name] for g in chart.symmetry.groups},
+    symmetry=chart.symmetry,
     solver=solver,
   )

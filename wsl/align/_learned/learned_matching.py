@@ -171,7 +171,7 @@ def learned_matching(
     dict(initial), symmetry, 'learned_matching: initial'
   )
   first = {g.name: initial[g.name] for g in symmetry.groups}
-  where = chart_lib.of(symmetry, gauges, both=both)
+  chart = chart_lib.of(symmetry, gauges, both=both)
   models = {
     'fixed': fixed,
     'moving': _permutation.permute(moving, first, symmetry=symmetry),
@@ -182,24 +182,24 @@ def learned_matching(
     models,
     initial,
     optimizer,
-    where=where,
+    chart=chart,
     names=arguments.float_leaves(fixed, leaves),
     solver=solver,
   )
-  project = lambda state: latents.project(state.latents, where, solver)
+  project = lambda state: latents.project(state.latents, chart, solver)
   permutation = project(state)
   score = functools.partial(
     held_out_lib.score,
     models,
     held_out,
     held_out_lib.places(path, points, dtype),
-    where,
+    chart,
     loss_fn,
   )
   losses: list[float] = []
   scores: list[float] = []
   result = lambda state, permutation, step: Learned(
-    *steps.elements_of(state, permutation, first, where, symmetry),
+    *steps.elements_of(state, permutation, first, chart, symmetry),
     step,
     np.asarray(losses),
     np.asarray(scores),
@@ -217,7 +217,7 @@ def learned_matching(
       permutation,
       batch,
       np.asarray(path[0] + (path[1] - path[0]) * draw, dtype),
-      where=where,
+      chart=chart,
       loss_fn=loss_fn,
       optimizer=optimizer,
     )

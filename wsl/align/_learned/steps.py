@@ -43,7 +43,7 @@ def begin(
   initial: Mapping[str, types.Array],
   optimizer: Any,
   *,
-  where: chart_lib.Chart,
+  chart: chart_lib.Chart,
   names: tuple[str, ...],
   solver: _assignment.Solver,
 ) -> State:
@@ -53,16 +53,16 @@ def begin(
     models: the models by end, the moving one in its initial order.
     initial: the initial element of the moving model.
     optimizer: an optax transformation.
-    where: what is learned.
+    chart: what is learned.
     names: the leaves that count for the gains of permutations and signs.
     solver: solves assignments.
   """
-  symmetry, dtype = where.symmetry, _soft.matrix_dtype(models)
+  symmetry, dtype = chart.symmetry, _soft.matrix_dtype(models)
   given = {n: np.asarray(x) for n, x in initial.items() if n in symmetry.action}
-  signs = elements.identity_actions(symmetry, where.signs)
-  signs |= {n: given[n] for n in where.signs if n in given}
+  signs = elements.identity_actions(symmetry, chart.signs)
+  signs |= {n: given[n] for n in chart.signs if n in given}
   tables = {}
-  for end, learned in zip(chart_lib.ENDS, where.smooth):
+  for end, learned in zip(chart_lib.ENDS, chart.smooth):
     full: dict[str, Any] = {**elements.identity_actions(symmetry, learned)}
     if end == 'moving':
       full |= {n: x for n, x in given.items() if n not in signs}
@@ -70,19 +70,19 @@ def begin(
     # jnp.asarray would compile a program for each shape.
     tables[end] = {n: jax.device_put(x.astype(dtype)) for n, x in full.items()}
   found = latents_lib.begin(
-    models, tables['moving'], signs, where=where, names=names, solver=solver
+    models, tables['moving'], signs, chart=chart, names=names, solver=solver
   )
   state = State(tables, found, None)
-  first = optimizers.init(optimizer, coordinates(state, where), caller=CALLER)
+  first = optimizers.init(optimizer, coordinates(state, chart), caller=CALLER)
   return state._replace(optimizer=first)
 
 
-def coordinates(state: State, where: chart_lib.Chart) -> Coordinates:
+def coordinates(state: State, chart: chart_lib.Chart) -> Coordinates:
   """Returns what the optimizer changes: zero tangents, and the latents."""
   found = {}
-  for end, learned in zip(chart_lib.ENDS, where.smooth):
+  for end, learned in zip(chart_lib.ENDS, chart.smooth):
     tables = state.tables[end]
-    zeros = lambda n, x: tangents.zeros(where.symmetry, n, x)
+    zeros = lambda n, x: tangents.zeros(chart.symmetry, n, x)
     found[end] = {n: zeros(n, tables[n]) for n in learned}
   found['moving'] |= state.latents
   return found
@@ -93,7 +93,7 @@ def _path_loss(
   models: dict[str, types.Params],
   permutation: Mapping[str, types.Array],
   batch: Any,
-  where: chart_lib.Chart,
+  chart: chart_lib.Chart,
   loss_fn: Loss,
 ) -> Callable[[Coordinates, types.Array, Move], types.Array]:
   """Returns the loss on the path, by coordinates and the weight of ``moving``.
@@ -107,22 +107,22 @@ def _path_loss(
     models: the models by end.
     permutation: the projection of the current latents.
     batch: the batch of the loss.
-    where: what is learned.
+    chart: what is learned.
     loss_fn: the loss.
 
   Returns:
     The loss; its last argument is how tangents move tables, such as
     ``tangents.retract``.
   """
-  symmetry, latents = where.symmetry, state.latents
-  hard = latents_lib.harden(permutation, latents, where)
-  signs = latents_lib.signs_of(latents, where)
+  symmetry, latents = chart.symmetry, state.latents
+  hard = latents_lib.harden(permutation, latents, chart)
+  signs = latents_lib.signs_of(latents, chart)
 
   def loss(at: Coordinates, weight: types.Array, move: Move) -> types.Array:
     change = {n: at['moving'][n] - x for n, x in latents.items()}
     matrices = {n: x + change[n] for n, x in hard.items()}
     tables = {}
-    for end, learned in zip(chart_lib.ENDS, where.smooth):
+    for end, learned in zip(chart_lib.ENDS, chart.smooth):
       steps = {n: at[end][n] for n in learned}
       tables[end] = move(state.tables[end], steps, symmetry)
     tables['moving'] |= {n: x + change[n] for n, x in signs.items()}
@@ -138,7 +138,7 @@ def _path_loss(
   return loss
 
 
-@functools.partial(jax.jit, static_argnames=('where', 'loss_fn', 'optimizer'))
+@functools.partial(jax.jit, static_argnames=('chart', 'loss_fn', 'optimizer'))
 def train_step(
   state: State,
   models: dict[str, types.Params],
@@ -146,13 +146,13 @@ def train_step(
   batch: Any,
   weight: types.Array,
   *,
-  where: chart_lib.Chart,
+  chart: chart_lib.Chart,
   loss_fn: Loss,
   optimizer: Any,
 ) -> tuple[types.Array, State]:
   """Returns the loss before a step, and the state after it."""
-  loss = _path_loss(state, models, permutation, batch, where, loss_fn)
-  here = coordinates(state, where)
+  loss = _path_loss(state, models, permutation, batch, chart, loss_fn)
+  here = coordinates(state, chart)
   # At zero tangents the first order has the gradient of the retraction, without
   # the products of its series; a line search evaluates the retraction itself.
   value, gradient = jax.value_and_grad(
@@ -168,14 +168,14 @@ def train_step(
     caller=CALLER,
   )
   tables = {}
-  for end, learned in zip(chart_lib.ENDS, where.smooth):
+  for end, learned in zip(chart_lib.ENDS, chart.smooth):
     steps = {n: after[end][n] for n in learned}
-    tables[end] = tangents.retract(state.tables[end], steps, where.symmetry)
+    tables[end] = tangents.retract(state.tables[end], steps, chart.symmetry)
   latents = {n: after['moving'][n] for n in state.latents}
   return value, State(tables, latents, optimizer_state)
 
 
-@functools.partial(jax.jit, static_argnames=('where', 'loss_fn'))
+@functools.partial(jax.jit, static_argnames=('chart', 'loss_fn'))
 def path_losses(
   state: State,
   models: dict[str, types.Params],
@@ -183,12 +183,12 @@ def path_losses(
   batch: Any,
   weights: types.Array,
   *,
-  where: chart_lib.Chart,
+  chart: chart_lib.Chart,
   loss_fn: Loss,
 ) -> types.Array:
   """Returns the losses of a batch at some places of the path."""
-  loss = _path_loss(state, models, permutation, batch, where, loss_fn)
-  here = coordinates(state, where)
+  loss = _path_loss(state, models, permutation, batch, chart, loss_fn)
+  here = coordinates(state, chart)
   stay: Move = lambda tables, steps, symmetry: dict(tables)
   return jax.lax.map(lambda weight: loss(here, weight, stay), weights)
 
@@ -197,7 +197,7 @@ def elements_of(
   state: State,
   permutation: _permutation.Permutation,
   first: _permutation.Permutation,
-  where: chart_lib.Chart,
+  chart: chart_lib.Chart,
   symmetry: _symmetry.Symmetry,
 ) -> tuple[_permutation.Permutation, _permutation.Permutation]:
   """Returns the elements of both models; the permutation ``first`` precedes."""
@@ -205,7 +205,7 @@ def elements_of(
     end: {n: x for n, x in tables.items() if n in symmetry.action}
     for end, tables in state.tables.items()
   }
-  for n in where.signs:
+  for n in chart.signs:
     latent = np.asarray(state.latents[n])
     actions['moving'][n] = np.where(latent < 0, -1, 1).astype(latent.dtype)
   identity = _permutation.identity(symmetry)

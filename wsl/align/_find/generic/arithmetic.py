@@ -59,7 +59,7 @@ def add(
     dims = traits_lib.NONE.union(*terms.values())
     found = found._replace(
       nonzero=found.nonzero or (u.nonzero and bool(terms)),
-      apart=found.apart | (u.apart & (v.flat | dims)),
+      distinct=found.distinct | (u.distinct & (v.flat | dims)),
       alive=found.alive | (u.alive & dims),
       joint={**found.joint, **independent(u.joint, v)},
     )
@@ -78,7 +78,9 @@ def mul(
   # Distinct entries that are not zero stay distinct if one of them is zeroed.
   for one, other in pairs:
     if one.nonzero:
-      found = found._replace(apart=found.apart | (one.apart & other.cold))
+      found = found._replace(
+        distinct=found.distinct | (one.distinct & other.cold)
+      )
   return found._replace(nonzero=u.nonzero and v.nonzero, flat=u.flat & v.flat)
 
 
@@ -104,7 +106,7 @@ def _scaled(
   if not nonzero:
     return found
   return found._replace(
-    apart=found.apart | (u.apart & v.flat),
+    distinct=found.distinct | (u.distinct & v.flat),
     alive=found.alive | u.alive,
     joint={**found.joint, **independent(u.joint, v)},
   )
@@ -120,7 +122,7 @@ def unary(
   kept = name in _KEEP_ZERO
   return traits_lib.Traits(
     nonzero=(kept and x.nonzero) or (x.bounded and name in _POSITIVE),
-    apart=x.apart if name in _INJECTIVE else traits_lib.NONE,
+    distinct=x.distinct if name in _INJECTIVE else traits_lib.NONE,
     alive=x.alive if kept else traits_lib.NONE,
     flat=x.flat,
     joint=x.joint,

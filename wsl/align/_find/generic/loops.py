@@ -36,7 +36,7 @@ def first(
     traits_lib.Traits(
       roots,
       nonzero=operands_lib.nonzero(x),
-      apart=x.traits.apart,
+      distinct=x.traits.distinct,
       alive=x.traits.alive,
       bounded=operands_lib.bounded(x),
     )

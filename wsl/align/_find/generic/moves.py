@@ -82,7 +82,7 @@ def concatenate(
   common = lambda sets: frozenset.intersection(*sets) - along
   return traits_lib.Traits(
     nonzero=all(map(operands_lib.nonzero, operands)),
-    apart=common([t.apart for t in traits]),
+    distinct=common([t.distinct for t in traits]),
     alive=common([t.alive for t in traits]),
     flat=common([t.flat for t in traits]),
   )
@@ -106,9 +106,11 @@ def select(
     (no, yes, test.traits.hot),
     (yes, no, test.traits.cold),
   ):
-    axes = kept.traits.apart & once if kept.traits.bounded else traits_lib.NONE
+    axes = (
+      kept.traits.distinct & once if kept.traits.bounded else traits_lib.NONE
+    )
     if operands_lib.uniform(other, 0) and kept.traits.nonzero:
-      found = found._replace(apart=found.apart | axes)
+      found = found._replace(distinct=found.distinct | axes)
     if operands_lib.uniform(other, -np.inf, np.inf):
       found = found._replace(masked=found.masked | axes)
   return found

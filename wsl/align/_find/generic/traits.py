@@ -16,7 +16,7 @@ class Traits(NamedTuple):
   Attributes:
     roots: the roots that it depends on, a bit for each.
     nonzero: whether every entry differs from zero.
-    apart: axes along which no two entries are equal.
+    distinct: axes along which no two entries are equal.
     alive: axes along which at most one entry is zero.
     flat: axes along which all entries are equal.
     hot: axes along which at most one entry is 1 or True, of zeros and ones.
@@ -33,7 +33,7 @@ class Traits(NamedTuple):
 
   roots: int = _ALL_ROOTS
   nonzero: bool = False
-  apart: Dims = NONE
+  distinct: Dims = NONE
   alive: Dims = NONE
   flat: Dims = NONE
   hot: Dims = NONE
@@ -66,7 +66,7 @@ def common(x: Traits, y: Traits) -> Traits:
   return Traits(
     x.roots | y.roots,
     nonzero=x.nonzero and y.nonzero,
-    apart=x.apart & y.apart,
+    distinct=x.distinct & y.distinct,
     alive=x.alive & y.alive,
     flat=x.flat & y.flat,
     bounded=x.bounded and y.bounded,
@@ -93,9 +93,9 @@ def separate_steps(traits: Traits, shape: Sequence[int]) -> bool:
 def close(t: Traits, ndim: int) -> Traits:
   """Adds what the traits imply: density implies distinct, nonzero entries."""
   nonzero = t.nonzero or bool(t.joint)
-  apart = t.apart.union(*t.joint.values())
-  alive = frozenset(range(ndim)) if nonzero else t.alive | apart
-  return t._replace(nonzero=nonzero, apart=apart, alive=alive)
+  distinct = t.distinct.union(*t.joint.values())
+  alive = frozenset(range(ndim)) if nonzero else t.alive | distinct
+  return t._replace(nonzero=nonzero, distinct=distinct, alive=alive)
 
 
 def map_axes(
@@ -107,7 +107,7 @@ def map_axes(
   """Maps axes: of single lines, of subarrays, and of repeated entries."""
   by_root = lambda table: {m: several(dims) for m, dims in table.items()}
   return t._replace(
-    apart=one(t.apart),
+    distinct=one(t.distinct),
     alive=one(t.alive),
     flat=flat(t.flat),
     hot=one(t.hot),

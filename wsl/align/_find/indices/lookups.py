@@ -12,7 +12,7 @@ from jax.extend import core
 import numpy as np
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree, refinement
+from wsl.align._find import axis_facts, axis_tree, known_constants, refinement
 from wsl.align._find.rules import indexing
 
 Results = list[axis_facts.Value] | None
@@ -36,7 +36,7 @@ def gather(
   indexed = {}
   for i, part in parts.items():
     # A window as large as the axis starts at 0.
-    if sizes[i] < x[i].size or not _zero(part):
+    if sizes[i] < x[i].size or not known_constants.is_zero(part.constant):
       indexed[i] = one_index(facts, x[i], part, batch, sizes[i])
   _pair(facts, x, batch, {**taken, **indexed})
   windows = []
@@ -84,7 +84,7 @@ def scatter(
   for i, part in parts.items():
     if i in dn.inserted_window_dims:
       indexed[i] = one_index(facts, x[i], part, batch, 1)
-    elif not _zero(part):
+    elif not known_constants.is_zero(part.constant):
       positions(facts, part, batch)
   # Rows that are also an axis of the array are not summed.
   kept = [*taken.values(), *indexed.values()]
@@ -164,7 +164,7 @@ def one_index(
       axis_facts.escape(part)
     refinement.tie(axis, index.axis)
     return index.axis
-  array = part.constant.array() if part.constant is not None else None
+  array = known_constants.array_of(part.constant)
   if window == 1 and array is not None:
     counts = np.arange(axis.size)
     for j, other in enumerate(batch):
@@ -197,12 +197,6 @@ def _tie_batching(
   for i, axis in taken.items():
     refinement.tie(x[i], axis)
   return taken
-
-
-def _zero(part: axis_facts.Value) -> bool:
-  """Returns whether a component of an index is constant and zero."""
-  array = part.constant.array() if part.constant is not None else None
-  return array is not None and not array.any()
 
 
 def _pair(

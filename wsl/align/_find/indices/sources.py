@@ -4,7 +4,7 @@ from jax.extend import core
 import numpy as np
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree, refinement
+from wsl.align._find import axis_facts, axis_tree, known_constants, refinement
 
 Results = list[axis_facts.Value] | None
 
@@ -73,13 +73,13 @@ def _index(
   name = eqn.primitive.name
   ties = f'{name} along it breaks ties by position, and ties may be common'
   traits = scores.traits
-  distinct = i in traits.masked or (i in traits.apart and traits.bounded)
+  distinct = i in traits.masked or (i in traits.distinct and traits.bounded)
   return axis_facts.Index(scores.axes[i], '' if distinct else ties)
 
 
 def iota(value: axis_facts.Value, dim: int, size: int) -> bool:
   """Returns whether a constant counts along an axis and along no other."""
-  array = value.constant.array() if value.constant is not None else None
+  array = known_constants.array_of(value.constant)
   if array is None or array.ndim <= dim or array.shape[dim] != size:
     return False
   lines = np.moveaxis(array, dim, -1)

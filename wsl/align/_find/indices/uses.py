@@ -63,7 +63,7 @@ def order(
   below = args[1] if name == 'lt' else args[0]
   if below.index_of or (args[0].index_of or args[1].index_of) is None:
     return None
-  bound = below.constant.array() if below.constant is not None else None
+  bound = known_constants.array_of(below.constant)
   if bound is None or (bound > 0).any():
     return None
   shape = jaxprs.shape_of(eqn.outvars[0])
@@ -108,7 +108,7 @@ def select(
 
 def _uniform(value: axis_facts.Value) -> np.ndarray | None:
   """Returns the entry ``[1]`` of a constant with equal entries."""
-  array = value.constant.array() if value.constant is not None else None
+  array = known_constants.array_of(value.constant)
   if array is None or not array.size or (array != array.flat[0]).any():
     return None
   return array.reshape(-1)[:1]

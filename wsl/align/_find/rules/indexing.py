@@ -7,7 +7,7 @@ from jax.extend import core
 import numpy as np
 
 from wsl import jaxprs
-from wsl.align._find import axis_facts, axis_tree, refinement
+from wsl.align._find import axis_facts, axis_tree, known_constants, refinement
 from wsl.align._find.rules import shape
 
 Results = list[axis_facts.Axes] | None
@@ -47,7 +47,7 @@ def taken(eqn: core.JaxprEqn, args: axis_facts.Values) -> Taken | None:
     return None
   (i,) = dn.start_index_map
   whole = all(n == m for k, (n, m) in enumerate(zip(full, sizes)) if k != i)
-  array = None if index.constant is None else index.constant.array()
+  array = known_constants.array_of(index.constant)
   if not whole or sizes[i] != 1 or array is None or not array.size:
     return None
   places = array.reshape(-1)
@@ -240,5 +240,5 @@ def dynamic_update_slice(
 
 def _starts(args: axis_facts.Values, count: int) -> list[int | None]:
   """Returns the positions of a slice, ``None`` where they are not constant."""
-  arrays = [a.constant.array() if a.constant else None for a in args[:count]]
+  arrays = [known_constants.array_of(a.constant) for a in args[:count]]
   return [None if array is None else int(array) for array in arrays]

@@ -78,7 +78,8 @@ def map_entries(
     value = fn(*(table.item() for table in tables))
     return np.full((1,) * rank, value)
   tables = tuple(np.broadcast_arrays(*tables))
-  # Arguments as one integer; several are numbered anew, so that none overflows.
+  # Arguments as one integer, renumbered after each if there are three or more,
+  # so that it does not overflow.
   code = tables[0].astype(np.int64)
   for table in tables[1:]:
     code = code * len(c.entries) + table

@@ -98,7 +98,10 @@ class _Classes(NamedTuple):
 def _classes(
   c: forms.Phases, found: Sequence[candidates.Candidate]
 ) -> _Classes:
-  """Unites phases: nodes 2 z and 2 z + 1 stand for z and 1 / conj(z)."""
+  """Returns the connected components of linked phases.
+
+  In the graph the nodes 2 z and 2 z + 1 are z and 1 / conj(z).
+  """
   count = sum(x.phases.size for x in found)
   edges = [np.zeros((2, 0), np.int64)]
   used = []
@@ -149,7 +152,7 @@ def _action(
   group: Sequence[candidates.Candidate],
   classes: _Classes,
 ) -> _symmetry.Action | str:
-  """Writes phases as an action over factors, or says why it cannot."""
+  """Returns the action of phases over factors, or why there is none."""
   stacks = {x.stacks for x in group}
   stack = stacks.pop() if len(stacks) == 1 else ()
   names: tuple[str, ...] | None = None
@@ -189,6 +192,7 @@ def _action(
 
 
 def _power(x: candidates.Candidate, power: float) -> _symmetry.Power:
+  """Returns where, and with which power, a phase acts on a leaf."""
   return _symmetry.Power(x.leaf, x.axis, x.segment, x.pair, power)
 
 

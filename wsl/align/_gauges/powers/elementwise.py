@@ -159,7 +159,7 @@ def product(sign: int) -> Rule:
 def power(c: Charges, step: axis_facts.Step) -> bool:
   """A constant power multiplies the powers of scales."""
   x, y = step.args
-  exponent = None if y.constant is None else y.constant.array()
+  exponent = known_constants.array_of(y.constant)
   if exponent is None or exponent.size != 1:
     return False
   found = aligned(c, [x, step.results[0]], step.results[0])

@@ -11,7 +11,7 @@ _ZERO = object()
 class System:
   """Equations of the variables of one domain.
 
-  Most equations say that two variables are equal, or one is zero: these are
+  Most equations state that two variables are equal, or one is zero: these are
   merged as they come (union-find). Sums are kept and eliminated at the end.
 
   Attributes:

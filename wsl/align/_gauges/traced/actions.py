@@ -61,7 +61,7 @@ def find(
     k = seen[key] = seen.get(key, 0) + 1
     actions.append(one._replace(name=key if k == 1 else f'{key} #{k}'))
   own = _diagonal_limits(c, kinds, facts, names, symmetry, actions)
-  # What prevents scales often prevents linear maps: it is said once.
+  # An operation that prevents scales often prevents linear maps: list it once.
   limits |= {
     key: reason
     for key, reason in own.items()

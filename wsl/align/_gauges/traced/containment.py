@@ -45,6 +45,6 @@ def _ratio(
   """
   here = [p for p in inner if p.leaf == whole.leaf]
   near = [p for p in here if p[1:3] == whole[1:3]]
-  apart = [p for p in here if p.axis != whole.axis]
-  found = near or (apart if len(apart) == 1 else [])
+  elsewhere = [p for p in here if p.axis != whole.axis]
+  found = near or (elsewhere if len(elsewhere) == 1 else [])
   return whole.power / found[0].power if found else None
