@@ -128,18 +128,13 @@ def tuned(source: Source, variables: types.Params) -> types.Params:
   """Trains a cut network on the training images, and resets its moments."""
   config = source.config.tuning
   moments = {'batch_stats': variables['batch_stats']}
-
-  def own(shared: Any, run: types.Array) -> Any:
-    del run
-    return shared
-
   trained = side_by_side.advance_all(
     'tuning',
     functools.partial(nets_training.loss, source.net),
     jax.tree.map(lambda x: x[None], variables['params']),
     jax.random.split(jax.random.key(source.config.seed), 1),
     (moments, source.fit),
-    own,
+    nets_training.everything,
     steps=config.steps,
     batch_size=config.batch_size,
     rate=config.learning_rate,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wsl import adapters, checkpoint, deltas, tree, types
-from wsl.recipes import _build, _folder, _recipe
+from wsl.recipes import _build, _folder, _recipe, _tensors
 
 # Architectures whose linear maps are [in, out] (Conv1D of transformers), and
 # the last part of their names.
@@ -96,7 +96,7 @@ def write(
       'check models and weights, or leave --lora_rank out'
     )
   whole = {
-    name: _cast(merged.params[name], base.params[name].dtype)
+    name: _tensors.cast_leaf(merged.params[name], base.params[name].dtype)
     for name in found.rest
   }
   prefix = _prefix(base)
@@ -139,10 +139,6 @@ def _difference(
 
 def _first(x: Any) -> Any:
   return x[0]
-
-
-def _cast(leaf: Any, dtype: np.dtype) -> Any:
-  return tree.apply_kernel(tree.cast_leaf, leaf, dtype=tree.Static(dtype))
 
 
 def _view(

@@ -57,7 +57,7 @@ def one_dtype(leaves: Sequence[Any], dtype: str | None) -> list[Any]:
   wanted = dtypes[0] if same else tree.wide_dtype(*dtypes)
   wanted = np.dtype(dtype) if dtype else wanted
   return [
-    x if d == wanted else _cast_leaf(x, wanted) for x, d in zip(leaves, dtypes)
+    x if d == wanted else cast_leaf(x, wanted) for x, d in zip(leaves, dtypes)
   ]
 
 
@@ -66,10 +66,11 @@ def cast(leaf: Any, recipe: _recipe.Recipe) -> Any:
   dtype = recipe.out_dtype
   if dtype is None or not tree.is_float(leaf):
     return leaf
-  return leaf if leaf.dtype == dtype else _cast_leaf(leaf, np.dtype(dtype))
+  return leaf if leaf.dtype == dtype else cast_leaf(leaf, np.dtype(dtype))
 
 
-def _cast_leaf(leaf: Any, dtype: np.dtype) -> Any:
+def cast_leaf(leaf: Any, dtype: np.dtype) -> Any:
+  """Casts a leaf, in memory or on demand."""
   return tree.apply_kernel(tree.cast_leaf, leaf, dtype=tree.Static(dtype))
 
 

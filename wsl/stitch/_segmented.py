@@ -157,8 +157,13 @@ def advance(
   return h
 
 
-def block_params(model: Segmented, index: int) -> types.Params:
-  """Returns the parameters of one block, without the stack's axis."""
+def block_params(model: Segmented, index: int | slice) -> types.Params:
+  """Returns the parameters of one block, without the stack's axis, or of some.
+
+  Args:
+    model: the segmented network.
+    index: the block, or a range of blocks, which stay in a stack or a tuple.
+  """
   blocks = model.params['blocks']
   if isinstance(model.block, tuple):
     return blocks[index]

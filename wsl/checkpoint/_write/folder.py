@@ -32,7 +32,7 @@ def new(caller: str, path: pathlib.Path) -> Iterator[pathlib.Path]:
   with space.explained(path):
     path.parent.mkdir(parents=True, exist_ok=True)
   with contextlib.ExitStack() as stack:
-    stack.callback(_remove, stage)
+    stack.callback(lock.remove_folder, stage)
     stack.enter_context(lock.hold(stage / 'lock', f'{caller}: {path}'))
     stack.callback(shutil.rmtree, part, ignore_errors=True)
     with space.explained(path):
@@ -52,9 +52,3 @@ def write_text(file: pathlib.Path, text: str) -> None:
     stream.write(text)
     stream.flush()
     os.fsync(stream.fileno())
-
-
-def _remove(stage: pathlib.Path) -> None:
-  """Removes the stage, unless another writer has its lock there."""
-  with contextlib.suppress(OSError):
-    stage.rmdir()

@@ -39,6 +39,12 @@ class Owner(NamedTuple):
   since: str
 
 
+def remove_folder(folder: pathlib.Path) -> None:
+  """Removes a stage, unless it holds parts or the lock of another writer."""
+  with contextlib.suppress(OSError):
+    folder.rmdir()
+
+
 @contextlib.contextmanager
 def hold(path: pathlib.Path, what: str) -> Iterator[None]:
   """Holds a lock file, and removes it.

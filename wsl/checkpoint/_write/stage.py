@@ -73,7 +73,7 @@ def enter(target: target_lib.Target, *, keep: bool) -> Iterator[Stage]:
   stage = of(target)
   folder = stage.folder
   with contextlib.ExitStack() as stack:
-    stack.callback(_remove_folder, folder)
+    stack.callback(lock.remove_folder, folder)
     with space.explained(target.path):
       stack.enter_context(lock.hold(folder / _LOCK, f'save: {target.path}'))
       _remove_orphans(stage)
@@ -88,12 +88,6 @@ def enter(target: target_lib.Target, *, keep: bool) -> Iterator[Stage]:
           stage.clear()
       raise
     stage.clear()
-
-
-def _remove_folder(folder: pathlib.Path) -> None:
-  """Removes the stage, unless it holds parts or the lock of another writer."""
-  with contextlib.suppress(OSError):
-    folder.rmdir()
 
 
 def _remove_orphans(stage: Stage) -> None:

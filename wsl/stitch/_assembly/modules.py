@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import deprecation, tree, types
+from wsl import deprecation, tree
 from wsl.stitch import _segmented
 
 Segmented = _segmented.Segmented
@@ -157,7 +157,7 @@ def part(model: Segmented, start: int, stop: int) -> Segmented:
   block = model.block
   if isinstance(block, tuple):
     block = block[start:stop]
-  blocks = _blocks(model, slice(start, stop))
+  blocks = _segmented.block_params(model, slice(start, stop))
   params = {'embed': None, 'blocks': blocks, 'head': None}
   return Segmented(params, model.embed, block, model.head)
 
@@ -231,14 +231,6 @@ def _bounds(model: Segmented, count: int, name: str) -> list[int]:
   # The first D mod K modules have one block more than the others.
   sizes = [len(rows) for rows in np.array_split(np.arange(model.depth), count)]
   return [0, *np.cumsum(sizes).tolist()]
-
-
-def _blocks(model: Segmented, rows: slice) -> types.Params:
-  """Returns the parameters of some blocks: rows of a stack, or of a tuple."""
-  blocks = model.params['blocks']
-  if isinstance(model.block, tuple):
-    return blocks[rows]
-  return jax.tree.map(lambda x: x[rows], blocks)
 
 
 meta = deprecation.renamed('meta', meta_model)
