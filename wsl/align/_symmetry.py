@@ -76,6 +76,16 @@ class Action(NamedTuple):
     over: of a phase, the factors for each index of which there is a number, for
       example heads and frequencies.
     unit: whether the numbers of a phase have the modulus 1.
+
+  Example:
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from wsl import align
+    >>> mlp = lambda p, x: jax.nn.relu(x @ p['a']) @ p['b']
+    >>> params = {'a': jnp.ones((2, 5)), 'b': jnp.ones((5, 3))}
+    >>> (action,) = align.find_symmetry(mlp, params, jnp.ones((1, 2))).actions
+    >>> action.name, [(p.leaf, p.power) for p in action.powers]
+    ('scale a:1', [('a', 1.0), ('b', -1.0)])
   """
 
   name: str
@@ -89,6 +99,9 @@ class Action(NamedTuple):
 
 class Interleaved(NamedTuple):
   """A run of segments that alternate: ``h * (a + b)``, not ``h * a + h * b``.
+
+  The entries of each head are then adjacent, those of a before those of b: the
+  segments (h, a) and (h, b) of axis 0 are ``Interleaved('w', 0, 0, 2, 1)``.
 
   Attributes:
     leaf: its name.
@@ -106,7 +119,8 @@ class Interleaved(NamedTuple):
   shared: int
 
 
-KINDS = ('sign', 'scale', 'rotation', 'phase', 'linear')
+KINDS = ('sign', 'scale', 'rotation', 'phase', 'linear')  # of actions
+# All kinds of maps: the values that ``gauges`` takes.
 GAUGES = ('permutation', *KINDS)
 Plan: TypeAlias = tuple[tuple[tuple[Factor, ...], ...], ...]
 

@@ -11,6 +11,8 @@ from wsl import tree, types
 from wsl.align import _blocks, _symmetry
 from wsl.align._gauges import complex_tables
 
+# Tables of actions by name, in the shapes of ``Symmetry.action_shape``; with
+# permutations, an element of the symmetry group.
 Gauge: TypeAlias = dict[str, types.Array]
 
 
