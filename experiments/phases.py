@@ -18,7 +18,15 @@ import functools
 from typing import Any
 
 from experiments import _main
-from experiments._phases import averages, curves, planes, report, settings, zoo
+from experiments._phases import (
+  averages,
+  curves,
+  figures,
+  planes,
+  report,
+  settings,
+  zoo,
+)
 from experiments._run import experiment, records
 
 NAME = 'phases'
@@ -48,8 +56,8 @@ def run(out: records.Run, setting: settings.Setting) -> dict[str, Any]:
   # Write two figures, a table and the record.
   summary = report.summarise(config, found)
   out.log(*summary['cells'])
-  report.draw(out.path / 'phases.png', config, found)
-  report.draw_planes(out.path / 'planes.png', surfaces)
+  figures.draw(out.path / 'phases.png', config, found)
+  figures.draw_planes(out.path / 'planes.png', surfaces)
   report.show(out.title, config, summary)
   return out.finish(summary)
 

@@ -1,6 +1,6 @@
 """The merged model of a recipe, leaf by leaf on demand."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wsl import tree, types
@@ -9,20 +9,11 @@ from wsl.recipes import (
   _outputs,
   _parameters,
   _recipe,
-  _settings,
+  _resolved,
   _tensors,
 )
 from wsl.recipes._method import arguments, methods
 from wsl.recipes._vocabulary import rows, tokens
-
-
-class Resolved(NamedTuple):
-  """What tensors must share to be merged by one call; hashable."""
-
-  base: _recipe.Model | None
-  models: tuple[_recipe.Model, ...]
-  shared: tuple[tuple[str, Any], ...]
-  each: tuple[tuple[str, tuple[Any, ...]], ...]
 
 
 class Inputs(NamedTuple):
@@ -102,7 +93,7 @@ def build(
   configs = {model: folder.config for model, folder in folders.items()}
   vocabulary = tokens.read(recipe, folders)
   notes += vocabulary.notes if vocabulary else []
-  groups: dict[Resolved, dict[str, Inputs]] = {}
+  groups: dict[_resolved.Resolved, dict[str, Inputs]] = {}
   merged: dict[str, Any] = {}
   values: dict[str, list[_parameters.Value]] = {}
   aligned: list[str] = []
@@ -124,7 +115,7 @@ def build(
         leaves = rows.align(recipe, vocabulary, models, leaves)
         aligned.append(output.name)
       _tensors.check_shapes(output, leaves)
-      resolved, values[output.name] = _resolve(recipe, method, output)
+      resolved, values[output.name] = _resolved.of(recipe, method, output)
       groups.setdefault(resolved, {})[output.name] = _roles(
         method, resolved, leaves
       )
@@ -137,7 +128,7 @@ def build(
 
 
 def _roles(
-  method: arguments.Method, resolved: Resolved, leaves: Sequence[Any]
+  method: arguments.Method, resolved: _resolved.Resolved, leaves: Sequence[Any]
 ) -> Inputs:
   """Separates the tensor of the base from the others, if it has a role."""
   models = dict(zip(resolved.models, leaves))
@@ -149,7 +140,7 @@ def _roles(
 def _merge(
   recipe: _recipe.Recipe,
   method: arguments.Method,
-  resolved: Resolved,
+  resolved: _resolved.Resolved,
   tensors: Mapping[str, Inputs],
   key: types.PRNGKey | None,
 ) -> dict[str, Any]:
@@ -170,82 +161,3 @@ def _merge(
     text = str(error).removeprefix(prefix)
     raise ValueError(f'{prefix}{text}') from None
   return {name: _tensors.cast(x, recipe) for name, x in result.items()}
-
-
-def _resolve(
-  recipe: _recipe.Recipe, method: arguments.Method, output: _outputs.Output
-) -> tuple[Resolved, list[_parameters.Value]]:
-  """Returns the values of all parameters for one tensor, and those set."""
-  part, module = output.part, output.module
-  base = part.base or recipe.base
-  models = tuple(model for model, _ in output.inputs)
-  _check_inputs(recipe.method, method, base, models)
-  outer = [part.parameters, module.parameters, recipe.parameters]
-  found: list[_parameters.Value] = []
-
-  def value(
-    name: str, default: Any, tensor: str, model: _recipe.Model | None = None
-  ) -> Any:
-    levels = outer if model is None else [*_own(part, model), *outer]
-    setting = _settings.resolve(
-      name, levels, tensor=tensor, position=output.position
-    )
-    if setting is None:
-      return _default(name, default, tensor, model)
-    found.append(_parameters.Value(name, model, setting.rule, setting.value))
-    return setting.value
-
-  shared = {
-    name: value(name, default, output.name)
-    for name, default in method.shared.items()
-  }
-  each = {
-    name: tuple(
-      value(name, default, tensor, model)
-      for model, tensor in output.inputs
-      if method.base == 'input' or model != base
-    )
-    for name, default in method.each.items()
-  }
-  resolved = Resolved(
-    base, models, tuple(sorted(shared.items())), tuple(sorted(each.items()))
-  )
-  return resolved, found
-
-
-def _own(
-  part: _recipe.Slice, model: _recipe.Model
-) -> Iterable[Mapping[str, Any]]:
-  return (s.parameters for s in part.sources if s.model == model)
-
-
-def _default(
-  name: str, default: Any, tensor: str, model: _recipe.Model | None
-) -> Any:
-  """Returns the default of a parameter that the recipe does not set."""
-  if default is arguments.NEEDED:
-    of = '' if model is None else f' of {model}'
-    raise ValueError(
-      f"parameters: '{name}'{of} is not set for tensor '{tensor}': set it, or "
-      'add a value without a filter'
-    )
-  return default
-
-
-def _check_inputs(
-  label: str,
-  method: arguments.Method,
-  base: _recipe.Model | None,
-  models: Sequence[_recipe.Model],
-) -> None:
-  """Checks the base and the number of inputs of a method."""
-  if len(set(models)) < len(models):
-    twice = next(m for m in models if models.count(m) > 1)
-    raise ValueError(f'{label}: {twice} is an input twice: name it once')
-  has_role = method.base == 'needed' or (method.base == 'optional' and base)
-  if has_role and base not in models:
-    raise ValueError(f'{label} needs a base among its inputs: set base_model')
-  least, most = method.inputs
-  if not least <= len(models) <= (most or len(models)):
-    wanted = str(least) if least == most else f'{least} .. {most or "any"}'
-    raise ValueError(f'{label} merges {wanted} inputs, found {len(models)}')
