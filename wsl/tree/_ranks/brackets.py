@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from wsl.tree._ranks import bits
+
 PROBES = 4
 # Probes around the expected position, in standard deviations ...
 _NEAR = np.asarray([-2.5, -0.6, 0.6, 2.5])
@@ -28,8 +30,11 @@ class Bracket(NamedTuple):
   hi: Any
   n_lo: Any  # entries with bits >= lo; at least k
   n_hi: Any  # entries with bits >= hi; less than k
-  slow: Any  # the last count left more than a quarter of the bracket
-  even: Any  # the next count spreads its probes evenly
+
+
+def is_open(b: Bracket) -> Any:
+  """Returns whether each threshold is unknown, ``[R]``."""
+  return b.hi - b.lo > np.ones((), b.lo.dtype)
 
 
 def first_probes(
@@ -61,7 +66,7 @@ def first_probes(
   return xp.maximum(xp.where(close, consecutive, spread), 1)
 
 
-def next_probes(xp: Any, b: Bracket, k: Any, dtype: np.dtype) -> Any:
+def next_probes(xp: Any, b: Bracket, k: Any, dtype: np.dtype, even: Any) -> Any:
   """Interpolates between the bracket's counts, or divides it evenly."""
   # If the m entries inside were uniform, the position of the k-th would have
   # mean p = (n_lo - k + 1/2) / m and variance about (p (1 - p) m + 1) / m^2.
@@ -73,7 +78,7 @@ def next_probes(xp: Any, b: Bracket, k: Any, dtype: np.dtype) -> Any:
   octaves = width / real(2 ** jnp.finfo(dtype).nmant)
   near = share[:, None] + deviation[:, None] * _NEAR.astype(real)[None]
   near = near + octaves[:, None] * _MARGIN.astype(real)[None]
-  fraction = xp.where(b.even[:, None], _EVEN.astype(real)[None], near)
+  fraction = xp.where(even, _EVEN.astype(real)[None], near)
   fraction = xp.clip(fraction, 0, 1)
   # Bits are piecewise linear in the magnitude with a kink at each power of 2,
   # so a smooth density of magnitudes is not smooth over bits. Interpolate bits
@@ -92,15 +97,11 @@ def narrow(xp: Any, b: Bracket, probes: Any, counts: Any, k: Any) -> Bracket:
   """Moves the bracket to the closest probes with n >= k and with n < k."""
   enough = counts >= k[:, None]
   column = lambda x: x[:, None]
-  lo = xp.where(enough, probes, column(b.lo)).max(1)
-  hi = xp.where(enough, column(b.hi), probes).min(1)
   return Bracket(
-    lo=lo,
-    hi=hi,
+    lo=xp.where(enough, probes, column(b.lo)).max(1),
+    hi=xp.where(enough, column(b.hi), probes).min(1),
     n_lo=xp.where(enough, counts, column(b.n_lo)).min(1),
     n_hi=xp.where(enough, column(b.n_hi), counts).max(1),
-    slow=hi - lo > (b.hi - b.lo) // 4,
-    even=xp.zeros_like(b.even),
   )
 
 
@@ -114,13 +115,16 @@ def settle(xp: Any, b: Bracket, found: Any, k: Any) -> Bracket:
   # A column with one entry reports it twice.
   single = least == above
   entries = xp.concatenate([xp.where(single, 0, least), above], axis=1)
-  entries = xp.sort(entries.astype(b.lo.dtype), axis=1)
+  entries = bits.sort(xp, entries.astype(b.lo.dtype))
   # n_hi entries are above the bracket: take number k - n_hi from the top.
-  rank = xp.clip(entries.shape[1] - (k - b.n_hi), 0, entries.shape[1] - 1)
-  kth = xp.take_along_axis(entries, rank[:, None], axis=1)[:, 0]
+  number, inside = entries.shape[1], b.n_lo - b.n_hi
+  ranks = xp.stack([k - b.n_hi, inside, inside + 1], axis=1)
+  places = xp.clip(number - ranks, 0, number - 1)
+  kth, last, further = xp.take_along_axis(entries, places, axis=1).T
   # All were found if their number is the count; a third entry of a column, or
   # an equal one, would be missing.
-  all_found = (entries > 0).sum(1) == b.n_lo - b.n_hi
+  fits = (inside <= number) & (last > 0)
+  all_found = fits & ((inside == number) | (further == 0))
   one = np.ones((), b.lo.dtype)
   snapped = b.hi - below.max(1)
   # If exactly k entries have bits >= lo, the least of them is the k-th.
@@ -129,6 +133,4 @@ def settle(xp: Any, b: Bracket, found: Any, k: Any) -> Bracket:
   return b._replace(
     lo=lo,
     hi=xp.where(known, lo + one, b.lo + above.max(1)),
-    slow=xp.zeros_like(b.slow),
-    even=xp.ones_like(b.even),
   )

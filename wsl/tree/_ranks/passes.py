@@ -77,8 +77,8 @@ def collect(
     k: the ranks, ``[G, K * T]``.
     groups: the group of each leaf, 0 .. G - 1.
     batches: the leaves that one kernel reads on an accelerator.
-    own: the probes, lo and hi of a batch of B leaves in an array of its own,
-      ``[B, K * T, PROBES + 2]``.
+    own: the probes, lo and hi - lo of a batch of B leaves in an array of its
+      own, ``[B, K * T, PROBES + 2]``.
     columns: the most columns, see ``inside``.
 
   Returns:
@@ -114,7 +114,7 @@ def inside(
     for a column without entries inside, so that the maximum combines leaves and
     shards. An entry's column is the run of entries that it belongs to.
   """
-  batches, limits = _shared(leaves, jnp.stack([lo, hi], axis=2), groups)
+  batches, limits = _shared(leaves, jnp.stack([lo, hi - lo], axis=2), groups)
   reduction = functools.partial(reductions.inside, columns=columns, pad=True)
   return _reduce(reduction, leaves, limits, groups, batches)
 

@@ -74,7 +74,7 @@ def inside(
 
   Args:
     leaves: ``[T, ...]``.
-    limits: for each batch of B leaves lo and hi, ``[B, K * T, 2]``.
+    limits: for each batch of B leaves lo and hi - lo, ``[B, K * T, 2]``.
     groups: the group of each leaf, as in ``count``.
     batches: the leaves of each batch.
     columns: the most columns C.
@@ -123,12 +123,15 @@ def _count(leaves: Sequence[types.Array], probes: types.Array) -> types.Array:
 
 @functools.partial(jax.jit, static_argnames='most')
 def _inside(
-  leaves: Sequence[types.Array], lo: types.Array, hi: types.Array, *, most: int
+  leaves: Sequence[types.Array],
+  lo: types.Array,
+  width: types.Array,
+  *,
+  most: int,
 ) -> types.Array:
   """Finds both ends in each column of leaves, ``[B, 2, K * T, columns]``."""
   unsigned = np.dtype(f'uint{8 * lo.dtype.itemsize}')
   entries = _runs(bits.of(jnp.stack(leaves), lo.dtype), most).view(unsigned)
-  width = hi - lo
   # An entry x of [lo, hi) is written as x - hi < 0, all others as 0. They are
   # clipped, as x - lo is at least hi - lo for them if it is read as unsigned,
   # and not compared: with one use of its entries XLA does not store a leaf.

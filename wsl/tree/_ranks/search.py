@@ -61,15 +61,12 @@ def find(
   k = xp.stack([_spread(xp, k, (ranks, models), wide) for k in ks])
   rows = lambda x: x.reshape(len(sizes), ranks * models, *x.shape[1:])
   each = lambda x: np.repeat(np.asarray(x), ranks * models)
-  one = np.ones((), integer)
   highest = np.asarray(np.inf, dtype).view(integer) + 1
   bracket = brackets.Bracket(
     lo=xp.zeros(k.size, integer),
     hi=xp.full(k.size, highest, integer),
     n_lo=xp.asarray(each(sizes), wide),
     n_hi=xp.zeros(k.size, wide),
-    slow=xp.zeros(k.size, bool),
-    even=xp.zeros(k.size, bool),
   )
   k = k.reshape(-1)
   grouped = lambda b: jax.tree.map(rows, b)
@@ -82,7 +79,6 @@ def find(
     group = lambda some: {'groups': _nodes.Static((0,) * len(some))}
     return [_nodes.Computed(kernel, x, hyper | group(x)) for x in at_once]
 
-  is_open = lambda b: b.hi - b.lo > one
   large = max(sizes) >= _LARGE
   columns = {'columns': _nodes.Static(_COLUMNS[large])}
 
@@ -106,21 +102,30 @@ def find(
     found = _sums.greatest_of(ends, _INSIDE)
     return brackets.settle(xp, b, found[0].astype(integer), k)
 
-  def step(state: tuple[brackets.Bracket, Any]) -> Any:
-    b, probes = state
-    few = (b.n_lo - b.n_hi <= _FEW[large]) | (b.n_lo == k) | ~is_open(b)
-    stuck = xp.any(is_open(b) & b.slow)
+  def collects_next(b: brackets.Bracket, slow: Any, collected: Any) -> Any:
+    """Decides on the next pass: to collect the entries, or to count them."""
+    few = (b.n_lo - b.n_hi <= _FEW[large]) | (b.n_lo == k)
     # Never collect twice in a row: if a column held three entries, a count
     # must separate them first.
-    collect_now = (xp.all(few) | stuck) & ~xp.any(is_open(b) & b.even)
+    some = xp.all(few | ~brackets.is_open(b)) | xp.any(
+      brackets.is_open(b) & slow
+    )
+    return some & ~collected
+
+  def step(state: tuple[brackets.Bracket, Any, Any, Any]) -> Any:
+    b, probes, collects, _ = state
     if traced:
-      limits = jnp.column_stack([probes, b.lo, b.hi])
+      limits = jnp.column_stack([probes, b.lo, b.hi - b.lo])
       own = batches_lib.own_limits(rows(limits), groups, batches)
-      new = jax.lax.cond(collect_now, collect, count, b, probes, own)
+      new = jax.lax.cond(collects, collect, count, b, probes, own)
     else:
-      new = (collect if collect_now else count)(b, probes, None)
-    b = jax.tree.map(functools.partial(xp.where, is_open(b)), new, b)
-    return b, brackets.next_probes(xp, b, k, dtype)
+      new = (collect if collects else count)(b, probes, None)
+    new = jax.tree.map(functools.partial(xp.where, brackets.is_open(b)), new, b)
+    # The count left more than a quarter of the bracket.
+    slow = (new.hi - new.lo > (b.hi - b.lo) // 4) & ~collects
+    probes = brackets.next_probes(xp, new, k, dtype, collects)
+    then = collects_next(new, slow, collects)
+    return new, probes, then, xp.any(brackets.is_open(new))
 
   sample, drawn = samples_lib.sort(samples, groups, dtype, xp)
   sample = xp.repeat(sample, ranks, axis=0).reshape(k.size, -1)
@@ -131,8 +136,9 @@ def find(
     kth = xp.minimum(kth, xp.asarray(highest - 1, integer))
     return kth.view(dtype).reshape(len(sizes), ranks, models)
   probes = brackets.first_probes(xp, sample, each(drawn), k, each(sizes))
-  unknown = lambda state: xp.any(is_open(state[0]))
-  found, _ = _while(traced, unknown, step, (bracket, probes))
+  no, yes = xp.asarray(False), xp.asarray(True)
+  state = (bracket, probes, collects_next(bracket, no, no), yes)
+  found, *_ = _while(traced, lambda state: state[3], step, state)
   return found.lo.view(dtype).reshape(len(sizes), ranks, models)
 
 
