@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from wsl import tree, types
+
 
 def inputs_of(batch: Any) -> Any:
   """Returns the inputs of a batch: the first entry of a tuple, else the batch.
@@ -71,3 +73,41 @@ def stream(batches: Iterable[Any], *, name: str) -> Iterator[Any]:
       f'{name}: no batches given, at least one is needed '
       '(a generator can be read only once)'
     )
+
+
+def cross_entropy(
+  logits: types.Array, labels: types.ArrayLike, *, name: str
+) -> types.Array:
+  """Returns the cross-entropy of each example, in float32 or wider.
+
+  Args:
+    logits: ``[..., C]``.
+    labels: integers ``[...]``, 0 .. C-1. The loss of any other is NaN: a
+      negative label, such as -1 for an example without one, would count from
+      the last class.
+    name: the public function, for error messages.
+
+  Raises:
+    ValueError: if labels are no integers of that shape.
+
+  Example:
+    >>> logits = jnp.zeros((2, 4))
+    >>> [f'{x:.3f}' for x in cross_entropy(logits, [1, -1], name='f')]
+    ['1.386', 'nan']
+  """
+  import optax  # not at import: rooms open without it
+
+  labels = jnp.asarray(labels)
+  whole = jnp.issubdtype(labels.dtype, jnp.integer)
+  if not whole or logits.shape[:-1] != labels.shape:
+    raise ValueError(
+      f'{name}: logits {logits.shape} need integer labels of shape '
+      f'{logits.shape[:-1]}, got {labels.dtype}{list(labels.shape)}'
+    )
+  labels = jnp.where(
+    labels < 0, jnp.full_like(labels, logits.shape[-1]), labels
+  )
+  found: types.Array = optax.softmax_cross_entropy_with_integer_labels(
+    tree.wide(logits), labels
+  )
+  return found

@@ -124,5 +124,5 @@ def test_bad_arguments_are_named():
     run(w, w, leaves='.*')
   with pytest.raises(ValueError, match="no leaf matches 'kernel'"):
     run(w, w, leaves='kernel')
-  with pytest.raises(ValueError, match='no leaf has two axes'):
+  with pytest.raises(ValueError, match='no leaf of floats has two axes'):
     run({'b': w['b']}, {'b': w['b']})

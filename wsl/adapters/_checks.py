@@ -29,6 +29,7 @@ def share(function: str, **values: Any) -> None:
   Raises:
     ValueError: naming the argument.
   """
+  tree.check_scalars(function, remedy='it is one for all leaves', **values)
   for name, value in values.items():
     if value is not None and not 0 < value <= 1:
       raise ValueError(
@@ -42,10 +43,15 @@ def dtype(function: str, value: Any) -> None:
   Raises:
     ValueError: naming it.
   """
-  if value is not None and not jnp.issubdtype(jnp.dtype(value), jnp.floating):
+  if value is None:
+    return
+  try:
+    real = jnp.issubdtype(name := jnp.dtype(value), jnp.floating)
+  except TypeError:
+    name, real = type(value), False
+  if not real:
     raise ValueError(
-      f'{function}(dtype={jnp.dtype(value).name}): expected a dtype of floats, '
-      'such as float32'
+      f'{function}(dtype={name}): expected a dtype of floats, such as float32'
     )
 
 

@@ -56,6 +56,7 @@ def smora_gates(
   """
   _checks.whole('smora_gates', active=active, partition=partition)
   x, router = tree.widen(x, router)
+  tree.check_whole('smora_gates', active=active, partition=partition)
   ranks = len(router) * partition
   if not 1 <= active <= ranks or active % partition:
     raise ValueError(
@@ -114,6 +115,7 @@ def balance(
     as ``smora_gates``; Wang et al., "Auxiliary-Loss-Free Load Balancing
     Strategy for Mixture-of-Experts", 2024, arXiv:2408.15664.
   """
+  tree.check_scalars('balance', rate=rate)
   if bias.shape != gates.shape[-1:] or not rate > 0:
     raise ValueError(
       f'balance: bias {bias.shape}, gates {gates.shape}, rate={rate}: expected '

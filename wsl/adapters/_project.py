@@ -26,7 +26,8 @@ def project(
       ``smora_gates`` or ``mora_gates``. 1 by default.
 
   Returns:
-    ``[..., out]`` in the dtype of x, computed in float32 or wider.
+    ``[..., out]`` in the dtype of x (float32 for integers), computed in float32
+    or wider.
 
   Raises:
     ValueError: if the factors are of several matrices, of other inputs, or of
@@ -59,7 +60,8 @@ def project(
       )
     ranks = ranks * gates.astype(wide)
   scale = jnp.asarray(factors.scale).astype(wide)
-  return (scale * tree.matmul(ranks, b.T)).astype(x.dtype)
+  y = scale * tree.matmul(ranks, b.T)
+  return y.astype(x.dtype) if tree.is_float(x) else y
 
 
 def gate(factors: deltas_lib.Factors, gates: types.Array) -> deltas_lib.Factors:

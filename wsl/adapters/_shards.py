@@ -227,11 +227,10 @@ def _table(key: types.PRNGKey, counts: _Counts) -> types.Array:
 def _check(rank: int, budget: int, private: int, shards: int) -> None:
   """Checks the arguments of ``mos``."""
   _checks.whole('mos', rank=rank, budget=budget, shards=shards)
+  tree.check_whole('mos', private=private)
   if not 0 <= private <= min(rank, budget):
-    raise ValueError(
-      f'mos(private={private}): expected 0 .. {min(rank, budget)}, at most '
-      'rank= and budget='
-    )
+    most = f'0 .. {min(rank, budget)}, of rank= and budget='
+    raise ValueError(f'mos(private={private}): expected {most}')
 
 
 def _check_room(role: str, counts: _Counts, sizes: list[int]) -> None:

@@ -130,6 +130,9 @@ def times(factors: Factors, number: types.Scalar) -> Factors:
     factors: of one leaf, or a stack.
     number: may be traced.
 
+  Raises:
+    ValueError: if ``number`` is an array.
+
   Example:
     >>> import jax.numpy as jnp
     >>> view = tree.Matrix(rows=(1,), columns=(0,))
@@ -137,6 +140,7 @@ def times(factors: Factors, number: types.Scalar) -> Factors:
     >>> float(times(one, 1.5).scale)
     3.0
   """
+  tree.check_scalars('times', number=number)
   dtype = tree.Static(tree.wide_dtype(factors.a, factors.b))
   scale = tree.apply_kernel(_scaled, factors.scale, number=number, dtype=dtype)
   return dataclasses.replace(factors, scale=scale)

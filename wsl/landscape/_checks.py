@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 import operator
 
+import numpy as np
+
 from wsl import tree
 
 
@@ -31,9 +33,10 @@ def count(
   try:
     number = operator.index(value)
   except TypeError:
+    kind = f'is a {type(value).__name__}'
+    shown = f'={value!r}' if np.isscalar(value) else ''
     raise ValueError(
-      f'{function}: {argument}={value} is a {type(value).__name__}, expected '
-      'an integer'
+      f'{function}: {argument}{shown} {kind}, expected an integer'
     ) from None
   if number < least or (most is not None and number > most):
     bound = '' if most is None else f' and at most {name}={most}'

@@ -1,14 +1,14 @@
 """Metrics along the line between two models, and their barriers."""
 
 from collections.abc import Callable
-import operator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
-from wsl.landscape import _interpolate
+from wsl.landscape import _checks, _interpolate
 
 
 class Path(NamedTuple):
@@ -104,11 +104,12 @@ def heights(values: types.Tree, *, t: types.Array | None = None) -> types.Tree:
       None.
 
   Returns:
-    ``Heights`` of pytrees like ``values``, leaves ``[...]``.
+    ``Heights`` of pytrees like ``values``, leaves ``[...]``, in float32 or
+    wider.
 
   Raises:
     ValueError: naming the leaf that has fewer than 2 points, or another number
-      of points than ``t``.
+      of points than ``t``; or if ``t`` does not rise from 0 to 1.
 
   Example:
     >>> import jax.numpy as jnp
@@ -123,7 +124,16 @@ def heights(values: types.Tree, *, t: types.Array | None = None) -> types.Tree:
   Invariance in Linear Mode Connectivity of Neural Networks", 2021,
   arXiv:2110.06296 (above the chord).
   """
+  if t is not None:
+    shape = np.shape(t)
+    if len(shape) != 1:
+      raise ValueError(
+        f'heights: t has shape {shape}, expected [points], from 0 to 1'
+      )
+    t = t if tree.is_traced(t) else jnp.asarray(np.asarray(t))
   check_points('heights', values, t)
+  _check_rises(t)
+  values = jax.tree.map(_wide, values)
   return Heights(
     above_mean=jax.tree.map(_above_mean, values),
     above_chord=jax.tree.map(lambda x: _above_chord(x, t), values),
@@ -134,11 +144,20 @@ def check_line(
   a: types.Params, b: types.Params, points: int, *, name: str
 ) -> None:
   """Checks two models and a number of points for the function ``name``."""
-  if operator.index(points) < 2:
-    raise ValueError(
-      f'{name}: points={points}, expected at least 2: both ends are included'
-    )
+  _checks.count(name, 'points', points, least=2)
   _interpolate.check_alike(a, b, name=name)
+
+
+def _check_rises(t: types.Array | None) -> None:
+  """Checks that known positions rise from 0 to 1."""
+  if t is None or isinstance(t, jax.core.Tracer):
+    return
+  at = np.asarray(t, np.float64)
+  if not (np.allclose(at[[0, -1]], [0, 1]) and np.all(np.diff(at) >= 0)):
+    raise ValueError(
+      f'heights: t is {at[0]:g} .. {at[-1]:g}, expected positions that rise '
+      'from 0 to 1'
+    )
 
 
 def check_points(
@@ -190,6 +209,12 @@ def evaluate_on(
   return Path(t=t, values=tree.stack([metric_at(point) for point in t]))
 
 
+def _wide(x: types.Array) -> types.Array:
+  """Casts values to float32 or wider; those of NumPy stay on the host."""
+  integer = not jnp.issubdtype(x.dtype, jnp.inexact)
+  return x.astype(np.float32) if integer else tree.wide(x)
+
+
 def _above_mean(x: types.Array) -> types.Array:
   """Returns the maximum minus the mean of the two ends."""
   return x.max(axis=0) - (x[0] + x[-1]) / 2
@@ -199,8 +224,9 @@ def _above_chord(x: types.Array, t: types.Array | None) -> types.Array:
   """Returns the maximum of the values minus the chord between the ends."""
   # Over the points, ends included, so >= 0: a lower bound of the maximum over
   # the line.
-  t = jnp.linspace(0.0, 1.0, x.shape[0]) if t is None else t
-  at = jnp.asarray(t, x.dtype).reshape((-1,) + (1,) * (x.ndim - 1))
+  xp: Any = np if isinstance(x, np.ndarray) else jnp
+  t = xp.linspace(0.0, 1.0, x.shape[0]) if t is None else t
+  at = xp.asarray(t, x.dtype).reshape((-1,) + (1,) * (x.ndim - 1))
   return (x - ((1 - at) * x[:1] + at * x[-1:])).max(axis=0)
 
 

@@ -1,5 +1,6 @@
 """Alignment of the leading singular vectors of two models."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -91,8 +92,10 @@ def singular_alignment(
   reason = 'only real matrices are decomposed'
   tree.check_real('singular_alignment', a, reason)
   chosen = tree.select(a, leaves or (lambda _, shape: len(shape) > 1))
+  # Integers are no weights: counters, or the codes of quantised weights.
+  chosen = jax.tree.map(lambda x, c: c and tree.is_float(x), a, chosen)
   if not any(jax.tree.leaves(chosen)):
-    raise ValueError('singular_alignment: no leaf has two axes')
+    raise ValueError('singular_alignment: no leaf of floats has two axes')
 
   def measure(
     name: str, x: types.Array, y: types.Array, is_matrix: bool
@@ -138,7 +141,9 @@ def _truncated_polar_factor(
   x: types.Array, threshold: types.Scalar
 ) -> tuple[types.Array, types.Array]:
   """Returns the polar factor of leading singular vectors, and their number."""
-  x = tree.wide(x).reshape(-1, x.shape[-1])
+  x = tree.wide(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+  if not x.size:
+    return x, jnp.zeros((), x.dtype)
   u, s, vt = jnp.linalg.svd(x, full_matrices=False)
   # The rank tolerance of numpy.linalg.matrix_rank.
   rounding = max(x.shape) * jnp.finfo(s.dtype).eps

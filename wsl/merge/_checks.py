@@ -244,7 +244,7 @@ def choose(argument: str, value: str, choices: dict[str, Any]) -> Any:
   Raises:
     ValueError: naming the argument, its value, the choices and the nearest one.
   """
-  if value not in choices:
+  if not isinstance(value, str) or value not in choices:
     hint = tree.nearest(str(value), list(choices))
     raise ValueError(
       f'{argument}={value!r}: expected one of {sorted(choices)}{hint}'

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import deltas, tree, types
+from wsl.merge import _checks
 
 
 def passthrough(
@@ -74,7 +75,7 @@ def nearswap(
 
   Raises:
     ValueError: if the models differ in structure, shape, dtype or integers, or
-      ``t`` is an array, naming the leaf or the argument.
+      ``t`` is an array or negative, naming the leaf or the argument.
 
   Example:
     >>> import jax.numpy as jnp
@@ -89,6 +90,8 @@ def nearswap(
   """
   a, b = deltas.check('nearswap', {'a': a, 'b': b})
   parts = tree.scalars('nearswap', 't', t, a)
+  for part in jax.tree.leaves(parts):
+    _checks.at_least_zero('nearswap', 't', part)
 
   def swap(x: Any, y: Any, t: Any) -> Any:
     return tree.apply_kernel(_nearswap, x, y, t=t) if tree.is_float(x) else x

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from wsl import types
+from wsl import tree, types
 from wsl.search import _points
 
 
@@ -70,6 +70,7 @@ def cmaes(
     raise ValueError(
       f'{name}: start has shape {start.shape}: give finite numbers [n]'
     )
+  tree.check_scalars(name, sigma=sigma)
   if not 0 < sigma < np.inf:
     raise ValueError(f'{name}: sigma={sigma} is not a finite number > 0')
   low, high = _points.box(name, lower, upper, start.size)

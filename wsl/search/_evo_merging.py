@@ -84,6 +84,7 @@ def evo_merging(
   """
   name = 'evo_merging'
   experts = _points.check_count(name, 'experts', experts, 1)
+  tree.check_scalars(name, penalty=penalty)
   if not 0 <= penalty < np.inf:
     raise ValueError(f'{name}: penalty={penalty} is not a finite number >= 0')
   first, second = jax.random.split(key)

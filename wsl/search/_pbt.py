@@ -86,6 +86,7 @@ def pbt(
     arXiv:1711.09846; truncation selection and perturbation.
   """
   rounds = _points.check_count('pbt', 'rounds', rounds, 1)
+  tree.check_scalars('pbt', share=share)
   if not 0 < share <= 0.5:
     raise ValueError(f'pbt: share={share} is not in 0 < share <= 0.5')
   if not len(factors) or not all(0 < f < math.inf for f in factors):

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from wsl import batches as batches_lib
 from wsl import tree, types
 from wsl.train import _examples, _shards
 
@@ -69,7 +69,7 @@ def _classify(
   """Returns the loss and the correctness of each label of a batch."""
   inputs, labels = batch
   logits = apply_fn(params, inputs)
-  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  losses = batches_lib.cross_entropy(logits, labels, name='evaluate')
   predictions = jnp.argmax(logits, -1).astype(jnp.int32)
   correct = predictions == jnp.asarray(labels, jnp.int32)
   return Metrics(losses, jnp.asarray(correct, losses.dtype))

@@ -18,6 +18,7 @@ def count(data: types.Tree, batch_size: int, *, caller: str) -> int:
     ValueError: if ``batch_size`` is below 1, there is no leaf, or naming the
       leaf of another length.
   """
+  tree.check_whole(caller, batch_size=batch_size)
   if batch_size < 1:
     raise ValueError(f'{caller}: batch_size={batch_size}: expected 1 or more')
   leaves = tree.named(data)

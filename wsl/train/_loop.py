@@ -178,6 +178,7 @@ def advance(
     >>> print(f'{state.params:.3f}', losses.shape)
     3.000 (50,)
   """
+  tree.check_whole('advance', steps=steps)
   if steps < 0:
     raise ValueError(f'advance: steps={steps}: expected 0 or more')
   count = _examples.count(data, batch_size, caller='advance')

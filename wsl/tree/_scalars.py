@@ -51,6 +51,35 @@ def check_scalars(
       )
 
 
+def check_whole(function: str, **values: Any) -> None:
+  """Checks that counts are integers that are known; ranges are not checked.
+
+  Args:
+    function: the public function, as the user called it.
+    **values: the arguments by name; ``None`` passes.
+
+  Raises:
+    ValueError: naming the argument, and what it is instead.
+
+  Example:
+    >>> check_whole('advance', steps=3)
+    >>> check_whole('advance', steps=2.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: advance: steps is 2.5, expected an integer
+  """
+  for name, value in values.items():
+    if value is None:
+      continue
+    problem = _problem(value)
+    if not problem and isinstance(value, jax.core.Tracer):
+      problem = 'is traced and sets the program'
+    if not problem and not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+      problem = f'is {value}'
+    if problem:
+      raise ValueError(f'{function}: {name} {problem}, expected an integer')
+
+
 def scalars(
   function: str,
   name: str,

@@ -34,7 +34,7 @@ def cast(tree: types.Tree, dtype: Any) -> types.Tree:
     >>> x['w'].dtype.name, x['n'].dtype.name
     ('bfloat16', 'int64')
   """
-  hyper = output_dtype('cast', tree, dtype)
+  hyper = output_dtype('cast', tree, _dtype('cast', dtype))
 
   def one(x: Any) -> Any:
     if not _program.is_float(x) or x.dtype == hyper['dtype'].value:
@@ -68,11 +68,7 @@ def output_dtype(label: str, tree: types.Tree, dtype: Any) -> dict[str, Any]:
   """
   if dtype is None:
     return {}
-  found = np.dtype(dtype)
-  if not _program.is_float(np.empty(0, found)):
-    raise ValueError(
-      f'{label}: dtype={found}: expected a float dtype, such as bfloat16'
-    )
+  found = _dtype(label, dtype)
   for name, leaf in _names.named(tree).items():
     if hasattr(leaf, 'dtype') and is_complex(leaf) and found.kind != 'c':
       raise ValueError(
@@ -80,6 +76,21 @@ def output_dtype(label: str, tree: types.Tree, dtype: Any) -> dict[str, Any]:
         'imaginary part: split it into real and imaginary parts first'
       )
   return {'dtype': _nodes.Static(found)}
+
+
+def _dtype(label: str, dtype: Any) -> np.dtype:
+  """Returns the dtype of floats that is named, after a check."""
+  try:
+    # NumPy takes None as float64.
+    found: Any = np.dtype(dtype) if dtype is not None else None
+    right = found is not None and _program.is_float(np.empty(0, found))
+  except TypeError:
+    found, right = type(dtype).__name__, False
+  if not right:
+    raise ValueError(
+      f'{label}: dtype={found}: expected a float dtype, such as bfloat16'
+    )
+  return found
 
 
 def is_complex(x: Any) -> bool:

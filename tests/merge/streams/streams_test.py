@@ -182,7 +182,7 @@ def test_order_sensitivity() -> None:
       lambda: merge.order_sensitivity(
         merge.running_mean(), X, key=jax.random.key(0), samples=0
       ),
-      'order_sensitivity(samples=0): expected >= 1',
+      'order_sensitivity(samples=0): expected an integer >= 1',
     ),
   ],
 )

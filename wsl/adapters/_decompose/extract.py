@@ -107,6 +107,7 @@ def extract(
   _check(rank, energy, otherwise)
   _checks.dtype('extract', dtype)
   _checks.arrays('extract', delta, 'compress() reduces its rank')
+  tree.check_whole('extract', passes=passes)
   if key is not None and (rank is None or passes < 1):
     raise ValueError('extract(key=): give rank= too, and passes >= 1')
   keep = {'refuse': 'refuse', 'keep': 'mean'}[otherwise]

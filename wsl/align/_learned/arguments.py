@@ -22,6 +22,7 @@ def check(
     raise ValueError(
       f'learned_matching: path is {path}, expected weights 0 <= a <= b <= 1'
     )
+  tree.check_whole('learned_matching', points=points, every=every)
   if points < 1 or every < 1:
     raise ValueError(
       f'learned_matching: points={points}, every={every}: expected at least 1 '

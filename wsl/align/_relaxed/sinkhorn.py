@@ -105,6 +105,7 @@ def sinkhorn(
       f"sinkhorn: loss '{loss}' is unknown, expected one of {list(LOSSES)} or "
       'a function of the permuted model and a key'
     )
+  tree.check_whole('sinkhorn', steps=steps)
   if steps < 1:
     raise ValueError(f'sinkhorn: steps is {steps}, expected >= 1')
   if not isinstance(temperature, jax.core.Tracer) and not temperature > 0:

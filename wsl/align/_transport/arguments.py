@@ -53,6 +53,7 @@ def problem(
       'transport: semi-permutations are exact: use regularisation=0, or '
       "marginals='both' for soft couplings"
     )
+  tree.check_whole('transport', max_sweeps=max_sweeps)
   if max_sweeps < 1:
     raise ValueError(f'transport: max_sweeps={max_sweeps}, expected at least 1')
   return couplings.Problem(

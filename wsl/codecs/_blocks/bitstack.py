@@ -80,7 +80,8 @@ def bitstack(
   in matrices of any size, where that code needs a multiple of 8 entries.
   """
   for name, value in {'blocks': blocks, 'rank': rank}.items():
-    if not isinstance(value, int) or value < 1:
+    tree.check_whole('bitstack', **{name: value})
+    if value < 1:
       raise ValueError(f'bitstack({name}={value!r}): expected an integer >= 1')
   structure = jax.tree.structure(delta, is_leaf=deltas_lib.is_factors)
   named = tree.named(deltas_lib.dense(delta))

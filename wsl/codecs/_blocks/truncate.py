@@ -107,6 +107,7 @@ def truncate(
   total = _size.file_bytes(packed) - sum(
     leaf.blocks * _block_bytes(leaf) for leaf in leaves.values()
   )
+  tree.check_scalars('truncate', nbytes=nbytes)
   if not total <= nbytes:
     raise ValueError(
       f'truncate(nbytes={nbytes}): {total} bytes are needed without any block'

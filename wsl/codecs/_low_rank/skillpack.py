@@ -94,7 +94,8 @@ def skillpack(
   all directions.
   """
   layout = _layout(bits)
-  if not isinstance(run, int) or run < 1:
+  tree.check_whole('skillpack', run=run)
+  if run < 1:
     raise ValueError(f'skillpack(run={run!r}): expected an integer >= 1')
   is_factors = deltas_lib.is_factors
   structure = jax.tree.structure(delta, is_leaf=is_factors)

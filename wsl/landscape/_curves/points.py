@@ -81,6 +81,9 @@ def bezier(curve: Curve, t: types.Scalar) -> types.Params:
     A tree like ``curve.a``, computed in float32 or wider and returned in its
     dtypes; integer leaves are those of a.
 
+  Raises:
+    ValueError: if t is an array, or a known number outside of 0 .. 1.
+
   Example:
     >>> import jax.numpy as jnp
     >>> a, b = {'x': jnp.asarray(0.0)}, {'x': jnp.asarray(4.0)}
@@ -92,6 +95,7 @@ def bezier(curve: Curve, t: types.Scalar) -> types.Params:
     DNNs", 2018, arXiv:1802.10026.
   """
   order = _bends(curve) + 1
+  _check_position('bezier', t)
   t = jnp.asarray(t)
   t = t.astype(tree.wide_dtype(t))
   weights = [
@@ -114,6 +118,9 @@ def polygon(curve: Curve, t: types.Scalar) -> types.Params:
   Returns:
     As ``bezier``.
 
+  Raises:
+    ValueError: as ``bezier``.
+
   Example:
     >>> import jax.numpy as jnp
     >>> a, b = {'x': jnp.asarray(0.0)}, {'x': jnp.asarray(4.0)}
@@ -125,11 +132,19 @@ def polygon(curve: Curve, t: types.Scalar) -> types.Params:
     DNNs", 2018, arXiv:1802.10026.
   """
   order = _bends(curve) + 1
+  _check_position('polygon', t)
   t = jnp.asarray(t)
   place = t.astype(tree.wide_dtype(t)) * order
   # The hat functions of the corners: 1 at their own place, 0 at the others.
   distance = jnp.abs(place - jnp.arange(order + 1).astype(place.dtype))
   return _weighted(curve, jnp.maximum(1 - distance, 0))
+
+
+def _check_position(function: str, t: types.Scalar) -> None:
+  """Checks that t is a number; a known one is in 0 .. 1."""
+  tree.check_scalars(function, t=t)
+  if not isinstance(t, jax.core.Tracer) and not 0 <= t <= 1:
+    raise ValueError(f'{function}: t={t}, expected a number in 0 .. 1')
 
 
 def _bends(curve: Curve) -> int:

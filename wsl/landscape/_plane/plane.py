@@ -105,12 +105,16 @@ def plane_point(plane: Plane, x: types.Scalar, y: types.Scalar) -> types.Params:
     A tree like ``plane.origin``, computed in float32 or wider and returned in
     its dtypes; integer leaves are those of the origin.
 
+  Raises:
+    ValueError: if x or y is an array, or NaN.
+
   Example:
     >>> import jax.numpy as jnp
     >>> one = {'x': jnp.ones(2)}
     >>> plane_point(Plane(one, one, one), 2.0, 3.0)['x'].tolist()
     [6.0, 6.0]
   """
+  tree.check_scalars('plane_point', x=x, y=y)
 
   def move(origin: Any, u: types.Array | None, v: types.Array) -> Any:
     if u is None:

@@ -55,8 +55,8 @@ def random_plane(
   params = tree.read(params)
   tree.check_not_narrowed('random_plane', params)
   tree.check_real('random_plane', params, 'its directions would be real')
-  views = tree.views(params, matrices)
   floats = _directions.wide_floats(params)
+  views = tree.views(floats, matrices)
 
   def draw(key: types.PRNGKey) -> types.Tree:
     def of_leaf(name: str, x: types.Array, view: Any) -> types.Array:
@@ -66,8 +66,7 @@ def random_plane(
       size, own = _norms(x, view.rows), _norms(noise, view.rows)
       return noise * tree.safe_divide(size, own)
 
-    views_of = jax.tree.map(lambda x, view: view, floats, views)
-    return tree.map_named(of_leaf, floats, views_of)
+    return tree.map_named(of_leaf, floats, views)
 
   first, second = map(draw, jax.random.split(key))
   return plane_lib.Plane(params, first, second)

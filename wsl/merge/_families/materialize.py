@@ -109,7 +109,11 @@ def _selected(task: Any, models: int) -> dict[str, Any]:
       f'({models},), a weight for each task'
     )
   tree.check_scalars('materialize', task=task)
-  if not isinstance(task, jax.core.Tracer) and not 0 <= task < models:
+  whole = task is not None and jnp.issubdtype(
+    jnp.result_type(task), jnp.integer
+  )
+  traced = isinstance(task, jax.core.Tracer)
+  if not whole or not (traced or 0 <= task < models):
     raise ValueError(
       f'materialize(task={task}): expected a task of 0 .. {models - 1}'
     )

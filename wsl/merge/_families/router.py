@@ -109,6 +109,10 @@ def route(
   Returns:
     Weights ``[..., T]``, which sum to 1.
 
+  Raises:
+    ValueError: if ``temperature`` is not positive, or the features have another
+      width than the router.
+
   Example:
     >>> import jax.numpy as jnp
     >>> router = Router(jnp.eye(2), jnp.zeros(2))
@@ -121,6 +125,14 @@ def route(
   The official code takes the softmax of its logits too, without a temperature.
   """
   tree.check_scalars('route', temperature=temperature)
+  if not isinstance(temperature, jax.core.Tracer) and not temperature > 0:
+    raise ValueError(f'route(temperature={temperature}): expected a number > 0')
+  width, found = np.shape(router.kernel)[0], np.shape(features)[-1:]
+  if found != (width,):
+    raise ValueError(
+      f'route: features has shape {np.shape(features)}, expected [..., {width}]'
+    )
+  tree.check_not_narrowed('route', [router, features])
   h = tree.wide(jnp.asarray(features))
   logits = tree.matmul(h, router.kernel.astype(h.dtype))
   bias = router.bias.astype(logits.dtype)

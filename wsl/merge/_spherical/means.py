@@ -43,8 +43,8 @@ def multislerp(
 
   Raises:
     ValueError: if there is not one weight for each model, or their sum is zero
-      where they are divided by it; or if the models differ in structure, shape,
-      dtype or integers, naming the leaf.
+      where they are divided by it, or ``eps`` is negative; or if the models
+      differ in structure, shape, dtype or integers, naming the leaf.
 
   Example:
     >>> import jax.numpy as jnp
@@ -59,6 +59,8 @@ def multislerp(
   returned there; mergekit does so for two models only, and else raises.
   """
   tree.check_scalars('multislerp', eps=eps)
+  _checks.at_least_zero('multislerp', 'eps', eps)
+  normalize = bool(normalize)
   hyper = {'normalize': normalize, 'eps': eps}
   models, weights = _checked('multislerp', models, weights)
   if normalize:
@@ -105,7 +107,8 @@ def karcher(
     copied. One model is returned as it is.
 
   Raises:
-    ValueError: as ``multislerp``, or if ``steps`` is no integer >= 0.
+    ValueError: as ``multislerp``, or if ``steps`` is no integer >= 0, or
+      ``tolerance`` is negative.
 
   Example:
     >>> import jax.numpy as jnp
@@ -121,6 +124,7 @@ def karcher(
   cosine: the arc cosine loses half of the digits of small angles.
   """
   tree.check_scalars('karcher', tolerance=tolerance)
+  _checks.at_least_zero('karcher', 'tolerance', tolerance)
   _checks.steps('karcher', steps)
   if weights is None:
     weights = [1.0] * len(models)
@@ -206,8 +210,9 @@ def _karcher(
   length = _norm(mean)
   first = jax.lax.dynamic_index_in_dim(units, jnp.argmax(real), keepdims=False)
   first = jnp.where(jnp.any(real), first, jnp.zeros_like(mean))
-  start = mean / jnp.where(length < tolerance, 1, length).astype(mean.dtype)
-  start = jnp.where(length < tolerance, first, start)
+  cancelled = (length < tolerance) | (length == 0)
+  start = mean / jnp.where(cancelled, 1, length).astype(mean.dtype)
+  start = jnp.where(cancelled, first, start)
 
   def step(_: Any, u: types.Array) -> types.Array:
     cosine = _dots(units, u[None])
@@ -220,7 +225,7 @@ def _karcher(
     tangent = _combine(share * ratio, side)
     length = _norm(tangent)
     # Once a step is below the tolerance, all further ones are the same: none.
-    moves = length >= tolerance
+    moves = (length >= tolerance) & (length > 0)
     safe = jnp.where(moves, length, 1)
     cosine, ratio = jnp.cos(safe), jnp.sin(safe) / safe
     moved = cosine.astype(u.dtype) * u + ratio.astype(u.dtype) * tangent

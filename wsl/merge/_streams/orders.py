@@ -1,6 +1,6 @@
 """Streams over a stack of models, in one order or in many."""
 
-from typing import NamedTuple, TYPE_CHECKING
+from typing import Any, NamedTuple, TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,8 @@ def fold(
     The merged task vector, every leaf ``[...]`` in the dtype of ``deltas``.
 
   Raises:
-    ValueError: as the stream, or if ``deltas`` is no stack.
+    ValueError: as the stream, or if ``deltas`` is no stack, or ``order`` holds
+      no positions.
 
   Example:
     >>> import jax.numpy as jnp
@@ -61,7 +62,7 @@ def fold(
   """
   models = _stack.count('fold', deltas)
   deltas = _stack.arrays('fold', deltas)
-  places = jnp.arange(models) if order is None else jnp.asarray(order)
+  places = _places(order, models)
   start = stream.init(jax.tree.map(lambda x: x[0], deltas))
 
   def step(state: types.Tree, place: types.Array) -> tuple[types.Tree, None]:
@@ -117,8 +118,11 @@ def order_sensitivity(
     Approach to Scalable Continual Model Merging", 2025, arXiv:2501.09522.
   """
   models = _stack.count('order_sensitivity', deltas)
-  if samples < 1:
-    raise ValueError(f'order_sensitivity(samples={samples}): expected >= 1')
+  whole = isinstance(samples, (int, np.integer))
+  if not whole or isinstance(samples, bool) or samples < 1:
+    raise ValueError(
+      f'order_sensitivity(samples={samples}): expected an integer >= 1'
+    )
   deltas = _stack.arrays('order_sensitivity', deltas)
   draw = lambda key: jax.random.permutation(key, models)
   orders = jax.vmap(draw)(jax.random.split(key, samples))
@@ -128,3 +132,23 @@ def order_sensitivity(
   length = jnp.asarray(tree.norm(mean)) * samples**0.5
   deviation = tree.safe_divide(jnp.asarray(tree.norm(away)), length)
   return OrderSensitivity(deviation, merged, orders)
+
+
+def _places(order: types.ArrayLike | None, models: int) -> types.Array:
+  """Returns positions of models; JAX would clamp those out of range."""
+  if order is None:
+    return jnp.arange(models)
+  known = not tree.is_traced(order)
+  places: Any = np.asarray(order) if known else jnp.asarray(order)
+  whole = np.issubdtype(places.dtype, np.integer) and places.ndim == 1
+  if not whole or not places.size:
+    raise ValueError(
+      f'fold: order is of {places.dtype} and shape {places.shape}, expected '
+      f'positions [T] of models, integers 0 .. {models - 1}'
+    )
+  if known and not np.all((places >= 0) & (places < models)):
+    raise ValueError(
+      f'fold: order has positions {places.min()} .. {places.max()}, expected '
+      f'0 .. {models - 1}, one of each model that arrives'
+    )
+  return jnp.asarray(places)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from wsl import deprecation, types
+from wsl import deprecation, tree, types
 
 
 @deprecation.positional('scale.shots', 'per_class')
@@ -37,6 +37,7 @@ def shots(
     [0, 0, 1, 1]
   """
   labels = np.asarray(labels)
+  tree.check_whole('shots', per_class=per_class)
   if per_class < 1:
     raise ValueError(f'shots(per_class={per_class}): expected 1 or more')
   order = np.asarray(jax.random.permutation(key, len(labels)))
@@ -87,6 +88,7 @@ def few_shot(
     >>> sorted(next(stream)[1].tolist())
     [0, 0, 1, 1]
   """
+  tree.check_whole('few_shot', batch_size=batch_size)
   if batch_size < 1:
     raise ValueError(f'few_shot(batch_size={batch_size}): expected 1 or more')
   labels = np.asarray(labels)

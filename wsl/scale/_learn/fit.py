@@ -126,6 +126,7 @@ def fit(
     Zhang et al., "Knowledge Composition using Task Vectors with Learned
     Anisotropic Scaling", 2024, arXiv:2407.02880.
   """
+  tree.check_whole('fit', steps=steps)
   if steps < 0:
     raise ValueError(f'fit(steps={steps}): expected 0 or more')
   if stream is None:

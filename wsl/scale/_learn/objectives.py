@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import batches as batches_lib
 from wsl import tree, types
 
 Objective: TypeAlias = Callable[..., types.Array]
@@ -189,30 +190,17 @@ def log_softmax(logits: types.Array) -> types.Array:
   return jax.nn.log_softmax(tree.wide(logits))
 
 
-def cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:
-  """Returns the cross-entropy of each example, ``[B, ...]``."""
-  import optax
-
-  labels = jnp.asarray(labels)
-  if logits.shape[:-1] != labels.shape or not jnp.issubdtype(
-    labels.dtype, np.integer
-  ):
-    raise ValueError(
-      f'supervised: logits {logits.shape} need integer labels of shape '
-      f'{logits.shape[:-1]}, got {labels.dtype}{list(labels.shape)}'
-    )
-  return optax.softmax_cross_entropy_with_integer_labels(
-    tree.wide(logits), labels
-  )
-
-
 def _supervised(
   apply_fn: ApplyFn, params: types.Params, batch: Any, key: types.PRNGKey
 ) -> types.Array:
   """Returns the mean cross-entropy of a batch (inputs, labels)."""
   del key
   inputs, labels = batch
-  return jnp.mean(cross_entropy(apply_fn(params, inputs), labels))
+  return jnp.mean(
+    batches_lib.cross_entropy(
+      apply_fn(params, inputs), labels, name='supervised'
+    )
+  )
 
 
 def _negation(

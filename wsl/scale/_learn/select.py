@@ -80,6 +80,7 @@ def select(
   if by not in _WAYS:
     hint = tree.nearest(str(by), _WAYS)
     raise ValueError(f"select(by='{by}'): no such way{hint}: one of {_WAYS}")
+  tree.check_whole('select', budget=budget)
   if not 1 <= budget <= len(bank):
     raise ValueError(
       f'select(budget={budget}): expected 1 .. {len(bank)}, the bank has '

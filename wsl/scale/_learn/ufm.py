@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import batches as batches_lib
 from wsl import tree, types
 from wsl.scale._learn import objectives
 
@@ -156,5 +157,5 @@ def _ufm(
   confident = jnp.max(target, -1) > jnp.asarray(batch.threshold, target.dtype)
   agreement = -jnp.sum(target * log_p, -1) * confident.astype(log_p.dtype)
   logits = apply_fn(params, strong(keys[2], batch.trusted))
-  known = objectives.cross_entropy(logits, jnp.asarray(batch.labels))
+  known = batches_lib.cross_entropy(logits, batch.labels, name='ufm')
   return jnp.mean(jnp.concatenate([agreement, known]))

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from wsl import batches as batches_lib
 from wsl import tree, types
 from wsl.stitch._compatible import basis_transform
 
@@ -143,7 +144,8 @@ def _bct(
   inputs, labels = batch
   features, logits = features_fn(params, inputs)
   old = _compatibility(old_classifier, features, labels)
-  return cross_entropy(logits, labels) + weight * old
+  losses = batches_lib.cross_entropy(logits, labels, name='bct_loss')
+  return jnp.mean(losses) + weight * old
 
 
 def _bt2(
@@ -164,8 +166,9 @@ def _bt2(
   recoded = basis_transform.basis_transform(basis, new, old)
   compatible = recoded[..., : len(basis.outer)]
   l1, l2, l3 = weights
+  losses = batches_lib.cross_entropy(logits, labels, name='bt2_loss')
   return (
-    cross_entropy(logits, labels)
+    jnp.mean(losses)
     + l1 * _cosine_distance(new, new_target)
     + l2 * _compatibility(old_classifier, compatible, labels)
     + l3 * _cosine_distance(compatible, old_target)
@@ -189,7 +192,9 @@ def _compatibility(
   known = (labels >= 0) & (labels < len(classifier))
   # Unknown labels are replaced before the loss: its NaN there would enter the
   # gradient in spite of a mask after it.
-  losses = _cross_entropies(logits, jnp.where(known, labels, 0))
+  losses = batches_lib.cross_entropy(
+    logits, jnp.where(known, labels, 0), name='bct_loss'
+  )
   total = jnp.sum(jnp.where(known, losses, 0))
   return total / jnp.maximum(jnp.sum(known), 1).astype(total.dtype)
 
@@ -199,18 +204,3 @@ def _cosine_distance(x: types.Array, target: types.Array) -> types.Array:
   x = tree.wide(x)
   y = jnp.asarray(target, x.dtype)
   return 1 - jnp.mean(jnp.sum(tree.unit(x) * tree.unit(y), -1))
-
-
-def cross_entropy(logits: types.Array, labels: types.Array) -> types.Array:
-  """Returns the mean cross-entropy with integer labels."""
-  return jnp.mean(_cross_entropies(tree.wide(logits), labels))
-
-
-def _cross_entropies(logits: types.Array, labels: types.Array) -> types.Array:
-  """Returns the cross-entropy of each row with its integer label."""
-  import optax  # not at import: rooms open without it
-
-  found: types.Array = optax.softmax_cross_entropy_with_integer_labels(
-    logits, labels
-  )
-  return found

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import batches as batches_lib
 from wsl import tree, types
 from wsl.stitch._compatible import bct
 
@@ -133,5 +134,7 @@ def _hoc(
   kept = (labels[:, None] != labels[None]) | positive
   normaliser = jax.nn.logsumexp(jnp.where(kept, scores, -jnp.inf), axis=1)
   contrastive = jnp.mean(normaliser - jnp.diagonal(scores))
-  supervised = bct.cross_entropy(logits, labels)
+  supervised = jnp.mean(
+    batches_lib.cross_entropy(logits, labels, name='hoc_loss')
+  )
   return weight * supervised + (1 - weight) * contrastive

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import batches as batches_lib
-from wsl import tree, types
+from wsl import types
 from wsl.stitch import _adapter, _segmented
 
 Pair: TypeAlias = tuple[int, int]
@@ -160,15 +160,12 @@ def penalty_loss(
     Bansal et al., "Revisiting Model Stitching to Compare Neural
     Representations", 2021, arXiv:2106.07682.
   """
-  import optax  # not at import: rooms open without it
-
   del key
   inputs, labels = batch
   outputs = cut_outputs(*networks, adapters, inputs)
-  labels = jnp.asarray(labels, jnp.int32)
-  cross_entropy = optax.softmax_cross_entropy_with_integer_labels
   losses = [
-    jnp.mean(cross_entropy(tree.wide(y), labels)) for y in outputs.values()
+    jnp.mean(batches_lib.cross_entropy(y, labels, name='penalty_loss'))
+    for y in outputs.values()
   ]
   return jnp.sum(jnp.stack(losses))
 

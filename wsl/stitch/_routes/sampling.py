@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import batches as batches_lib
 from wsl import tree, types
 from wsl.stitch import _distil
 
@@ -188,7 +189,7 @@ def _cross_entropy(logits: types.Array, target: types.Array) -> types.Array:
   import optax
 
   if jnp.issubdtype(target.dtype, jnp.integer):
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    loss = batches_lib.cross_entropy(logits, target, name='family_loss')
   else:
     loss = optax.softmax_cross_entropy(logits, target.astype(logits.dtype))
   return jnp.mean(loss)

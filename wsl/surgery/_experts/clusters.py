@@ -144,6 +144,7 @@ def balanced_clusters(
       'numbers [n, d]'
     )
   size = split.check_divides('balanced_clusters', len(x), clusters, 'clusters')
+  tree.check_whole('balanced_clusters', starts=starts, max_steps=max_steps)
   if starts < 1 or max_steps < 1:
     raise ValueError(
       f'balanced_clusters: starts={starts}, max_steps={max_steps}: expected at '

@@ -91,7 +91,8 @@ def compress_experts(
   Differs from the official code, which prunes S gradually in training, by the
   sensitivity of the loss; here by norms, at once.
   """
-  if not ratio > 0 or not 0 <= keep <= 1:
+  tree.check_scalars('compress_experts', ratio=ratio, keep=keep)
+  if not 0 < ratio < math.inf or not 0 <= keep <= 1:
     raise ValueError(
       f'compress_experts(ratio={ratio}, keep={keep}): expected ratio > 0 and '
       '0 <= keep <= 1'

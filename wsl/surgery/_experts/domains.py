@@ -86,6 +86,7 @@ def domain_masks(activity: Any, *, keep: float) -> np.ndarray:
     raise ValueError(
       f'domain_masks: activity has shape {a.shape}: expected finite [C, n]'
     )
+  tree.check_scalars('domain_masks', keep=keep)
   count = round(keep * a.shape[1]) if 0 < keep <= 1 else 0
   if not count:
     raise ValueError(

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from wsl import tree
+
 
 class ExpertGroups(NamedTuple):
   """A division of the E experts of a layer into G groups.
@@ -69,6 +71,7 @@ def group_counts(
       )
   merged = [name for name in shares if name not in exclude]
   size = min((len(shares[n]) for n in merged), default=1)
+  tree.check_scalars('group_counts', average=average)
   if not 1 <= average <= size:
     raise ValueError(
       f'group_counts(average={average}): expected 1 .. {size}, the experts of '
@@ -135,6 +138,7 @@ def group_experts(
       f'group_experts: similarity has shape {s.shape}, expected finite '
       f'({len(f)}, {len(f)}), for the usage of {len(f)} experts'
     )
+  tree.check_whole('group_experts', count=count, capacity=capacity)
   if not 1 <= count <= len(f):
     raise ValueError(
       f'group_experts(count={count}): expected 1 .. {len(f)}, the experts'

@@ -119,7 +119,8 @@ def unit_factors(
     Zimmer et al., "PERP: Rethinking the Prune-Retrain Paradigm in the Era of
     LLMs", 2023, arXiv:2312.15230.
   """
-  if not isinstance(rank, int) or rank < 1:
+  tree.check_whole('unit_factors', rank=rank)
+  if rank < 1:
     raise ValueError(f'unit_factors: rank={rank!r}: expected an integer >= 1')
   nodes = tree.named(params, is_leaf=masked_lib.is_masked)
   values = {k: x.values for k, x in nodes.items() if masked_lib.is_masked(x)}

@@ -63,6 +63,7 @@ def magnitude_masks(
   Differs from the official code of PERP, which prunes one entry more, and
   treats zeros as pruned: an entry that is zero by chance is kept here.
   """
+  tree.check_scalars('magnitude_masks', sparsity=sparsity)
   if not 0 <= sparsity < 1:
     raise ValueError(
       f'magnitude_masks: sparsity={sparsity}: expected 0 <= sparsity < 1'
@@ -139,7 +140,8 @@ def pattern_masks(
     Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021,
     arXiv:2104.08378.
   """
-  if not (isinstance(keep, int) and isinstance(of, int) and 1 <= keep <= of):
+  tree.check_whole('pattern_masks', keep=keep, of=of)
+  if not 1 <= keep <= of:
     raise ValueError(f'pattern_masks: keep={keep}: expected 1 to of={of}')
   found = scores_lib.of_leaves('pattern_masks', params, leaves, scores)
   masks = scores_lib.masks_of(params, found)

@@ -33,6 +33,8 @@ def phase_sparsities(sparsity: float, phases: int) -> list[float]:
     Zimmer, Spiegel and Pokutta, "Sparse Model Soups: A Recipe for Improved
     Pruning via Model Averaging", 2023, arXiv:2306.16788.
   """
+  tree.check_scalars('phase_sparsities', sparsity=sparsity)
+  tree.check_whole('phase_sparsities', phases=phases)
   if not 0 <= sparsity < 1 or phases < 1:
     raise ValueError(
       f'phase_sparsities: sparsity={sparsity}, phases={phases}: expected 0 <= '

@@ -36,6 +36,7 @@ def kernel_transforms(
     Deployment", 2019, arXiv:1908.09791.
   """
   for side in sides:
+    tree.check_whole('kernel_transforms', side=side)
     if side < 1 or side % 2 == 0:
       raise ValueError(f'kernel_transforms: side {side}, expected an odd one')
   if len({*sides}) != len(sides):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import batches as batches_lib
 from wsl import tree, types
 
 
@@ -82,14 +83,14 @@ def matryoshka_loss(
 
   Args:
     logits: ``[M, ..., C]``, from ``matryoshka_logits``.
-    labels: classes ``[...]``, integers.
+    labels: classes ``[...]``, integers; one outside of 0 .. C-1 gives NaN.
     weights: c, M numbers; ``None`` for 1, as in the paper.
 
   Returns:
     A scalar, in float32 or wider.
 
   Raises:
-    ValueError: if a shape does not fit.
+    ValueError: if a shape does not fit, or labels are no integers.
 
   Example:
     >>> import jax.numpy as jnp
@@ -101,8 +102,6 @@ def matryoshka_loss(
     Kusupati et al., "Matryoshka Representation Learning", 2022,
     arXiv:2205.13147, equation 1.
   """
-  import optax  # not at import: rooms open without it
-
   count = logits.shape[0]
   if logits.shape[1:-1] != labels.shape:
     raise ValueError(
@@ -112,9 +111,8 @@ def matryoshka_loss(
   given = np.ones(count) if weights is None else np.asarray(weights, float)
   if given.shape != (count,):
     raise ValueError(f'matryoshka_loss: {given.size} weights for {count} sizes')
-  wide = tree.wide(logits)
-  wanted = jnp.broadcast_to(jnp.asarray(labels, jnp.int32), logits.shape[:-1])
-  losses = optax.softmax_cross_entropy_with_integer_labels(wide, wanted)
+  wanted = jnp.broadcast_to(jnp.asarray(labels), logits.shape[:-1])
+  losses = batches_lib.cross_entropy(logits, wanted, name='matryoshka_loss')
   means = jnp.mean(losses.reshape(count, -1), 1)
   return jnp.sum(means * jnp.asarray(given, means.dtype))
 

@@ -87,6 +87,7 @@ def nested_loss(
       f'nested_loss: weights={str(weights)[:60]}, expected {len(sizes)} finite '
       'numbers'
     )
+  tree.check_whole('nested_loss', draws=draws)
   if draws is not None and draws < 1:
     raise ValueError(f'nested_loss: draws={draws}, expected 1 or more, or None')
   if draws is None and (mixed or always):

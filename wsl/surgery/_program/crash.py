@@ -124,6 +124,7 @@ def block_clusters(
       'for each block but the last, none of them NaN'
     )
   depth = len(values) + 1
+  tree.check_whole('block_clusters', clusters=clusters)
   if not 1 <= clusters <= depth:
     raise ValueError(
       f'block_clusters: clusters={clusters} of {depth} blocks: expected 1 .. '

@@ -37,7 +37,8 @@ def stack(
     Du et al., "Stacking Your Transformers: A Closer Look at Model Growth for
     Efficient LLM Pre-Training", 2024, arXiv:2405.15319.
   """
-  if not isinstance(times, int) or times < 1:
+  tree.check_whole('stack', times=times)
+  if times < 1:
     raise ValueError(f'stack: times={times}: expected 1 or more')
   if order not in _ORDERS:
     hint = tree.nearest(str(order), _ORDERS)
@@ -139,7 +140,8 @@ def loop(
     Pretrained LLMs", 2025, arXiv:2507.07996.
   """
   _check_range('loop', depth, start, stop)
-  if not isinstance(times, int) or times < 1:
+  tree.check_whole('loop', times=times)
+  if times < 1:
     raise ValueError(f'loop: times={times}: expected 1 or more')
   path = [*range(start), *[*range(start, stop)] * times, *range(stop, depth)]
   return path_program(depth, path)
@@ -218,8 +220,8 @@ def insert_identity(
 
 def _check_range(label: str, depth: int, start: int, stop: int) -> None:
   """Checks a range of blocks."""
-  whole = isinstance(start, int) and isinstance(stop, int)
-  if not whole or not 0 <= start < stop <= depth:
+  tree.check_whole(label, depth=depth, start=start, stop=stop)
+  if not 0 <= start < stop <= depth:
     raise ValueError(
       f'{label}: blocks {start}..{stop - 1} are not among 0..{depth - 1}: '
       'give whole numbers, the start below the stop'

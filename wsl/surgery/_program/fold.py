@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wsl import types
+from wsl import tree, types
 from wsl.surgery._program import program as program_lib
 
 
@@ -49,6 +49,7 @@ def fold(
       'block'
     )
   depth = len(scores)
+  tree.check_whole('fold', remove=remove, group=group)
   if not 0 <= remove < depth or group < 1:
     raise ValueError(
       f'fold: remove={remove}, group={group}: expected 0 <= remove < {depth} '

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import batches as batches_lib
-from wsl import optimizers, stitch, types
+from wsl import optimizers, stitch, tree, types
 
 LossFn = Callable[[types.Array, Any], types.Array]
 
@@ -125,6 +125,7 @@ def block_gates(
     Scheme", 2024, arXiv:2407.00928. A reconstruction from the abstract: the
     optimizer and the penalty of the authors are not published as formulas.
   """
+  tree.check_scalars('block_gates', keep=keep, budget=budget, polarise=polarise)
   if not 0 <= keep <= 1 or not min(budget, polarise) >= 0:
     raise ValueError(
       f'block_gates: keep={keep}, budget={budget}, polarise={polarise}: '

@@ -55,6 +55,7 @@ def recursive(
     with Layer-wise LoRA", 2024, arXiv:2410.20672. A reconstruction: no code is
     public; the stride of ``'stepwise'`` is rounded down to a block.
   """
+  tree.check_whole('recursive', depth=depth, loops=loops)
   if loops < 1 or depth % loops:
     raise ValueError(
       f'recursive: loops={loops} does not divide the depth {depth}: drop '

@@ -110,6 +110,7 @@ def simulate_failures(
   the nearest survivors are taken here.
   """
   tree.check_scalars('simulate_failures', rate=rate, rescale=rescale)
+  tree.check_whole('simulate_failures', every=every)
   if not 0 <= rate <= 1:
     raise ValueError(f'simulate_failures: rate={rate}: expected 0 to 1')
   if recovery not in RECOVERIES:

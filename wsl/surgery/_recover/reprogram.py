@@ -59,6 +59,7 @@ def channel_patches(
   Differs from the official code where a convolution has a bias, which is added
   after the patch here; the authors' networks have none.
   """
+  tree.check_whole('channel_patches', size=size)
   if size < 1 or size % 2 == 0:
     raise ValueError(f'channel_patches: size={size}: expected an odd number')
   chosen = tree.named(tree.select(params, leaves))

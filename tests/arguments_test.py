@@ -1,0 +1,158 @@
+"""Arguments of all rooms: a bad one is named in one line, a good one counts."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsl import (
+  adapters,
+  batches,
+  codecs,
+  deltas,
+  landscape,
+  merge,
+  surgery,
+  train,
+  tree,
+)
+
+RNG = np.random.default_rng(0)
+MATRIX = {'w': RNG.normal(size=(4, 3)).astype(np.float32)}
+A, B, C = ({'w': RNG.normal(size=(2, 2)).astype(np.float32)} for _ in range(3))
+STACK = {'w': RNG.normal(size=(3, 2, 2)).astype(np.float32)}
+PLANE = landscape.Plane(A, B, C)
+CURVE = landscape.Curve(A, {'w': B['w'][None]}, C)
+ROUTER = merge.Router(jnp.eye(2), jnp.zeros(2))
+FACTORS = deltas.Factors(
+  jnp.ones((1, 4)), jnp.ones((3, 1)), 1.0, (4, 3), tree.Matrix((0,), (1,))
+)
+MEAN = merge.running_mean()
+LOGITS = np.zeros((2, 3, 4), np.float32)
+
+# The call, and what its message says.
+BAD: list[tuple[Any, str]] = [
+  (lambda: landscape.bezier(CURVE, [0.5]), 'bezier: t has shape (1,)'),
+  (lambda: landscape.polygon(CURVE, 1.5), 'polygon: t=1.5, expected'),
+  (lambda: landscape.polygon(CURVE, np.nan), 'polygon: t is NaN'),
+  (lambda: landscape.plane_point(PLANE, [1.0], 0), 'plane_point: x has shape'),
+  (
+    lambda: landscape.path(lambda p: p['w'], A, B, points=2.5),
+    'path: points=2.5 is a float',
+  ),
+  (lambda: landscape.heights(np.ones(3), t=0.5), 'heights: t has shape ()'),
+  (
+    lambda: landscape.heights(np.ones(3), t=[0, 1, 2]),
+    'heights: t is 0 .. 2, expected',
+  ),
+  (lambda: merge.fold(MEAN, STACK, order=[0, 3]), 'fold: order has positions'),
+  (lambda: merge.fold(MEAN, STACK, order=[-1, 0]), 'fold: order has positions'),
+  (lambda: merge.fold(MEAN, STACK, order=[0.0]), 'fold: order is of float64'),
+  (lambda: merge.fold(MEAN, STACK, order=1), 'fold: order is of int64 and'),
+  (
+    lambda: merge.karcher([A, B], tolerance=-1.0),
+    'karcher(tolerance=-1.0): expected numbers >= 0',
+  ),
+  (lambda: merge.nearswap(A, B, t=-1.0), 'nearswap(t=-1.0): expected'),
+  (lambda: merge.emr(STACK, dialect=['paper']), 'expected one of'),
+  (lambda: merge.materialize(STACK, 0.5), 'materialize(task=0.5): expected'),
+  (
+    lambda: merge.route(ROUTER, jnp.ones(2), temperature=0),
+    'route(temperature',
+  ),
+  (lambda: merge.route(ROUTER, jnp.ones(3)), 'route: features has shape (3,)'),
+  (lambda: adapters.extract(MATRIX, energy=[0.5]), 'extract: energy has shape'),
+  (lambda: adapters.extract(MATRIX, rank=1, dtype=2.5), 'extract(dtype='),
+  (lambda: adapters.factorise(MATRIX, ratio='a'), 'factorise: ratio is of'),
+  (lambda: deltas.times(FACTORS, [1.0, 2.0]), 'times: number has shape (2,)'),
+  (lambda: deltas.apply(A, B, dtype=[1]), 'apply: dtype=list'),
+  (lambda: tree.cast(A, None), 'cast: dtype=None'),
+  (lambda: codecs.bitstack(MATRIX, rank=1.5), 'bitstack: rank is 1.5'),
+  (
+    lambda: surgery.magnitude_masks(MATRIX, sparsity=[0.5]),
+    'magnitude_masks: sparsity has shape (1,)',
+  ),
+  (
+    lambda: surgery.phase_sparsities(0.5, 2.5),
+    'phase_sparsities: phases is 2.5, expected an integer',
+  ),
+  (
+    lambda: jax.jit(lambda n: surgery.stack(4, times=n).depth)(2),
+    'stack: times is traced',
+  ),
+  (
+    lambda: surgery.group_experts(np.ones(4), np.eye(4), count=2.5),
+    'group_experts: count is 2.5',
+  ),
+  (
+    lambda: surgery.matryoshka_loss(LOGITS, np.zeros(3)),
+    'matryoshka_loss: logits (2, 3, 4) need integer labels',
+  ),
+  (
+    lambda: train.average(lambda p, x: x, A, np.ones(4), batch_size=2.5),
+    'average: batch_size is 2.5',
+  ),
+]
+
+
+@pytest.mark.parametrize(('call', 'message'), BAD, ids=[m for _, m in BAD])
+def test_one_line_names_the_argument(call: Any, message: str) -> None:
+  with pytest.raises(ValueError) as error:
+    call()
+  text = str(error.value)
+  assert message in text
+  assert '\n' not in text
+  assert len(text) <= 200
+
+
+def test_barriers_are_computed_in_wide_floats() -> None:
+  """The chord of counts was rounded to integers, and float16 overflowed."""
+  counts = np.asarray([0, 3, 2])
+  assert [float(x) for x in landscape.heights(counts)] == [2.0, 2.0]
+  half = np.asarray([60000, 65000, 60000], np.float16)
+  rise = landscape.heights(half)
+  assert [float(x) for x in rise] == [float(half[1]) - float(half[0])] * 2
+  assert landscape.heights(counts.astype(np.float64)).above_chord.dtype == (
+    np.float64
+  )
+
+
+def test_integers_are_no_directions_and_no_matrices() -> None:
+  params = MATRIX | {'codes': np.ones((4, 4), np.int32)}
+  found = landscape.random_plane(params, key=jax.random.key(0)).first
+  assert found['codes'] is None
+  np.testing.assert_allclose(
+    np.linalg.norm(found['w'], axis=0),
+    np.linalg.norm(params['w'], axis=0),
+    rtol=1e-6,
+  )
+  other = {'w': -params['w'], 'codes': params['codes']}
+  alignment = landscape.singular_alignment(params, other)
+  assert float(alignment.mean) == pytest.approx(-1, abs=1e-6)
+  empty = {'w': np.zeros((0, 3), np.float32)}
+  assert float(landscape.singular_alignment(empty, empty).mean) == 0
+
+
+def test_labels_outside_of_the_classes_give_nan() -> None:
+  logits = np.asarray([[0.0, 3.0]] * 3, jnp.bfloat16)
+  found = batches.cross_entropy(logits, np.asarray([1, -1, 2]), name='f')
+  assert found.dtype == jnp.float32
+  wanted = [np.log1p(np.exp(-3.0)), np.nan, np.nan]
+  np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_karcher_without_a_tolerance() -> None:
+  """Equal models have no tangent: 0 / 0 was NaN."""
+  np.testing.assert_allclose(
+    merge.karcher([A, A], tolerance=0.0)['w'], A['w'], rtol=1e-6
+  )
+
+
+def test_projected_integers_are_floats() -> None:
+  factors = deltas.Factors(
+    np.full((1, 4), 0.5), np.ones((3, 1)), 1.0, (4, 3), tree.Matrix((0,), (1,))
+  )
+  found = adapters.project(np.asarray([1, 0, 0, 0]), factors)
+  np.testing.assert_array_equal(found, [0.5] * 3)
