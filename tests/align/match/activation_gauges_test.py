@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.align import gauges_test as models
+from tests.align.gauges import networks as models
 from tests.align.match import gauges_test as weights
 from wsl import align
 

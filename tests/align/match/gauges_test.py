@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.align import gauges_test as models
+from tests.align.gauges import networks as models
 from wsl import align, tree
 from wsl import models as language
 from wsl.align._check import check, on_host
