@@ -17,7 +17,7 @@ import pytest
 
 from tests import operations, traces
 from wsl import tree
-from wsl.tree import _recompute
+from wsl.tree._reads import recompute
 
 WIDE = jax.config.read('jax_enable_x64')
 # Of each dtype the first operation and the step to the next. All are lowered in
@@ -109,7 +109,7 @@ def test_leaves_are_recomputed_alike_on_every_backend(monkeypatch: Any) -> None:
   def both(x: Any, by: Any) -> Any:
     doubled = tree.apply_kernel(_double, tree.defer(x))
     norm = tree.Computed(_spread, (doubled,), {'by': by})
-    return _recompute.recompute(norm), tree.read(doubled)
+    return recompute.recompute(norm), tree.read(doubled)
 
   x, by = jnp.arange(6.0, dtype='float32').reshape(2, 3), jnp.float32(0.5)
   traced = jax.jit(both).trace(x, by)

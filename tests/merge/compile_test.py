@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from wsl import merge
-from wsl.tree import _program
+from wsl.tree._reads import interpreter
 
 T = 3
 KEY = jax.random.key(1)
@@ -84,9 +84,9 @@ def test_an_eager_call_compiles_once_for_a_shape(name: str) -> None:
     draw = np.random.default_rng(0).standard_normal
     x = jnp.asarray(draw(shape, np.float32))
     stack = {f'block_{i}/kernel': x for i in range(leaves)}
-    before = _program._run._cache_size()
+    before = interpreter.run._cache_size()
     METHODS[name][0](stack)
-    return _program._run._cache_size() - before
+    return interpreter.run._cache_size() - before
 
   assert compiled(2) >= 1
   # The samples of all leaves are sorted by one program of so many operands.

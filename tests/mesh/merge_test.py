@@ -10,7 +10,7 @@ import pytest
 
 from tests.merge import battery
 from wsl import merge, mesh, tree, types
-from wsl.tree import _program
+from wsl.tree._reads import interpreter
 
 pytestmark = [
   pytest.mark.needs_devices(8),
@@ -146,7 +146,7 @@ def test_each_device_decomposes_its_own_matrices(
   method: Any, spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   """Whole matrices are exchanged, not gathered, and so is the result."""
-  m, run, texts = mesh.make('a:4,b:2'), _program._run, []
+  m, run, texts = mesh.make('a:4,b:2'), interpreter.run, []
 
   def record(*args: Any) -> Any:
     texts.append(run.lower(*args).compile().as_text())
@@ -156,7 +156,7 @@ def test_each_device_decomposes_its_own_matrices(
   stacks = {f'layer_{i}': draw(size=(2, 4, 8)) for i in range(9)}
   stacks = jax.tree.map(lambda x: x.astype(battery.FLOAT), stacks)
   wanted = method(stacks)
-  monkeypatch.setattr(_program, '_run', record)
+  monkeypatch.setattr(interpreter, 'run', record)
   found = method(mesh.shard(stacks, jax.P(*spec), m))
   battery.same(found, wanted)
   assert {tuple(x.sharding.spec) for x in found.values()} == {spec[1:]}
@@ -174,7 +174,7 @@ def test_each_device_decomposes_its_own_matrices(
 def test_regmean_solves_a_part_of_the_columns_on_each_device(
   shape: str, spec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  m, run, texts = mesh.make(shape), _program._run, []
+  m, run, texts = mesh.make(shape), interpreter.run, []
 
   def record(*args: Any) -> Any:
     texts.append(run.lower(*args).compile().as_text())
@@ -186,7 +186,7 @@ def test_regmean_solves_a_part_of_the_columns_on_each_device(
   stack, grams = {'w': draw(size=(2, 4, 12))}, {'w': gram}
   wanted = merge.regmean(stack, grams=grams, shrink=0.9)
   sharded = mesh.shard(stack, jax.P(*spec), m)
-  monkeypatch.setattr(_program, '_run', record)
+  monkeypatch.setattr(interpreter, 'run', record)
   found = merge.regmean(sharded, grams=grams, shrink=0.9)
   battery.same(found, wanted)
   assert tuple(found['w'].sharding.spec) == spec[1:]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wsl import checkpoint, deltas, stats, tree, types
-from wsl.tree import _program
+from wsl.tree._reads import interpreter
 
 T = 3
 SHAPES = {'layers.10.w': (5, 7), 'layers.2.w': (9, 4), 'norm.bias': (6,)}
@@ -200,6 +200,6 @@ def test_leaves_of_one_shape_share_a_program() -> None:
   base = {f'{i}.w': jnp.ones((6, 5)) for i in range(4)}
   each = stats.leaf_statistics(stack, base)
   next(each)
-  compiled = _program._run._cache_size()
+  compiled = interpreter.run._cache_size()
   assert len(list(each)) == 3
-  assert _program._run._cache_size() == compiled
+  assert interpreter.run._cache_size() == compiled

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wsl import tree
-from wsl.tree import _program
+from wsl.tree._reads import gpu, interpreter
 
 
 def double(x: Any) -> Any:
@@ -68,17 +68,17 @@ def test_a_chain_is_one_program_and_reads_each_leaf_once() -> None:
   x = stored(np.arange(5.0), reads)
   y = tree.map(double, x)
   z = tree.map(shift, y, x, by=1.5)
-  before = _program._run._cache_size()
+  before = interpreter.run._cache_size()
   assert tree.read(tree.map(double, z)).tolist() == [3.0, 9.0, 15.0, 21.0, 27.0]
   assert len(reads) == 1
-  assert _program._run._cache_size() == before + 1
+  assert interpreter.run._cache_size() == before + 1
   # Another leaf of this shape and another number: the same program.
   other = stored(np.ones(5), reads)
   again = tree.map(
     double, tree.map(shift, tree.map(double, other), other, by=2.0)
   )
   assert tree.read(again).tolist() == [10.0] * 5
-  assert _program._run._cache_size() == before + 1
+  assert interpreter.run._cache_size() == before + 1
 
 
 def affine(x: Any, *, scale: Any, by: Any) -> Any:
@@ -89,10 +89,10 @@ def affine(x: Any, *, scale: Any, by: Any) -> Any:
 def test_equal_numbers_are_inputs_of_their_own(kind: Any) -> None:
   x, one = jnp.ones(11), kind(3.0)
   found = tree.apply_kernel(affine, x, scale=kind(0.5), by=kind(2.0))
-  before = _program._run._cache_size()
+  before = interpreter.run._cache_size()
   # One object twice, in one kernel and in the two of a chain.
   same = tree.apply_kernel(affine, x, scale=one, by=one)
-  assert _program._run._cache_size() == before
+  assert interpreter.run._cache_size() == before
   assert (found[0], same[0]) == (2.5, 6.0)
   chain = lambda a, b, c, d: tree.read(
     tree.apply_kernel(
@@ -103,9 +103,9 @@ def test_equal_numbers_are_inputs_of_their_own(kind: Any) -> None:
     )
   )
   assert chain(*map(kind, (1.0, 2.0, 3.0, 4.0)))[0] == 13.0
-  before = _program._run._cache_size()
+  before = interpreter.run._cache_size()
   assert chain(one, one, one, one)[0] == 21.0
-  assert _program._run._cache_size() == before
+  assert interpreter.run._cache_size() == before
 
 
 def test_strings_and_static_values_are_static_arguments() -> None:
@@ -193,10 +193,10 @@ def test_programs_outside_of_traces_are_not_tuned_on_a_gpu(
 ) -> None:
   """The options of a compilation are an error inside of jit and grad."""
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  untuned = _program._run_untuned
+  untuned = gpu._run
   calls: list[Any] = []
   counted = lambda *args: calls.append(1) or untuned(*args)
-  monkeypatch.setattr(_program, '_run_untuned', counted)
+  monkeypatch.setattr(gpu, '_run', counted)
   x = jnp.asarray([1.0, -2.0])
   twice = lambda x: tree.map(double, {'a': x})['a']
   expected = [2.0, -4.0]
@@ -217,16 +217,16 @@ def test_numbers_are_transferred_to_a_gpu_once(
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   x = {name: jnp.asarray([1.0, -2.0]) for name in 'abc'}
   by = np.asarray([3.0, -0.0])
-  _program._transferred.cache_clear()
+  gpu._transferred.cache_clear()
   with jax.transfer_guard_device_to_device('disallow'):
     assert tree.map(scaled, x, by=by)['c'].tolist() == [3.0, 0.0]
-  assert _program._transferred.cache_info().misses == 1
+  assert gpu._transferred.cache_info().misses == 1
   # Numbers that are equal have results of their own.
   program = ((shifted, (0,), (), (('by', 1),)),)
   for number in (0.0, -0.0, 0, False, 1, True, 1.0, 1j):
     with jax.numpy_dtype_promotion('standard'):
-      found = _program._run_on_gpu(program, [x['a'], number])
-      wanted = _program._run(program, [x['a'], number])
+      found = gpu.run(program, [x['a'], number])
+      wanted = interpreter.run(program, [x['a'], number])
     for one, other in zip(found, wanted):
       assert jax.typeof(one) == jax.typeof(other)
       assert one.tobytes() == other.tobytes()

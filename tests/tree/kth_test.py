@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from wsl import tree
-from wsl.tree import _nodes, _sums
-from wsl.tree._ranks import samples, search
+from wsl.tree._ranks import samples
 
 DTYPES = ('float64', 'float32', 'float16', 'bfloat16')
 SIZES = (7, 40, 3)
@@ -226,24 +225,3 @@ def test_counts_for_other_models_and_trees_without_entries() -> None:
   for other in (np.ones((3, 2)), np.ones(())):
     with pytest.raises(ValueError, match=r"leaf 'w' has shape .*tree\.stack"):
       tree.kth_magnitude({'b': np.ones((2, 3)), 'w': other}, 1)
-
-
-@pytest.mark.usefixtures('small_samples')
-def test_leaves_of_one_shape_share_a_pass_on_accelerators(
-  monkeypatch: pytest.MonkeyPatch,
-) -> None:
-  """There the results of all leaves are queued before the first is read."""
-  concrete = lambda x: x.array if isinstance(x, _nodes.Stored) else x
-  monkeypatch.setattr(_sums, 'on_accelerator', concrete)
-  shapes = [(3, 40)] * 11 + [(3, 7, 5)] * 2 + [(3, 40)]
-  x = {
-    f'{i:02}': values('normal', np.float32, shape)
-    for i, shape in enumerate(shapes)
-  }
-  arrays = {name: jnp.asarray(v) for name, v in x.items()}
-  at_once = search._at_once(list(arrays.values()))
-  assert [len(some) for some in at_once] == [8, 3, 2, 1]
-  lazy = jax.tree.map(tree.defer, arrays)
-  for k in (1, 100, 550):
-    found = tree.kth_magnitude(lazy, k)
-    np.testing.assert_array_equal(found, by_sorting(x, k))

@@ -68,6 +68,7 @@ from wsl.tree._random import random_bits as random_bits
 from wsl.tree._ranks.kth_magnitude import kth_in_leaves as kth_in_leaves
 from wsl.tree._ranks.kth_magnitude import kth_magnitude as kth_magnitude
 from wsl.tree._ranks.kth_magnitude import reaches as reaches
+from wsl.tree._reads.devices import on_accelerators as on_accelerators
 from wsl.tree._scalars import check_scalars as check_scalars
 from wsl.tree._scalars import check_whole as check_whole
 from wsl.tree._scalars import scalars as scalars

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from wsl import types
-from wsl.tree import _names, _on_demand, _separate
+from wsl.tree import _names, _nodes, _on_demand, _separate
 from wsl.tree._containers import convert
+from wsl.tree._reads import together
 
 
 def map(
@@ -43,11 +44,14 @@ def map(
     [3.0, 3.0]
   """
   each = iter(_separate.hyper_for_leaves(hyper, jax.tree.leaves(tree)))
-  return jax.tree.map(
-    lambda *leaves: _on_demand.apply_kernel(kernel, *leaves, **next(each)),
-    tree,
-    *rest,
+  nodes = jax.tree.map(
+    lambda *leaves: _nodes.Computed(kernel, leaves, next(each)), tree, *rest
   )
+  found, treedef = jax.tree.flatten(nodes)
+  now = [i for i, node in enumerate(found) if not _on_demand.is_deferred(node)]
+  for i, value in zip(now, together.read([found[i] for i in now])):
+    found[i] = value
+  return jax.tree.unflatten(treedef, found)
 
 
 def read(tree: types.Tree) -> types.Tree:
@@ -66,7 +70,8 @@ def read(tree: types.Tree) -> types.Tree:
     >>> read({'a': leaf})['a'].tolist()
     [0.0, 1.0, 2.0]
   """
-  return jax.tree.map(_on_demand.read, tree)
+  leaves, treedef = jax.tree.flatten(tree)
+  return jax.tree.unflatten(treedef, together.read(leaves))
 
 
 def stack(trees: Sequence[types.Tree]) -> types.Tree:

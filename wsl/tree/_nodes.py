@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from wsl.tree import _program
+from wsl.tree._reads import interpreter
 
 
 class Static(NamedTuple):
@@ -64,7 +65,7 @@ class Computed:
   hyper: dict[str, Any]
 
   @functools.cached_property
-  def linear(self) -> tuple[_program.Program, list[Any], tuple[Any, ...]]:
+  def linear(self) -> tuple[interpreter.Program, list[Any], tuple[Any, ...]]:
     """The program, its inputs, and what is known of them before a read."""
     program, inputs = _linearise(self)
     return program, inputs, tuple(map(_kind, inputs))
@@ -154,7 +155,7 @@ def _kind(x: Any) -> Kind | None:
 
 @functools.lru_cache(maxsize=1 << 14)
 def _shape_of(
-  program: _program.Program, kinds: tuple[Kind, ...], x64: bool
+  program: interpreter.Program, kinds: tuple[Kind, ...], x64: bool
 ) -> Any:
   """Returns the shape and dtype of the result of a program."""
   del x64  # part of the key
@@ -166,7 +167,7 @@ def _shape_of(
     return _program.shape_of(program, abstract)
 
 
-def _linearise(root: Computed) -> tuple[_program.Program, list[Any]]:
+def _linearise(root: Computed) -> tuple[interpreter.Program, list[Any]]:
   """Flattens an expression into (kernel, operands, hyper) instructions.
 
   The program is hashable and contains no array, so it is the static argument of

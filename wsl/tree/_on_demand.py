@@ -82,10 +82,13 @@ def apply_kernel(
     'Computed'
   """
   node = _nodes.Computed(kernel, operands, hyper)
-  deferred = any(
-    isinstance(x, _nodes.KINDS) for x in (*operands, *hyper.values())
-  ) or on_demand((operands, hyper))
-  return node if deferred else read(node)
+  return node if is_deferred(node) else read(node)
+
+
+def is_deferred(node: _nodes.Computed) -> bool:
+  """Returns True if any argument of a kernel is on demand."""
+  given = (*node.operands, *node.hyper.values())
+  return any(isinstance(x, _nodes.KINDS) for x in given) or on_demand(given)
 
 
 def read(leaf: Any) -> Any:

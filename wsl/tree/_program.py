@@ -7,54 +7,18 @@ results of 64 bits return to the host as numpy arrays, which JAX does not round
 until they are given to it again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import contextlib
-import functools
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Program: TypeAlias = tuple[Any, ...]
+from wsl.tree._reads import gpu, interpreter
 
 
-def evaluate(program: Program, inputs: Sequence[Any]) -> Any:
-  """Executes the instructions in order; returns the last result."""
-  kernel, args, hyper = last(program, inputs)
-  return kernel(*args, **hyper)
-
-
-def last(
-  program: Program, inputs: Sequence[Any]
-) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
-  """Executes all but the last instruction; returns its kernel and arguments."""
-  results: list[Any] = []
-  value = lambda i: inputs[i] if i >= 0 else results[~i]
-  for kernel, args, static, traced in program:
-    hyper = dict(static) | {name: value(i) for name, i in traced}
-    given = [value(i) for i in args]
-    if len(results) < len(program) - 1:
-      results.append(kernel(*given, **hyper))
-  return kernel, given, hyper
-
-
-_run = jax.jit(evaluate, static_argnums=0)
-_NUMBERS = (int, float, complex)
-_SMALL = 2**14  # bytes of arrays that are transferred to a GPU once
-# On a GPU XLA compiles and times tens of kernels for each product of a new
-# size. That takes seconds, and a program outside of jit runs a few times.
-_run_untuned = jax.jit(
-  evaluate,
-  static_argnums=0,
-  compiler_options={
-    'xla_gpu_autotune_level': 0,
-    'xla_gpu_enable_triton_gemm': False,
-  },
-)
-
-
-def run(program: Program, inputs: list[Any]) -> Any:
+def run(program: interpreter.Program, inputs: list[Any]) -> Any:
   """Executes a program: float64 and int64 leaves keep their dtype.
 
   Raises:
@@ -68,18 +32,50 @@ def run(program: Program, inputs: list[Any]) -> Any:
     raise
 
 
-def _run_wide(program: Program, inputs: list[Any]) -> Any:
+def run_each(
+  program: interpreter.Program, inputs: list[list[Any]], stack: bool
+) -> Any:
+  """Executes a program on a GPU for each of several lists of inputs, at once.
+
+  Args:
+    program: the program.
+    inputs: lists of inputs of the same kinds, without tracers.
+    stack: whether the results are stacked, or else a list.
+  """
+  execute = lambda program, inputs: gpu.run_each(program, inputs, stack)
+  try:
+    wide = narrows(program, inputs[0])
+    return _outside(execute, program, inputs, wide=wide)
+  except Exception as error:
+    _check_axes(inputs, error)
+    raise
+
+
+def _run_wide(program: interpreter.Program, inputs: list[Any]) -> Any:
   """Executes a program, with 64 bits enabled if it needs them."""
   wide, on_gpu = narrows(program, inputs), jax.default_backend() == 'gpu'
   if not (wide or on_gpu):
-    return _run(program, inputs)
+    return interpreter.run(program, inputs)
   if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(inputs)):
     _check_first(program, inputs)
-    return _run(program, inputs)
-  execute = _run_on_gpu if on_gpu else _run
-  # Constants of a trace are concrete; compute on them outside of it. Under
-  # jax.ensure_compile_time_eval the kernel's own constants would be computed
-  # while it is traced and lowered, each by a program that is compiled for it.
+    return interpreter.run(program, inputs)
+  execute = gpu.run if on_gpu else interpreter.run
+  return _outside(execute, program, inputs, wide=wide)
+
+
+def _outside(
+  execute: Callable[..., Any],
+  program: interpreter.Program,
+  inputs: list[Any],
+  *,
+  wide: bool,
+) -> Any:
+  """Executes a program of concrete inputs outside of any trace.
+
+  Under jax.ensure_compile_time_eval the kernel's own constants would be
+  computed while it is traced and lowered, each by a program that is compiled
+  for it.
+  """
   with jax.core.eval_context():
     if not wide:
       return execute(program, inputs)
@@ -88,47 +84,27 @@ def _run_wide(program: Program, inputs: list[Any]) -> Any:
   return jax.tree.map(to_host, result)  # outside, where 64 bits are narrowed
 
 
-def _run_on_gpu(program: Program, inputs: list[Any]) -> Any:
-  """Executes a program outside of a trace, without tuning of its kernels.
-
-  The numbers and small arrays that all leaves share are transferred once: a
-  transfer takes as long as a kernel of a leaf.
-  """
-  x64 = jax.config.read('jax_enable_x64')
-  return _run_untuned(program, [_transfer(x, x64) for x in inputs])
-
-
-def _transfer(x: Any, x64: bool) -> Any:
-  """Returns a number or a small numpy array on the device, from a cache."""
-  if type(x) in _NUMBERS:
-    # 0.0 equals -0.0, and 1 equals 1.0: neither replaces the other.
-    return _transferred(_NUMBERS.index(type(x)), repr(x), x64)
-  if isinstance(x, (np.ndarray, np.generic)) and x.nbytes <= _SMALL:
-    return _transferred((x.dtype, x.shape), x.tobytes(), x64)
-  return x
-
-
-@functools.lru_cache(maxsize=256)
-def _transferred(kind: Any, data: Any, x64: bool) -> jax.Array:
-  """Returns the array of a number's representation, or of bytes."""
-  del x64  # part of the key: a Python number is of 32 bits without it
-  if isinstance(kind, int):
-    return jnp.asarray(_NUMBERS[kind](data))
-  dtype, shape = kind
-  return jnp.asarray(np.frombuffer(data, dtype).reshape(shape))
-
-
-def shape_of(program: Program, inputs: list[Any]) -> Any:
+def shape_of(program: interpreter.Program, inputs: list[Any]) -> Any:
   """Returns the shape and dtype of the result of ``run``."""
   wide = narrows(program, inputs)
   if not wide:
     inputs = jax.tree.map(_narrow, inputs)
   with jax.enable_x64(True) if wide else contextlib.nullcontext():
     try:
-      return _run.eval_shape(program, inputs)
+      return interpreter.run.eval_shape(program, inputs)
     except Exception as error:
       _check_axes(inputs, error)
       raise
+
+
+def jaxpr_of(program: interpreter.Program, inputs: list[Any]) -> Any:
+  """Returns the jaxpr of a program that ``run`` executes, from shapes."""
+  with (
+    jax.enable_x64(True)
+    if narrows(program, inputs)
+    else contextlib.nullcontext()
+  ):
+    return interpreter.run.trace(program, inputs).jaxpr
 
 
 def _narrow(x: Any) -> Any:
@@ -159,7 +135,7 @@ def to_host(x: Any) -> Any:
   return np.asarray(x) if narrowed(x.dtype) else x
 
 
-def narrows(program: Program, inputs: list[Any]) -> bool:
+def narrows(program: interpreter.Program, inputs: list[Any]) -> bool:
   """Returns True if JAX would narrow a leaf, or a dtype that is asked for."""
   # Hyperparameters are not leaves: a coefficient of np.float64 is rounded to
   # the dtype of its leaf, as a Python number is.
@@ -187,7 +163,7 @@ def _check_axes(inputs: list[Any], error: Exception) -> None:
       ) from error
 
 
-def _check_first(program: Program, inputs: list[Any]) -> None:
+def _check_first(program: interpreter.Program, inputs: list[Any]) -> None:
   """Checks that no kernel's first operand, its leaf, would be narrowed.
 
   The other operands, weights for example, are rounded to the leaf's dtype.

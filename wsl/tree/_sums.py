@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _nodes, _numerics, _program, _recompute, _separate
+from wsl.tree import _nodes, _numerics, _program, _separate
 from wsl.tree._chunks import programs, reduce
+from wsl.tree._reads import devices, recompute, together
 
 _ALL = programs.Entries(lead=0, neutral=0.0)
 
@@ -81,15 +82,10 @@ def greatest_of(
   nodes: Sequence[_nodes.Computed], entries: programs.Entries | None
 ) -> Any:
   """Returns the elementwise maximum of reductions, as ``total_of``."""
-
-  def larger(x: Any, y: Any) -> Any:
-    on_device = isinstance(x, jax.Array) and isinstance(y, jax.Array)
-    return jnp.maximum(x, y) if on_device else np.maximum(x, y)
-
-  parts = _parts(nodes, entries, larger)
+  parts = _parts(nodes, entries, np.maximum)
   if any(isinstance(part, jax.core.Tracer) for part in parts):
     return _fold(jnp.maximum, parts)
-  return reduce.on_host(functools.reduce(larger, parts))
+  return functools.reduce(np.maximum, map(reduce.on_host, parts))
 
 
 def _parts(
@@ -99,8 +95,15 @@ def _parts(
 ) -> list[Any]:
   """Reduces leaves; those that are read in chunks are combined to one part."""
   cut = [reduce.is_reducible(node, entries) for node in nodes]
-  parts = [_part(node) for node, flag in zip(nodes, cut) if not flag]
+  whole = [node for node, flag in zip(nodes, cut) if not flag]
   chunked = [node for node, flag in zip(nodes, cut) if flag]
+  # One leaf at a time is in memory, unless the memory of accelerators holds
+  # them anyway.
+  held = [bool(devices.places(node)) for node in whole]
+  queued = iter(
+    together.read_to_host([x for x, flag in zip(whole, held) if flag])
+  )
+  parts = [next(queued) if flag else _part(x) for x, flag in zip(whole, held)]
   if entries is not None and chunked:
     parts.append(reduce.combine(chunked, entries, operator))
   return parts
@@ -120,27 +123,9 @@ def _fold(operator: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
 
 
 def _part(node: _nodes.Computed) -> Any:
-  """Reduces one leaf; a result that is not queued is read back at once.
-
-  So one leaf at a time is in memory. If the leaf is in the memory of an
-  accelerator, the result is not waited for, and other leaves are queued.
-  """
-  part = _recompute.recompute(node)
-  if isinstance(part, jax.core.Tracer):
-    return part
-  program, inputs, _ = node.linear
-  leaves = {i for _, args, _, _ in program for i in args if i >= 0}
-  queued = all(on_accelerator(inputs[i]) is not None for i in leaves)
-  return part if queued else reduce.on_host(part)
-
-
-def on_accelerator(x: Any) -> jax.Array | None:
-  """Returns the concrete array of a leaf in the memory of accelerators."""
-  array = x.array if isinstance(x, _nodes.Stored) else x
-  if not isinstance(array, jax.Array) or isinstance(array, jax.core.Tracer):
-    return None
-  is_cpu = next(iter(array.devices())).platform == 'cpu'
-  return None if is_cpu else array
+  """Reduces one leaf; the result is traced, or read back at once."""
+  part = recompute.recompute(node)
+  return part if isinstance(part, jax.core.Tracer) else reduce.on_host(part)
 
 
 def sum_entries(x: types.Array) -> types.Array:

@@ -94,7 +94,7 @@ def magnitudes(
     by_leaf = jax.tree.map(
       lambda x, *at_leaf: bounds(size(x), *at_leaf), deltas, *fractions
     )
-    if tree.is_traced(deltas):
+    if tree.is_traced(deltas) or tree.on_accelerators(deltas):
       leaves, treedef = jax.tree.flatten(deltas)
       rows = jax.tree.leaves(by_leaf)
       search = functools.cache(lambda: _find_in_leaves(deltas, rows))
@@ -156,13 +156,13 @@ def _find_in_small_leaf(x: types.Array, ranks: np.ndarray) -> np.ndarray:
 
 
 def _find_in_leaves(deltas: types.Tree, ranks: Sequence[Any]) -> list[Any]:
-  """Returns ``_find_in_leaf`` of all leaves, by one search in a trace."""
+  """Returns ``_find_in_leaf`` of all leaves, by one search."""
   names, leaves = zip(*tree.named(deltas).items())
   found = [
     _find_in_leaf(x, k) if not x.size else k for x, k in zip(leaves, ranks)
   ]
   full = [i for i, x in enumerate(leaves) if x.size]
-  ks = [jnp.maximum(ranks[i], 1) for i in full]
+  ks = [array_module(ranks[i]).maximum(ranks[i], 1) for i in full]
   several = tree.kth_in_leaves(
     [tree.read(leaves[i]) for i in full], ks, names=[names[i] for i in full]
   )
@@ -173,5 +173,7 @@ def _find_in_leaves(deltas: types.Tree, ranks: Sequence[Any]) -> list[Any]:
 
 def _infinite_at_0(found: Any, ranks: Any) -> Any:
   """Returns magnitudes, inf where the rank is 0."""
+  if isinstance(ranks, np.ndarray) and ranks.all():
+    return found
   xp = array_module(found)
   return xp.where(ranks == 0, np.asarray(np.inf, found.dtype), found)

@@ -17,6 +17,7 @@ import numpy as np
 from wsl.tree import _nodes, _program
 from wsl.tree._chunks import flat, values
 from wsl.tree._chunks import kinds as kinds_lib
+from wsl.tree._reads import interpreter
 
 
 class Entries(NamedTuple):
@@ -80,7 +81,7 @@ def find(
 
 @functools.lru_cache(maxsize=1 << 14)
 def _find(
-  program: _program.Program,
+  program: interpreter.Program,
   kinds: tuple[_nodes.Kind, ...],
   shape: tuple[int, ...],
   length: int,
@@ -102,7 +103,7 @@ def _find(
 
 @functools.lru_cache(maxsize=1 << 14)
 def _trace(
-  program: _program.Program,
+  program: interpreter.Program,
   kinds: tuple[_nodes.Kind, ...],
   entries: Entries | None,
   x64: bool,
@@ -120,22 +121,22 @@ def _trace(
 
 
 def _traced(
-  program: _program.Program, entries: Entries | None
+  program: interpreter.Program, entries: Entries | None
 ) -> Callable[..., Any]:
   """Returns the function to trace: up to the last kernel, if it reduces."""
 
   def evaluate(*inputs: Any) -> Any:
     if entries is None:
-      return _program.evaluate(program, inputs)
+      return interpreter.evaluate(program, inputs)
     *_, (_, _, static, _) = program
-    _, args, hyper = _program.last(program, inputs)
+    _, args, hyper = interpreter.last(program, inputs)
     return args, [hyper[name] for name in sorted(hyper.keys() - dict(static))]
 
   return evaluate
 
 
 def _reduction(
-  program: _program.Program, entries: Entries
+  program: interpreter.Program, entries: Entries
 ) -> Callable[..., Any]:
   """Returns the last kernel, as ``reduce(window, filled, values, shapes)``."""
   *_, (kernel, args, static, traced) = program

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _names, _nodes, _separate
-from wsl.tree._ranks import bits, search
+from wsl.tree import _names, _nodes, _numerics
+from wsl.tree._ranks import bits, on_device, search
 
 
 def kth_magnitude(tree: types.Tree, k: Any) -> Any:
@@ -64,7 +64,9 @@ def kth_magnitude(tree: types.Tree, k: Any) -> Any:
   models = _check_stacked(full)
   size = sum(leaf.size // models for leaf in leaves)
   _check_k(k, size, models)
-  found = search.find(leaves, (0,) * len(leaves), [k], [size], roles)[0]
+  dtype = search.widest([leaf.dtype for leaf in leaves])
+  groups = (0,) * len(leaves)
+  (found,) = on_device.find(leaves, groups, [k], [size], roles, [dtype])
   return found if np.ndim(k) == 2 else found[0]
 
 
@@ -76,8 +78,8 @@ def kth_in_leaves(
 ) -> list[Any]:
   """Returns the magnitudes of several ranks in each of several leaves.
 
-  Arrays in a trace are searched together: each pass serves all leaves, and is
-  compiled once for them.
+  Arrays in a trace, and those of ``tree.on_accelerators``, are searched
+  together: each pass serves all leaves, and is compiled once for them.
 
   Args:
     leaves: stacked leaves of one model, ``[T, ...]``, none of them empty.
@@ -87,7 +89,7 @@ def kth_in_leaves(
       one shape by default.
 
   Returns:
-    For each leaf ``[K, T]``, in its dtype.
+    For each leaf ``[K, T]``, in its dtype or float32, the wider one.
 
   Example:
     >>> import jax.numpy as jnp
@@ -100,10 +102,10 @@ def kth_in_leaves(
   sizes = [leaf.size // leaf.shape[0] for leaf in leaves]
   groups = tuple(range(len(leaves)))
   roles = [_names.role(name) for name in names or [''] * len(leaves)]
-  rows = search.find(leaves, groups, ks, sizes, roles)
-  found = _separate.separate(rows, groups)
-  dtypes = [search.widest([leaf.dtype]) for leaf in leaves]
-  return [rows.astype(dtype) for rows, dtype in zip(found, dtypes)]
+  dtypes = [
+    np.empty(0, _numerics.wide_dtype(leaf.dtype)).real.dtype for leaf in leaves
+  ]
+  return on_device.find(leaves, groups, ks, sizes, roles, dtypes)
 
 
 def reaches(x: types.Array, threshold: types.Array) -> types.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl.tree import _nodes, _on_demand, _sums
+from wsl.tree import _nodes, _on_demand
 from wsl.tree._chunks import reduce
 from wsl.tree._ranks import bits, passes
 
@@ -52,19 +52,13 @@ def sort(
 def draw(leaves: Sequence[Any], strides: Sequence[float]) -> list[Any]:
   """Reads samples of leaves to the host; in a trace they stay traced.
 
-  One leaf at a time is in memory. Samples of leaves in the memory of an
-  accelerator are queued there before the first is read.
+  One leaf at a time is in memory.
   """
-  found = [_draw(leaf, stride) for leaf, stride in zip(leaves, strides)]
-  for part in found:
-    if isinstance(part, jax.Array) and not isinstance(part, jax.core.Tracer):
-      part.copy_to_host_async()
-  traced = lambda part: isinstance(part, jax.core.Tracer)
-  return [part if traced(part) else np.asarray(part) for part in found]
+  return [_draw(leaf, stride) for leaf, stride in zip(leaves, strides)]
 
 
 def _draw(leaf: Any, stride: float) -> Any:
-  """Samples a leaf; the sample of a leaf not yet in memory is on the host."""
+  """Samples a leaf."""
   size = leaf.size // leaf.shape[0]
   drawn = min(max(round(size / stride), 1), size)
   runs = min(max(drawn // _RUN, 1), _RUNS)
@@ -77,8 +71,4 @@ def _draw(leaf: Any, stride: float) -> Any:
       passes.sample, leaf, stride=_nodes.Static(stride)
     )
     part = _on_demand.read(part)
-  if isinstance(part, jax.core.Tracer) or (
-    _sums.on_accelerator(leaf) is not None
-  ):
-    return part
-  return np.asarray(part)
+  return part if isinstance(part, jax.core.Tracer) else np.asarray(part)

@@ -19,8 +19,6 @@ from wsl.tree._ranks import samples as samples_lib
 # m^3 / (6 B^2) columns receive three: 0.04 for both pairs of B and m here. The
 # columns are sorted, which takes longer than to count a model of few entries.
 _LARGE, _COLUMNS, _FEW = 1 << 22, (4096, 16384), (160, 400)
-# Leaves of a pass outside a trace, on an accelerator.
-_AT_ONCE = 8
 # A probe is at least 1, the bits of the smallest number: zeros are not counted.
 _COUNT = programs.Entries(lead=1, neutral=0.0)
 # The bits of NaN are above infinity, where each bracket ends.
@@ -72,12 +70,11 @@ def find(
   grouped = lambda b: jax.tree.map(rows, b)
   batches = batches_lib.of_leaves(leaves, roles)
   together = functools.partial(_together, leaves, groups, batches)
-  at_once = [] if traced else _at_once(leaves)
 
   def passes_over(kernel: Any, **hyper: Any) -> list[_nodes.Computed]:
-    """Returns the passes over a few leaves each, outside a trace."""
-    group = lambda some: {'groups': _nodes.Static((0,) * len(some))}
-    return [_nodes.Computed(kernel, x, hyper | group(x)) for x in at_once]
+    """Returns the passes over one leaf each, outside a trace."""
+    hyper |= {'groups': _nodes.Static((0,))}
+    return [_nodes.Computed(kernel, (x,), hyper) for x in leaves]
 
   large = max(sizes) >= _LARGE
   columns = {'columns': _nodes.Static(_COLUMNS[large])}
@@ -140,27 +137,6 @@ def find(
   state = (bracket, probes, collects_next(bracket, no, no), yes)
   found, *_ = _while(traced, lambda state: state[3], step, state)
   return found.lo.view(dtype).reshape(len(sizes), ranks, models)
-
-
-def _at_once(leaves: Sequence[Any]) -> list[tuple[Any, ...]]:
-  """Groups leaves for passes outside a trace: one by one, or a few.
-
-  Small programs take an accelerator less time than the host to start. Leaves of
-  one shape in its memory are passed over several at once; their counts fit an
-  int32.
-  """
-  found: list[tuple[Any, ...]] = []
-  last: Any = None
-  for leaf in leaves:
-    array, kind = _sums.on_accelerator(leaf), None
-    if array is not None and leaf.size < 2**31 // _AT_ONCE:
-      kind = array.shape, array.dtype, array.sharding
-    if kind and kind == last and len(found[-1]) < _AT_ONCE:
-      found[-1] = (*found[-1], leaf)
-    else:
-      found.append((leaf,))
-    last = kind
-  return found
 
 
 def _widened(leaf: Any, dtype: np.dtype) -> Any:

@@ -1,0 +1,1 @@
+"""Reads of leaves: several by one program, and without shared results."""
