@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import traces
 from wsl import merge
-from wsl.tree._reads import interpreter
 
 T = 3
 KEY = jax.random.key(1)
@@ -84,13 +84,15 @@ def test_an_eager_call_compiles_once_for_a_shape(name: str) -> None:
     draw = np.random.default_rng(0).standard_normal
     x = jnp.asarray(draw(shape, np.float32))
     stack = {f'block_{i}/kernel': x for i in range(leaves)}
-    before = interpreter.run._cache_size()
+    before = traces.programs()
     METHODS[name][0](stack)
-    return interpreter.run._cache_size() - before
+    return traces.programs() - before
 
-  assert compiled(2) >= 1
+  # A GPU computes twelve leaves by one program.
+  few, many = (12, 24) if jax.default_backend() == 'gpu' else (2, 3)
+  assert compiled(few) >= 1
   # The samples of all leaves are sorted by one program of so many operands.
-  assert compiled(3) <= 1
+  assert compiled(many) <= 1
 
 
 def of_two(method: Any) -> Any:

@@ -16,7 +16,6 @@ from tests import traces
 from tests.merge import svd_test
 from wsl import jaxprs, merge, tree
 from wsl.merge._spectral import matrix, programs
-from wsl.tree._reads import interpreter
 from wsl.tree._spectral import gram, newton_schulz, polar, svd
 from wsl.tree._spectral import leading as leading_lib
 
@@ -343,11 +342,11 @@ def test_leaves_of_one_shape_are_one_program(name: str) -> None:
   size = lambda n: len(list(_equations(jax.make_jaxpr(method)(many(n)))))
   # Each further leaf adds its cast and view, and no decomposition.
   assert size(9) - size(8) == size(3) - size(2) <= 12
-  compiled = interpreter.run._cache_size()
+  compiled = traces.programs()
   alone = {k: method({k: x})[k] for k, x in many(4).items()}
   together = method(many(4))
   # One for (8, 12), one for (12, 8) and one for vectors; then one for all.
-  assert interpreter.run._cache_size() - compiled <= 4
+  assert traces.programs() - compiled <= 4
   jitted = jax.jit(method)(many(4))
   for key, x in alone.items():
     np.testing.assert_allclose(together[key], x, atol=2e-5)
@@ -429,9 +428,9 @@ def test_blocks_change_no_result(
     wanted = method(x)
   # Two matrices in a block: the last block of five repeats one.
   monkeypatch.setattr(programs, 'BLOCK', 2 * 2 * 8 * 12)
-  compiled = interpreter.run._cache_size()
+  compiled = traces.programs()
   found = method(x)
-  assert interpreter.run._cache_size() - compiled <= 3
+  assert traces.programs() - compiled <= 3
   jitted = jax.jit(method)(x)
   stacked = jnp.stack([x[f'layer_{i}'] for i in range(5)], 1)
   views = {'w': tree.Matrix(batch=(0,), rows=(1,), columns=(2,))}

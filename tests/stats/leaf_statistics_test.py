@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests import traces
 from wsl import checkpoint, deltas, stats, tree, types
-from wsl.tree._reads import interpreter
 
 T = 3
 SHAPES = {'layers.10.w': (5, 7), 'layers.2.w': (9, 4), 'norm.bias': (6,)}
@@ -200,6 +200,6 @@ def test_leaves_of_one_shape_share_a_program() -> None:
   base = {f'{i}.w': jnp.ones((6, 5)) for i in range(4)}
   each = stats.leaf_statistics(stack, base)
   next(each)
-  compiled = interpreter.run._cache_size()
+  compiled = traces.programs()
   assert len(list(each)) == 3
-  assert interpreter.run._cache_size() == compiled
+  assert traces.programs() == compiled

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import traces
 from wsl import tree
 from wsl.tree._reads import gpu, interpreter
 
@@ -68,17 +69,17 @@ def test_a_chain_is_one_program_and_reads_each_leaf_once() -> None:
   x = stored(np.arange(5.0), reads)
   y = tree.map(double, x)
   z = tree.map(shift, y, x, by=1.5)
-  before = interpreter.run._cache_size()
+  before = traces.programs()
   assert tree.read(tree.map(double, z)).tolist() == [3.0, 9.0, 15.0, 21.0, 27.0]
   assert len(reads) == 1
-  assert interpreter.run._cache_size() == before + 1
+  assert traces.programs() == before + 1
   # Another leaf of this shape and another number: the same program.
   other = stored(np.ones(5), reads)
   again = tree.map(
     double, tree.map(shift, tree.map(double, other), other, by=2.0)
   )
   assert tree.read(again).tolist() == [10.0] * 5
-  assert interpreter.run._cache_size() == before + 1
+  assert traces.programs() == before + 1
 
 
 def affine(x: Any, *, scale: Any, by: Any) -> Any:
@@ -89,10 +90,10 @@ def affine(x: Any, *, scale: Any, by: Any) -> Any:
 def test_equal_numbers_are_inputs_of_their_own(kind: Any) -> None:
   x, one = jnp.ones(11), kind(3.0)
   found = tree.apply_kernel(affine, x, scale=kind(0.5), by=kind(2.0))
-  before = interpreter.run._cache_size()
+  before = traces.programs()
   # One object twice, in one kernel and in the two of a chain.
   same = tree.apply_kernel(affine, x, scale=one, by=one)
-  assert interpreter.run._cache_size() == before
+  assert traces.programs() == before
   assert (found[0], same[0]) == (2.5, 6.0)
   chain = lambda a, b, c, d: tree.read(
     tree.apply_kernel(
@@ -103,9 +104,9 @@ def test_equal_numbers_are_inputs_of_their_own(kind: Any) -> None:
     )
   )
   assert chain(*map(kind, (1.0, 2.0, 3.0, 4.0)))[0] == 13.0
-  before = interpreter.run._cache_size()
+  before = traces.programs()
   assert chain(one, one, one, one)[0] == 21.0
-  assert interpreter.run._cache_size() == before
+  assert traces.programs() == before
 
 
 def test_strings_and_static_values_are_static_arguments() -> None:
