@@ -70,7 +70,10 @@ def tall_masks(
   masks = lambda x, merged, bound: tree.apply_kernel(
     _masks, x, merged, threshold=bound
   )
-  return TallMasks(jax.tree.map(masks, deltas, merged, bounds), merged)
+  found = _stack.fuse(
+    (deltas, merged), lambda both: jax.tree.map(masks, *both, bounds)
+  )
+  return TallMasks(found, merged)
 
 
 @deltas_lib.on_stacks
@@ -119,7 +122,9 @@ def consensus(
   needed = lambda x, merged, bound, count: tree.apply_kernel(
     _needed, x, merged, threshold=bound, min_tasks=count
   )
-  return jax.tree.map(needed, deltas, merged, bounds, counts)
+  return _stack.fuse(
+    (deltas, merged), lambda both: jax.tree.map(needed, *both, bounds, counts)
+  )
 
 
 def _masks(

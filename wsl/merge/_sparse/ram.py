@@ -53,7 +53,7 @@ def ram(deltas: types.Deltas, *, threshold: Any = 1e-5) -> types.Delta:
     'ram', 'threshold', threshold, deltas, _checks.at_least_zero
   )
   merge = lambda x, bound: tree.apply_kernel(_ram, x, threshold=bound)
-  return jax.tree.map(merge, deltas, bounds)
+  return _stack.fuse(deltas, lambda x: jax.tree.map(merge, x, bounds))
 
 
 @deltas_lib.on_stacks
@@ -114,7 +114,8 @@ def ram_plus(
     merge = lambda x, *values: tree.apply_kernel(
       _ram_plus_leaf, x, **dict(zip(at_leaf, values))
     )
-    return jax.tree.map(merge, deltas, *at_leaf.values())
+    each = at_leaf.values()
+    return _stack.fuse(deltas, lambda x: jax.tree.map(merge, x, *each))
 
   def everywhere() -> types.Delta:
     counts = tree.statistic(
