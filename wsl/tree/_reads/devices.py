@@ -15,7 +15,7 @@ def on_accelerator(x: Any) -> jax.Array | None:
   array = x.array if isinstance(x, _nodes.Stored) else x
   if not isinstance(array, jax.Array) or isinstance(array, jax.core.Tracer):
     return None
-  sharding = array.sharding
+  sharding: Any = array.sharding
   on_cpu = next(iter(sharding.device_set)).platform == 'cpu'
   on_host = 'host' in (sharding.memory_kind or '')
   return None if on_cpu or on_host else array
@@ -27,7 +27,8 @@ def common(arrays: Sequence[jax.Array | None]) -> Any:
   None if they differ in it, or one array is None.
   """
   found = set()
-  for sharding in {None if x is None else x.sharding for x in arrays}:
+  shardings: set[Any] = {None if x is None else x.sharding for x in arrays}
+  for sharding in shardings:
     several = sharding is not None and len(sharding.device_set) > 1
     if sharding is None or (several and not hasattr(sharding, 'mesh')):
       return None
