@@ -19,8 +19,8 @@ from absl import app, flags
 import jax
 import jax.numpy as jnp
 
-from tests import traces
 from wsl import merge, scale, types
+from wsl.tree._reads import interpreter
 
 _MODELS = flags.DEFINE_integer('models', 8, 'T, the number of task vectors')
 _MILLIONS = flags.DEFINE_float('millions', 25.0, 'parameters of one model, 1e6')
@@ -95,7 +95,7 @@ def _report(
       + memory.output_size_in_bytes
       + memory.temp_size_in_bytes
     )
-    before = traces.programs()
+    before = interpreter.run._cache_size()
     jax.block_until_ready(fn(deltas))
     row = {
       'method': name,
@@ -103,7 +103,7 @@ def _report(
       'ratio': round(seconds[name] / seconds[unit], 2),
       'peak': round(peak / stack, 2),
       'compile_s': round(first[name], 2),
-      'programs': traces.programs() - before,
+      'programs': interpreter.run._cache_size() - before,
     }
     print(json.dumps(row), flush=True)
 

@@ -30,8 +30,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests import traces
 from wsl import merge
+from wsl.tree._reads import interpreter
 from wsl.tree._spectral import svd
 
 _MODELS = flags.DEFINE_integer('models', 8, 'T, the number of task vectors')
@@ -154,10 +154,10 @@ def _checked(deltas: dict[str, Any]) -> list[str]:
 def _row(name: str, deltas: dict[str, Any]) -> dict[str, Any]:
   """Measures one method."""
   method, definition = METHODS[name]
-  programs, start = traces.programs(), time.perf_counter()
+  programs, start = interpreter.run._cache_size(), time.perf_counter()
   jax.block_until_ready(method(deltas))
   first = time.perf_counter() - start
-  programs = traces.programs() - programs
+  programs = interpreter.run._cache_size() - programs
   merged, seconds, cpu = _time(lambda: method(deltas))
   by_svd = jax.jit(lambda x: definition(jnp, x)[0])
   each = lambda: {key: by_svd(x) for key, x in deltas.items()}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import traces
 from tests.merge import battery
 from wsl import deltas, merge, scale, tree, types
 
@@ -150,10 +151,10 @@ def test_structure_and_bfloat16_are_kept_and_finite(name: str) -> None:
 def test_jit_equals_eager_with_one_trace_and_eager_compiles_once(
   name: str,
 ) -> None:
-  row, traces = METHODS[name], []
+  row, calls = METHODS[name], []
 
   def traced(x: Any, sides: Any, hyper: Any) -> Any:
-    traces.append(1)
+    calls.append(1)
     return row.call(x, sides, **hyper)
 
   jitted = jax.jit(traced)
@@ -170,7 +171,7 @@ def test_jit_equals_eager_with_one_trace_and_eager_compiles_once(
   eager = row.call(other, sides, **second)
   assert traces.programs() == compiled
   same(jitted(other, sides, second), eager, atol=1e-10)
-  assert len(traces) == 1
+  assert len(calls) == 1
 
 
 @pytest.mark.parametrize('name', ['ties', 'fisher', 'slerp/global'])
