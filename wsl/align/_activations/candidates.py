@@ -59,6 +59,7 @@ def all_of(
     )
     pieces = [x for x in itertools.chain(*product.dims) if x.size > 1]
     axes = tuple(sorted({x.axis for x in pieces}))
+    # The array has whole axes of the leaf, or the actions cannot be applied.
     whole = all(
       math.prod(x.size for x in pieces if x.axis == i)
       == shapes[product.leaf][i]

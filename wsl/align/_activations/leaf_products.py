@@ -134,7 +134,8 @@ def _products(
   """Returns the input and the output of one product."""
   p = eqn.params
   shapes = [jaxprs.shape_of(v) for v in (*eqn.invars[:2], eqn.outvars[0])]
-  read: dict[int, int] = {}  # dimension of the input -> of the leaf
+  # From a dimension of the input, or of the output, to one of the leaf.
+  read: dict[int, int] = {}
   batch: dict[int, int] = {}
   if eqn.primitive.name == 'dot_general':
     contracted, batched = p['dimension_numbers']
@@ -144,6 +145,8 @@ def _products(
     free = [
       [i for i in range(len(shapes[k])) if i not in used[k]] for k in (0, 1)
     ]
+    # The output has batch dimensions, the free ones of the first operand, and
+    # those of the second.
     written = dict(enumerate(batched[side]))
     start = len(batched[0]) + side * len(free[0])
     written |= {start + i: dim for i, dim in enumerate(free[side])}

@@ -170,6 +170,8 @@ def learned_matching(
   _permutation.check_permutation(
     dict(initial), symmetry, 'learned_matching: initial'
   )
+  # The initial permutation is applied to the model: latents then start at the
+  # identity, and the elements that are learned follow it.
   first = {g.name: initial[g.name] for g in symmetry.groups}
   chart = chart_lib.of(symmetry, gauges, both=both)
   models = {
@@ -186,6 +188,7 @@ def learned_matching(
     names=arguments.float_leaves(fixed, leaves),
     solver=solver,
   )
+  # Assignments are solved on the host, between the compiled steps.
   project = lambda state: latents.project(state.latents, chart, solver)
   permutation = project(state)
   score = functools.partial(
@@ -204,7 +207,7 @@ def learned_matching(
     np.asarray(losses),
     np.asarray(scores),
   )
-  best = state, permutation, 0
+  best = state, permutation, 0  # of the lowest held-out loss
   for step, batch in enumerate(batches):
     if held_out and step % every == 0:
       scores.append(score(state, permutation))

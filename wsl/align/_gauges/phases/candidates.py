@@ -79,23 +79,18 @@ def add(
       continue
     (axis,) = axes
     shape = tuple(x.size for x in leaves[name].axes)
-    others = [i for i in sorted(use.kept - axes) if len(plan[i]) == 1]
-    others.sort(key=lambda i: shape[i])
-    while moves.entries(shape, frozenset({axis, *others})) > _LIMIT:
-      if not others:
-        break
-      others.pop()
-    others.sort()
+    single = [i for i in sorted(use.kept - axes) if len(plan[i]) == 1]
+    others = _distinguished(shape, axis, single)
     dims = frozenset({axis, *others})
+    # Entries outside of the pairs are fixed.
     unit = np.full(moves.sizes(shape, dims), forms.FIXED)
     parts = symmetry.layout(name)[axis]
-    spots = _blocks.to_blocks(np.arange(shape[axis]), (parts,))
+    places = _blocks.to_blocks(np.arange(shape[axis]), (parts,))
     outside = [f for i in others for f in plan[i][0]]
-    first = plan[: use.stacks]
-    whole = all(len(segments) == len(segments[0]) == 1 for segments in first)
-    stacks = tuple(s[0][0].name for s in first) if whole else ()
+    stacks = _stacks(plan[: use.stacks])
     for _, segment, pair in found:
-      positions, factors = spots[segment]
+      positions, factors = places[segment]
+      # One phase for each index of all factors but the pair.
       over = [*outside, *factors[:pair], *factors[pair + 1 :]]
       sizes = [f.size for f in over]
       phases = start + np.arange(math.prod(sizes)).reshape(sizes)
@@ -107,6 +102,26 @@ def add(
     term = forms.Term(unit, one + forms.source(c, name), one + coefficients.ONE)
     c.states[leaves[name].number] = forms.Form(shape, dims, (term,))
   return out
+
+
+def _distinguished(
+  shape: moves.Shape, axis: int, others: Sequence[int]
+) -> list[int]:
+  """Returns the axes along which entries are distinguished, besides one.
+
+  Above the limit of entries, the longest are left out.
+  """
+  kept = sorted(others, key=lambda i: shape[i])
+  while kept and moves.entries(shape, frozenset({axis, *kept})) > _LIMIT:
+    kept.pop()
+  return sorted(kept)
+
+
+def _stacks(plan: _symmetry.Plan) -> tuple[str, ...]:
+  """Returns the factors of axes, if each of them is one factor; else none."""
+  if any(len(axis) > 1 or len(axis[0]) != 1 for axis in plan):
+    return ()
+  return tuple(axis[0][0].name for axis in plan)
 
 
 def _pairs(

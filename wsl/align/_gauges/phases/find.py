@@ -98,13 +98,14 @@ class _Classes(NamedTuple):
 def _classes(
   c: forms.Phases, found: Sequence[candidates.Candidate]
 ) -> _Classes:
-  """Returns the connected components of linked phases.
-
-  In the graph the nodes 2 z and 2 z + 1 are z and 1 / conj(z).
-  """
+  """Returns the classes of phases that links make equal or opposite."""
   count = sum(x.phases.size for x in found)
+  # Node 2 z of the graph is z, and node 2 z + 1 is 1 / conj(z): a link of equal
+  # phases has the edges (2 a, 2 b) and (2 a + 1, 2 b + 1), one of opposite
+  # phases (2 a, 2 b + 1) and (2 a + 1, 2 b). Where both nodes of a phase are
+  # connected, z = 1 / conj(z): its modulus is 1.
   edges = [np.zeros((2, 0), np.int64)]
-  used = []
+  used = [np.zeros(0, np.int64)]
   for a, b, opposite in c.links:
     pair = np.stack([x.ravel() for x in np.broadcast_arrays(a, b)])
     pair = pair[:, (pair >= 0).all(0)]
@@ -112,39 +113,44 @@ def _classes(
       used.append(pair.ravel())
     turn = np.asarray([[0], [int(opposite)]])
     edges += [2 * pair + turn, 2 * pair + (1 - turn if opposite else 1)]
-  rows, columns = np.concatenate(edges, 1)
-  graph = sparse.coo_matrix(
-    (np.ones(len(rows), bool), (rows, columns)), (2 * count, 2 * count)
-  )
-  _, label = sparse.csgraph.connected_components(graph, directed=False)
+  label = _components(np.concatenate(edges, 1), 2 * count)
   one, other = label[::2], label[1::2]
   root = np.minimum(one, other)
-  reasons: dict[int, str] = {}
-  contracted = root[np.concatenate([np.zeros(0, np.int64), *used])]
+  contracted = root[np.concatenate(used)]
   unused = np.flatnonzero(~np.isin(root, contracted))
-  c.failed.append((unused, axis_tree.UNUSED))
-  for phases, why in c.failed:
+  reasons: dict[int, str] = {}
+  for phases, why in (*c.failed, (unused, axis_tree.UNUSED)):
     for r in np.unique(root[phases[phases >= 0]]).tolist():
       reasons.setdefault(r, why)
-  # Candidates that share a class belong together.
-  owner: dict[int, int] = {}
-  groups: list[list[candidates.Candidate]] = []
-  for x in found:
-    own = np.unique(root[x.phases]).tolist()
-    into = sorted({owner[r] for r in own if r in owner})
-    k = into[0] if into else len(groups)
-    if not into:
-      groups.append([])
-    groups[k].append(x)
-    for other_group in into[1:]:
-      groups[k] += groups[other_group]
-      groups[other_group] = []
-    owner = {r: k if g in into else g for r, g in owner.items()}
-    owner |= dict.fromkeys(own, k)
-  groups = [group for group in groups if group]
+  groups = _groups(found, root)
   return _Classes(
     groups, root, (one > other).astype(int), one == other, reasons
   )
+
+
+def _components(edges: np.ndarray, count: int) -> np.ndarray:
+  """Returns the connected component of each node, from edges ``[2, n]``."""
+  ones = np.ones(edges.shape[1], bool)
+  graph = sparse.coo_matrix((ones, tuple(edges)), (count, count))
+  return sparse.csgraph.connected_components(graph, directed=False)[1]
+
+
+def _groups(
+  found: Sequence[candidates.Candidate], root: np.ndarray
+) -> list[list[candidates.Candidate]]:
+  """Groups candidates that share a class of phases, directly or by others."""
+  # A bipartite graph of candidates and classes.
+  edges = [
+    (i, len(found) + r)
+    for i, x in enumerate(found)
+    for r in np.unique(root[x.phases]).tolist()
+  ]
+  count = len(found) + int(root.max(initial=-1)) + 1
+  label = _components(np.asarray(edges).T, count)
+  groups: dict[int, list[candidates.Candidate]] = {}
+  for k, x in zip(label.tolist(), found):
+    groups.setdefault(k, []).append(x)
+  return list(groups.values())
 
 
 def _action(
@@ -160,6 +166,8 @@ def _action(
   roots = colours = np.zeros(0)
   for x in group:
     root, colour = classes.root[x.phases], classes.colour[x.phases]
+    # Factors along which phases are equal, such as that of the queries which
+    # read one key, do not index the numbers.
     own = tuple(n for i, n in enumerate(x.over) if not _constant_along(root, i))
     index = tuple(slice(None) if n in own else 0 for n in x.over)
     root, colour = root[index], colour[index]

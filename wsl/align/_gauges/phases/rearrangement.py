@@ -1,5 +1,7 @@
 """What primitives that move entries do to arrays on which phases act."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from wsl import jaxprs
@@ -62,29 +64,40 @@ def concatenate(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   stacked = step.name == 'stack'
   axis = p['axis'] if stacked else p['dimension']
   shape = forms.shape_of(step.results[0])
-  values = [v for v in step.args if 0 not in forms.shape_of(v)]
-  given = [forms.state(c, v) for v in values]
   parts: list[forms.Form] = []
-  for value, state in zip(values, given):
-    if isinstance(state, forms.Product):
+  for value in step.args:
+    if 0 in forms.shape_of(value):
+      continue
+    form = _form(c, value)
+    if form is None:
       return None
-    if state is None:
-      zero = known_constants.is_zero(value.constant)
-      unit = forms.ABSENT if zero else forms.FIXED
-      state = forms.fixed(forms.shape_of(value), unit)
     if stacked:
-      old = state.shape
+      old = form.shape
       places = [k for k in range(len(shape)) if k != axis]
       new = (*old[:axis], 1, *old[axis:])
-      state = forms.moved(c, state, moves.placed(old, places, new, state.dims))
-    parts.append(state)
+      form = forms.moved(c, form, moves.placed(old, places, new, form.dims))
+    parts.append(form)
   dims = frozenset({axis}).union(*(form.dims for form in parts))
   if moves.entries(shape, dims) > _LIMIT:
     return None
   parts = [forms.expanded(c, form, dims) for form in parts]
-  most = max(len(form.terms) for form in parts)
+  return [forms.Form(shape, dims, _terms(parts, axis))]
+
+
+def _form(c: Phases, value: axis_facts.Value) -> forms.Form | None:
+  """Returns the form of any array but a product; zeros have no term."""
+  state = forms.state(c, value)
+  if state is not None:
+    return state if isinstance(state, forms.Form) else None
+  zero = known_constants.is_zero(value.constant)
+  unit = forms.ABSENT if zero else forms.FIXED
+  return forms.fixed(forms.shape_of(value), unit)
+
+
+def _terms(parts: Sequence[forms.Form], axis: int) -> tuple[forms.Term, ...]:
+  """Joins the k-th terms of forms along an axis, absent ones where they end."""
   terms = []
-  for k in range(most):
+  for k in range(max(len(form.terms) for form in parts)):
     rows = [
       form.terms[k]
       if k < len(form.terms)
@@ -96,4 +109,4 @@ def concatenate(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
       for column in zip(*rows)
     )
     terms.append(forms.Term(*tables))
-  return [forms.Form(shape, dims, tuple(terms))]
+  return tuple(terms)
