@@ -15,16 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.align._solvers import auction, sparse
+from wsl.align._solvers import large, row_blocks
 
 Solver: TypeAlias = Callable[[Any], Any]
 
 _SMALLEST_LAPX = 64  # n, for lapx to save time
-_MEDIUM = 512  # the smallest n for which an auction saves time
-LARGE = 1024  # the smallest n for which candidates do
-# Candidate columns of each row: from the columns' means, or from the prices of
-# an auction.
-_MANY, _FEW = 32, 16
+_MEDIUM = 512  # the smallest n for which prices save time
 
 
 def assign_scipy(gains: types.ArrayLike) -> np.ndarray:
@@ -37,7 +33,8 @@ def assign_scipy(gains: types.ArrayLike) -> np.ndarray:
   prices certify that its solution is optimal among all columns: the assignments
   of unrelated models take a third of the time, and no copy of the gains is
   made. Where the candidates do not suffice (gains of very uneven rows and
-  columns, many rows without gains) all gains are copied in float64.
+  columns, many rows without gains) all gains are copied in float64. Passes over
+  the gains use all cores.
 
   Args:
     gains: ``[..., n, n]``, finite; entry (i, j) is the gain of pairing i with
@@ -84,30 +81,39 @@ def _assign(
   for index in map(tuple, np.argwhere(conflict)):
     square = gains[index]
     if n >= _MEDIUM:
-      result[index] = _assign_large(square)
+      result[index] = large.solve(square).columns
     else:
       result[index] = minimise(square.max(0) - square.astype(np.float64))[1]
   return result
 
 
-def _assign_large(gains: np.ndarray) -> np.ndarray:
-  """Solves a large assignment, with a copy of the gains only if it is hard."""
-  n = len(gains)
-  if gains.dtype not in (np.float32, np.float64):
-    gains = gains.astype(np.float64)
-  found = None
-  if n >= LARGE:
-    found = sparse.solve(gains, gains.mean(0), count=_MANY, most=n)
-  if found is not None:
+def with_memory(solver: Solver) -> Solver:
+  """Returns a solver for gains that change little from call to call.
+
+  Those of n >= 512 are solved from the prices of the last call. The next gains
+  are expected to have their columns in the order of the last solution. Any
+  prices lead to an optimal assignment, near ones in less time.
+
+  Args:
+    solver: any; all but ``assign_scipy`` are returned as they are.
+  """
+  if solver is not assign_scipy:
+    return solver
+  prices: list[np.ndarray] = []
+
+  def assign(gains: types.ArrayLike) -> np.ndarray:
+    gains = np.asarray(gains)
+    if gains.ndim != 2 or len(gains) < _MEDIUM:
+      return assign_scipy(gains)
+    _check_gains(gains, 'assign_scipy')
+    last = prices.pop() if prices else None
+    if last is not None and last.shape != gains.shape[:1]:
+      last = None
+    found = large.solve(gains, last)
+    prices.append(found.prices[found.columns])
     return found.columns
-  prices = auction.prices(gains)
-  if n >= LARGE:
-    found = sparse.solve(gains, prices, count=_FEW, most=_FEW * n)
-  if found is not None:
-    return found.columns
-  # A price of column j lowers every permutation's total by the same amount:
-  # sum_i (S[i, pi(i)] - p[pi(i)]) = sum_i S[i, pi(i)] - sum_j p[j].
-  return _scipy_minimise()(prices.astype(np.float64) - gains)[1]
+
+  return assign
 
 
 def assign_lapx(gains: types.ArrayLike) -> np.ndarray:
@@ -203,7 +209,15 @@ def _check_gains(gains: np.ndarray, solver: str) -> None:
     raise ValueError(
       f'{solver}: gains have shape {gains.shape}, expected [..., n, n]'
     )
-  if gains.size and not np.isfinite([gains.min(), gains.max()]).all():
+  if not gains.size:
+    return
+  rows = gains.reshape(-1, gains.shape[-1])
+  extremes = row_blocks.run(
+    lambda block: (rows[block].min(), rows[block].max()),
+    len(rows),
+    entries=gains.shape[-1],
+  )
+  if not np.isfinite(extremes).all():
     raise ValueError(
       f'{solver}: a gain is not finite: are there NaN or inf in the models?'
     )

@@ -420,10 +420,10 @@ def test_memory_is_two_models_and_the_largest_gains():
 
 def test_all_gains_are_kept_in_the_same_memory(monkeypatch):
   """If the solver needs no copy, those of all groups fit."""
-  from wsl.align import _assignment
   from wsl.align._match import cached_gains
+  from wsl.align._solvers import large
 
-  monkeypatch.setattr(_assignment, 'LARGE', 256)
+  monkeypatch.setattr(large, 'LARGE', 256)
   room, rooms = cached_gains.room, []
   keep = lambda *args: rooms.append(room(*args)) or rooms[-1]
   monkeypatch.setattr(cached_gains, 'room', keep)
@@ -437,6 +437,17 @@ def test_all_gains_are_kept_in_the_same_memory(monkeypatch):
   model = sum(x.nbytes for x in a.values())
   # Beside the candidates of the solver, and parts of products.
   assert peak < 1.2 * (2 * model + 4 * 512**2)
+
+
+def test_prices_of_the_last_visit_do_not_change_the_result():
+  """Groups of 512 units are solved from them, unless the solver is another."""
+  symmetry = _mlp((64, 512, 512, 10))
+  a, b = (
+    {n: np.asarray(x, np.float32) for n, x in _params(symmetry, seed).items()}
+    for seed in (1, 2)
+  )
+  forgetful = lambda gains: align.assign_scipy(gains)
+  _equal(_match(a, b, symmetry), _match(a, b, symmetry, solver=forgetful))
 
 
 def _ends(visits):

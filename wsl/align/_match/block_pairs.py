@@ -6,6 +6,7 @@ longer than the products, which have ever new shapes (each would be compiled).
 """
 
 from collections.abc import Callable, Mapping
+import math
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import numpy as np
 from wsl import tree, types
 from wsl.align import _blocks
 from wsl.align._gauges import balanced_pair, elements, views
+from wsl.align._solvers import row_blocks
 
 Names: TypeAlias = tuple[str, ...]
 # On the host; for each group indices, or matrices of floats.
@@ -21,7 +23,7 @@ Tables: TypeAlias = dict[str, np.ndarray]
 # For each group its table from gains ``[*outer, n, n]``.
 Solvers: TypeAlias = Mapping[str, Callable[[Any], Any]]
 
-_PART = 2**18  # entries of a block that are permuted at a time
+_WRITTEN = 8  # columns are written if at most one of so many is moved
 
 
 class BlockPair(NamedTuple):
@@ -124,18 +126,35 @@ def gather(
 
 def permute_in_place(x: np.ndarray, table: np.ndarray, axis: int) -> None:
   """Permutes one axis of a block by indices ``[n]``, with little memory."""
-  units = np.flatnonzero(table != np.arange(len(table)))
-  sources = table[units]
-  y = np.moveaxis(x, axis, 0)
-  if y.ndim == 1:
-    y[units] = y[sources]
+  if not x.flags.c_contiguous:
+    x[...] = x.take(table, axis=axis)
     return
-  along = 1 + int(np.argmax(y.shape[1:]))
-  z = np.moveaxis(y, along, 1)
-  length = max(1, _PART * z.shape[1] // z.size)
-  for start in range(0, z.shape[1], length):
-    part = z[:, start : start + length]
+  y, n = around(x, axis), len(table)
+  units = np.flatnonzero(table != np.arange(n))
+  sources = table[units]
+  # A gather of all columns is faster than to write to many of them.
+  whole = y.shape[2] == 1 and len(units) > n // _WRITTEN
+
+  def permute_rows(rows: slice) -> None:
+    part = y[rows]
+    if whole:
+      part[...] = part.take(table, axis=1)
+    else:
+      part[:, units] = part.take(sources, axis=1)
+
+  def permute_columns(columns: slice) -> None:
+    part = y[0, :, columns]
     part[units] = part[sources]
+
+  if len(y) > 1:
+    row_blocks.run(permute_rows, len(y), entries=y[0].size)
+  else:
+    row_blocks.run(permute_columns, y.shape[2], entries=n)
+
+
+def around(x: np.ndarray, axis: int) -> np.ndarray:
+  """Reshapes a block to ``[entries before, n, entries after]`` one axis."""
+  return x.reshape(math.prod(x.shape[:axis]), x.shape[axis], -1)
 
 
 def is_matrix(table: np.ndarray) -> bool:
@@ -152,7 +171,11 @@ def _read_finite(leaf: Any, model: str, name: str) -> np.ndarray:
   """Reads a leaf in float32 or wider; raises a ValueError if not finite."""
   x = np.asarray(tree.read(leaf))
   x = x.astype(tree.wide_dtype(x), copy=False)
-  if not np.isfinite(x).all():
+  flat = x.reshape(-1)
+  finite = row_blocks.run(
+    lambda part: np.isfinite(flat[part]).all(), len(flat), entries=1
+  )
+  if not all(finite):
     raise ValueError(
       f"weight_matching: {model}: leaf '{name}' has NaN or inf: such a model "
       'cannot be matched'

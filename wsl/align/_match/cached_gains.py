@@ -5,11 +5,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from wsl.align import _assignment
 from wsl.align._match import block_pairs, schedule, weight_gains
+from wsl.align._solvers import large, row_blocks
 
 GainCache: TypeAlias = dict[str, np.ndarray]  # gains ``[n, n]`` by group
-_UNITS = 16  # whose change is computed at a time, or a sixteenth of a group
+# Units whose change is computed at a time: at least so many or a sixteenth of
+# the group, and a quarter of it if they have no more than so many entries.
+_UNITS, _ENTRIES = 16, 2**19
 
 
 def room(
@@ -29,7 +31,7 @@ def room(
     block = blocks[move.blocks[0]]
     n = block.fixed.shape[block.names.index(move.group)]
     sizes[move.group] = n**2
-    copies.append(2 * n**2 if n < _assignment.LARGE else 0)
+    copies.append(2 * n**2 if n < large.LARGE else 0)
   model, total = sum(block.fixed.size for block in blocks), sum(sizes.values())
   if total + max(copies) <= model + max(sizes.values(), default=0):
     return total
@@ -60,9 +62,36 @@ def changes(
 ) -> Iterator[block_pairs.BlockPair]:
   """Yields the change of a moving block, some of the moved units at a time."""
   units = np.flatnonzero(order != np.arange(len(order)))
-  length = max(_UNITS, len(order) // 16)
+  n = len(order)
+  some = min(n // 4, _ENTRIES * n // block.moving.size)
+  length = max(_UNITS, n // 16, some)
+  moving, fixed = (
+    block_pairs.around(x, axis) for x in (block.moving, block.fixed)
+  )
   for start in range(0, len(units), length):
     part = units[start : start + length]
-    change = block.moving.take(order[part], axis=axis)
-    change -= block.moving.take(part, axis=axis)
-    yield block._replace(fixed=block.fixed.take(part, axis=axis), moving=change)
+    shape = (
+      *block.moving.shape[:axis],
+      len(part),
+      *block.moving.shape[axis + 1 :],
+    )
+    old, change = np.empty(shape, fixed.dtype), np.empty(shape, moving.dtype)
+    _fill(moving, order[part], part, block_pairs.around(change, axis))
+    _fill(fixed, part, None, block_pairs.around(old, axis))
+    yield block._replace(fixed=old, moving=change)
+
+
+def _fill(
+  x: np.ndarray,
+  units: np.ndarray,
+  subtracted: np.ndarray | None,
+  result: np.ndarray,
+) -> None:
+  """Writes some units of ``[before, n, after]``, less others, to a result."""
+
+  def fill(rows: slice) -> None:
+    x[rows].take(units, axis=1, out=result[rows], mode='clip')
+    if subtracted is not None:
+      result[rows] -= x[rows].take(subtracted, axis=1)
+
+  row_blocks.run(fill, len(x), entries=2 * result[0].size)

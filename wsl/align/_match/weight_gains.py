@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from wsl.align._match import block_pairs
+from wsl.align._solvers import row_blocks
 
-_ROWS = 32  # of a product that are added at a time, or a sixteenth of them
 _SHORT = 64  # contractions shorter than this are joined into one product
 
 
@@ -62,20 +62,39 @@ def gains(
     xs, ys = zip(*short)
     pairs.append((np.concatenate(xs, axis=-1), np.concatenate(ys, axis=-1)))
   for x, y in pairs:
-    total = multiply(x, y) if total is None else _add_product(total, x, y)
+    total = _add_product(total, x, y)
   assert total is not None  # there is at least one block
   return total
 
 
-def _add_product(total: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Adds the products ``x y^T`` in place, some rows at a time."""
-  x, y = _blas_layout(x), np.swapaxes(_blas_layout(y), -1, -2)
-  n = total.shape[-1]
-  length = n if total.ndim > 2 else max(_ROWS, n // 16)
-  for start in range(0, n, length):
-    rows = (..., slice(start, start + length), slice(None))
-    total[rows] += np.matmul(x[rows], y)
+def _add_product(
+  total: np.ndarray | None, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+  """Returns the products ``x y^T``, added to a total in place if possible."""
+  if x.ndim > 2 or x.dtype != y.dtype:
+    product = multiply(x, y)
+    return product if total is None else np.add(total, product, out=total)
+  from scipy import linalg
+
+  # BLAS adds to matrices of columns in place: S^T <- S^T + y x^T. It is SciPy's
+  # for all products: NumPy's has its own threads, which would wait beside.
+  gemm = linalg.get_blas_funcs('gemm', (x,))
+  (a, trans_a), (b, trans_b) = _columns(y), _columns(x)
+  options: Any = {'trans_a': trans_a, 'trans_b': not trans_b}
+  if total is not None:
+    options |= {'c': total.T, 'beta': 1.0, 'overwrite_c': True}
+  added: np.ndarray = gemm(1.0, a, b, **options).T
+  if total is None or np.may_share_memory(added, total):
+    return added
+  total[...] = added  # other dtypes
   return total
+
+
+def _columns(x: np.ndarray) -> tuple[np.ndarray, bool]:
+  """Returns a matrix, or its transpose and True, in BLAS' order of columns."""
+  if x.flags.f_contiguous:
+    return x, False
+  return np.ascontiguousarray(x).T, True
 
 
 def multiply(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -115,9 +134,19 @@ def agreement(
   for block in blocks:
     rest = [i for i, name in enumerate(block.names) if name not in batch]
     order = (*map(block.names.index, batch), *rest)
-    part = (block.fixed * block.moving).transpose(order)
-    axes = tuple(range(len(batch), part.ndim))
-    total = total + part.sum(axes, dtype=np.float64)
+    sizes = [block.fixed.shape[i] for i in order[: len(batch)]]
+    x, y = (
+      v.transpose(order).reshape(math.prod(sizes), -1)
+      for v in (block.fixed, block.moving)
+    )
+    part = row_blocks.run(
+      lambda columns, x=x, y=y: (x[:, columns] * y[:, columns]).sum(
+        1, dtype=np.float64
+      ),
+      x.shape[1],
+      entries=len(x),
+    )
+    total = total + sum(part).reshape(sizes)
   return np.asarray(total, np.float64)
 
 

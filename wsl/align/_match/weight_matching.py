@@ -76,8 +76,8 @@ def weight_matching(
   inside them) is matched together with them. A group that occurs twice in a
   tensor, as in a recurrent matrix, is a quadratic assignment problem, and
   changes only if the agreement increases.
-  Runs on the host, whatever the default device, compiles nothing and cannot be
-  traced.
+  Runs on all cores of the host, whatever the default device, compiles nothing
+  and cannot be traced. The result does not depend on the number of cores.
 
   With ``gauges``, signs, scales, rotations, phases and linear maps are matched
   too. Both models are first replaced by their balanced ones
@@ -166,7 +166,6 @@ def weight_matching(
   frames = balanced_pair.of(
     fixed, moving, view.symmetry, leaves, caller='weight_matching'
   )
-  solvers = view.solvers(solver)
   blocks = block_pairs.load(fixed, moving, view, leaves, frames)
   moves = schedule.moves(blocks, view)
   refinements = schedule.refinements(blocks, view, moves)
@@ -175,7 +174,14 @@ def weight_matching(
     first = view.tables(balanced_pair.enter(frames, initial))
   best = -np.inf
   found: block_pairs.Tables | None = None
+  twice = {move.group for move in moves if move.quadratic}
   for start in range(1 if starts == 1 else 3 * starts):
+    # Visits to a group have similar gains, steps of Frank-Wolfe do not.
+    solvers = view.solvers(solver) | {
+      group.name: _assignment.with_memory(solver)
+      for group in view.groups
+      if group.kind == 'permutation' and group.name not in twice
+    }
     rng = np.random.default_rng([start, *_seed(key)])
     state = first_guess.begin(
       start,

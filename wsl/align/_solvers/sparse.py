@@ -15,9 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-_ROWS = 64  # of the gains that are compared at a time
+from wsl.align._solvers import row_blocks
+
 _MAX_ROUNDS = 12
 _MAX_CANDIDATES = 48  # for each row, on average
+_MAX_NEAR = 16  # of them added at once
+_SAMPLED = 8  # one of so many columns is compared to choose candidates
 _MAX_SWEEPS = 300  # of the prices
 _UNIT = 2.0**-22  # of the solver's integers, relative to the largest number
 # Rounding, in units of the largest gain or price: of the prices' updates, and
@@ -26,11 +29,12 @@ _UPDATE, _CERTIFIED = 1e-15, 1e-14
 
 
 class Solution(NamedTuple):
-  """An optimal assignment and the prices that certify it.
+  """An optimal assignment and prices of its columns.
 
   Attributes:
     columns: int32 ``[n]``, the column of each row.
-    prices: float64 ``[n]``, of the columns.
+    prices: ``[n]``, of the columns; they certify the assignment, or are a start
+      for gains that differ little.
   """
 
   columns: np.ndarray
@@ -38,16 +42,23 @@ class Solution(NamedTuple):
 
 
 def solve(
-  gains: np.ndarray, prices: np.ndarray, *, count: int, most: int
+  gains: np.ndarray,
+  prices: np.ndarray,
+  *,
+  count: int,
+  most: int,
+  diagonal: bool = False,
 ) -> Solution | None:
   """Solves an assignment from prices of the columns.
 
   Args:
     gains: ``[n, n]``, finite.
     prices: ``[n]``, to compare columns by in the choice of candidates.
-    count: the number of candidates of each row at first.
+    count: the number of candidates of each row at first, on average.
     most: the number of violated pairs, of all rows together, above which the
       candidates are considered useless.
+    diagonal: whether pairs (i, i) are candidates: near the solution they make
+      sure that there is a full matching.
 
   Returns:
     The solution, or ``None`` if the candidates do not suffice.
@@ -57,8 +68,11 @@ def solve(
     sparse solver and the idea of candidates.
   """
   n = len(gains)
-  pairs = _best_columns(gains, prices, min(count, n))
   prices = prices.astype(np.float64)
+  largest = _largest(gains)
+  pairs = _best_columns(gains, prices, min(count, n))
+  if diagonal:
+    pairs = _merge(pairs, np.arange(n) * (n + 1))
   for _ in range(_MAX_ROUNDS):
     rows, columns = pairs // n, pairs % n
     values = gains[rows, columns].astype(np.float64)
@@ -68,28 +82,67 @@ def solve(
     raised = _certify(rows, columns, values, found, prices)
     if raised is None:
       return None
+    # The next prices will be higher by less than these, so that pairs that are
+    # violated then are near the limit now.
+    margin = float((raised - prices).mean())
     prices = raised
-    violated = _violated(gains, found, prices)
-    if not len(violated):
+    near, violated = _violated(gains, found, prices, largest, margin)
+    if not violated.any():
       return Solution(found.astype(np.int32), prices)
-    pairs = np.union1d(pairs, violated)
-    if len(violated) > most or len(pairs) > _MAX_CANDIDATES * n:
+    if len(near) > _MAX_NEAR * n:
+      near = near[violated]
+    pairs = _merge(pairs, near)
+    if violated.sum() > most or len(pairs) > _MAX_CANDIDATES * n:
       return None
   return None
+
+
+def _largest(gains: np.ndarray) -> float:
+  """Returns the largest magnitude of the gains."""
+  n = len(gains)
+  ends = row_blocks.run(
+    lambda rows: max(gains[rows].max(), -gains[rows].min()), n, entries=n
+  )
+  return float(max(ends))
+
+
+def _merge(*parts: np.ndarray) -> np.ndarray:
+  """Returns the union of sorted integers, sorted."""
+  joined = np.concatenate(parts)
+  joined.sort(kind='stable')  # merges the sorted parts
+  return joined[np.append(True, joined[1:] != joined[:-1])]
 
 
 def _best_columns(
   gains: np.ndarray, prices: np.ndarray, count: int
 ) -> np.ndarray:
-  """Returns the sorted pairs n i + j of each row's most profitable columns."""
+  """Returns sorted pairs n i + j of profitable columns, ``count`` a row.
+
+  A row's candidates are its columns of at least the profit that the same share
+  of a sample of the columns has. Where many profits are equal, as those of
+  units without weights, each row has its ``count`` best columns.
+  """
   n = len(gains)
   prices = prices.astype(gains.dtype)
-  found = []
-  for start in range(0, n, _ROWS):
-    profit = gains[start : start + _ROWS] - prices
-    best = np.argpartition(profit, n - count, axis=1)[:, n - count :]
-    found.append(np.sort(best, axis=1))
-  return (np.concatenate(found) + n * np.arange(n)[:, None]).ravel()
+  sampled = -(-n // _SAMPLED)
+  rank = max(1, count * sampled // n)
+
+  def above(rows: slice) -> np.ndarray:
+    profit = gains[rows] - prices
+    sample = np.partition(profit[:, ::_SAMPLED], sampled - rank, axis=1)
+    chosen = profit >= sample[:, sampled - rank, None]
+    return rows.start * n + np.flatnonzero(chosen)
+
+  def best(rows: slice) -> np.ndarray:
+    profit = gains[rows] - prices
+    chosen = np.argpartition(profit, n - count, axis=1)[:, n - count :]
+    chosen.sort(axis=1)
+    return (chosen + n * np.arange(rows.start, rows.stop)[:, None]).ravel()
+
+  pairs = np.concatenate(row_blocks.run(above, n, entries=n))
+  if len(pairs) > 2 * count * n:
+    pairs = np.concatenate(row_blocks.run(best, n, entries=n))
+  return pairs
 
 
 def _assign(
@@ -142,36 +195,68 @@ def _certify(
   own[rows[assigned]] = values[assigned]
   owner = np.argsort(found)
   first = np.searchsorted(rows, np.arange(n + 1))
-  excess = values - own[rows]
+  counts, first = np.diff(first), first[:-1]
   prices = prices.copy()
   tolerance = _UPDATE * (np.abs(values).max() + np.abs(prices).max())
-  active = np.arange(n)  # rows whose own price was raised
+  excess = values - (own + tolerance)[rows]
+  raised = np.arange(n)  # columns whose price was raised
+  marked = np.zeros(n, bool)
   for _ in range(_MAX_SWEEPS):
-    counts = first[active + 1] - first[active]
-    ends = np.cumsum(counts)
-    chosen = np.arange(ends[-1]) + (first[active] - ends + counts).repeat(
-      counts
-    )
-    bound = excess[chosen] + prices[found[active]].repeat(counts)
-    before = prices.copy()
-    np.maximum.at(prices, columns[chosen], bound)
-    active = owner[np.nonzero(prices > before + tolerance)[0]]
-    if not len(active):
+    active = owner[raised]
+    length = counts[active]
+    ends = length.cumsum()
+    chosen = (first[active] - ends + length).repeat(length)
+    chosen += np.arange(len(chosen))  # all pairs of the active rows
+    bound = excess[chosen]
+    bound += prices[raised].repeat(length)
+    targets = columns[chosen]
+    higher = np.flatnonzero(bound > prices[targets])
+    if not len(higher):
       return prices
+    targets = targets[higher]
+    np.maximum.at(prices, targets, bound[higher])
+    marked[targets] = True
+    raised = np.flatnonzero(marked)
+    marked[raised] = False
   return None
 
 
 def _violated(
-  gains: np.ndarray, found: np.ndarray, prices: np.ndarray
-) -> np.ndarray:
-  """Returns the sorted pairs n i + j that their rows prefer to their own."""
-  n = len(gains)
+  gains: np.ndarray,
+  found: np.ndarray,
+  prices: np.ndarray,
+  largest: float,
+  margin: float,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Compares all columns to those that the rows have.
+
+  Args:
+    gains: ``[n, n]``.
+    found: the column of each row.
+    prices: of the columns.
+    largest: the largest magnitude of the gains.
+    margin: of profits that are nearly preferred.
+
+  Returns:
+    The sorted pairs n i + j that row i prefers to its own, or nearly; and for
+    each whether it does.
+  """
+  n, dtype = len(gains), gains.dtype
   own = gains[np.arange(n), found] - prices[found]
-  scale = max(float(gains.max()), -float(gains.min())) + np.abs(prices).max()
+  scale = largest + np.abs(prices).max()
   limit = own + _CERTIFIED * scale
-  pairs = []
-  for start in range(0, n, _ROWS):
-    profit = gains[start : start + _ROWS] - prices  # in float64
-    preferred = profit > limit[start : start + _ROWS, None]
-    pairs.append(start * n + np.flatnonzero(preferred))
-  return np.concatenate(pairs)
+  # In the gains' own dtype prices, differences and limits have a relative
+  # rounding of eps / 2 each. Pairs within these errors are compared in float64.
+  rounding = 4 * float(np.finfo(dtype).eps) * scale
+  near = (limit - rounding - margin).astype(dtype)
+  rounded = prices.astype(dtype)
+
+  def preferred(block: slice) -> tuple[np.ndarray, np.ndarray]:
+    profit = gains[block] - rounded
+    chosen = np.flatnonzero(profit > near[block, None])
+    rows, columns = chosen // n + block.start, chosen % n
+    exact = gains[rows, columns] - prices[columns] > limit[rows]
+    return block.start * n + chosen, exact
+
+  pairs, exact = zip(*row_blocks.run(preferred, n, entries=n))
+  return np.concatenate(pairs), np.concatenate(exact)

@@ -1,0 +1,59 @@
+"""Large assignments: by candidates, else by an auction and a dense solver."""
+
+import numpy as np
+
+from wsl.align._solvers import auction, row_blocks, sparse
+
+LARGE = 1024  # the smallest n for which candidates suffice without prices
+# Candidate columns of each row: from the columns' means, from the prices of an
+# auction, or from those of similar gains.
+_FROM_MEANS, _FROM_AUCTION, _FROM_PRICES = 32, 16, 24
+
+
+def solve(
+  gains: np.ndarray, prices: np.ndarray | None = None
+) -> sparse.Solution:
+  """Solves an assignment, with a copy of the gains only if it is hard.
+
+  Args:
+    gains: ``[n, n]``, finite.
+    prices: of the columns, from similar gains whose solution is the diagonal.
+
+  Returns:
+    The assignment, and prices for similar gains.
+  """
+  n = len(gains)
+  if gains.dtype not in (np.float32, np.float64):
+    gains = gains.astype(np.float64)
+  best = row_blocks.run(lambda rows: gains[rows].argmax(1), n, entries=n)
+  columns = np.concatenate(best)
+  if np.bincount(columns, minlength=n).max() == 1:
+    # Distinct maxima of the rows are the optimum, and prices of 0 certify it.
+    return sparse.Solution(columns.astype(np.int32), np.zeros(n))
+  if prices is not None:
+    found = _candidates(gains, prices, _FROM_PRICES, diagonal=True)
+    if found is not None:
+      return found
+  if n >= LARGE:
+    found = sparse.solve(gains, gains.mean(0), count=_FROM_MEANS, most=n)
+    if found is not None:
+      return found
+  prices = auction.prices(gains)
+  if n >= LARGE:
+    found = _candidates(gains, prices, _FROM_AUCTION)
+    if found is not None:
+      return found
+  from scipy import optimize
+
+  # A price of column j lowers every permutation's total by the same amount:
+  # sum_i (S[i, pi(i)] - p[pi(i)]) = sum_i S[i, pi(i)] - sum_j p[j].
+  columns = optimize.linear_sum_assignment(prices.astype(np.float64) - gains)[1]
+  return sparse.Solution(columns.astype(np.int32), prices)
+
+
+def _candidates(
+  gains: np.ndarray, prices: np.ndarray, count: int, *, diagonal: bool = False
+) -> sparse.Solution | None:
+  """Solves from good prices, whose candidates may be as many again."""
+  most = count * len(gains)
+  return sparse.solve(gains, prices, count=count, most=most, diagonal=diagonal)
