@@ -10,6 +10,7 @@ as a function of this group's permutation alone, is
 :math:`\sum_{o, i} S[o, i, \pi_o(i)]`: a linear assignment problem for each o.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -140,14 +141,15 @@ def agreement(
       for v in (block.fixed, block.moving)
     )
     part = row_blocks.run(
-      lambda columns, x=x, y=y: (x[:, columns] * y[:, columns]).sum(
-        1, dtype=np.float64
-      ),
-      x.shape[1],
-      entries=len(x),
+      functools.partial(_inner_products, x, y), x.shape[1], entries=len(x)
     )
     total = total + sum(part).reshape(sizes)
   return np.asarray(total, np.float64)
+
+
+def _inner_products(x: np.ndarray, y: np.ndarray, part: slice) -> np.ndarray:
+  """Returns the inner products of rows, over some columns, in float64."""
+  return np.asarray((x[:, part] * y[:, part]).sum(1, dtype=np.float64))
 
 
 def _blas_layout(x: np.ndarray) -> np.ndarray:
