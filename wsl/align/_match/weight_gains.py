@@ -143,7 +143,7 @@ def agreement(
     part = row_blocks.run(
       functools.partial(_inner_products, x, y), x.shape[1], entries=len(x)
     )
-    total = total + sum(part).reshape(sizes)
+    total = total + np.asarray(sum(part)).reshape(sizes)
   return np.asarray(total, np.float64)
 
 
