@@ -32,15 +32,12 @@ from wsl.tree._matrix.rules import is_vectors as is_vectors
 from wsl.tree._matrix.rules import Matrices as Matrices
 from wsl.tree._matrix.rules import views as views
 from wsl.tree._matrix.view import Matrix as Matrix
-from wsl.tree._names import by_regex as by_regex
 from wsl.tree._names import compiled as compiled
 from wsl.tree._names import in_order as in_order
-from wsl.tree._names import layer as layer
 from wsl.tree._names import map_named as map_named
 from wsl.tree._names import named as named
 from wsl.tree._names import nearest as nearest
 from wsl.tree._names import role as role
-from wsl.tree._names import select as select
 from wsl.tree._nodes import Computed as Computed
 from wsl.tree._nodes import OnDemand as OnDemand
 from wsl.tree._nodes import Static as Static
@@ -72,6 +69,9 @@ from wsl.tree._reads.devices import on_accelerators as on_accelerators
 from wsl.tree._scalars import check_scalars as check_scalars
 from wsl.tree._scalars import check_whole as check_whole
 from wsl.tree._scalars import scalars as scalars
+from wsl.tree._select import by_regex as by_regex
+from wsl.tree._select import layer as layer
+from wsl.tree._select import select as select
 from wsl.tree._separate import at_leaves as at_leaves
 from wsl.tree._separate import separate as separate
 from wsl.tree._spectral.leading import Leading as Leading

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from wsl import types
-from wsl.tree import _map, _names
+from wsl.tree import _map, _names, _select
 
 _SEVERAL = 'use jax.vmap over several'
 _ONE = 'give one number for each leaf'
@@ -139,7 +139,7 @@ def scalars(
   rules = None
   if flat:
     try:
-      rules = _names.by_regex(tree, [(str(key), key) for key in values])
+      rules = _select.by_regex(tree, [(str(key), key) for key in values])
     except ValueError as error:
       if nodes is None:
         raise ValueError(f'{function}: {name}: {error}') from None

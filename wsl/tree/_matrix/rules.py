@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import jax.numpy as jnp
 
 from wsl import types
-from wsl.tree import _names
+from wsl.tree import _names, _select
 from wsl.tree._matrix import view as view_lib
 
 Matrix = view_lib.Matrix
@@ -103,7 +103,7 @@ def views(
     )
   if isinstance(matrices, str):
     try:
-      chosen = _names.select(tree, matrices)
+      chosen = _select.select(tree, matrices)
     except ValueError as error:
       raise ValueError(f'matrices: {error}') from None
     return _names.map_named(
