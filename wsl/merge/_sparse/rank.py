@@ -80,6 +80,8 @@ def magnitudes(
     size = int(np.sum([x.size // models for x in jax.tree.leaves(deltas)]))
     rows = bounds(size, *(jax.tree.leaves(f)[0] for f in fractions))
     found = _statistic(lambda: _find(deltas, rows), deltas, rows)
+    if tree.on_accelerators(deltas):
+      found = tree.read(found)  # while the host plans the edits
     leaves, treedef = jax.tree.flatten(deltas)
     if not tree.is_traced(deltas):
       return jax.tree.unflatten(treedef, [found] * len(leaves))
