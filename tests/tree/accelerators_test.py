@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests import traces
+from wsl import deltas as deltas_lib
 from wsl import merge, surgery, tree
 from wsl.tree import _nodes
 from wsl.tree._ranks import samples
@@ -93,6 +94,17 @@ def test_ties_of_sixty_leaves(request: pytest.FixtureRequest) -> None:
   found = merge.ties(deltas, density=0.2)
   assert sorted(started) == ['_mean_nonzero'] * 5 + ['_search'] + ['_votes'] * 5
   jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_apply_adds_and_checks_leaves_together(started: list[str]) -> None:
+  base, delta = stack(4, 5), stack(4, 5)
+  found = deltas_lib.apply(base, delta, coef=0.5)
+  assert started == ['_add', '_count_bad']
+  np.testing.assert_array_equal(found['block_3/w'], 1.5 * base['block_3/w'])
+  delta['block_2/w'] = delta['block_2/w'].at[0, 0].set(np.nan)
+  with pytest.raises(ValueError, match=r"leaf 'block_2/w' has 1 NaN"):
+    deltas_lib.apply(base, delta, coef=0.5)
+  jax.jit(lambda x: deltas_lib.apply(base, x, coef=0.5))(delta)
 
 
 def by_sorting(leaves: list[np.ndarray], k: int) -> np.ndarray:

@@ -71,20 +71,24 @@ def apply(
     _check_fits(name, d, leaves[name])
   hyper = tree.output_dtype('apply', base, dtype)
   coefs = tree.scalars('apply', 'coef', coef, base)
+  # Leaves of arrays are planned, and computed together.
+  lazy = tree.on_demand((base, delta))
+  planned = lambda x: x if lazy else tree.defer(x)
 
   def add(x: Any, d: Any, c: Any) -> Any:
     if _factors.is_factors(d):
       d = _dense.ready(d) if tree.on_demand((x, d)) else d
       factors = {'scale': d.scale, 'view': tree.Static(d.view)}
       return tree.apply_kernel(
-        _add_product, x, d.a, d.b, coef=c, **factors, **hyper
+        _add_product, planned(x), d.a, d.b, coef=c, **factors, **hyper
       )
     if d is not None:
-      return tree.apply_kernel(_add, x, d, coef=c, **hyper)
+      return tree.apply_kernel(_add, planned(x), d, coef=c, **hyper)
     cast = hyper and x is not None and tree.is_float(x)
-    return tree.apply_kernel(tree.cast_leaf, x, **hyper) if cast else x
+    return tree.apply_kernel(tree.cast_leaf, planned(x), **hyper) if cast else x
 
   result = jax.tree.map(add, base, delta, coefs, is_leaf=is_none)
+  result = result if lazy else tree.read(result)
   if check_finite:
     tree.check_finite('apply', result, base, remedy=_REMEDY)
   return result

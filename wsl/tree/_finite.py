@@ -12,6 +12,7 @@ temporary array, over a chunk that is in the CPU's cache.
 array: a flag as its second output takes longer.)
 """
 
+from collections.abc import Iterator
 import functools
 from typing import Any
 
@@ -20,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import types
-from wsl.tree import _names, _on_demand, _program, _sums
+from wsl.tree import _names, _nodes, _on_demand, _program, _sums
+from wsl.tree._reads import devices, together
 
 _CHUNK = 1 << 20  # bytes
 _ROW = 1 << 13  # of a dot product; OpenBLAS has threads from 10001 entries on
@@ -75,8 +77,10 @@ def check_finite(
     ValueError: f: leaf 'w' has 1 NaN or infinite value: use float32
   """
   named = [_names.named(tree) for tree in inputs]
-  for name, leaf in _names.named(result).items():
-    if not _is_known(leaf) or is_finite(leaf):
+  known = {n: x for n, x in _names.named(result).items() if _is_known(x)}
+  finite = _each_finite(list(known.values()))
+  for (name, leaf), flag in zip(known.items(), finite, strict=True):
+    if flag:
       continue
     bad = ~_finite(leaf)
     for given in (tree.get(name) for tree in named):
@@ -99,6 +103,20 @@ def is_finite(x: Any) -> bool:
   # Constants of a trace are concrete; compute on them outside of it.
   with jax.core.eval_context():
     return not int(_on_demand.apply_kernel(_count_bad, x))
+
+
+def _each_finite(leaves: list[Any]) -> Iterator[bool]:
+  """Yields ``is_finite`` of each leaf; accelerators count all at once."""
+  held = [x.size > 0 and devices.on_accelerator(x) is not None for x in leaves]
+  nodes = [
+    _nodes.Computed(_count_bad, (x,), {})
+    for x, flag in zip(leaves, held)
+    if flag
+  ]
+  with jax.core.eval_context():
+    counts = iter(together.read_to_host(nodes))
+  for x, flag in zip(leaves, held):
+    yield not int(next(counts)) if flag else is_finite(x)
 
 
 def count_bad(x: Any) -> int:
