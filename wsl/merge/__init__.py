@@ -52,8 +52,8 @@ from wsl.merge._spectral.iso import iso_cts as iso_cts
 from wsl.merge._spectral.knots import knots as knots
 from wsl.merge._spectral.tsv import tsv as tsv
 from wsl.merge._spectral.wudi import wudi as wudi
-from wsl.merge._spherical.means import karcher as karcher
-from wsl.merge._spherical.means import multislerp as multislerp
+from wsl.merge._spherical.karcher import karcher as karcher
+from wsl.merge._spherical.multislerp import multislerp as multislerp
 from wsl.merge._spherical.nuslerp import nuslerp as nuslerp
 from wsl.merge._spherical.slerp import slerp as slerp
 from wsl.merge._streams.averages import AverageState as AverageState

@@ -9,7 +9,7 @@ import numpy as np
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.merge import _checks, _linear, _stack
+from wsl.merge import _linear, _per_leaf, _stack
 
 _ALL = tree.Entries(lead=1, neutral=0.0)
 
@@ -63,7 +63,7 @@ def fisher(
   models = _stack.count('fisher', deltas)
   fishers = _check_fishers(deltas, fishers)
   factors, floors = (
-    _checks.at_leaves('fisher', name, value, deltas, models, lambda _: None)
+    _per_leaf.at_leaves('fisher', name, value, deltas, models, lambda _: None)
     for name, value in (('coefs', coefs), ('floor', floor))
   )
   if normalize:
@@ -78,7 +78,7 @@ def fisher(
       dtype=jax.dtypes.canonicalize_dtype(np.float64),
     )
     divide = functools.partial(tree.apply_kernel, _quotients, norms)
-    if _checks.is_per_leaf(coefs):
+    if _per_leaf.is_per_leaf(coefs):
       factors = jax.tree.map(divide, factors)
     else:
       first = jax.tree.leaves(factors)[0]

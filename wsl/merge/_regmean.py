@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.merge import _checks, _linear, _stack
+from wsl.merge import _checks, _linear, _per_leaf, _stack
 
 
 @deltas_lib.on_stacks
@@ -150,8 +150,10 @@ def prepare(
   chosen = matrices is not None
   return Regression(
     function,
-    _checks.number_at_leaves(function, 'shrink', shrink, deltas, check),
-    _checks.at_leaves(function, 'coefs', coefs, deltas, models, lambda _: None),
+    _per_leaf.number_at_leaves(function, 'shrink', shrink, deltas, check),
+    _per_leaf.at_leaves(
+      function, 'coefs', coefs, deltas, models, lambda _: None
+    ),
     _stack.views(function, deltas, matrices, otherwise if chosen else 'mean'),
     chosen,
     otherwise != 'mean',

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _stack
+from wsl.merge import _checks, _stack
 from wsl.merge._spectral import low_rank
 
 
@@ -106,9 +105,9 @@ def rmm(
   depends on R: those of LoRAs are taken as they are, those of matrices are
   rotated, since the signs of singular vectors are arbitrary.
   """
-  _check('basis', basis, 0)
+  _checks.integer('rmm', 'basis', basis, least=0)
   if rank is not None:
-    _check('rank', rank, 1)
+    _checks.integer('rmm', 'rank', rank, least=1)
   _stack.count('rmm', deltas)
   arrays = jax.tree.map(
     lambda x: None if low_rank.is_factors(x) else x,
@@ -141,13 +140,6 @@ def rmm(
     found |= done
   each = iter([found[name] for name in found])
   return jax.tree.map(lambda _: next(each), deltas, is_leaf=is_leaf)
-
-
-def _check(name: str, value: Any, least: int) -> None:
-  """Checks that an argument of ``rmm`` is an integer of at least a number."""
-  whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-  if not whole or value < least:
-    raise ValueError(f'rmm({name}={value!r}): expected an integer >= {least}')
 
 
 def _check_no_matrix(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
+from wsl.merge import _checks
 
 
 class Router(NamedTuple):
@@ -76,9 +77,7 @@ def fit_router(
     )
   if not jnp.issubdtype(jnp.asarray(tasks).dtype, jnp.integer):
     raise ValueError('fit_router: tasks are no integers: give 0 .. T-1')
-  whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
-  if not whole or count < 1:
-    raise ValueError(f'fit_router(count={count!r}): expected an integer >= 1')
+  _checks.integer('fit_router', 'count', count, least=1)
   tree.check_scalars('fit_router', shrink=shrink)
   if not isinstance(shrink, jax.core.Tracer) and not shrink > 0:
     raise ValueError(f'fit_router(shrink={shrink}): expected a number > 0')

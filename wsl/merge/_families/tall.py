@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.merge import _checks, _linear, _stack
+from wsl.merge import _checks, _linear, _per_leaf, _stack
 
 
 class TallMasks(NamedTuple):
@@ -115,7 +115,7 @@ def consensus(
   Differs from the official code in the same way as ``tall_masks``.
   """
   bounds = _thresholds('consensus', threshold, deltas)
-  counts = _checks.number_at_leaves(
+  counts = _per_leaf.number_at_leaves(
     'consensus', 'min_tasks', min_tasks, deltas, _checks.at_least_zero
   )
   merged = _merged('consensus', deltas, merged)
@@ -170,4 +170,6 @@ def _thresholds(label: str, threshold: Any, deltas: types.Deltas) -> types.Tree:
   """Returns the checked thresholds of each leaf, ``[T]``."""
   models = _stack.count(label, deltas)
   check = functools.partial(_checks.at_least_zero, label, 'threshold')
-  return _checks.at_leaves(label, 'threshold', threshold, deltas, models, check)
+  return _per_leaf.at_leaves(
+    label, 'threshold', threshold, deltas, models, check
+  )

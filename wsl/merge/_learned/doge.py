@@ -93,7 +93,7 @@ def doge(
   for name, value in {'norm': norm, 'rate': rate}.items():
     tree.check_scalars('doge', remedy='merge groups of leaves', **{name: value})
     _checks.at_least_zero('doge', name, value)
-  _checks.steps('doge', steps)
+  _checks.integer('doge', 'steps', steps, least=0)
   if not isinstance(subspace, (int, np.integer)) or subspace < 1:
     raise ValueError(f'doge(subspace={subspace}): expected an integer >= 1')
   views = _stack.views('doge', deltas, matrices, otherwise)

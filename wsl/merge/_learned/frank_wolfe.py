@@ -105,7 +105,7 @@ def frank_wolfe(
     tree.check_scalars('frank_wolfe', remedy='give one', **{name: value})
     _checks.at_least_zero('frank_wolfe', name, value)
   for value in (steps, coef_steps):
-    _checks.steps('frank_wolfe', value)
+    _checks.integer('frank_wolfe', 'steps', value, least=0)
   batches = tasks.stacked('frank_wolfe', batches)
   if form == 'soft' and len(jax.tree.leaves(batches)[0]) > count:
     raise ValueError(

@@ -80,7 +80,7 @@ def localize(
   for name, value in given.items():
     tree.check_scalars('localize', remedy='give one', **{name: value})
     _checks.at_least_zero('localize', name, value)
-  _checks.steps('localize', steps)
+  _checks.integer('localize', 'steps', steps, least=0)
   batches = tasks.stacked('localize', batches, models)
   bounds = trim.thresholds(
     'localize',

@@ -9,7 +9,7 @@ import numpy as np
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.merge import _checks, _stack
+from wsl.merge import _checks, _per_leaf, _stack
 from wsl.merge._sparse import rank, trim
 
 
@@ -70,10 +70,10 @@ def breadcrumbs(
   exceed 1 together: that code lowers the outliers, this is an error here.
   """
   models = _stack.count('breadcrumbs', deltas)
-  _checks.one_scope('breadcrumbs', scope, outliers=outliers)
+  _per_leaf.one_scope('breadcrumbs', scope, outliers=outliers)
   meaning = 'outliers is the fraction dropped for being the largest'
   kept = trim.densities('breadcrumbs', deltas, density, scope)
-  dropped = _checks.at_leaves(
+  dropped = _per_leaf.at_leaves(
     'breadcrumbs',
     'outliers',
     outliers,

@@ -8,7 +8,7 @@ import numpy as np
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.merge import _checks, _stack
+from wsl.merge import _checks, _per_leaf, _stack
 from wsl.merge._sparse import rescale as rescale_lib
 
 _RESCALES = ('inverse', 'l1', 'none')
@@ -72,7 +72,7 @@ def dare(
   models = _stack.count('dare', deltas)
   meaning = 'rate is the fraction dropped'
   check = lambda value: _checks.fraction('dare', 'rate', value, meaning)
-  rates = _checks.at_leaves('dare', 'rate', rate, deltas, models, check)
+  rates = _per_leaf.at_leaves('dare', 'rate', rate, deltas, models, check)
   _checks.choose('dare: rescale', rescale, dict.fromkeys(_RESCALES))
   draw, source = _source(deltas, models, key, uniforms, mask)
 

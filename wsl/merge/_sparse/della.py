@@ -8,7 +8,7 @@ import numpy as np
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.merge import _checks, _stack
+from wsl.merge import _checks, _per_leaf, _stack
 from wsl.merge._sparse import rescale as rescale_lib
 
 _RESCALES = ('inverse', 'l1', 'none')
@@ -72,7 +72,7 @@ def della(
   models = _stack.count('della', deltas)
   _checks.choose('della: rescale', rescale, dict.fromkeys(_RESCALES))
   shares, halves = (
-    _checks.at_leaves('della', name, value, deltas, models, lambda _: None)
+    _per_leaf.at_leaves('della', name, value, deltas, models, lambda _: None)
     for name, value in (('density', density), ('epsilon', epsilon))
   )
   jax.tree.map(_check_range, shares, halves)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsl import tree, types
-from wsl.merge import _checks, _stack
+from wsl.merge import _checks, _per_leaf, _stack
 
 _ENTRIES = tree.Entries(lead=1, neutral=0.0)
 
@@ -18,12 +18,12 @@ def keep_energy(
 ) -> types.Deltas:
   """Keeps the fewest large entries that have a share of the squared norm."""
   models = _stack.count('trim', deltas)
-  _checks.one_scope('trim', scope, energy=energy)
+  _per_leaf.one_scope('trim', scope, energy=energy)
   meaning = 'energy is the share of the squared norm that is kept'
   check = lambda value: _checks.fraction(
     'trim', 'energy', value, meaning, positive=True
   )
-  shares = _checks.at_leaves('trim', 'energy', energy, deltas, models, check)
+  shares = _per_leaf.at_leaves('trim', 'energy', energy, deltas, models, check)
   if scope == 'leaf':
     return jax.tree.map(
       lambda x, e: tree.apply_kernel(_leading, x, energy=e), deltas, shares
@@ -44,9 +44,9 @@ def keep_deviations(
 ) -> types.Deltas:
   """Keeps the entries further from the mean than some standard deviations."""
   models = _stack.count('trim', deltas)
-  _checks.one_scope('trim', scope, deviations=deviations)
+  _per_leaf.one_scope('trim', scope, deviations=deviations)
   check = lambda value: _checks.at_least_zero('trim', 'deviations', value)
-  factors = _checks.at_leaves(
+  factors = _per_leaf.at_leaves(
     'trim', 'deviations', deviations, deltas, models, check
   )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.merge import _checks, _stack
+from wsl.merge import _checks, _per_leaf, _stack
 
 # Zeros are below every threshold.
 _ENTRIES = tree.Entries(lead=1, neutral=0.0)
@@ -49,7 +49,7 @@ def ram(deltas: types.Deltas, *, threshold: Any = 1e-5) -> types.Delta:
   Equals mergekit 0.1.5.
   """
   _stack.count('ram', deltas)
-  bounds = _checks.number_at_leaves(
+  bounds = _per_leaf.number_at_leaves(
     'ram', 'threshold', threshold, deltas, _checks.at_least_zero
   )
   merge = lambda x, bound: tree.apply_kernel(_ram, x, threshold=bound)
@@ -101,14 +101,14 @@ def ram_plus(
   """
   models = _stack.count('ram_plus', deltas)
   hyper = {'rate': rate, 'limit': limit, 'threshold': threshold}
-  _checks.one_scope('ram_plus', scope, **hyper)
+  _per_leaf.one_scope('ram_plus', scope, **hyper)
   at_leaf = {
-    name: _checks.number_at_leaves('ram_plus', name, value, deltas)
+    name: _per_leaf.number_at_leaves('ram_plus', name, value, deltas)
     for name, value in hyper.items()
   }
   for name in ('limit', 'threshold'):
     check = functools.partial(_checks.at_least_zero, 'ram_plus', name)
-    _checks.check_each(at_leaf[name], check)
+    _per_leaf.check_each(at_leaf[name], check)
 
   def leaf() -> types.Delta:
     merge = lambda x, *values: tree.apply_kernel(

@@ -10,7 +10,7 @@ import numpy as np
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.merge import _checks, _stack
+from wsl.merge import _checks, _per_leaf, _stack
 
 
 @deltas_lib.on_stacks
@@ -62,7 +62,7 @@ def sce(deltas: types.Deltas, *, select: float = 1.0) -> types.Delta:
   check = functools.partial(
     _checks.fraction, meaning='select is the fraction kept'
   )
-  selects = _checks.number_at_leaves('sce', 'select', select, deltas, check)
+  selects = _per_leaf.number_at_leaves('sce', 'select', select, deltas, check)
   leaves, treedef = jax.tree.flatten(deltas)
   shares = [_known(select) for select in jax.tree.leaves(selects)]
   least = _least(leaves, shares)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from wsl import deltas as deltas_lib
 from wsl import tree, types
-from wsl.merge import _checks, _stack
+from wsl.merge import _checks, _per_leaf, _stack
 from wsl.merge._sparse import mass, rank
 
 # Entries kept beyond floor(density * entries).
@@ -142,12 +142,12 @@ def densities(
     ValueError: if it is out of range, or of another shape.
   """
   models = _stack.count(function, deltas)
-  _checks.one_scope(function, scope, density=density)
+  _per_leaf.one_scope(function, scope, density=density)
   meaning = 'density is the fraction kept'
   check = lambda value: _checks.fraction(
     function, 'density', value, meaning, positive=True
   )
-  return _checks.at_leaves(
+  return _per_leaf.at_leaves(
     function, 'density', density, deltas, models, check, copied=False
   )
 

@@ -66,7 +66,7 @@ def wudi(
   """
   tree.check_scalars('wudi', remedy='merge groups of leaves', rate=rate)
   _checks.at_least_zero('wudi', 'rate', rate)
-  _checks.steps('wudi', steps)
+  _checks.integer('wudi', 'steps', steps, least=0)
   return matrix.on_matrices(
     'wudi',
     _wudi,
