@@ -9,7 +9,7 @@ import jax
 
 from wsl import tree, types
 from wsl.checkpoint import _shard_digests, _structure
-from wsl.checkpoint._read import door, pause, settle, stored
+from wsl.checkpoint._read import door, neighbours, pause, settle, stored
 from wsl.checkpoint._read.orbax import layout, restore
 from wsl.checkpoint._read.orbax import lazy as lazy_orbax
 
@@ -172,7 +172,7 @@ def _load_files(path: pathlib.Path, options: _Options) -> types.Params:
   if options.sharding is not None:
     places = _places(params, options.sharding)
     params = jax.tree.map(_place, params, places)
-  params = params if options.lazy else stored.read(params)
+  params = params if options.lazy else neighbours.read(params)
   if structured:
     return params
   # A flat dict; mapping over it has sorted its names as strings.

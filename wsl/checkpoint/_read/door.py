@@ -12,11 +12,11 @@ from wsl import tree, types
 from wsl.checkpoint import _digests
 from wsl.checkpoint._read import (
   file_bytes,
-  folder_files,
   foreign,
   messages,
   stored,
 )
+from wsl.checkpoint._read.folders import files as folder_files
 from wsl.checkpoint._read.formats import flax_msgpack, gguf, npz
 from wsl.checkpoint._read.safetensors import entry as entry_lib
 from wsl.checkpoint._read.safetensors import header as header_lib

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pathlib
 from typing import TypeVar
 
-from wsl.checkpoint._read import folder_files
+from wsl.checkpoint._read.folders import files as folder_files
 
 T = TypeVar('T')
 # The saves that may replace a checkpoint while it is opened once.

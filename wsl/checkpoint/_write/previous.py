@@ -7,7 +7,8 @@ import pathlib
 from typing import NamedTuple
 
 from wsl.checkpoint import _structure
-from wsl.checkpoint._read import folder_files, foreign
+from wsl.checkpoint._read import foreign
+from wsl.checkpoint._read.folders import files as folder_files
 from wsl.checkpoint._write import target as target_lib
 
 _START = b'{"__metadata__":{'

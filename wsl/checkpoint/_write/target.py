@@ -5,7 +5,8 @@ import os
 import pathlib
 import stat
 
-from wsl.checkpoint._read import folder_files, messages
+from wsl.checkpoint._read import messages
+from wsl.checkpoint._read.folders import files as folder_files
 
 _SUFFIX = '.safetensors'
 

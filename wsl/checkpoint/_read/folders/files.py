@@ -7,12 +7,9 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from wsl.checkpoint._read import (
-  folder_messages,
-  foreign,
-  messages,
-  shard_names,
-)
+from wsl.checkpoint._read import foreign, messages
+from wsl.checkpoint._read.folders import messages as folder_messages
+from wsl.checkpoint._read.folders import shard_names
 
 SINGLE = folder_messages.SINGLE
 INDEX = folder_messages.INDEX

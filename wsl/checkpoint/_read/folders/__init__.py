@@ -1,0 +1,1 @@
+"""The files of a checkpoint in a folder: names, shards and messages."""
