@@ -7,8 +7,6 @@ bits(|a|) < bits(|b|), denormal numbers and infinity included. Comparisons and
 thresholds are integer arithmetic here, exact and free of rounding.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,11 +34,3 @@ def on_host(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
   if dtype.itemsize > x.dtype.itemsize:
     x = x.astype(f'float{8 * dtype.itemsize}')
   return x.view(dtype) & np.iinfo(dtype).max
-
-
-def sort(xp: Any, x: Any) -> Any:
-  """Sorts integers along the last axis, by numpy or jax.numpy.
-
-  Equal integers need no order: a stable sort would sort their places as well.
-  """
-  return jnp.sort(x, stable=False) if xp is jnp else np.sort(x)

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from wsl.tree._ranks import bits
-
 PROBES = 4
 # Probes around the expected position, in standard deviations ...
 _NEAR = np.asarray([-2.5, -0.6, 0.6, 2.5])
@@ -115,7 +113,7 @@ def settle(xp: Any, b: Bracket, found: Any, k: Any) -> Bracket:
   # A column with one entry reports it twice.
   single = least == above
   entries = xp.concatenate([xp.where(single, 0, least), above], axis=1)
-  entries = bits.sort(xp, entries.astype(b.lo.dtype))
+  entries = xp.sort(entries.astype(b.lo.dtype), axis=1)
   # n_hi entries are above the bracket: take number k - n_hi from the top.
   number, inside = entries.shape[1], b.n_lo - b.n_hi
   ranks = xp.stack([k - b.n_hi, inside, inside + 1], axis=1)

@@ -45,7 +45,7 @@ def sort(
   largest = np.iinfo(integer).max
   pad = lambda x: [(0, 0), (0, longest - x.shape[1])]
   padded = [module.pad(x, pad(x), constant_values=largest) for x in joined]
-  found = bits.sort(module, module.stack(padded))
+  found = module.sort(module.stack(padded), axis=2)
   return xp.asarray(found), [x.shape[1] for x in joined]
 
 

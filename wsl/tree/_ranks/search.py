@@ -109,8 +109,8 @@ def find(
     )
     return some & ~collected
 
-  def step(state: tuple[brackets.Bracket, Any, Any, Any]) -> Any:
-    b, probes, collects, _ = state
+  def step(state: tuple[brackets.Bracket, Any, Any]) -> Any:
+    b, probes, collects = state
     if traced:
       limits = jnp.column_stack([probes, b.lo, b.hi - b.lo])
       own = batches_lib.own_limits(rows(limits), groups, batches)
@@ -121,8 +121,7 @@ def find(
     # The count left more than a quarter of the bracket.
     slow = (new.hi - new.lo > (b.hi - b.lo) // 4) & ~collects
     probes = brackets.next_probes(xp, new, k, dtype, collects)
-    then = collects_next(new, slow, collects)
-    return new, probes, then, xp.any(brackets.is_open(new))
+    return new, probes, collects_next(new, slow, collects)
 
   sample, drawn = samples_lib.sort(samples, groups, dtype, xp)
   sample = xp.repeat(sample, ranks, axis=0).reshape(k.size, -1)
@@ -133,9 +132,10 @@ def find(
     kth = xp.minimum(kth, xp.asarray(highest - 1, integer))
     return kth.view(dtype).reshape(len(sizes), ranks, models)
   probes = brackets.first_probes(xp, sample, each(drawn), k, each(sizes))
-  no, yes = xp.asarray(False), xp.asarray(True)
-  state = (bracket, probes, collects_next(bracket, no, no), yes)
-  found, *_ = _while(traced, lambda state: state[3], step, state)
+  no = xp.asarray(False)
+  unknown = lambda state: xp.any(brackets.is_open(state[0]))
+  state = (bracket, probes, collects_next(bracket, no, no))
+  found, *_ = _while(traced, unknown, step, state)
   return found.lo.view(dtype).reshape(len(sizes), ranks, models)
 
 
