@@ -16,12 +16,16 @@ code in ``wsl`` depends on the names of primitives.
    ``rules/table.py``. Then add a case to ``tests/align/find/rules_test.py``: a
    function whose group is known.
 
-Four properties of a primitive have tables of their own:
+Five properties of a primitive have tables of their own:
 
 - It keeps pieces, such as the queries and keys of a fused projection, separate:
   ``_find/pieces.py``, ``_dim_after``.
 - Its results are indices, or it takes indices: ``_find/indices/``.
 - Its results are almost surely distinct or nonzero: ``_find/generic/``.
+- It is homogeneous, odd or even: ``_gauges/powers/primitives.py``. What other
+  primitives do to scales and signs is in ``_gauges/powers/rules.py``, to
+  rotations and linear maps in ``_gauges/linear/rules.py``, to phases in
+  ``_gauges/phases/rules.py``. Without a rule, none of them acts there.
 - It multiplies a weight by a value: ``jaxprs.PRODUCTS`` for the sites of
   activations, ``stats/_linear_maps/reader.py`` for moments of its inputs,
   ``stitch/_routes/cost.py`` for the number of operations. If it rearranges
