@@ -187,6 +187,40 @@ BY_HAND = {
 }  # fmt: skip
 
 
+def llama(layers=2, width=12, heads=2, queries=2, units=4, hidden=10):
+  """Grouped queries, rotary positions, a gated layer, norms without gains."""
+  angles = np.arange(3)[:, None] * 10.0 ** -np.arange(units // 2)
+  cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+
+  def rotary(x):
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+
+  def apply(p, tokens):
+    x = p['e'][tokens]
+    for i in range(layers):
+      h = rms(x)
+      q = rotary((h @ p[f'q{i}']).reshape(3, heads * queries, units))
+      k = rotary((h @ p[f'k{i}']).reshape(3, heads, units))
+      v = (h @ p[f'v{i}']).reshape(3, heads, units)
+      q = q.reshape(3, heads, queries, units)
+      a = jax.nn.softmax(jnp.einsum('thqd,shd->hqts', q, k), -1)
+      o = jnp.einsum('hqts,shd->thqd', a, v).reshape(3, -1)
+      x = x + o @ p[f'o{i}']
+      h = rms(x)
+      x = x + (jax.nn.silu(h @ p[f'w{i}']) * (h @ p[f'u{i}'])) @ p[f'd{i}']
+    return rms(x) @ p['head']
+
+  sizes = {'e': (7, width), 'head': (width, 2)}
+  for i in range(layers):
+    inner = heads * units
+    sizes |= {f'q{i}': (width, queries * inner), f'k{i}': (width, inner)}
+    sizes |= {f'v{i}': (width, inner), f'o{i}': (queries * inner, width)}
+    sizes |= {f'w{i}': (width, hidden), f'u{i}': (width, hidden)}
+    sizes |= {f'd{i}': (hidden, width)}
+  return apply, shapes(**sizes), jnp.asarray([3, 1, 6])
+
+
 def values(params, seed=0):
   draw = np.random.default_rng(seed)
   return {n: jnp.asarray(draw.normal(size=x.shape)) for n, x in params.items()}

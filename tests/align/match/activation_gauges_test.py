@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.align.gauges import moved
 from tests.align.gauges import networks as models
-from tests.align.match import gauges_test as weights
 from wsl import align
 
 RNG = np.random.default_rng(0)
@@ -23,11 +23,11 @@ def batches_of(x, count=8):
 
 def build(name):
   if name == 'llama':
-    apply, params, x = weights.llama(layers=1, width=6, units=2, hidden=3)
+    apply, params, x = models.llama(layers=1, width=6, units=2, hidden=3)
   else:
     (apply, params, x), *_ = models.BY_HAND[name]
   symmetry = align.find_symmetry(apply, params, x)
-  return apply, weights.host(params), symmetry, batches_of(x)
+  return apply, moved.host(params), symmetry, batches_of(x)
 
 
 def matched(fixed, moving, apply, symmetry, batches, **kwargs):
@@ -58,16 +58,16 @@ def matched(fixed, moving, apply, symmetry, batches, **kwargs):
 )
 def test_a_planted_element_is_undone(name, gain):
   apply, fixed, symmetry, batches = build(name)
-  moving = weights.move(fixed, weights.element(symmetry, 1), symmetry)
+  moving = moved.move(fixed, moved.element(symmetry, 1), symmetry)
   with warnings.catch_warnings():
     warnings.simplefilter('error')
     found = matched(fixed, moving, apply, symmetry, batches, gain=gain)
-  back = weights.move(moving, found, symmetry)
-  assert weights.distance(fixed, moving) > 0.5
-  assert weights.distance(fixed, back) < 1e-10
+  back = moved.move(moving, found, symmetry)
+  assert moved.distance(fixed, moving) > 0.5
+  assert moved.distance(fixed, back) < 1e-10
   # Permutations alone do not undo it.
   only = {n: found[n] for n in align.identity(symmetry)}
-  assert weights.distance(fixed, weights.move(moving, only, symmetry)) > 0.1
+  assert moved.distance(fixed, moved.move(moving, only, symmetry)) > 0.1
 
 
 def test_signs_of_recurrent_units():
@@ -78,10 +78,10 @@ def test_signs_of_recurrent_units():
 
   params = models.shapes(a=(3, 5), w=(5, 5), c=(5, 2))
   symmetry = align.find_symmetry(apply, params, models.X)
-  fixed, batches = weights.host(params), batches_of(models.X)
-  moving = weights.move(fixed, weights.element(symmetry, 3), symmetry)
+  fixed, batches = moved.host(params), batches_of(models.X)
+  moving = moved.move(fixed, moved.element(symmetry, 3), symmetry)
   found = matched(fixed, moving, apply, symmetry, batches)
-  assert weights.distance(fixed, weights.move(moving, found, symmetry)) < 1e-12
+  assert moved.distance(fixed, moved.move(moving, found, symmetry)) < 1e-12
 
 
 def two(name):
@@ -151,12 +151,12 @@ def test_a_linear_map_is_whitened_procrustes():
 
 def test_dependent_units_are_matched_where_they_vary():
   apply, fixed, symmetry, batches = build('identity')
-  moving = weights.move(fixed, weights.element(symmetry, 1), symmetry)
+  moving = moved.move(fixed, moved.element(symmetry, 1), symmetry)
   with pytest.warns(UserWarning, match="'linear a:1' is matched where they"):
     found = matched(fixed, moving, apply, symmetry, batches, gain='inner')
-  back = weights.move(moving, found, symmetry)
+  back = moved.move(moving, found, symmetry)
   # The planted map is not determined by three inputs to five units.
-  assert weights.distance(fixed, back) > 0.1
+  assert moved.distance(fixed, back) > 0.1
   h = lambda p: np.concatenate(batches) @ p['a']
   assert np.abs(h(moving) - h(fixed)).max() > 1
   np.testing.assert_allclose(h(back), h(fixed), atol=1e-10)
@@ -198,12 +198,12 @@ def test_arguments_are_checked(change, message):
 @pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
 def test_narrow_models(dtype):
   apply, fixed, symmetry, batches = build('attention')
-  moving = weights.move(fixed, weights.element(symmetry, 1), symmetry)
+  moving = moved.move(fixed, moved.element(symmetry, 1), symmetry)
   narrow = lambda tree: {n: jnp.asarray(x, dtype) for n, x in tree.items()}
   batches = [x.astype(dtype) for x in batches]
   found = matched(narrow(fixed), narrow(moving), apply, symmetry, batches)
   kinds = {np.dtype(x.dtype) for x in found.values()}
   assert kinds == {np.dtype(np.int32), np.dtype(np.float32)}
-  back = weights.move(moving, found, symmetry)
+  back = moved.move(moving, found, symmetry)
   bound = 1e-5 if dtype == np.float32 else 0.2
-  assert weights.distance(fixed, back) < bound
+  assert moved.distance(fixed, back) < bound
