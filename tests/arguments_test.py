@@ -9,6 +9,7 @@ import pytest
 
 from wsl import (
   adapters,
+  align,
   batches,
   codecs,
   deltas,
@@ -30,6 +31,34 @@ FACTORS = deltas.Factors(
   jnp.ones((1, 4)), jnp.ones((3, 1)), 1.0, (4, 3), tree.Matrix((0,), (1,))
 )
 MEAN = merge.running_mean()
+UNIT, INPUT = align.Factor('h', 2), align.Factor('x', 2, 'an input')
+SCALE = align.Action(
+  'scale h',
+  'scale',
+  'h',
+  (align.Power('v', 0, 0, 0, 1.0), align.Power('w', 0, 0, 0, -1.0)),
+)
+SYMMETRY = align.Symmetry(
+  (UNIT, INPUT),
+  (
+    ('n', ()),
+    ('v', ((('h',),), (('x',),))),
+    ('w', ((('h',),), (('x',),))),
+  ),
+  (SCALE,),
+)
+MODELS = [
+  {'n': np.asarray(n), 'v': RNG.normal(size=(2, 2)).astype(np.float32), **p}
+  for n, p in ((3, A), (4, B), (5, C))
+]
+
+
+def permute(order: Any, **scales: Any) -> Any:
+  tables = {'h': order} | {f'{k} h': v for k, v in scales.items()}
+  return align.permute(MODELS[0], tables, symmetry=SYMMETRY)
+
+
+ORDER = np.asarray([1, 0])
 LOGITS = np.zeros((2, 3, 4), np.float32)
 
 # The call, and what its message says.
@@ -90,6 +119,57 @@ BAD: list[tuple[Any, str]] = [
     lambda: surgery.matryoshka_loss(LOGITS, np.zeros(3)),
     'matryoshka_loss: logits (2, 3, 4) need integer labels',
   ),
+  (lambda: permute(np.asarray([0, 0])), "permutation of 'h' is no order"),
+  (lambda: permute(np.asarray([0, -1])), "permutation of 'h' is no order"),
+  (lambda: permute(np.asarray([0.0, 1.0])), "of 'h' is of float64: give ind"),
+  (lambda: permute([0, 1]), "permutation of 'h' is a list: give an array"),
+  (
+    lambda: permute(ORDER, scale=np.asarray([0.0, 1.0])),
+    "permutation of 'scale h' holds numbers that are not positive",
+  ),
+  (
+    lambda: permute(ORDER, scale=np.asarray([np.nan, 1.0])),
+    "permutation of 'scale h' holds NaN",
+  ),
+  (
+    lambda: permute(ORDER, scale=np.asarray([1j, 1.0])),
+    "permute: 'scale h' is complex, and leaf 'v' is float32",
+  ),
+  (
+    lambda: align.permute(
+      jax.tree.map(lambda x: x.astype(np.int8), MODELS[0]),
+      {'h': ORDER, 'scale h': np.ones(2)},
+      symmetry=SYMMETRY,
+    ),
+    "permute: leaf 'v' is int8, and 'scale h' would be rounded",
+  ),
+  (
+    lambda: align.invert([ORDER], symmetry=SYMMETRY),
+    'invert: permutation is a list: give a dict of tables',
+  ),
+  (
+    lambda: align.random(SYMMETRY, jax.random.key(0), gauges=('scales',)),
+    "random: gauges has 'scales': expected some of",
+  ),
+  (
+    lambda: align.balance(MODELS[0], symmetry=SYMMETRY, gauges=None),
+    'balance: gauges is None: expected a tuple of some of',
+  ),
+  (
+    lambda: jax.jit(lambda p: align.agreement([p, p]))(MODELS[0]),
+    "agreement: leaf 'n' is traced, and agreement computes on the host",
+  ),
+  (
+    lambda: align.learned_matching(
+      *MODELS[:2],
+      symmetry=SYMMETRY,
+      key=jax.random.key(0),
+      loss_fn=lambda p, x: 0.0,
+      batches=np.ones((2, 2)),
+    ),
+    'learned_matching: batches is one array of shape (2, 2)',
+  ),
+  (lambda: tree.compiled([1]), 'a list is no regular expression: give text'),
   (
     lambda: train.average(lambda p, x: x, A, np.ones(4), batch_size=2.5),
     'average: batch_size is 2.5',
@@ -156,3 +236,26 @@ def test_projected_integers_are_floats() -> None:
   )
   found = adapters.project(np.asarray([1, 0, 0, 0]), factors)
   np.testing.assert_array_equal(found, [0.5] * 3)
+
+
+def test_counters_stay_where_gauges_are_matched() -> None:
+  """A leaf of integers, such as a count of batches, takes part in no gauge."""
+  found = align.match_many(
+    MODELS,
+    symmetry=SYMMETRY,
+    key=jax.random.key(0),
+    max_sweeps=1,
+    gauges=('permutation', 'scale'),
+  )
+  moved = align.permute(MODELS[1], found[1], symmetry=SYMMETRY)
+  assert moved['n'] == 4
+  inner = lambda p: np.sort(np.einsum('hx,hy->hxy', p['v'], p['w']), 0)
+  np.testing.assert_allclose(inner(moved), inner(MODELS[1]), rtol=1e-5)
+
+
+def test_tables_of_narrow_floats_are_composed_in_float32() -> None:
+  scale = np.asarray([1.5, 3.0], jnp.bfloat16)
+  tables = {'h': ORDER, 'scale h': scale}
+  undone = align.invert(tables, symmetry=SYMMETRY)
+  assert undone['scale h'].dtype == np.float32
+  np.testing.assert_allclose(undone['scale h'], [1 / 3, 1 / 1.5], rtol=1e-6)

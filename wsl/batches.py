@@ -30,6 +30,29 @@ def inputs_of(batch: Any) -> Any:
   return batch[0] if isinstance(batch, tuple) else batch
 
 
+def check_iterable(
+  batches: Iterable[Any], *, name: str, argument: str = 'batches'
+) -> None:
+  """Checks that batches are no array, whose rows would be taken for batches.
+
+  Args:
+    batches: an iterable of batches.
+    name: the public function, for error messages.
+    argument: its argument.
+
+  Raises:
+    ValueError: naming the argument and its shape.
+
+  Example:
+    >>> check_iterable([jnp.ones((4, 2))], name='gram')
+  """
+  if hasattr(batches, 'shape'):
+    raise ValueError(
+      f'{name}: {argument} is one array of shape {batches.shape}, expected an '
+      'iterable of batches: pass [inputs] if this is the only one'
+    )
+
+
 def stream(batches: Iterable[Any], *, name: str) -> Iterator[Any]:
   """Yields batches, after checking each of them.
 
@@ -52,12 +75,7 @@ def stream(batches: Iterable[Any], *, name: str) -> Iterator[Any]:
     ...
     ValueError: gram: no batches given, at least one is needed ...
   """
-  # Iterating over an array would yield its examples as if they were batches.
-  if hasattr(batches, 'shape'):
-    raise ValueError(
-      f'{name}: batches is one array of shape {batches.shape}, expected an '
-      'iterable of batches: pass [inputs] if this is the only one'
-    )
+  check_iterable(batches, name=name)
   empty = True
   for i, batch in enumerate(batches):
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs_of(batch))]

@@ -44,6 +44,7 @@ def agreement(
     raise ValueError(
       f'agreement: {len(models)} models given, at least two are needed'
     )
+  _arguments.check_known('agreement', *models)
   deltas.check('agreement', {f'model {p}': x for p, x in enumerate(models)})
   chosen = tree.named(tree.select(models[0], leaves))
   total = 0.0

@@ -1,9 +1,10 @@
 """Checks of arguments that several functions of this room have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import re
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
 from wsl import deltas, tree, types
@@ -71,17 +72,35 @@ def check_kinds(gauges: Sequence[str], caller: str) -> None:
     >>> check_kinds(('permutation', 'scale'), 'f')
   """
   known = _symmetry.GAUGES
-  if isinstance(gauges, str):
+  if isinstance(gauges, str) or not isinstance(gauges, Collection):
+    kind = f'the text {gauges!r}' if isinstance(gauges, str) else repr(gauges)
     raise ValueError(
-      f'{caller}: gauges is the text {gauges!r}: expected a tuple of some of '
-      f'{[*known]}'
+      f'{caller}: gauges is {kind}: expected a tuple of some of {[*known]}'
     )
   unknown = [kind for kind in gauges if kind not in known]
   if unknown:
     raise ValueError(
       f'{caller}: gauges has {unknown[0]!r}: expected some of {[*known]}'
-      f'{tree.nearest(unknown[0], known)}'
+      f'{tree.nearest(str(unknown[0]), known)}'
     )
+
+
+def check_known(caller: str, *models: types.Params) -> None:
+  """Checks that models are known: what is computed on the host is not traced.
+
+  Raises:
+    ValueError: naming the leaf that is traced.
+
+  Example:
+    >>> check_known('f', {'w': np.ones(2)})
+  """
+  for model in models:
+    for name, x in tree.named(model).items():
+      if isinstance(x, jax.core.Tracer):
+        raise ValueError(
+          f"{caller}: leaf '{name}' is traced, and {caller} computes on the "
+          'host: call it outside of jit'
+        )
 
 
 def check_models(
@@ -103,6 +122,7 @@ def check_models(
   Raises:
     ValueError: naming the model and the leaf.
   """
+  check_known(caller, *models.values())
   for name, model in models.items():
     check_leaves(symmetry, tree.named(model), f'{caller}: {name}')
     tree.check_real(caller, model, 'match its real and imaginary parts instead')

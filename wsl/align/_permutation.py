@@ -9,7 +9,7 @@ so a table :math:`\tau` that depends on an outer factor is indexed by the NEW
 outer index i.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import math
@@ -21,7 +21,7 @@ import numpy as np
 
 from wsl import tree, types
 from wsl.align import _arguments, _blocks, _symmetry
-from wsl.align._gauges import draws, elements, short_names
+from wsl.align._gauges import draws, elements, short_names, table_values
 
 Permutation: TypeAlias = dict[str, types.Array]
 
@@ -48,7 +48,9 @@ def permute(
     The permuted model, in its dtypes.
 
   Raises:
-    ValueError: if the permutation or the model belongs to another symmetry.
+    ValueError: if the permutation or the model belongs to another symmetry, a
+      table holds no permutation or no element of its action, or an action is on
+      a leaf of integers.
 
   Example:
     >>> import jax.numpy as jnp
@@ -72,6 +74,16 @@ def permute(
     tables |= {key: gauge[key] for key in keys if key in gauge}
     if not tables:
       return x
+    if acts and not tree.is_float(x):
+      raise ValueError(
+        f"permute: leaf '{name}' is {x.dtype}, and '{acts[0].name}' would be "
+        'rounded: quantised? dequantise first'
+      )
+    narrow = [a.name for a in acts if jnp.iscomplexobj(tables[a.name])]
+    if narrow and not tree.is_complex(x):
+      raise ValueError(
+        f"permute: '{narrow[0]}' is complex, and leaf '{name}' is {x.dtype}"
+      )
     layout, acts, tables = short_names.rename(
       symmetry.layout(name), acts, tables
     )
@@ -131,6 +143,7 @@ def random(
     name_key = tree.name_key(key, name)
     return jax.random.permutation(name_key, start, axis=-1, independent=True)
 
+  _arguments.check_kinds(gauges, 'random')
   moved = identity(symmetry)
   if 'permutation' in gauges:
     moved = {name: draw(name, x) for name, x in moved.items()}
@@ -163,9 +176,14 @@ def check_permutation(
     argument: the name of the function and its argument in the message.
 
   Raises:
-    ValueError: if a group is missing, unknown or its table of another shape.
+    ValueError: if a group is missing, unknown or its table of another shape, or
+      is no permutation or no element of the action.
   """
   names = [group.name for group in symmetry.groups]
+  if not isinstance(permutation, Mapping):
+    raise ValueError(
+      f'{argument} is a {type(permutation).__name__}: give a dict of tables'
+    )
   for name, table in permutation.items():
     if name in symmetry.action:
       wanted = symmetry.action_shape(name)
@@ -174,6 +192,7 @@ def check_permutation(
           f"{argument} of action '{name}' has shape {np.shape(table)}, "
           f'expected {wanted}: it was made for another symmetry'
         )
+      table_values.check(argument, name, table, symmetry.action[name])
     elif name not in names:
       raise ValueError(
         f"{argument} has a group '{name}' that the symmetry does not have"
@@ -190,6 +209,7 @@ def check_permutation(
         f"{argument} of group '{name}' has shape {shape}, expected "
         f'{wanted}: it was made for another symmetry'
       )
+    table_values.check(argument, name, permutation[name], None)
 
 
 def _permute(

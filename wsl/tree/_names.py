@@ -118,6 +118,10 @@ def compiled(pattern: str) -> re.Pattern[str]:
     ...
     ValueError: 'block_(' is no regular expression: missing ), unterminated ...
   """
+  if not isinstance(pattern, (str, re.Pattern)):
+    raise ValueError(
+      f'a {type(pattern).__name__} is no regular expression: give text'
+    )
   try:
     return re.compile(pattern)
   except re.error as error:

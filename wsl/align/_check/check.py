@@ -68,6 +68,7 @@ def check(
     True
   """
   names = tree.named(params)
+  _arguments.check_known('check', params)
   _arguments.check_leaves(symmetry, names, 'check: params')
   tree.check_not_narrowed('check', params)
   draw_key, move_key = jax.random.split(key)

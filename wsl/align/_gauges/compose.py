@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsl import types
+from wsl import tree, types
 from wsl.align import _blocks, _permutation, _symmetry
 from wsl.align._gauges import elements
 
@@ -47,7 +47,9 @@ def compose(
   """
   _permutation.check_permutation(first, symmetry, 'compose: first')
   _permutation.check_permutation(second, symmetry, 'compose: second')
-  xp, (first, second) = _to_host(first, second)
+  xp, (first, second) = _to_host(
+    *(_wide(tables, symmetry) for tables in (first, second))
+  )
   return to_device(product(first, second, symmetry, xp))
 
 
@@ -105,7 +107,7 @@ def invert(
     [2, 0, 1]
   """
   _permutation.check_permutation(permutation, symmetry, 'invert: permutation')
-  xp, (permutation,) = _to_host(permutation)
+  xp, (permutation,) = _to_host(_wide(permutation, symmetry))
   return to_device(inverse(permutation, symmetry, xp))
 
 
@@ -127,6 +129,17 @@ def inverse(
       last = undone if symmetry.action[name].kind == 'linear' else last
       found[name] = _reindex_action(undone, name, found, symmetry, xp)
   return found
+
+
+def _wide(
+  tables: _permutation.Permutation, symmetry: _symmetry.Symmetry
+) -> _permutation.Permutation:
+  """Returns the tables of actions in float32 or wider."""
+  float32 = lambda x: x if tree.is_float(x) else x.astype(np.float32)
+  return {
+    name: tree.wide(float32(x)) if name in symmetry.action else x
+    for name, x in tables.items()
+  }
 
 
 def _to_host(

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 import functools
 from typing import Any
 
+import numpy as np
+
 from wsl import tree, types
 from wsl.align import _arguments, _symmetry
 from wsl.align._learned import steps
@@ -17,6 +19,10 @@ def check(
   every: int,
 ) -> None:
   """Raises a ValueError that names the first argument that does not fit."""
+  if np.shape(path) != (2,):
+    raise ValueError(
+      f'learned_matching: path is {path!r}, expected two weights'
+    )
   low, high = path
   if not 0 <= low <= high <= 1:
     raise ValueError(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from wsl import batches as batches_lib
 from wsl import tree, types
 from wsl.align import _arguments, _assignment, _permutation, _soft, _symmetry
 from wsl.align._learned import arguments, latents, steps
@@ -151,6 +152,10 @@ def learned_matching(
   in that the functions of both ends are kept exactly.
   """
   arguments.check(symmetry, gauges, path, points, every)
+  batches_lib.check_iterable(batches, name='learned_matching')
+  batches_lib.check_iterable(
+    held_out, name='learned_matching', argument='held_out'
+  )
   fixed, moving = _arguments.check_models(
     {'fixed': fixed, 'moving': moving}, symmetry, caller=steps.CALLER
   )
@@ -167,9 +172,7 @@ def learned_matching(
       solver=solver,
       gauges=gauges,
     )
-  _permutation.check_permutation(
-    dict(initial), symmetry, 'learned_matching: initial'
-  )
+  _permutation.check_permutation(initial, symmetry, 'learned_matching: initial')
   # The initial permutation is applied to the model: latents then start at the
   # identity, and the elements that are learned follow it.
   first = {g.name: initial[g.name] for g in symmetry.groups}

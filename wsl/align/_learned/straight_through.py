@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import batches as batches_lib
 from wsl import optimizers, tree, types
 from wsl.align import _arguments, _assignment, _permutation, _symmetry
 from wsl.align._learned import path
@@ -103,6 +104,10 @@ def straight_through(
   and in that held-out batches may select the permutation, where the official
   code selects the lowest loss of any training batch.
   """
+  batches_lib.check_iterable(batches, name='straight_through')
+  batches_lib.check_iterable(
+    held_out, name='straight_through', argument='held_out'
+  )
   fixed, moving = _arguments.check_models(
     {'fixed': fixed, 'moving': moving}, symmetry, caller='straight_through'
   )

@@ -52,10 +52,12 @@ def match(
   symmetry = dataclasses.replace(symmetry, actions=chosen)
   named = {f'model {p}': model for p, model in enumerate(models)}
   tables = balanced_pair.solve(named, symmetry, leaves, caller='match_many')
-  floats = [x for x in jax.tree.leaves(models[0]) if tree.is_float(x)]
-  dtype = tree.wide_dtype(*floats)
+  floats = {n: x for n, x in tree.named(models[0]).items() if tree.is_float(x)}
+  dtype = tree.wide_dtype(*floats.values())
   frames = [balanced_pair.Frames(symmetry, tables[0], t, dtype) for t in tables]
   inner = _compact(symmetry)
+  axes = tuple(axes for axes in inner.axes if axes[0] in floats)
+  inner = dataclasses.replace(inner, axes=axes)
   kinds = [k for k in _symmetry.GAUGES if k in gauges or k != 'permutation']
   view = views.of(inner, kinds)
   balanced = [_balanced(m, t, symmetry) for m, t in zip(models, tables)]

@@ -51,6 +51,7 @@ def sinkhorn_project(
     Sinkhorn Differentiation", 2022, arXiv:2205.06688.
   """
   tree.check_scalars('sinkhorn_project', temperature=temperature)
+  tree.check_whole('sinkhorn_project', iterations=iterations)
   scaled = logits / jnp.asarray(temperature, logits.dtype)
   return _scale_to_marginals(scaled, iterations)
 

@@ -105,9 +105,11 @@ def sinkhorn(
       f"sinkhorn: loss '{loss}' is unknown, expected one of {list(LOSSES)} or "
       'a function of the permuted model and a key'
     )
-  tree.check_whole('sinkhorn', steps=steps)
-  if steps < 1:
-    raise ValueError(f'sinkhorn: steps is {steps}, expected >= 1')
+  tree.check_whole('sinkhorn', steps=steps, iterations=iterations)
+  if steps < 1 or iterations < 1:
+    raise ValueError(
+      f'sinkhorn: steps is {steps}, iterations {iterations}, expected >= 1'
+    )
   if not isinstance(temperature, jax.core.Tracer) and not temperature > 0:
     raise ValueError(f'sinkhorn: temperature is {temperature}, expected > 0')
   names = _soft.matched_leaves(fixed, symmetry, leaves)

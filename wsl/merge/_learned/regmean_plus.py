@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from wsl import batches as batches_lib
 from wsl import deltas as deltas_lib
 from wsl import stats, tree, types
 from wsl.merge import _regmean, _stack
@@ -81,7 +82,10 @@ def regmean_plus(
   code keeps the activations of all batches between blocks.
   """
   models = _stack.count('regmean_plus', deltas)
-  each = [list(part) for part in batches]
+  each = []
+  for part in batches:
+    batches_lib.check_iterable(part, name='regmean_plus')
+    each.append(list(part))
   if len(each) != models:
     raise ValueError(
       f'regmean_plus: batches has {len(each)} entries, expected {models}: a '

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsl import batches as batches_lib
 from wsl import deprecation, optimizers, tree, types
 from wsl.scale._bank import banks, base_checks
 from wsl.scale._coefs import transforms
@@ -127,6 +128,7 @@ def fit(
     Anisotropic Scaling", 2024, arXiv:2407.02880.
   """
   tree.check_whole('fit', steps=steps)
+  batches_lib.check_iterable(batches, name='fit')
   if steps < 0:
     raise ValueError(f'fit(steps={steps}): expected 0 or more')
   if stream is None:

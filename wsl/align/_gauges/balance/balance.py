@@ -89,6 +89,7 @@ def balance(
   """
   named = tree.named(params)
   _arguments.check_kinds(gauges, 'balance')
+  _arguments.check_known('balance', params)
   _arguments.check_leaves(symmetry, named, 'balance: params')
   tree.check_real('balance', params, 'balance its real and imaginary parts')
   tables, kept = solve(params, symmetry, gauges, leaves, 'balance: params')
