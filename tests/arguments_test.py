@@ -15,6 +15,7 @@ from wsl import (
   deltas,
   landscape,
   merge,
+  search,
   surgery,
   train,
   tree,
@@ -58,6 +59,7 @@ def permute(order: Any, **scales: Any) -> Any:
   return align.permute(MODELS[0], tables, symmetry=SYMMETRY)
 
 
+CODES = [{'w': np.asarray([n, 3])} for n in (1, 2)]
 ORDER = np.asarray([1, 0])
 LOGITS = np.zeros((2, 3, 4), np.float32)
 
@@ -169,6 +171,26 @@ BAD: list[tuple[Any, str]] = [
     ),
     'learned_matching: batches is one array of shape (2, 2)',
   ),
+  (
+    lambda: search.crossover(A, B, split=[1.0], weight=0.5),
+    'crossover: split has shape (1,), expected a number',
+  ),
+  (
+    lambda: search.crossover(A, B, split=5, weight=0.5),
+    'crossover: split=5, expected 0 .. 4',
+  ),
+  (
+    lambda: search.crossover(*CODES, split=1, weight=0.5),
+    "crossover: b: integer leaf 'w' differs from a's: quantised?",
+  ),
+  (
+    lambda: search.fit_surrogate(np.eye(9, 2), np.ones((9, 1)), link='logit'),
+    "fit_surrogate: link='logit': expected one of",
+  ),
+  (
+    lambda: search.niche_shares(jnp.ones((2, 2)), exponent=[1.0, 2.0]),
+    'niche_shares: exponent has shape (2,)',
+  ),
   (lambda: tree.compiled([1]), 'a list is no regular expression: give text'),
   (
     lambda: train.average(lambda p, x: x, A, np.ones(4), batch_size=2.5),
@@ -259,3 +281,16 @@ def test_tables_of_narrow_floats_are_composed_in_float32() -> None:
   undone = align.invert(tables, symmetry=SYMMETRY)
   assert undone['scale h'].dtype == np.float32
   np.testing.assert_allclose(undone['scale h'], [1 / 3, 1 / 1.5], rtol=1e-6)
+
+
+def test_children_keep_counters_and_shares_are_wide() -> None:
+  a, b = ({'w': x, 'n': np.asarray([2**40])} for x in np.eye(2, dtype='f'))
+  child = search.crossover(a, b, split=1, weight=0.0)
+  assert child['n'][0] == 2**40
+  np.testing.assert_array_equal(child['w'], [1.0, 1.0])
+  tiny = [{'w': x['w'] * np.float32(1e-12)} for x in (a, b)]
+  middle = search.crossover(*tiny, split=2, weight=0.5)
+  # sin(pi / 4) / sin(pi / 2) of each; on a line it would be the half.
+  np.testing.assert_allclose(middle['w'], np.sqrt(0.5) * 1e-12, rtol=1e-6)
+  shares = search.niche_shares(np.full((2, 1), 60000, np.float16))
+  np.testing.assert_allclose(shares, 0.5)

@@ -166,7 +166,9 @@ def normal(
 
 
 def check_permutation(
-  permutation: Permutation, symmetry: _symmetry.Symmetry, argument: str
+  permutation: Mapping[str, types.Array],
+  symmetry: _symmetry.Symmetry,
+  argument: str,
 ) -> None:
   """Checks that a permutation belongs to a symmetry.
 

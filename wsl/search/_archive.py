@@ -55,6 +55,7 @@ def archive(models: types.Tree, scores: types.Array, *, size: int) -> Archive:
         f"archive: leaf '{name}' has shape {x.shape}, scores are of {count} "
         'models: stack the models, every leaf [M, ...]'
       )
+  tree.check_not_narrowed('archive', models)
   size = _points.check_count('archive', 'size', size, max(count, 2))
 
   def pad(x: Any) -> types.Array:
@@ -77,7 +78,10 @@ def niche_shares(scores: types.Array, *, exponent: float = 1.0) -> types.Array:
     exponent: a, ``>= 0``; 0 lets all models keep their whole score.
 
   Returns:
-    F, ``[K, N]``.
+    F, ``[K, N]``, in float32 or wider.
+
+  Raises:
+    ValueError: if ``exponent`` is no number ``>= 0``.
 
   Example:
     >>> import jax.numpy as jnp
@@ -89,5 +93,10 @@ def niche_shares(scores: types.Array, *, exponent: float = 1.0) -> types.Array:
     Abrantes, Lange and Tang, "Competition and Attraction Improve Model Fusion",
     2025, arXiv:2508.16204, section 3.
   """
+  tree.check_scalars('niche_shares', exponent=exponent)
+  if not tree.is_traced(exponent) and not exponent >= 0:
+    raise ValueError(f'niche_shares: exponent={exponent}, expected >= 0')
+  (scores,) = tree.widen(scores)
   total = scores.sum(0, keepdims=True)
+  exponent = jnp.asarray(exponent).astype(scores.dtype)
   return scores / jnp.where(total == 0, 1, total) ** exponent

@@ -73,6 +73,7 @@ def m2n2(
   every example (its probabilities are 0 / 0), and in the order of the entries.
   """
   steps = _points.check_count('m2n2', 'steps', steps, 1)
+  tree.check_scalars('m2n2', exponent=exponent, mutation=mutation)
   for name, value in {'exponent': exponent, 'mutation': mutation}.items():
     if not tree.is_traced(value) and not 0 <= value < math.inf:
       raise ValueError(f'm2n2: {name}={value} is not a finite number >= 0')

@@ -172,7 +172,8 @@ def learned_matching(
       solver=solver,
       gauges=gauges,
     )
-  _permutation.check_permutation(initial, symmetry, 'learned_matching: initial')
+  named = 'learned_matching: initial'
+  _permutation.check_permutation(initial, symmetry, named)
   # The initial permutation is applied to the model: latents then start at the
   # identity, and the elements that are learned follow it.
   first = {g.name: initial[g.name] for g in symmetry.groups}

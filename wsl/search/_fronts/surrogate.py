@@ -72,9 +72,14 @@ def fit_surrogate(
       f'fit_surrogate: {len(points)} points for {features.shape[1]} unknowns: '
       'evaluate more'
     )
-  low, high = {
+  ranges = {
     'identity': (-np.inf, np.inf), 'sigmoid': (0, 1), 'softplus': (0, np.inf)
-  }[link]  # fmt: skip
+  }  # fmt: skip
+  if not isinstance(link, str) or link not in ranges:
+    raise ValueError(
+      f'fit_surrogate: link={link!r}: expected one of {[*ranges]}'
+    )
+  low, high = ranges[link]
   if not ((losses >= low) & (losses <= high) & np.isfinite(losses)).all():
     raise ValueError(
       f'fit_surrogate: losses must be finite and in [{low}, {high}] with '
