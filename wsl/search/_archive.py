@@ -98,5 +98,5 @@ def niche_shares(scores: types.Array, *, exponent: float = 1.0) -> types.Array:
     raise ValueError(f'niche_shares: exponent={exponent}, expected >= 0')
   (scores,) = tree.widen(scores)
   total = scores.sum(0, keepdims=True)
-  exponent = jnp.asarray(exponent).astype(scores.dtype)
-  return scores / jnp.where(total == 0, 1, total) ** exponent
+  power = jnp.asarray(exponent).astype(scores.dtype)
+  return scores / jnp.where(total == 0, 1, total) ** power

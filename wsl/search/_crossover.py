@@ -55,7 +55,11 @@ def crossover(
   tree.check_not_narrowed('crossover', a)
   tree.check_scalars('crossover', split=split, weight=weight)
   starts, size = _starts(a)
-  for name, value, most in (('split', split, size), ('weight', weight, 1)):
+  limits: dict[str, tuple[Any, int]] = {
+    'split': (split, size),
+    'weight': (weight, 1),
+  }
+  for name, (value, most) in limits.items():
     if not tree.is_traced(value) and not 0 <= value <= most:
       raise ValueError(f'crossover: {name}={value}, expected 0 .. {most}')
   floats = lambda x: tree.wide(jnp.asarray(x)) if tree.is_float(x) else None
