@@ -223,9 +223,9 @@ def _permute(
 ) -> types.Array:
   """Permutes one leaf block by block, then applies actions."""
   blocks = []
-  for k, (block, factors) in enumerate(_blocks.to_blocks(x, layout)):
+  cut = _blocks.to_blocks(x, layout)
+  for block, factors, here in elements.with_acts(cut, acts):
     block = _gather(block, factors, tables)
-    here = tuple(a for a in acts if a.block == k)
     if here:
       wide = elements.act(tree.wide(block), factors, here, tables)
       block = wide.astype(x.dtype)

@@ -40,9 +40,9 @@ def permute(
     if not acts and used.isdisjoint(tables):
       return x.copy()
     blocks = []
-    for k, (block, factors) in enumerate(_blocks.to_blocks(x, layout)):
+    cut = _blocks.to_blocks(x, layout)
+    for block, factors, here in elements.with_acts(cut, acts):
       names = [f.name for f in factors]
-      here = tuple(a for a in acts if a.block == k)
       if not tables.keys().isdisjoint(names):
         block = block[tuple(source(factors, names))]
       if here:

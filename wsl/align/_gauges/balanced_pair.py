@@ -141,8 +141,7 @@ def apply(
   used = {act.name: tables[act.name] for act in acts}
   duals = elements.with_duals(symmetry, used, np)
   found = []
-  for k, (block, factors) in enumerate(blocks):
-    here = tuple(a for a in acts if a.block == k)
+  for block, factors, here in elements.with_acts(blocks, acts):
     wide = block.astype(np.float64) if here else block
     moved = elements.act(wide, factors, here, duals, np)
     found.append(moved.astype(block.dtype))

@@ -1,6 +1,6 @@
 """Signs, scales, rotations, phases and linear maps, block by block."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 import itertools
 from typing import Any, NamedTuple, TypeAlias
 
@@ -65,6 +65,14 @@ def acts_of(
           rest = action.over, action.unit
           found.append(Act(action.name, action.kind, k, dim, p.power, *rest))
   return tuple(found)
+
+
+def with_acts(
+  blocks: Sequence[tuple[Any, _blocks.Factors]], acts: Sequence[Act]
+) -> Iterator[tuple[Any, _blocks.Factors, tuple[Act, ...]]]:
+  """Yields each block of a leaf, its factors, and the actions on it."""
+  for k, (block, factors) in enumerate(blocks):
+    yield block, factors, tuple(a for a in acts if a.block == k)
 
 
 def axes_of(act: Act, factors: _blocks.Factors) -> list[int]:

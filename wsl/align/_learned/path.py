@@ -68,9 +68,9 @@ def endpoint(
       return x
     dtype = next(iter([*tables.values(), *matrices.values()])).dtype
     blocks = []
-    for k, (block, factors) in enumerate(_blocks.to_blocks(x, layout)):
+    cut = _blocks.to_blocks(x, layout)
+    for block, factors, here in elements.with_acts(cut, acts):
       block = _soft.contract(block.astype(dtype), factors, matrices)
-      here = tuple(a for a in acts if a.block == k)
       blocks.append(elements.act(block, factors, here, dict(tables)))
     return _blocks.from_blocks(blocks, layout)
 

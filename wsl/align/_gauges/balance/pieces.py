@@ -54,10 +54,8 @@ def read(
     x = x.astype(tree.wide_dtype(x), copy=False)
     if not np.isfinite(x).all():
       raise ValueError(f"{argument}: leaf '{name}' has NaN or inf")
-    for k, (block, factors) in enumerate(
-      _blocks.to_blocks(x, symmetry.layout(name))
-    ):
-      here = tuple(a for a in acts if a.block == k)
+    cut = _blocks.to_blocks(x, symmetry.layout(name))
+    for block, factors, here in elements.with_acts(cut, acts):
       if here:
         found.append(Piece(name, block, factors, here))
   return found
