@@ -5,9 +5,9 @@ import numpy as np
 from wsl.align._solvers import auction, row_blocks, sparse
 
 LARGE = 1024  # the smallest n for which candidates suffice without prices
-# Candidate columns of each row: from the columns' means, from the prices of an
-# auction, or from those of similar gains.
-_FROM_MEANS, _FROM_AUCTION, _FROM_PRICES = 32, 16, 24
+# Candidate columns of each row: from the columns' means, or from the prices of
+# an auction or of similar gains.
+_MANY, _FEW = 32, 16
 
 
 def solve(
@@ -31,16 +31,16 @@ def solve(
     # Distinct maxima of the rows are the optimum, and prices of 0 certify it.
     return sparse.Solution(columns.astype(np.int32), np.zeros(n))
   if prices is not None:
-    found = _candidates(gains, prices, _FROM_PRICES, diagonal=True)
+    found = _candidates(gains, prices, diagonal=True)
     if found is not None:
       return found
   if n >= LARGE:
-    found = sparse.solve(gains, gains.mean(0), count=_FROM_MEANS, most=n)
+    found = sparse.solve(gains, gains.mean(0), count=_MANY, most=n)
     if found is not None:
       return found
   prices = auction.prices(gains)
   if n >= LARGE:
-    found = _candidates(gains, prices, _FROM_AUCTION)
+    found = _candidates(gains, prices)
     if found is not None:
       return found
   from scipy import optimize
@@ -52,8 +52,8 @@ def solve(
 
 
 def _candidates(
-  gains: np.ndarray, prices: np.ndarray, count: int, *, diagonal: bool = False
+  gains: np.ndarray, prices: np.ndarray, *, diagonal: bool = False
 ) -> sparse.Solution | None:
   """Solves from good prices, whose candidates may be as many again."""
-  most = count * len(gains)
-  return sparse.solve(gains, prices, count=count, most=most, diagonal=diagonal)
+  most = _FEW * len(gains)
+  return sparse.solve(gains, prices, count=_FEW, most=most, diagonal=diagonal)
