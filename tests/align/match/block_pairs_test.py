@@ -35,12 +35,13 @@ def test_changes_sum_to_the_change_of_the_gains(axis):
   block = block_pairs.BlockPair(names, fixed, moving)
   order = rng.permutation(moving.shape[axis])
   other = names[(axis + 1) % 3]
-  cache = {other: weight_gains.gains([block], other, ())}
+  gains = weight_gains.gains([block], other, ())
+  cache = {other: cached_gains.Gains(gains, frozenset([0]))}
   for change in cached_gains.changes(block, order, axis):
     cached_gains.update(cache, [other], change)
   after = block._replace(moving=moving.take(order, axis))
   expected = weight_gains.gains([after], other, ())
-  np.testing.assert_allclose(cache[other], expected, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(cache[other].array, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('dtypes', ['fff', 'ddd', 'ffd', 'fdd', 'dff'])

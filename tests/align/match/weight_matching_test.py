@@ -347,7 +347,7 @@ def test_a_worse_first_guess_is_discarded(monkeypatch):
   symmetry = _mlp((3, 9, 9, 3))
   a = _params(symmetry, 1)
 
-  def worse(blocks, tables, moves, *, outer_of, solvers, rng):
+  def worse(blocks, tables, moves, *, outer_of, **options):
     blocks, tables = [*blocks], {**tables}
     order = {'h1': np.roll(np.arange(9, dtype=np.int32), 1)}
     for move in moves:
@@ -618,12 +618,17 @@ def test_cached_gains_follow_the_moves(monkeypatch):
 
   symmetry = _mlp((64, *[48] * 3, 10))
   a, b = _params(symmetry, 1), _params(symmetry, 2)
-  propose, counts = updates.propose, []
+  propose, counts, partial = updates.propose, [], []
 
   def checked(move, blocks, outer_of, solvers, cache, room=0):
-    for group, gains in cache.items():
-      mine = [block for block in blocks if group in block.names]
-      np.testing.assert_allclose(gains, weight_gains.gains(mine, group, ()))
+    for group, held in cache.items():
+      mine = {i for i, block in enumerate(blocks) if group in block.names}
+      assert held.blocks <= mine
+      partial.append(held.blocks < mine)
+      mine = [blocks[i] for i in held.blocks]
+      np.testing.assert_allclose(
+        held.array, weight_gains.gains(mine, group, ())
+      )
     counts.append(len(cache))
     return propose(move, blocks, outer_of, solvers, cache, room)
 
@@ -633,7 +638,13 @@ def test_cached_gains_follow_the_moves(monkeypatch):
   monkeypatch.setattr(cached_gains, 'room', lambda moves, blocks: 10**6)
   found = _match(a, b, symmetry, initial=align.identity(symmetry))
   assert few < max(counts) == 3
+  assert not any(partial)
   _equal(found, without)
+  # A grown guess leaves gains of some blocks.
+  kept = _match(a, b, symmetry)
+  assert any(partial)
+  monkeypatch.setattr(cached_gains, 'room', lambda moves, blocks: 0)
+  _equal(_match(a, b, symmetry), kept)
 
 
 def test_ascent_starts_at_the_initial_permutation():

@@ -6,7 +6,6 @@ import numpy as np
 
 from wsl.align._match import (
   block_pairs,
-  cached_gains,
   first_guess,
   schedule,
   updates,
@@ -34,6 +33,7 @@ def ascend(
   rng: np.random.Generator,
   max_sweeps: int,
   tolerance: float,
+  room: int,
 ) -> Iterator[tuple[int, str, float]]:
   """Coordinate ascent; updates the blocks and tables of ``state`` in place.
 
@@ -47,6 +47,7 @@ def ascend(
     rng: draws the order of the visits.
     max_sweeps: the maximum number of sweeps.
     tolerance: see ``weight_matching``.
+    room: the number of entries of gains that may be kept between visits.
 
   Yields:
     The sweep, the group and the increase of the agreement of every visit.
@@ -60,8 +61,7 @@ def ascend(
   waiting, whole = set(range(len(moves))), set(range(len(moves)))
   fine = {i for i, move in enumerate(steps) if move.matrix}
   matrices = {n for n, t in tables.items() if block_pairs.is_matrix(t)}
-  cache: cached_gains.GainCache = {}
-  room = cached_gains.room(steps, blocks)
+  cache = {**(state.cache or {})}
   for sweep in range(max_sweeps):
     left = half_squared_distance(blocks) if matrices else 0.0
     for index in rng.permutation(len(steps)):

@@ -1,14 +1,27 @@
 """Gains of groups that are kept between the visits of an ascent."""
 
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from wsl.align._match import block_pairs, schedule, weight_gains
 from wsl.align._solvers import large, row_blocks
 
-GainCache: TypeAlias = dict[str, np.ndarray]  # gains ``[n, n]`` by group
+
+class Gains(NamedTuple):
+  """The gains of a group.
+
+  Attributes:
+    array: ``[n, n]``.
+    blocks: the indices of the block pairs whose products it sums.
+  """
+
+  array: np.ndarray
+  blocks: frozenset[int]
+
+
+GainCache: TypeAlias = dict[str, Gains]  # by group
 # Units whose change is computed at a time: at least so many or a sixteenth of
 # the group, and a quarter of it if they have no more than so many entries.
 _UNITS, _ENTRIES = 16, 2**19
@@ -38,12 +51,43 @@ def room(
   return model - max(copies)
 
 
-def moved(gains: np.ndarray, table: np.ndarray) -> np.ndarray:
-  """Returns the gains after a move of the group itself: S P^T."""
+def complete(
+  cache: GainCache,
+  move: schedule.Move,
+  blocks: list[block_pairs.BlockPair],
+  room: int,
+) -> np.ndarray:
+  """Returns the gains of a move's group from all its blocks.
+
+  Products that the cache has are not computed again. The gains are kept if
+  there is room.
+
+  Args:
+    cache: gains of groups.
+    move: of a group that depends on none and occurs once in its blocks.
+    blocks: all block pairs.
+    room: the number of entries that all gains in the cache may have.
+  """
+  held = cache.get(move.group)
+  known = held.blocks if held else frozenset()
+  missing = [blocks[i] for i in move.blocks if i not in known]
+  array = held.array if held else None
+  if missing or array is None:
+    array = weight_gains.gains(missing, move.group, (), array)
+  others = sum(x.array.size for n, x in cache.items() if n != move.group)
+  if array.size + others <= room:
+    cache[move.group] = Gains(array, known | {*move.blocks})
+  return array
+
+
+def permute(cache: GainCache, group: str, table: np.ndarray) -> None:
+  """Updates the gains of a group for a move of the group itself: S P^T."""
+  array = cache[group].array
   if block_pairs.is_matrix(table):
-    return gains @ table.T.astype(gains.dtype)
-  block_pairs.permute_in_place(gains, table, 1)
-  return gains
+    array = array @ table.T.astype(array.dtype)
+    cache[group] = cache[group]._replace(array=array)
+  else:
+    block_pairs.permute_in_place(array, table, 1)
 
 
 def update(
@@ -54,7 +98,9 @@ def update(
   Gains are linear in the moving block, so this is the change of the gains.
   """
   for group in groups:
-    cache[group] = weight_gains.gains([change], group, (), cache[group])
+    held = cache[group]
+    array = weight_gains.gains([change], group, (), held.array)
+    cache[group] = held._replace(array=array)
 
 
 def changes(

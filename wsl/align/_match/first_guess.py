@@ -6,7 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wsl.align._gauges import views
-from wsl.align._match import block_pairs, schedule, updates, weight_gains
+from wsl.align._match import (
+  block_pairs,
+  cached_gains,
+  schedule,
+  updates,
+  weight_gains,
+)
 
 _MIN_FACTOR = 0.5  # lower bound of the random factors on the order of groups
 # Units that a perturbation draws again in every group: this many, or this share
@@ -29,12 +35,14 @@ class State(NamedTuple):
     tables: for each group indices ``[*outer, n]`` or matrices.
     agreement: the inner product of both models.
     solved: the indices of the moves that would change nothing.
+    cache: gains of groups.
   """
 
   blocks: list[block_pairs.BlockPair]
   tables: block_pairs.Tables
   agreement: float
   solved: frozenset[int] = frozenset()
+  cache: cached_gains.GainCache | None = None
 
 
 def begin(
@@ -47,6 +55,7 @@ def begin(
   view: views.View,
   solvers: block_pairs.Solvers,
   rng: np.random.Generator,
+  room: int = 0,
 ) -> State:
   """Returns the state from which an ascent begins.
 
@@ -72,12 +81,14 @@ def begin(
     view: the groups to match.
     solvers: for each group a function from gains to its table.
     rng: a random generator.
+    room: the number of entries of gains that may be kept for the ascent.
 
   Returns:
     The state, whose lists and dicts are new.
   """
   outer_of, current = view.outer_of, view.identity()
   growth: Any = {'outer_of': outer_of, 'solvers': solvers, 'rng': rng}
+  growth |= {'room': room}
   if index == 0 and initial is not None:
     tables = {name: np.asarray(initial[name]) for name in current}
     return _permuted(blocks, tables, outer_of)
@@ -113,6 +124,7 @@ def grow(
   outer_of: dict[str, block_pairs.Names],
   solvers: block_pairs.Solvers,
   rng: np.random.Generator,
+  room: int = 0,
   matched: frozenset[str] = frozenset(),
   least: float = _MIN_FACTOR,
 ) -> State:
@@ -130,6 +142,7 @@ def grow(
     outer_of: for each group the factors on which its permutation depends.
     solvers: for each group a function from gains to its table.
     rng: a random generator; perturbs the order of groups with similar shares.
+    room: the number of entries of gains that may be kept.
     matched: groups that keep their current order.
     least: lower bound of the random factors on the order of groups.
 
@@ -138,6 +151,7 @@ def grow(
     since no other group in these blocks changed afterwards.
   """
   blocks, tables, solved = [*blocks], {**tables}, set()
+  cache: cached_gains.GainCache = {}
   unmatched = {name for move in moves for name in move.dependents} - matched
   waiting = [
     i
@@ -145,7 +159,9 @@ def grow(
     if not move.quadratic and not move.matched <= matched
   ]
   while waiting:
-    usable = [_usable_blocks(moves[i], blocks, unmatched) for i in waiting]
+    usable = [
+      schedule.usable_blocks(moves[i], blocks, unmatched) for i in waiting
+    ]
     shares = [
       sum(blocks[i].fixed.size for i in indices)
       / sum(blocks[i].fixed.size for i in moves[index].blocks)
@@ -161,11 +177,16 @@ def grow(
       solved.add(index)
     if indices:
       restricted = move._replace(blocks=tuple(indices))
-      step = updates.propose(restricted, blocks, outer_of, solvers, {})
-      updates.apply_step(move, step.tables, blocks, tables, outer_of, {})
+      # The ascent adds the other products, but none of quadratic blocks.
+      once = all(
+        schedule.at_most_once(blocks[i], move.matched) for i in move.blocks
+      )
+      kept = cache if once else {}
+      step = updates.propose(restricted, blocks, outer_of, solvers, kept, room)
+      updates.apply_step(move, step.tables, blocks, tables, outer_of, cache)
     unmatched -= move.matched
   agreement = float(weight_gains.agreement(blocks, ()))
-  return State(blocks, tables, agreement, frozenset(solved))
+  return State(blocks, tables, agreement, frozenset(solved), cache)
 
 
 def _vary(
@@ -227,13 +248,3 @@ def _perturb(
   result = table.copy()
   np.put_along_axis(result, units, drawn, -1)
   return result
-
-
-def _usable_blocks(
-  move: schedule.Move,
-  blocks: list[block_pairs.BlockPair],
-  unmatched: set[str],
-) -> list[int]:
-  """Returns the blocks of a move in which every other group is matched."""
-  others = unmatched - move.matched
-  return [i for i in move.blocks if not others & {*blocks[i].names}]

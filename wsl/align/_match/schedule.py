@@ -124,3 +124,13 @@ def refinements(
 def at_most_once(block: block_pairs.BlockPair, names: frozenset[str]) -> bool:
   """Returns True if each of ``names`` occurs at most once in the block."""
   return all(block.names.count(name) <= 1 for name in names)
+
+
+def usable_blocks(
+  move: Move,
+  blocks: list[block_pairs.BlockPair],
+  unmatched: set[str],
+) -> list[int]:
+  """Returns the blocks of a move in which every other group is matched."""
+  others = unmatched - move.matched
+  return [i for i in move.blocks if not others & {*blocks[i].names}]

@@ -84,7 +84,8 @@ def propose(
     return compare(slices.join_tables(solved, outer, outer_of))
   solver = solvers[group]
   if group in cache:
-    matches = [one_group.by_gain(cache[group], solver)]
+    gains = cached_gains.complete(cache, move, blocks, room)
+    matches = [one_group.by_gain(gains, solver)]
   elif not move.matrix and one_group.is_vector(linear, outer):
     # One number for each unit: sorting avoids the n x n gains.
     matches = [one_group.by_rank(linear[0], group, outer)]
@@ -94,9 +95,7 @@ def propose(
       for part in slices.of(linear, group, outer, outer_of)
     ]
   else:
-    gains = weight_gains.gains(linear, group, outer)
-    if gains.size + sum(x.size for x in cache.values()) <= room:
-      cache[group] = gains
+    gains = cached_gains.complete(cache, move, blocks, room)
     matches = [one_group.by_gain(gains, solver)]
   columns = zip(*matches)
   order, before, gained = (
@@ -134,12 +133,14 @@ def apply_step(
   if order is not None and (order.ndim > 1 or move.matrix):
     order = None
   if move.group in cache:
-    cache[move.group] = cached_gains.moved(
-      cache[move.group], tables[move.group]
-    )
+    cached_gains.permute(cache, move.group, tables[move.group])
   for i in move.blocks:
     before = blocks[i]
-    others = sorted({*before.names} & cache.keys() - {move.group})
+    others = sorted(
+      name
+      for name in {*before.names} & cache.keys() - {move.group}
+      if i in cache[name].blocks
+    )
     if order is None or before.names.count(move.group) > 1:
       after = block_pairs.permute_moving(before, tables, outer_of)
       if others:

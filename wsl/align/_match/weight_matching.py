@@ -19,6 +19,7 @@ from wsl.align._gauges import balanced_pair, views
 from wsl.align._match import (
   ascent,
   block_pairs,
+  cached_gains,
   first_guess,
   schedule,
 )
@@ -171,6 +172,7 @@ def weight_matching(
   blocks = block_pairs.load(fixed, moving, view, leaves, frames)
   moves = schedule.moves(blocks, view)
   refinements = schedule.refinements(blocks, view, moves)
+  room = cached_gains.room([*moves, *refinements], blocks)
   first = None
   if initial is not None:
     first = view.tables(balanced_pair.enter(frames, initial))
@@ -194,6 +196,7 @@ def weight_matching(
       view=view,
       solvers=solvers,
       rng=rng,
+      room=room,
     )
     objective = state.agreement
     for sweep, group, gained in ascent.ascend(
@@ -206,6 +209,7 @@ def weight_matching(
       rng=rng,
       max_sweeps=max_sweeps,
       tolerance=tolerance,
+      room=room,
     ):
       objective += gained
       if progress is not None:

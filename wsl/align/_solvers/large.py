@@ -7,7 +7,7 @@ from wsl.align._solvers import auction, row_blocks, sparse
 LARGE = 1024  # the smallest n for which candidates suffice without prices
 # Candidate columns of each row: from the columns' means, or from the prices of
 # an auction or of similar gains.
-_MANY, _FEW = 32, 16
+_MANY, _FEW = 24, 16
 
 
 def solve(

@@ -15,12 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wsl.align._solvers import row_blocks
+from wsl.align._solvers import candidates, row_blocks
 
 _MAX_ROUNDS = 12
 _MAX_CANDIDATES = 48  # for each row, on average
 _MAX_NEAR = 16  # of them added at once
-_SAMPLED = 8  # one of so many columns is compared to choose candidates
 _MAX_SWEEPS = 300  # of the prices
 _UNIT = 2.0**-22  # of the solver's integers, relative to the largest number
 # Rounding, in units of the largest gain or price: of the prices' updates, and
@@ -70,7 +69,7 @@ def solve(
   n = len(gains)
   prices = prices.astype(np.float64)
   largest = _largest(gains)
-  pairs = _best_columns(gains, prices, min(count, n))
+  pairs = candidates.best_columns(gains, prices, min(count, n))
   if diagonal:
     pairs = _merge(pairs, np.arange(n) * (n + 1))
   for _ in range(_MAX_ROUNDS):
@@ -111,38 +110,6 @@ def _merge(*parts: np.ndarray) -> np.ndarray:
   joined = np.concatenate(parts)
   joined.sort(kind='stable')  # merges the sorted parts
   return joined[np.append(True, joined[1:] != joined[:-1])]
-
-
-def _best_columns(
-  gains: np.ndarray, prices: np.ndarray, count: int
-) -> np.ndarray:
-  """Returns sorted pairs n i + j of profitable columns, ``count`` a row.
-
-  A row's candidates are its columns of at least the profit that the same share
-  of a sample of the columns has. Where many profits are equal, as those of
-  units without weights, each row has its ``count`` best columns.
-  """
-  n = len(gains)
-  prices = prices.astype(gains.dtype)
-  sampled = -(-n // _SAMPLED)
-  rank = max(1, count * sampled // n)
-
-  def above(rows: slice) -> np.ndarray:
-    profit = gains[rows] - prices
-    sample = np.partition(profit[:, ::_SAMPLED], sampled - rank, axis=1)
-    chosen = profit >= sample[:, sampled - rank, None]
-    return rows.start * n + np.flatnonzero(chosen)
-
-  def best(rows: slice) -> np.ndarray:
-    profit = gains[rows] - prices
-    chosen = np.argpartition(profit, n - count, axis=1)[:, n - count :]
-    chosen.sort(axis=1)
-    return (chosen + n * np.arange(rows.start, rows.stop)[:, None]).ravel()
-
-  pairs = np.concatenate(row_blocks.run(above, n, entries=n))
-  if len(pairs) > 2 * count * n:
-    pairs = np.concatenate(row_blocks.run(best, n, entries=n))
-  return pairs
 
 
 def _assign(
