@@ -7,43 +7,33 @@ from wsl.align._find.rules import elementwise as elementwise_lib
 from wsl.align._gauges import layout
 from wsl.align._gauges.linear import elementwise as entrywise
 from wsl.align._gauges.linear import types as types_lib
-from wsl.align._gauges.powers import primitives, products, rules
+from wsl.align._gauges.powers import primitives, roles, rules
 
 Types = types_lib.Types
 
 
 def dot(c: Types, step: axis_facts.Step) -> bool:
   """Contracts vectors with covectors; other axes are kept."""
-  x, y, r = (c.blocks(v) for v in (*step.args[:2], step.results[0]))
-  if any(len(z.pieces) > 1 for z in (x, y, r)):
+  found = roles.contraction(c, step)
+  if found is None:
     return False
-  numbers = products.contraction(step.eqn)
-  if numbers is None:
-    return False
-  (cx, cy), (bx, by), groups = numbers
-  (a,), (b,), (out,) = x.pieces, y.pieces, r.pieces
-  c.zero([spot for j in groups for spot in layout.along(b[j])])
+  c.zero([spot for d in found.groups for spot in layout.along(d)])
   for sizes in step.args[2:]:
     c.pin(sizes)
-  for i, j in zip(cx, cy):
-    pairs = layout.same(a[i], b[j])
+  for a, b in found.contracted:
+    pairs = layout.same(a, b)
     if pairs is None:
-      c.zero([*layout.along(a[i]), *layout.along(b[j])])
+      c.zero([*layout.along(a), *layout.along(b)])
     for p, q in pairs or []:
       c.contract(p, q)
-  k = 0
-  for i, j in zip(bx, by):
-    pairs, results = layout.same(a[i], b[j]), layout.same(a[i], out[k])
+  for a, b, out in found.batch:
+    pairs, results = layout.same(a, b), layout.same(a, out)
     if pairs is None or results is None:
       return False
     for (p, q), (_, s) in zip(pairs, results):
       c.multiply(p, q, s)
-    k += 1
-  free = [a[i] for i in range(len(a)) if i not in (*cx, *bx)]
-  free += [b[j] for j in range(len(b)) if j not in (*cy, *by, *groups)]
-  for dimension in free:
-    c.equal(dimension, out[k])
-    k += 1
+  for dims in found.free:
+    c.equal(*dims)
   return True
 
 
@@ -73,13 +63,13 @@ def convolution(c: Types, step: axis_facts.Step) -> bool:
 
 def reduce_sum(c: Types, step: axis_facts.Step) -> bool:
   """Adds up entries along axes and keeps vectors along others."""
-  parts = products.reduced_parts(c, step)
+  parts = roles.reduced(c, step)
   if parts is None:
     return False
-  for gone, kept, out in parts:
+  for gone, kept in parts:
     for spot in gone:
       c.add_up(spot)
-    for dims in zip(kept, out):
+    for dims in kept:
       c.equal(*dims)
   return True
 

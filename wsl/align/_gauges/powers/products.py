@@ -1,65 +1,36 @@
 """The equations of products, convolutions, windows and reductions."""
 
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 from wsl.align._find import axis_facts
 from wsl.align._gauges import layout
 from wsl.align._gauges.powers import charges as charges_lib
-from wsl.align._gauges.powers import elementwise
+from wsl.align._gauges.powers import elementwise, roles
 
 Charges = charges_lib.Charges
 BOTH = (0, 1)
-Reduced: TypeAlias = tuple[
-  list[layout.Spot], list[layout.Dimension], layout.Piece
-]
 
 
 def dot(c: Charges, step: axis_facts.Step) -> bool:
   """Contracted powers add up to 0; those of batch axes are added."""
-  x, y = (c.blocks(v) for v in step.args[:2])
-  out = c.blocks(step.results[0])
-  if any(len(z.pieces) > 1 for z in (x, y, out)):
+  found = roles.contraction(c, step)
+  if found is None:
     return False
   for value in step.args:
     if value.constant is not None:
       c.pin(value)
-  numbers = contraction(step.eqn)
-  if numbers is None:
-    return False
-  (cx, cy), (bx, by), groups = numbers
-  (a,), (b,), (r,) = x.pieces, y.pieces, out.pieces
-  for j in groups:
-    c.zero(layout.along(b[j]))
+  for dimension in found.groups:
+    c.zero(layout.along(dimension))
   for sizes in step.args[2:]:
     c.pin(sizes)
-  for i, j in zip(cx, cy):
-    c.combine((a[i], b[j]), (1, 1))
-  k = 0
-  for i, j in zip(bx, by):
-    c.combine((a[i], b[j], r[k]), (1, 1, -1))
-    k += 1
-  free = [a[i] for i in range(len(a)) if i not in (*cx, *bx)]
-  free += [b[j] for j in range(len(b)) if j not in (*cy, *by, *groups)]
-  for dimension in free:
-    c.equal(dimension, r[k])
-    k += 1
+  for pair in found.contracted:
+    c.combine(pair, (1, 1))
+  for triple in found.batch:
+    c.combine(triple, (1, 1, -1))
+  for pair in found.free:
+    c.equal(*pair)
   return True
-
-
-def contraction(eqn: Any) -> tuple[Any, Any, Any] | None:
-  """Returns contracted axes, batch axes and axes of groups of a product.
-
-  It is None for a ragged product whose groups are not of rows.
-  """
-  if eqn.primitive.name == 'dot_general':
-    return (*eqn.params['dimension_numbers'], ())
-  numbers = eqn.params['ragged_dot_dimension_numbers']
-  contract, batch = numbers.dot_dimension_numbers
-  groups = numbers.rhs_group_dimensions
-  if not groups or {*numbers.lhs_ragged_dimensions} & {*contract[0], *batch[0]}:
-    return None
-  return contract, batch, groups
 
 
 def convolution(c: Charges, step: axis_facts.Step) -> bool:
@@ -172,38 +143,6 @@ def window(domains: Any) -> elementwise.Rule:
   return rule
 
 
-def reduced_parts(
-  c: Any, step: axis_facts.Step
-) -> (
-  list[tuple[list[layout.Spot], list[layout.Dimension], layout.Piece]] | None
-):
-  """Returns what a reduction removes and keeps, and its result, by pieces.
-
-  Args:
-    c: the powers, or the types, of which the layouts are taken.
-    step: a reduction along axes.
-
-  Returns:
-    For each piece the occurrences on reduced axes, the dimensions that are
-    kept and those of the result; None if the pieces follow a reduced axis, or
-    an axis is that of a mesh.
-  """
-  x, out = c.blocks(step.args[0]), c.blocks(step.results[0])
-  axes = step.eqn.params['axes']
-  if any(isinstance(i, str) for i in axes):
-    return None
-  if len(x.pieces) > 1 and (x.dim in axes or len(out.pieces) == 1):
-    return None
-  return [
-    (
-      [spot for i in axes for spot in layout.along(a[i])],
-      [a[i] for i in range(len(a)) if i not in axes],
-      r,
-    )
-    for a, r in zip(x.pieces, out.pieces, strict=True)
-  ]
-
-
 def reduction(domains: Any, forget: bool = False) -> elementwise.Rule:
   """Sums and extremes along axes: powers are 0 there and kept elsewhere.
 
@@ -213,17 +152,17 @@ def reduction(domains: Any, forget: bool = False) -> elementwise.Rule:
   """
 
   def rule(c: Charges, step: axis_facts.Step) -> bool:
-    parts = reduced_parts(c, step)
+    parts = roles.reduced(c, step)
     if parts is None:
       return False
     others = tuple(d for d in BOTH if d not in domains)
     x, out = c.blocks(step.args[0]), c.blocks(step.results[0])
     c.zero(layout.spots(x), others)
     c.zero(layout.spots(out), BOTH if forget else others)
-    for gone, kept, r in parts:
+    for gone, kept in parts:
       c.zero(gone)
       if not forget:
-        for dims in zip(kept, r):
+        for dims in kept:
           c.equal(*dims, domains)
     return True
 
