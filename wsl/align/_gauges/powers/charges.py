@@ -17,6 +17,9 @@ from wsl.align._find import axis_facts, known_constants
 from wsl.align._gauges import layout
 from wsl.align._gauges.powers import system
 
+SCALE, SIGN = (0,), (1,)  # domains
+BOTH = (*SCALE, *SIGN)
+
 
 class Charges:
   """Collects the equations of both domains.
@@ -62,14 +65,14 @@ class Charges:
     """Requires powers of 0 where entries are repeated."""
     self.zero(spots)
 
-  def zero(self, spots: Sequence[layout.Spot], domains: Any = (0, 1)) -> None:
+  def zero(self, spots: Sequence[layout.Spot], domains: Any = BOTH) -> None:
     """Requires powers of 0."""
     for spot in spots:
       for d in domains:
         self.domains[d].zero(spot)
 
   def equal(
-    self, xs: layout.Dimension, ys: layout.Dimension, domains: Any = (0, 1)
+    self, xs: layout.Dimension, ys: layout.Dimension, domains: Any = BOTH
   ) -> None:
     """Requires equal powers along two dimensions; 0 where they differ."""
     pairs = layout.same(xs, ys)
@@ -84,7 +87,7 @@ class Charges:
     self,
     dimensions: Sequence[layout.Dimension],
     signs: Sequence[Any],
-    domains: Any = (0, 1),
+    domains: Any = BOTH,
   ) -> None:
     """Requires that powers along several dimensions add up to 0."""
     first = dimensions[0]

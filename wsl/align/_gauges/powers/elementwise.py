@@ -12,8 +12,7 @@ from wsl.align._gauges.powers import primitives
 
 Charges = charges_lib.Charges
 Rule: TypeAlias = Callable[[Charges, axis_facts.Step], bool]
-SCALE, SIGN = (0,), (1,)
-BOTH = (0, 1)
+SCALE, SIGN, BOTH = charges_lib.SCALE, charges_lib.SIGN, charges_lib.BOTH
 
 
 def aligned(

@@ -9,7 +9,7 @@ from wsl.align._gauges.powers import charges as charges_lib
 from wsl.align._gauges.powers import elementwise, roles
 
 Charges = charges_lib.Charges
-BOTH = (0, 1)
+BOTH = charges_lib.BOTH
 
 
 def dot(c: Charges, step: axis_facts.Step) -> bool:

@@ -17,7 +17,7 @@ from wsl.align._gauges.powers import (
 )
 
 Charges = charges_lib.Charges
-SCALE, SIGN, BOTH = (0,), (1,), (0, 1)
+SCALE, BOTH = charges_lib.SCALE, charges_lib.BOTH
 
 
 def apply(c: Charges, step: axis_facts.Step) -> None:
