@@ -168,6 +168,22 @@ def test_leaves_in_files_are_read_one_at_a_time(started: list[str]) -> None:
   np.testing.assert_array_equal(level, by_sorting(list(deltas.values()), 50))
 
 
+@pytest.mark.filterwarnings('error')
+def test_numbers_of_float64_are_rounded_to_the_dtype_of_their_leaves(
+  started: list[str],
+) -> None:
+  leaves = list(stack(2, 4, 5).values())
+  with jax.enable_x64(False):
+    found = tree.map(_scaled, leaves, by=np.full((T, 4, 5), 2.0))
+  assert started == ['_scaled']
+  assert found[1].dtype == np.float32
+  np.testing.assert_array_equal(found[1], 2 * leaves[1])
+
+
+def _scaled(x: Any, *, by: Any) -> Any:
+  return x * by.astype(x.dtype)
+
+
 def _twice(x: Any) -> Any:
   return x * 2
 

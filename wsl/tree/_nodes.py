@@ -159,12 +159,19 @@ def _shape_of(
 ) -> Any:
   """Returns the shape and dtype of the result of a program."""
   del x64  # part of the key
-  wide = _program.narrows(
-    program, [kind.abstract(kind.shape) for kind in kinds]
-  )
+  return of_kinds(_program.shape_of, program, kinds)
+
+
+def of_kinds(
+  function: Callable[..., Any],
+  program: interpreter.Program,
+  kinds: tuple[Kind, ...],
+) -> Any:
+  """Calls a function of a program and the traced types of its inputs."""
+  abstract = lambda: [kind.abstract(kind.shape) for kind in kinds]
+  wide = _program.narrows(program, abstract())
   with jax.enable_x64(True) if wide else contextlib.nullcontext():
-    abstract = [k.abstract(k.shape) for k in kinds]
-    return _program.shape_of(program, abstract)
+    return function(program, abstract())
 
 
 def _linearise(root: Computed) -> tuple[interpreter.Program, list[Any]]:

@@ -86,25 +86,29 @@ def _outside(
 
 def shape_of(program: interpreter.Program, inputs: list[Any]) -> Any:
   """Returns the shape and dtype of the result of ``run``."""
+  return _of_shapes(interpreter.run.eval_shape, program, inputs)
+
+
+def jaxpr_of(program: interpreter.Program, inputs: list[Any]) -> Any:
+  """Returns the jaxpr that ``run`` executes, given shapes."""
+  return _of_shapes(interpreter.run.trace, program, inputs).jaxpr
+
+
+def _of_shapes(
+  function: Callable[..., Any],
+  program: interpreter.Program,
+  inputs: list[Any],
+) -> Any:
+  """Calls a function of a program and shapes, with 64 bits as ``run``."""
   wide = narrows(program, inputs)
   if not wide:
     inputs = jax.tree.map(_narrow, inputs)
   with jax.enable_x64(True) if wide else contextlib.nullcontext():
     try:
-      return interpreter.run.eval_shape(program, inputs)
+      return function(program, inputs)
     except Exception as error:
       _check_axes(inputs, error)
       raise
-
-
-def jaxpr_of(program: interpreter.Program, inputs: list[Any]) -> Any:
-  """Returns the jaxpr of a program that ``run`` executes, from shapes."""
-  with (
-    jax.enable_x64(True)
-    if narrows(program, inputs)
-    else contextlib.nullcontext()
-  ):
-    return interpreter.run.trace(program, inputs).jaxpr
 
 
 def _narrow(x: Any) -> Any:

@@ -114,8 +114,8 @@ def _is_long(
 ) -> bool:
   """Returns True if a program holds a loop or a call of a library."""
   del x64  # part of the key
-  abstract = [kind.abstract(kind.shape) for kind in kinds]
-  return not _LONG.isdisjoint(_primitives(_program.jaxpr_of(program, abstract)))
+  jaxpr = _nodes.of_kinds(_program.jaxpr_of, program, kinds)
+  return not _LONG.isdisjoint(_primitives(jaxpr))
 
 
 def _primitives(jaxpr: Any) -> Iterator[str]:
