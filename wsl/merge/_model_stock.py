@@ -75,7 +75,7 @@ def model_stock(
       _model_stock, x, axis=along, floor=floor, angles=angles
     )
 
-  return tree.map_named(merge, deltas)
+  return _stack.fuse(deltas, lambda tau: tree.map_named(merge, tau))
 
 
 def _model_stock(

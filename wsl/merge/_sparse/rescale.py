@@ -54,8 +54,9 @@ def rescale(
     )
   _checks.choose('rescale: norm', norm, dict.fromkeys(_NORMS))
   before = tree.conform('rescale: the deltas', deltas, 'the edited', edited)
-  return jax.tree.map(
-    lambda x, y: restore_leaf(x, y, norm=norm), edited, before
+  restored = lambda x, y: restore_leaf(x, y, norm=norm)
+  return _stack.fuse(
+    (edited, before), lambda both: jax.tree.map(restored, *both)
   )
 
 

@@ -126,7 +126,9 @@ def _map_floats(
     static = {'method': tree.Static(kernel), 'view': tree.Static(view)}
     return tree.apply_kernel(_in_view, x, y, t=t, **static, **hyper)
 
-  return jax.tree.map(interpolate, a, b, parts, views)
+  return _stack.fuse(
+    (a, b), lambda both: jax.tree.map(interpolate, *both, parts, views)
+  )
 
 
 def _in_view(

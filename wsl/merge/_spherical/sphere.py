@@ -31,7 +31,8 @@ def map_floats(
       return leaves[0]
     return tree.apply_kernel(kernel, *leaves, weights=weights, **hyper)
 
-  return jax.tree.map(merge, tree.at_leaves(weights, models[0]), *models)
+  each = tree.at_leaves(weights, models[0])
+  return _stack.fuse(models, lambda given: jax.tree.map(merge, each, *given))
 
 
 def dots(x: types.Array, y: types.Array) -> types.Array:
