@@ -107,14 +107,16 @@ def pcb(
     return [xp.concatenate(pair) for pair in ranks]
 
   def steps(tau: types.Deltas) -> types.Delta:
-    bounds = find(tau, quantiles)
+    bounds = find(tau, quantiles, finish=_with_width)
     # Each pass of the search would compute the scores again, and the mean once
     # more. Leaves that are not in memory are read in chunks.
     whole = tree.is_traced(tau) or not tree.on_demand(deltas)
     parts = tree.map(_parts, tau, bounds, dialect=dialect, whole=whole)
     if whole:
       parts = tree.read(parts)
-    cuts = find(parts, limits, densities)
+    eps = max(jnp.finfo(tree.wide_dtype(x)).eps for x in jax.tree.leaves(tau))
+    of_scores = functools.partial(_of_scores, eps=float(eps))
+    cuts = find(parts, limits, densities, finish=of_scores)
     given = [parts] if whole else []
     hyper = {'coefs': coefs, 'dialect': dialect}
     return tree.map(_merge, tau, bounds, cuts, *given, **hyper)
@@ -122,16 +124,35 @@ def pcb(
   return _stack.fuse(deltas, steps)
 
 
+def _with_width(bounds: Any) -> Any:
+  """Returns quantiles ``[2, T]`` and their distance, inf for 0, ``[3, T]``."""
+  xp = rank.array_module(bounds)
+  low, high = bounds.astype(tree.wide_dtype(bounds))
+  return xp.stack([low, high, xp.where(high > low, high - low, xp.inf)])
+
+
+def _of_scores(found: Any, eps: float) -> Any:
+  """Returns the k-th score, its rounding error and distance to the first.
+
+  Given the magnitudes ``[2, 2 T]`` of the positive and of the negative parts:
+  ``[3, T]``. The distance is inf where it is within the error.
+  """
+  xp = rank.array_module(found)
+  models = found.shape[1] // 2
+  top, cut = found[:, :models] - found[:, models:]
+  near = 8 * eps * xp.maximum(abs(top), abs(cut))
+  return xp.stack([cut, near, xp.where(top - cut > near, top - cut, xp.inf)])
+
+
 def _clipped(x: types.Array, bounds: types.Array) -> types.Array:
-  """Clips magnitudes to the quantiles ``[2, T]`` and keeps the signs."""
-  low, high = (_stack.expand_rank(y, x) for y in bounds)
+  """Clips magnitudes to quantiles by ``_with_width`` and keeps the signs."""
+  low, high = (_stack.expand_rank(y, x) for y in bounds[:2])
   return jnp.sign(x) * jnp.clip(jnp.abs(x), low, high)
 
 
 def _normalised(x: types.Array, bounds: types.Array) -> types.Array:
   """Normalises clipped magnitudes to 0 .. 1; 0 where the quantiles agree."""
-  low, high = (_stack.expand_rank(y, x) for y in bounds)
-  width = jnp.where(high > low, high - low, jnp.inf)
+  low, high, width = (_stack.expand_rank(y, x) for y in bounds)
   return (jnp.clip(jnp.abs(x), low, high) - low) / width
 
 
@@ -193,15 +214,11 @@ def _merge(
   """
   wide = tree.wide(x)
   bounds, limits = bounds.astype(wide.dtype), limits.astype(wide.dtype)
-  top, cut = limits[:, : len(x)] - limits[:, len(x) :]
   if parts:  # one of both is 0
     scores = parts[0][: len(x)] - parts[0][len(x) :]
   else:
     scores = _scores(wide, bounds, dialect, whole=False)
-  near = 8 * jnp.finfo(wide.dtype).eps * jnp.maximum(abs(top), abs(cut))
-
-  width = jnp.where(top - cut > near, top - cut, jnp.inf)
-  cut, near, width = (_stack.expand_rank(y, x) for y in (cut, near, width))
+  cut, near, width = (_stack.expand_rank(y, x) for y in limits)
   above = scores - cut
   weights = jnp.where(above > near, above, 0) / width
   clipped = _stack.weigh(_clipped(wide, bounds), coefs)

@@ -47,6 +47,7 @@ def magnitudes(
   ranks: Callable[..., Sequence[Any]],
   *fractions: types.Tree,
   scope: str,
+  finish: Callable[[Any], Any] = lambda found: found,
 ) -> types.Tree:
   """Returns the magnitudes of K ranks of each model, 1 being the largest.
 
@@ -62,9 +63,12 @@ def magnitudes(
     *fractions: trees with a number or ``[T]`` at each leaf; in scope
       ``'global'`` the same at all of them.
     scope: ``'global'`` ranks over the whole model, ``'leaf'`` in each leaf.
+    finish: in scope ``'global'``: a function of the magnitudes ``[K, T]``, of
+      numpy or jax.numpy, that is computed once for all leaves.
 
   Returns:
-    For each leaf ``[K, T]``, in the widest dtype ranked; inf at rank 0.
+    For each leaf ``[K, T]``, in the widest dtype ranked; inf at rank 0. Or what
+    ``finish`` returns.
 
   Raises:
     ValueError: if ``scope`` is unknown.
@@ -79,7 +83,8 @@ def magnitudes(
   def whole_model() -> types.Tree:
     size = int(np.sum([x.size // models for x in jax.tree.leaves(deltas)]))
     rows = bounds(size, *(jax.tree.leaves(f)[0] for f in fractions))
-    found = _statistic(lambda: _find(deltas, rows), deltas, rows)
+    like = finish(np.ones(rows.shape))
+    found = _statistic(lambda: finish(_find(deltas, rows)), deltas, like)
     if tree.on_accelerators(deltas):
       found = tree.read(found)  # while the host plans the edits
     leaves, treedef = jax.tree.flatten(deltas)
@@ -88,7 +93,7 @@ def magnitudes(
     search = functools.cache(
       lambda: tree.separate(tree.read(found)[None], [0] * len(leaves))
     )
-    each = lambda i: _statistic(lambda: search()[i], deltas, rows)
+    each = lambda i: _statistic(lambda: search()[i], deltas, like)
     return jax.tree.unflatten(treedef, map(each, range(len(leaves))))
 
   def each_leaf() -> types.Tree:
@@ -118,9 +123,9 @@ def magnitudes(
 
 
 def _statistic(
-  compute: Callable[[], Any], deltas: types.Tree, ranks: Any
+  compute: Callable[[], Any], deltas: types.Tree, like: Any
 ) -> Any:
-  """Computes magnitudes of ranks ``[K, T]``: now, or on demand."""
+  """Computes an array of the shape of another one: now, or on demand."""
   leaves = [x for x in jax.tree.leaves(deltas) if x.size]
   if not leaves:
     return compute()
@@ -128,7 +133,7 @@ def _statistic(
   short = all(x.dtype.itemsize <= 2 for x in leaves)
   passes = _PASSES_OF_16_BITS if short else _PASSES
   return tree.statistic(
-    compute, deltas, shape=ranks.shape, dtype=dtype, passes=passes
+    compute, deltas, shape=like.shape, dtype=dtype, passes=passes
   )
 
 
