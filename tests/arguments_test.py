@@ -19,6 +19,7 @@ from wsl import (
   surgery,
   train,
   tree,
+  types,
 )
 
 RNG = np.random.default_rng(0)
@@ -60,6 +61,14 @@ def permute(order: Any, **scales: Any) -> Any:
 
 
 CODES = [{'w': np.asarray([n, 3])} for n in (1, 2)]
+FLOAT8 = [
+  {
+    'q': np.asarray([n, 3.0], jnp.float8_e4m3fn),
+    'scale': np.asarray([n], np.float32),
+  }
+  for n in (1, 2, 3)
+]
+BRICK = {'w': surgery.BrickSlice(0, np.asarray([1]), 1)}
 ORDER = np.asarray([1, 0])
 LOGITS = np.zeros((2, 3, 4), np.float32)
 
@@ -184,6 +193,38 @@ BAD: list[tuple[Any, str]] = [
     "crossover: b: integer leaf 'w' differs from a's: quantised?",
   ),
   (
+    lambda: landscape.curve(*CODES),
+    "curve: b: integer leaf 'w' differs from a's: quantised?",
+  ),
+  (
+    lambda: landscape.plane(*FLOAT8),
+    "plane: b: float8_e4m3fn leaf 'q' beside 'scale' differs",
+  ),
+  (
+    lambda: surgery.update_brick(CODES[0], BRICK, {'w': np.ones(1)}),
+    "update_brick: values of leaf 'w' are float64, the leaf is int64",
+  ),
+  (
+    lambda: surgery.update_brick(
+      {'w': np.ones(2, np.float16)}, BRICK, {'w': np.full(1, 1e5)}
+    ),
+    "update_brick: leaf 'w' has 1 NaN or infinite value: the values overflow",
+  ),
+  (
+    lambda: surgery.upcycle(
+      CODES[0], experts=2, width=2, key=jax.random.key(0), mlps=''
+    ),
+    "upcycle: leaf 'w' is int64: quantised? dequantise first",
+  ),
+  (
+    lambda: surgery.elastic_kernel(np.ones((3, 3), np.int8), {}, side=3),
+    'elastic_kernel: the kernel is int8',
+  ),
+  (
+    lambda: surgery.robust_signatures({'w': np.ones((2, 2), int)}, CODES[0]),
+    "robust_signatures: leaf 'w' is int64",
+  ),
+  (
     lambda: search.fit_surrogate(np.eye(9, 2), np.ones((9, 1)), link='logit'),
     "fit_surrogate: link='logit': expected one of",
   ),
@@ -294,3 +335,28 @@ def test_children_keep_counters_and_shares_are_wide() -> None:
   np.testing.assert_allclose(middle['w'], np.sqrt(0.5) * 1e-12, rtol=1e-6)
   shares = search.niche_shares(np.full((2, 1), 60000, np.float16))
   np.testing.assert_allclose(shares, 0.5)
+
+
+def test_importance_squares_in_float32() -> None:
+  """The squares of float16 overflow above 256, and vanish below 2e-4."""
+  unit = align.Symmetry((UNIT,), (('v', ((('h',),),)),))
+  params = {'v': np.asarray([1000.0, 1e-4], np.float16)}
+  found = surgery.fisher_importance(
+    params, {'v': np.ones(2, np.float32)}, symmetry=unit
+  )
+  wanted = np.asarray(params['v'], np.float64) ** 2 / 2
+  np.testing.assert_allclose(found['h'], wanted, rtol=1e-6)
+
+
+def test_the_past_leaves_counters_alone() -> None:
+  rule = surgery.merge_past({'n': np.asarray([[1], [2]])}, momentum=0.5)
+  now = {'n': np.asarray([4])}
+  assert rule.update({'n': np.asarray([1])}, (), now)[0]['n'] == 1
+
+
+def test_scores_of_complex_weights_are_real() -> None:
+  grams = {'w': types.Gram(jnp.eye(2)[None])}
+  weight = {'w': np.asarray([[3 + 4j], [1j]], np.complex64)}
+  found = surgery.wanda_scores(weight, grams)['w']
+  assert found.dtype == np.float32
+  np.testing.assert_allclose(found, [[5.0], [1.0]], rtol=1e-6)

@@ -17,6 +17,7 @@ _TORCH = (
   'wrote it and save its arrays by checkpoint.save'
 )
 _UNPACK = 'unpack it and load the file inside'
+_SAVE = 'and save its arrays by checkpoint.save'
 
 
 class Format(NamedTuple):
@@ -33,6 +34,7 @@ TORCH = Format('a PyTorch file (zip)', 'copy it again')
 NPZ = Format('an archive of NumPy arrays (NPZ)', 'copy it again')
 GGUF = Format('a GGUF file', 'copy it again')
 PICKLE = Format('a pickle', _TORCH)
+_ONNX = Format('an ONNX file', f'read it with onnx.numpy_helper {_SAVE}')
 # The bytes at the start of a file. The mark of a pickle is its protocol.
 _SIGNATURES = (
   (b'version https://git-lfs', Format('a Git LFS pointer', 'run git lfs pull')),
@@ -44,14 +46,17 @@ _SIGNATURES = (
   (b'GGUF', GGUF),
   (
     b'\x89HDF\r\n\x1a\n',
-    Format(
-      'an HDF5 file', 'read it with h5py and save its arrays by checkpoint.save'
-    ),
+    Format('an HDF5 file', f'read it with h5py {_SAVE}'),
   ),
   (b'\x1f\x8b', Format('a gzip archive', _UNPACK)),
   (b'BZh', Format('a bzip2 archive', _UNPACK)),
   (b'\xfd7zXZ\x00', Format('an xz archive', _UNPACK)),
   (b'\x28\xb5\x2f\xfd', Format('a zstd archive', _UNPACK)),
+  (b'PAR1', Format('a Parquet file', 'it holds a table: give the weights')),
+  (b'ARROW1', Format('an Arrow file', 'it holds a table: give the weights')),
+  (b'\xff\xfe', Format('a text in UTF-16', _DOWNLOAD)),
+  # The first field is the version of the format, the second is text.
+  *((bytes([8, version, 0x12]), _ONNX) for version in range(1, 16)),
   *((bytes([0x80, protocol]), PICKLE) for protocol in (2, 3, 4, 5)),
 )
 

@@ -61,6 +61,7 @@ def curve_loss(
     DNNs", 2018, arXiv:1802.10026.
   """
   b = _interpolate.check_alike(a, b, name='curve_loss')
+  tree.check_weights('curve_loss', {'a': a, 'b': b})
   tree.check_not_narrowed('curve_loss', a)
   a, b = tree.read((a, b))
   return jax.tree_util.Partial(

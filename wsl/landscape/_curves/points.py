@@ -50,6 +50,7 @@ def curve(a: types.Params, b: types.Params, *, bends: int = 3) -> Curve:
   """
   _checks.count('curve', 'bends', bends)
   b = _interpolate.check_alike(a, b, name='curve')
+  tree.check_weights('curve', {'a': a, 'b': b})
   tree.check_not_narrowed('curve', a)
   a, b = tree.read((a, b))
 

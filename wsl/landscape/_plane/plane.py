@@ -60,6 +60,7 @@ def plane(a: types.Params, b: types.Params, c: types.Params) -> Plane:
   """
   b = _interpolate.check_alike(a, b, name='plane')
   c = _interpolate.check_alike(a, c, name='plane')
+  tree.check_weights('plane', {'a': a, 'b': b, 'c': c})
   tree.check_not_narrowed('plane', a)
   tree.check_real('plane', a, 'only planes of real parameters are defined')
   a, b, c = tree.read((a, b, c))

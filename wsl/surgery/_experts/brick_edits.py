@@ -74,7 +74,7 @@ def update_brick(
   for name, part in brick.items():
     wanted = list(leaves[name].shape)
     wanted[part.axis] = part.parts * len(part.entries)
-    _check_values('update_brick', name, part, values, wanted)
+    _check_values('update_brick', name, part, values, wanted, leaves[name])
 
   def one(name: str, x: Any) -> Any:
     if name not in brick:
@@ -128,7 +128,7 @@ def grow_brick(
     given = np.shape(values[name]) if name in values else ()
     if len(given) == len(wanted) and given[part.axis] % part.parts == 0:
       wanted[part.axis] = given[part.axis]
-    _check_values('grow_brick', name, part, values, wanted)
+    _check_values('grow_brick', name, part, values, wanted, leaves[name])
 
   def one(name: str, x: Any) -> Any:
     if name not in brick:
@@ -171,8 +171,9 @@ def _check_values(
   part: bricks.BrickSlice,
   values: Mapping[str, Any],
   wanted: list[int],
+  leaf: Any,
 ) -> None:
-  """Checks the values of one leaf."""
+  """Checks the values of one leaf: their shape, and that its dtype has them."""
   if part.entries.ndim != 1:
     raise ValueError(
       f"{caller}: leaf '{name}' has a stack of bricks {part.entries.shape}: "
@@ -185,6 +186,22 @@ def _check_values(
       f"{caller}: values of leaf '{name}' have shape "
       f'{np.shape(values[name])}, expected {tuple(wanted)}'
     )
+  given = values[name]
+  dtype = given.dtype if hasattr(given, 'dtype') else np.result_type(given)
+  # Integers fit floats, and real numbers complex ones.
+  order = [np.integer, np.floating, np.complexfloating]
+  kinds = [
+    next((i for i, k in enumerate(order) if jnp.issubdtype(d, k)), -1)
+    for d in (dtype, leaf.dtype)
+  ]
+  if kinds[0] > kinds[1]:
+    raise ValueError(
+      f"{caller}: values of leaf '{name}' are {dtype}, the leaf is {leaf.dtype}"
+    )
+  if not tree.on_demand(given):
+    cast = {name: jnp.asarray(given).astype(leaf.dtype)}
+    remedy = f'the values overflow {leaf.dtype}'
+    tree.check_finite(caller, cast, {name: given}, remedy=remedy)
 
 
 def _in_parts(x: types.Array, axis: int, parts: int) -> types.Array:

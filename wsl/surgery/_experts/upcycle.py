@@ -94,6 +94,11 @@ def upcycle(
       f'upcycle(mlps={mlps!r}): no leaf matches, the names are '
       f'{list(leaves)[:3]}'
     )
+  for name, leaf in leaves.items():
+    if prefixes[name] is not None and not tree.is_float(leaf):
+      raise ValueError(
+        f"upcycle: leaf '{name}' is {leaf.dtype}: quantised? dequantise first"
+      )
   found: dict[str, Any] = {}
   dtypes: dict[str, Any] = {}
   for name, leaf in leaves.items():
@@ -118,7 +123,8 @@ def upcycle(
     )
     kernel = draw * jnp.asarray(deviation).astype(draw.dtype)
     joined = f'{prefix}router{_separator(prefix)}kernel'
-    found[joined] = kernel.astype(dtype)
+    cast = tree.Static(dtype)
+    found[joined] = tree.apply_kernel(tree.cast_leaf, kernel, dtype=cast)
   return tree.nest(found, separator='/')
 
 

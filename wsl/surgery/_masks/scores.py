@@ -159,5 +159,5 @@ def _wanda(
   # Without W_ij output j of example b changes by x_bi W_ij: the root mean
   # square of that change is |W_ij| (mean_b x_bi^2)^(1/2), the diagonal of G.
   rows = tree.wide(view.split(x))
-  power = jnp.diagonal(gram, axis1=-2, axis2=-1).astype(rows.dtype)
+  power = jnp.diagonal(gram, axis1=-2, axis2=-1).astype(rows.real.dtype)
   return view.join(jnp.abs(rows) * jnp.sqrt(power)[..., None], x.shape)

@@ -4,6 +4,7 @@ Each is a table ``[*outer sizes, size]`` for every group, the form of a
 permutation: a unit within a head has an importance of its own in each head.
 """
 
+import jax
 import jax.numpy as jnp
 
 from wsl import align, tree, types
@@ -145,9 +146,14 @@ def fisher_importance(
   Reference:
     LeCun et al., "Optimal Brain Damage", 1989, equation 5, summed over units.
   """
-  squares = tree.map(tree.square, params)
+  squares = tree.map(_square, params)
   found = _gains(squares, fishers, symmetry, leaves)
   return {name: table / 2 for name, table in found.items()}
+
+
+def _square(x: types.Array) -> types.Array:
+  """Squares a leaf in float32 or wider: float16 holds none above 256^2."""
+  return tree.square(tree.wide(x))
 
 
 def _gains(
@@ -157,5 +163,9 @@ def _gains(
   leaves: types.Leaves | None,
 ) -> dict[str, types.Array]:
   """Sums the products of two trees over the slice of each unit."""
+  if not any(map(tree.is_float, jax.tree.leaves(a))):
+    raise ValueError(
+      'importance: the model has no leaf of floats: quantised? dequantise first'
+    )
   chosen = {} if leaves is None else {'leaves': leaves}
   return align.unit_gains(a, b, symmetry=symmetry, **chosen)

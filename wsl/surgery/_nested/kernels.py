@@ -130,6 +130,10 @@ def _check(
   axes: Sequence[int],
 ) -> int:
   """Checks sides and shapes; returns the side of the kernel."""
+  if not tree.is_float(kernel):
+    raise ValueError(
+      f'elastic_kernel: the kernel is {kernel.dtype}: quantised? dequantise it'
+    )
   sides = {kernel.shape[axis] for axis in axes}
   if len(sides) != 1 or min(sides) % 2 == 0:
     raise ValueError(

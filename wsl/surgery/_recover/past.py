@@ -61,6 +61,7 @@ def merge_past(
         f"merge_past: leaf '{name}' of past, of shape {tuple(leaf.shape)}, "
         'holds no task: stack at least one by tree.stack'
       )
+  tree.check_not_narrowed('merge_past', past)
   mean = tree.read(tree.map(_mean, past))
 
   def init(params: types.Params) -> tuple[()]:
@@ -95,6 +96,8 @@ def _step(u: types.Array, p: types.Array, mean: types.Array, m: Any) -> Any:
     raise ValueError(
       f'merge_past: a leaf of shape {p.shape} has a past of {mean.shape}'
     )
+  if not tree.is_float(p):
+    return u
   m = jnp.asarray(m).astype(mean.dtype)
   wide = u.astype(mean.dtype)
   return (wide + m * (mean - p.astype(mean.dtype) - wide)).astype(u.dtype)

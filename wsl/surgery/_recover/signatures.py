@@ -53,6 +53,11 @@ def robust_signatures(deltas: types.Deltas, clean: types.Delta) -> types.Deltas:
         f'{tuple(leaf.shape)}, of deltas {tuple(shapes[name].shape)}: expected '
         'one more axis there, that of the corruptions'
       )
+    if not tree.is_float(leaf):
+      raise ValueError(
+        f"robust_signatures: leaf '{name}' is {leaf.dtype}: give task vectors "
+        'of deltas.stack, which leaves integers out'
+      )
   return tree.map(_orthogonal, deltas, clean)
 
 
