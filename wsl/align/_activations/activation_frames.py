@@ -36,7 +36,7 @@ def of(
   centred: bool,
   dtype: Any,
 ) -> balanced_pair.Frames:
-  """Returns the frames of two models; warns of what has no frame.
+  """Returns the frames of two models; warns of actions without one.
 
   Args:
     observed: all readings with their moments.
@@ -63,7 +63,7 @@ def of(
 def _linear(
   pairs: Sequence[Sequence[Any]], tolerance: float
 ) -> tuple[list[np.ndarray], str]:
-  """Returns the frames of a linear map of both models, and what is left open.
+  """Returns the frames of a linear map of both models, and a remark.
 
   Args:
     pairs: for each model the second moments of vectors and of covectors.

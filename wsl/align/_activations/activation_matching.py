@@ -79,9 +79,9 @@ def activation_matching(
       n]``, or a list of these for several sites, whose gains are summed.
     solver: an assignment solver, e.g. ``align.assign_lapx``.
     gauges: the kinds of maps to match, such as ``align.GAUGES`` for all that
-      the symmetry has. What the data do not determine, such as maps of linearly
-      dependent units, scales of constant ones, and actions on no product of
-      leaves, is named in a warning.
+      the symmetry has. A warning names those that the data do not determine,
+      such as maps of linearly dependent units, scales of constant ones, and
+      actions on no product of leaves.
 
   Returns:
     The permutation to apply to ``moving``, indices ``[*outer, n]``, and the

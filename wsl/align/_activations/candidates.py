@@ -106,7 +106,7 @@ def symmetry_of(
   axes: tuple[int, ...],
 ) -> _symmetry.Symmetry:
   """Returns the symmetry of an array with some axes of a leaf."""
-  # x W = (x A^-1) (A W): what a leaf contracts moves by the inverse.
+  # x W = (x A^-1) (A W): the array that a leaf contracts moves by the inverse.
   leaf, sign = product.leaf, -1 if product.inverse else 1
   place = {axis: i for i, axis in enumerate(axes)}
   actions = tuple(

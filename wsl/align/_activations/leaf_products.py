@@ -28,7 +28,7 @@ Dims: TypeAlias = tuple[tuple[Piece, ...], ...]
 
 
 class Mark(NamedTuple):
-  """What is known about an array.
+  """The leaf that an array rearranges, or its dependence on the inputs.
 
   Attributes:
     depends: whether it depends on the inputs.

@@ -14,7 +14,7 @@ Axes: TypeAlias = tuple[axis_tree.Axis, ...]
 
 
 class Index(NamedTuple):
-  """What the entries of an array of indices are indices of.
+  """The axis of which the entries of an array are indices.
 
   A permutation of the axis permutes the values of these entries.
 
@@ -41,7 +41,7 @@ class Value(NamedTuple):
     index_of: the axis that the entries are indices of, as of ``top_k``.
     components: the arrays that are concatenated along the last axis, if some
       of them are indices: together they index several axes.
-    traits: what its entries satisfy almost surely.
+    traits: properties that its entries have almost surely.
     number: identifies the array in ``Facts.steps``; 0 if it has no number.
   """
 

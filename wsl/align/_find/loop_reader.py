@@ -67,7 +67,7 @@ def _steps(
   carry: list[axis_facts.Value],
   stacks: list[axis_facts.Value],
 ) -> tuple[list[axis_facts.Value], loops.Step]:
-  """Interprets a scan's body, again if the carry loses what was assumed.
+  """Interprets a scan's body, again if the carry loses assumed traits.
 
   The second time adds constraints to those of the first.
   """

@@ -19,7 +19,7 @@ def tie(x: axis_tree.Axis, y: axis_tree.Axis) -> None:
     x, y = y, x
   if not y.parts:  # an atom becomes an alias of any axis
     y.link = x
-    # What is known of the atom holds for every atom of the other axis.
+    # Constraints on the atom hold for every atom of the other axis.
     if y.pin_reason:
       axis_tree.pin(x, y.pin_reason, y.index_mixed)
     elif y.index_mixed:

@@ -1,4 +1,4 @@
-"""Solutions of linear equations: what the equation implies, not its solver.
+"""Solutions of linear equations: read from the equation, not its solver.
 
 The solution of A x = b with an invertible A is unique, so x follows every
 change of A and b under which A x = b stays true. The rows of A are ordered as

@@ -1,4 +1,4 @@
-"""What learned matching changes: coordinates of a gauge group."""
+"""The coordinates of a gauge group that learned matching changes."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -10,7 +10,7 @@ ENDS = ('fixed', 'moving')
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-  """What is learned.
+  """The coordinates that are learned.
 
   Attributes:
     symmetry: the symmetry; groups that are not learned are pinned.
@@ -27,7 +27,7 @@ class Chart:
 def of(
   symmetry: _symmetry.Symmetry, gauges: Sequence[str], *, both: bool
 ) -> Chart:
-  """Returns what is learned of a symmetry.
+  """Returns the coordinates of a symmetry that are learned.
 
   A rotation or linear map of a factor includes its permutations, which are not
   learned then, unless another group depends on them.

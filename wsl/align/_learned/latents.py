@@ -46,7 +46,7 @@ def begin(
     models: the models by end, the moving one in its initial order.
     tables: the tables of other actions on the moving model.
     signs: the initial signs.
-    chart: what is learned.
+    chart: the coordinates that are learned.
     names: the leaves that count.
     solver: solves assignments.
   """

@@ -53,7 +53,7 @@ def begin(
     models: the models by end, the moving one in its initial order.
     initial: the initial element of the moving model.
     optimizer: an optax transformation.
-    chart: what is learned.
+    chart: the coordinates that are learned.
     names: the leaves that count for the gains of permutations and signs.
     solver: solves assignments.
   """
@@ -78,7 +78,7 @@ def begin(
 
 
 def coordinates(state: State, chart: chart_lib.Chart) -> Coordinates:
-  """Returns what the optimizer changes: zero tangents, and the latents."""
+  """Returns the parameters of the optimizer: zero tangents, and latents."""
   found = {}
   for end, learned in zip(chart_lib.ENDS, chart.smooth):
     tables = state.tables[end]
@@ -107,7 +107,7 @@ def _path_loss(
     models: the models by end.
     permutation: the projection of the current latents.
     batch: the batch of the loss.
-    chart: what is learned.
+    chart: the coordinates that are learned.
     loss_fn: the loss.
 
   Returns:

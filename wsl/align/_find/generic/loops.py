@@ -8,7 +8,7 @@ from wsl.align._find.generic import traits as traits_lib
 
 
 class Step(NamedTuple):
-  """What a scan's body may assume of its arguments.
+  """The traits that a scan's body may assume of its arguments.
 
   Attributes:
     carry: the traits of the carry, an induction hypothesis.
@@ -24,7 +24,7 @@ def first(
   carry: Sequence[operands_lib.Operand],
   stacks: Sequence[operands_lib.Operand],
 ) -> Step:
-  """Assumes of the carry at every step what holds for the first one."""
+  """Assumes that the carry has the traits of its initial value at every step."""
   # The slices at one step are new to the carry, which depends on those of
   # earlier steps only: given all of these, they still have a density.
   earlier = [
@@ -46,7 +46,7 @@ def first(
 
 
 def common(step: Step, results: Sequence[operands_lib.Operand]) -> Step:
-  """Keeps of the hypothesis what holds for the carry of the next step too."""
+  """Keeps the assumed traits that the carry of the next step has too."""
   carry = [
     traits_lib.common(old, new.traits)._replace(
       roots=old.roots, bounded=old.bounded and operands_lib.bounded(new)

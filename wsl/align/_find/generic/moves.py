@@ -76,7 +76,7 @@ def part(
 def concatenate(
   eqn: core.JaxprEqn, operands: Sequence[operands_lib.Operand]
 ) -> traits_lib.Traits:
-  """Keeps what holds for all operands along the other axes."""
+  """Keeps the traits that all operands have along the other axes."""
   along = frozenset([eqn.params['dimension']])
   traits = [x.traits for x in operands]
   common = lambda sets: frozenset.intersection(*sets) - along

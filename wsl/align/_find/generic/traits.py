@@ -11,7 +11,7 @@ _ALL_ROOTS = -1  # all bits
 
 
 class Traits(NamedTuple):
-  r"""What holds almost surely for the entries of an array.
+  r"""Properties that the entries of an array have almost surely.
 
   Attributes:
     roots: the roots that it depends on, a bit for each.
@@ -62,7 +62,7 @@ def union(traits: Sequence[Traits]) -> int:
 
 
 def common(x: Traits, y: Traits) -> Traits:
-  """Returns what holds for both of two arrays, one of which is chosen."""
+  """Returns the traits of either of two arrays, one of which is chosen."""
   return Traits(
     x.roots | y.roots,
     nonzero=x.nonzero and y.nonzero,
@@ -91,7 +91,7 @@ def separate_steps(traits: Traits, shape: Sequence[int]) -> bool:
 
 
 def close(t: Traits, ndim: int) -> Traits:
-  """Adds what the traits imply: density implies distinct, nonzero entries."""
+  """Adds implied traits: a density implies distinct, nonzero entries."""
   nonzero = t.nonzero or bool(t.joint)
   distinct = t.distinct.union(*t.joint.values())
   alive = frozenset(range(ndim)) if nonzero else t.alive | distinct

@@ -28,7 +28,7 @@ def propagate(
     results: its results, by the rule of the primitive.
 
   Returns:
-    The results; those of integer dtype index what the operands index.
+    The results; those of integer dtype index the same axes as the operands.
   """
   name, p = eqn.primitive.name, eqn.params
   indexes = tuple(axis for arg in args for axis in arg.indexes)

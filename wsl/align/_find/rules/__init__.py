@@ -1,4 +1,4 @@
-"""What each primitive implies for the axes of its operands.
+"""The constraints that each primitive puts on the axes of its operands.
 
 To teach a primitive, edit the first of these places that fits it. No other
 code in ``wsl`` depends on the names of primitives.
@@ -22,10 +22,10 @@ Five properties of a primitive have tables of their own:
   ``_find/pieces.py``, ``_dim_after``.
 - Its results are indices, or it takes indices: ``_find/indices/``.
 - Its results are almost surely distinct or nonzero: ``_find/generic/``.
-- It is homogeneous, odd or even: ``_gauges/powers/primitives.py``. What other
-  primitives do to scales and signs is in ``_gauges/powers/rules.py``, to
-  rotations and linear maps in ``_gauges/linear/rules.py``, to phases in
-  ``_gauges/phases/rules.py``. Without a rule, none of them acts there.
+- It is homogeneous, odd or even: ``_gauges/powers/primitives.py``. The rules of
+  other primitives are in ``_gauges/powers/rules.py`` for scales and signs, in
+  ``_gauges/linear/rules.py`` for rotations and linear maps, and in
+  ``_gauges/phases/rules.py`` for phases. Without a rule, none of them acts there.
 - It multiplies a weight by a value: ``jaxprs.PRODUCTS`` for the sites of
   activations, ``stats/_linear_maps/reader.py`` for moments of its inputs,
   ``stitch/_routes/cost.py`` for the number of operations. If it rearranges

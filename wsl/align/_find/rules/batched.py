@@ -1,6 +1,6 @@
 """Rules for linear algebra on stacks of matrices, and for transforms.
 
-What acts on the last axes of an array, or along given ones, is the same for
+An operation on the last axes of an array, or along given ones, is the same for
 each index of all other axes.
 """
 

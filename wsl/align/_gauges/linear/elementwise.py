@@ -1,4 +1,4 @@
-"""What elementwise primitives do to vectors along an axis."""
+"""Rules of elementwise primitives, for vectors along an axis."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ LINEAR = (*jaxprs.CASTS, 'neg', 'optimization_barrier')
 
 
 def unary(c: Types, step: axis_facts.Step) -> bool:
-  """Linear functions keep vectors; any function keeps what does not vary."""
+  """Linear functions keep vectors; others accept uniform arrays only."""
   x, out = step.args[0], step.results[0]
   found = elementwise.aligned(c, [x, out], out)
   if found is None:
@@ -137,7 +137,7 @@ def divide(c: Types, step: axis_facts.Step) -> bool:
 
 
 def any_function(c: Types, step: axis_facts.Step) -> bool:
-  """Keeps only what does not vary along an axis."""
+  """Accepts only operands that do not vary along an axis."""
   rows = _rows(c, step)
   if rows is None or len(step.results) != 1:
     return False
@@ -151,7 +151,7 @@ def any_function(c: Types, step: axis_facts.Step) -> bool:
 
 
 def select(c: Types, step: axis_facts.Step) -> bool:
-  """Selects between vectors by what does not vary along the axis."""
+  """Selects between vectors by a predicate that is uniform along the axis."""
   rows = _rows(c, step)
   if rows is None:
     return False

@@ -1,4 +1,4 @@
-"""What each primitive does to vectors along an axis."""
+"""The rule of each primitive, for vectors along an axis."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ def reduce_sum(c: Types, step: axis_facts.Step) -> bool:
 
 
 def reduce_any(c: Types, step: axis_facts.Step) -> bool:
-  """Keeps only what does not vary along an axis."""
+  """Fails for operands that vary; keeps the types of the other axes."""
   x, r = c.blocks(step.args[0]), c.blocks(step.results[0])
   axes = step.eqn.params['axes']
   if any(isinstance(i, str) for i in axes):

@@ -24,7 +24,7 @@ UNIFORM, ZERO, VECTOR, PAIR = 'uniform', 'zero', 'vector', 'pair'
 
 
 class Types:
-  """The states of all occurrences of atoms, and what contradicts them.
+  """The states of all occurrences of atoms, and their contradictions.
 
   ``blocks``, ``pin``, ``zero``, ``repeat`` and ``equal`` have the meaning and
   the arguments that they have in ``charges.Charges``: the rules of primitives

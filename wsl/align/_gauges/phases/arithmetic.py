@@ -1,4 +1,4 @@
-"""What elementwise primitives do to arrays on which phases act."""
+"""Rules of elementwise primitives, for arrays on which phases act."""
 
 from collections.abc import Callable
 from typing import TypeAlias

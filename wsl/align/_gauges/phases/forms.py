@@ -15,7 +15,7 @@ from wsl.align._find import axis_facts
 from wsl.align._gauges.phases import coefficients, moves
 from wsl.align._gauges.phases import names as names_lib
 
-ABSENT, FIXED = -1, -2  # units of no part, and of what no phase changes
+ABSENT, FIXED = -1, -2  # units of zeros, and of entries without a phase
 _TERMS = 16
 
 
@@ -23,8 +23,8 @@ class Term(NamedTuple):
   """A term of each entry, in tables that broadcast to those of the entries.
 
   Attributes:
-    unit: 2 z for the real part, 2 z + 1 for the imaginary part of what the
-      phase z acts on; or ``ABSENT``, or ``FIXED``.
+    unit: 2 z for the real part, 2 z + 1 for the imaginary part of the number
+      on which the phase z acts; or ``ABSENT``, or ``FIXED``.
     source: the source.
     coefficient: see ``Names``.
   """
@@ -103,7 +103,7 @@ def source(c: Phases, key: Any) -> int:
 
 
 def sourced(c: Phases, key: Any, x: np.ndarray) -> np.ndarray:
-  """Returns the sources of what an operation makes of given ones."""
+  """Returns the sources that an operation derives from given ones."""
   if key is None:
     return x
   return coefficients.map_entries(c.store, lambda s: source(c, (key, s)), x)

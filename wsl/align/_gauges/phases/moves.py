@@ -1,8 +1,8 @@
 """Moves of the entries of an array along some of its dimensions.
 
 An array is described entry by entry along *expanded* dimensions, such as heads
-and their units. What remains of the array at an entry, over the other
-dimensions (batch, positions), is its *row*. A move of expanded dimensions moves
+and their units. The part of the array at an entry, over the other dimensions
+(batch, positions), is its *row*. A move of expanded dimensions moves
 entries; a move of the others changes all rows alike, and has a key.
 """
 
@@ -26,7 +26,7 @@ class Move(NamedTuple):
     dims: its expanded dimensions.
     apply: moves a table of entries, whose size is that of the array along
       expanded dimensions and 1 along others.
-    key: what happens to rows; ``None`` if they do not change.
+    key: the change of all rows; ``None`` if they do not change.
   """
 
   shape: Shape

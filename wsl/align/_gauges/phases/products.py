@@ -1,4 +1,4 @@
-"""What products and sums along axes do to arrays on which phases act."""
+"""Rules of products and of sums along axes, for arrays on which phases act."""
 
 from collections.abc import Sequence
 

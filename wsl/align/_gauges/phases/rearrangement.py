@@ -1,4 +1,4 @@
-"""What primitives that move entries do to arrays on which phases act."""
+"""Rules of primitives that move entries, for arrays on which phases act."""
 
 from collections.abc import Sequence
 
@@ -52,7 +52,7 @@ def take(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
 
 
 def tie(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
-  """Copies an array into a loop; phases on what a loop changes are 1."""
+  """Copies an array into a loop; phases on arrays that it changes are 1."""
   (value,), (result,) = step.args, step.results
   new = result.number not in c.known and result.constant is None
   return [forms.state(c, value)] if new else None

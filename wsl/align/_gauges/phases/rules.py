@@ -1,4 +1,4 @@
-"""What each primitive does to arrays on which phases act."""
+"""The rule of each primitive, for arrays on which phases act."""
 
 from collections.abc import Callable
 from typing import TypeAlias

@@ -63,7 +63,7 @@ def _numbers(eqn: Any) -> tuple[Any, Any, Any] | None:
 
 
 class Reduced(NamedTuple):
-  """What a reduction removes and keeps of a piece.
+  """The dimensions that a reduction removes and keeps, of one piece.
 
   Attributes:
     gone: the occurrences of atoms on reduced axes.
@@ -75,7 +75,7 @@ class Reduced(NamedTuple):
 
 
 def reduced(c: Any, step: axis_facts.Step) -> list[Reduced] | None:
-  """Returns what a reduction along axes removes and keeps, by pieces.
+  """Returns the dimensions that a reduction removes and keeps, by pieces.
 
   Args:
     c: the powers, or the types, of which the layouts are taken.

@@ -59,7 +59,7 @@ def _take(c: Charges, step: axis_facts.Step) -> bool:
 
 
 def _put(c: Charges, step: axis_facts.Step) -> bool:
-  """Equates the stacks of a scan with what each step returns."""
+  """Equates the stacks of a scan with the result of each step."""
   for x, y in zip(step.args, step.results):
     one = axis_facts.Step('loop put', step.eqn, (x,), (y,))
     if not moves.moved(lambda eqn, rank: [None, *range(rank)])(c, one):

@@ -135,7 +135,7 @@ def _diagonal(
   order = lambda v: (len(v.axes) != 1, first.get(v.number, 0))
   leaves_first = sorted(facts.leaves, key=order)
   spots = [s for v in leaves_first for s in layout.spots(c.blocks(v))]
-  # What the function does not use may be used for other inputs.
+  # Atoms that the function does not use may be used for other inputs.
   wanted = [
     s
     for s in spots
