@@ -24,7 +24,7 @@ def first(
   carry: Sequence[operands_lib.Operand],
   stacks: Sequence[operands_lib.Operand],
 ) -> Step:
-  """Assumes that the carry has the traits of its initial value at every step."""
+  """Assumes that the carry keeps the traits of its initial value."""
   # The slices at one step are new to the carry, which depends on those of
   # earlier steps only: given all of these, they still have a density.
   earlier = [

@@ -1,9 +1,8 @@
 """Rules for gather and scatter at indices of an axis.
 
 A gather at indices is the product of their one-hot encoding and the operand. So
-the indexed axis is tied to the axis of the indices, and what holds for products
-holds here: an axis may depend on the index of another one only if the lookup
-pairs both.
+the indexed axis is tied to the axis of the indices, and as in a product, an
+axis may depend on the index of another one only if the lookup pairs both.
 """
 
 from collections.abc import Sequence

@@ -25,7 +25,8 @@ Five properties of a primitive have tables of their own:
 - It is homogeneous, odd or even: ``_gauges/powers/primitives.py``. The rules of
   other primitives are in ``_gauges/powers/rules.py`` for scales and signs, in
   ``_gauges/linear/rules.py`` for rotations and linear maps, and in
-  ``_gauges/phases/rules.py`` for phases. Without a rule, none of them acts there.
+  ``_gauges/phases/rules.py`` for phases. Without a rule, none of them acts
+  there.
 - It multiplies a weight by a value: ``jaxprs.PRODUCTS`` for the sites of
   activations, ``stats/_linear_maps/reader.py`` for moments of its inputs,
   ``stitch/_routes/cost.py`` for the number of operations. If it rearranges
