@@ -22,8 +22,8 @@ class Gains(NamedTuple):
 
 
 GainCache: TypeAlias = dict[str, Gains]  # by group
-# Units whose change is computed at a time: at least so many or a sixteenth of
-# the group, and a quarter of it if they have no more than so many entries.
+# Units whose change is computed at a time: at least so many, or 1/32 of the
+# group, and a quarter of it if they have no more than so many entries.
 _UNITS, _ENTRIES = 16, 2**19
 
 
@@ -110,7 +110,7 @@ def changes(
   units = np.flatnonzero(order != np.arange(len(order)))
   n = len(order)
   some = min(n // 4, _ENTRIES * n // block.moving.size)
-  length = max(_UNITS, n // 16, some)
+  length = max(_UNITS, n // 32, some)
   moving, fixed = (
     block_pairs.around(x, axis) for x in (block.moving, block.fixed)
   )

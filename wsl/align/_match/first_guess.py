@@ -87,8 +87,7 @@ def begin(
     The state, whose lists and dicts are new.
   """
   outer_of, current = view.outer_of, view.identity()
-  growth: Any = {'outer_of': outer_of, 'solvers': solvers, 'rng': rng}
-  growth |= {'room': room}
+  growth: Any = dict(outer_of=outer_of, solvers=solvers, rng=rng, room=room)
   if index == 0 and initial is not None:
     tables = {name: np.asarray(initial[name]) for name in current}
     return _permuted(blocks, tables, outer_of)
@@ -150,7 +149,7 @@ def grow(
     The state of the guess. Solved are the moves that used all of their blocks,
     since no other group in these blocks changed afterwards.
   """
-  blocks, tables, solved = [*blocks], {**tables}, set()
+  base, blocks, tables, solved = blocks, [*blocks], {**tables}, set()
   cache: cached_gains.GainCache = {}
   unmatched = {name for move in moves for name in move.dependents} - matched
   waiting = [
@@ -178,12 +177,13 @@ def grow(
     if indices:
       restricted = move._replace(blocks=tuple(indices))
       # The ascent adds the other products, but none of quadratic blocks.
-      once = all(
-        schedule.at_most_once(blocks[i], move.matched) for i in move.blocks
-      )
+      mine = [blocks[i] for i in move.blocks]
+      once = all(schedule.at_most_once(x, move.matched) for x in mine)
       kept = cache if once else {}
       step = updates.propose(restricted, blocks, outer_of, solvers, kept, room)
-      updates.apply_step(move, step.tables, blocks, tables, outer_of, cache)
+      updates.apply_step(
+        move, step.tables, blocks, tables, outer_of, cache, base
+      )
     unmatched -= move.matched
   agreement = float(weight_gains.agreement(blocks, ()))
   return State(blocks, tables, agreement, frozenset(solved), cache)
