@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.align.partial import pleas_test as reference
+from tests.align.partial import networks as reference
 from wsl import align, stats
 
 F, X = align.Factor, reference.X
