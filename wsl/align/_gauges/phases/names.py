@@ -54,7 +54,7 @@ def begin(steps: Sequence[axis_facts.Step]) -> Names:
 
 
 def of(
-  c: Names, value: axis_facts.Value, dims: moves.Dims, depth: int = 0
+  c: Names, value: axis_facts.Value, dims: moves.Dims, depth: int
 ) -> np.ndarray:
   """Returns the coefficients of an array, expanded along some dimensions."""
   shape = tuple(axis.size for axis in value.axes)
