@@ -106,9 +106,9 @@ def _least(leaves: Sequence[Any], selects: Sequence[Any]) -> list[Any]:
 def _variance(x: types.Array) -> types.Array:
   """Returns the variance of each entry of a leaf over the models, ``[...]``."""
   tau = tree.wide(x)
-  mean = _stack.sum_in_turn(tau) / len(tau)
-  squares = _stack.map_in_turn(lambda y: jnp.square(y - mean), tau)
-  return _stack.sum_in_turn(squares) / len(tau)
+  mean = _stack.sum_models(tau) / len(tau)
+  squares = _stack.map_models(lambda y: jnp.square(y - mean), tau)
+  return _stack.sum_models(squares) / len(tau)
 
 
 def _count(variance: types.Array, *, select: Any) -> types.Array:
