@@ -151,6 +151,8 @@ def _scales(
   for given in rows.values():
     powers, names = reading_lib.matrix([row for row, _ in given])
     logs = np.stack([_log_root(x) for _, x in given])
+    # c log s = -log r for each activation; the pseudo-inverse has the solution
+    # of smallest norm.
     solved = np.exp(-np.tensordot(np.linalg.pinv(powers), logs, 1))
     for name, table in zip(names, solved):
       phase = symmetry.action[name].kind == 'phase'

@@ -123,6 +123,8 @@ def match(
     if action.kind == 'sign':
       for tables in (outer_of, start, solvers):
         tables.pop(action.name, None)
+  # An activation shows the product of the signs of all actions on it: products
+  # are matched, and signs of single actions are solved for at the end.
   products = {r.group: r for r, _ in observed if r.signs}
   for name, reading in products.items():
     outer_of[name] = _outer(reading)

@@ -38,6 +38,7 @@ def enter(frames: Frames, element: Element) -> Element:
   """Returns an element of given models as one of the balanced models."""
   if not frames.symmetry.actions:
     return element
+  # h = c_fixed g c_moving^-1; the factor on the right is applied first.
   undo = compose.inverse(_whole(frames, frames.moving), frames.symmetry, np)
   return _product(frames, undo, element, frames.fixed)
 
@@ -46,6 +47,7 @@ def leave(frames: Frames, element: Element) -> Element:
   """Returns an element of the balanced models as one of the given models."""
   found = _whole(frames, element)
   if frames.symmetry.actions:
+    # g = c_fixed^-1 h c_moving.
     undo = compose.inverse(_whole(frames, frames.fixed), frames.symmetry, np)
     found = _product(frames, frames.moving, found, undo)
   cast = lambda x: x.astype(frames.dtype) if x.dtype.kind == 'f' else x

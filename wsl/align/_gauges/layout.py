@@ -177,6 +177,7 @@ def flat(
   dimensions: Sequence[Dimension], sizes: Sequence[int]
 ) -> list[Segment]:
   """Expands a product of dimensions to segments, the last one fastest."""
+  # Entry (i, j) of dimensions of n and m entries is at m i + j.
   steps = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
   return [
     Segment(

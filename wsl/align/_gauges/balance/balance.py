@@ -131,6 +131,9 @@ def solve(
   linear = [a.name for a in chosen if a.kind == 'linear' and a.name in names]
   scales = [a.name for a in chosen if a.kind != 'linear' and a.name in names]
   tables = elements.identity_actions(symmetry, names)
+  # The norm is a sum over blocks. A map whose blocks have no other action is a
+  # problem of its own, solved at once; the others share blocks with scales, or
+  # with each other.
   coupled = [name for name in linear if _is_coupled(name, pieces, names)]
   for name in linear:
     if name not in coupled:

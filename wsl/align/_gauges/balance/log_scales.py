@@ -84,6 +84,8 @@ def _terms(
       a for a in piece.acts if a.kind == 'linear' and a.name in tables
     )
     block = elements.act(block, piece.factors, maps, duals, np)
+    # Scales do not mix entries: only sums of squares over the axes without one
+    # enter the norm.
     axes = [elements.axes_of(a, piece.factors) for a in mine]
     held = sorted({i for places in axes for i in places})
     rest = tuple(i for i in range(block.ndim) if i not in held)

@@ -86,6 +86,7 @@ def add(c: Types, step: axis_facts.Step) -> bool:
     if None in states:
       c.fail(out)
       continue
+    # A number added to all entries of a vector is a multiple of ones.
     flat = any(s is None and not z for s, z in zip(row, zeros))
     several = len(states) > 1 or flat or len(spots) > 1
     if types_lib.PAIR in states and several:
@@ -114,7 +115,7 @@ def multiply(c: Types, step: axis_facts.Step) -> bool:
     spots = _values(c, row)
     if len(spots) == 1:
       c.join(spots[0], out)
-    elif spots:
+    elif spots:  # x y is invariant once it is summed, see ``types_lib.PAIR``
       c.multiply(spots[0], spots[1], out)
   return True
 

@@ -20,12 +20,14 @@ def dot(c: Types, step: axis_facts.Step) -> bool:
   c.zero([spot for d in found.groups for spot in layout.along(d)])
   for sizes in step.args[2:]:
     c.pin(sizes)
+  # (A x) . (A^-T y) = x . y: one operand is a vector, the other a covector.
   for a, b in found.contracted:
     pairs = layout.same(a, b)
     if pairs is None:
       c.zero([*layout.along(a), *layout.along(b)])
     for p, q in pairs or []:
       c.contract(p, q)
+  # Along a batch axis entries are multiplied, as by an elementwise product.
   for a, b, out in found.batch:
     pairs, results = layout.same(a, b), layout.same(a, out)
     if pairs is None or results is None:

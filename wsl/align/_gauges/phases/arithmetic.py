@@ -46,6 +46,7 @@ def divide(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
   if isinstance(given, forms.Product):
     return None if other.axes else [given]
   form = _broadcast(c, given, forms.shape_of(step.results[0]))
+  # The inverse of a row has a name of its own, equal for equal rows.
   table = names_lib.aligned(c.names, other, form.shape, form.dims)
   return [forms.times(c, form, coefficients.computed(c.store, 'div', table))]
 
@@ -99,6 +100,7 @@ def select(c: Phases, step: axis_facts.Step) -> list[forms.State] | None:
       found.append((k, state))
     elif not known_constants.is_zero(value.constant):
       found.append((k, forms.fixed(forms.shape_of(value))))
+  # With 1_k the indicator of the case k, the result is sum_k 1_k x_k.
   dims = frozenset[int]().union(*(form.dims for _, form in found))
   table = names_lib.aligned(c.names, pred, found[0][1].shape, dims)
   parts = []

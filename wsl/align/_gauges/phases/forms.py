@@ -139,6 +139,7 @@ def expanded(c: Phases, form: Form, dims: moves.Dims) -> Form:
   """
   for i in sorted(dims - form.dims):
     if form.shape[i] > 1:
+      # The table is repeated along i; names say which part of the row is meant.
       place = moves.rows(form.shape, form.dims).index(i)
       keys = [('at', place, k) for k in range(form.shape[i])]
       join = lambda parts, i=i: np.concatenate(parts, i)

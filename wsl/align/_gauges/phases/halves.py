@@ -48,6 +48,8 @@ def join(
       own = [run for run in runs if (run.leaf, run.axis) == (leaf, i)]
       chosen = only is None or (leaf, i) in only
       starts = _equal(symmetry, axis, own) if chosen else []
+      # heads * (f + f) becomes heads * 2 * f: the factor of size 2 follows the
+      # factors outside of the sum.
       segments: list[_symmetry.Segment] = []
       for s, segment in enumerate(axis):
         if s - 1 in starts:

@@ -101,6 +101,7 @@ def _grouped(
   (x, rest), (y, units), (z, out) = (
     tuple(map(layout.product, pair)) for pair in parts
   )
+  # out[g, u] = sum_i x[g, i] k[g, u, i]: groups are batch axes of a product.
   c.combine((x, y, z), (1, 1, -1))
   c.combine((rest, inner), (1, 1))
   c.equal(units, out)

@@ -144,7 +144,7 @@ def pad(c: Charges, step: axis_facts.Step) -> bool:
   x, out = c.blocks(value), c.blocks(step.results[0])
   if len(x.pieces) > 1 or len(out.pieces) > 1:
     return False
-  if not known_constants.is_zero(fill.constant):
+  if not known_constants.is_zero(fill.constant):  # zeros have any power
     c.pin(value)
   config = step.eqn.params['padding_config']
   for a, r, axis, (low, high, inner) in zip(
