@@ -15,7 +15,10 @@ from wsl import (
   deltas,
   landscape,
   merge,
+  scale,
   search,
+  stats,
+  stitch,
   surgery,
   train,
   tree,
@@ -223,6 +226,41 @@ BAD: list[tuple[Any, str]] = [
   (
     lambda: surgery.robust_signatures({'w': np.ones((2, 2), int)}, CODES[0]),
     "robust_signatures: leaf 'w' is int64",
+  ),
+  (
+    lambda: scale.tip_adapter(jnp.eye(2), [1, 0], classes=2, alpha=[1.0, 2.0]),
+    'tip_adapter: alpha has shape (2,)',
+  ),
+  (
+    lambda: scale.tip_adapter(jnp.eye(2), [1.0, 0.0], classes=2),
+    'tip_adapter: labels are of float',
+  ),
+  (
+    lambda: stitch.class_means(np.ones((2, 2)), [0, -1], classes=2),
+    'class_means: labels are not in 0 .. 1',
+  ),
+  (
+    lambda: stitch.fusion_loss(LOGITS[0], np.zeros(3, int), LOGITS[0], share=2),
+    'fusion_loss: share=2, expected 0 .. 1',
+  ),
+  (
+    lambda: stitch.fusion_loss(LOGITS[0], np.zeros(3, int), LOGITS[0], mask=1),
+    'fusion_loss: mask has shape (), expected (3,)',
+  ),
+  (
+    lambda: stitch.relative(np.ones((3, 4)), np.ones((2, 4)), center=0.5),
+    'relative: center has shape (), expected True, False or (4,)',
+  ),
+  (lambda: stitch.simplex(3, dtype=int), 'simplex: dtype=int64: expected a'),
+  (
+    lambda: stitch.random_basis(
+      jax.random.key(0), new=3, old=2, extra=1, kind=['cayley']
+    ),
+    "random_basis: no kind '['cayley']' (did you mean 'cayley'?)",
+  ),
+  (
+    lambda: stats.rbf_cka(np.eye(4), np.eye(4), width=[1.0]),
+    'rbf_cka: width has shape (1,)',
   ),
   (
     lambda: search.fit_surrogate(np.eye(9, 2), np.ones((9, 1)), link='logit'),

@@ -92,6 +92,7 @@ def cca(
       f'cca(threshold={threshold}): a share of the sum of correlations, '
       'expected 0 < threshold <= 1'
     )
+  tree.check_whole('cca', components=components)
   if components is not None and components < 1:
     raise ValueError(f'cca(components={components}): expected 1 or more')
   if moments.yy is None:

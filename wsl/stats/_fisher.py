@@ -101,6 +101,7 @@ def _check(chunk: int, labels: str, key: types.PRNGKey | None) -> None:
     raise ValueError(
       f"fisher: labels='{labels}' is none of {', '.join(_LABELS)}{hint}"
     )
+  tree.check_whole('fisher', chunk=chunk)
   if chunk < 1:
     raise ValueError(f'fisher: chunk={chunk} examples, expected at least 1')
   if (labels == 'sampled') != (key is not None):

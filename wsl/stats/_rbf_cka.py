@@ -1,6 +1,7 @@
 """Kernel alignment of two sets of features with Gaussian kernels."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,8 @@ def rbf_cka(
       f'rbf_cka: {len(x)} and {len(y)} rows: expected the same {least} or more '
       'examples'
     )
-  if not isinstance(width, jax.core.Tracer) and not width > 0:
+  tree.check_scalars('rbf_cka', width=width)
+  if not isinstance(width, jax.core.Tracer) and not 0 < width < math.inf:
     raise ValueError(f'rbf_cka(width={width}): expected width > 0')
   return _rbf_cka(x, y, width, unbiased=unbiased)
 

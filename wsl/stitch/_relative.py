@@ -106,6 +106,11 @@ def relative(
   rows = x.reshape(-1, x.shape[-1])
   if center is not False:
     shift = jnp.mean(a, 0) if center is True else jnp.asarray(center, x.dtype)
+    if shift.shape != a.shape[1:]:
+      raise ValueError(
+        f'relative: center has shape {shift.shape}, expected True, False or '
+        f'{a.shape[1:]}'
+      )
     rows, a = rows - shift[None], a - shift[None]
   similarities = KINDS[kind](rows, a)
   if normalize:

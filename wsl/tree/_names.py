@@ -132,7 +132,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
   """Returns a hint for an error message: the closest of the known names.
 
   Args:
-    name: the unknown name.
+    name: the unknown name; other objects are compared by their text.
     names: the known names.
 
   Returns:
@@ -142,7 +142,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
     >>> 'no leaf' + nearest('kernal', ['bias', 'kernel'])
     "no leaf (did you mean 'kernel'?)"
   """
-  close = difflib.get_close_matches(name, names, n=1)
+  close = difflib.get_close_matches(str(name), names, n=1)
   return f" (did you mean '{close[0]}'?)" if close else ''
 
 

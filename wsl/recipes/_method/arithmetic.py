@@ -104,7 +104,10 @@ def _key(given: arguments.Arguments) -> types.PRNGKey:
 
 def _density(given: arguments.Arguments) -> np.ndarray:
   """Returns the fraction of entries kept of each model, 0 .. 1."""
-  return np.clip(np.asarray(given.each['density'], np.float64), 0, 1)
+  density = np.asarray(given.each['density'], np.float64)
+  if (density < 0).any():
+    raise ValueError(f'density={density.min():g}: expected numbers 0 .. 1')
+  return np.minimum(density, 1)
 
 
 def _positive(density: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
 
@@ -80,12 +81,18 @@ def tip_adapter(
     al., "Knowledge Composition using Task Vectors with Learned Anisotropic
     Scaling", 2024, arXiv:2407.02880.
   """
-  x, y = _checked('tip_adapter', features, labels, classes)
+  tree.check_scalars('tip_adapter', alpha=alpha, beta=beta)
+  tree.check_whole('tip_adapter', classes=classes)
+  if tree.is_traced(labels):
+    raise ValueError(
+      'tip_adapter: labels are traced: they are part of the head'
+    )
+  x, _ = _checked('tip_adapter', features, labels, classes)
   return TipAdapter(
     keys=tree.unit(x),
     alpha=jnp.asarray(alpha, x.dtype),
     beta=jnp.asarray(beta, x.dtype),
-    labels=tuple(y.tolist()),
+    labels=tuple(np.asarray(labels).tolist()),
     classes=classes,
   )
 
@@ -227,6 +234,8 @@ def _checked(
       f'{label}: features are {list(x.shape)} and labels {list(y.shape)}, '
       'expected [n, d] and [n] of the same n >= 1 examples'
     )
+  if not jnp.issubdtype(y.dtype, jnp.integer):
+    raise ValueError(f'{label}: labels are of {y.dtype}, expected integers')
   inside = jnp.all((y >= 0) & (y < classes))
   if not isinstance(inside, jax.core.Tracer) and not inside:
     raise ValueError(f'{label}: labels are not in 0 .. {classes - 1}')

@@ -61,6 +61,8 @@ def random_basis(
     ValueError: if a size is out of range.
   """
   tree.check_scalars('random_basis', scale=scale)
+  tree.check_whole('random_basis', new=new, old=old, extra=extra)
+  rotation.check_kind('random_basis', kind)
   if not 1 <= extra <= old:
     raise ValueError(
       f'random_basis: extra={extra}: expected 1 .. {old}, the width of '

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import batches as batches_lib
 from wsl import tree, types
@@ -38,12 +39,27 @@ def class_means(
   Returns:
     ``[K, d_old]``; 0 for a class without examples.
 
+  Raises:
+    ValueError: if labels are no integers of the examples, or known ones are
+      outside of 0 .. K - 1.
+
   Example:
     >>> import jax.numpy as jnp
     >>> class_means(2 * jnp.eye(2), [1, 1], classes=2).tolist()
     [[0.0, 0.0], [0.5, 0.5]]
   """
   directions = tree.unit(*tree.widen(features))
+  tree.check_whole('class_means', classes=classes)
+  known = labels if tree.is_traced(labels) else np.asarray(labels)
+  whole = jnp.issubdtype(known.dtype, jnp.integer)
+  if not whole or known.shape != directions.shape[:1]:
+    raise ValueError(
+      f'class_means: labels are {known.dtype}{list(known.shape)}, expected '
+      f'integers [{len(directions)}]'
+    )
+  outside = isinstance(known, np.ndarray) and ((known < 0) | (known >= classes))
+  if np.any(outside):
+    raise ValueError(f'class_means: labels are not in 0 .. {classes - 1}')
   member = jax.nn.one_hot(jnp.asarray(labels), classes, dtype=directions.dtype)
   counts = jnp.maximum(jnp.sum(member, 0), 1)
   return tree.matmul(member.T, directions) / counts[:, None]

@@ -56,16 +56,25 @@ def orthogonal(free: types.Array, *, kind: str = 'cayley') -> types.Array:
     Lezcano-Casado & Martínez-Rubio, "Cheap Orthogonal Constraints in Neural
     Networks", 2019, arXiv:1901.08428 (the exponential).
   """
-  if kind not in _MAPS:
-    hint = tree.nearest(kind, list(_MAPS))
-    raise ValueError(
-      f"orthogonal: no kind '{kind}'{hint}: there are {', '.join(_MAPS)}"
-    )
+  check_kind('orthogonal', kind)
   shape = jnp.shape(free)
   if len(shape) != 2 or shape[0] != shape[1]:
     raise ValueError(f'orthogonal: {list(shape)} is not square: give [d, d]')
   (wide,) = tree.widen(free)
   return _MAPS[kind](wide)
+
+
+def check_kind(function: str, kind: str) -> None:
+  """Checks the name of a map to orthogonal matrices.
+
+  Raises:
+    ValueError: naming the kinds.
+  """
+  if not isinstance(kind, str) or kind not in _MAPS:
+    raise ValueError(
+      f"{function}: no kind '{kind}'{tree.nearest(kind, list(_MAPS))}: there "
+      f'are {", ".join(_MAPS)}'
+    )
 
 
 def _cayley(free: types.Array) -> types.Array:

@@ -52,6 +52,8 @@ def simplex(
     and Implications for Improved Model Replacements", 2024, arXiv:2405.02581
     (which reserves 1024 classes).
   """
+  tree.check_whole('simplex', classes=classes)
+  tree.output_dtype('simplex', (), dtype)
   if classes < 2:
     raise ValueError(f'simplex: classes={classes}: expected 2 or more')
   width = classes - 1

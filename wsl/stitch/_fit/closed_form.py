@@ -107,6 +107,7 @@ class Fitter:
         f"no kind '{self.kind}' of adapter{hint}: there are {', '.join(KINDS)}"
       )
     tree.check_scalars('fit', ridge=self.ridge, alpha=self.alpha)
+    tree.check_whole('fit', rank=self.rank)
     if self.kind == 'low_rank' and (self.rank < 1 or self.key is None):
       raise ValueError(
         f'low_rank with rank={self.rank} and key={self.key}: expected '

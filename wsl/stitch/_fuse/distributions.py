@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from wsl import tree, types
 
@@ -97,6 +98,8 @@ def fuse_probabilities(
     raise ValueError(
       f"fuse_probabilities(combine={combine!r}): expected 'min' or 'mean'{hint}"
     )
+  tokens = np.shape(probabilities)[1]
+  mask = _of_tokens('fuse_probabilities', mask, tokens)
   operands = (jnp.asarray(probabilities), jnp.asarray(labels))
   found: types.Array = tree.apply_kernel(
     _fused, *operands, combine=combine, mask=mask
@@ -127,6 +130,9 @@ def fusion_loss(
   Returns:
     A number; the loss of a batch is the mean over ``jax.vmap``.
 
+  Raises:
+    ValueError: if ``share`` is out of range, or the mask is not ``[N]``.
+
   Example:
     >>> import jax.numpy as jnp
     >>> logits, fused = jnp.zeros((1, 2)), jnp.asarray([[0.5, 0.5]])
@@ -137,11 +143,27 @@ def fusion_loss(
     Wan et al., 2024, arXiv:2401.10491; Zhang et al., 2024, arXiv:2410.13699.
   """
   tree.check_scalars('fusion_loss', share=share)
+  if not tree.is_traced(share) and not 0 <= share <= 1:
+    raise ValueError(f'fusion_loss: share={share}, expected 0 .. 1')
+  mask = _of_tokens('fusion_loss', mask, logits.shape[0])
   operands = (jnp.asarray(x) for x in (logits, labels, fused))
   found: types.Array = tree.apply_kernel(
     _loss, *operands, share=share, mask=mask
   )
   return found
+
+
+def _of_tokens(
+  function: str, mask: types.ArrayLike | None, tokens: int
+) -> types.Array | None:
+  """Returns the mask of tokens ``[N]``, after a check of its shape."""
+  if mask is None:
+    return None
+  if np.shape(mask) != (tokens,):
+    raise ValueError(
+      f'{function}: mask has shape {np.shape(mask)}, expected ({tokens},)'
+    )
+  return jnp.asarray(mask)
 
 
 def _mean(x: types.Array, mask: types.Array | None) -> types.Array:
