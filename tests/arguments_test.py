@@ -1,5 +1,6 @@
 """Arguments of all rooms: a bad one is named in one line, a good one counts."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -72,6 +73,7 @@ FLOAT8 = [
   for n in (1, 2, 3)
 ]
 BRICK = {'w': surgery.BrickSlice(0, np.asarray([1]), 1)}
+CODED = dataclasses.replace(FACTORS, a=np.ones((1, 4), int))
 ORDER = np.asarray([1, 0])
 LOGITS = np.zeros((2, 3, 4), np.float32)
 
@@ -261,6 +263,14 @@ BAD: list[tuple[Any, str]] = [
   (
     lambda: stats.rbf_cka(np.eye(4), np.eye(4), width=[1.0]),
     'rbf_cka: width has shape (1,)',
+  ),
+  (
+    lambda: deltas.apply(A, {'w': 1j * A['w']}),
+    "apply: delta leaf 'w' is complex64, the result float32 would drop",
+  ),
+  (
+    lambda: adapters.project(np.ones(4), CODED),
+    'project: has factors of int64: quantised? dequantise first',
   ),
   (
     lambda: search.fit_surrogate(np.eye(9, 2), np.ones((9, 1)), link='logit'),

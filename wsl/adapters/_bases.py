@@ -218,6 +218,7 @@ def overlap(deltas: types.Deltas) -> dict[str, types.Array]:
         raise ValueError(
           f"overlap: leaf '{name}' is of one LoRA: give adapters.stack of them"
         )
+      tree.check_real('overlap', {name: x.a}, 'only real spans are compared')
       found[name] = tree.read(tree.apply_kernel(_overlap, x.a, before))
       before = found[name]
   if not found:

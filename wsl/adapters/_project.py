@@ -61,7 +61,8 @@ def project(
     ranks = ranks * gates.astype(wide)
   scale = jnp.asarray(factors.scale).astype(wide)
   y = scale * tree.matmul(ranks, b.T)
-  return y.astype(x.dtype) if tree.is_float(x) else y
+  narrow = tree.is_float(x) and tree.is_complex(y) == tree.is_complex(x)
+  return y.astype(x.dtype) if narrow else y
 
 
 def gate(factors: deltas_lib.Factors, gates: types.Array) -> deltas_lib.Factors:
@@ -105,6 +106,7 @@ def gate(factors: deltas_lib.Factors, gates: types.Array) -> deltas_lib.Factors:
 
 def check_inputs(function: str, x: Any, factors: deltas_lib.Factors) -> None:
   """Checks that factors are of one matrix, and inputs are its inputs."""
+  deltas_lib.check_shapes(function, '', factors)
   if factors.a.ndim != 2:
     raise ValueError(
       f'{function}: the factors are of {len(factors.a)} matrices: take those '

@@ -67,9 +67,9 @@ def apply(
     'apply: the delta', delta, 'the base', base, is_leaf=is_leaf
   )
   leaves = tree.named(base, is_leaf=is_none)
-  for name, d in tree.named(delta, is_leaf=_factors.is_factors).items():
-    _check_fits(name, d, leaves[name])
   hyper = tree.output_dtype('apply', base, dtype)
+  for name, d in tree.named(delta, is_leaf=_factors.is_factors).items():
+    _check_fits(name, d, leaves[name], hyper.get('dtype'))
   coefs = tree.scalars('apply', 'coef', coef, base)
   # Leaves of arrays are planned, and computed together.
   lazy = tree.on_demand((base, delta))
@@ -130,7 +130,9 @@ def _add_product(
   return _add(base, delta, **hyper)
 
 
-def _check_fits(name: str, delta: Any, base: Any) -> None:
+def _check_fits(
+  name: str, delta: Any, base: Any, dtype: tree.Static | None
+) -> None:
   """Checks one leaf of a delta against the base's leaf of that name."""
   if base is None or not tree.is_float(base):
     raise ValueError(
@@ -138,6 +140,15 @@ def _check_fits(name: str, delta: Any, base: Any) -> None:
     )
   if _factors.is_factors(delta):
     _factors.check_shapes('apply', name, delta)
+  parts = jax.tree.leaves(delta) if _factors.is_factors(delta) else [delta]
+  output = base if dtype is None else np.empty(0, dtype.value)
+  if not tree.is_complex(output):
+    for part in parts:
+      if hasattr(part, 'dtype') and tree.is_complex(part):
+        raise ValueError(
+          f"apply: delta leaf '{name}' is {part.dtype}, the result "
+          f'{output.dtype} would drop its imaginary part: give dtype=complex64'
+        )
   found, wanted = tuple(delta.shape), tuple(base.shape)
   stack = _factors.is_factors(delta) and delta.stacked
   if found != wanted or stack:

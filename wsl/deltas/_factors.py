@@ -85,8 +85,16 @@ def check_shapes(function: str, name: str, x: Factors) -> None:
   """Checks that factors are those of a leaf of their shape and view.
 
   Raises:
-    ValueError: naming the function, the leaf and the shapes.
+    ValueError: naming the function, the leaf and the shapes; or factors that
+      are integers.
   """
+  for part in (x.a, x.b):
+    if not tree.is_float(part):
+      place = f" leaf '{name}'" if name else ''
+      raise ValueError(
+        f'{function}:{place} has factors of {part.dtype}: quantised? '
+        'dequantise first'
+      )
   matrices, inputs, outputs = x.view.fit(x.shape).sizes(x.shape)
   lead = np.shape(x.scale)
   lead = (*lead, matrices) if len(x.a.shape) == len(lead) + 3 else lead

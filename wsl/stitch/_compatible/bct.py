@@ -50,7 +50,8 @@ def class_means(
   """
   directions = tree.unit(*tree.widen(features))
   tree.check_whole('class_means', classes=classes)
-  known = labels if tree.is_traced(labels) else np.asarray(labels)
+  traced = tree.is_traced(labels)
+  known: Any = jnp.asarray(labels) if traced else np.asarray(labels)
   whole = jnp.issubdtype(known.dtype, jnp.integer)
   if not whole or known.shape != directions.shape[:1]:
     raise ValueError(
