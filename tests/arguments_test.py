@@ -408,3 +408,12 @@ def test_scores_of_complex_weights_are_real() -> None:
   found = surgery.wanda_scores(weight, grams)['w']
   assert found.dtype == np.float32
   np.testing.assert_allclose(found, [[5.0], [1.0]], rtol=1e-6)
+
+
+def test_a_bank_of_float64_is_not_narrowed_in_a_trace() -> None:
+  with jax.enable_x64(False):
+    wide = {'w': np.ones(2)}
+    bank = scale.bank(wide, [{'w': np.full(2, 3.0)}])
+    np.testing.assert_array_equal(scale.combine(bank, 0.5)['w'], [1.0, 1.0])
+    with pytest.raises(ValueError, match='combine: leaf'):
+      jax.jit(lambda c: scale.combine(bank, c))(jnp.asarray(0.5, 'float32'))

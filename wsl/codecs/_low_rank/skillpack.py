@@ -111,8 +111,7 @@ def skillpack(
       continue
     if is_factors(leaf):
       deltas_lib.check_shapes('skillpack', name, leaf)
-      parts = {name: leaf.a, f'{name} (B)': leaf.b}
-      tree.check_real('skillpack', parts, 'only real ones are rounded')
+      tree.check_real('skillpack', {name: leaf}, 'only real ones are rounded')
       leaves.append(_round_factors(name, leaf, view.gram, layout, run))
       continue
     factors = _extract(name, leaf, view.view, rank, energy)

@@ -91,6 +91,8 @@ def init(
         f"init: leaf '{name}' needs coefficients {shape}, others in block "
         f"'{block}' {blocks[block]}: split them alike, or name another block"
       )
+  if tree.is_traced(value):
+    tree.check_not_narrowed('init', bank.leaves)
   dtype = banks.dtype_of(bank)
   # Without x64, coefficients of float64 are numpy arrays on the host.
   full: Any = np.full if tree.narrowed(dtype) else jnp.full

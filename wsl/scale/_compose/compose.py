@@ -58,6 +58,7 @@ def compose(
   """
   base_checks.check('compose', base, bank)
   coefs = transform(coefs)
+  _check_wide('compose', bank, coefs)
   by_leaf = coef_tree.expand(coefs, bank)
   leaves = tree.named(base)
   composed = {
@@ -96,6 +97,7 @@ def combine(bank: banks.Bank, coefs: Any) -> types.Delta:
     >>> combine(bank, 0.5)['w'].tolist()
     [1.0, 1.0]
   """
+  _check_wide('combine', bank, coefs)
   by_leaf = coef_tree.expand(coefs, bank)
   first = dict(bank.tied)
   found: dict[str, Any] = {}
@@ -114,6 +116,12 @@ def combine(bank: banks.Bank, coefs: Any) -> types.Delta:
     else:
       found[name] = found.get(first.get(name, ''))
   return jax.tree.unflatten(bank.structure, list(found.values()))
+
+
+def _check_wide(function: str, bank: banks.Bank, coefs: Any) -> None:
+  """Checks that a trace of the coefficients would not narrow float64."""
+  if tree.is_traced(coefs):
+    tree.check_not_narrowed(function, bank.leaves)
 
 
 def _apply(
