@@ -5,6 +5,7 @@ CPU) in float64, tensor by tensor.
 """
 
 from collections.abc import Callable
+import functools
 import itertools
 import pathlib
 from typing import Any
@@ -202,6 +203,22 @@ def test_pairs_of_models_by_one_reduction(models, axis, monkeypatch) -> None:
   change = lambda t: merged(jnp.asarray(x).at[0].add(t * step)).sum() / 2e-6
   found = jax.grad(lambda x: merged(x).sum())(jnp.asarray(x))[0].ravel()[9]
   np.testing.assert_allclose(found, change(1) - change(-1), rtol=1e-6)
+
+
+@traces.fresh()
+def test_equal_leaves_in_one_loop_have_the_means_of_each(monkeypatch) -> None:
+  monkeypatch.setattr(
+    jax.lax, 'platform_dependent', lambda *xs, cpu, default: default(*xs)
+  )
+  rng = np.random.default_rng(0)
+  draw = lambda i: jnp.asarray(rng.normal(1, 1 + i, size=(3, 2)))
+  models = [{f'x_{i}': draw(i) for i in range(6)} for _ in range(3)]
+  merged = jax.jit(functools.partial(merge.karcher, weights=WEIGHTS))(models)
+  assert list(merged) == list(models[0])
+  for name, x in merged.items():
+    leaf = [{name: model[name]} for model in models]
+    wanted = merge.karcher(leaf, weights=WEIGHTS)[name]
+    np.testing.assert_allclose(x, wanted, rtol=1e-12)
 
 
 def test_della_keeps_by_rank_and_stays_unbiased() -> None:

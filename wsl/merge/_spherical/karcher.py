@@ -68,7 +68,7 @@ def karcher(
   _checks.some_sum('karcher', weights)
   if len(models) == 1:
     return models[0]
-  return sphere.map_floats(_karcher, models, weights, hyper)
+  return sphere.map_alike(_karcher, models, weights, hyper)
 
 
 def _karcher(
