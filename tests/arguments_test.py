@@ -59,6 +59,10 @@ MODELS = [
 ]
 
 
+VIEWS = {'v|w': tree.Matrix(rows=(1,), columns=(0,))}
+CODED_MODEL = MODELS[0] | {'v': np.ones((2, 2), np.int8)}
+
+
 def permute(order: Any, **scales: Any) -> Any:
   tables = {'h': order} | {f'{k} h': v for k, v in scales.items()}
   return align.permute(MODELS[0], tables, symmetry=SYMMETRY)
@@ -174,6 +178,22 @@ BAD: list[tuple[Any, str]] = [
   (
     lambda: jax.jit(lambda p: align.agreement([p, p]))(MODELS[0]),
     "agreement: leaf 'n' is traced, and agreement computes on the host",
+  ),
+  (
+    lambda: align.pleas(
+      CODED_MODEL, MODELS[1], symmetry=SYMMETRY, separate=0.5, grams={}
+    ),
+    "pleas: b: integer leaf 'v' differs from a's: quantised?",
+  ),
+  (
+    lambda: align.partial_cost(*MODELS[:2], symmetry=SYMMETRY, separate=[0.5]),
+    'partial_cost: separate has shape (1,)',
+  ),
+  (
+    lambda: align.transport(
+      *MODELS[:2], symmetry=SYMMETRY, views=VIEWS, masses=[0.5, 0.5]
+    ),
+    'transport: masses is a list: give two dicts',
   ),
   (
     lambda: align.learned_matching(

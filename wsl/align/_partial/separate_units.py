@@ -36,13 +36,15 @@ def count_units(
     ValueError: naming the leaf, group or fraction that does not fit.
   """
   tree.check_names(f'{caller}: b', b, 'a', a)
+  tree.check_weights(caller, {'a': a, 'b': b})
   _arguments.check_leaves(symmetry, tree.named(a), f'{caller}: a')
   names = [group.name for group in movable(symmetry)]
   if not isinstance(separate, Mapping):
     separate = dict.fromkeys(names, separate)
   separate_counts = {}
   for name, fraction in separate.items():
-    if not 0 <= fraction <= 1:
+    tree.check_scalars(caller, remedy='or one by group', separate=fraction)
+    if fraction is None or not 0 <= fraction <= 1:
       raise ValueError(
         f"{caller}: separate={fraction} of group '{name}', expected a fraction "
         '0 .. 1 of its units'

@@ -116,6 +116,12 @@ def masses(
   """
   found = {}
   given = ({}, {}) if given is None else given
+  pair_of = isinstance(given, (tuple, list)) and len(given) == 2
+  if not pair_of or not all(isinstance(side, Mapping) for side in given):
+    raise ValueError(
+      f'transport: masses is a {type(given).__name__}: give two dicts, of the '
+      'units of fixed and of moving'
+    )
   for side in given:
     for name in side:
       names = [group.name for group in symmetries[0].groups]
