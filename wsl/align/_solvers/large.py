@@ -7,7 +7,8 @@ from wsl.align._solvers import auction, row_blocks, sparse
 LARGE = 1024  # the smallest n for which candidates suffice without prices
 # Candidate columns of each row: from the columns' means, or from the prices of
 # an auction or of similar gains.
-_MANY, _FEW = 24, 16
+_MANY, _FEW = 24, 20
+_SOME = 8  # one of so many rows is compared before all of them
 
 
 def solve(
@@ -25,10 +26,9 @@ def solve(
   n = len(gains)
   if gains.dtype not in (np.float32, np.float64):
     gains = gains.astype(np.float64)
-  best = row_blocks.run(lambda rows: gains[rows].argmax(1), n, entries=n)
-  columns = np.concatenate(best)
-  if np.bincount(columns, minlength=n).max() == 1:
-    # Distinct maxima of the rows are the optimum, and prices of 0 certify it.
+  columns = _distinct_maxima(gains)
+  if columns is not None:
+    # They are the optimum, and prices of 0 certify it.
     return sparse.Solution(columns.astype(np.int32), np.zeros(n))
   if prices is not None:
     found = _candidates(gains, prices, diagonal=True)
@@ -49,6 +49,18 @@ def solve(
   # sum_i (S[i, pi(i)] - p[pi(i)]) = sum_i S[i, pi(i)] - sum_j p[j].
   columns = optimize.linear_sum_assignment(prices.astype(np.float64) - gains)[1]
   return sparse.Solution(columns.astype(np.int32), prices)
+
+
+def _distinct_maxima(gains: np.ndarray) -> np.ndarray | None:
+  """Returns the best column of each row if no two rows share one."""
+  n, columns = len(gains), None
+  # Where maxima are shared, they mostly are among some of the rows.
+  for count in (n // _SOME, n):
+    best = row_blocks.run(lambda rows: gains[rows].argmax(1), count, entries=n)
+    columns = np.concatenate(best)
+    if np.bincount(columns).max() > 1:
+      return None
+  return columns
 
 
 def _candidates(

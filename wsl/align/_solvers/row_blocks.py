@@ -12,9 +12,9 @@ import functools
 import os
 from typing import Any, TypeVar
 
-_ENTRIES = 2**16  # of a block, which stays in a core's cache
-_LEAST = 4  # blocks for each thread, so that most of an array is not copied
-_MAX_THREADS = 16
+_ENTRIES = 2**17  # of a block, which stays in a core's cache
+_LEAST = 2  # blocks for each thread, so that most of an array is not copied
+_MAX_THREADS = 8  # more take longer to begin than they save
 
 T = TypeVar('T')
 

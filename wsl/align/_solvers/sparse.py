@@ -68,12 +68,12 @@ def solve(
   """
   n = len(gains)
   prices = prices.astype(np.float64)
-  largest = _largest(gains)
   pairs = candidates.best_columns(gains, prices, min(count, n))
   if diagonal:
     pairs = _merge(pairs, np.arange(n) * (n + 1))
   for _ in range(_MAX_ROUNDS):
-    rows, columns = pairs // n, pairs % n
+    rows = pairs // n
+    columns = pairs - n * rows
     values = gains[rows, columns].astype(np.float64)
     found = _assign(rows, columns, values, prices)
     if found is None:
@@ -85,7 +85,7 @@ def solve(
     # violated then are near the limit now.
     margin = float((raised - prices).mean())
     prices = raised
-    near, violated = _violated(gains, found, prices, largest, margin)
+    near, violated = _violated(gains, found, prices, margin)
     if not violated.any():
       return Solution(found.astype(np.int32), prices)
     if len(near) > _MAX_NEAR * n:
@@ -94,15 +94,6 @@ def solve(
     if violated.sum() > most or len(pairs) > _MAX_CANDIDATES * n:
       return None
   return None
-
-
-def _largest(gains: np.ndarray) -> float:
-  """Returns the largest magnitude of the gains."""
-  n = len(gains)
-  ends = row_blocks.run(
-    lambda rows: max(gains[rows].max(), -gains[rows].min()), n, entries=n
-  )
-  return float(max(ends))
 
 
 def _merge(*parts: np.ndarray) -> np.ndarray:
@@ -164,7 +155,7 @@ def _certify(
   first = np.searchsorted(rows, np.arange(n + 1))
   counts, first = np.diff(first), first[:-1]
   prices = prices.copy()
-  tolerance = _UPDATE * (np.abs(values).max() + np.abs(prices).max())
+  tolerance = _UPDATE * (np.abs(own).max() + np.abs(prices).max())
   excess = values - (own + tolerance)[rows]
   raised = np.arange(n)  # columns whose price was raised
   marked = np.zeros(n, bool)
@@ -192,7 +183,6 @@ def _violated(
   gains: np.ndarray,
   found: np.ndarray,
   prices: np.ndarray,
-  largest: float,
   margin: float,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Compares all columns to those that the rows have.
@@ -201,7 +191,6 @@ def _violated(
     gains: ``[n, n]``.
     found: the column of each row.
     prices: of the columns.
-    largest: the largest magnitude of the gains.
     margin: of profits that are nearly preferred.
 
   Returns:
@@ -210,10 +199,13 @@ def _violated(
   """
   n, dtype = len(gains), gains.dtype
   own = gains[np.arange(n), found] - prices[found]
-  scale = largest + np.abs(prices).max()
+  scale = np.abs(own).max() + 2 * np.abs(prices).max()
   limit = own + _CERTIFIED * scale
   # In the gains' own dtype prices, differences and limits have a relative
   # rounding of eps / 2 each. Pairs within these errors are compared in float64.
+  # Rounded differences do not decrease with the gain, so that those above the
+  # limit have no error larger than that at the limit, whose magnitude is less
+  # than the scale.
   rounding = 4 * float(np.finfo(dtype).eps) * scale
   near = (limit - rounding - margin).astype(dtype)
   rounded = prices.astype(dtype)
@@ -221,7 +213,9 @@ def _violated(
   def preferred(block: slice) -> tuple[np.ndarray, np.ndarray]:
     profit = gains[block] - rounded
     chosen = np.flatnonzero(profit > near[block, None])
-    rows, columns = chosen // n + block.start, chosen % n
+    rows = chosen // n
+    columns = chosen - n * rows
+    rows += block.start
     exact = gains[rows, columns] - prices[columns] > limit[rows]
     return block.start * n + chosen, exact
 
