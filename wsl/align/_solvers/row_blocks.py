@@ -13,7 +13,7 @@ import os
 from typing import Any, TypeVar
 
 _ENTRIES = 2**17  # of a block, which stays in a core's cache
-_LEAST = 2  # blocks for each thread, so that most of an array is not copied
+_LEAST = 4  # blocks for each thread, so that most of an array is not copied
 _MAX_THREADS = 8  # more take longer to begin than they save
 
 T = TypeVar('T')

@@ -21,7 +21,7 @@ _MAX_ROUNDS = 12
 _MAX_CANDIDATES = 48  # for each row, on average
 _MAX_NEAR = 16  # of them added at once
 _MAX_SWEEPS = 300  # of the prices
-_UNIT = 2.0**-22  # of the solver's integers, relative to the largest number
+_UNIT = 2.0**-26  # of the solver's integers, relative to the largest number
 # Rounding, in units of the largest gain or price: of the prices' updates, and
 # of the certificate.
 _UPDATE, _CERTIFIED = 1e-15, 1e-14
