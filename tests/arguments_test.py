@@ -1,4 +1,7 @@
-"""Arguments of all rooms: a bad one is named in one line, a good one counts."""
+"""Arguments of all rooms: a bad one is named in one line, a good one counts.
+
+``tests/defaults_test.py`` runs this file a second time with JAX's defaults.
+"""
 
 import dataclasses
 from typing import Any
@@ -362,10 +365,8 @@ def test_karcher_without_a_tolerance() -> None:
 
 
 def test_projected_integers_are_floats() -> None:
-  factors = deltas.Factors(
-    np.full((1, 4), 0.5), np.ones((3, 1)), 1.0, (4, 3), tree.Matrix((0,), (1,))
-  )
-  found = adapters.project(np.asarray([1, 0, 0, 0]), factors)
+  half = dataclasses.replace(FACTORS, a=jnp.full((1, 4), 0.5))
+  found = adapters.project(np.asarray([1, 0, 0, 0]), half)
   np.testing.assert_array_equal(found, [0.5] * 3)
 
 
@@ -430,10 +431,14 @@ def test_scores_of_complex_weights_are_real() -> None:
   np.testing.assert_allclose(found, [[5.0], [1.0]], rtol=1e-6)
 
 
-def test_a_bank_of_float64_is_not_narrowed_in_a_trace() -> None:
+def test_float64_is_not_narrowed() -> None:
   with jax.enable_x64(False):
     wide = {'w': np.ones(2)}
     bank = scale.bank(wide, [{'w': np.full(2, 3.0)}])
     np.testing.assert_array_equal(scale.combine(bank, 0.5)['w'], [1.0, 1.0])
+    with pytest.raises(ValueError, match="project: leaf 'A' is float64"):
+      adapters.project(
+        np.ones(4, 'float32'), dataclasses.replace(FACTORS, a=np.ones((1, 4)))
+      )
     with pytest.raises(ValueError, match='combine: leaf'):
       jax.jit(lambda c: scale.combine(bank, c))(jnp.asarray(0.5, 'float32'))

@@ -21,6 +21,7 @@ FILES = (
   *('tests/codecs/masks_test.py', 'tests/codecs/file_test.py'),
   'tests/surgery/experts_settings_test.py',
   'tests/surgery/program_settings_test.py',
+  'tests/arguments_test.py',
 )
 
 

@@ -93,6 +93,7 @@ def gate(factors: deltas_lib.Factors, gates: types.Array) -> deltas_lib.Factors:
     as ``smora_gates`` and ``mora_gates``.
   """
   gates = jnp.asarray(gates)
+  tree.check_not_narrowed('gate', {'B': factors.b})
   if gates.shape != (factors.rank,):
     raise ValueError(
       f'gate: gates have shape {gates.shape}, expected ({factors.rank},): give '
@@ -107,6 +108,7 @@ def gate(factors: deltas_lib.Factors, gates: types.Array) -> deltas_lib.Factors:
 def check_inputs(function: str, x: Any, factors: deltas_lib.Factors) -> None:
   """Checks that factors are of one matrix, and inputs are its inputs."""
   deltas_lib.check_shapes(function, '', factors)
+  tree.check_not_narrowed(function, {'A': factors.a, 'B': factors.b})
   if factors.a.ndim != 2:
     raise ValueError(
       f'{function}: the factors are of {len(factors.a)} matrices: take those '
