@@ -296,6 +296,15 @@ BAD: list[tuple[Any, str]] = [
     'project: has factors of int64: quantised? dequantise first',
   ),
   (
+    lambda: surgery.widen(
+      {'n': np.asarray(3), 'v': np.ones((2, 2), int), 'w': A['w']},
+      {'h': 3},
+      symmetry=SYMMETRY,
+      views={'v|w': tree.Matrix(rows=(0,), columns=(1,))},
+    ),
+    "widen: leaf 'v' is int64, and copies divide it",
+  ),
+  (
     lambda: search.fit_surrogate(np.eye(9, 2), np.ones((9, 1)), link='logit'),
     "fit_surrogate: link='logit': expected one of",
   ),

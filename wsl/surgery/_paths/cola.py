@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from wsl import types
+from wsl import tree, types
 from wsl.surgery._paths import path_tree
 
 Path = tuple[int, ...]
@@ -188,8 +188,10 @@ def _check(
     'longest': (limits.longest, depth),
   }
   for name, (value, low) in least.items():
-    if not isinstance(value, int) or value < low:
+    tree.check_whole('cola', **{name: value})
+    if value < low:
       raise ValueError(f'cola: {name}={value!r}: a whole number >= {low}')
+  tree.check_scalars('cola', penalty=penalty, explore=explore)
   if not penalty >= 0 or not explore >= 0:
     raise ValueError(
       f'cola: penalty={penalty}, explore={explore}: expected numbers >= 0'

@@ -99,6 +99,11 @@ def widen(
     if not any(used & set(units) for used in groups):
       continue
     rows = _rows(name, leaf, rules, groups, units)
+    if rows and not tree.is_float(leaf):
+      raise ValueError(
+        f"widen: leaf '{name}' is {leaf.dtype}, and copies divide it: "
+        'quantised? dequantise first'
+      )
     plans[name] = tuple(
       _copies(i, parts, units, divide=i in rows)
       for i, parts in enumerate(symmetry.layout(name))
@@ -129,6 +134,10 @@ def _units(
   """Returns for each group the old unit of each new one."""
   known = {group.name: group.size for group in symmetry.groups}
   found = {}
+  if not isinstance(sizes, Mapping):
+    raise ValueError(
+      f'widen: sizes is a {type(sizes).__name__}: give {{group: units}}'
+    )
   for name, size in sizes.items():
     if name not in known:
       raise ValueError(
@@ -136,7 +145,8 @@ def _units(
         'align.explain lists them'
       )
     old = known[name]
-    if not isinstance(size, int) or size < old:
+    tree.check_whole('widen', **{f'sizes[{name!r}]': size})
+    if size < old:
       raise ValueError(
         f"widen: group '{name}' has {old} units, {size!r} asked: expected a "
         'whole number that is not smaller'

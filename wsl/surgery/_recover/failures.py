@@ -128,6 +128,7 @@ def simulate_failures(
     )
   stages_lib.count('simulate_failures', params[blocks])
   run = functools.partial(_train, loss_fn, optimizer, blocks, recovery, swap)
+  rate *= 1.0  # the probability of a draw is a float, also 0 and 1
   return run(params, batches, key, rate=rate, rescale=rescale, every=every)
 
 
