@@ -221,6 +221,14 @@ def test_equal_leaves_in_one_loop_have_the_means_of_each(monkeypatch) -> None:
     np.testing.assert_allclose(x, wanted, rtol=1e-12)
 
 
+def test_karcher_of_a_traced_model_and_one_on_demand() -> None:
+  half = tree.map(lambda x: x / 2, tree.defer(MODELS[1]))
+  merged = jax.jit(lambda x: tree.read(merge.karcher([x, half])))(MODELS[0])
+  wanted = merge.karcher([MODELS[0], tree.read(half)])
+  for name, x in wanted.items():
+    np.testing.assert_allclose(merged[name], x, rtol=1e-12)
+
+
 def test_della_keeps_by_rank_and_stays_unbiased() -> None:
   row = np.linspace(0.1, 1.0, 10)
   x = {'w': jnp.asarray(np.tile(row, (1, 4000, 1)))}

@@ -51,7 +51,7 @@ def map_alike(
   In a trace a few equal leaves are merged together: on an accelerator by one
   loop, which is compiled in the time of a loop for one leaf.
   """
-  if not tree.is_traced(models):
+  if tree.on_demand(models) or not tree.is_traced(models):
     return map_floats(kernel, models, weights, hyper)
   pairs = list(zip(*map(jax.tree.leaves, models)))
   merged = [leaf for leaf, *_ in pairs]
