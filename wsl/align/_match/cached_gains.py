@@ -136,8 +136,8 @@ def _fill(
   """Writes some units of ``[before, n, after]``, less others, to a result."""
 
   def fill(rows: slice) -> None:
-    x[rows].take(units, axis=1, out=result[rows], mode='clip')
+    x[rows].take(units, axis=1, out=result[rows], mode='wrap')
     if subtracted is not None:
-      result[rows] -= x[rows].take(subtracted, axis=1)
+      result[rows] -= x[rows].take(subtracted, axis=1, mode='wrap')
 
   row_blocks.run(fill, len(x), entries=2 * result[0].size)

@@ -157,24 +157,25 @@ def _certify(
   prices = prices.copy()
   tolerance = _UPDATE * (np.abs(own).max() + np.abs(prices).max())
   excess = values - (own + tolerance)[rows]
-  raised = np.arange(n)  # columns whose price was raised
+  every = np.arange(len(rows))
+  raised = every[:n]  # columns whose price was raised
   marked = np.zeros(n, bool)
   for _ in range(_MAX_SWEEPS):
     active = owner[raised]
     length = counts[active]
     ends = length.cumsum()
     chosen = (first[active] - ends + length).repeat(length)
-    chosen += np.arange(len(chosen))  # all pairs of the active rows
+    chosen += every[: len(chosen)]  # all pairs of the active rows
     bound = excess[chosen]
     bound += prices[raised].repeat(length)
     targets = columns[chosen]
-    higher = np.flatnonzero(bound > prices[targets])
+    (higher,) = (bound > prices[targets]).nonzero()
     if not len(higher):
       return prices
     targets = targets[higher]
     np.maximum.at(prices, targets, bound[higher])
     marked[targets] = True
-    raised = np.flatnonzero(marked)
+    (raised,) = marked.nonzero()
     marked[raised] = False
   return None
 
