@@ -415,6 +415,13 @@ def test_children_keep_counters_and_shares_are_wide() -> None:
   np.testing.assert_allclose(shares, 0.5)
 
 
+def test_an_empty_leaf_has_no_factors() -> None:
+  params = {'e': np.zeros((0, 2), np.float32), 'w': np.ones((4, 4), np.float32)}
+  found = adapters.factorise(params, rank=1)
+  assert found.params['e'] is params['e']
+  assert deltas.is_factors(found.params['w'])
+
+
 def test_importance_squares_in_float32() -> None:
   """The squares of float16 overflow above 256, and vanish below 2e-4."""
   unit = align.Symmetry((UNIT,), (('v', ((('h',),),)),))

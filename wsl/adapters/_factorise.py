@@ -105,6 +105,9 @@ def factorise(
     gram = given.get(name)
     if gram is not None:
       _check_gram(name, leaf, view, gram)
+    if not leaf.size:
+      errors[name] = 0.0
+      continue
     one, error = _of_leaf(name, leaf, view, gram, most, energy, dtype)
     smaller = one.a.size + one.b.size < leaf.size
     errors[name] = error if smaller else 0.0
