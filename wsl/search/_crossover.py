@@ -29,7 +29,7 @@ def crossover(
   Args:
     a: a model whose float leaves have d entries, all real.
     b: a model of the same structure and shapes.
-    split: k, from 0 to d; may be traced.
+    split: k, from 0 to d, or more, which is as d; may be traced.
     weight: w, from 0 to 1; may be traced. 0 puts the first part of ``a`` before
       the last part of ``b``.
 
@@ -54,9 +54,9 @@ def crossover(
   tree.check_real('crossover', a, 'cross its real and imaginary parts')
   tree.check_not_narrowed('crossover', a)
   tree.check_scalars('crossover', split=split, weight=weight)
-  starts, size = _starts(a)
-  limits: dict[str, tuple[Any, int]] = {
-    'split': (split, size),
+  starts = _starts(a)
+  limits: dict[str, tuple[Any, float]] = {
+    'split': (split, math.inf),
     'weight': (weight, 1),
   }
   for name, (value, most) in limits.items():
@@ -83,8 +83,8 @@ def crossover(
   return tree.map_named(mix, a, x, y)
 
 
-def _starts(params: types.Params) -> tuple[dict[str, int], int]:
-  """Returns the position of the first entry of each leaf, and their number."""
+def _starts(params: types.Params) -> dict[str, int]:
+  """Returns the position of the first entry of each leaf."""
   named = {k: x for k, x in tree.named(params).items() if tree.is_float(x)}
   starts, total = {}, 0
   for name in tree.in_order(named):
@@ -92,7 +92,7 @@ def _starts(params: types.Params) -> tuple[dict[str, int], int]:
     total += math.prod(named[name].shape)
   if total >= 2**31:
     raise ValueError(f'crossover: {total} entries do not fit in int32')
-  return starts, total
+  return starts
 
 
 def _inner(x: types.Array, y: types.Array) -> types.Array:
