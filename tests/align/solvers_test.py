@@ -89,6 +89,16 @@ def test_prices_of_near_gains_leave_less_to_solve(monkeypatch):
     np.testing.assert_allclose(_total(gains, found.columns), optimum, 1e-12)
 
 
+def test_the_sparse_solver_compares_gains_that_differ_in_the_last_bits():
+  """Solutions of rounded gains would have no prices that certify them."""
+  n = 32
+  bits = np.random.default_rng(0).integers(0, 100, (n, n))
+  gains = (1 + bits * 2.0**-23).astype(np.float32)
+  found = sparse.solve(gains, np.zeros(n), count=n, most=n**2)
+  assert found is not None
+  assert _total(gains, found.columns) == _optimum(gains)
+
+
 def test_an_optimum_that_stays_is_certified_again():
   gains = next(_series('near'))
   first = large.solve(gains)
