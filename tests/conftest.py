@@ -13,6 +13,7 @@ need more devices than there are, or that are about a CPU, are skipped there:
 they are marked ``needs_devices(8)`` and ``cpu_only(reason)``.
 """
 
+from collections.abc import Iterator
 import gc
 import importlib.metadata
 import os
@@ -124,3 +125,10 @@ def _count_maps() -> int:
   """Returns the number of mapped pieces of memory of this process."""
   with _MAPS.open('rb') as lines:
     return sum(1 for _ in lines)
+
+
+@pytest.fixture
+def full_precision() -> Iterator[None]:
+  """Multiplies in float32 on a GPU too, where the default of models is TF32."""
+  with jax.default_matmul_precision('highest'):
+    yield

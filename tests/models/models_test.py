@@ -34,6 +34,7 @@ SMALL = {
   ),
 }
 each = pytest.mark.parametrize('name', SMALL)
+pytestmark = pytest.mark.usefixtures('full_precision')
 
 
 def init(name):

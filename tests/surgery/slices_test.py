@@ -284,6 +284,7 @@ def test_a_checkpoint_is_cut_as_it_is_read(tmp_path: Any) -> None:
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
+@pytest.mark.usefixtures('full_precision')
 def test_a_slice_of_a_vision_transformer_runs_in_a_smaller_one() -> None:
   """Whole heads and hidden units, of each block its own number."""
   whole = models.ViT(

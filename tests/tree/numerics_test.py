@@ -72,3 +72,24 @@ def test_a_name_decides_its_key():
   # crc32 of 'a', written out: a saved run must find its keys again.
   wanted = jax.random.fold_in(key, np.uint32(0xE8B7BE43))
   assert (data[0] == jax.random.key_data(wanted)).all()
+
+
+@pytest.mark.parametrize(
+  'dtype', ['bfloat16', 'float16', 'float8_e4m3fn', 'float8_e5m2']
+)
+def test_narrow_rounds_as_a_cast_of_numpy_and_differentiates_as_one(dtype):
+  rng = np.random.default_rng(0)
+  dtype = jnp.dtype(dtype)
+  tiny, most = (float(getattr(jnp.finfo(dtype), n)) for n in ('tiny', 'max'))
+  tiny = max(tiny, 1e-36)  # XLA takes denormal numbers of float32 for zeros
+  x = rng.normal(size=400) * np.geomspace(tiny / 50, most / 8, 400)
+  ties = np.asarray([1, 3, 5, 7]) * (1 + float(jnp.finfo(dtype).eps) / 2)
+  x = np.float32(np.r_[x, ties, -ties, 0, most])
+  found = tree.narrow(jnp.asarray(x), dtype)
+  assert found.dtype == dtype
+  wanted = x.astype(dtype)
+  np.testing.assert_array_equal(np.asarray(found), wanted)
+  trace = jax.make_jaxpr(lambda x: tree.narrow(x, dtype).astype(jnp.float32))
+  assert 'reduce_precision' in str(trace(x))
+  slope = jax.grad(lambda y: tree.narrow(y, dtype).astype(jnp.float32))
+  assert slope(jnp.float32(tiny / 8)) == 1

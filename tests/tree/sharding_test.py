@@ -86,6 +86,6 @@ def test_batches_are_of_equal_leaves_and_of_one_size():
   leaves = [leaf(3, 512, 512)] * 9 + [leaf(3, 64)] * 19 + [leaf(3, 65)]
   found = batches_lib.of_leaves(leaves, roles)
   assert sorted(sum(found, ())) == list(range(len(leaves)))
-  assert [len(b) for b in found] == [5, 4, 7, 6, 6, 1]
+  assert [len(b) for b in found] == [5, 4, 10, 9, 1]
   for batch in found:
     assert len({(leaves[i].shape, roles[i]) for i in batch}) == 1

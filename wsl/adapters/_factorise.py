@@ -230,8 +230,8 @@ def _decompose(
   # Both factors get the root of the norm.
   norm = jnp.sqrt(jnp.sum(jnp.square(left), -2, keepdims=True))
   share = jnp.sqrt(tree.safe_divide(size, norm))
-  a = jnp.matrix_transpose(left * share).astype(dtype)
-  b = (v * jnp.sqrt(norm * size)).astype(dtype)
+  a = tree.narrow(jnp.matrix_transpose(left * share), dtype)
+  b = tree.narrow(v * jnp.sqrt(norm * size), dtype)
   product = tree.matmul(
     jnp.matrix_transpose(a.astype(w.dtype)),
     tree.safe_divide(jnp.matrix_transpose(b.astype(w.dtype)), size),

@@ -45,6 +45,7 @@ from wsl.tree._nodes import Statistic as Statistic
 from wsl.tree._nodes import Stored as Stored
 from wsl.tree._numerics import inner as inner
 from wsl.tree._numerics import matmul as matmul
+from wsl.tree._numerics import narrow as narrow
 from wsl.tree._numerics import safe_divide as safe_divide
 from wsl.tree._numerics import square as square
 from wsl.tree._numerics import unit as unit

@@ -72,8 +72,9 @@ class Computed:
 
   @functools.cached_property
   def shape_dtype(self) -> Any:
-    """The shape and the dtype of the result."""
-    program, inputs, kinds = self.linear
+    """The shape and the dtype of the result, by those of the operands."""
+    program, inputs = _linearise(self, nested=False)
+    kinds = tuple(map(_kind, inputs))
     if None in kinds:  # a pytree of arrays
       return _program.shape_of(program, [_abstract(x) for x in inputs])
     return _shape_of(program, kinds, jax.config.read('jax_enable_x64'))
@@ -149,7 +150,8 @@ def _kind(x: Any) -> Kind | None:
   if not hasattr(x, 'dtype'):
     return Kind((), type(x)) if isinstance(x, (int, float, complex)) else None
   stored, array = isinstance(x, Stored), isinstance(x, (np.ndarray, jax.Array))
-  weak = array and bool(getattr(x, 'weak_type', False))
+  known = x.shape_dtype if isinstance(x, Computed) else x
+  weak = not stored and bool(getattr(known, 'weak_type', False))
   return Kind(tuple(x.shape), x.dtype, weak, stored, array)
 
 
@@ -174,7 +176,9 @@ def of_kinds(
     return function(program, abstract())
 
 
-def _linearise(root: Computed) -> tuple[interpreter.Program, list[Any]]:
+def _linearise(
+  root: Computed, *, nested: bool = True
+) -> tuple[interpreter.Program, list[Any]]:
   """Flattens an expression into (kernel, operands, hyper) instructions.
 
   The program is hashable and contains no array, so it is the static argument of
@@ -183,6 +187,11 @@ def _linearise(root: Computed) -> tuple[interpreter.Program, list[Any]]:
   input, which is read once. Each number is an input of its own: Python may
   represent equal numbers by one object, and the program must not depend on
   their values.
+
+  Args:
+    root: the expression.
+    nested: whether expressions among its operands are instructions too; else
+      they are inputs.
   """
   inputs: list[Any] = []
   program: list[Any] = []
@@ -193,7 +202,7 @@ def _linearise(root: Computed) -> tuple[interpreter.Program, list[Any]]:
       inputs.append(node)
       return len(inputs) - 1
     if id(node) not in seen:
-      if isinstance(node, Computed):
+      if isinstance(node, Computed) and (nested or node is root):
         args = tuple(slot(x) for x in node.operands)
         static, traced = [], []
         for name, value in sorted(node.hyper.items()):
@@ -224,7 +233,7 @@ def _abstract(x: Any) -> Any:
   """Returns the shape and dtype of a leaf to be read, or the array itself."""
   if isinstance(x, (Stored, Statistic)):
     return jax.ShapeDtypeStruct(x.shape, x.dtype)
-  return x
+  return x.shape_dtype if isinstance(x, Computed) else x
 
 
 def check_no_products(function: str, tree: Any) -> None:

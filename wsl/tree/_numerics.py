@@ -70,6 +70,46 @@ def widen(*arrays: types.ArrayLike) -> list[types.Array]:
   return [x.astype(dtype) for x in found]
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def narrow(x: types.Array, dtype: Any) -> types.Array:
+  """Casts floats to another dtype, with its rounding in the same program too.
+
+  On a GPU XLA computes ``x.astype(dtype).astype(x.dtype)`` as ``x``. The error
+  of a result that is stored in a narrow dtype would seem to be that of the wide
+  one, and what is computed from it would not correct its rounding.
+
+  Args:
+    x: floats.
+    dtype: a dtype of floats.
+
+  Returns:
+    ``x.astype(dtype)``.
+
+  Example:
+    >>> x = narrow(jnp.float32(1 / 3), jnp.bfloat16)
+    >>> x.dtype.name, float(x.astype(jnp.float32))
+    ('bfloat16', 0.333984375)
+  """
+  to, own = jnp.finfo(dtype), jnp.finfo(x.dtype)
+  if to.nmant >= own.nmant:
+    return x.astype(dtype)
+  rounded = jax.lax.reduce_precision(x, own.nexp, to.nmant)
+  if to.nexp < own.nexp:
+    # Below the smallest normal number all numbers have one distance.
+    distance = np.asarray(to.smallest_subnormal, x.dtype)
+    small = jnp.abs(x) < np.asarray(to.tiny, x.dtype)
+    rounded = jnp.where(small, jnp.round(x / distance) * distance, rounded)
+  return rounded.astype(dtype)
+
+
+@narrow.defjvp
+def _narrow_slope(
+  dtype: Any, primals: tuple[types.Array], tangents: tuple[types.Array]
+) -> tuple[types.Array, types.Array]:
+  """Differentiates a cast: a small number has the slope of others."""
+  return narrow(*primals, dtype), tangents[0].astype(dtype)
+
+
 def matmul(x: types.ArrayLike, y: types.ArrayLike) -> types.Array:
   """Multiplies as ``jnp.matmul`` does, at full precision on every device.
 

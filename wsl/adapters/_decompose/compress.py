@@ -167,7 +167,10 @@ def _cut(
   a, b, s = part
   wide = np.dtype(a.dtype)
   dtype = wide if dtype is None else np.dtype(dtype)
-  pair = a[..., :kept, :].astype(dtype), b[..., :kept].astype(dtype)
+  pair = (
+    tree.narrow(a[..., :kept, :], dtype),
+    tree.narrow(b[..., :kept], dtype),
+  )
   if dtype.itemsize < wide.itemsize:
     error = tree.apply_kernel(_lost, a, b, s, *pair)
   else:

@@ -234,8 +234,8 @@ def _factorise(
   total = jnp.sum(jnp.square(x), (-2, -1))[:, None]
   wanted = budget.needed(jnp.square(s), total, energy)
   root = jnp.sqrt(jnp.where(wanted, s, 0) * size[0])[..., None, :]
-  a = jnp.matrix_transpose(u * root).astype(dtype)
-  b = (jnp.matrix_transpose(vt) * root).astype(dtype)
+  a = tree.narrow(jnp.matrix_transpose(u * root), dtype)
+  b = tree.narrow(jnp.matrix_transpose(vt) * root, dtype)
   back = [jnp.matrix_transpose(y).astype(x.dtype) for y in (a, b)]
   # A factor is scaled, not the product, which has the size of the leaf.
   back[1] = tree.safe_divide(back[1], size)

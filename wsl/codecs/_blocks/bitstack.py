@@ -177,6 +177,5 @@ def _leading(x: types.Array, rank: int) -> tuple[types.Array, types.Array]:
   """Returns U S^(1/2) and S^(1/2) V^T of the leading subspaces, in float16."""
   u, s, vt = tree.triplets(tree.leading(x, rank), x.shape)
   root = jnp.sqrt(s)
-  return (u * root[..., None, :]).astype(_HALF), (
-    root[..., :, None] * vt
-  ).astype(_HALF)
+  left, right = u * root[..., None, :], root[..., :, None] * vt
+  return tree.narrow(left, _HALF), tree.narrow(right, _HALF)

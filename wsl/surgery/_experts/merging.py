@@ -193,7 +193,9 @@ def _average(x: types.Array, *, weights: types.Array) -> types.Array:
   """Returns the weighted averages ``[G, ...]`` of a leaf ``[E, ...]``."""
   wide = tree.wide(x)
   w = weights.astype(wide.dtype)
-  return jnp.tensordot(w, wide, 1, precision='highest').astype(x.dtype)
+  mean = jnp.tensordot(w, wide, 1, precision='highest')
+  # Residual columns are those of the rounded averages.
+  return tree.narrow(mean, x.dtype)
 
 
 def _repeat(x: types.Array, *, table: types.Array) -> types.Array:

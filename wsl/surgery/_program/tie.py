@@ -226,7 +226,8 @@ def _own(
 def _average(*leaves: types.Array) -> types.Array:
   """Returns the mean of leaves in float32 or wider, in their dtype."""
   wide = [tree.wide(x) for x in leaves]
-  return (sum(wide[1:], wide[0]) / len(wide)).astype(leaves[0].dtype)
+  # Residuals are those of the rounded mean.
+  return tree.narrow(sum(wide[1:], wide[0]) / len(wide), leaves[0].dtype)
 
 
 def _add(x: types.Array, delta: types.Array) -> types.Array:
