@@ -102,7 +102,7 @@ def _of_shapes(
   """Calls a function of a program and shapes, with 64 bits as ``run``."""
   wide = narrows(program, inputs)
   if not wide:
-    inputs = jax.tree.map(_narrow, inputs)
+    inputs = jax.tree.map(narrow_shape, inputs)
   with jax.enable_x64(True) if wide else contextlib.nullcontext():
     try:
       return function(program, inputs)
@@ -111,7 +111,7 @@ def _of_shapes(
       raise
 
 
-def _narrow(x: Any) -> Any:
+def narrow_shape(x: Any) -> Any:
   """Returns a hyperparameter's traced type as JAX would narrow the array."""
   if not isinstance(x, jax.ShapeDtypeStruct) or not narrowed(x.dtype):
     return x

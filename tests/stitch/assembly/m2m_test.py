@@ -162,6 +162,20 @@ def test_composed_maps_and_least_squares_agree_on_linear_images():
   np.testing.assert_allclose(a @ weight + bias[None], b, atol=1e-9)
 
 
+def test_narrow_maps_are_composed_in_float32():
+  draw = np.random.default_rng(0).normal
+  maps = [
+    stitch.Adapter(jnp.asarray(draw(size=(n, 4)), jnp.bfloat16), None)
+    for n in (5, 3)
+  ]
+  got = stitch.compose_maps(*maps)
+  assert got.weight.dtype == got.bias.dtype == jnp.bfloat16
+  first, second = (np.asarray(x.weight, np.float64) for x in maps)
+  wanted = first @ np.linalg.pinv(second)
+  error = np.abs(np.asarray(got.weight, np.float64) - wanted)
+  assert error.max() < 2**-8 * np.abs(wanted).max()
+
+
 def affine(x, y):
   """Minimum norm least squares between centred features."""
   weight = np.linalg.pinv(x - x.mean(0)) @ (y - y.mean(0))

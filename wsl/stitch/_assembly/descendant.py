@@ -53,14 +53,13 @@ def compose_maps(
       f'compose_maps: weights of shapes {shapes[0]} and {shapes[1]}: expected '
       '[d_a, D] and [d_b, D], maps to the same features'
     )
-  zero = jnp.zeros(first.shape[1], first.dtype)
-  offset = (zero if source.bias is None else source.bias) - (
-    zero if target.bias is None else target.bias
-  )
+  dtype = first.dtype
+  zero = jnp.zeros(first.shape[1], dtype)
+  biases = (zero if x.bias is None else x.bias for x in (source, target))
+  first, second, own, other = tree.widen(first, second, *biases)
   inverse = jnp.linalg.pinv(second)
-  return _adapter.Adapter(
-    tree.matmul(first, inverse), tree.matmul(offset, inverse)
-  )
+  weight, bias = (tree.matmul(x, inverse) for x in (first, own - other))
+  return _adapter.Adapter(weight.astype(dtype), bias.astype(dtype))
 
 
 def build_descendant(

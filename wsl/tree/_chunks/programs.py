@@ -116,7 +116,7 @@ def _trace(
   del x64  # part of the key
   wide = _program.narrows(program, [k.abstract(k.shape) for k in kinds])
   with jax.enable_x64(True) if wide else contextlib.nullcontext():
-    abstract = [k.abstract(k.shape) for k in kinds]
+    abstract = [_program.narrow_shape(k.abstract(k.shape)) for k in kinds]
     return jax.make_jaxpr(_traced(program, entries))(*abstract), wide
 
 
@@ -186,6 +186,7 @@ def _flatten(
     k.abstract(k.shape if lead is None else (*k.shape[:lead], length))
     for k, lead in zip(kinds, leads)
   ]
+  args = [_program.narrow_shape(x) for x in args]
   number = jax.ShapeDtypeStruct((), np.uint32)
   try:
     return jax.make_jaxpr(evaluate)(number, number, *args)
