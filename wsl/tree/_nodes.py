@@ -5,7 +5,6 @@ arrays, ``Statistic`` a small array that is computed from whole leaves, once.
 """
 
 from collections.abc import Callable
-import contextlib
 import dataclasses
 import functools
 import math
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 
 from wsl.tree import _program
+from wsl.tree._reads import inputs as inputs_lib
 from wsl.tree._reads import interpreter
 
 
@@ -77,7 +77,9 @@ class Computed:
     kinds = tuple(map(_kind, inputs))
     if None in kinds:  # a pytree of arrays
       return _program.shape_of(program, [_abstract(x) for x in inputs])
-    return _shape_of(program, kinds, jax.config.read('jax_enable_x64'))
+    return inputs_lib.shape_of(
+      program, kinds, jax.config.read('jax_enable_x64')
+    )
 
   shape = property(lambda self: self.shape_dtype.shape)
   dtype = property(lambda self: self.shape_dtype.dtype)
@@ -120,60 +122,15 @@ OnDemand: TypeAlias = Stored | Computed | Statistic
 KINDS = (Stored, Computed, Statistic)
 
 
-class Kind(NamedTuple):
-  """An input, hashable.
-
-  Attributes:
-    shape: its shape.
-    dtype: its dtype; the type of a number of Python.
-    weak: whether its dtype yields to that of others.
-    stored: whether it is read.
-    array: whether it is an array in memory.
-  """
-
-  shape: tuple[int, ...]
-  dtype: Any
-  weak: bool = False
-  stored: bool = False
-  array: bool = False
-
-  def abstract(self, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    """Returns the traced type, at another shape."""
-    if isinstance(self.dtype, type):
-      aval = jax.typeof(self.dtype(0))
-      return jax.ShapeDtypeStruct((), aval.dtype, weak_type=aval.weak_type)
-    return jax.ShapeDtypeStruct(shape, self.dtype, weak_type=self.weak)
-
-
-def _kind(x: Any) -> Kind | None:
+def _kind(x: Any) -> inputs_lib.Kind | None:
   """Describes an input; None if it is a pytree."""
   if not hasattr(x, 'dtype'):
-    return Kind((), type(x)) if isinstance(x, (int, float, complex)) else None
+    number = isinstance(x, (int, float, complex))
+    return inputs_lib.Kind((), type(x)) if number else None
   stored, array = isinstance(x, Stored), isinstance(x, (np.ndarray, jax.Array))
   known = x.shape_dtype if isinstance(x, Computed) else x
   weak = not stored and bool(getattr(known, 'weak_type', False))
-  return Kind(tuple(x.shape), x.dtype, weak, stored, array)
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _shape_of(
-  program: interpreter.Program, kinds: tuple[Kind, ...], x64: bool
-) -> Any:
-  """Returns the shape and dtype of the result of a program."""
-  del x64  # part of the key
-  return of_kinds(_program.shape_of, program, kinds)
-
-
-def of_kinds(
-  function: Callable[..., Any],
-  program: interpreter.Program,
-  kinds: tuple[Kind, ...],
-) -> Any:
-  """Calls a function of a program and the traced types of its inputs."""
-  abstract = lambda: [kind.abstract(kind.shape) for kind in kinds]
-  wide = _program.narrows(program, abstract())
-  with jax.enable_x64(True) if wide else contextlib.nullcontext():
-    return function(program, abstract())
+  return inputs_lib.Kind(tuple(x.shape), x.dtype, weak, stored, array)
 
 
 def _linearise(

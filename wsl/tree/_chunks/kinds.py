@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 import math
 
-from wsl.tree import _nodes
+from wsl.tree._reads import inputs as inputs_lib
 
 # Larger arrays in memory are read at the positions of a chunk, smaller ones are
 # rather thresholds or weights of models: both are tried.
@@ -11,7 +11,7 @@ _LARGE = 1 << 12
 
 
 def leads(
-  kinds: Sequence[_nodes.Kind], shape: tuple[int, ...]
+  kinds: Sequence[inputs_lib.Kind], shape: tuple[int, ...]
 ) -> Iterator[tuple[int | None, ...]]:
   """Yields the choices of inputs to read at the positions of a shape.
 

@@ -17,6 +17,7 @@ import numpy as np
 from wsl.tree import _nodes, _program
 from wsl.tree._chunks import flat, values
 from wsl.tree._chunks import kinds as kinds_lib
+from wsl.tree._reads import inputs as inputs_lib
 from wsl.tree._reads import interpreter
 
 
@@ -82,7 +83,7 @@ def find(
 @functools.lru_cache(maxsize=1 << 14)
 def _find(
   program: interpreter.Program,
-  kinds: tuple[_nodes.Kind, ...],
+  kinds: tuple[inputs_lib.Kind, ...],
   shape: tuple[int, ...],
   length: int,
   entries: Entries | None,
@@ -104,7 +105,7 @@ def _find(
 @functools.lru_cache(maxsize=1 << 14)
 def _trace(
   program: interpreter.Program,
-  kinds: tuple[_nodes.Kind, ...],
+  kinds: tuple[inputs_lib.Kind, ...],
   entries: Entries | None,
   x64: bool,
 ) -> tuple[core.ClosedJaxpr, bool]:
@@ -161,7 +162,7 @@ def _reduction(
 
 def _flatten(
   traced: core.ClosedJaxpr,
-  kinds: tuple[_nodes.Kind, ...],
+  kinds: tuple[inputs_lib.Kind, ...],
   leads: tuple[int | None, ...],
   shape: tuple[int, ...],
   length: int,

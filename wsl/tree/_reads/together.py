@@ -15,6 +15,7 @@ import numpy as np
 
 from wsl.tree import _nodes, _on_demand, _program
 from wsl.tree._reads import devices, interpreter
+from wsl.tree._reads import inputs as inputs_lib
 
 # Leaves of one program: the layers of transformers are often multiples of 12.
 _AT_ONCE = 12
@@ -110,11 +111,11 @@ def _most(leaf: _nodes.Computed) -> int:
 
 @functools.lru_cache(maxsize=1 << 10)
 def _is_long(
-  program: interpreter.Program, kinds: tuple[_nodes.Kind, ...], x64: bool
+  program: interpreter.Program, kinds: tuple[inputs_lib.Kind, ...], x64: bool
 ) -> bool:
   """Returns True if a program holds a loop or a call of a library."""
   del x64  # part of the key
-  jaxpr = _nodes.of_kinds(_program.jaxpr_of, program, kinds)
+  jaxpr = inputs_lib.of_kinds(_program.jaxpr_of, program, kinds)
   return not _LONG.isdisjoint(_primitives(jaxpr))
 
 
