@@ -1,4 +1,4 @@
-"""Assignments from the prices of similar gains, and passes in threads."""
+"""Assignments from the prices of similar gains, and passes in blocks."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,9 @@ from wsl.align._solvers import large, row_blocks, sparse
 N = 520
 
 
-@pytest.fixture(params=[1, 4], ids=['one thread', 'four threads'])
-def threads(request, monkeypatch):
-  monkeypatch.setattr(row_blocks, '_threads', lambda: request.param)
+@pytest.fixture
+def small_blocks(monkeypatch):
   monkeypatch.setattr(row_blocks, '_ENTRIES', 2**13)
-  row_blocks._pool.cache_clear()
-  yield request.param
-  row_blocks._pool.cache_clear()
 
 
 def _total(gains, columns):
@@ -53,7 +49,8 @@ def _series(kind, steps=3):
 @pytest.mark.parametrize(
   'kind', ['near', 'new', 'integers', 'equal rows', 'zeros']
 )
-def test_a_solver_with_memory_is_exact(kind, threads):
+@pytest.mark.usefixtures('small_blocks')
+def test_a_solver_with_memory_is_exact(kind):
   solver = _assignment.with_memory(align.assign_scipy)
   series = _series(kind)
   gains, count = next(series), 0
@@ -121,30 +118,9 @@ def test_gains_of_another_size_and_batches_are_solved_anew():
   assert _assignment.with_memory(mine) is mine
 
 
-def test_results_do_not_depend_on_threads(monkeypatch):
-  gains = next(_series('near'))
-  monkeypatch.setattr(row_blocks, '_ENTRIES', 2**12)
-  monkeypatch.setattr(large, 'LARGE', N)
-  found = []
-  for threads in (1, 4):
-    monkeypatch.setattr(row_blocks, '_threads', lambda n=threads: n)
-    row_blocks._pool.cache_clear()
-    found.append(large.solve(gains))
-  row_blocks._pool.cache_clear()
-  np.testing.assert_array_equal(found[0].columns, found[1].columns)
-  np.testing.assert_array_equal(found[0].prices, found[1].prices)
-
-
-def test_blocks_keep_their_order_and_errors_are_raised(threads):
-  del threads
+@pytest.mark.usefixtures('small_blocks')
+def test_blocks_keep_their_order():
   blocks = row_blocks.run(lambda rows: rows, 1000, entries=100)
   assert len(blocks) > 10
   assert [i for b in blocks for i in range(b.start, b.stop)] == [*range(1000)]
   assert row_blocks.run(lambda rows: rows, 0, entries=100) == []
-
-  def fail(rows):
-    if rows.stop == 1000:
-      raise ValueError('the last block')
-
-  with pytest.raises(ValueError, match='the last block'):
-    row_blocks.run(fail, 1000, entries=100)

@@ -93,3 +93,8 @@ def test_narrow_rounds_as_a_cast_of_numpy_and_differentiates_as_one(dtype):
   assert 'reduce_precision' in str(trace(x))
   slope = jax.grad(lambda y: tree.narrow(y, dtype).astype(jnp.float32))
   assert slope(jnp.float32(tiny / 8)) == 1
+
+
+def test_a_number_of_python_as_a_leaf_is_named():
+  with pytest.raises(ValueError, match='a leaf is a float, not an array'):
+    tree.cast({'w': np.ones(2), 'scale': 0.5}, 'bfloat16')

@@ -33,8 +33,7 @@ def assign_scipy(gains: types.ArrayLike) -> np.ndarray:
   prices certify that its solution is optimal among all columns: the assignments
   of unrelated models take a third of the time, and no copy of the gains is
   made. Where the candidates do not suffice (gains of very uneven rows and
-  columns, many rows without gains) all gains are copied in float64. Passes over
-  the gains use all cores.
+  columns, many rows without gains) all gains are copied in float64.
 
   Args:
     gains: ``[..., n, n]``, finite; entry (i, j) is the gain of pairing i with

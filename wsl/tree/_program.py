@@ -187,12 +187,17 @@ def is_float(x: Any) -> bool:
   """Returns True for an array of floats or complex numbers.
 
   Raises:
-    ValueError: for a dtype that JAX does not have, such as float128.
+    ValueError: for a dtype that JAX does not have, such as float128, and for a
+      number of Python.
 
   Example:
     >>> is_float(np.zeros(2, np.complex64)), is_float(np.zeros(2, int))
     (True, False)
   """
+  if not hasattr(x, 'dtype'):
+    raise ValueError(
+      f'a leaf is a {type(x).__name__}, not an array: give jnp.asarray of it'
+    )
   _check_known(x.dtype)
   return bool(jnp.issubdtype(x.dtype, jnp.inexact))
 

@@ -77,8 +77,8 @@ def weight_matching(
   inside them) is matched together with them. A group that occurs twice in a
   tensor, as in a recurrent matrix, is a quadratic assignment problem, and
   changes only if the agreement increases.
-  Runs on all cores of the host, whatever the default device, compiles nothing
-  and cannot be traced. The result does not depend on the number of cores.
+  Runs on the host, whatever the default device, compiles nothing and cannot be
+  traced.
 
   With ``gauges``, signs, scales, rotations, phases and linear maps are matched
   too. Both models are first replaced by their balanced ones
