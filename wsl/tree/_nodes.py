@@ -127,7 +127,8 @@ def _kind(x: Any) -> inputs_lib.Kind | None:
   if not hasattr(x, 'dtype'):
     number = isinstance(x, (int, float, complex))
     return inputs_lib.Kind((), type(x)) if number else None
-  stored, array = isinstance(x, Stored), isinstance(x, (np.ndarray, jax.Array))
+  stored = isinstance(x, Stored)
+  array = not stored and isinstance(x, (np.ndarray, jax.Array))
   known = x.shape_dtype if isinstance(x, Computed) else x
   weak = not stored and bool(getattr(known, 'weak_type', False))
   return inputs_lib.Kind(tuple(x.shape), x.dtype, weak, stored, array)
@@ -155,7 +156,7 @@ def _linearise(
   seen: dict[int, int] = {}
 
   def slot(node: Any) -> int:
-    if _is_number(node):
+    if not isinstance(node, KINDS) and _is_number(node):
       inputs.append(node)
       return len(inputs) - 1
     if id(node) not in seen:
