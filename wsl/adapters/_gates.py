@@ -56,7 +56,6 @@ def smora_gates(
   """
   _checks.whole('smora_gates', active=active, partition=partition)
   x, router = tree.widen(x, router)
-  tree.check_whole('smora_gates', active=active, partition=partition)
   ranks = len(router) * partition
   if not 1 <= active <= ranks or active % partition:
     raise ValueError(

@@ -85,6 +85,14 @@ def check_kinds(gauges: Sequence[str], caller: str) -> None:
     )
 
 
+def check_counts(caller: str, **counts: Any) -> None:
+  """Checks that counts are known integers, at least 1."""
+  tree.check_whole(caller, **counts)
+  if any(count < 1 for count in counts.values()):
+    shown = ', '.join(f'{name}={count}' for name, count in counts.items())
+    raise ValueError(f'{caller}: {shown}: expected at least 1 of each')
+
+
 def check_known(caller: str, *models: types.Params) -> None:
   """Checks that models are known: what is computed on the host is not traced.
 

@@ -28,12 +28,7 @@ def check(
     raise ValueError(
       f'learned_matching: path is {path}, expected weights 0 <= a <= b <= 1'
     )
-  tree.check_whole('learned_matching', points=points, every=every)
-  if points < 1 or every < 1:
-    raise ValueError(
-      f'learned_matching: points={points}, every={every}: expected at least 1 '
-      'of each'
-    )
+  _arguments.check_counts('learned_matching', points=points, every=every)
   _arguments.check_kinds(gauges, steps.CALLER)
   groups = symmetry.groups if 'permutation' in gauges else ()
   if not groups and not any(a.kind in gauges for a in symmetry.actions):

@@ -147,12 +147,9 @@ def weight_matching(
   official code does not support.
   """
   tree.check_scalars('weight_matching', tolerance=tolerance)
-  tree.check_whole('weight_matching', starts=starts, max_sweeps=max_sweeps)
-  if starts < 1 or max_sweeps < 1:
-    raise ValueError(
-      f'weight_matching: starts={starts}, max_sweeps={max_sweeps}: expected at '
-      'least 1 of each'
-    )
+  _arguments.check_counts(
+    'weight_matching', starts=starts, max_sweeps=max_sweeps
+  )
   _arguments.check_kinds(gauges, 'weight_matching')
   _arguments.check_known('weight_matching', fixed, moving)
   for name, model in (('fixed', fixed), ('moving', moving)):

@@ -52,12 +52,7 @@ def check(
   )
   for model in models:
     tree.check_not_narrowed('match_many', model)
-  tree.check_whole('match_many', starts=starts, max_sweeps=max_sweeps)
-  if starts < 1 or max_sweeps < 1:
-    raise ValueError(
-      f'match_many: starts={starts}, max_sweeps={max_sweeps}: expected at '
-      'least 1 of each'
-    )
+  _arguments.check_counts('match_many', starts=starts, max_sweeps=max_sweeps)
   if update not in ('in turn', 'at once'):
     raise ValueError(
       f"match_many: update '{update}' is unknown, expected 'in turn' or "

@@ -84,12 +84,9 @@ def merge_many(
     raise ValueError(
       f'merge_many: {len(models)} models given, at least two are needed'
     )
-  tree.check_whole('merge_many', max_rounds=max_rounds, max_sweeps=max_sweeps)
-  if max_rounds < 1 or max_sweeps < 1:
-    raise ValueError(
-      f'merge_many: max_rounds={max_rounds}, max_sweeps={max_sweeps}: expected '
-      'at least 1 of each'
-    )
+  _arguments.check_counts(
+    'merge_many', max_rounds=max_rounds, max_sweeps=max_sweeps
+  )
   _arguments.check_models(
     {f'model {p}': model for p, model in enumerate(models)},
     symmetry,

@@ -7,6 +7,7 @@ import numpy as np
 
 from wsl import types
 from wsl.tree import _separate
+from wsl.tree._reads import together
 
 Batches: TypeAlias = Sequence[tuple[int, ...]]
 # Leaves that one kernel reads on an accelerator. On an H200 TIES of 60 leaves
@@ -28,11 +29,7 @@ def of_leaves(
     alike.setdefault((role, x.shape, x.dtype), []).append(i)
   found: list[tuple[int, ...]] = []
   for members in alike.values():
-    n = len(members)
-    least = -(-n // _AT_ONCE)
-    even = [p for p in range(least, n // (_AT_ONCE // 2 + 1) + 1) if n % p == 0]
-    parts = np.array_split(members, (even or [least])[0])
-    found += [tuple(map(int, part)) for part in parts]
+    found += map(tuple, together.split(members, _AT_ONCE))
   return tuple(found)
 
 
